@@ -1,0 +1,1 @@
+"""The ablation engine: from a spec file to a store of results."""

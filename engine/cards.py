@@ -1,0 +1,148 @@
+"""Sizes of models and data sets, read from file headers without torch, for the plan's estimates."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from engine import graded
+from engine.data import BUILT_IN
+from engine.fingerprints import cache_folder, fingerprint_path
+from engine.models import is_gguf, local_path
+from specs.model import Data, Model
+
+SAMPLED_ROWS = 256
+
+
+@frozen
+class ModelCard:
+    """What a model's cost depends on."""
+
+    layers: int
+    hidden: int
+    vocabulary: int
+    parameters: int  # of the decoder layers
+    linear_sides: (
+        int  # sum of (inputs + outputs) over the decoder's linear modules: LoRA's size is r times this
+    )
+
+    @property
+    def unembedding(self) -> int:
+        """Parameters of the unembedding."""
+        return self.hidden * self.vocabulary
+
+
+@frozen
+class DataCard:
+    """Mean characters of an example's parts."""
+
+    prompt: float
+    explanation: float
+
+
+def model_card(model: Model) -> ModelCard | None:
+    """Read a model's sizes; None if its files are not on this machine."""
+    path = local_path(model.id)
+    if path is None:
+        path = _hub_folder(model.id, model.revision)
+    if path is not None and model.gguf_file:
+        path = path / model.gguf_file
+    if path is None or not path.exists():
+        return None
+    memory = cache_folder() / "cards" / f"{fingerprint_path(path)}.json"
+    if memory.is_file():
+        return ModelCard(**json.loads(memory.read_text()))
+    card = _from_gguf(path) if is_gguf(path) else _from_folder(path)
+    if card is not None:
+        memory.parent.mkdir(exist_ok=True)
+        memory.write_text(json.dumps(attrs.asdict(card)))
+    return card
+
+
+def _hub_folder(model_id: str, revision: str | None) -> Path | None:
+    """Find a hub model's snapshot in the local cache, without importing the hub's client."""
+    home = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub"
+    repository = Path(home).expanduser() / f"models--{model_id.replace('/', '--')}"
+    reference = repository / "refs" / (revision or "main")
+    commit = reference.read_text().strip() if reference.is_file() else revision or ""
+    folder = repository / "snapshots" / commit
+    return folder if commit and folder.is_dir() else None
+
+
+def _from_folder(folder: Path) -> ModelCard | None:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        shapes = dict(item for file in folder.glob("*.safetensors") for item in _safetensors_shapes(file))
+    except (OSError, ValueError):
+        return None
+    config = config.get("text_config", config)
+    layers = config.get("num_hidden_layers") or config.get("n_layer")
+    hidden = config.get("hidden_size") or config.get("n_embd")
+    if not (layers and hidden and shapes):
+        return None
+    body = [shape for name, shape in shapes.items() if _is_block(name)]
+    return ModelCard(layers, hidden, config.get("vocab_size", 0), *_sizes(body))
+
+
+def _safetensors_shapes(file: Path) -> Iterator[tuple[str, list[int]]]:
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    yield from ((name, entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
+def _is_block(name: str) -> bool:
+    return any(part in name for part in (".layers.", ".h.", "blk."))
+
+
+def _sizes(shapes: list[list[int]]) -> tuple[int, int]:
+    matrices = [shape for shape in shapes if len(shape) == 2]
+    return sum(map(math.prod, shapes)), sum(map(sum, matrices))
+
+
+def _from_gguf(file: Path) -> ModelCard:
+    from gguf import GGUFReader
+
+    reader = GGUFReader(file)
+    shapes = {tensor.name: [int(size) for size in tensor.shape] for tensor in reader.tensors}
+    body = [shape for name, shape in shapes.items() if _is_block(name)]
+    layers = 1 + max(int(name.split(".")[1]) for name in shapes if _is_block(name))
+    hidden, vocabulary = shapes["token_embd.weight"]
+    return ModelCard(layers, hidden, vocabulary, *_sizes(body))
+
+
+def data_card(data: Data) -> DataCard | None:
+    """Sample a source's text lengths; None if it cannot be read at once."""
+    rows = list(islice(_rows(data), SAMPLED_ROWS))
+    if not rows:
+        return None
+    prompt = sum(len(row["context"]) + len(row["response"]) for row in rows) / len(rows)
+    return DataCard(prompt, sum(len(row["explanation"]) for row in rows) / len(rows))
+
+
+def _rows(data: Data) -> Iterator[dict[str, Any]]:
+    if data.source == BUILT_IN:
+        yield from graded.examples(data.dimension)
+        return
+    readers = {".jsonl": lambda lines: map(json.loads, lines), ".csv": csv.DictReader}
+    reader = readers.get(Path(data.source).suffix)
+    if reader is None:
+        return
+    columns = data.columns
+    with Path(data.source).open(encoding="utf-8", newline="") as lines:
+        for row in reader(lines):
+            yield {
+                "context": str(row.get(columns.context, "")),
+                "response": str(row.get(columns.response, "")),
+                "explanation": str(row.get((columns.explanation or "").format(dimension=data.dimension), "")),
+            }

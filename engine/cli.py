@@ -1,0 +1,176 @@
+"""The command `engine`. Nothing here imports torch, so that planning answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from engine.errors import EngineError, Interrupted, UsageError
+
+SPEC = click.argument("spec", type=click.Path(path_type=Path))
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec; repeatable."
+)
+STORE = click.option("--store", type=click.Path(path_type=Path), help="Folder of the store.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ablation-engine")
+def cli() -> None:
+    """Ablation studies of language-model fine-tuning, from one TOML spec to one store."""
+
+
+@cli.command()
+@SPEC
+@SET
+@STORE
+@click.option("--cells", "show_cells", is_flag=True, help="List every cell with its state.")
+@click.option("--resolved", is_flag=True, help="Print the spec with every default filled in.")
+@click.option("--diff", type=click.Path(path_type=Path), metavar="OTHER", help="Compare with another spec.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(
+    spec: Path,
+    overrides: tuple[str, ...],
+    store: Path | None,
+    show_cells: bool,
+    resolved: bool,
+    diff: Path | None,
+    as_json: bool,
+) -> None:
+    """Show what a spec amounts to: cells, what is cached, and what the rest will cost."""
+    from engine import render
+
+    console = Console()
+    planned = _plan(spec, overrides, store)
+    if resolved:
+        console.print(render.resolved(planned), markup=False, highlight=False, soft_wrap=True)
+    elif diff is not None:
+        from engine.diff import compare
+
+        comparison = compare(planned, _plan(diff, overrides, store))
+        console.print_json(data=comparison.as_json()) if as_json else console.print(comparison.table())
+    elif as_json:
+        click.echo(json.dumps(render.plan_json(planned, cells=show_cells), indent=2))
+    else:
+        for part in render.plan_tables(planned, cells=show_cells):
+            console.print(part)
+
+
+@cli.command()
+@SPEC
+@SET
+@STORE
+@click.option("--only", multiple=True, metavar="FACTOR=LEVEL", help="Run only these cells; repeatable.")
+@click.option("--max-cells", type=click.IntRange(min=1), help="Run at most so many cells.")
+@click.option("--keep-going/--fail-fast", default=True, help="Go on after a failed cell (default), or stop.")
+@click.option("--retry-failed", is_flag=True, help="Run failed stages again.")
+@click.option("--dry-run", is_flag=True, help="Only say what would run.")
+def execute(
+    spec: Path,
+    overrides: tuple[str, ...],
+    store: Path | None,
+    only: tuple[str, ...],
+    max_cells: int | None,
+    keep_going: bool,
+    retry_failed: bool,
+    dry_run: bool,
+) -> None:
+    """Run what is pending: train, evaluate, probe; results go to the store."""
+    from engine.plan import describe, select
+
+    planned = _plan(spec, overrides, store)
+    chosen = select(planned, _levels(only, planned))
+    due = {"pending", "running"} | ({"failed"} if retry_failed else set())
+    pending = [cell for cell in chosen if planned.state(cell) in due][:max_cells]
+    console = Console()
+    if dry_run:
+        for cell in pending:
+            console.print(f"would run  {describe(planned.levels(cell))}", markup=False, highlight=False)
+        console.print(f"{len(pending)} of {len(planned.cells)} cells would run; store: {planned.root}")
+        return
+    from engine.session import run
+
+    sys.exit(run(planned, pending, console, fail_fast=not keep_going, retry_failed=retry_failed))
+
+
+@cli.command()
+@click.argument("target", type=click.Path(path_type=Path), metavar="SPEC|STORE")
+@SET
+@STORE
+def status(target: Path, overrides: tuple[str, ...], store: Path | None) -> None:
+    """Show what is done, running or failed, and why."""
+    from engine import render
+
+    root = target if target.is_dir() else _plan(target, overrides, store).root
+    for part in render.status_tables(root):
+        Console().print(part)
+
+
+@cli.command()
+@click.argument("store", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def results(store: Path) -> None:
+    """Print the table of results per condition and save the entropy figure."""
+    from engine.session import show_results
+
+    show_results(store, Console())
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of spec files, for completion in editors."""
+    from specs import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _plan(spec: Path, overrides: tuple[str, ...], store: Path | None) -> Any:
+    from engine.plan import make_plan
+    from specs import load_spec, resolve
+
+    return make_plan(resolve(load_spec(spec, overrides)), store)
+
+
+def _levels(only: tuple[str, ...], planned: Any) -> list[tuple[str, str]]:
+    from difflib import get_close_matches
+
+    known = {axis.name: [str(level.label) for level in axis.levels] for axis in planned.matrix.axes}
+    pairs = []
+    for text in only:
+        factor, _, level = text.partition("=")
+        if factor not in known:
+            near = get_close_matches(factor, known, n=1, cutoff=0)
+            raise UsageError(f'--only {text}: no factor "{factor}"; did you mean "{near[0]}"?')
+        if level not in known[factor]:
+            raise UsageError(
+                f'--only {text}: factor "{factor}" has no level "{level}"; '
+                f"expected one of {', '.join(known[factor])}"
+            )
+        pairs.append((factor, level))
+    return pairs
+
+
+def main() -> None:
+    """Run the command; every error a person can cause ends with a message and its exit code."""
+    from specs import SpecError
+    from store import StoreError
+
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(Interrupted.exit_code)
+    except SpecError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    except (EngineError, StoreError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(getattr(error, "exit_code", 1))
+    except Interrupted:
+        sys.exit(Interrupted.exit_code)

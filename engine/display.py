@@ -1,0 +1,69 @@
+"""What `engine execute` shows in a terminal: progress bars, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from engine.execute import Display
+from engine.plan import Plan, PlannedCell, describe
+from engine.progress import Report
+
+# The numbers worth a place on a stage's closing line.
+SHOWN = {
+    "train": {"train_loss": "loss {:.3f}"},
+    "evaluate": {"accuracy": "accuracy {:.1%}", "mae": "mean error {:.2f}"},
+}
+
+
+class TerminalDisplay(Display):
+    """Two bars, cells and the running stage; every finished stage leaves one line."""
+
+    def __init__(self, console: Console, plan: Plan, cells: int) -> None:
+        self._console, self._plan = console, plan
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._stages_total = cells
+        self._stage = self._progress.add_task("", total=None, text="", visible=False)
+
+    def __enter__(self) -> TerminalDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, cell: PlannedCell, stage: str) -> Report:
+        """Show a fresh bar for the stage."""
+        self._progress.reset(self._stage, description=f"{self._name(cell)}: {stage}", text="", visible=True)
+
+        def report(done: int, total: int, text: str) -> None:
+            self._progress.update(self._stage, completed=done, total=total, text=text)
+
+        return report
+
+    def done(self, cell: PlannedCell, stage: str, summary: dict[str, float]) -> None:
+        """Print the stage's closing line."""
+        shown = [form.format(summary[name]) for name, form in SHOWN.get(stage, {}).items() if name in summary]
+        seconds = f"{summary['seconds']:.0f} s" if "seconds" in summary else ""
+        text = ", ".join(filter(None, [*shown, seconds]))
+        self._console.print(f"[green]done[/]    {self._name(cell)}: {stage}  {text}", highlight=False)
+
+    def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
+        """Print the failure; its traceback is in the store."""
+        self._console.print(f"[red]failed[/]  {self._name(cell)}: {stage}  ", end="", highlight=False)
+        self._console.print(message, markup=False, highlight=False)
+
+    def _name(self, cell: PlannedCell) -> str:
+        return f"cell {cell.index + 1}/{len(self._plan.cells)} {describe(self._plan.levels(cell))}"

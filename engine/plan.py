@@ -1,0 +1,90 @@
+"""The plan: every cell of a spec with its stage keys, and what of it is done, failed or pending."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from engine.identity import Cell, Keys
+from specs import Matrix
+from specs.model import STAGES
+from store import Ledger
+
+STATES = ("cached", "pending", "failed", "running")
+
+
+@frozen
+class PlannedCell:
+    """One cell: its place in the matrix, its levels and its stage keys."""
+
+    index: int
+    choice: Cell
+    keys: dict[str, str]
+
+
+@frozen
+class Plan:
+    """All cells of a spec, and the store they go to."""
+
+    matrix: Matrix
+    root: Path
+    cells: list[PlannedCell]
+    states: dict[str, dict[str, str]]  # stage → key → cached, pending, failed or running
+
+    def levels(self, cell: PlannedCell) -> dict[str, Any]:
+        """Give the cell's level on every axis, None where a factor does not apply."""
+        return self.matrix.levels(cell.choice)
+
+    def state(self, cell: PlannedCell) -> str:
+        """Give the state of the whole cell: the worst of its stages."""
+        found = {self.states[stage][cell.keys[stage]] for stage in STAGES if stage in cell.keys}
+        return next(state for state in ("failed", "running", "pending", "cached") if state in found)
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """Count the distinct stage keys by state: stage → state → number."""
+        return {stage: Counter(states.values()) for stage, states in self.states.items()}
+
+
+def make_plan(matrix: Matrix, store: Path | None = None) -> Plan:
+    """Compute all stage keys and look up their states. Reads the store's ledger, writes nothing."""
+    root = store or Path(matrix.experiment.store or f"stores/{matrix.experiment.name}")
+    keys = Keys(matrix)
+    cells = [PlannedCell(index, cell, keys.of(cell)) for index, cell in enumerate(matrix.cells)]
+    ledger = Ledger(root)
+    return Plan(matrix, root, cells, {stage: _states(ledger, stage, cells) for stage in STAGES})
+
+
+def _states(ledger: Ledger, stage: str, cells: Iterable[PlannedCell]) -> dict[str, str]:
+    names = (stage, "test_data") if stage == "data" else (stage,)
+    wanted = dict.fromkeys(cell.keys[name] for cell in cells for name in names if name in cell.keys)
+    done, failed, running = ledger.done(stage), ledger.failed(stage), ledger.running(stage)
+
+    def state(key: str) -> str:
+        if key in done:
+            return "cached"
+        return "running" if key in running else "failed" if key in failed else "pending"
+
+    return {key: state(key) for key in wanted}
+
+
+def select(plan: Plan, only: Iterable[tuple[str, str]]) -> list[PlannedCell]:
+    """Give the cells on the named levels: `only` holds (factor, level as text), several levels of one
+    factor meaning any of them.
+    """
+    wanted: dict[str, set[str]] = {}
+    for factor, level in only:
+        wanted.setdefault(factor, set()).add(level)
+    return [
+        cell
+        for cell in plan.cells
+        if all(str(plan.levels(cell)[factor]) in levels for factor, levels in wanted.items())
+    ]
+
+
+def describe(levels: dict[str, object]) -> str:
+    """Give a cell's levels on one line: target=label, seed=0."""
+    return ", ".join(f"{name}={'-' if level is None else level}" for name, level in levels.items())

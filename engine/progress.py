@@ -1,0 +1,48 @@
+"""What a running stage says about itself, and how it is asked to stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from attrs import define, field
+
+from engine.errors import Interrupted
+
+# Called as report(done, total, text): units of work done of total, and a short text such as the loss.
+Report = Callable[[int, int, str], None]
+
+
+def silent(_done: int, _total: int, _text: str) -> None:
+    """Report nothing."""
+
+
+@define
+class StopRequest:
+    """Set by the first Ctrl-C; stages look at it between batches."""
+
+    requested: bool = field(default=False)
+
+    def check(self) -> None:
+        """Raise Interrupted if a stop was requested."""
+        if self.requested:
+            raise Interrupted
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[StopRequest]:
+    """Turn the first Ctrl-C into a stop request; a second one interrupts at once."""
+    stop = StopRequest()
+
+    def request(_signal: int, _frame: FrameType | None) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+
+    before = signal.signal(signal.SIGINT, request)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

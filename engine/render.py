@@ -1,0 +1,205 @@
+"""Plans and states as tables for a person and as JSON for a program."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from engine.estimate import Cost, estimate
+from engine.plan import STATES, Plan, describe
+from specs.model import STAGES
+from store import Ledger, cells, read_manifests
+
+STATE_STYLES = {"cached": "green", "done": "green", "pending": "", "failed": "red", "running": "yellow"}
+MAX_LEVELS = 12  # levels listed in a table before it is cut
+
+
+def plan_tables(plan: Plan, *, cells: bool) -> Iterator[Table | str]:
+    """Yield the factors, the stages with their states and costs, and with `cells` every cell."""
+    yield _factor_table(plan)
+    costs = estimate(plan)
+    yield _stage_table(plan, costs)
+    if costs is None:
+        yield (
+            "No estimate: the model's files are not on this machine yet; its sizes are known after "
+            "the first download."
+        )
+    pairs = Counter(name for name, _, _ in plan.matrix.pairs())
+    for name, number in pairs.items():
+        yield f"contrast  {name}  ({number} pairs)"
+    if plan.matrix.experiment.model.trust_remote_code:
+        yield "[red]model.trust_remote_code is on: the model repository's own code will run here.[/]"
+    if cells:
+        yield _cell_table(plan)
+
+
+def _factor_table(plan: Plan) -> Table:
+    table = Table(title=f"{plan.matrix.experiment.name}: {len(plan.cells):,} cells → {plan.root}")
+    table.add_column("factor")
+    table.add_column("levels", justify="right")
+    table.add_column("")
+    for axis in plan.matrix.axes:
+        names = [str(level.label) for level in axis.levels]
+        shown = ", ".join(names[:MAX_LEVELS]) + (", …" if len(names) > MAX_LEVELS else "")
+        table.add_row(axis.name, str(len(names)), shown)
+    return table
+
+
+def _stage_table(plan: Plan, costs: dict[str, Cost] | None) -> Table:
+    table = Table(title="stages (one run serves all cells that share its key); estimates of what is left")
+    table.add_column("stage")
+    for state in STATES:
+        table.add_column(state, justify="right", style=STATE_STYLES[state])
+    for column in ("tokens", "FLOPs", "peak memory", "store"):
+        table.add_column(column, justify="right")
+    counts = plan.counts()
+    for stage in STAGES:
+        states = [f"{counts[stage][state]:,}" for state in STATES]
+        table.add_row(stage, *states, *_cost_cells(costs.get(stage) if costs else None))
+    if costs:
+        table.add_section()
+        total = sum(costs.values(), Cost())
+        states = [f"{sum(counts[stage][state] for stage in STAGES):,}" for state in STATES]
+        table.add_row("total", *states, *_cost_cells(total))
+    return table
+
+
+def _cost_cells(cost: Cost | None) -> list[str]:
+    if cost is None or cost == Cost():
+        return ["", "", "", ""]
+    return [
+        f"{cost.tokens:,.0f}",
+        f"{cost.flops:.1e}",
+        format_bytes(cost.memory),
+        format_bytes(cost.stored),
+    ]
+
+
+def format_bytes(count: float) -> str:
+    """Give a number of bytes with a decimal unit, as disks are sold: 1.2 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
+
+
+def _cell_table(plan: Plan) -> Table:
+    table = Table(title="cells")
+    table.add_column("cell", justify="right")
+    for axis in plan.matrix.axes:
+        table.add_column(axis.name)
+    for stage in STAGES:
+        table.add_column(stage)
+    for cell in plan.cells:
+        levels = ["-" if level is None else str(level) for level in plan.levels(cell).values()]
+        states = [
+            _styled(plan.states[stage][cell.keys[stage]]) if stage in cell.keys else "off" for stage in STAGES
+        ]
+        table.add_row(str(cell.index + 1), *levels, *states)
+    return table
+
+
+def _styled(state: str) -> str:
+    style = STATE_STYLES[state]
+    return f"[{style}]{state}[/]" if style else state
+
+
+def plan_json(plan: Plan, *, cells: bool) -> dict[str, Any]:
+    """Give the plan as JSON values: factors, states, costs and, with `cells`, every cell's keys."""
+    costs = estimate(plan)
+    content: dict[str, Any] = {
+        "name": plan.matrix.experiment.name,
+        "store": str(plan.root),
+        "cells": len(plan.cells),
+        "factors": {axis.name: [level.label for level in axis.levels] for axis in plan.matrix.axes},
+        "stages": {
+            stage: {state: counts[state] for state in STATES} for stage, counts in plan.counts().items()
+        },
+        "estimate": costs
+        and {
+            stage: {
+                "tokens": cost.tokens,
+                "flops": cost.flops,
+                "peak_memory_bytes": cost.memory,
+                "store_bytes": cost.stored,
+            }
+            for stage, cost in costs.items()
+        },
+    }
+    if cells:
+        content["matrix"] = [
+            {
+                "levels": plan.levels(cell),
+                "keys": cell.keys,
+                "state": plan.state(cell),
+            }
+            for cell in plan.cells
+        ]
+    return content
+
+
+def resolved(plan: Plan) -> str:
+    """Give the spec as TOML with every default filled in; a key without a value is a comment."""
+    import tomlkit
+
+    from specs.convert import unstructure
+
+    document = tomlkit.document()
+    unset = _fill(document, unstructure(plan.matrix.experiment), "")
+    text = tomlkit.dumps(document)
+    return text + "".join(f"# unset: {key}\n" for key in unset)
+
+
+def _fill(table: Any, values: dict[str, Any], path: str) -> list[str]:
+    import tomlkit
+
+    unset = []
+    for key, value in sorted(values.items(), key=lambda item: isinstance(item[1], dict)):
+        if value is None:
+            unset.append(f"{path}{key}")
+        elif isinstance(value, dict):
+            inner = tomlkit.table()
+            unset += _fill(inner, value, f"{path}{key}.")
+            table[key] = inner
+        else:
+            table[key] = value
+    return unset
+
+
+def status_tables(root: Path) -> Iterator[Table | str]:
+    """Yield, for every experiment in a store, what is done, running and failed, with the errors."""
+    manifests = read_manifests(root)
+    if not manifests:
+        yield f"{root}: nothing has been executed yet"
+    ledger = Ledger(root)
+    for name, manifest in manifests.items():
+        listed = cells(root, name)
+        stages = dict.fromkeys(stage for cell in listed for stage in cell["keys"])
+        table = Table(title=f"{name}: {len(listed):,} cells in {root}")
+        table.add_column("stage")
+        for state in ("done", "running", "failed", "pending"):
+            table.add_column(state, justify="right", style=STATE_STYLES[state])
+        failures: dict[tuple[str, str], dict[str, Any]] = {}
+        for stage in stages:
+            states = {cell["keys"][stage]: cell["status"][stage] for cell in listed if stage in cell["keys"]}
+            counts = Counter(states.values())
+            table.add_row(stage, *(str(counts[state]) for state in ("done", "running", "failed", "pending")))
+            failures |= {(stage, key): {} for key, state in states.items() if state == "failed"}
+        yield table
+        backends = {
+            ledger.record("probe", cell["keys"]["probe"]).get("backend")
+            for cell in listed
+            if cell["status"].get("probe") == "done"
+        }
+        if backends:
+            yield f"probe backend: {', '.join(sorted(map(str, backends)))}"
+        yield f"engine {manifest['packages']['ablation-engine']}, git {manifest['git'] or 'unknown'}"
+        for stage, key in failures:
+            record = ledger.record(stage, key, "failed")
+            yield f"[red]failed[/] {stage} {key} ({describe(record['levels'])}): "
+            yield record["traceback"].rstrip()

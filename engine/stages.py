@@ -1,0 +1,156 @@
+"""One cell's stages on a loaded model, each streamed into the store and committed last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from engine import data as data_stage
+from engine.evaluate import evaluate, evaluation_family, summarise
+from engine.identity import test_data
+from engine.lens import find_lens
+from engine.plan import Plan, PlannedCell
+from engine.probe import layer_numbers, probe_family, probe_layers, watched_tokens
+from engine.progress import Report, StopRequest
+from engine.text import Writer
+from engine.train import curves_family, load_adapter, train_adapter
+from specs.model import Data
+from store import Ledger, StoreWriter
+
+
+@frozen
+class Stages:
+    """Runs single stages of a plan's cells."""
+
+    plan: Plan
+    ledger: Ledger
+    writer: StoreWriter
+    provenance: dict[str, Any]
+    stop: StopRequest
+
+    def prepare_data(self, cell: PlannedCell, *, test: bool) -> None:
+        """Run the data stage of a cell's training or test data."""
+        key = cell.keys["test_data" if test else "data"]
+        with self._committing("data", key) as record:
+            record |= data_stage.prepare(self._data(cell, test=test), self.folder("data", key))
+
+    def train(self, cell: PlannedCell, base: Any, tokenizer: Any, report: Report) -> Any:
+        """Train the cell's adapter; give the adapted model."""
+        settings, key = self.settings("train", cell), cell.keys["train"]
+        with self._committing("train", key) as record:
+            if settings.steps == 0:
+                record["summary"] = {}
+                return base
+            data = self._data(cell, test=False)
+            text = self._text(cell, tokenizer)
+
+            def encoded(split: str, count: int | None) -> list[Any]:
+                return [text.encode(row) for row in self._rows(cell, "data", split, count)]
+
+            model, trained = train_adapter(
+                base,
+                tokenizer,
+                encoded("train", data.train),
+                encoded("validation", data.validation) if settings.early_stopping else [],
+                lora=self.settings("lora", cell),
+                settings=settings,
+                seed=self.plan.matrix.seed(cell.choice),
+                folder=self.folder("train", key),
+                report=report,
+                stop=self.stop,
+            )
+            family = curves_family(len(trained.curves["loss"]))
+            with self.writer.cell(family, key, resume=False) as rows:
+                rows.append(trained.curves)
+            record |= {"family": family.key, "summary": trained.summary}
+        return model
+
+    def load(self, cell: PlannedCell, base: Any) -> Any:
+        """Give the base model with the cell's trained adapter."""
+        if self.settings("train", cell).steps == 0:
+            return base
+        return load_adapter(base, self.folder("train", cell.keys["train"]))
+
+    def evaluate(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
+        """Evaluate the cell's model on its test examples."""
+        settings, key = self.settings("evaluate", cell), cell.keys["evaluate"]
+        with self._committing("evaluate", key) as record:
+            rows = self._test_rows(cell)
+            family = evaluation_family(rows, settings)
+            parts: list[dict[str, np.ndarray]] = []
+            # The summary needs all predictions, which are few: an interrupted evaluation starts again.
+            with self.writer.cell(family, key, resume=False) as sink:
+                batches = evaluate(
+                    model, tokenizer, self._text(cell, tokenizer), rows, settings, report, self.stop
+                )
+                for values in batches:
+                    parts.append(values)
+                    sink.append(values)
+            whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            record |= {"family": family.key, "summary": summarise(rows, whole, settings.labels)}
+
+    def probe(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
+        """Probe every layer of the cell's model; goes on behind the last batch that is on disk."""
+        settings, key = self.settings("probe", cell), cell.keys["probe"]
+        with self._committing("probe", key) as record:
+            rows = self._test_rows(cell)[: settings.examples]
+            text = self._text(cell, tokenizer)
+            layers = layer_numbers(settings, len(find_lens(model).layers))
+            watched = watched_tokens(tokenizer, text, rows[0], settings)
+            family = probe_family(rows, layers, watched, settings)
+            nonfinite, backend = 0, ""
+            with self.writer.cell(family, key) as sink:
+                remaining = rows[sink.start :]
+                for values, result in probe_layers(
+                    model, tokenizer, text, remaining, family, settings, report, self.stop
+                ):
+                    sink.append(values)
+                    nonfinite, backend = nonfinite + result.nonfinite_rows, result.backend
+            record |= {
+                "family": family.key,
+                "backend": backend,
+                "summary": {"nonfinite_rows": float(nonfinite), "probed_examples": float(len(rows))},
+            }
+
+    def folder(self, stage: str, key: str) -> Path:
+        """Give the folder of a stage's files in the store."""
+        return self.plan.root / stage / key
+
+    def settings(self, table: str, cell: PlannedCell) -> Any:
+        """Give a table of the spec as the cell's levels set it."""
+        return self.plan.matrix.table(table, cell.choice)
+
+    def _data(self, cell: PlannedCell, *, test: bool) -> Data:
+        return test_data(self.plan.matrix, cell.choice) if test else self.settings("data", cell)
+
+    def _rows(self, cell: PlannedCell, key: str, split: str, count: int | None) -> list[dict[str, str]]:
+        return data_stage.load(self.folder("data", cell.keys[key]), split, count)
+
+    def _test_rows(self, cell: PlannedCell) -> list[dict[str, str]]:
+        return self._rows(cell, "test_data", "test", self._data(cell, test=True).test)
+
+    def _text(self, cell: PlannedCell, tokenizer: Any) -> Writer:
+        return Writer(
+            tokenizer=tokenizer,
+            prompt=self.settings("prompt", cell),
+            target=self.settings("target", cell),
+            labels=list(self.settings("evaluate", cell).labels),
+            dimension=self._data(cell, test=True).dimension,
+            seed=self.plan.matrix.seed(cell.choice),
+        )
+
+    @contextmanager
+    def _committing(self, stage: str, key: str) -> Iterator[dict[str, Any]]:
+        """Mark a stage as running, and commit its record when the block ends without an error."""
+        started = time.time()
+        self.ledger.start(stage, key)
+        record: dict[str, Any] = {}
+        yield record
+        record |= {"started": started, "seconds": time.time() - started, "provenance": self.provenance}
+        self.ledger.commit(stage, key, record)

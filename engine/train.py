@@ -1,0 +1,309 @@
+"""The train stage: LoRA fine-tuning of one cell, through transformers' Trainer and peft."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import define, frozen
+from torch import Tensor, nn
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from engine.errors import DataError, Interrupted, UsageError
+from engine.lens import Lens, find_lens
+from engine.progress import Report, StopRequest
+from engine.text import Encoded
+from specs.model import Lora, Train
+from store import Coordinate, Family, Variable
+
+IGNORED = -100  # a label that takes no part in the loss
+
+
+@frozen
+class Trained:
+    """What the train stage leaves beside the adapter."""
+
+    summary: dict[str, float]
+    curves: dict[str, np.ndarray]  # each [steps]
+
+
+def train_adapter(
+    base: Any,
+    tokenizer: Any,
+    examples: Sequence[Encoded],
+    validation: Sequence[Encoded],
+    *,
+    lora: Lora,
+    settings: Train,
+    seed: int,
+    folder: Path,
+    report: Report,
+    stop: StopRequest,
+) -> tuple[Any, Trained]:
+    """Fine-tune an adapter on `base` and save it under `folder/adapter`; give (peft model, Trained).
+
+    Goes on from the newest whole checkpoint in `folder/checkpoints`, to the same result. Raises Interrupted,
+    with a checkpoint saved, when a stop is requested.
+    """
+    started = time.perf_counter()
+    kept = [example for example in examples if len(example) <= settings.max_length]
+    if not kept:
+        raise DataError(
+            f"train.max_length: found {settings.max_length}, shorter than every training example "
+            f"(shortest: {min(map(len, examples))} tokens)"
+        )
+    set_seed(seed)
+    model = attach_adapter(base, lora)
+    callback = _Reporter(report, stop, tokens=sum(map(len, kept)) / len(kept))
+    trainer = _Trainer(
+        lens=find_lens(model),
+        model=model,
+        args=_arguments(settings, seed, folder, next(base.parameters()).device, bool(validation)),
+        train_dataset=list(kept),
+        eval_dataset=list(validation) or None,
+        data_collator=Collator(padding_id(tokenizer)),
+        callbacks=[callback, *_early_stopping(settings)],
+    )
+    trainer.train(resume_from_checkpoint=_newest_checkpoint(folder) if settings.resume else None)
+    if stop.requested and trainer.state.global_step < trainer.state.max_steps:
+        base_model_of(model)
+        raise Interrupted
+    model.eval()
+    save_adapter(model, folder)
+    curves = _curves(trainer.state.log_history)
+    summary = {
+        "train_loss": float(np.mean(curves["loss"][-max(1, len(curves["loss"]) // 10) :])),
+        "train_steps": float(trainer.state.global_step),
+        "train_examples": float(len(kept)),
+        "train_examples_too_long": float(len(examples) - len(kept)),
+        "train_tokens": float(sum(map(len, kept))),
+        "completion_tokens": float(sum(len(example.completion) for example in kept)),
+        "train_seconds": time.perf_counter() - started,
+    }
+    return model, Trained(summary, curves)
+
+
+def attach_adapter(base: Any, lora: Lora) -> Any:
+    """Put a fresh LoRA adapter on a base model (LoRA: arXiv 2106.09685); the base stays frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        modules_to_save=list(lora.modules_to_save) or None,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(base, config)
+    except ValueError as error:
+        raise UsageError(f"lora.target_modules: found {lora.target_modules!r}: {error}") from error
+
+
+def load_adapter(base: Any, folder: Path) -> Any:
+    """Put the saved adapter of `folder` on a base model."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Save an adapter as safetensors, whole or not at all, and drop the checkpoints behind it."""
+    partial, final = folder / "adapter.partial", folder / "adapter"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(str(partial))
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+
+
+def base_model_of(model: Any) -> Any:
+    """Take the adapter off again and give the base model, as it was before."""
+    base = model.unload() if hasattr(model, "unload") else model
+    if hasattr(base, "peft_config"):
+        del base.peft_config
+    return base.requires_grad_(False).eval()
+
+
+def padding_id(tokenizer: Any) -> int:
+    """Give the id to pad with. It never matters which: padding is masked by length, not by value."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
+@frozen
+class Collator:
+    """Pads examples on the right; the loss counts the completion's tokens alone.
+
+    Lengths, not token values, say what is padding, so an end-of-sequence token that is also the padding
+    token still takes part in the loss.
+    """
+
+    padding: int
+
+    def __call__(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+        """Give input_ids, attention_mask, labels: int64 [B, T]."""
+        length = max(map(len, examples))
+        ids = torch.full((len(examples), length), self.padding)
+        mask = torch.zeros_like(ids)
+        labels = torch.full_like(ids, IGNORED)
+        for row, example in enumerate(examples):
+            size, border = len(example), len(example.prompt)
+            ids[row, :size] = torch.tensor(example.prompt + example.completion)
+            mask[row, :size] = 1
+            labels[row, border:size] = ids[row, border:size]
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+class _Trainer(Trainer):
+    """Trainer whose loss unembeds only the positions that predict a completion token."""
+
+    def __init__(self, *, lens: Lens, **options: Any) -> None:
+        super().__init__(**options)
+        self._lens = lens
+        # compute_loss below divides by the tokens of the whole accumulated batch itself.
+        self.loss_is_scaled_for_ga = True
+        self.model_accepts_loss_kwargs = True
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        loss = completion_loss(self._lens, inputs, num_items_in_batch)
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+
+def completion_loss(lens: Lens, inputs: dict[str, Tensor], items: Tensor | int | None = None) -> Tensor:
+    """Give the mean cross-entropy, in nats, of the labelled tokens: the causal model's own loss.
+
+    Logits are made for the labelled positions alone, not [B, T, V] of them. `items` replaces the number of
+    tokens to divide by, when one optimiser step gathers several batches.
+    """
+    hidden = lens.last_hidden(inputs["input_ids"], inputs["attention_mask"])[:, :-1]
+    labels = inputs["labels"][:, 1:]
+    counted = labels != IGNORED
+    total = nn.functional.cross_entropy(lens.logits(hidden[counted]), labels[counted], reduction="sum")
+    return total / (counted.sum() if items is None else items)
+
+
+def _arguments(
+    settings: Train, seed: int, folder: Path, device: torch.device, validate: bool
+) -> TrainingArguments:
+    on_cpu = device.type == "cpu"
+    return TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.steps if settings.steps is not None else -1,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.lr,
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule),
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=settings.precision == "bfloat16",
+        fp16=settings.precision == "float16",
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        seed=seed,
+        data_seed=seed,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=settings.validate_every if settings.early_stopping else settings.checkpoint_every,
+        save_total_limit=2,
+        eval_strategy="steps" if validate else "no",
+        eval_steps=settings.validate_every,
+        load_best_model_at_end=validate,
+        metric_for_best_model="loss" if validate else None,
+        prediction_loss_only=True,
+        report_to=list(settings.report_to) or "none",
+        logging_dir=None,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["labels"],
+    )
+
+
+def _early_stopping(settings: Train) -> list[TrainerCallback]:
+    return [EarlyStoppingCallback(settings.early_stopping)] if settings.early_stopping else []
+
+
+def _newest_checkpoint(folder: Path) -> str | None:
+    """Give the newest whole checkpoint; the Trainer writes its state file last, so that marks it whole."""
+    found = sorted(
+        (folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
+    )
+    while found:
+        newest = found.pop()
+        try:
+            json.loads((newest / "trainer_state.json").read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
+            shutil.rmtree(newest)
+        else:
+            return str(newest)
+    return None
+
+
+@define
+class _Reporter(TrainerCallback):
+    """Reports each step's loss and speed, and saves and stops when asked to."""
+
+    report: Report
+    stop: StopRequest
+    tokens: float  # mean per example
+    started: float = 0.0
+    first_step: int = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.started, self.first_step = time.perf_counter(), state.global_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        examples = (state.global_step - self.first_step) * args.train_batch_size
+        examples *= args.gradient_accumulation_steps
+        speed = self.tokens * examples / (time.perf_counter() - self.started)
+        loss = logs["loss"]
+        self.report(state.global_step, state.max_steps, f"loss {loss:.3f}, {speed:.0f} tokens/s")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.stop.requested:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+def _curves(history: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    steps = [entry for entry in history if "loss" in entry]
+    names = {"loss": "loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
+    return {
+        name: np.array([entry.get(key, math.nan) for entry in steps], np.float32)
+        for name, key in names.items()
+    }
+
+
+def curves_family(steps: int) -> Family:
+    """Give the store's layout of the training curves of a run of so many steps."""
+    return Family(
+        stage="train",
+        coordinates=(Coordinate("step", "step", list(range(1, steps + 1)), long_name="optimiser step"),),
+        variables=(
+            Variable("loss", ("step",), "float32", "nat", "mean cross-entropy of the completion's tokens"),
+            Variable("learning_rate", ("step",), "float32", "1", "learning rate"),
+            Variable("grad_norm", ("step",), "float32", "1", "norm of the gradient before clipping"),
+        ),
+    )

@@ -1,0 +1,53 @@
+"""What is wrong with a spec: one `Problem` per mistake, one `SpecError` for them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from attrs import frozen
+
+
+@frozen
+class Problem:
+    """One mistake: where it stands, what was found and what was expected."""
+
+    file: Path | None
+    key: str
+    message: str
+    hint: str = ""
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        place = ""
+        if self.file is not None:
+            place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
+        text = f"{self.key}: {self.message}" if self.key else self.message
+        if self.hint:
+            text += f'; did you mean "{self.hint}"?'
+        return f"{place}  {text}" if place else text
+
+
+class SpecError(Exception):
+    """A spec that cannot be run, with every problem that was found in it."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        unique = dict.fromkeys(problems)
+        self.problems = sorted(unique, key=lambda p: (str(p.file or ""), p.line or 0, p.column or 0, p.key))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The choice spelled most like `word`, or "" if none comes near."""
+    from difflib import get_close_matches
+
+    by_folded = {choice.lower(): choice for choice in choices}
+    matches = get_close_matches(word.lower(), by_folded, n=1)
+    return by_folded[matches[0]] if matches else ""
+
+
+def one_of(words: Iterable[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last

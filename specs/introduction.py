@@ -1,0 +1,131 @@
+"""The hand-written part of `docs/spec.md`; its examples are tested."""
+
+INTRODUCTION = """\
+# Spec files
+
+A spec is one TOML file. It says what every run has in common (`[model]`, `[data]`, `[train]` …), which
+settings vary (`[factors]`), which combinations are run (`[rules]`) and what is compared (`[[contrasts]]`).
+This page is written from the code: `python -m specs.schema > docs/spec.md`.
+
+```toml
+name = "explanations"
+seeds = [0, 1, 2]
+
+[model]
+id = "meta-llama/Llama-3.1-8B"
+
+[data]
+source = "graded-dialogues"
+
+[factors.target]
+levels.label = {}
+levels."label+explanation" = { "target.content" = "label+explanation" }
+
+[factors.rank]
+path = "lora.r"
+values = [8, 16]
+
+[[contrasts]]
+factor = "target"
+baseline = "label"
+```
+
+This is a matrix of 2 targets × 2 ranks × 3 seeds = 12 cells, and a comparison of both targets at equal
+rank and seed.
+
+## Factors
+
+A factor is an axis of the matrix, in one of two forms.
+
+- `levels`: every level has a name and sets any number of keys, as dotted paths (`"train.lr" = 1e-4`) or as
+  nested tables (`train.lr = 1e-4`). A level that sets nothing stands for the settings as they are.
+- `path` and `values`: the factor sets one key, and every value names its own level. The level of a list is
+  called by its items joined by `+`: `["q_proj", "v_proj"]` is the level `q_proj+v_proj`.
+
+A factor may set any key of `model`, `data`, `prompt`, `target`, `lora`, `train`, `evaluate` and `probe`,
+nested ones such as `data.columns.label` included. No two factors may set the same key. The run seed is an
+axis by itself: the last one, made from `seeds`, and named `seed` in rules.
+
+These words name dimensions of the store and cannot name a factor: cell, example, label, layer, position,
+seed, statistic, step, top, watch.
+
+A factor that makes sense only beside certain levels of others says so with `only_when`. Elsewhere it does
+not apply (its level is shown as `-`), and the cells that would differ in it alone are one cell:
+
+```toml
+extends = "explanations.toml"
+
+[factors.separator]
+path = "target.separator"
+values = ["\\n", " because "]
+only_when = { target = "label+explanation" }
+```
+
+## Rules
+
+Cells are the product of all factors, in the order of the file. Rules change which combinations there are.
+A pattern names factors and, for each, a level or a list of levels; a cell matches when every named factor
+has one of them. A factor that does not apply matches nothing.
+
+- `zip`: these factors advance together, level by level, instead of being multiplied.
+- `exclude`: cells that match any of these patterns are left out …
+- `include`: … unless they match one of these.
+
+The order is: zip and product, then `only_when`, then `exclude`, then `include`.
+
+```toml
+extends = "explanations.toml"
+
+[factors.alpha]
+path = "lora.alpha"
+values = [16, 32]
+
+[rules]
+zip = [["rank", "alpha"]]
+exclude = [{ target = "label", rank = 16 }]
+include = [{ seed = 0 }]
+```
+
+Levels are compared by type and value: `1`, `1.0`, `true` and `"1"` are four different levels.
+
+## Contrasts
+
+A contrast holds levels of a factor against its baseline. Two cells are compared when they agree in all
+other factors and in the seed; factors zipped with the contrasted one move with it, and a factor that does
+not apply at the baseline does not count.
+
+## Transfer
+
+`[evaluate.data]` lays keys over `[data]` for the test examples alone. Cells that differ only there share
+their training:
+
+```toml
+extends = "explanations.toml"
+evaluate.data.dimension = "coherence"
+
+[factors.train_on]
+path = "data.dimension"
+values = ["naturalness", "coherence"]
+```
+
+## One spec over another
+
+`extends` names another spec, relative to this file; chains are allowed. Tables merge key by key, the
+extending file's keys winning. Arrays are replaced, not joined, and so is every factor of the same name.
+
+On the command line, `--set KEY=VALUE` overrides one key, after all files. The value is TOML; a bare word
+that is not TOML is taken as a string:
+
+```sh
+engine plan explanations.toml --set train.lr=1e-4 --set model.dtype=float32 --set 'seeds=[0]'
+```
+
+## Errors
+
+All mistakes are reported at once, each with file, line and column, what was found and what was expected:
+
+```text
+explanations.toml:12:1  train.lrr: unknown key; did you mean "lr"?
+explanations.toml:19:14  factors.rank.values[1]: expected an integer >= 1, found the number 16.5
+```
+"""

@@ -1,0 +1,185 @@
+"""TOML files to a `Spec`: read, follow `extends`, lay over them what `--set` says, check, build."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+
+from specs import keys, overlay
+from specs.axes import read_axes
+from specs.convert import structure
+from specs.describe import found
+from specs.errors import Problem, SpecError, nearest
+from specs.locate import Places, locate, positions
+from specs.model import Experiment
+from specs.rules import read_rules
+
+
+@frozen(slots=False)
+class Source:
+    """One file of a spec, as written."""
+
+    file: Path
+    text: str = field(repr=False)
+    raw: dict[str, Any] = field(repr=False)
+
+    @cached_property
+    def places(self) -> Places:
+        """Where every key of the file stands."""
+        return positions(self.text)
+
+    def problem(self, key: str, message: str, hint: str = "") -> Problem:
+        """A problem of this file, with its place."""
+        line, column = locate(self.places, keys.split(key)) or (None, None)
+        return Problem(self.file, key, message, hint, line, column)
+
+
+@frozen
+class Spec:
+    """A checked spec: its keys as plain data, its typed form, and what wrote them."""
+
+    path: Path
+    raw: dict[str, Any] = field(repr=False)
+    experiment: Experiment
+    sources: tuple[Source, ...] = field(repr=False)
+    arguments: Mapping[keys.Path, str] = field(repr=False)
+
+    def place(self, problem: Problem) -> Problem:
+        """The problem with the file, line and column, or the `--set`, that it comes from."""
+        return _place(problem, self.sources, self.arguments)
+
+
+def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+    """The spec in `path` with `KEY=VALUE` overrides; SpecError names all that is wrong with it."""
+    changes, arguments, problems = _read_overrides(overrides)
+    try:
+        sources = _read_chain(Path(path))
+    except SpecError as error:  # without the whole text, any further problem would be a guess
+        raise SpecError([*problems, *error.problems]) from None
+    raw: dict[str, Any] = {}
+    for source in reversed(sources):
+        raw = _extend(raw, source.raw)
+    raw = keys.merge(raw, changes)
+    experiment, structural = structure(overlay.expand(raw), Experiment)
+    if experiment is not None and not problems:
+        return Spec(Path(path), raw, experiment, tuple(sources), arguments)
+    axes, of_factors = read_axes(raw)
+    _, of_rules = read_rules(raw, axes)
+    semantic = [*overlay.written(raw, structural), *of_factors, *of_rules]
+    raise SpecError([*problems, *(_place(problem, sources, arguments) for problem in semantic)])
+
+
+def _read_chain(path: Path) -> list[Source]:
+    """The file and all that it extends, nearest first."""
+    sources = [_read(path)]
+    while "extends" in sources[-1].raw:
+        child = sources[-1]
+        parent = child.raw["extends"]
+        if not isinstance(parent, str):
+            raise SpecError([child.problem("extends", f"expected a string, found {found(parent)}")])
+        file = child.file.parent / parent
+        chain = [*(source.file.resolve() for source in sources), file.resolve()]
+        if chain[-1] in chain[:-1]:
+            cycle = " → ".join(part.name for part in chain[chain.index(chain[-1]) :])
+            raise SpecError([child.problem("extends", f"a cycle: {cycle}")])
+        if not file.is_file():
+            raise SpecError(
+                [child.problem("extends", f"no such file: {file}", _nearest_file(Path(parent), file))]
+            )
+        sources.append(_read(file))
+    return sources
+
+
+def _read(file: Path) -> Source:
+    if not file.is_file():
+        raise SpecError([Problem(file, "", "no such file", _nearest_file(file, file))])
+    try:
+        text = file.read_bytes().decode()
+        return Source(file, text, tomllib.loads(text))
+    except OSError as error:
+        problem = Problem(file, "", f"cannot be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        problem = Problem(file, "", "expected UTF-8 text", line=line)
+    except tomllib.TOMLDecodeError as error:
+        problem = _syntax_problem(file, text, str(error))
+    raise SpecError([problem])
+
+
+def _syntax_problem(file: Path, text: str, message: str) -> Problem:
+    place = re.search(r"\(at line (\d+), column (\d+)\)$", message)
+    line, column = (int(place[1]), int(place[2])) if place else (text.count("\n") + 1, None)
+    return Problem(file, "", f"not TOML: {message.rpartition(' (at ')[0]}", line=line, column=column)
+
+
+def _nearest_file(spelled: Path, file: Path) -> str:
+    """The TOML file in the same folder that may be meant, spelled the same way."""
+    name = nearest(file.name, [sibling.name for sibling in file.parent.glob("*.toml")])
+    return str(spelled.with_name(name)) if name else ""
+
+
+def _extend(parent: dict[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+    """The child's keys over the parent's; a factor is replaced whole, for half of its levels is no axis."""
+    merged: dict[str, Any] = keys.merge(parent, {key: child[key] for key in child if key != "extends"})
+    if isinstance(merged.get("factors"), Mapping):
+        merged["factors"] = {**keys.dig(parent, ("factors",), dict), **keys.dig(child, ("factors",), dict)}
+    return merged
+
+
+def _read_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[keys.Path, str], list[Problem]]:
+    """What `--set` changes, which argument sets which key, and the arguments that cannot be read."""
+    changes: dict[str, Any] = {}
+    arguments: dict[keys.Path, str] = {}
+    problems: list[Problem] = []
+    for argument in overrides:
+        try:
+            key, value = _parse_override(argument)
+        except ValueError as error:
+            problems.append(Problem(None, "", f"--set {argument}: {error}"))
+        else:
+            arguments[key] = argument
+            changes = keys.merge(changes, keys.nest(key, value))
+    return changes, arguments, problems
+
+
+def _parse_override(argument: str) -> tuple[keys.Path, Any]:
+    key, equals, text = (part.strip() for part in argument.partition("="))
+    if not equals or not key:
+        raise ValueError("expected KEY=VALUE, as in train.lr=1e-4")
+    path = keys.split(key)
+    if path[0] == "extends" or any(isinstance(part, int) for part in path):
+        raise ValueError(f"`{key}` cannot be set from outside a file")
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError as error:
+        if not text or text[0] in "[{\"'":
+            raise ValueError(f"not a TOML value: {str(error).partition(' (at ')[0]}") from None
+        return path, text  # a bare word: quotes would be lost to the shell anyway
+    return path, parsed["value"] if len(parsed) == 1 else text
+
+
+def _place(problem: Problem, sources: Sequence[Source], arguments: Mapping[keys.Path, str]) -> Problem:
+    path = keys.split(problem.key) if problem.key else ()
+    for key, argument in arguments.items():
+        if path[: len(key)] == key:
+            return _from_set(problem, argument)
+    for length in range(len(path), -1, -1):  # what is missing belongs to the table that should have held it
+        for source in sources:
+            if keys.exists(source.raw, path[:length]):
+                line, column = locate(source.places, path[:length]) or (None, None)
+                return attrs.evolve(problem, file=source.file, line=line, column=column)
+        for key, argument in arguments.items():
+            if path[:length] == key[:length]:
+                return _from_set(problem, argument)
+    return problem
+
+
+def _from_set(problem: Problem, argument: str) -> Problem:
+    return attrs.evolve(problem, message=f"{problem.message} (from --set {argument})")

@@ -1,0 +1,185 @@
+"""The run matrix: every combination of factor levels and seeds that the rules leave, and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
+from math import prod
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from specs import keys, overlay
+from specs.axes import Axis, Label, Level, read_axes
+from specs.convert import structure, tables
+from specs.describe import value as spell
+from specs.errors import Problem, SpecError
+from specs.model import TABLE_STAGES
+from specs.rules import Comparison, Pattern, Rules, read_rules
+
+if TYPE_CHECKING:
+    from specs.load import Spec
+
+__all__ = ["Axis", "Label", "Level", "Matrix", "resolve"]
+
+Cell = tuple[int, ...]
+
+# Above this, a product is a slip rather than a study, and would only fill the memory.
+MAX_COMBINATIONS = 2_000_000
+
+
+class Matrix:
+    """All cells of an experiment. A cell is a tuple of level indices, one per axis; -1: does not apply."""
+
+    def __init__(self, spec: Spec, axes: Sequence[Axis], rules: Rules, cells: list[Cell]) -> None:
+        self.experiment = spec.experiment
+        self.axes = tuple(axes)
+        self.cells = cells
+        self._raw = spec.raw
+        self._rules = rules
+        self._seeds = spec.experiment.seeds
+        self._touching = _touching(axes, overlay.exists(spec.raw))
+        self._choosers = {name: _chooser(positions) for name, positions in self._touching.items()}
+        self._tables: dict[tuple[str, Cell], Any] = {}
+
+    def levels(self, cell: Cell) -> dict[str, Label | None]:
+        """The level of every factor, seed included; None where a factor does not apply."""
+        return {
+            axis.name: axis.levels[index].label if index >= 0 else None
+            for axis, index in zip(self.axes, cell, strict=True)
+        }
+
+    def seed(self, cell: Cell) -> int:
+        """The run seed."""
+        return self._seeds[cell[-1]]
+
+    def choice(self, table: str, cell: Cell) -> Cell:
+        """The levels of the axes that touch `table`: cells that agree in it share the table."""
+        return self._choosers[table](cell)
+
+    def table(self, name: str, cell: Cell) -> Any:
+        """The cell's settings of one table, as its class in `specs.model`."""
+        key = (name, self.choice(name, cell))
+        if key not in self._tables:
+            self._tables[key] = self._build(name, cell)
+        return self._tables[key]
+
+    def _build(self, name: str, cell: Cell) -> Any:
+        raw: Any = {table: self._raw.get(table, {}) for table in (name, "data")}
+        for position in self._touching[name]:
+            if cell[position] >= 0:
+                for key, value in self.axes[position].levels[cell[position]].overrides.items():
+                    raw = keys.merge(raw, keys.nest(keys.split(key), value))
+        settings, problems = structure(overlay.expand(raw)[name], tables()[name], name)
+        if problems:
+            raise SpecError(problems)
+        return settings
+
+    def pairs(self) -> list[tuple[str, int, int]]:
+        """(contrast, condition, baseline) for every two cells that a contrast compares, as cell indices.
+
+        All else is equal, seed included, but for factors that follow the contrasted one: zipped with it,
+        or not applying at the baseline.
+        """
+        return [pair for comparison in self._rules.comparisons for pair in self._pairs_of(comparison)]
+
+    def _pairs_of(self, comparison: Comparison) -> Iterator[tuple[str, int, int]]:
+        index_of = {cell: index for index, cell in enumerate(self.cells)}
+        axis = self.axes[comparison.axis]
+        baseline = axis.levels[comparison.baseline].label
+        moving = next((group for group in self._rules.zips if comparison.axis in group), (comparison.axis,))
+        for level in comparison.levels:
+            name = f"{axis.name}: {_plain(axis.levels[level].label)} vs {_plain(baseline)}"
+            for index, cell in enumerate(self.cells):
+                if cell[comparison.axis] == level:
+                    partner = self._partner(cell, moving, comparison.baseline)
+                    if partner in index_of:
+                        yield name, index, index_of[partner]
+
+    def _partner(self, cell: Cell, moving: Iterable[int], baseline: int) -> Cell:
+        moved = list(cell)
+        for axis in moving:
+            moved[axis] = baseline
+        for axis, pattern in self._rules.conditions:
+            if not all(moved[other] in levels for other, levels in pattern):
+                moved[axis] = -1
+        return tuple(moved)
+
+
+def resolve(spec: Spec) -> Matrix:
+    """The matrix of a spec; SpecError names all that is wrong with its factors and rules."""
+    axes, problems = read_axes(spec.raw)
+    rules, more = read_rules(spec.raw, axes)
+    problems += more
+    if not problems:
+        cells, problems = _cells(axes, rules)
+    if not problems:
+        matrix = Matrix(spec, axes, rules, cells)
+        problems = list(_without_pairs(matrix, rules))
+    if problems:
+        raise SpecError(map(spec.place, problems))
+    return matrix
+
+
+def _cells(axes: Sequence[Axis], rules: Rules) -> tuple[list[Cell], list[Problem]]:
+    """All combinations, less what does not apply and what is excluded."""
+    first_of = {axis: group[0] for group in rules.zips for axis in group}
+    moving = [axis for axis in range(len(axes)) if first_of.get(axis, axis) == axis]
+    sizes = [len(axes[axis].levels) for axis in moving]
+    if prod(sizes) > MAX_COMBINATIONS:
+        message = f"{prod(sizes):,} combinations of levels and seeds; expected at most {MAX_COMBINATIONS:,}"
+        return [], [Problem(None, "factors", message)]
+    cells = list(product(*map(range, sizes)))
+    if len(moving) < len(axes):
+        cells = list(map(itemgetter(*(moving.index(first_of.get(i, i)) for i in range(len(axes)))), cells))
+    for axis, pattern in rules.conditions:
+        applies = set(_matching(cells, pattern))
+        cells = [cell if cell in applies else (*cell[:axis], -1, *cell[axis + 1 :]) for cell in cells]
+    if rules.conditions:
+        cells = list(dict.fromkeys(cells))
+    removed = [_matching(cells, pattern) for pattern in rules.exclude]
+    kept = {cell for pattern in rules.include for cell in _matching(cells, pattern)}
+    gone = set().union(*removed) - kept
+    left = [cell for cell in cells if cell not in gone] if gone else cells
+    if left:
+        return left, []
+    counts = ", ".join(f"exclude[{i}] removes {len(hits)}" for i, hits in enumerate(removed))
+    return [], [Problem(None, "rules.exclude", f"no cell is left of {len(cells)}: {counts}")]
+
+
+def _matching(cells: list[Cell], pattern: Pattern) -> list[Cell]:
+    """The cells that match, narrowed one axis at a time; -1 is in no pattern."""
+    for axis, levels in pattern:
+        cells = [cell for cell in cells if cell[axis] in levels]
+    return cells
+
+
+def _without_pairs(matrix: Matrix, rules: Rules) -> Iterator[Problem]:
+    for index, comparison in enumerate(rules.comparisons):
+        if next(matrix._pairs_of(comparison), None) is None:
+            name = matrix.axes[comparison.axis].name
+            yield Problem(None, f"contrasts[{index}]", f"no two cells differ in `{name}` alone")
+
+
+def _touching(axes: Sequence[Axis], has_overlay: bool) -> dict[str, tuple[int, ...]]:
+    """Which axes set keys of each table (and `seed`)."""
+    touching: dict[str, set[int]] = {name: set() for name in (*TABLE_STAGES, "seed")}
+    for position, axis in enumerate(axes):
+        for path in {key for level in axis.levels for key in level.overrides}:
+            touching[str(keys.split(path)[0])].add(position)
+            has_overlay |= path.startswith("evaluate.data.")
+    if has_overlay:  # it lies over [data], so whatever changes that changes the overlaid table
+        touching["evaluate"] |= touching["data"]
+    return {name: tuple(sorted(positions)) for name, positions in touching.items()}
+
+
+def _chooser(positions: tuple[int, ...]) -> Callable[[Cell], Cell]:
+    if len(positions) > 1:
+        return itemgetter(*positions)
+    if positions:
+        (position,) = positions
+        return lambda cell: (cell[position],)
+    return lambda cell: ()
+
+
+def _plain(label: Label) -> str:
+    return label if isinstance(label, str) else spell(label)

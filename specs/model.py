@@ -1,0 +1,373 @@
+"""The typed spec: one attrs class per TOML table, one annotated field per key.
+
+A field's `Meta` carries its bounds and its documentation; the loader checks the bounds, the JSON Schema
+and `docs/spec.md` show both. `stages` in a field's metadata names the stages whose result the key can
+change, where that differs from the table's own entry in `TABLE_STAGES`; an empty tuple marks a key that
+only says how to run, so changing it never invalidates a result.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from attrs import field, frozen
+from msgspec import Meta
+
+STAGES = ("data", "train", "evaluate", "probe")
+
+# The stages that read each table, unless a field's metadata says otherwise.
+TABLE_STAGES: dict[str, tuple[str, ...]] = {
+    "model": ("train",),
+    "data": ("data",),
+    "prompt": ("train", "evaluate", "probe"),
+    "target": ("train", "evaluate", "probe"),
+    "lora": ("train",),
+    "train": ("train",),
+    "evaluate": ("evaluate",),
+    "probe": ("probe",),
+}
+
+PositiveInt = Annotated[int, Meta(ge=1)]
+
+EXECUTION_ONLY: dict[str, tuple[str, ...]] = {"stages": ()}
+
+
+def _read_by(*stages: str) -> dict[str, tuple[str, ...]]:
+    return {"stages": stages}
+
+
+@frozen(kw_only=True)
+class Model:
+    """`[model]`: the causal language model that every cell starts from."""
+
+    id: Annotated[
+        str,
+        Meta(
+            description="Hub id (`meta-llama/Llama-3.1-8B`), local folder, `.gguf` file, or "
+            "`package:NAME/FILE` for a file inside an installed Python package."
+        ),
+    ]
+    gguf_file: Annotated[
+        str | None, Meta(description="Name of the GGUF file inside the folder or hub repository.")
+    ] = None
+    revision: Annotated[str | None, Meta(description="Hub commit, tag or branch; pin a commit.")] = None
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], Meta(description="Type of the frozen weights.")
+    ] = "bfloat16"
+    quantization: Annotated[
+        Literal["none", "int8", "nf4"],
+        Meta(description="Weight quantisation through bitsandbytes (CUDA only)."),
+    ] = "none"
+    attention: Annotated[
+        Literal["eager", "sdpa", "flash_attention_2"], Meta(description="Attention implementation.")
+    ] = "sdpa"
+    trust_remote_code: Annotated[
+        bool, Meta(description="Run the model repository's own Python code. Off unless you vouch for it.")
+    ] = False
+
+
+@frozen(kw_only=True)
+class Columns:
+    """`[data.columns]`: which column of the source holds what."""
+
+    context: Annotated[str, Meta(description="What the rated answer replies to.")] = "context"
+    response: Annotated[str, Meta(description="The text that is rated.")] = "response"
+    label: Annotated[str, Meta(description="The true label; `{dimension}` is filled in.")] = "label"
+    explanation: Annotated[
+        str | None, Meta(description="The reason for the label; `{dimension}` is filled in.")
+    ] = None
+    group: Annotated[
+        str | None,
+        Meta(description="Rows of one group never part between train and test; default: the context."),
+    ] = None
+
+
+@frozen(kw_only=True)
+class Data:
+    """`[data]`: the examples, and how many of them each split gives."""
+
+    source: Annotated[
+        str,
+        Meta(
+            description="`graded-dialogues` (built in), a `.jsonl`, `.csv` or `.parquet` file "
+            "(relative to the spec), or a hub id."
+        ),
+    ]
+    dimension: Annotated[str, Meta(description="The quality that is rated.")] = "naturalness"
+    config: Annotated[str | None, Meta(description="Configuration (subset) of a hub data set.")] = None
+    revision: Annotated[str | None, Meta(description="Hub commit of the data set; pin it.")] = None
+    train_split: Annotated[str, Meta(description="Split of a hub data set to train on.")] = "train"
+    test_split: Annotated[
+        str | None,
+        Meta(description="Split of a hub data set to test on; default: hold groups of `train_split` out."),
+    ] = None
+    columns: Annotated[Columns, Meta(description="Column mapping for files and hub data sets.")] = field(
+        factory=Columns
+    )
+    holdout: Annotated[float, Meta(gt=0, lt=1, description="Share of the groups held out for testing.")] = (
+        0.25
+    )
+    validation_share: Annotated[
+        float, Meta(gt=0, lt=1, description="Share of the remaining groups kept for validation.")
+    ] = 0.1
+    seed: Annotated[int, Meta(ge=0, description="Seed of split and order; independent of the run seeds.")] = 0
+    train: Annotated[PositiveInt | None, Meta(description="Training examples; default: all.")] = field(
+        default=None, metadata=_read_by("train")
+    )
+    validation: Annotated[
+        PositiveInt | None, Meta(description="Validation examples (early stopping); default: all.")
+    ] = field(default=None, metadata=_read_by("train"))
+    test: Annotated[PositiveInt | None, Meta(description="Test examples; default: all.")] = field(
+        default=None, metadata=_read_by("evaluate", "probe")
+    )
+    fingerprint: Annotated[
+        str | None,
+        Meta(description="Expected fingerprint of the source; another one is an error, never a surprise."),
+    ] = field(default=None, metadata=EXECUTION_ONLY)
+
+
+@frozen(kw_only=True)
+class Prompt:
+    """`[prompt]`: what the model reads before it answers."""
+
+    template: Annotated[
+        str,
+        Meta(description="The user's message; fields {context}, {response}, {dimension}, {labels}."),
+    ] = (
+        "Message: {context}\nReply: {response}\n"
+        "Rate the {dimension} of the reply. Answer with one of {labels}."
+    )
+    system: Annotated[str | None, Meta(description="System instruction; none if left out.")] = None
+    chat_template: Annotated[
+        bool, Meta(description="Wrap messages in the tokenizer's chat template; else plain text.")
+    ] = True
+
+
+@frozen(kw_only=True)
+class Target:
+    """`[target]`: the text that the model is trained to produce."""
+
+    content: Annotated[
+        Literal["label", "label+explanation", "label+shuffled"],
+        Meta(
+            description="The label alone, with its explanation, or with the explanation's words in "
+            "random order (same words, no syntax; drawn from the run seed)."
+        ),
+    ] = "label"
+    prefix: Annotated[
+        str | None,
+        Meta(description="Text before the label; default: a space after plain prompts, none in a chat."),
+    ] = None
+    separator: Annotated[str, Meta(description="Text between label and explanation.")] = "\n"
+
+
+@frozen(kw_only=True)
+class Lora:
+    """`[lora]`: the adapter, as in peft's LoraConfig (LoRA: arXiv 2106.09685)."""
+
+    r: Annotated[int, Meta(ge=1, description="Rank.")] = 16
+    alpha: Annotated[float, Meta(gt=0, description="Scale numerator: deltas are scaled by alpha / r.")] = 32.0
+    dropout: Annotated[float, Meta(ge=0, lt=1, description="Dropout on the adapter's input.")] = 0.0
+    target_modules: Annotated[
+        str | list[str],
+        Meta(description="Module names to adapt, a regular expression, or `all-linear`."),
+    ] = "all-linear"
+    modules_to_save: Annotated[
+        list[str], Meta(description="Modules trained in full and saved with the adapter.")
+    ] = field(factory=list)
+    rslora: Annotated[bool, Meta(description="Scale by alpha / sqrt(r) (arXiv 2312.03732).")] = False
+    dora: Annotated[bool, Meta(description="Weight-decomposed LoRA (arXiv 2402.09353).")] = False
+
+
+@frozen(kw_only=True)
+class Train:
+    """`[train]`: the optimisation."""
+
+    epochs: Annotated[float, Meta(gt=0, description="Passes over the training examples.")] = 1.0
+    steps: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Optimiser steps; overrides `epochs`. 0 leaves the model untrained."),
+    ] = None
+    batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = 8
+    accumulation: Annotated[int, Meta(ge=1, description="Forward passes per optimiser step.")] = 1
+    lr: Annotated[float, Meta(gt=0, description="Peak learning rate.")] = 2e-4
+    schedule: Annotated[
+        Literal["constant", "linear", "cosine"], Meta(description="Learning rate after warm-up.")
+    ] = "linear"
+    warmup: Annotated[
+        float, Meta(ge=0, lt=1, description="Share of the steps over which the rate rises from 0.")
+    ] = 0.05
+    weight_decay: Annotated[float, Meta(ge=0, description="AdamW's decoupled weight decay.")] = 0.0
+    max_grad_norm: Annotated[float, Meta(gt=0, description="Gradients are clipped to this norm.")] = 1.0
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        Meta(description="Arithmetic of the forward and backward pass (autocast below float32)."),
+    ] = "bfloat16"
+    max_length: Annotated[
+        int, Meta(ge=8, description="Tokens per example; longer examples are counted and left out.")
+    ] = field(default=1024, metadata=_read_by("train", "evaluate", "probe"))
+    early_stopping: Annotated[
+        int,
+        Meta(ge=0, description="Stop after so many validations without a better loss; 0: never stop."),
+    ] = 0
+    validate_every: Annotated[int, Meta(ge=1, description="Steps between validations.")] = 50
+    gradient_checkpointing: Annotated[
+        bool, Meta(description="Recompute activations in the backward pass to save memory.")
+    ] = field(default=False, metadata=EXECUTION_ONLY)
+    checkpoint_every: Annotated[
+        int, Meta(ge=1, description="Steps between checkpoints; at most so many are lost by a kill.")
+    ] = field(default=50, metadata=EXECUTION_ONLY)
+    resume: Annotated[bool, Meta(description="Go on from the newest checkpoint after a stop.")] = field(
+        default=True, metadata=EXECUTION_ONLY
+    )
+    report_to: Annotated[
+        list[str], Meta(description="Trackers passed on to the Trainer: tensorboard, wandb, trackio …")
+    ] = field(factory=list, metadata=EXECUTION_ONLY)
+
+
+@frozen(kw_only=True)
+class Evaluate:
+    """`[evaluate]`: how label accuracy is measured."""
+
+    labels: Annotated[list[str], Meta(min_length=2, description="All labels, in rating order.")] = field(
+        factory=lambda: ["1", "2", "3", "4", "5"], metadata=_read_by("train", "evaluate", "probe")
+    )
+    scoring: Annotated[
+        list[Literal["loglikelihood", "generation"]],
+        Meta(
+            min_length=1,
+            description="`loglikelihood`: the label whose tokens are likeliest; `generation`: the label "
+            "parsed from greedy generation.",
+        ),
+    ] = field(factory=lambda: ["loglikelihood"])
+    length_normalized: Annotated[
+        bool, Meta(description="Divide a label's log-likelihood by its number of tokens.")
+    ] = False
+    max_new_tokens: Annotated[int, Meta(ge=1, description="Longest generation, in tokens.")] = 8
+    batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
+        default=16, metadata=EXECUTION_ONLY
+    )
+    data: Annotated[
+        Data | None,
+        Meta(description="Keys that differ from `[data]` for the test examples: transfer studies."),
+    ] = field(default=None, metadata=EXECUTION_ONLY)
+
+
+Statistic = Literal["logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy"]
+
+
+@frozen(kw_only=True)
+class Probe:
+    """`[probe]`: what is recorded of every layer."""
+
+    enabled: Annotated[bool, Meta(description="Probe at all.")] = field(default=True, metadata=EXECUTION_ONLY)
+    lens: Annotated[
+        Literal["logit"], Meta(description="Final norm, then unembedding, of each layer's residual stream.")
+    ] = "logit"
+    layers: Annotated[
+        Literal["all"] | list[int],
+        Meta(description="Layers to probe; 0 is the embedding, L the last block; negative from the end."),
+    ] = "all"
+    positions: Annotated[
+        list[Literal["prompt_end", "completion_end"] | int],
+        Meta(
+            min_length=1,
+            description="Watch positions: `prompt_end` (predicts the first token of the answer), "
+            "`completion_end` (last token of the true answer), or n < 0 counted from the prompt's end "
+            "(-1 is `prompt_end`), n >= 0 counted from the answer's first token.",
+        ),
+    ] = field(factory=lambda: ["prompt_end"])
+    watch: Annotated[
+        Literal["labels"] | list[str],
+        Meta(description="Watched tokens: first tokens of the labels, or of these texts."),
+    ] = "labels"
+    statistics: Annotated[
+        list[Statistic], Meta(min_length=1, description="Statistics per layer and position, in nats.")
+    ] = field(
+        factory=lambda: [
+            "logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy",
+        ]
+    )  # fmt: skip
+    top_k: Annotated[int, Meta(ge=0, le=1024, description="Most likely tokens kept per position.")] = 5
+    examples: Annotated[PositiveInt | None, Meta(description="Test examples to probe; default: all.")] = None
+    batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
+        default=16, metadata=EXECUTION_ONLY
+    )
+    backend: Annotated[
+        Literal["auto", "reference", "torch"], Meta(description="Probe kernels; `auto` takes the fastest.")
+    ] = field(default="auto", metadata=EXECUTION_ONLY)
+
+
+@frozen(kw_only=True)
+class Factor:
+    """`[factors.NAME]`: one axis of the matrix, by named `levels` or by `path` and `values`."""
+
+    levels: Annotated[
+        dict[str, dict[str, Any]] | None,
+        Meta(description="Level name → the keys it sets, as dotted paths or nested tables."),
+    ] = None
+    path: Annotated[str | None, Meta(description="The one key that this factor sets.")] = None
+    values: Annotated[list[Any] | None, Meta(description="The values of `path`; each names its level.")] = (
+        None
+    )
+    only_when: Annotated[
+        dict[str, Any],
+        Meta(description="Factor → level or levels; elsewhere this factor does not apply (level `-`)."),
+    ] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class Rules:
+    """`[rules]`: which combinations become cells."""
+
+    exclude: Annotated[
+        list[dict[str, Any]],
+        Meta(description="Patterns (factor → level or levels) of cells to leave out."),
+    ] = field(factory=list)
+    include: Annotated[
+        list[dict[str, Any]],
+        Meta(description="Patterns of cells that stay in although an `exclude` names them."),
+    ] = field(factory=list)
+    zip: Annotated[list[list[str]], Meta(description="Factors that vary together, level by level.")] = field(
+        factory=list
+    )
+
+
+@frozen(kw_only=True)
+class Contrast:
+    """`[[contrasts]]`: every level of a factor held against its baseline, all else equal."""
+
+    factor: Annotated[str, Meta(description="The factor that differs.")]
+    baseline: Annotated[Any, Meta(description="Its baseline level.")]
+    levels: Annotated[list[Any] | None, Meta(description="Levels to compare; default: all others.")] = None
+
+
+@frozen(kw_only=True)
+class Experiment:
+    """A whole spec file."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            description="Name of the experiment: its group in the store.",
+        ),
+    ]
+    model: Model
+    data: Data
+    extends: Annotated[
+        str | None, Meta(description="Another spec, relative to this one, whose keys this one overrides.")
+    ] = None
+    store: Annotated[str | None, Meta(description="Folder of the store; default: `stores/NAME`.")] = None
+    seeds: Annotated[list[int], Meta(min_length=1, description="One cell per seed and condition.")] = field(
+        factory=lambda: [0]
+    )
+    prompt: Prompt = field(factory=Prompt)
+    target: Target = field(factory=Target)
+    lora: Lora = field(factory=Lora)
+    train: Train = field(factory=Train)
+    evaluate: Evaluate = field(factory=Evaluate)
+    probe: Probe = field(factory=Probe)
+    factors: Annotated[dict[str, Factor], Meta(description="The axes of the matrix.")] = field(factory=dict)
+    rules: Rules = field(factory=Rules)
+    contrasts: list[Contrast] = field(factory=list)

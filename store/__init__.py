@@ -1,0 +1,49 @@
+"""The store: a ledger of finished work, Zarr arrays, and one labelled xarray tree to read them by.
+
+Names are imported when first used: the ledger alone must not cost the import of zarr and xarray.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from store.errors import StoreError
+    from store.ledger import Ledger
+    from store.manifests import cells, read_manifests, write_manifest
+    from store.reader import open_store
+    from store.schema import Coordinate, Family, Variable
+    from store.writer import CellWriter, StoreWriter
+
+_HOMES = {
+    "CellWriter": "writer",
+    "Coordinate": "schema",
+    "Family": "schema",
+    "Ledger": "ledger",
+    "StoreError": "errors",
+    "StoreWriter": "writer",
+    "Variable": "schema",
+    "cells": "manifests",
+    "open_store": "reader",
+    "read_manifests": "manifests",
+    "write_manifest": "manifests",
+}
+
+__all__ = [
+    "CellWriter",
+    "Coordinate",
+    "Family",
+    "Ledger",
+    "StoreError",
+    "StoreWriter",
+    "Variable",
+    "cells",
+    "open_store",
+    "read_manifests",
+    "write_manifest",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'store' has no attribute {name!r}")
+    return getattr(import_module(f"store.{_HOMES[name]}"), name)

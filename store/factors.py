@@ -1,0 +1,59 @@
+"""The cell axis: factor levels as one pandas MultiIndex, so that any of them selects and groups."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd  # type: ignore[import-untyped]
+import xarray as xr
+
+from store.files import Json
+
+NOT_APPLICABLE = "-"
+
+
+def factor_names(manifest: Json) -> list[str]:
+    """Return the manifest's factors in order, then those (such as the seed) only its cells have."""
+    in_cells = (name for cell in manifest["cells"] for name in cell["levels"])
+    return list(dict.fromkeys([*manifest.get("factors", ()), *in_cells]))
+
+
+def cell_coordinates(names: Sequence[str], cells: Sequence[Json], chosen: Sequence[int]) -> xr.Coordinates:
+    """Return the coordinates of the chosen cells along `cell`.
+
+    Numbers stay numbers where every cell of the experiment has one, so that a factor's type does not
+    hang on how many cells are finished; a factor that mixes types, or lacks levels, becomes text.
+    """
+    columns = []
+    for name in names:
+        column = _column([cell["levels"].get(name) for cell in cells])
+        columns.append([column[i] for i in chosen])
+    index = pd.MultiIndex.from_arrays([pd.Index(c, dtype=_dtype(c)) for c in columns], names=list(names))
+    return xr.Coordinates.from_pandas_multiindex(index, "cell")
+
+
+def with_cells(dataset: xr.Dataset, stage: str, coordinates: xr.Coordinates) -> xr.Dataset:
+    """Return `dataset` with the cells' coordinates; of two equal names the factor keeps its own.
+
+    Otherwise a factor "rank" would silently take the place of a statistic "rank", now "probe_rank".
+    """
+    own = {str(name) for name in coordinates} - {"cell"}
+    clashing = own & {str(name) for name in (*dataset.variables, *dataset.dims)}
+    return dataset.rename({name: f"{stage}_{name}" for name in clashing}).assign_coords(coordinates)
+
+
+def _column(levels: list[Any]) -> list[Any]:
+    types = {type(level) for level in levels}
+    if types <= {int, float} or types == {bool}:
+        return levels
+    return [_text(level) for level in levels]
+
+
+def _text(level: Any) -> str:
+    if level is None:
+        return NOT_APPLICABLE
+    return level if isinstance(level, str) else json.dumps(level)
+
+
+def _dtype(column: list[Any]) -> type | None:
+    return object if isinstance(column[0], str) else None

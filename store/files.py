@@ -1,0 +1,83 @@
+"""Atomic JSON files and the store's lock: what every writer to a store directory shares."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from store.errors import StoreError
+
+try:
+    import fcntl
+except ImportError:  # a platform without it can still read a store
+    fcntl = None  # type: ignore[assignment]
+
+Json = dict[str, Any]
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace `path` by `content` as a whole: a reader or a crash meets the old file or the new one.
+
+    Folders are made as needed. Content that JSON cannot hold raises StoreError and leaves the old file.
+    """
+    try:
+        text = json.dumps(content, indent=1)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{path}: content is not JSON: {error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Named so that no listing by suffix (".done.json") ever takes it for a record.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def read_json(path: Path) -> Json:
+    """Return the JSON object in `path`; StoreError names the file when it is torn or no object.
+
+    A missing file raises FileNotFoundError, which callers tell apart from a damaged one.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{path}: not a JSON record ({error}); delete it to have it made again") from error
+    if not isinstance(content, dict):
+        raise StoreError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def sync(path: Path) -> None:
+    """Ask the disk to keep a file or folder; nothing happens when there is none, or where folders cannot."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems refuse to sync a folder
+        pass
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the store's one lock, against other threads and other processes alike.
+
+    The system releases it when its holder dies, so it is never left behind. Not re-entrant.
+    """
+    if fcntl is None:
+        raise StoreError(f"{root}: writing a store needs POSIX file locks, which this platform lacks")
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

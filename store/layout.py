@@ -1,0 +1,161 @@
+"""How a family lies on disk: one Zarr group, variables of equal shape and type stacked in one array.
+
+Shapes: (row, statistic, *dims), a row per stage key. A shard holds one row's block of every statistic
+of its array and is written once, by one writer; an inner chunk holds one statistic of it.
+"""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from attrs import frozen
+from zarr.codecs import ZstdCodec
+
+from store.errors import StoreError
+from store.files import locked
+from store.schema import Coordinate, DType, Family, Variable
+
+BLOCK_BYTES = 8 * 2**20
+# A guess, for strings have no fixed size; only the block size depends on it.
+STRING_BYTES = 64
+FILL: dict[DType, Any] = {"float32": float("nan"), "int32": -1, "int16": -1, "bool": False, "string": ""}
+
+# Separated by dots, the chunks of an array share one folder.
+KEYS = {"name": "default", "separator": "."}
+ZSTD = ZstdCodec(level=3)
+
+
+@frozen
+class Stack:
+    """Variables of the same dims and dtype, which share one array."""
+
+    dims: tuple[str, ...]
+    dtype: DType
+    variables: tuple[Variable, ...]
+
+    @property
+    def name(self) -> str:
+        """The array's name, which no variable or coordinate can have."""
+        return "-".join((self.dtype, *self.dims))
+
+
+def stacks(family: Family) -> list[Stack]:
+    """Return the arrays of a family, in the order in which its variables first need them."""
+    grouped: dict[tuple[tuple[str, ...], DType], list[Variable]] = {}
+    for variable in family.variables:
+        grouped.setdefault((variable.dims, variable.dtype), []).append(variable)
+    return [Stack(dims, dtype, tuple(variables)) for (dims, dtype), variables in grouped.items()]
+
+
+def block_size(family: Family) -> int:
+    """Return the items per block: the most that keep all arrays' blocks within 8 MiB, at least 1."""
+    per_item = sum(
+        _item_bytes(v.dtype) * math.prod(family.sizes[d] for d in v.dims[1:]) for v in family.variables
+    )
+    return max(1, min(family.size, BLOCK_BYTES // per_item))
+
+
+def group_path(root: Path, stage: str, family_key: str) -> Path:
+    """Return the folder of a family's Zarr group."""
+    return root / "results.zarr" / stage / family_key
+
+
+def allocate(root: Path, family: Family, keys: Iterable[str]) -> dict[str, int]:
+    """Give every new key the next free row, making the group when missing; return all rows by key.
+
+    Rows are never reordered or reused, and growing touches no data. Safe against other processes.
+    """
+    with locked(root):
+        group = zarr.open_group(root / "results.zarr", mode="a", zarr_format=3)
+        group = group.require_group(family.stage).require_group(family.key)
+        if "keys" not in group.attrs:  # set last, so a group without it was left half made
+            _create(group, family)
+        known = {key: row for row, key in enumerate(_known(group))}
+        new = [key for key in dict.fromkeys(keys) if key not in known]
+        if new:
+            known |= {key: row for row, key in enumerate(new, start=len(known))}
+            for stack in stacks(family):
+                array = open_array(group, stack.name)
+                array.resize((len(known), *array.shape[1:]))
+            # Rows exist before they are named: a reader that knows a key finds its row.
+            group.attrs["keys"] = list(known)
+        return known
+
+
+def open_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Return an array of the group; StoreError when it is missing."""
+    array = group.get(name)
+    if not isinstance(array, zarr.Array):
+        raise StoreError(f"{group.store_path}: no array {name!r}")
+    return array
+
+
+def chunk_files(folder: Path, array: zarr.Array[Any], row: int, block: int) -> list[Path]:
+    """Return the files that hold one block of a row (those of blocks all fill value do not exist)."""
+    statistics = 1 if array.shards else array.shape[1]
+    rest = (0,) * (array.ndim - 3)
+    names = [array.metadata.encode_chunk_key((row, s, block, *rest)) for s in range(statistics)]
+    return [folder / name for name in names]
+
+
+def _known(group: zarr.Group) -> list[str]:
+    keys = group.attrs["keys"]
+    if not isinstance(keys, list):
+        raise StoreError(f"{group.store_path}: attribute 'keys': expected a list of stage keys")
+    return [str(key) for key in keys]
+
+
+def _item_bytes(dtype: DType) -> int:
+    return STRING_BYTES if dtype == "string" else np.dtype(dtype).itemsize
+
+
+def _create(group: zarr.Group, family: Family) -> None:
+    for coordinate in family.coordinates:
+        _create_coordinate(group, coordinate)
+    for stack in stacks(family):
+        _create_stack(group, family, stack)
+    block = block_size(family)
+    group.attrs.update({"stage": family.stage, "label": family.label, "block": block, "keys": []})
+
+
+def _create_coordinate(group: zarr.Group, coordinate: Coordinate) -> None:
+    values = np.asarray(coordinate.values, dtype=object if isinstance(coordinate.values[0], str) else None)
+    array = group.create_array(
+        coordinate.name,
+        shape=values.shape,
+        chunks=values.shape,
+        dtype="string" if values.dtype == object else values.dtype,
+        chunk_key_encoding=KEYS,  # type: ignore[arg-type]
+        dimension_names=(coordinate.dim,),
+        attributes={"units": coordinate.units, "long_name": coordinate.long_name},
+        overwrite=True,
+    )
+    array[:] = values
+
+
+def _create_stack(group: zarr.Group, family: Family, stack: Stack) -> None:
+    rest = tuple(family.sizes[dim] for dim in stack.dims[1:])
+    count, block = len(stack.variables), block_size(family)
+    described = [{"name": v.name, "units": v.units, "long_name": v.long_name} for v in stack.variables]
+    attributes: dict[str, Any] = {"variables": described}
+    if stack.dtype.startswith("int"):
+        # Other readers of this Zarr would otherwise take the fill value for a number.
+        attributes["_FillValue"] = FILL[stack.dtype]
+    group.create_array(
+        stack.name,
+        shape=(0, count, family.size, *rest),
+        chunks=(1, 1, block, *rest),
+        # zarr cannot shard strings of variable length.
+        shards=None if stack.dtype == "string" else (1, count, block, *rest),
+        dtype=stack.dtype,
+        fill_value=FILL[stack.dtype],
+        compressors=ZSTD,
+        chunk_key_encoding=KEYS,  # type: ignore[arg-type]
+        # The statistics of two arrays differ, and so must the names of the dimensions.
+        dimension_names=("row", f"statistic-{stack.name}", *stack.dims),
+        attributes=attributes,
+        overwrite=True,
+    )

@@ -1,0 +1,43 @@
+"""Lazy variables: rows and statistics of a stacked array, read from disk only when asked for."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+
+class RowsArray(BackendArray):
+    """One statistic of a stacked array at chosen rows: shape (len(rows), *dims); a row can repeat."""
+
+    def __init__(self, array: zarr.Array[Any], rows: NDArray[np.intp], statistic: int) -> None:
+        self._array, self._rows, self._statistic = array, rows, statistic
+        self.shape = (len(rows), *array.shape[2:])
+        self.dtype = np.dtype(array.dtype) if array.dtype.kind in "bif" else np.dtype(object)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[Any]:
+        rows = np.asarray(self._rows[key[0]])
+        # Cells that share a stage share its row, which is then decoded once.
+        unique, back = np.unique(rows, return_inverse=True)
+        values = np.asarray(self._array.oindex[(unique, self._statistic, *key[1:])], dtype=self.dtype)
+        return values[back.reshape(rows.shape)]
+
+
+def lazy_variables(array: zarr.Array[Any], rows: NDArray[np.intp]) -> dict[str, xr.Variable]:
+    """Return the named variables, dims (cell, *dims), that `array` stacks, without reading any data."""
+    dims = ("cell", *(array.metadata.dimension_names or ())[2:])  # type: ignore[union-attr]
+    described: Any = array.attrs["variables"]
+    return {
+        entry["name"]: xr.Variable(
+            dims,
+            indexing.LazilyIndexedArray(RowsArray(array, rows, statistic)),
+            attrs={"units": entry["units"], "long_name": entry["long_name"]},
+        )
+        for statistic, entry in enumerate(described)
+    }

@@ -1,0 +1,173 @@
+"""Reading: a store as a labelled xarray tree of its whole cells."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from store.errors import StoreError
+from store.factors import cell_coordinates, factor_names, with_cells
+from store.files import Json
+from store.layout import group_path
+from store.lazy import lazy_variables
+from store.ledger import Ledger
+from store.manifests import read_manifests
+
+Records = dict[tuple[str, str], Json]
+
+
+def open_store(path: str | os.PathLike[str], experiment: str | None = None) -> xr.DataTree:
+    """Open a store, or one experiment of it, as /<experiment>/summary, /<experiment>/<stage>, …
+
+    Every stage node has the dim `cell` (a MultiIndex of the factors) before its own dims; a stage whose
+    cells come in several shapes has a child node per shape. Only whole cells are there: those with all
+    stages done. Nothing but coordinates and records is read before data is asked for.
+
+    StoreError when the path is missing or no store, the experiment unknown, or a record damaged.
+    """
+    root = _existing(Path(path))
+    manifests = read_manifests(root)
+    if experiment is not None:
+        if experiment not in manifests:
+            raise StoreError(f"{root}: no experiment {experiment!r}{_nearest(experiment, manifests)}")
+        manifests = {experiment: manifests[experiment]}
+    nodes: dict[str, xr.Dataset] = {}
+    for name, manifest in manifests.items():
+        for child, dataset in _experiment_nodes(root, manifest).items():
+            nodes[f"/{name}{child}"] = dataset
+    return xr.DataTree.from_dict(nodes)
+
+
+def _existing(root: Path) -> Path:
+    if not root.is_dir():
+        parent = root.absolute().parent
+        siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
+        raise StoreError(f"{root}: no such store{_nearest(root.name, siblings)}")
+    found = {entry.name for entry in root.iterdir()}
+    if found and not found & {"experiments", "ledger", "results.zarr"}:
+        raise StoreError(f"{root}: not a store: expected a folder 'experiments' in it")
+    return root
+
+
+def _nearest(name: str, names: Any) -> str:
+    near = get_close_matches(name, list(names), n=1, cutoff=0.0)
+    return f"; the nearest is {near[0]!r}" if near else ""
+
+
+def _experiment_nodes(root: Path, manifest: Json) -> dict[str, xr.Dataset]:
+    cells = manifest["cells"]
+    ledger = Ledger(root)
+    stages = list(dict.fromkeys(stage for cell in cells for stage in cell["keys"]))
+    done = {stage: ledger.done(stage) for stage in stages}
+    whole = [i for i, cell in enumerate(cells) if all(k in done[s] for s, k in cell["keys"].items())]
+    attributes = _attributes(manifest) | {"cells_complete": len(whole), "cells_total": len(cells)}
+    nodes = {"": xr.Dataset(attrs=attributes)}
+    if not whole:
+        return nodes
+    wanted = {(stage, key) for i in whole for stage, key in cells[i]["keys"].items()}
+    records = {(stage, key): ledger.record(stage, key) for stage, key in wanted}
+    names = factor_names(manifest)
+    summary = _summary([cells[i] for i in whole], stages, records, taken=names)
+    nodes["/summary"] = summary.assign_coords(cell_coordinates(names, cells, whole))
+    for stage in stages:
+        nodes |= _stage_nodes(root, stage, names, cells, whole, records)
+    return nodes
+
+
+def _attributes(manifest: Json) -> dict[str, Any]:
+    """Return the manifest but its cells as attributes; what a netCDF attribute cannot hold goes as JSON."""
+    plain = (str, int, float)
+    return {
+        name: value if isinstance(value, plain) and not isinstance(value, bool) else json.dumps(value)
+        for name, value in manifest.items()
+        if name != "cells"
+    }
+
+
+def _summary(
+    cells: Sequence[Json], stages: Sequence[str], records: Records, taken: Sequence[str]
+) -> xr.Dataset:
+    """Return the numbers of the records' `summary`, NaN where a cell has none.
+
+    A name that several stages use, or a factor has, is told apart by the stage: train_loss, probe_loss.
+    """
+    columns: dict[tuple[str, str], list[float]] = {}
+    units: dict[tuple[str, str], str] = {}
+    for i, cell in enumerate(cells):
+        for stage in (s for s in stages if s in cell["keys"]):
+            record = records[stage, cell["keys"][stage]]
+            for name, value in record.get("summary", {}).items():
+                if isinstance(value, Real) and not isinstance(value, bool):
+                    columns.setdefault((stage, name), [float("nan")] * len(cells))[i] = float(value)
+                    units[stage, name] = str(record.get("units", {}).get(name, ""))
+    used = [*taken, *(name for _, name in columns)]
+    variables = {}
+    for (stage, name), column in columns.items():
+        attrs = {"units": units[stage, name], "long_name": f"{name.replace('_', ' ')} ({stage})"}
+        title = name if used.count(name) == 1 else f"{stage}_{name}"
+        variables[title] = xr.Variable("cell", np.asarray(column), attrs=attrs)
+    return xr.Dataset(variables)
+
+
+def _stage_nodes(
+    root: Path,
+    stage: str,
+    names: Sequence[str],
+    cells: Sequence[Json],
+    whole: Sequence[int],
+    records: Records,
+) -> dict[str, xr.Dataset]:
+    families: dict[str, list[int]] = {}
+    for i in whole:
+        key = cells[i]["keys"].get(stage)
+        family = records[stage, key].get("family") if key is not None else None
+        if family is not None:
+            families.setdefault(family, []).append(i)
+    groups = {family: _open_group(root, stage, family) for family in families}
+    datasets = {}
+    for family, chosen in families.items():
+        dataset = _family_dataset(groups[family], [cells[i]["keys"][stage] for i in chosen])
+        datasets[family] = with_cells(dataset, stage, cell_coordinates(names, cells, chosen))
+    if len(datasets) <= 1:
+        return {f"/{stage}": dataset for dataset in datasets.values()}
+    labels = {family: str(group.attrs["label"]) for family, group in groups.items()}
+    clashing = {label for label in labels.values() if list(labels.values()).count(label) > 1}
+    return {
+        f"/{stage}/{label}-{family}" if label in clashing else f"/{stage}/{label}": datasets[family]
+        for family, label in labels.items()
+    }
+
+
+def _open_group(root: Path, stage: str, family: str) -> zarr.Group:
+    path = group_path(root, stage, family)
+    try:
+        return zarr.open_group(path, mode="r", use_consolidated=False)
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{path}: the ledger names this group of {stage} results, but it is missing"
+        ) from error
+
+
+def _family_dataset(group: zarr.Group, keys: Sequence[str]) -> xr.Dataset:
+    known: Any = group.attrs["keys"]
+    row_of: Mapping[str, int] = {key: row for row, key in enumerate(known)}
+    if missing := [key for key in keys if key not in row_of]:
+        raise StoreError(f"{group.store_path}: no row of {missing[0]}, which the ledger holds for done")
+    rows = np.asarray([row_of[key] for key in keys], dtype=np.intp)
+    variables: dict[str, xr.Variable] = {}
+    coordinates: dict[str, xr.Variable] = {}
+    for name, array in group.arrays():
+        if "variables" in array.attrs:
+            variables |= lazy_variables(array, rows)
+        else:
+            values = np.asarray(array[:], dtype=array.dtype if array.dtype.kind in "bif" else object)
+            dims = array.metadata.dimension_names  # type: ignore[union-attr]
+            coordinates[name] = xr.Variable(dims, values, attrs=dict(array.attrs))
+    return xr.Dataset(variables, coordinates)

@@ -1,0 +1,178 @@
+"""Writing: a row per stage key, streamed in blocks, resumable after a kill."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from numpy.typing import ArrayLike, NDArray
+
+from store.errors import StoreError
+from store.files import read_json, sync, write_json
+from store.layout import allocate, block_size, chunk_files, group_path, open_array, stacks
+from store.ledger import Ledger
+from store.schema import Family, Variable
+
+
+class StoreWriter:
+    """Writes the arrays of stages under the store at `root`, which is made when missing."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def allocate(self, family: Family, keys: Iterable[str]) -> dict[str, int]:
+        """Give every key of `keys` a row in the family and return the rows by key; repeats are harmless.
+
+        Asking for all cells of an experiment at once grows the arrays once instead of once per cell.
+        """
+        wanted = list(keys)
+        rows = allocate(self.root, family, wanted)
+        return {key: rows[key] for key in wanted}
+
+    def cell(self, family: Family, key: str, *, resume: bool = True) -> "CellWriter":
+        """Return the writer of one stage key, its row allocated if need be; a key takes one at a time.
+
+        `resume=False` starts over: for results that cannot be continued where a killed run stopped.
+        """
+        return CellWriter(self.root, family, key, self.allocate(family, [key])[key], resume=resume)
+
+
+class CellWriter:
+    """Takes one stage key's variables in streaming order; holds one block of them in memory.
+
+    As a context manager it closes at the end; after an exception it drops the unfinished block instead.
+    """
+
+    start: int
+    """Leading items along the streaming dimension that an earlier, killed writer left safely on disk.
+
+    A multiple of the block size, or the full size; the first batch to append is the one from here on.
+    """
+
+    def __init__(self, root: Path, family: Family, key: str, row: int, *, resume: bool) -> None:
+        self.family, self.key, self.row = family, key, row
+        self._folder = group_path(root, family.stage, family.key)
+        self._progress = Ledger(root).progress(key)
+        self._block = block_size(family)
+        self._stacks = stacks(family)
+        group = zarr.open_group(self._folder, mode="r+")
+        self._arrays = [open_array(group, stack.name) for stack in self._stacks]
+        self._buffers = [
+            np.empty(
+                (len(s.variables), self._block, *a.shape[3:]), object if s.dtype == "string" else s.dtype
+            )
+            for s, a in zip(self._stacks, self._arrays, strict=True)
+        ]
+        self._filled = 0
+        self._closed = False
+        self.start = self._items = self._resume() if resume else 0
+        self._note_progress()
+
+    def append(self, batch: Mapping[str, ArrayLike]) -> None:
+        """Take the next n items of every variable, each of shape (n, *dims[1:]) in the family's sizes.
+
+        StoreError when a variable is missing, unknown or of another shape, when a value does not fit
+        the variable's type, or when more items come than the family has. Nothing is taken then.
+        """
+        if self._closed:
+            raise StoreError(f"{self._name}: the writer is closed")
+        values, count = self._checked(batch)
+        taken = 0
+        while taken < count:
+            n = min(count - taken, self._block - self._filled)
+            for stack, buffer in zip(self._stacks, self._buffers, strict=True):
+                for s, variable in enumerate(stack.variables):
+                    buffer[s, self._filled : self._filled + n] = values[variable.name][taken : taken + n]
+            self._filled += n
+            taken += n
+            if self._filled == self._block or self._items + self._filled == self.family.size:
+                self._flush()
+
+    def close(self) -> None:
+        """Finish the cell; StoreError when items are missing. Its ledger record makes it visible, later."""
+        if self._closed:
+            return
+        self._release()
+        if self._items < self.family.size:
+            raise StoreError(f"{self._name}: expected {self.family.size} items, found {self._items} written")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._release()
+
+    @property
+    def _name(self) -> str:
+        return f"{self._folder}: {self.family.stage} {self.key}"
+
+    def _release(self) -> None:
+        self._closed = True
+        self._buffers = []
+
+    def _resume(self) -> int:
+        """Return the items an earlier writer finished, sweeping the files that its kill left half written."""
+        try:
+            progress = read_json(self._progress)
+        except FileNotFoundError:
+            return 0
+        for stack in self._stacks:
+            for partial in (self._folder / stack.name).glob(f"c.{self.row}.*.partial"):
+                partial.unlink(missing_ok=True)
+        return int(progress["items"]) if progress.get("family") == self.family.key else 0
+
+    def _note_progress(self) -> None:
+        write_json(self._progress, {"family": self.family.key, "items": self._items})
+
+    def _flush(self) -> None:
+        stop = self._items + self._filled
+        for stack, array, buffer in zip(self._stacks, self._arrays, self._buffers, strict=True):
+            array[self.row, :, self._items : stop] = buffer[:, : self._filled]
+            folder = self._folder / stack.name
+            # zarr renames whole files into place but leaves power loss open; progress may not outrun data.
+            for path in chunk_files(folder, array, self.row, self._items // self._block):
+                sync(path)
+            sync(folder)
+        self._items, self._filled = stop, 0
+        self._note_progress()
+
+    def _checked(self, batch: Mapping[str, ArrayLike]) -> tuple[dict[str, NDArray[Any]], int]:
+        expected = {variable.name for variable in self.family.variables}
+        if batch.keys() != expected:
+            missing, unknown = sorted(expected - batch.keys()), sorted(batch.keys() - expected)
+            raise StoreError(f"{self._name}: batch lacks {missing}, has unknown {unknown}")
+        values = {v.name: self._cast(v, batch[v.name]) for v in self.family.variables}
+        counts = {name: len(array) for name, array in values.items()}
+        count = next(iter(counts.values()))
+        if set(counts.values()) != {count}:
+            raise StoreError(f"{self._name}: variables of one batch differ in length: {counts}")
+        room = self.family.size - self._items - self._filled
+        if count > room:
+            raise StoreError(f"{self._name}: {count} items appended, but only {room} are left to write")
+        return values, count
+
+    def _cast(self, variable: Variable, value: ArrayLike) -> NDArray[Any]:
+        where = f"{self._name}: variable {variable.name!r}"
+        array = np.asarray(value, dtype=object if variable.dtype == "string" else None)
+        rest = tuple(self.family.sizes[dim] for dim in variable.dims[1:])
+        if array.ndim == 0 or array.shape[1:] != rest:
+            raise StoreError(f"{where}: expected shape (n, {', '.join(map(str, rest))}), found {array.shape}")
+        if variable.dtype == "string":
+            if not all(isinstance(text, str) for text in array.flat):
+                raise StoreError(f"{where}: expected strings only")
+            return array
+        if not np.can_cast(array.dtype, variable.dtype, "same_kind"):
+            raise StoreError(f"{where}: expected {variable.dtype}, found {array.dtype}")
+        if array.dtype.kind in "iu" and np.dtype(variable.dtype).kind == "i" and array.size:
+            limits = np.iinfo(variable.dtype)
+            if array.min() < limits.min or array.max() > limits.max:
+                raise StoreError(f"{where}: a value does not fit {variable.dtype}")
+        return array
