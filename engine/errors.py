@@ -21,6 +21,10 @@ class DataError(EngineError):
     exit_code = 2
 
 
+class HeldElsewhereError(EngineError):
+    """Another live process is running this very stage; its result will be there when it is done."""
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error: the person asked for it
     """The person pressed Ctrl-C; everything up to the batch in flight is safe on disk."""
 

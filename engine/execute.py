@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from attrs import define, field, frozen
 
 from engine import models
-from engine.errors import Interrupted
+from engine.errors import HeldElsewhereError, Interrupted
 from engine.plan import Plan, PlannedCell
 from engine.progress import Report, StopRequest, silent
 from engine.stages import Stages
@@ -37,6 +37,7 @@ class Outcome:
     ran: dict[str, int] = field(factory=lambda: dict.fromkeys(STAGES, 0))
     failed: list[tuple[PlannedCell, str, str]] = field(factory=list)  # cell, stage, message
     left_failed: int = 0  # stages that failed in an earlier execution and were not tried again
+    held_elsewhere: int = 0  # stages that another live process is running
 
 
 class Display:
@@ -160,6 +161,9 @@ class Execution:
             result = action(report)
         except (Interrupted, KeyboardInterrupt):
             raise
+        except HeldElsewhereError as error:
+            self.outcome.held_elsewhere += 1
+            raise _NotToBeHadError from error
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             levels = self.plan.levels(cell)

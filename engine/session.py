@@ -40,6 +40,10 @@ def run(plan: Plan, pending: list[PlannedCell], console: Any, *, fail_fast: bool
             return Interrupted.exit_code
     ran = ", ".join(f"{number} {stage}" for stage, number in outcome.ran.items() if number)
     console.print(f"Ran {ran or 'nothing'}; store: {plan.root}")
+    if outcome.held_elsewhere:
+        console.print(f"{outcome.held_elsewhere} stages were left to another process that is running them")
+    if outcome.left_failed:
+        console.print(f"{outcome.left_failed} stages failed before; --retry-failed runs them again")
     for cell, stage, message in outcome.failed:
         console.print(f"failed: cell {cell.index + 1}, {stage}: {message}", markup=False, style="red")
     show_results(plan.root, console, plan.matrix.experiment.name)

@@ -12,6 +12,7 @@ import numpy as np
 from attrs import frozen
 
 from engine import data as data_stage
+from engine.errors import HeldElsewhereError
 from engine.evaluate import evaluate, evaluation_family, summarise
 from engine.identity import test_data
 from engine.lens import find_lens
@@ -149,7 +150,8 @@ class Stages:
     def _committing(self, stage: str, key: str) -> Iterator[dict[str, Any]]:
         """Mark a stage as running, and commit its record when the block ends without an error."""
         started = time.time()
-        self.ledger.start(stage, key)
+        if not self.ledger.start(stage, key):
+            raise HeldElsewhereError(f"another process is running {stage} {key}")
         record: dict[str, Any] = {}
         yield record
         record |= {"started": started, "seconds": time.time() - started, "provenance": self.provenance}

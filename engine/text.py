@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -79,15 +80,20 @@ class Writer:
 
     def encode(self, example: Example) -> Encoded:
         """Tokenize prompt and target; the completion ends with the end-of-sequence token."""
-        prompt = self.prompt_text(example)
-        ids, completion = self._split(prompt, self.prefix + self.target_text(example))
+        stemmed, _ = self.encode_labels(example)
+        ids, completion = self._split(self.prompt_text(example), self.prefix + self.target_text(example))
+        whole = ids + completion
+        if whole[: len(stemmed)] == stemmed:
+            ids, completion = stemmed, whole[len(stemmed) :]
         return Encoded(ids, [*completion, self.tokenizer.eos_token_id])
 
     def encode_labels(self, example: Example) -> tuple[list[int], list[list[int]]]:
         """Tokenize the prompt, and every label as it would follow that prompt.
 
-        Where the tokens of one label begin another label ("1" and "10"), the text that follows a label in
-        the target is added to each, so that the two are told apart.
+        Tokens with which all labels begin (a space of its own, say) say nothing about the label; they are
+        given to the prompt, whose last position then is the one that predicts the label. Where the tokens
+        of one label begin another label ("1" and "10"), the text that follows a label in the target is
+        added to each, so that the two are told apart.
         """
         prompt = self.prompt_text(example)
         texts = [self.prefix + label for label in self.labels]
@@ -98,7 +104,8 @@ class Writer:
                 labels = [[*label, self.tokenizer.eos_token_id] for label in labels]
             else:
                 labels = [self._split(prompt, text + self.target.separator)[1] for text in texts]
-        return parts[0][0], labels
+        stem = os.path.commonprefix(labels)
+        return parts[0][0] + stem, [label[len(stem) :] for label in labels]
 
     def _split(self, prompt: str, completion: str) -> tuple[list[int], list[int]]:
         """Tokenize the two texts as one, so that a space between them falls where the model saw it.

@@ -14,7 +14,14 @@ import numpy as np
 import torch
 from attrs import define, frozen
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 
 from engine.errors import DataError, Interrupted, UsageError
 from engine.lens import Lens, find_lens
@@ -71,6 +78,7 @@ def train_adapter(
         data_collator=Collator(padding_id(tokenizer)),
         callbacks=[callback, *_early_stopping(settings)],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=_newest_checkpoint(folder) if settings.resume else None)
     if stop.requested and trainer.state.global_step < trainer.state.max_steps:
         base_model_of(model)
@@ -215,8 +223,7 @@ def _arguments(
         max_grad_norm=settings.max_grad_norm,
         bf16=settings.precision == "bfloat16",
         fp16=settings.precision == "float16",
-        gradient_checkpointing=settings.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        activation_checkpointing=settings.gradient_checkpointing,
         seed=seed,
         data_seed=seed,
         use_cpu=on_cpu,
@@ -232,7 +239,6 @@ def _arguments(
         metric_for_best_model="loss" if validate else None,
         prediction_loss_only=True,
         report_to=list(settings.report_to) or "none",
-        logging_dir=None,
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],

@@ -50,7 +50,10 @@ def read_axes(raw: Mapping[str, Any]) -> tuple[list[Axis], list[Problem]]:
     problems: list[Problem] = []
     owners: dict[keys.Path, str] = {}
     for name, table in keys.dig(raw, ("factors",), dict).items():
-        factor = _FactorReader(name, table if isinstance(table, Mapping) else {})
+        if not isinstance(table, Mapping):
+            axes.append(Axis(name, ()))
+            continue
+        factor = _FactorReader(name, table)
         axes.append(factor.read())
         problems += factor.problems
         problems += _contradictions(name, factor.paths, owners)

@@ -44,9 +44,15 @@ def _scalar(type_: type) -> Hook:
     accepted = (int, float) if type_ is float else (type_,)
 
     def structure_scalar(raw: Any, _: Any) -> Any:
-        if type(raw) not in accepted or (type_ is float and not math.isfinite(raw)):
+        if type(raw) not in accepted:
             raise MismatchError(type_, raw)
-        return type_(raw)
+        try:
+            value = type_(raw)
+        except OverflowError:  # an integer beyond all floats
+            raise MismatchError(type_, raw) from None
+        if type_ is float and not math.isfinite(value):
+            raise MismatchError(type_, raw)
+        return value
 
     return structure_scalar
 
@@ -98,7 +104,7 @@ def _breaks(value: Any, meta: Meta) -> bool:
         or (meta.le is not None and value > meta.le)
         or (meta.lt is not None and value >= meta.lt)
         or (meta.min_length is not None and len(value) < meta.min_length)
-        or (meta.pattern is not None and re.search(meta.pattern, value) is None)
+        or (meta.pattern is not None and re.fullmatch(meta.pattern, value) is None)
     )
 
 

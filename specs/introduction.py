@@ -97,14 +97,17 @@ not apply at the baseline does not count.
 ## Transfer
 
 `[evaluate.data]` lays keys over `[data]` for the test examples alone. Cells that differ only there share
-their training:
+their training, so this matrix trains twice and evaluates four times per target, rank and seed:
 
 ```toml
 extends = "explanations.toml"
-evaluate.data.dimension = "coherence"
 
 [factors.train_on]
 path = "data.dimension"
+values = ["naturalness", "coherence"]
+
+[factors.test_on]
+path = "evaluate.data.dimension"
 values = ["naturalness", "coherence"]
 ```
 

@@ -359,9 +359,9 @@ class Experiment:
         str | None, Meta(description="Another spec, relative to this one, whose keys this one overrides.")
     ] = None
     store: Annotated[str | None, Meta(description="Folder of the store; default: `stores/NAME`.")] = None
-    seeds: Annotated[list[int], Meta(min_length=1, description="One cell per seed and condition.")] = field(
-        factory=lambda: [0]
-    )
+    seeds: Annotated[
+        list[Annotated[int, Meta(ge=0)]], Meta(min_length=1, description="One cell per seed and condition.")
+    ] = field(factory=lambda: [0])
     prompt: Prompt = field(factory=Prompt)
     target: Target = field(factory=Target)
     lora: Lora = field(factory=Lora)

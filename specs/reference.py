@@ -55,7 +55,7 @@ def _section(heading: str, cls: type) -> list[str]:
     types = field_types(cls)
     for field in attrs.fields(cls):
         type_ = types[field.name]
-        if heading or table_class(type_) is None:
+        if heading or not (table_class(type_) or field.name in ("factors", "contrasts")):
             lines.append(_row(_cells(heading, field, type_, stages)))
     text = [summary[:1].upper() + summary[1:]] if summary and heading else []
     return [title, *text, "\n".join(lines)]

@@ -123,7 +123,7 @@ class _RuleReader:
             if factor.name in factor.only_when:
                 self.add((*at, factor.name), "a factor cannot depend on itself")
             others = {
-                name: labels[0] if len(labels) == 1 else list(labels)
+                name: labels[0] if len(labels) == 1 and not isinstance(labels[0], list) else list(labels)
                 for name, labels in factor.only_when.items()
                 if name != factor.name
             }

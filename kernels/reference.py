@@ -1,0 +1,79 @@
+"""The oracle: every statistic in float64 from whole logits, written to be obviously right."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from kernels.result import LensStatistics
+
+
+def reference(
+    hidden: Tensor,
+    unembedding: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    watch_ids: Tensor,
+    top_k: int,
+    final_rows: Tensor | None,
+) -> LensStatistics:
+    """Compute logits [R, V] in float64, then their statistics."""
+    logits = hidden.double() @ unembedding.double().T
+    if bias is not None:
+        logits = logits + bias.double()
+    logits = scale * logits
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    return statistics_from_logits(logits, watch_ids, top_k, final_rows)
+
+
+def statistics_from_logits(
+    logits: Tensor, watch_ids: Tensor, top_k: int, final_rows: Tensor | None = None
+) -> LensStatistics:
+    """Compute the statistics of ready logits [R, V], in float64."""
+    rows, vocabulary = logits.shape
+    finite = torch.isfinite(logits).all(dim=1)
+    x = torch.where(finite[:, None], logits.double(), 0.0)
+    logp = torch.log_softmax(x, dim=1)
+    p = logp.exp()
+    order = torch.sort(x, dim=1, descending=True, stable=True).indices
+    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(vocabulary).repeat(rows, 1).to(order))
+    kept = min(top_k, vocabulary)
+    top_ids = torch.full((rows, top_k), -1, device=x.device)
+    top_logprobs = torch.full((rows, top_k), math.nan, dtype=torch.float64, device=x.device)
+    top_ids[:, :kept] = order[:, :kept]
+    top_logprobs[:, :kept] = logp.gather(1, order[:, :kept])
+    inside = logp[:, torch.unique(watch_ids)]
+    mass = torch.logsumexp(inside, dim=1) if len(watch_ids) else torch.full_like(logp[:, 0], -math.inf)
+    q = torch.log_softmax(inside, dim=1)
+    result = {
+        "logsumexp": torch.logsumexp(x, dim=1),
+        "entropy": -(p * logp).sum(dim=1),
+        "max_prob": p.amax(dim=1),
+        "top_logprobs": top_logprobs,
+        "watch_logprob": logp[:, watch_ids],
+        "watch_mass": mass.exp(),
+        "watch_entropy": -(q.exp() * q).sum(dim=1),
+    }
+    if final_rows is not None:
+        final = logp[final_rows]
+        mixture = torch.logaddexp(final, logp) - math.log(2)
+        to_mixture = [(d.exp() * (d - mixture)).sum(dim=1) for d in (final, logp)]
+        result["kl_final"] = (final.exp() * (final - logp)).sum(dim=1).clamp_min(0)
+        result["js_final"] = (0.5 * sum(to_mixture)).clamp_min(0)  # type: ignore[union-attr]
+        both = finite & finite[final_rows]
+        for name in ("kl_final", "js_final"):
+            result[name] = result[name].masked_fill(~both, math.nan)
+    for name, value in result.items():
+        mask = ~finite if value.ndim == 1 else ~finite[:, None]
+        result[name] = value.masked_fill(mask, math.nan)
+    return LensStatistics(
+        **{"kl_final": None, "js_final": None, **result},
+        top_ids=top_ids.masked_fill(~finite[:, None], -1),
+        watch_rank=ranks[:, watch_ids].masked_fill(~finite[:, None], -1),
+        nonfinite_rows=int((~finite).sum()),
+        backend="reference",
+    )

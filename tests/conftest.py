@@ -1,0 +1,133 @@
+"""Real parts, small: a random-weight Llama with a byte-level tokenizer, a data file, a spec over both."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+WORDS = "the model rates a reply as good or bad because words are in order and on topic".split()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep fingerprints and converted models out of the person's own cache, but shared by the tests."""
+    cache = Path(os.environ.get("ABLATION_ENGINE_TEST_CACHE", tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("ABLATION_ENGINE_CACHE", str(cache))
+
+
+def make_tokenizer(folder: Path, *, pad: str | None = None) -> None:
+    """Save a byte-level BPE tokenizer trained on a few words; pad None leaves it without padding token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<bos>", "<eos>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 8, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token=pad
+    )
+    fast.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    fast.save_pretrained(str(folder))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random-weight Llama: 3 layers, D = 32, V = 320."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=1,
+        tie_word_embeddings=False,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    make_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A JSONL file of 60 rated replies."""
+    file = tmp_path_factory.mktemp("data") / "rated.jsonl"
+    rows = [
+        {
+            "context": f"message {number}",
+            "response": " ".join(WORDS[number % 7 : number % 7 + 4]),
+            "rating": str(1 + number % 3),
+            "why": f"because {WORDS[number % 5]} is {WORDS[number % 11]}",
+        }
+        for number in range(60)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture
+def write_spec(tmp_path: Path, tiny_model: Path, rated_file: Path):
+    """Give a function that writes a small spec over the tiny model, with further TOML appended."""
+
+    def write(more: str = "", *, name: str = "small", train: str = "steps = 2") -> Path:
+        spec = tmp_path / f"{name}.toml"
+        spec.write_text(
+            f"""
+name = "{name}"
+seeds = [0, 1]
+store = "{tmp_path / "store"}"
+
+[model]
+id = "{tiny_model}"
+dtype = "float32"
+
+[data]
+source = "{rated_file}"
+columns = {{ label = "rating", explanation = "why" }}
+train = 8
+test = 6
+
+[prompt]
+chat_template = false
+template = "{{context}} {{response}}:"
+
+[lora]
+r = 2
+
+[train]
+{train}
+batch_size = 4
+precision = "float32"
+
+[evaluate]
+labels = ["1", "2", "3"]
+
+[factors.target.levels]
+label = {{ target.content = "label" }}
+"label+explanation" = {{ target.content = "label+explanation" }}
+
+{more}
+"""
+        )
+        return spec
+
+    return write

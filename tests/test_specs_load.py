@@ -1,0 +1,262 @@
+"""Loading: places of problems, `extends`, `--set`, and files that cannot be read."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specs import Problem, Spec, SpecError, load_spec, resolve
+from specs.keys import join, split
+from specs.locate import positions
+
+BASE = """\
+name = "demo"
+[model]
+id = "m"
+[data]
+source = "s"
+"""
+
+
+def write(folder: Path, text: str, name: str = "demo.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems_of(path: Path, *overrides: str) -> list[Problem]:
+    with pytest.raises(SpecError) as caught:
+        resolve(load_spec(path, overrides))
+    return caught.value.problems
+
+
+def lines_of(path: Path, *overrides: str) -> list[str]:
+    return [str(problem).replace(f"{path.parent}/", "") for problem in problems_of(path, *overrides)]
+
+
+def test_a_good_spec(tmp_path: Path) -> None:
+    path = write(tmp_path, BASE)
+    spec = load_spec(str(path))
+    assert isinstance(spec, Spec)
+    assert (spec.path, spec.experiment.name) == (path, "demo")
+    assert spec.raw == {"name": "demo", "model": {"id": "m"}, "data": {"source": "s"}}
+
+
+def test_five_mistakes_are_reported_with_their_lines(tmp_path: Path) -> None:
+    text = (
+        BASE
+        + """\
+[train]
+lrr = 1e-4
+epochs = "3"
+[factors.target]
+levels.label = {}
+levels.why = { "target.contnt" = "label" }
+[rules]
+exclude = [{ target = "lable" }]
+[[contrasts]]
+factor = "targt"
+baseline = "label"
+"""
+    )
+    assert lines_of(write(tmp_path, text)) == [
+        'demo.toml:7:1  train.lrr: unknown key; did you mean "lr"?',
+        'demo.toml:8:1  train.epochs: expected a number > 0, found the string "3"',
+        'demo.toml:11:16  factors.target.levels.why."target.contnt": unknown key; did you mean "content"?',
+        'demo.toml:13:14  rules.exclude[0].target: unknown level of `target`: expected "label" or "why", '
+        'found the string "lable"; did you mean "label"?',
+        'demo.toml:15:1  contrasts[0].factor: unknown factor "targt"; expected target or seed; '
+        'did you mean "target"?',
+    ]
+
+
+def test_a_missing_key_is_placed_at_its_table(tmp_path: Path) -> None:
+    path = write(tmp_path, 'name = "demo"\n[model]\ndtype = "float32"\n[data]\nsource = "s"\n')
+    assert lines_of(path) == ["demo.toml:2:1  model.id: missing; this key is required"]
+    path = write(tmp_path, 'name = "demo"\n[data]\nsource = "s"\n')
+    assert lines_of(path) == ["demo.toml  model: missing; this key is required"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name = "demo\n', "demo.toml:1:13  not TOML: Illegal character '\\n'"),
+        (BASE + "[train]\nlr = = 1\n", "demo.toml:7:6  not TOML: Invalid value"),
+        (BASE + "[train]\n[train]\n", "demo.toml:7:7  not TOML: Cannot declare ('train',) twice"),
+        ("a = [1,", "demo.toml:1  not TOML: "),
+    ],
+)
+def test_syntax_errors(tmp_path: Path, text: str, message: str) -> None:
+    (line,) = lines_of(write(tmp_path, text))
+    assert line.startswith(message)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    write(tmp_path, BASE)
+    (problem,) = problems_of(tmp_path / "dmo.toml")
+    assert (problem.message, problem.hint) == ("no such file", str(tmp_path / "demo.toml"))
+    (tmp_path / "latin.toml").write_bytes(b'name = "a"\n# \xe9\n')
+    assert lines_of(tmp_path / "latin.toml") == ["latin.toml:2  expected UTF-8 text"]
+
+
+class TestExtends:
+    def test_tables_merge_and_arrays_and_factors_replace(self, tmp_path: Path) -> None:
+        (tmp_path / "shared").mkdir()
+        write(
+            tmp_path / "shared",
+            BASE
+            + "seeds=[1,2]\n[train]\nlr=1.0\nepochs=2\n[factors.a]\nlevels.x={}\nlevels.y={}\n"
+            '[factors.b]\npath="lora.r"\nvalues=[1]\n'.replace("seeds=[1,2]\n", ""),
+            "base.toml",
+        )
+        write(tmp_path / "shared", 'extends = "base.toml"\nseeds = [1, 2]\ntrain.lr = 3.0\n', "middle.toml")
+        path = write(
+            tmp_path,
+            'extends = "shared/middle.toml"\nname = "child"\nseeds = [7]\nfactors.a.levels.z = {}\n',
+        )
+        spec = load_spec(path)
+        assert "extends" not in spec.raw
+        assert spec.experiment.extends is None
+        assert (spec.experiment.name, spec.experiment.seeds) == ("child", [7])
+        assert (spec.experiment.train.lr, spec.experiment.train.epochs) == (3.0, 2.0)
+        assert [axis.name for axis in resolve(spec).axes] == ["a", "b", "seed"]
+        assert spec.raw["factors"]["a"] == {"levels": {"z": {}}}
+
+    def test_an_inherited_mistake_is_placed_in_the_file_that_wrote_it(self, tmp_path: Path) -> None:
+        write(tmp_path, BASE + "[train]\nlr = 0\n", "base.toml")
+        path = write(tmp_path, 'extends = "base.toml"\ntrain.epochs = 0\n')
+        assert lines_of(path) == [
+            "base.toml:7:1  train.lr: expected a number > 0, found the integer 0",
+            "demo.toml:2:7  train.epochs: expected a number > 0, found the integer 0",
+        ]
+
+    def test_cycles(self, tmp_path: Path) -> None:
+        write(tmp_path, 'extends = "demo.toml"\n', "other.toml")
+        path = write(tmp_path, 'name = "x"\nextends = "other.toml"\n')
+        assert lines_of(path) == ["other.toml:1:1  extends: a cycle: demo.toml → other.toml → demo.toml"]
+        path = write(tmp_path, 'extends = "self.toml"\n', "self.toml")
+        assert lines_of(path) == ["self.toml:1:1  extends: a cycle: self.toml → self.toml"]
+
+    def test_missing_parents(self, tmp_path: Path) -> None:
+        write(tmp_path, BASE, "base.toml")
+        path = write(tmp_path, '\nextends = "bse.toml"\n')
+        (problem,) = problems_of(path)
+        assert (problem.line, problem.key, problem.hint) == (2, "extends", "base.toml")
+        assert problem.message.startswith("no such file")
+        path = write(tmp_path, "extends = 3\n")
+        assert lines_of(path) == ["demo.toml:1:1  extends: expected a string, found the integer 3"]
+
+    def test_a_broken_parent(self, tmp_path: Path) -> None:
+        write(tmp_path, "a = \n", "base.toml")
+        assert lines_of(write(tmp_path, 'extends = "base.toml"\n')) == [
+            "base.toml:1:5  not TOML: Invalid value"
+        ]
+
+
+class TestSet:
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [
+            ("model.id=3b", "3b"),
+            ("model.id=meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B"),
+            ('model.id="quoted name"', "quoted name"),
+            ('"model" . id = spaced', "spaced"),
+            ("model.id=a=b", "a=b"),
+        ],
+    )
+    def test_values(self, tmp_path: Path, argument: str, value: str) -> None:
+        assert load_spec(write(tmp_path, BASE), [argument]).experiment.model.id == value
+
+    def test_types_and_order(self, tmp_path: Path) -> None:
+        spec = load_spec(
+            write(tmp_path, BASE),
+            ["train.lr=1e-3", "seeds=[3, 4]", "train.resume=false", "train.lr=2e-3",
+             'factors.f={path = "lora.r", values = [1, 2]}'],
+        )  # fmt: skip
+        assert spec.experiment.train.lr == 2e-3
+        assert spec.experiment.train.resume is False
+        matrix = resolve(spec)
+        assert [matrix.levels(cell) for cell in matrix.cells] == [
+            {"f": 1, "seed": 3}, {"f": 1, "seed": 4}, {"f": 2, "seed": 3}, {"f": 2, "seed": 4},
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("argument", "line"),
+        [
+            ("train.lrr=3", 'train.lrr: unknown key (from --set train.lrr=3); did you mean "lr"?'),
+            ("train.lr", "--set train.lr: expected KEY=VALUE, as in train.lr=1e-4"),
+            ("=3", "--set =3: expected KEY=VALUE, as in train.lr=1e-4"),
+            ("train lr=3", "--set train lr=3: not a dotted key: 'train lr'"),
+            ("seeds=[1,", "--set seeds=[1,: not a TOML value: Invalid value"),
+            ("extends=x.toml", "--set extends=x.toml: `extends` cannot be set from outside a file"),
+            ("seeds[0]=1", "--set seeds[0]=1: `seeds[0]` cannot be set from outside a file"),
+            ("train=3", "train: expected a table, found the integer 3 (from --set train=3)"),
+            (
+                "factors.f.values=[1]",
+                "factors.f: expected either `levels`, or `path` and `values`; found values "
+                "(from --set factors.f.values=[1])",
+            ),
+        ],
+    )
+    def test_mistakes_name_the_argument(self, tmp_path: Path, argument: str, line: str) -> None:
+        assert lines_of(write(tmp_path, BASE), argument) == [line]
+
+    def test_all_mistakes_come_together(self, tmp_path: Path) -> None:
+        path = write(tmp_path, BASE + "[lora]\nr = 0\n")
+        assert lines_of(path, "train.lr=x", "oops") == [
+            "--set oops: expected KEY=VALUE, as in train.lr=1e-4",
+            'train.lr: expected a number > 0, found the string "x" (from --set train.lr=x)',
+            "demo.toml:7:1  lora.r: expected an integer >= 1, found the integer 0",
+        ]
+
+
+class TestEvaluationData:
+    def test_it_is_laid_over_data(self, tmp_path: Path) -> None:
+        path = write(tmp_path, BASE + 'dimension = "d"\n[evaluate.data]\nsource = "t"\n')
+        spec = load_spec(path)
+        assert spec.experiment.evaluate.data is not None
+        assert (spec.experiment.evaluate.data.source, spec.experiment.evaluate.data.dimension) == ("t", "d")
+        assert spec.raw["evaluate"]["data"] == {"source": "t"}
+        assert load_spec(write(tmp_path, BASE)).experiment.evaluate.data is None
+
+    def test_mistakes_are_not_reported_twice(self, tmp_path: Path) -> None:
+        path = write(tmp_path, BASE + "holdout = 2\n[evaluate.data]\nsorce = 1\n")
+        assert lines_of(path) == [
+            "demo.toml:6:1  data.holdout: expected a number > 0 and < 1, found the integer 2",
+            'demo.toml:8:1  evaluate.data.sorce: unknown key; did you mean "source"?',
+        ]
+
+
+def test_positions() -> None:
+    text = """\
+a.b = 1
+"q.r" = { s.t = 2, u = [1, {v = 3}] }
+[t.'x y']
+"é"."ä" = "ö" # comment
+[[rows]]
+k = 1
+[[rows]]
+k = [
+  1, # one
+  2,
+]
+[rows.sub]
+k = 3
+"""
+    places = {join(path): place for path, place in positions(text).items()}
+    assert places == {
+        "a": (1, 1), "a.b": (1, 3),
+        '"q.r"': (2, 1), '"q.r".s': (2, 11), '"q.r".s.t': (2, 13), '"q.r".u': (2, 20),
+        '"q.r".u[0]': (2, 25), '"q.r".u[1]': (2, 28), '"q.r".u[1].v': (2, 29),
+        "t": (3, 1), 't."x y"': (3, 1),
+        "rows": (5, 1), "rows[0]": (5, 1), "rows[0].k": (6, 1),
+        "rows[1]": (7, 1), "rows[1].k": (8, 1), "rows[1].k[0]": (9, 3), "rows[1].k[1]": (10, 3),
+        "rows[1].sub": (12, 1), "rows[1].sub.k": (13, 1),
+        't."x y"."é"': (4, 1), 't."x y"."é"."ä"': (4, 5),
+    }  # fmt: skip
+
+
+@given(st.lists(st.text() | st.integers(0, 99), min_size=1).filter(lambda path: isinstance(path[0], str)))
+def test_paths_are_spelled_and_read_back(path: list[str | int]) -> None:
+    assert split(join(tuple(path))) == tuple(path)
