@@ -93,9 +93,13 @@ def execute(
             console.print(f"would run  {describe(planned.levels(cell))}", markup=False, highlight=False)
         console.print(f"{len(pending)} of {len(planned.cells)} cells would run; store: {planned.root}")
         return
-    from engine.session import run
+    from engine.session import nothing_to_do, run
 
-    sys.exit(run(planned, pending, console, fail_fast=not keep_going, retry_failed=retry_failed))
+    if pending:
+        code = run(planned, pending, console, fail_fast=not keep_going, retry_failed=retry_failed)
+    else:
+        code = nothing_to_do(planned, chosen, console)
+    sys.exit(code)
 
 
 @cli.command()

@@ -14,10 +14,10 @@ from typing import Any
 from engine import graded
 from engine.errors import DataError
 from specs.model import Data
+from specs.paths import DATA_FILES
 
 SPLITS = ("train", "validation", "test")
 BUILT_IN = "graded-dialogues"
-FILE_READERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 def prepare(data: Data, folder: Path) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _tables(data: Data) -> Iterator[tuple[str | None, str, Any]]:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     import datasets
 
-    reader = FILE_READERS.get(Path(data.source).suffix)
+    reader = DATA_FILES.get(Path(data.source).suffix)
     if reader:
         if not Path(data.source).is_file():
             raise DataError(f'data.source: found "{data.source}", which is no file')
@@ -111,7 +111,7 @@ def _tables(data: Data) -> Iterator[tuple[str | None, str, Any]]:
         except Exception as error:
             raise DataError(
                 f'data.source: found "{data.source}" (split "{name}"), which is neither "{BUILT_IN}", nor a '
-                f"{', '.join(FILE_READERS)} file, nor a hub data set within reach: {error}"
+                f"{', '.join(DATA_FILES)} file, nor a hub data set within reach: {error}"
             ) from error
         yield split, f'{data.source}, split "{name}"', table
 

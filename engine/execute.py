@@ -58,6 +58,10 @@ class _NotToBeHadError(Exception):
     """A stage has failed, now or before, so what consumes its result cannot run."""
 
 
+class _FailFastError(Exception):
+    """A stage has failed, and the person wants to stop at the first failure."""
+
+
 @define
 class Execution:
     """One execution of a plan."""
@@ -74,12 +78,15 @@ class Execution:
     def run(self, cells: Iterable[PlannedCell]) -> Outcome:
         """Run all that is pending in these cells. Raises Interrupted after Ctrl-C."""
         pending = [cell for cell in cells if self.plan.state(cell) != "cached"][: self.options.max_cells]
-        for same_model in _grouped(pending, self._model_choice):
-            for same_training in _grouped(same_model, lambda cell: cell.keys["train"]):
-                self.stop.check()
-                self._run_training(same_training)
-            self._base = self._tokenizer = None
-            gc.collect()
+        try:
+            for same_model in _grouped(pending, self._model_choice):
+                for same_training in _grouped(same_model, lambda cell: cell.keys["train"]):
+                    self.stop.check()
+                    self._run_training(same_training)
+                self._base = self._tokenizer = None
+                gc.collect()
+        except _FailFastError:
+            pass  # recorded in the outcome
         return self.outcome
 
     def _model_choice(self, cell: PlannedCell) -> tuple[int, ...]:
@@ -174,7 +181,7 @@ class Execution:
             self.outcome.failed.append((cell, stage, message))
             self.display.failed(cell, stage, message)
             if self.options.fail_fast:
-                raise
+                raise _FailFastError from error
             raise _NotToBeHadError from error
         if not load:
             self.plan.states[stage][key] = "cached"

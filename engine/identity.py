@@ -16,10 +16,11 @@ from typing import Any
 import attrs
 
 from engine import fingerprints, graded
-from engine.data import BUILT_IN, FILE_READERS
+from engine.data import BUILT_IN
 from engine.errors import DataError
 from specs import Matrix
 from specs.model import STAGES, TABLE_STAGES, Data, Model
+from specs.paths import DATA_FILES
 
 # Raise a stage's number when a change to the code alters its results.
 VERSIONS = {"data": 1, "train": 1, "evaluate": 1, "probe": 1}
@@ -49,7 +50,7 @@ def source_identity(data: Data) -> str:
     """
     if data.source == BUILT_IN:
         found = f"{BUILT_IN} {graded.VERSION}"
-    elif Path(data.source).suffix in FILE_READERS:
+    elif Path(data.source).suffix in DATA_FILES:
         path = Path(data.source)
         if not path.is_file():
             raise DataError(f'data.source: found "{data.source}", which is no file')

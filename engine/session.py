@@ -9,21 +9,15 @@ from typing import Any
 import kernels
 from engine.errors import EngineError, Interrupted
 from engine.plan import Plan, PlannedCell
-from store import Ledger, StoreWriter, open_store, write_manifest
+from engine.provenance import provenance
+from store import Ledger, StoreWriter, open_store, read_manifests, write_manifest
 
 
 def run(plan: Plan, pending: list[PlannedCell], console: Any, *, fail_fast: bool, retry_failed: bool) -> int:
     """Execute the pending cells and show the results; give the exit code."""
-    if not pending:
-        counts = plan.counts()
-        done = sum(stage["cached"] for stage in counts.values())
-        console.print(f"Nothing to do: all {done} stages of {len(plan.cells)} cells are in {plan.root}")
-        show_results(plan.root, console, plan.matrix.experiment.name)
-        return 0
     from engine.display import TerminalDisplay
     from engine.execute import Execution, Options
     from engine.progress import stop_on_interrupt
-    from engine.provenance import provenance
     from engine.stages import Stages
 
     check_kernels()
@@ -48,6 +42,19 @@ def run(plan: Plan, pending: list[PlannedCell], console: Any, *, fail_fast: bool
         console.print(f"failed: cell {cell.index + 1}, {stage}: {message}", markup=False, style="red")
     show_results(plan.root, console, plan.matrix.experiment.name)
     return 1 if outcome.failed or outcome.left_failed else 0
+
+
+def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Any) -> int:
+    """Say that no work is left in these cells, and what failed before; give the exit code."""
+    failed = [cell for cell in chosen if plan.state(cell) == "failed"]
+    console.print(f"Nothing to do: {len(chosen) - len(failed)} cells are done in {plan.root}")
+    if failed:
+        console.print(f"{len(failed)} cells failed before; --retry-failed runs them again")
+    # An extended or renamed spec may consist of results that other specs have left here.
+    if plan.matrix.experiment.name not in read_manifests(plan.root):
+        write_manifest(plan.root, plan.matrix.experiment.name, manifest(plan, provenance()))
+    show_results(plan.root, console, plan.matrix.experiment.name)
+    return 1 if failed else 0
 
 
 def manifest(plan: Plan, where: dict[str, Any]) -> dict[str, Any]:

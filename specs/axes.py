@@ -155,8 +155,8 @@ class _FactorReader:
             origin = (*at, *written)
             try:
                 path = tuple(part for key in written for part in keys.split(str(key)))
-            except ValueError as error:
-                self._add(origin, f"expected a dotted path such as train.lr, found {error}")
+            except ValueError:
+                self._add(origin, f"expected a dotted path such as train.lr, found {join(written)}")
                 continue
             if join(path) in overrides:
                 self._add(origin, f"`{join(path)}` is set twice by this level")
@@ -172,8 +172,8 @@ class _FactorReader:
             try:
                 path = keys.split(key)
                 known = self._known(path, (*self.at, "path"))
-            except ValueError as error:
-                self._add((*self.at, "path"), f"expected a dotted path such as train.lr, found {error}")
+            except ValueError:
+                self._add((*self.at, "path"), f"expected a dotted path such as train.lr, found {spell(key)}")
         labels = [_label(value) for value in values]
         self.problems += _repeated(join((*self.at, "values")), labels)
         for index, (label, value) in enumerate(zip(labels, values, strict=True)):

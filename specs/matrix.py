@@ -14,6 +14,7 @@ from specs.convert import structure, tables
 from specs.describe import value as spell
 from specs.errors import Problem, SpecError
 from specs.model import TABLE_STAGES
+from specs.paths import anchor
 from specs.rules import Comparison, Pattern, Rules, read_rules
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Matrix:
         self.cells = cells
         self._raw = spec.raw
         self._rules = rules
+        self._folder = spec.path.parent
         self._seeds = spec.experiment.seeds
         self._touching = _touching(axes, overlay.exists(spec.raw))
         self._choosers = {name: _chooser(positions) for name, positions in self._touching.items()}
@@ -69,7 +71,8 @@ class Matrix:
             if cell[position] >= 0:
                 for key, value in self.axes[position].levels[cell[position]].overrides.items():
                     raw = keys.merge(raw, keys.nest(keys.split(key), value))
-        settings, problems = structure(overlay.expand(raw)[name], tables()[name], name)
+        raw = anchor(overlay.expand(raw), self._folder)
+        settings, problems = structure(raw[name], tables()[name], name)
         if problems:
             raise SpecError(problems)
         return settings

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-WORDS = "the model rates a reply as good or bad because words are in order and on topic".split()
+TEXT = "the model rates a reply as good or bad because words are in order and on topic"
+WORDS = TEXT.split()
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,28 @@
+"""Paths in a spec are relative to the spec file, so that a study can be run from any folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+DATA_FILES = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # suffix → reader of `datasets`
+
+
+def anchor(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Give the tables with `data.source`, `evaluate.data.source` and `model.id` made absolute where local."""
+    anchored = dict(raw)
+    for table, key in (("data", "source"), ("model", "id")):
+        if table in raw:
+            anchored[table] = _anchored(raw[table], key, folder)
+    if isinstance(overlay := raw.get("evaluate", {}).get("data"), dict):
+        anchored["evaluate"] = raw["evaluate"] | {"data": _anchored(overlay, "source", folder)}
+    return anchored
+
+
+def _anchored(table: dict[str, Any], key: str, folder: Path) -> dict[str, Any]:
+    value = table.get(key)
+    if isinstance(value, str) and ":" not in value:
+        path = folder / Path(value).expanduser()
+        if path.suffix in DATA_FILES or path.exists():
+            return table | {key: str(path.resolve())}
+    return table

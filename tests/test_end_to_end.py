@@ -1,0 +1,141 @@
+"""The main job on real parts: a tiny random-weight Llama, a real store, the real command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import store
+
+
+def engine(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [sys.executable, "-c", "from engine.cli import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+    if check:
+        assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def arrays(root: Path) -> dict[str, np.ndarray]:
+    """Give every array of the one experiment in a store, by path."""
+    tree = store.open_store(root)
+    return {
+        f"{node.path}/{name}": np.asarray(variable.values)
+        for node in tree.subtree
+        for name, variable in node.data_vars.items()
+        if not name.endswith("seconds")
+    }
+
+
+def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
+    assert left.keys() == right.keys()
+    for name, values in left.items():
+        np.testing.assert_array_equal(values, right[name], err_msg=name)
+
+
+def test_execute_fills_a_store_that_opens_as_labelled_data(write_spec, tmp_path: Path) -> None:
+    spec = write_spec('[[contrasts]]\nfactor = "target"\nbaseline = "label"\n')
+    first = engine("execute", spec)
+    assert "Ran 1 data, 4 train, 4 evaluate, 4 probe" in first.stdout
+    tree = store.open_store(tmp_path / "store")
+    probe = tree["small/probe"].to_dataset()
+    assert dict(probe.sizes) == {
+        "cell": 4, "example": 6, "layer": 4, "position": 1, "watch": 3, "top": 5,
+    }  # fmt: skip
+    assert probe.sel(target="label", seed=1)["entropy"].dims == ("example", "layer", "position")
+    assert np.isfinite(probe["entropy"].values).all()
+    assert (probe["entropy"].values <= np.log(320) + 1e-4).all()
+    final = probe["kl_final"].sel(layer=3).values
+    np.testing.assert_array_equal(final, 0)
+    evaluation = tree["small/evaluate"].to_dataset()
+    assert set(evaluation["prediction"].values.ravel()) <= {"1", "2", "3"}
+    summary = tree["small/summary"].to_dataset()
+    correct = (evaluation["prediction"] == evaluation["gold"]).mean("example")
+    np.testing.assert_allclose(correct.values, summary["accuracy"].values)
+    assert tree["small/train"].to_dataset()["loss"].dims == ("cell", "step")
+    assert tree["small"].attrs["cells_complete"] == 4
+    assert json.loads(tree["small"].attrs["packages"])["torch"]
+
+    second = engine("execute", spec)
+    assert "Nothing to do" in second.stdout
+    plan = json.loads(engine("plan", spec, "--json").stdout)
+    assert plan["stages"]["train"] == {"cached": 4, "pending": 0, "failed": 0, "running": 0}
+
+
+def test_the_last_layer_of_the_probe_is_the_model_itself(write_spec, tmp_path: Path) -> None:
+    spec = write_spec()
+    engine("execute", spec, "--only", "target=label", "--only", "seed=0")
+    tree = store.open_store(tmp_path / "store")
+    probe, evaluation = tree["small/probe"].to_dataset(), tree["small/evaluate"].to_dataset()
+    watched = probe["watch_logprob"].sel(layer=3).isel(position=0).values
+    np.testing.assert_allclose(watched, evaluation["label_logprob"].values, rtol=1e-4, atol=1e-5)
+
+
+def test_extending_a_spec_keeps_what_stands(write_spec, tmp_path: Path) -> None:
+    spec = write_spec()
+    engine("execute", spec, "--only", "target=label")
+    adapters = sorted((tmp_path / "store" / "train").iterdir())
+    changed = {folder: folder.stat().st_mtime_ns for folder in adapters}
+    result = engine("execute", spec)
+    assert "Ran 2 train, 2 evaluate, 2 probe" in result.stdout
+    assert {folder: folder.stat().st_mtime_ns for folder in adapters} == changed
+
+
+def test_a_failed_cell_is_recorded_and_the_others_go_on(write_spec, tmp_path: Path) -> None:
+    spec = write_spec(
+        '[factors.modules.levels]\ngood = { lora.target_modules = ["q_proj"] }\n'
+        'bad = { lora.target_modules = ["no_such_module"] }\n'
+    )
+    result = engine("execute", spec, "--only", "seed=0", check=False)
+    assert result.returncode == 1
+    assert "no_such_module" in result.stdout
+    assert store.open_store(tmp_path / "store")["small"].attrs["cells_complete"] == 2
+    status = engine("status", spec).stdout
+    assert "Traceback" in status and "no_such_module" in status
+    again = engine("execute", spec, "--only", "seed=0", check=False)
+    assert again.returncode == 1 and "2 cells failed before; --retry-failed" in again.stdout
+    stopped = engine("execute", spec, "--only", "seed=1", "--fail-fast", check=False)
+    assert stopped.returncode == 1
+
+
+def test_the_same_cell_run_twice_gives_the_same_bits(write_spec, tmp_path: Path) -> None:
+    spec = write_spec(train="steps = 3")
+    engine("execute", spec, "--only", "seed=1")
+    first = arrays(tmp_path / "store")
+    shutil.rmtree(tmp_path / "store")
+    engine("execute", spec, "--only", "seed=1")
+    assert_same(first, arrays(tmp_path / "store"))
+
+
+@pytest.mark.parametrize("dropout", ["0.0", "0.3"])
+def test_a_kill_in_the_middle_of_training_changes_nothing(write_spec, tmp_path: Path, dropout: str) -> None:
+    spec = write_spec(
+        f"[factors.dropout]\npath = 'lora.dropout'\nvalues = [{dropout}]\n",
+        train="steps = 30\ncheckpoint_every = 5",
+    )
+    only = ("--only", "seed=0", "--only", "target=label")
+    engine("execute", spec, *only, "--store", tmp_path / "undisturbed")
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from engine.cli import main; main()", "execute", str(spec), *only],
+        stdout=subprocess.PIPE,
+    )
+    train = tmp_path / "store" / "train"
+    deadline = time.monotonic() + 120
+    while not list(train.glob("*/checkpoints/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not list(train.glob("*/adapter"))
+    engine("execute", spec, *only)
+    assert_same(arrays(tmp_path / "undisturbed"), arrays(tmp_path / "store"))
