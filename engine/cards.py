@@ -7,7 +7,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,10 @@ def _rows(data: Data) -> Iterator[dict[str, Any]]:
     if data.source == BUILT_IN:
         yield from graded.examples(data.dimension)
         return
-    readers = {".jsonl": lambda lines: map(json.loads, lines), ".csv": csv.DictReader}
+    readers: dict[str, Callable[[Any], Iterable[dict[str, Any]]]] = {
+        ".jsonl": lambda lines: map(json.loads, lines),
+        ".csv": csv.DictReader,
+    }
     reader = readers.get(Path(data.source).suffix)
     if reader is None:
         return

@@ -103,8 +103,9 @@ def _tables(data: Data) -> Iterator[tuple[str | None, str, Any]]:
         table = datasets.load_dataset(reader, data_files=data.source, split="train", keep_in_memory=True)
         yield None, data.source, table
         return
-    wanted = [(None, data.train_split)] if data.test_split is None else []
-    wanted = wanted or [(None, data.train_split), ("test", data.test_split)]
+    wanted: list[tuple[str | None, str]] = [(None, data.train_split)]
+    if data.test_split is not None:
+        wanted.append(("test", data.test_split))
     for split, name in wanted:
         try:
             table = datasets.load_dataset(data.source, data.config, split=name, revision=data.revision)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -61,7 +62,7 @@ def estimate(plan: Plan) -> dict[str, Cost] | None:
                 continue
             seen.add(key)
             choices = tuple(plan.matrix.choice(table, cell.choice) for table in _TABLES)
-            cost = once((stage, choices), lambda stage=stage, cell=cell: _cost(plan, cell, stage, once))
+            cost = once((stage, choices), partial(_cost, plan, cell, stage, once))
             if cost is None:
                 return None
             total[stage] += cost

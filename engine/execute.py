@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 from attrs import define, field, frozen
@@ -112,12 +113,8 @@ class Execution:
     def _prepare_data(self, cell: PlannedCell) -> None:
         for name in ("data", "test_data"):
             if self._is_due("data", cell.keys[name]):
-                self._attempt(
-                    cell,
-                    "data",
-                    cell.keys[name],
-                    lambda _report, test=name == "test_data": self.stages.prepare_data(cell, test=test),
-                )
+                prepare = partial(self.stages.prepare_data, cell, test=name == "test_data")
+                self._attempt(cell, "data", cell.keys[name], prepare)
 
     def _adapted(self, cell: PlannedCell) -> Any:
         key = cell.keys["train"]

@@ -95,17 +95,14 @@ def read_dialogues() -> list[Dialogue]:
         topic = file.name.removesuffix(".yml")
         if topic not in known:
             continue
-        for turns in yaml.load(file.read_text("utf-8"), Loader=_loader(yaml))["conversations"]:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        for turns in yaml.load(file.read_text("utf-8"), Loader=loader)["conversations"]:
             if len(turns) < 2:
                 continue
             message, reply = (" ".join(str(turn).split()) for turn in turns[:2])
             if "\n" not in str(turns[1]).strip() and MIN_WORDS <= len(reply.split()) <= MAX_WORDS:
                 found.setdefault((message.casefold(), reply.casefold()), Dialogue(topic, message, reply))
     return list(found.values())
-
-
-def _loader(yaml):  # type: ignore[no-untyped-def]
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def displace(words: list[str], share: float, rng: random.Random) -> tuple[list[str], list[int]]:

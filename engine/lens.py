@@ -32,7 +32,8 @@ class Lens:
     def last_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Run the decoder alone: normed hidden states [B, T, D] of the last layer, without logits."""
         output = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-        return output.last_hidden_state
+        hidden: Tensor = output.last_hidden_state
+        return hidden
 
     def logits(self, normed: Tensor) -> Tensor:
         """Unembed normed hidden states [..., D] into logits [..., V], as the model itself would."""

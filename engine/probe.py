@@ -70,6 +70,9 @@ def probe_family(
     variables = [
         Variable(name, AXES, "float32", *STATISTICS[name]) for name in STATISTICS if name in probe.statistics
     ]
+    variables.append(
+        Variable("nonfinite", ("example",), "int32", "1", "rows with a NaN or Inf, of layers x positions")
+    )
     if watched:
         variables += [
             Variable("watch_logprob", (*AXES, "watch"), "float32", "nat", "log-probability"),
@@ -106,8 +109,8 @@ def probe_layers(
     probe: Probe,
     report: Report,
     stop: StopRequest,
-) -> Iterator[tuple[dict[str, np.ndarray], LensStatistics]]:
-    """Yield the family's variables batch by batch, and the kernel's result they came from.
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the family's variables batch by batch, each with a leading axis [examples of the batch].
 
     Of a forward pass only the residual streams at the watch positions are kept: [L, B, P, D]. All their rows
     go through the probe kernel in one call, which never holds [rows, vocabulary] logits.
@@ -123,7 +126,7 @@ def probe_layers(
         result = _statistics(lens, hidden, watch_ids, probe)
         keep = [wanted.index(layer) for layer in layers]
         report(start + len(batch), len(rows), "")
-        yield _by_example(result, hidden.shape[:3], keep, family), result
+        yield _by_example(result, hidden.shape[:3], keep, family)
 
 
 def normed_states(
@@ -164,8 +167,11 @@ def _by_example(
     result: LensStatistics, shape: Sequence[int], keep: list[int], family: Family
 ) -> dict[str, np.ndarray]:
     names = {"top_logprob": "top_logprobs", "top_id": "top_ids"}
-    values: dict[str, np.ndarray] = {}
+    lost = torch.isnan(result.logsumexp).reshape(*shape).sum(dim=(0, 2), dtype=torch.int32)
+    values = {"nonfinite": lost.cpu().numpy()}
     for variable in family.variables:
+        if variable.name in values:
+            continue
         rows = getattr(result, names.get(variable.name, variable.name)).cpu().numpy()
         by_layer = rows.reshape(*shape, *rows.shape[1:])[keep]
         values[variable.name] = np.moveaxis(by_layer, 0, 1)  # [B, L, P, ...]

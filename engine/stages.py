@@ -21,6 +21,7 @@ from engine.probe import layer_numbers, probe_family, probe_layers, watched_toke
 from engine.progress import Report, StopRequest
 from engine.text import Writer
 from engine.train import curves_family, load_adapter, train_adapter
+from kernels import choose_backend
 from specs.model import Data
 from store import Ledger, StoreWriter
 
@@ -35,7 +36,7 @@ class Stages:
     provenance: dict[str, Any]
     stop: StopRequest
 
-    def prepare_data(self, cell: PlannedCell, *, test: bool) -> None:
+    def prepare_data(self, cell: PlannedCell, _report: Report, *, test: bool) -> None:
         """Run the data stage of a cell's training or test data."""
         key = cell.keys["test_data" if test else "data"]
         with self._committing("data", key) as record:
@@ -105,18 +106,16 @@ class Stages:
             layers = layer_numbers(settings, len(find_lens(model).layers))
             watched = watched_tokens(tokenizer, text, rows[0], settings)
             family = probe_family(rows, layers, watched, settings)
-            nonfinite, backend = 0, ""
             with self.writer.cell(family, key) as sink:
                 remaining = rows[sink.start :]
-                for values, result in probe_layers(
+                for values in probe_layers(
                     model, tokenizer, text, remaining, family, settings, report, self.stop
                 ):
                     sink.append(values)
-                    nonfinite, backend = nonfinite + result.nonfinite_rows, result.backend
             record |= {
                 "family": family.key,
-                "backend": backend,
-                "summary": {"nonfinite_rows": float(nonfinite), "probed_examples": float(len(rows))},
+                "backend": choose_backend(find_lens(model).weight.device, settings.backend),
+                "summary": {"probed_examples": float(len(rows))},
             }
 
     def folder(self, stage: str, key: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -104,8 +103,9 @@ class Writer:
                 labels = [[*label, self.tokenizer.eos_token_id] for label in labels]
             else:
                 labels = [self._split(prompt, text + self.target.separator)[1] for text in texts]
-        stem = os.path.commonprefix(labels)
-        return parts[0][0] + stem, [label[len(stem) :] for label in labels]
+        differs = (column for column, ids in enumerate(zip(*labels, strict=False)) if len(set(ids)) > 1)
+        stem = next(differs, 0)
+        return parts[0][0] + labels[0][:stem], [label[stem:] for label in labels]
 
     def _split(self, prompt: str, completion: str) -> tuple[list[int], list[int]]:
         """Tokenize the two texts as one, so that a space between them falls where the model saw it.

@@ -104,7 +104,7 @@ def attach_adapter(base: Any, lora: Lora) -> Any:
 
     config = LoraConfig(
         r=lora.r,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         modules_to_save=list(lora.modules_to_save) or None,

@@ -1,6 +1,7 @@
 """The probe core: full-vocabulary statistics of lens rows, without [rows, vocabulary] logits."""
 
 from kernels.api import lens_statistics
+from kernels.backends import available_backends, choose_backend
 from kernels.result import LensStatistics
 
-__all__ = ["LensStatistics", "lens_statistics"]
+__all__ = ["LensStatistics", "available_backends", "choose_backend", "lens_statistics"]

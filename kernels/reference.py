@@ -58,20 +58,22 @@ def statistics_from_logits(
         "watch_mass": mass.exp(),
         "watch_entropy": -(q.exp() * q).sum(dim=1),
     }
+    divergences: dict[str, Tensor] = {}
     if final_rows is not None:
         final = logp[final_rows]
         mixture = torch.logaddexp(final, logp) - math.log(2)
         to_mixture = [(d.exp() * (d - mixture)).sum(dim=1) for d in (final, logp)]
-        result["kl_final"] = (final.exp() * (final - logp)).sum(dim=1).clamp_min(0)
-        result["js_final"] = (0.5 * sum(to_mixture)).clamp_min(0)  # type: ignore[union-attr]
+        divergences["kl_final"] = (final.exp() * (final - logp)).sum(dim=1).clamp_min(0)
+        divergences["js_final"] = (0.5 * sum(to_mixture)).clamp_min(0)  # type: ignore[union-attr]
         both = finite & finite[final_rows]
-        for name in ("kl_final", "js_final"):
-            result[name] = result[name].masked_fill(~both, math.nan)
+        divergences = {name: value.masked_fill(~both, math.nan) for name, value in divergences.items()}
     for name, value in result.items():
         mask = ~finite if value.ndim == 1 else ~finite[:, None]
         result[name] = value.masked_fill(mask, math.nan)
     return LensStatistics(
-        **{"kl_final": None, "js_final": None, **result},
+        **result,
+        kl_final=divergences.get("kl_final"),
+        js_final=divergences.get("js_final"),
         top_ids=top_ids.masked_fill(~finite[:, None], -1),
         watch_rank=ranks[:, watch_ids].masked_fill(~finite[:, None], -1),
         nonfinite_rows=int((~finite).sum()),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 DATA_FILES = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # suffix → reader of `datasets`
 
 
-def anchor(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+def anchor(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Give the tables with `data.source`, `evaluate.data.source` and `model.id` made absolute where local."""
     anchored = dict(raw)
     for table, key in (("data", "source"), ("model", "id")):

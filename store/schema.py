@@ -34,7 +34,7 @@ class Variable:
     """A named statistic of shape `dims`, the row of its cell left out; `dims[0]` is streamed."""
 
     name: str
-    dims: tuple[str, ...] = field(converter=tuple)
+    dims: tuple[str, ...] = field(converter=tuple[str, ...])
     dtype: DType
     units: str = ""
     long_name: str = ""
@@ -59,8 +59,8 @@ class Family:
     """
 
     stage: str
-    coordinates: tuple[Coordinate, ...] = field(converter=tuple)
-    variables: tuple[Variable, ...] = field(converter=tuple)
+    coordinates: tuple[Coordinate, ...] = field(converter=tuple[Coordinate, ...])
+    variables: tuple[Variable, ...] = field(converter=tuple[Variable, ...])
 
     def __attrs_post_init__(self) -> None:
         _check_names(self)

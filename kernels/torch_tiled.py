@@ -1,0 +1,282 @@
+"""The torch backend: statistics over vocabulary tiles, on any device, in bounded scratch memory.
+
+Two passes over the same tiles. The first gives the normaliser, the entropy, the top tokens and the watched
+logits; the second, which needs those, counts ranks and sums the divergences. Both compute a tile by the same
+product of the same shapes, so a watched logit is the very number that the second pass compares with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from attrs import define, frozen
+from torch import Tensor
+
+from kernels.result import LensStatistics
+
+TILE = 8192  # vocabulary entries per tile
+ROWS = 1024  # rows per block: a float32 tile of logits takes 32 MiB
+
+
+@frozen(eq=False)
+class Projection:
+    """x = scale (H Wᵀ + b), soft-capped, one vocabulary tile at a time."""
+
+    weight: Tensor  # [V, D]
+    bias: Tensor | None  # [V]
+    scale: float
+    softcap: float | None
+    tile: int
+
+    def tiles(self) -> Iterator[tuple[int, int]]:
+        """Yield the (start, end) of every tile, in vocabulary order."""
+        vocabulary = len(self.weight)
+        for start in range(0, vocabulary, self.tile):
+            yield start, min(start + self.tile, vocabulary)
+
+    def logits(self, hidden: Tensor, start: int, end: int) -> Tensor:
+        """Give the logits [r, end - start] of a tile, in float32."""
+        weight = self.weight[start:end]
+        if hidden.device.type == "cpu":  # half-precision products accumulate too coarsely there
+            hidden, weight = hidden.float(), weight.float()
+        x = torch.nn.functional.linear(hidden.to(weight.dtype), weight).float()
+        if self.bias is not None:
+            x += self.bias[start:end].float()
+        if self.scale != 1.0:
+            x *= self.scale
+        if self.softcap is not None:
+            x = self.softcap * torch.tanh(x / self.softcap)
+        return x
+
+
+def torch_tiled(
+    hidden: Tensor,
+    unembedding: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    watch_ids: Tensor,
+    top_k: int,
+    final_rows: Tensor | None,
+    *,
+    tile: int = TILE,
+    rows: int = ROWS,
+) -> LensStatistics:
+    """Compute the statistics block by block of rows; scratch is O(rows × tile), whatever R and V are."""
+    projection = Projection(unembedding, bias, scale, softcap, tile)
+    out = _Output.empty(hidden, len(watch_ids), top_k, divergences=final_rows is not None)
+    # Rows that refer to one final row stand together, so that a block has few final rows to compute.
+    order = (
+        torch.arange(len(hidden), device=hidden.device)
+        if final_rows is None
+        else torch.argsort(final_rows, stable=True)
+    )
+    for block in torch.split(order, rows):
+        first = _first_pass(hidden[block], projection, watch_ids, top_k)
+        out.put(block, first, watch_ids)
+        out.watch_rank[block] = _ranks(hidden[block], projection, watch_ids, first.watched)
+        if final_rows is not None:
+            finals, place = torch.unique(final_rows[block], return_inverse=True)
+            out.put_divergences(block, *_divergences(hidden, block, finals, place, projection, first))
+            own = final_rows[block] == block  # a distribution does not diverge from itself, not by rounding
+            out.kl_final[block[own]] = out.js_final[block[own]] = 0.0
+    return out.result(final_rows)
+
+
+@define(eq=False)
+class _First:
+    """Running values of the first pass over the tiles, for r rows; sums in float64."""
+
+    maximum: Tensor  # [r]
+    total: Tensor  # [r] Σ exp(x − maximum)
+    weighted: Tensor  # [r] Σ exp(x − maximum) (x − maximum)
+    finite: Tensor  # [r]
+    top_values: Tensor  # [r, k]
+    top_ids: Tensor  # [r, k]
+    watched: Tensor  # [r, J]
+
+    @property
+    def logsumexp(self) -> Tensor:
+        return self.maximum + self.total.log()
+
+    @property
+    def entropy(self) -> Tensor:
+        return (self.total.log() - self.weighted / self.total).clamp_min(0)
+
+
+def _first_pass(hidden: Tensor, projection: Projection, watch_ids: Tensor, top_k: int) -> _First:
+    count, device = len(hidden), hidden.device
+    zeros = torch.zeros(count, dtype=torch.float64, device=device)
+    state = _First(
+        maximum=torch.full_like(zeros, -math.inf),
+        total=zeros,
+        weighted=zeros,
+        finite=torch.ones(count, dtype=torch.bool, device=device),
+        top_values=torch.empty((count, 0), device=device),
+        top_ids=torch.empty((count, 0), dtype=torch.int64, device=device),
+        watched=torch.zeros((count, len(watch_ids)), device=device),
+    )
+    for start, end in projection.tiles():
+        x = projection.logits(hidden, start, end)
+        inside = (watch_ids >= start) & (watch_ids < end)
+        state.watched[:, inside] = x[:, watch_ids[inside] - start]
+        state.top_values, state.top_ids = _merge_top(state, x, start, top_k)
+        top = x.amax(dim=1)
+        state.finite &= torch.isfinite(top) & torch.isfinite(x.amin(dim=1))
+        _accumulate(state, x, top)
+    return state
+
+
+def _accumulate(state: _First, x: Tensor, top: Tensor) -> None:
+    """Merge a tile into the sums by the online softmax (Milakov & Gimelshein, arXiv 1805.02867)."""
+    shifted = x - top[:, None]
+    exp = shifted.exp()
+    total = exp.sum(dim=1, dtype=torch.float64)
+    weighted = (exp * shifted).sum(dim=1, dtype=torch.float64)
+    new = torch.maximum(state.maximum, top.double())
+    old_shift, tile_shift = state.maximum - new, top.double() - new
+    # Before the first tile the maximum is −inf and the sums are 0; 0 · −inf must stay 0.
+    old_shift = torch.where(state.total == 0, 0.0, old_shift)
+    old, tile = old_shift.exp(), tile_shift.exp()
+    state.weighted = old * (state.weighted + old_shift * state.total) + tile * (weighted + tile_shift * total)
+    state.total = old * state.total + tile * total
+    state.maximum = new
+
+
+def _merge_top(state: _First, x: Tensor, start: int, top_k: int) -> tuple[Tensor, Tensor]:
+    """Merge a tile's top entries into those of the tiles before it, ties by the lower token id."""
+    values, ids = exact_top(x, min(top_k, x.shape[1]))
+    values = torch.cat([state.top_values, values], dim=1)
+    ids = torch.cat([state.top_ids, ids + start], dim=1)
+    # Earlier tiles have the lower ids and come first, so a stable sort breaks ties rightly.
+    values, order = torch.sort(values, dim=1, descending=True, stable=True)
+    return values[:, :top_k], ids.gather(1, order)[:, :top_k]
+
+
+def exact_top(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Give the k largest entries of each row of x [r, t] and their columns, ties by the lower column.
+
+    `torch.topk` picks any of several equal entries, so rows where the k-th value occurs again beyond the
+    chosen ones are sorted whole, stably.
+    """
+    if k == 0:
+        return x[:, :0], torch.empty((len(x), 0), dtype=torch.int64, device=x.device)
+    columns = torch.topk(x, k, dim=1).indices.sort(dim=1).values
+    values, order = torch.sort(x.gather(1, columns), dim=1, descending=True, stable=True)
+    columns = columns.gather(1, order)
+    ambiguous = (x >= values[:, -1:]).sum(dim=1) > k
+    if ambiguous.any():
+        sorted_values, sorted_columns = torch.sort(x[ambiguous], dim=1, descending=True, stable=True)
+        values[ambiguous], columns[ambiguous] = sorted_values[:, :k], sorted_columns[:, :k]
+    return values, columns
+
+
+def _ranks(hidden: Tensor, projection: Projection, watch_ids: Tensor, watched: Tensor) -> Tensor:
+    """Count, for every watched token, the entries before it in the strict order: [r, J] int64."""
+    ranks = torch.zeros(watched.shape, dtype=torch.int64, device=hidden.device)
+    if len(watch_ids) == 0:
+        return ranks
+    for start, end in projection.tiles():
+        x = projection.logits(hidden, start, end)
+        for place, token in enumerate(watch_ids.tolist()):
+            before = (x > watched[:, place, None]).sum(dim=1)
+            lower = x[:, : max(0, min(token, end) - start)]
+            ranks[:, place] += before + (lower == watched[:, place, None]).sum(dim=1)
+    return ranks
+
+
+def _divergences(
+    hidden: Tensor, block: Tensor, finals: Tensor, place: Tensor, projection: Projection, first: _First
+) -> tuple[Tensor, Tensor]:
+    """Give (KL(final ‖ row), JS(final, row)) for each row of a block: [r] float64, nats."""
+    reference = _first_pass(hidden[finals], projection, finals[:0], 0)
+    kl = torch.zeros(len(block), dtype=torch.float64, device=hidden.device)
+    js = torch.zeros_like(kl)
+    for start, end in projection.tiles():
+        row = projection.logits(hidden[block], start, end) - first.logsumexp[:, None].float()
+        final = projection.logits(hidden[finals], start, end) - reference.logsumexp[:, None].float()
+        final = final[place]
+        p, q = final.exp(), row.exp()
+        mixture = torch.logaddexp(final, row) - math.log(2)
+        kl += (p * (final - row)).sum(dim=1, dtype=torch.float64)
+        js += 0.5 * (p * (final - mixture) + q * (row - mixture)).sum(dim=1, dtype=torch.float64)
+    broken = ~reference.finite[place]
+    return (
+        kl.clamp_min(0).masked_fill(broken, math.nan),
+        js.clamp_min(0).masked_fill(broken, math.nan),
+    )
+
+
+@define(eq=False)
+class _Output:
+    """The result's tensors, filled block by block."""
+
+    values: dict[str, Tensor]
+    finite: Tensor
+    top_ids: Tensor
+    watch_rank: Tensor
+    kl_final: Tensor
+    js_final: Tensor
+
+    @staticmethod
+    def empty(hidden: Tensor, watched: int, top_k: int, *, divergences: bool) -> _Output:
+        rows, device = len(hidden), hidden.device
+
+        def floats(*shape: int) -> Tensor:
+            return torch.full((rows, *shape), math.nan, device=device)
+
+        scalars = ("logsumexp", "entropy", "max_prob", "watch_mass", "watch_entropy")
+        return _Output(
+            values={
+                **{name: floats() for name in scalars},
+                "top_logprobs": floats(top_k),
+                "watch_logprob": floats(watched),
+            },
+            finite=torch.ones(rows, dtype=torch.bool, device=device),
+            top_ids=torch.full((rows, top_k), -1, dtype=torch.int64, device=device),
+            watch_rank=torch.full((rows, watched), -1, dtype=torch.int64, device=device),
+            kl_final=floats(),
+            js_final=floats(),
+        )
+
+    def put(self, block: Tensor, first: _First, watch_ids: Tensor) -> None:
+        lse = first.logsumexp
+        logprobs = first.watched.double() - lse[:, None]
+        once = torch.zeros(len(watch_ids), dtype=torch.bool, device=lse.device)
+        seen: set[int] = set()
+        for place, token in enumerate(watch_ids.tolist()):
+            once[place] = token not in seen
+            seen.add(token)
+        inside = logprobs[:, once]
+        within = torch.log_softmax(inside, dim=1)
+        kept = first.top_ids.shape[1]
+        self.finite[block] = first.finite
+        self.top_ids[block, :kept] = first.top_ids
+        self.values["logsumexp"][block] = lse.float()
+        self.values["entropy"][block] = first.entropy.float()
+        self.values["max_prob"][block] = (first.maximum - lse).exp().float()
+        self.values["top_logprobs"][block, :kept] = (first.top_values.double() - lse[:, None]).float()
+        self.values["watch_logprob"][block] = logprobs.float()
+        self.values["watch_mass"][block] = inside.exp().sum(dim=1).float()
+        self.values["watch_entropy"][block] = -(within.exp() * within).sum(dim=1).float()
+
+    def put_divergences(self, block: Tensor, kl: Tensor, js: Tensor) -> None:
+        self.kl_final[block], self.js_final[block] = kl.float(), js.float()
+
+    def result(self, final_rows: Tensor | None) -> LensStatistics:
+        broken = ~self.finite
+        for value in (*self.values.values(), self.kl_final, self.js_final):
+            value[broken] = math.nan
+        self.top_ids[broken] = -1
+        self.watch_rank[broken] = -1
+        return LensStatistics(
+            **self.values,
+            top_ids=self.top_ids,
+            watch_rank=self.watch_rank,
+            kl_final=None if final_rows is None else self.kl_final,
+            js_final=None if final_rows is None else self.js_final,
+            nonfinite_rows=int(broken.sum()),
+            backend="torch",
+        )
