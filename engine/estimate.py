@@ -9,16 +9,14 @@ not the weights'; activations kept for the backward pass take 34 bytes per token
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from engine.cards import DataCard, ModelCard, data_card, model_card
 from engine.identity import test_data
 from engine.plan import Plan, PlannedCell
-from specs.model import Data, Probe, Train
+from specs.model import Data, Model, Probe, Train
 
 CHARACTERS_PER_TOKEN = 4
 ACTIVATION_BYTES = 34
@@ -43,45 +41,61 @@ class Cost:
             self.stored + other.stored,
         )
 
+    def times(self, count: int) -> Cost:
+        """Give the cost of doing this so many times."""
+        return Cost(self.tokens * count, self.flops * count, self.memory, self.stored * count)
+
 
 def estimate(plan: Plan) -> dict[str, Cost] | None:
     """Estimate every stage's pending work; None where the model's files are not on this machine."""
-    remembered: dict[Any, Any] = {}
-
-    def once(key: Any, compute: Callable[[], Any]) -> Any:
-        if key not in remembered:
-            remembered[key] = compute()
-        return remembered[key]
-
+    cards = _Cards()
     total = dict.fromkeys(("train", "evaluate", "probe"), Cost())
-    seen: set[str] = set()
-    for cell in plan.cells:
-        for stage in total:
-            key = cell.keys.get(stage)
-            if key is None or key in seen or plan.states[stage][key] == "cached":
-                continue
-            seen.add(key)
-            choices = tuple(plan.matrix.choice(table, cell.choice) for table in _TABLES)
-            cost = once((stage, choices), partial(_cost, plan, cell, stage, once))
+    touched = [table for table in _TABLES if plan.matrix.choice(table, plan.matrix.cells[0])]
+    for stage in total:
+        states = plan.states[stage]
+        pending = {
+            key: cell for cell in plan.cells if (key := cell.keys.get(stage)) and states[key] != "cached"
+        }
+        alike: dict[Any, list[PlannedCell]] = {}
+        for cell in pending.values():
+            choice = tuple([plan.matrix.choice(table, cell.choice) for table in touched])
+            alike.setdefault(choice, []).append(cell)
+        for cells in alike.values():
+            cost = _cost(plan, cells[0], stage, cards)
             if cost is None:
                 return None
-            total[stage] += cost
+            total[stage] += cost.times(len(cells))
     return total
+
+
+@define
+class _Cards:
+    """The cards of this plan's models and data sets, each read once."""
+
+    known: dict[Any, Any] = field(factory=dict)
+
+    def model(self, model: Model) -> ModelCard | None:
+        key = (model.id, model.revision, model.gguf_file)
+        if key not in self.known:
+            self.known[key] = model_card(model)
+        card: ModelCard | None = self.known[key]
+        return card
+
+    def data(self, data: Data) -> DataCard | None:
+        key = (data.source, data.dimension)
+        if key not in self.known:
+            self.known[key] = data_card(data)
+        card: DataCard | None = self.known[key]
+        return card
 
 
 _TABLES = ("model", "data", "prompt", "target", "lora", "train", "evaluate", "probe")
 
 
-def _cost(
-    plan: Plan, cell: PlannedCell, stage: str, once: Callable[[Any, Callable[[], Any]], Any]
-) -> Cost | None:
+def _cost(plan: Plan, cell: PlannedCell, stage: str, cards: _Cards) -> Cost | None:
     tables = {name: plan.matrix.table(name, cell.choice) for name in _TABLES}
-    test = test_data(plan.matrix, cell.choice)
-    model: ModelCard | None = once(
-        ("model", plan.matrix.choice("model", cell.choice)), lambda: model_card(tables["model"])
-    )
-    data: Data = tables["data"] if stage == "train" else test
-    texts: DataCard | None = once(("data", data.source, data.dimension), lambda: data_card(data))
+    data: Data = tables["data"] if stage == "train" else test_data(plan.matrix, cell.choice)
+    model, texts = cards.model(tables["model"]), cards.data(data)
     if model is None:
         return None
     lengths = _Lengths.of(tables, texts)

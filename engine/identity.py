@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
+from attrs import frozen
 
 from engine import fingerprints, graded
 from engine.data import BUILT_IN
@@ -73,102 +75,137 @@ def model_identity(model: Model) -> str:
 
 
 class Keys:
-    """The stage keys of a matrix's cells, each part hashed once and remembered."""
+    """The stage keys of a matrix's cells. Each part of a key is hashed once and remembered."""
 
     def __init__(self, matrix: Matrix) -> None:
         self._matrix = matrix
-        self._memory: dict[tuple[Any, ...], str] = {}
+
+        def part(table: str, stage: str) -> _Part:
+            return _Part(
+                (table,), lambda cell: digest(_settings_read(matrix.table(table, cell), table, stage))
+            )
+
+        def parts(stage: str, *tables: str) -> list[_Part]:
+            return [part(table, stage) for table in tables]
+
+        def test_size(stage: str) -> _Part:
+            return _Part(
+                ("data", "evaluate"),
+                lambda cell: digest(_settings_read(test_data(matrix, cell), "data", stage)),
+            )
+
+        model = _Part(("model",), lambda cell: _model_digest(matrix.table("model", cell)))
+        seed = _Part(("seed",), lambda cell: f"seed {matrix.seed(cell)};")
+        shuffled = _Part(("target", "seed"), self._shuffling_seed)
+        data = _Part(("data",), lambda cell: _data_key(matrix.table("data", cell)))
+        test = _Part(("data", "evaluate"), lambda cell: _data_key(test_data(matrix, cell)))
+        trained = parts("train", "data", "prompt", "target", "lora", "train", "evaluate")
+        self._data, self._test, self._model = (_Joined(matrix, [p]) for p in (data, test, model))
+        self._untrained = _Joined(matrix, [_Part(("train",), self._is_untrained)])
+        self._train = _Joined(matrix, [model, data, *trained, seed])
+        self._evaluate = _Joined(
+            matrix,
+            [test, test_size("evaluate"), *parts("evaluate", "prompt", "target", "train", "evaluate")],
+        )
+        self._probe = _Joined(
+            matrix,
+            [
+                test,
+                test_size("probe"),
+                *parts("probe", "prompt", "target", "train", "evaluate", "probe"),
+                shuffled,
+            ],
+        )
+        self._probed = _Joined(matrix, [_Part(("probe",), self._is_probed)])
 
     def of(self, cell: Cell) -> dict[str, str]:
-        """Give the cell's keys: data, train, evaluate, test_data and, if enabled, probe."""
-        probe = self._matrix.table("probe", cell)
+        """Give the cell's keys: data, test_data, train, evaluate and, if it is probed, probe.
+
+        `test_data` is the data stage's key for the test examples, the same as `data` unless `evaluate.data`
+        is given. An untrained model's train key depends on the model alone.
+        """
+        untrained = self._untrained(cell)
+        train = _combine("train", self._model(cell) if untrained else self._train(cell))
         keys = {
-            "data": self.data(cell),
-            "test_data": self.test_data(cell),
-            "train": self.train(cell),
-            "evaluate": self.evaluate(cell),
+            "data": self._data(cell),
+            "test_data": self._test(cell),
+            "train": train,
+            "evaluate": _combine("evaluate", train + self._evaluate(cell)),
         }
-        if probe.enabled:
-            keys["probe"] = self.probe(cell)
+        if self._probed(cell):
+            keys["probe"] = _combine("probe", train + self._probe(cell))
         return keys
 
-    def data(self, cell: Cell) -> str:
-        """Key of the training data's stage."""
-        return self._once(("data", *self._choices(cell, "data")), lambda: self._data_key(cell, test=False))
+    def _is_untrained(self, cell: Cell) -> str:
+        return "untrained" if self._matrix.table("train", cell).steps == 0 else ""
 
-    def test_data(self, cell: Cell) -> str:
-        """Key of the test data's stage: the same as `data` unless `evaluate.data` is given."""
-        choices = self._choices(cell, "data", "evaluate")
-        return self._once(("test data", *choices), lambda: self._data_key(cell, test=True))
+    def _is_probed(self, cell: Cell) -> str:
+        return "probed" if self._matrix.table("probe", cell).enabled else ""
 
-    def train(self, cell: Cell) -> str:
-        """Key of the training; an untrained model's depends on the model alone."""
-        if self._matrix.table("train", cell).steps == 0:
-            return self._combine("train", [self._model(cell)])
-        tables = ("model", "data", "prompt", "target", "lora", "train", "evaluate")
-        parts = [self._part(table, "train", cell) for table in tables]
-        return self._combine("train", [self.data(cell), *parts, str(self._matrix.seed(cell))])
+    def _shuffling_seed(self, cell: Cell) -> str:
+        """Give the seed where it shuffles the text that is watched; elsewhere the probe ignores it."""
+        shuffles = self._matrix.table("target", cell).content == "label+shuffled"
+        return f"seed {self._matrix.seed(cell)};" if shuffles else ""
 
-    def evaluate(self, cell: Cell) -> str:
-        """Key of the evaluation."""
-        parts = [self._part(table, "evaluate", cell) for table in ("prompt", "target", "train", "evaluate")]
-        return self._combine(
-            "evaluate", [self.train(cell), self.test_data(cell), self._test_size(cell, "evaluate"), *parts]
-        )
 
-    def probe(self, cell: Cell) -> str:
-        """Key of the probe. The seed enters once more where it shuffles the text that is watched."""
-        tables = ("prompt", "target", "train", "evaluate", "probe")
-        parts = [self._part(table, "probe", cell) for table in tables]
-        inputs = [self.train(cell), self.test_data(cell), self._test_size(cell, "probe"), *parts]
-        if self._matrix.table("target", cell).content == "label+shuffled":
-            inputs.append(str(self._matrix.seed(cell)))
-        return self._combine("probe", inputs)
+@frozen
+class _Part:
+    """A piece of a key: the tables whose levels decide it, and its text for a cell."""
 
-    def _choices(self, cell: Cell, *tables: str) -> tuple[Any, ...]:
-        return tuple(self._matrix.choice(table, cell) for table in tables)
+    tables: tuple[str, ...]
+    compute: Callable[[Cell], str]
 
-    def _once(self, name: tuple[Any, ...], compute: Callable[[], str]) -> str:
-        known = self._memory.get(name)
-        if known is None:
-            known = self._memory[name] = compute()
-        return known
 
-    def _combine(self, stage: str, parts: list[str]) -> str:
-        text = "\n".join([stage, str(VERSIONS[stage]), *parts])
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+class _Joined:
+    """The joined text of some parts, for any cell; parts that no axis touches are computed once in all.
 
-    def _data_key(self, cell: Cell, *, test: bool) -> str:
-        data = test_data(self._matrix, cell) if test else self._matrix.table("data", cell)
-        settings = _read_settings("data", data, "data")
-        del settings["source"]  # its content counts, not its path
-        return self._combine("data", [source_identity(data), digest(settings)])
+    Texts are digests of one length, or end with a semicolon, so joining them loses nothing.
+    """
 
-    def _part(self, table: str, stage: str, cell: Cell) -> str:
-        return self._once(
-            (table, stage, self._matrix.choice(table, cell)),
-            lambda: (
-                self._model(cell)
-                if table == "model"
-                else digest(_read_settings(table, self._matrix.table(table, cell), stage))
-            ),
-        )
+    def __init__(self, matrix: Matrix, parts: list[_Part]) -> None:
+        first = matrix.cells[0]
+        self._constant = ""
+        self._varying: list[tuple[Callable[[Cell], Any], dict[Any, str], Callable[[Cell], str]]] = []
+        for part in parts:
+            touched = [table for table in part.tables if matrix.choice(table, first)]
+            if touched:
+                self._varying.append((_chooser(matrix, touched), {}, part.compute))
+            else:
+                self._constant += part.compute(first)
 
-    def _test_size(self, cell: Cell, stage: str) -> str:
-        return self._once(
-            ("test size", stage, *self._choices(cell, "data", "evaluate")),
-            lambda: digest(_read_settings("data", test_data(self._matrix, cell), stage)),
-        )
+    def __call__(self, cell: Cell) -> str:
+        text = self._constant
+        for choose, known, compute in self._varying:
+            choice = choose(cell)
+            piece = known.get(choice)
+            if piece is None:
+                piece = known[choice] = compute(cell)
+            text += piece
+        return text
 
-    def _model(self, cell: Cell) -> str:
-        def compute() -> str:
-            model = self._matrix.table("model", cell)
-            settings = _read_settings("model", model, "train")
-            for name in ("id", "revision", "gguf_file"):
-                del settings[name]
-            return digest([model_identity(model), settings])
 
-        return self._once(("model", *self._choices(cell, "model")), compute)
+def _chooser(matrix: Matrix, tables: list[str]) -> Callable[[Cell], Any]:
+    if len(tables) == 1:
+        return partial(matrix.choice, tables[0])
+    return lambda cell: tuple(matrix.choice(table, cell) for table in tables)
+
+
+def _combine(stage: str, text: str) -> str:
+    whole = f"{stage} {VERSIONS[stage]}\n{text}"
+    return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
+
+
+def _data_key(data: Data) -> str:
+    settings = _settings_read(data, "data", "data")
+    del settings["source"]  # its content counts, not its path
+    return _combine("data", f"{source_identity(data)}\n{digest(settings)}")
+
+
+def _model_digest(model: Model) -> str:
+    settings = _settings_read(model, "model", "train")
+    for name in ("id", "revision", "gguf_file"):
+        del settings[name]
+    return digest([model_identity(model), settings])
 
 
 def test_data(matrix: Matrix, cell: Cell) -> Data:
@@ -178,11 +215,9 @@ def test_data(matrix: Matrix, cell: Cell) -> Data:
     return data
 
 
-def _read_settings(table: str, value: Any, stage: str) -> dict[str, Any]:
-    names = fields_read(table, type(value), stage)
-    return {
-        name: attrs.asdict(part) if attrs.has(type(part := getattr(value, name))) else part for name in names
-    }
+def _settings_read(settings: Any, table: str, stage: str) -> dict[str, Any]:
+    values = ((name, getattr(settings, name)) for name in fields_read(table, type(settings), stage))
+    return {name: attrs.asdict(value) if attrs.has(type(value)) else value for name, value in values}
 
 
 assert set(VERSIONS) == set(STAGES)
