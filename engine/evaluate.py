@@ -96,7 +96,7 @@ def label_scores(lens: Lens, pairs: Sequence[tuple[list[int], list[list[int]]]],
     for start in range(0, len(stems), len(pairs)):  # never more sequences at once than examples
         chunk = stems[start : start + len(pairs)]
         sequences = [pairs[row][0] + list(stem) for row, stem in chunk]
-        hidden = lens.last_hidden(*pad_right(sequences, padding, lens.weight.device))
+        hidden = lens.last_hidden(*pad_right(sequences, padding, lens.device))
         for place, (row, stem) in enumerate(chunk):
             first = len(pairs[row][0]) - 1
             logits = lens.logits(hidden[place, first : first + len(stem) + 1])

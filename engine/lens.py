@@ -11,6 +11,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from engine.errors import EngineError
+from kernels import Unembedding
 
 # The names under which the decoders of transformers keep the norm before the unembedding.
 FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
@@ -23,11 +24,7 @@ class Lens:
     decoder: nn.Module
     layers: nn.ModuleList
     norm: nn.Module
-    weight: Tensor  # [V', D]
-    bias: Tensor | None  # [V']
-    scale: float
-    softcap: float | None
-    vocab_size: int
+    unembedding: Unembedding
 
     def last_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Run the decoder alone: normed hidden states [B, T, D] of the last layer, without logits."""
@@ -37,9 +34,15 @@ class Lens:
 
     def logits(self, normed: Tensor) -> Tensor:
         """Unembed normed hidden states [..., D] into logits [..., V], as the model itself would."""
-        logits = nn.functional.linear(normed.to(self.weight.dtype), self.weight, self.bias)
-        logits = logits[..., : self.vocab_size].float() * self.scale
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+        head = self.unembedding
+        logits = nn.functional.linear(normed.to(head.weight.dtype), head.weight, head.bias)
+        logits = logits[..., : head.vocab_size].float() * head.scale
+        return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the unembedding is, and hidden states have to be."""
+        return self.unembedding.weight.device
 
     @contextmanager
     def watching(self, numbers: list[int], positions: Tensor) -> Iterator[list[Tensor]]:
@@ -95,11 +98,13 @@ def find_lens(model: Any) -> Lens:
         decoder=decoder,
         layers=layers,
         norm=norm,
-        weight=head.weight,
-        bias=head.bias,
-        scale=float(getattr(config, "logit_scale", 1.0) or 1.0),
-        softcap=getattr(config, "final_logit_softcapping", None),
-        vocab_size=min(int(config.vocab_size), head.weight.shape[0]),
+        unembedding=Unembedding(
+            head.weight,
+            bias=head.bias,
+            scale=float(getattr(config, "logit_scale", 1.0) or 1.0),
+            softcap=getattr(config, "final_logit_softcapping", None),
+            vocab_size=min(int(config.vocab_size), len(head.weight)),
+        ),
     )
 
 

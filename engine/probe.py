@@ -133,7 +133,7 @@ def normed_states(
     lens: Lens, batch: Sequence[Encoded], layers: list[int], probe: Probe, padding: int
 ) -> torch.Tensor:
     """Give the residual stream after the final norm at the watch positions: [L, B, P, D]."""
-    device = lens.weight.device
+    device = lens.device
     positions = torch.tensor([position_indices(probe, example) for example in batch], device=device)
     # Causal attention: what stands behind the last watch position cannot reach it.
     needed = [max(position_indices(probe, example)) + 1 for example in batch]
@@ -151,11 +151,7 @@ def _statistics(lens: Lens, hidden: torch.Tensor, watch_ids: list[int], probe: P
     needs_final = {"kl_final", "js_final"} & set(probe.statistics)
     return lens_statistics(
         hidden.reshape(-1, width),
-        lens.weight,
-        bias=lens.bias,
-        scale=lens.scale,
-        softcap=lens.softcap,
-        vocab_size=lens.vocab_size,
+        lens.unembedding,
         watch_ids=watch_ids,
         top_k=probe.top_k,
         final_rows=final.repeat(layers) if needs_final else None,

@@ -3,5 +3,6 @@
 from kernels.api import lens_statistics
 from kernels.backends import available_backends, choose_backend
 from kernels.result import LensStatistics
+from kernels.unembedding import Unembedding
 
-__all__ = ["LensStatistics", "available_backends", "choose_backend", "lens_statistics"]
+__all__ = ["LensStatistics", "Unembedding", "available_backends", "choose_backend", "lens_statistics"]

@@ -8,25 +8,23 @@ import torch
 from torch import Tensor
 
 from kernels.result import LensStatistics
+from kernels.unembedding import Unembedding
 
 
 def reference(
     hidden: Tensor,
-    unembedding: Tensor,
-    bias: Tensor | None,
-    scale: float,
-    softcap: float | None,
+    unembedding: Unembedding,
     watch_ids: Tensor,
     top_k: int,
     final_rows: Tensor | None,
 ) -> LensStatistics:
     """Compute logits [R, V] in float64, then their statistics."""
-    logits = hidden.double() @ unembedding.double().T
-    if bias is not None:
-        logits = logits + bias.double()
-    logits = scale * logits
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
+    logits = hidden.double() @ unembedding.tokens.double().T
+    if unembedding.token_bias is not None:
+        logits = logits + unembedding.token_bias.double()
+    logits = unembedding.scale * logits
+    if unembedding.softcap is not None:
+        logits = unembedding.softcap * torch.tanh(logits / unembedding.softcap)
     return statistics_from_logits(logits, watch_ids, top_k, final_rows)
 
 

@@ -15,6 +15,7 @@ from attrs import define, frozen
 from torch import Tensor
 
 from kernels.result import LensStatistics
+from kernels.unembedding import Unembedding
 
 TILE = 8192  # vocabulary entries per tile
 ROWS = 1024  # rows per block: a float32 tile of logits takes 32 MiB
@@ -22,41 +23,35 @@ ROWS = 1024  # rows per block: a float32 tile of logits takes 32 MiB
 
 @frozen(eq=False)
 class Projection:
-    """x = scale (H Wᵀ + b), soft-capped, one vocabulary tile at a time."""
+    """Lens logits, one vocabulary tile at a time."""
 
-    weight: Tensor  # [V, D]
-    bias: Tensor | None  # [V]
-    scale: float
-    softcap: float | None
+    unembedding: Unembedding
     tile: int
 
     def tiles(self) -> Iterator[tuple[int, int]]:
         """Yield the (start, end) of every tile, in vocabulary order."""
-        vocabulary = len(self.weight)
+        vocabulary = self.unembedding.vocab_size
         for start in range(0, vocabulary, self.tile):
             yield start, min(start + self.tile, vocabulary)
 
     def logits(self, hidden: Tensor, start: int, end: int) -> Tensor:
         """Give the logits [r, end - start] of a tile, in float32."""
-        weight = self.weight[start:end]
+        weight, bias = self.unembedding.weight[start:end], self.unembedding.bias
         if hidden.device.type == "cpu":  # half-precision products accumulate too coarsely there
             hidden, weight = hidden.float(), weight.float()
         x = torch.nn.functional.linear(hidden.to(weight.dtype), weight).float()
-        if self.bias is not None:
-            x += self.bias[start:end].float()
-        if self.scale != 1.0:
-            x *= self.scale
-        if self.softcap is not None:
-            x = self.softcap * torch.tanh(x / self.softcap)
+        if bias is not None:
+            x += bias[start:end].float()
+        if self.unembedding.scale != 1.0:
+            x *= self.unembedding.scale
+        if (softcap := self.unembedding.softcap) is not None:
+            x = softcap * torch.tanh(x / softcap)
         return x
 
 
 def torch_tiled(
     hidden: Tensor,
-    unembedding: Tensor,
-    bias: Tensor | None,
-    scale: float,
-    softcap: float | None,
+    unembedding: Unembedding,
     watch_ids: Tensor,
     top_k: int,
     final_rows: Tensor | None,
@@ -65,7 +60,7 @@ def torch_tiled(
     rows: int = ROWS,
 ) -> LensStatistics:
     """Compute the statistics block by block of rows; scratch is O(rows × tile), whatever R and V are."""
-    projection = Projection(unembedding, bias, scale, softcap, tile)
+    projection = Projection(unembedding, tile)
     out = _Output.empty(hidden, len(watch_ids), top_k, divergences=final_rows is not None)
     # Rows that refer to one final row stand together, so that a block has few final rows to compute.
     order = (

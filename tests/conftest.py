@@ -7,6 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Drawing is slow on a busy machine, and that is no failure of the code under test.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 TEXT = "the model rates a reply as good or bad because words are in order and on topic"
 WORDS = TEXT.split()

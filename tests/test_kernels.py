@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kernels import LensStatistics, lens_statistics
+from kernels import LensStatistics, Unembedding, lens_statistics
 from kernels.reference import statistics_from_logits
 from kernels.torch_tiled import Projection, exact_top, torch_tiled
 
@@ -39,13 +39,16 @@ def problems(draw: st.DrawFn) -> dict[str, object]:
         if draw(st.integers(0, 9)) == 0:
             hidden[row, draw(st.integers(0, width - 1))] = draw(st.sampled_from([math.nan, math.inf]))
     final = st.lists(st.integers(0, max(0, rows - 1)), min_size=rows, max_size=rows)
+    unembedding = Unembedding(
+        torch.cat([matrix(vocabulary, width), torch.full((padding, width), 1e4)]),
+        bias=matrix(vocabulary + padding) if draw(st.booleans()) else None,
+        scale=draw(st.sampled_from([1.0, 0.125])),
+        softcap=draw(st.sampled_from([None, 30.0])),
+        vocab_size=vocabulary,
+    )
     return {
         "hidden": hidden,
-        "unembedding": torch.cat([matrix(vocabulary, width), torch.full((padding, width), 1e4)]),
-        "bias": matrix(vocabulary + padding) if draw(st.booleans()) else None,
-        "scale": draw(st.sampled_from([1.0, 0.125])),
-        "softcap": draw(st.sampled_from([None, 30.0])),
-        "vocab_size": vocabulary,
+        "unembedding": unembedding,
         "watch_ids": draw(st.lists(st.integers(0, vocabulary - 1), max_size=6)),
         "top_k": draw(st.integers(0, 12)),
         "final_rows": draw(st.none() | final),
@@ -53,14 +56,10 @@ def problems(draw: st.DrawFn) -> dict[str, object]:
 
 
 def tiled(problem: dict[str, object], tile: int, rows: int) -> LensStatistics:
-    vocabulary = problem["vocab_size"]
-    bias, final = problem["bias"], problem["final_rows"]
+    final = problem["final_rows"]
     return torch_tiled(
         problem["hidden"],
-        problem["unembedding"][:vocabulary],
-        None if bias is None else bias[:vocabulary],
-        problem["scale"],
-        problem["softcap"],
+        problem["unembedding"],
         torch.tensor(problem["watch_ids"], dtype=torch.int64),
         problem["top_k"],
         None if final is None else torch.tensor(final, dtype=torch.int64),
@@ -100,19 +99,12 @@ def test_ranks_and_top_tokens_are_those_of_the_float32_product(
     problem: dict[str, object], tile: int, rows: int
 ) -> None:
     """The strict order is checked on the very float32 logits, assembled tile by tile as the backend does."""
-    vocabulary, bias = problem["vocab_size"], problem["bias"]
-    projection = Projection(
-        problem["unembedding"][:vocabulary],
-        None if bias is None else bias[:vocabulary],
-        problem["scale"],
-        problem["softcap"],
-        tile,
-    )
+    projection = Projection(problem["unembedding"], tile)
     final = problem["final_rows"]
     order = torch.arange(len(problem["hidden"]))
     if final is not None:
         order = torch.argsort(torch.tensor(final, dtype=torch.int64), stable=True)
-    logits = torch.zeros(len(order), vocabulary)
+    logits = torch.zeros(len(order), problem["unembedding"].vocab_size)
     for block in torch.split(order, rows):
         for start, end in projection.tiles():
             logits[block, start:end] = projection.logits(problem["hidden"][block], start, end)
@@ -150,62 +142,66 @@ def test_the_reference_agrees_with_plain_arithmetic(problem: dict[str, object]) 
 
 def _plain_logits(problem: dict[str, object], row: int) -> list[float]:
     hidden = problem["hidden"][row].double()
-    bias, cap = problem["bias"], problem["softcap"]
+    head = problem["unembedding"]
     x = []
-    for token in range(problem["vocab_size"]):
-        value = (hidden @ problem["unembedding"][token].double()).item()
-        value = problem["scale"] * (value + (0.0 if bias is None else bias[token].item()))
-        x.append(value if cap is None else cap * math.tanh(value / cap))
+    for token in range(head.vocab_size):
+        value = (hidden @ head.weight[token].double()).item()
+        value = head.scale * (value + (0.0 if head.bias is None else head.bias[token].item()))
+        x.append(value if head.softcap is None else head.softcap * math.tanh(value / head.softcap))
     # Two float64 products of whole numbers agree exactly; others only nearly, so let neither break a tie.
     whole = statistics_logits(problem)[row].tolist()
     return [b if abs(a - b) <= 1e-12 * max(1, abs(a)) else a for a, b in zip(x, whole, strict=True)]
 
 
 def statistics_logits(problem: dict[str, object]) -> Tensor:
-    vocabulary, bias = problem["vocab_size"], problem["bias"]
-    x = problem["hidden"].double() @ problem["unembedding"][:vocabulary].double().T
-    x = problem["scale"] * (x if bias is None else x + bias[:vocabulary].double())
-    cap = problem["softcap"]
-    return x if cap is None else cap * torch.tanh(x / cap)
+    head = problem["unembedding"]
+    x = problem["hidden"].double() @ head.tokens.double().T
+    x = head.scale * (x if head.token_bias is None else x + head.token_bias.double())
+    return x if head.softcap is None else head.softcap * torch.tanh(x / head.softcap)
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch"])
 def test_identities(backend: str) -> None:
     generator = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(7, 16, generator=generator), torch.randn(200, 16, generator=generator)
+    head = Unembedding(weight)
     final = torch.full((7,), 6)
-    whole = lens_statistics(hidden, weight, watch_ids=[3, 9], final_rows=final, backend=backend)
+    whole = lens_statistics(hidden, head, watch_ids=[3, 9], final_rows=final, backend=backend)
     assert ((whole.entropy >= 0) & (whole.entropy <= math.log(200) + 1e-5)).all()
     assert (whole.kl_final >= 0).all() and whole.kl_final[6] == 0 and whole.js_final[6] == 0
     assert (whole.js_final <= math.log(2) + 1e-6).all()
 
     shuffled = torch.randperm(200, generator=generator)
     places = torch.argsort(shuffled)
-    permuted = lens_statistics(hidden, weight[shuffled], watch_ids=places[[3, 9]], backend=backend)
+    permuted = lens_statistics(
+        hidden, Unembedding(weight[shuffled]), watch_ids=places[[3, 9]], backend=backend
+    )
     torch.testing.assert_close(permuted.entropy, whole.entropy)
     assert torch.equal(permuted.watch_rank, whole.watch_rank)
     assert torch.equal(shuffled[permuted.top_ids], whole.top_ids)
 
-    shifted = lens_statistics(hidden, weight, bias=torch.full((200,), 5.0), watch_ids=[3, 9], backend=backend)
+    shifted = lens_statistics(
+        hidden, Unembedding(weight, bias=torch.full((200,), 5.0)), watch_ids=[3, 9], backend=backend
+    )
     torch.testing.assert_close(shifted.logsumexp, whole.logsumexp + 5)
     torch.testing.assert_close(shifted.watch_logprob, whole.watch_logprob, atol=1e-5, rtol=1e-5)
 
-    halves = [lens_statistics(part, weight, watch_ids=[3], backend=backend) for part in hidden.split(4)]
+    halves = [lens_statistics(part, head, watch_ids=[3], backend=backend) for part in hidden.split(4)]
     torch.testing.assert_close(torch.cat([half.entropy for half in halves]), whole.entropy)
 
 
 def test_bfloat16_statistics_are_accumulated_in_float32() -> None:
     generator = torch.Generator().manual_seed(1)
     hidden = torch.randn(5, 64, generator=generator).bfloat16()
-    weight = torch.randn(3000, 64, generator=generator).bfloat16()
-    ours = lens_statistics(hidden, weight, backend="torch")
-    truth = lens_statistics(hidden, weight, backend="reference")
+    head = Unembedding(torch.randn(3000, 64, generator=generator).bfloat16())
+    ours = lens_statistics(hidden, head, backend="torch")
+    truth = lens_statistics(hidden, head, backend="reference")
     torch.testing.assert_close(ours.entropy.double(), truth.entropy, atol=1e-4, rtol=0)
 
 
 def test_equal_logits_rank_by_token_id() -> None:
     ours = lens_statistics(
-        torch.ones(2, 4), torch.zeros(50, 4), watch_ids=[0, 7, 49], top_k=3, backend="torch"
+        torch.ones(2, 4), Unembedding(torch.zeros(50, 4)), watch_ids=[0, 7, 49], top_k=3, backend="torch"
     )
     assert ours.watch_rank.tolist() == [[0, 7, 49]] * 2
     assert ours.top_ids.tolist() == [[0, 1, 2]] * 2
@@ -229,30 +225,44 @@ def test_no_tensor_of_rows_by_vocabulary_is_ever_made() -> None:
     hidden, weight = torch.randn(rows, 8), torch.randn(vocabulary, 8)
     watch, final = torch.tensor([1, 2]), torch.full((rows,), rows - 1)
     with Watch():
-        torch_tiled(hidden, weight, None, 1.0, None, watch, 5, final, tile=100, rows=16)
+        torch_tiled(hidden, Unembedding(weight), watch, 5, final, tile=100, rows=16)
     assert largest <= max(weight.numel(), 16 * 100) < rows * vocabulary
 
 
-ROW, WEIGHT = torch.zeros(2, 3), torch.zeros(5, 3)
+WEIGHT = torch.zeros(5, 3)
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"hidden": torch.zeros(3)}, ValueError, r"hidden: found shape \(3,\)"),
-        ({"unembedding": torch.zeros(5, 4)}, ValueError, "found D = 4, expected hidden's D = 3"),
+        ({"hidden": torch.zeros(3)}, ValueError, r"hidden: found shape \(3,\), expected \[R, D\]"),
+        ({"hidden": torch.zeros(2, 4)}, ValueError, "hidden: found D = 4, expected the weight's D = 3"),
         ({"hidden": torch.zeros(2, 3, dtype=torch.int64)}, TypeError, "hidden: found torch.int64"),
-        ({"bias": torch.zeros(4)}, ValueError, r"bias: found shape \(4,\), expected \(5,\)"),
-        ({"vocab_size": 6}, ValueError, "vocab_size: found 6, expected 1 to 5"),
-        ({"vocab_size": 4, "watch_ids": [4]}, ValueError, "watch_ids: found 4, expected 0 to 3"),
+        ({"watch_ids": [4]}, ValueError, "watch_ids: found 4, expected 0 to 3"),
         ({"watch_ids": [0.5]}, TypeError, "watch_ids: found torch.float32"),
         ({"final_rows": [0]}, ValueError, "final_rows: found 1 entries, expected one per row, 2"),
         ({"final_rows": [0, 2]}, ValueError, "final_rows: found 2, expected 0 to 1"),
         ({"top_k": -1}, ValueError, "top_k: found -1"),
-        ({"softcap": 0.0}, ValueError, "softcap: found 0.0"),
         ({"backend": "torhc"}, ValueError, 'did you mean "torch"'),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, object], error: type, message: str) -> None:
+    head = Unembedding(WEIGHT, vocab_size=4)
     with pytest.raises(error, match=message):
-        lens_statistics(**({"hidden": ROW, "unembedding": WEIGHT} | arguments))
+        lens_statistics(**({"hidden": torch.zeros(2, 3), "unembedding": head} | arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"weight": torch.zeros(3)}, ValueError, r"weight: found shape \(3,\), expected \[V, D\]"),
+        ({"weight": torch.zeros(5, 3).int()}, TypeError, "weight: found torch.int32"),
+        ({"bias": torch.zeros(4)}, ValueError, r"bias: found shape \(4,\), expected \(5,\)"),
+        ({"bias": torch.zeros(5).int()}, TypeError, "bias: found torch.int32"),
+        ({"vocab_size": 6}, ValueError, "vocab_size: found 6, expected 1 to 5"),
+        ({"softcap": 0.0}, ValueError, "softcap: found 0.0"),
+    ],
+)
+def test_a_wrong_unembedding_is_named(arguments: dict[str, object], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        Unembedding(**({"weight": WEIGHT} | arguments))
