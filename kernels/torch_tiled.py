@@ -96,6 +96,13 @@ class _First:
     def logsumexp(self) -> Tensor:
         return self.maximum + self.total.log()
 
+    def logprobs(self, x: Tensor) -> Tensor:
+        """Give log-probabilities [r, t] of a tile of logits, in float32.
+
+        The maximum goes off first: it is a logit itself, so large logits lose no digits to it.
+        """
+        return (x - self.maximum[:, None].float()) - self.total.log()[:, None].float()
+
     @property
     def entropy(self) -> Tensor:
         return (self.total.log() - self.weighted / self.total).clamp_min(0)
@@ -190,9 +197,8 @@ def _divergences(
     kl = torch.zeros(len(block), dtype=torch.float64, device=hidden.device)
     js = torch.zeros_like(kl)
     for start, end in projection.tiles():
-        row = projection.logits(hidden[block], start, end) - first.logsumexp[:, None].float()
-        final = projection.logits(hidden[finals], start, end) - reference.logsumexp[:, None].float()
-        final = final[place]
+        row = first.logprobs(projection.logits(hidden[block], start, end))
+        final = reference.logprobs(projection.logits(hidden[finals], start, end))[place]
         p, q = final.exp(), row.exp()
         mixture = torch.logaddexp(final, row) - math.log(2)
         kl += (p * (final - row)).sum(dim=1, dtype=torch.float64)
