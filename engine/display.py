@@ -58,12 +58,14 @@ class TerminalDisplay(Display):
         shown = [form.format(summary[name]) for name, form in SHOWN.get(stage, {}).items() if name in summary]
         seconds = f"{summary['seconds']:.0f} s" if "seconds" in summary else ""
         text = ", ".join(filter(None, [*shown, seconds]))
-        self._console.print(f"[green]done[/]    {self._name(cell)}: {stage}  {text}", highlight=False)
+        self._console.print(
+            f"[green]done[/]    {self._name(cell)}: {stage}  {text}", highlight=False, soft_wrap=True
+        )
 
     def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
         """Print the failure; its traceback is in the store."""
         self._console.print(f"[red]failed[/]  {self._name(cell)}: {stage}  ", end="", highlight=False)
-        self._console.print(message, markup=False, highlight=False)
+        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     def _name(self, cell: PlannedCell) -> str:
         return f"cell {cell.index + 1}/{len(self._plan.cells)} {describe(self._plan.levels(cell))}"

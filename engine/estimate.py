@@ -50,16 +50,15 @@ def estimate(plan: Plan) -> dict[str, Cost] | None:
     """Estimate every stage's pending work; None where the model's files are not on this machine."""
     cards = _Cards()
     total = dict.fromkeys(("train", "evaluate", "probe"), Cost())
-    touched = [table for table in _TABLES if plan.matrix.choice(table, plan.matrix.cells[0])]
     for stage in total:
+        choose = plan.matrix.chooser(*_TABLES[stage])
         states = plan.states[stage]
         pending = {
             key: cell for cell in plan.cells if (key := cell.keys.get(stage)) and states[key] != "cached"
         }
         alike: dict[Any, list[PlannedCell]] = {}
         for cell in pending.values():
-            choice = tuple([plan.matrix.choice(table, cell.choice) for table in touched])
-            alike.setdefault(choice, []).append(cell)
+            alike.setdefault(choose(cell.choice), []).append(cell)
         for cells in alike.values():
             cost = _cost(plan, cells[0], stage, cards)
             if cost is None:
@@ -89,11 +88,17 @@ class _Cards:
         return card
 
 
-_TABLES = ("model", "data", "prompt", "target", "lora", "train", "evaluate", "probe")
+_TEXTS = ("model", "data", "prompt", "target", "train")
+# The tables that each stage's cost depends on; max_length of `train` bounds every text.
+_TABLES = {
+    "train": (*_TEXTS, "lora"),
+    "evaluate": (*_TEXTS, "evaluate"),
+    "probe": (*_TEXTS, "evaluate", "probe"),
+}
 
 
 def _cost(plan: Plan, cell: PlannedCell, stage: str, cards: _Cards) -> Cost | None:
-    tables = {name: plan.matrix.table(name, cell.choice) for name in _TABLES}
+    tables = {name: plan.matrix.table(name, cell.choice) for name in _TABLES[stage]}
     data: Data = tables["data"] if stage == "train" else test_data(plan.matrix, cell.choice)
     model, texts = cards.model(tables["model"]), cards.data(data)
     if model is None:

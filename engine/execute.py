@@ -183,7 +183,8 @@ class Execution:
         if not load:
             self.plan.states[stage][key] = "cached"
             self.outcome.ran[stage] += 1
-            self.display.done(cell, stage, self.stages.ledger.record(stage, key)["summary"])
+            record = self.stages.ledger.record(stage, key)
+            self.display.done(cell, stage, {**record["summary"], "seconds": record["seconds"]})
         return result
 
 

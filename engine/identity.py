@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,27 +95,19 @@ class Keys:
 
         model = _Part(("model",), lambda cell: _model_digest(matrix.table("model", cell)))
         seed = _Part(("seed",), lambda cell: f"seed {matrix.seed(cell)};")
-        shuffled = _Part(("target", "seed"), self._shuffling_seed)
+        shuffling_seed = _Part(("target", "seed"), self._shuffling_seed)
         data = _Part(("data",), lambda cell: _data_key(matrix.table("data", cell)))
         test = _Part(("data", "evaluate"), lambda cell: _data_key(test_data(matrix, cell)))
-        trained = parts("train", "data", "prompt", "target", "lora", "train", "evaluate")
-        self._data, self._test, self._model = (_Joined(matrix, [p]) for p in (data, test, model))
-        self._untrained = _Joined(matrix, [_Part(("train",), self._is_untrained)])
-        self._train = _Joined(matrix, [model, data, *trained, seed])
-        self._evaluate = _Joined(
-            matrix,
-            [test, test_size("evaluate"), *parts("evaluate", "prompt", "target", "train", "evaluate")],
+        tables = ("prompt", "target", "train", "evaluate")
+        self._data, self._test = _joined(matrix, data), _joined(matrix, test)
+        self._model = _joined(matrix, model)
+        self._train = _joined(matrix, model, data, *parts("train", "data", "lora", *tables), seed)
+        self._evaluate = _joined(matrix, test, test_size("evaluate"), *parts("evaluate", *tables))
+        self._probe = _joined(
+            matrix, test, test_size("probe"), *parts("probe", *tables, "probe"), shuffling_seed
         )
-        self._probe = _Joined(
-            matrix,
-            [
-                test,
-                test_size("probe"),
-                *parts("probe", "prompt", "target", "train", "evaluate", "probe"),
-                shuffled,
-            ],
-        )
-        self._probed = _Joined(matrix, [_Part(("probe",), self._is_probed)])
+        self._untrained = _joined(matrix, _Part(("train",), self._is_untrained))
+        self._probed = _joined(matrix, _Part(("probe",), self._is_probed))
 
     def of(self, cell: Cell) -> dict[str, str]:
         """Give the cell's keys: data, test_data, train, evaluate and, if it is probed, probe.
@@ -156,38 +147,35 @@ class _Part:
     compute: Callable[[Cell], str]
 
 
-class _Joined:
-    """The joined text of some parts, for any cell; parts that no axis touches are computed once in all.
+def _joined(matrix: Matrix, *parts: _Part) -> Callable[[Cell], str]:
+    """Give the joined text of some parts, in their order, for any cell.
 
-    Texts are digests of one length, or end with a semicolon, so joining them loses nothing.
+    Parts that no axis touches are computed once in all, but stand where they would stand if one did: a key
+    must not hang on what else the spec varies. Texts are digests of one length, or end with a semicolon, so
+    joining them loses nothing.
     """
+    first = matrix.cells[0]
+    fixed = ""  # parts that no axis touches, since the last that one does
+    varying: list[tuple[Callable[[Cell], Cell], dict[Cell, str], Callable[[Cell], str], str]] = []
+    for part in parts:
+        choose = matrix.chooser(*part.tables)
+        if choose(first):
+            varying.append((choose, {}, part.compute, fixed))
+            fixed = ""
+        else:
+            fixed += part.compute(first)
 
-    def __init__(self, matrix: Matrix, parts: list[_Part]) -> None:
-        first = matrix.cells[0]
-        self._constant = ""
-        self._varying: list[tuple[Callable[[Cell], Any], dict[Any, str], Callable[[Cell], str]]] = []
-        for part in parts:
-            touched = [table for table in part.tables if matrix.choice(table, first)]
-            if touched:
-                self._varying.append((_chooser(matrix, touched), {}, part.compute))
-            else:
-                self._constant += part.compute(first)
-
-    def __call__(self, cell: Cell) -> str:
-        text = self._constant
-        for choose, known, compute in self._varying:
+    def join(cell: Cell) -> str:
+        text = ""
+        for choose, known, compute, before in varying:
             choice = choose(cell)
             piece = known.get(choice)
             if piece is None:
-                piece = known[choice] = compute(cell)
+                piece = known[choice] = before + compute(cell)
             text += piece
-        return text
+        return text + fixed
 
-
-def _chooser(matrix: Matrix, tables: list[str]) -> Callable[[Cell], Any]:
-    if len(tables) == 1:
-        return partial(matrix.choice, tables[0])
-    return lambda cell: tuple(matrix.choice(table, cell) for table in tables)
+    return join if varying else lambda cell: fixed
 
 
 def _combine(stage: str, text: str) -> str:

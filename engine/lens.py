@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from attrs import frozen
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from engine.errors import EngineError
@@ -93,7 +94,8 @@ def find_lens(model: Any) -> Lens:
             f"model.id: {type(base).__name__} has no final norm or unembedding that the lens knows; "
             f"looked for {', '.join(FINAL_NORMS)} beside the decoder layers"
         )
-    head = getattr(head, "modules_to_save", {}).get("default", head) if _is_wrapped(head) else head
+    if isinstance(head, ModulesToSaveWrapper):  # trained in full: the lens goes through the trained copy
+        head = head.modules_to_save[head.active_adapter]
     return Lens(
         decoder=decoder,
         layers=layers,
@@ -106,10 +108,6 @@ def find_lens(model: Any) -> Lens:
             vocab_size=min(int(config.vocab_size), len(head.weight)),
         ),
     )
-
-
-def _is_wrapped(head: nn.Module) -> bool:
-    return isinstance(getattr(head, "modules_to_save", None), nn.ModuleDict)
 
 
 def _layers(decoder: nn.Module, count: int) -> tuple[nn.ModuleList, nn.Module]:

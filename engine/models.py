@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import uuid
@@ -112,7 +114,8 @@ def convert_gguf(path: Path) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source: dict[str, Any] = {"gguf_file": path.name}
-    model = AutoModelForCausalLM.from_pretrained(str(path.parent), dtype=torch.float32, **source)
+    with contextlib.redirect_stderr(io.StringIO()):  # transformers draws a bar here that no setting hides
+        model = AutoModelForCausalLM.from_pretrained(str(path.parent), dtype=torch.float32, **source)
     # transformers refuses to save a model that it still takes for a quantised one; this one is not any more.
     model.hf_quantizer = None
     del model.config.quantization_config

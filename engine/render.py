@@ -50,42 +50,39 @@ def _factor_table(plan: Plan) -> Table:
 
 
 def _stage_table(plan: Plan, costs: dict[str, Cost] | None) -> Table:
-    table = Table(title="stages (one run serves all cells that share its key); estimates of what is left")
+    table = Table(title="stages and estimates of what is left (cells of one key share one run)")
     table.add_column("stage")
-    for state in STATES:
-        table.add_column(state, justify="right", style=STATE_STYLES[state])
+    table.add_column("runs")
     for column in ("tokens", "FLOPs", "peak memory", "store"):
         table.add_column(column, justify="right")
     counts = plan.counts()
     for stage in STAGES:
-        states = [f"{counts[stage][state]:,}" for state in STATES]
-        table.add_row(stage, *states, *_cost_cells(costs.get(stage) if costs else None))
+        table.add_row(stage, _states(counts[stage]), *_cost_cells(costs.get(stage) if costs else None))
     if costs:
         table.add_section()
         total = sum(costs.values(), Cost())
-        states = [f"{sum(counts[stage][state] for stage in STAGES):,}" for state in STATES]
-        table.add_row("total", *states, *_cost_cells(total))
+        table.add_row("total", _states(sum(counts.values(), Counter())), *_cost_cells(total))
     return table
+
+
+def _states(counts: Counter[str]) -> str:
+    parts = (f"{counts[state]:,} {_styled(state)}" for state in STATES if counts[state])
+    return ", ".join(parts)
 
 
 def _cost_cells(cost: Cost | None) -> list[str]:
     if cost is None or cost == Cost():
         return ["", "", "", ""]
-    return [
-        f"{cost.tokens:,.0f}",
-        f"{cost.flops:.1e}",
-        format_bytes(cost.memory),
-        format_bytes(cost.stored),
-    ]
+    return [si(cost.tokens), si(cost.flops), si(cost.memory, "B"), si(cost.stored, "B")]
 
 
-def format_bytes(count: float) -> str:
-    """Give a number of bytes with a decimal unit, as disks are sold: 1.2 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB"
+def si(value: float, unit: str = "") -> str:
+    """Give a number to three digits with a decimal prefix: 1.2 GB, 27.6 k."""
+    prefixes = iter(("", "k", "M", "G", "T", "P", "E"))
+    prefix = next(prefixes)
+    while abs(value) >= 999.5 and prefix != "E":
+        value, prefix = value / 1000, next(prefixes)
+    return f"{value:.3g} {prefix}{unit}".strip()
 
 
 def _cell_table(plan: Plan) -> Table:

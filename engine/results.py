@@ -9,13 +9,12 @@ import numpy as np
 import xarray as xr
 from rich.table import Table
 
-# Summary numbers shown as columns, where the store has them: (title, format).
+# Summary numbers shown as columns, where the store has them: (title, format, whether with its range).
 COLUMNS = {
-    "accuracy": ("accuracy", "{:.1%}"),
-    "generation_accuracy": ("accuracy, generated", "{:.1%}"),
-    "mae": ("mean abs. error", "{:.2f}"),
-    "train_loss": ("train loss", "{:.3f}"),
-    "train_tokens": ("train tokens", "{:,.0f}"),
+    "accuracy": ("accuracy", "{:.1%}", True),
+    "generation_accuracy": ("generated", "{:.1%}", True),
+    "mae": ("abs. error", "{:.2f}", True),
+    "train_loss": ("train loss", "{:.3f}", False),
 }
 # Okabe and Ito's palette, distinguishable with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -31,23 +30,23 @@ def conditions(data: xr.Dataset, factors: list[str]) -> dict[str, xr.Dataset]:
 
 
 def results_table(summary: xr.Dataset, factors: list[str]) -> Table:
-    """Give mean over seeds per condition; with several seeds, the smallest and largest beside it."""
-    table = Table(title="Results by condition, mean over seeds (lowest to highest)")
-    table.add_column("condition")
-    table.add_column("cells", justify="right")
+    """Give the mean over seeds per condition; for outcomes, the lowest and highest seed beside it."""
+    table = Table(title="Results by condition: mean over seeds (lowest to highest)")
+    table.add_column("condition", no_wrap=True)
+    table.add_column("n", justify="right")
     shown = {name: column for name, column in COLUMNS.items() if name in summary}
-    for title, _ in shown.values():
+    for title, *_ in shown.values():
         table.add_column(title, justify="right")
     for label, part in conditions(summary, factors).items():
-        cells = [_spread(part[name].values, form) for name, (_, form) in shown.items()]
+        cells = [_spread(part[name].values, form, ranged) for name, (_, form, ranged) in shown.items()]
         table.add_row(label, str(part.sizes["cell"]), *cells)
     return table
 
 
-def _spread(values: Any, form: str) -> str:
-    low, high = form.format(np.min(values)), form.format(np.max(values))
+def _spread(values: Any, form: str, ranged: bool) -> str:
+    low, high = (form.format(value).rstrip("%") for value in (np.min(values), np.max(values)))
     mean = form.format(np.mean(values))
-    return mean if low == high else f"{mean} ({low} to {high})"
+    return f"{mean} ({low}–{high})" if ranged and low != high else mean
 
 
 def entropy_figure(probe: xr.Dataset, factors: list[str], file: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from attrs import define, frozen
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import (
     EarlyStoppingCallback,
@@ -29,6 +32,9 @@ from engine.progress import Report, StopRequest
 from engine.text import Encoded
 from specs.model import Lora, Train
 from store import Coordinate, Family, Variable
+
+# peft asks transformers for checkpointing by its former name, at every adapter.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 IGNORED = -100  # a label that takes no part in the loss
 
@@ -113,9 +119,16 @@ def attach_adapter(base: Any, lora: Lora) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(base, config)
+        model = get_peft_model(base, config)
     except ValueError as error:
         raise UsageError(f"lora.target_modules: found {lora.target_modules!r}: {error}") from error
+    if isinstance(base.get_output_embeddings(), BaseTunerLayer):
+        base_model_of(model)
+        raise UsageError(
+            f"lora.target_modules: found {lora.target_modules!r}, which takes in the unembedding; the lens "
+            'needs its whole matrix: train it in full by modules_to_save = ["lm_head"]'
+        )
+    return model
 
 
 def load_adapter(base: Any, folder: Path) -> Any:
@@ -136,7 +149,13 @@ def save_adapter(model: Any, folder: Path) -> None:
 
 def base_model_of(model: Any) -> Any:
     """Take the adapter off again and give the base model, as it was before."""
-    base = model.unload() if hasattr(model, "unload") else model
+    if hasattr(model, "unload"):
+        for module in list(model.modules()):
+            if isinstance(module, ModulesToSaveWrapper):  # unload would leave the trained copy in the base
+                module.modules_to_save[module.active_adapter] = module.original_module
+        base = model.unload()
+    else:
+        base = model
     if hasattr(base, "peft_config"):
         del base.peft_config
     return base.requires_grad_(False).eval()

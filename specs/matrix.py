@@ -58,6 +58,10 @@ class Matrix:
         """The levels of the axes that touch `table`: cells that agree in it share the table."""
         return self._choosers[table](cell)
 
+    def chooser(self, *tables: str) -> Callable[[Cell], Cell]:
+        """A function from a cell to the levels that touch any of `tables`; cells that agree share them."""
+        return _chooser(tuple(sorted({axis for table in tables for axis in self._touching[table]})))
+
     def table(self, name: str, cell: Cell) -> Any:
         """The cell's settings of one table, as its class in `specs.model`."""
         key = (name, self.choice(name, cell))

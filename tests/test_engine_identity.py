@@ -1,0 +1,285 @@
+"""Stage keys: what must change them changes exactly the stages that read it, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.errors import DataError
+from engine.identity import Keys
+from specs import load_spec, resolve
+from specs.convert import field_types, tables
+from specs.model import TABLE_STAGES
+
+KEYS = ("data", "test_data", "train", "evaluate", "probe")
+# Which keys follow when a stage's own result changes.
+FOLLOWERS = {
+    "data": set(KEYS),
+    "train": {"train", "evaluate", "probe"},
+    "evaluate": {"evaluate"},
+    "probe": {"probe"},
+}
+BASE = """
+name = "base"
+seeds = [3]
+[model]
+id = "{model}"
+[data]
+source = "{data}"
+[train]
+steps = 5
+early_stopping = 1
+[target]
+content = "label+explanation"
+"""
+# Another valid value for every key that can change a result or the way of running.
+OTHER: dict[str, Any] = {
+    "model.dtype": "float32",
+    "model.quantization": "int8",
+    "model.attention": "eager",
+    "model.trust_remote_code": True,
+    "data.dimension": "on-topic",
+    "data.config": "small",
+    "data.revision": "abc",
+    "data.train_split": "all",
+    "data.test_split": "held",
+    "data.columns.context": "question",
+    "data.columns.response": "answer",
+    "data.columns.label": "grade",
+    "data.columns.explanation": "why",
+    "data.columns.group": "thread",
+    "data.holdout": 0.5,
+    "data.validation_share": 0.2,
+    "data.seed": 1,
+    "data.train": 10,
+    "data.validation": 10,
+    "data.test": 10,
+    "prompt.template": "{context} {response}",
+    "prompt.system": "Be strict.",
+    "prompt.chat_template": False,
+    "target.content": "label",
+    "target.prefix": ">",
+    "target.separator": " ",
+    "lora.r": 4,
+    "lora.alpha": 8.0,
+    "lora.dropout": 0.1,
+    "lora.target_modules": ["q_proj"],
+    "lora.modules_to_save": ["lm_head"],
+    "lora.rslora": True,
+    "lora.dora": True,
+    "train.epochs": 2.0,
+    "train.steps": 6,
+    "train.batch_size": 4,
+    "train.accumulation": 2,
+    "train.lr": 1e-3,
+    "train.schedule": "cosine",
+    "train.warmup": 0.1,
+    "train.weight_decay": 0.1,
+    "train.max_grad_norm": 2.0,
+    "train.precision": "float32",
+    "train.max_length": 512,
+    "train.early_stopping": 2,
+    "train.validate_every": 10,
+    "train.gradient_checkpointing": True,
+    "train.checkpoint_every": 10,
+    "train.resume": False,
+    "train.report_to": ["tensorboard"],
+    "evaluate.labels": ["1", "2"],
+    "evaluate.scoring": ["generation"],
+    "evaluate.length_normalized": True,
+    "evaluate.max_new_tokens": 4,
+    "evaluate.batch_size": 2,
+    "probe.layers": [0],
+    "probe.positions": ["completion_end"],
+    "probe.watch": ["yes"],
+    "probe.statistics": ["entropy"],
+    "probe.top_k": 2,
+    "probe.examples": 3,
+    "probe.batch_size": 2,
+    "probe.backend": "reference",
+}
+# Covered by tests of their own: what they change is content or the presence of a stage, not a setting.
+ELSEWHERE = {
+    "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "probe.enabled",
+    "probe.lens",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    (folder / "rated.jsonl").write_text("{}\n")
+    return {"model": str(folder / "model"), "data": str(folder / "rated.jsonl"), "folder": str(folder)}
+
+
+def keys_of(text: str, folder: str | Path, *overrides: str) -> list[dict[str, str]]:
+    path = Path(folder) / "spec.toml"
+    path.write_text(text)
+    matrix = resolve(load_spec(path, overrides))
+    keys = Keys(matrix)
+    return [keys.of(cell) for cell in matrix.cells]
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in KEYS if before.get(name) != after.get(name)}
+
+
+def readers(key: str) -> tuple[str, ...]:
+    table, _, name = key.partition(".")
+    while "." in name:  # the keys of a table inside a table are read as that table is
+        name = name.partition(".")[0]
+    field = getattr(attrs.fields(tables()[table]), name)
+    return field.metadata.get("stages", TABLE_STAGES[table])
+
+
+def test_the_list_of_settings_is_complete() -> None:
+    known = {
+        f"{table}.{name}"
+        for table in (*TABLE_STAGES, "data.columns")
+        for name in field_types(tables()[table])
+        if f"{table}.{name}" not in ("data.columns", "evaluate.data")
+    }
+    assert known == set(OTHER) | ELSEWHERE
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_a_setting_changes_the_stages_that_read_it_and_their_followers(
+    files: dict[str, str], key: str
+) -> None:
+    text = BASE.format(**files)
+    (before,) = keys_of(text, files["folder"])
+    (after,) = keys_of(text, files["folder"], f"{key}={json.dumps(OTHER[key], ensure_ascii=False)}")
+    expected: set[str] = set().union(*(FOLLOWERS[stage] for stage in readers(key)))
+    assert changed(before, after) == expected
+
+
+def test_names_comments_order_defaults_and_executor_settings_change_nothing(files: dict[str, str]) -> None:
+    (before,) = keys_of(BASE.format(**files), files["folder"])
+    respelled = """
+# a comment
+target.content = "label+explanation"
+train = { early_stopping = 1, batch_size = 8, steps = 5, checkpoint_every = 7, report_to = ["wandb"] }
+store = "elsewhere"
+name = "another"
+seeds = [3]
+data = { columns.label = "label", source = "rated.jsonl", holdout = 0.25 }
+model = { dtype = "bfloat16", id = "model" }
+evaluate = { batch_size = 3 }
+probe = { backend = "torch", lens = "logit" }
+"""
+    (after,) = keys_of(respelled, files["folder"])
+    assert after == before
+
+
+AXES = {
+    "lora.r": [16, 4],
+    "train.lr": [2e-4, 1e-3],
+    "data.seed": [0, 5],
+    "evaluate.length_normalized": [False, True],
+    "probe.top_k": [5, 1],
+    "prompt.template": [None, "{response}"],
+    "target.content": ["label+explanation", "label+shuffled", "label"],
+}
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(paths=st.lists(st.sampled_from(sorted(AXES)), unique=True), seeds=st.permutations([0, 3, 8]))
+def test_a_cell_has_the_same_keys_whatever_else_the_spec_varies(
+    files: dict[str, str], paths: list[str], seeds: list[int]
+) -> None:
+    """Extending a study by a factor or a seed keeps every result that stands."""
+    (before,) = keys_of(BASE.format(**files), files["folder"])
+    text = BASE.format(**files).replace("seeds = [3]", f"seeds = {seeds}")
+    for number, path in enumerate(paths):
+        levels = "".join(
+            f"l{i} = {{}}\n" if value is None else f"l{i} = {{ {path} = {json.dumps(value)} }}\n"
+            for i, value in enumerate(AXES[path])
+        )
+        text += f"[factors.f{number}.levels]\n{levels}"
+    path = Path(files["folder"]) / "spec.toml"
+    path.write_text(text)
+    matrix = resolve(load_spec(path))
+    same = [c for c in matrix.cells if all(i == 0 for i in c[:-1]) and matrix.seed(c) == 3]
+    (cell,) = same
+    assert Keys(matrix).of(cell) == before
+    every = [tuple(sorted(Keys(matrix).of(cell).items())) for cell in matrix.cells]
+    assert len(set(every)) == len(every)  # no two different cells share all their results
+
+
+def test_the_run_seed_reaches_training_and_the_shuffled_text_alone(files: dict[str, str]) -> None:
+    text = BASE.format(**files)
+    (before,) = keys_of(text, files["folder"])
+    (after,) = keys_of(text, files["folder"], "seeds=[4]")
+    assert changed(before, after) == FOLLOWERS["train"]
+    untrained = ("train.steps=0", 'target.content="label"')
+    assert keys_of(text, files["folder"], *untrained) == keys_of(
+        text, files["folder"], *untrained, "seeds=[4]"
+    )
+    shuffled = ("train.steps=0", 'target.content="label+shuffled"')
+    (before,), (after,) = (keys_of(text, files["folder"], *shuffled, f"seeds=[{s}]") for s in (3, 4))
+    assert changed(before, after) == {"probe"}
+
+
+def test_cells_that_differ_in_the_test_set_share_their_training(files: dict[str, str]) -> None:
+    text = BASE.format(**files) + (
+        '[factors.train_on]\npath = "data.dimension"\nvalues = ["a", "b"]\n'
+        '[factors.test_on]\npath = "evaluate.data.dimension"\nvalues = ["a", "b", "c"]\n'
+    )
+    cells = keys_of(text, files["folder"])
+    assert len(cells) == 6
+    assert len({cell["train"] for cell in cells}) == 2
+    assert len({cell["evaluate"] for cell in cells}) == len({cell["probe"] for cell in cells}) == 6
+    # Testing on the training set itself is what a spec without the overlay does.
+    (plain,) = keys_of(BASE.format(**files), files["folder"], 'data.dimension="a"')
+    assert cells[0] == plain
+
+
+def test_content_counts_and_not_its_place(files: dict[str, str], tmp_path: Path) -> None:
+    (before,) = keys_of(BASE.format(**files), files["folder"])
+    for name in ("model", "rated.jsonl"):
+        source = Path(files["folder"]) / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, tmp_path / name)
+    text = BASE.format(model="model", data="rated.jsonl")
+    assert keys_of(text, tmp_path) == [before]
+    (tmp_path / "model" / "README.md").write_text("words about the model")
+    assert keys_of(text, tmp_path) == [before]
+    (tmp_path / "model" / "config.json").write_text('{"hidden_size": 1}')
+    (after,) = keys_of(text, tmp_path)
+    assert changed(before, after) == FOLLOWERS["train"]
+    (tmp_path / "rated.jsonl").write_text("{}\n{}\n")
+    (last,) = keys_of(text, tmp_path)
+    assert changed(after, last) == set(KEYS)
+
+
+def test_hub_models_are_known_by_id_revision_and_file(files: dict[str, str]) -> None:
+    text = BASE.format(model="someone/model", data=files["data"])
+    (before,) = keys_of(text, files["folder"])
+    for change in ('model.id="someone/other"', 'model.revision="abc"', 'model.gguf_file="m.gguf"'):
+        (after,) = keys_of(text, files["folder"], change)
+        assert changed(before, after) == FOLLOWERS["train"]
+
+
+def test_a_probe_that_is_off_has_no_key(files: dict[str, str]) -> None:
+    (before,) = keys_of(BASE.format(**files), files["folder"])
+    (after,) = keys_of(BASE.format(**files), files["folder"], "probe.enabled=false")
+    assert changed(before, after) == {"probe"} and "probe" not in after
+
+
+def test_a_fingerprint_is_checked_and_is_no_part_of_the_key(files: dict[str, str]) -> None:
+    text = BASE.format(**files)
+    with pytest.raises(
+        DataError, match=r'data.fingerprint: expected "0123", but ".*" has "([0-9a-f]{32})"'
+    ) as error:
+        keys_of(text, files["folder"], 'data.fingerprint="0123"')
+    found = str(error.value).split('"')[-2]
+    assert keys_of(text, files["folder"], f'data.fingerprint="{found}"') == keys_of(text, files["folder"])

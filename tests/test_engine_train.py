@@ -1,0 +1,225 @@
+"""The loss counts the completion's tokens alone, and training follows its settings to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from engine.errors import DataError, UsageError
+from engine.lens import find_lens
+from engine.progress import StopRequest, silent
+from engine.text import Encoded
+from engine.train import (
+    IGNORED,
+    Collator,
+    attach_adapter,
+    base_model_of,
+    completion_loss,
+    load_adapter,
+    train_adapter,
+)
+from specs.model import Lora, Train
+
+EOS = 1
+EXAMPLES = [
+    Encoded([10, 11, 12], [20, EOS]),
+    Encoded([13, 14], [21, 22, EOS]),
+    Encoded([15], [23, EOS]),
+    Encoded([16, 17, 18, 19], [24, EOS]),
+]
+FAST = Train(steps=3, batch_size=2, precision="float32", lr=1e-2)
+
+
+@pytest.fixture
+def base(tiny_model: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    make_tokenizer(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def train(base: Any, tokenizer: Any, folder: Path, examples: Any = EXAMPLES, **options: Any) -> Any:
+    defaults = {
+        "lora": Lora(r=2), "settings": FAST, "seed": 0, "report": silent, "stop": StopRequest(),
+    }  # fmt: skip
+    return train_adapter(base, tokenizer, examples, [], folder=folder, **(defaults | options))
+
+
+def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n}
+
+
+def test_the_loss_is_the_mean_over_the_completions_tokens_alone(base: Any) -> None:
+    """Token by token, from the model's whole logits of each example by itself, without padding."""
+    logprobs = []
+    for example in EXAMPLES:
+        ids = torch.tensor([example.prompt + example.completion])
+        logits = base(input_ids=ids).logits.double().log_softmax(-1)[0]
+        first = len(example.prompt)
+        logprobs += [logits[first + i - 1, token].item() for i, token in enumerate(example.completion)]
+    batch = Collator(padding=EOS)(EXAMPLES)
+    assert len(logprobs) == 9
+    loss = completion_loss(find_lens(base), batch)
+    assert loss.item() == pytest.approx(-np.mean(logprobs), rel=1e-5)
+    assert completion_loss(find_lens(base), batch, items=3).item() == pytest.approx(
+        -np.sum(logprobs) / 3, rel=1e-5
+    )
+    theirs = base(**batch).loss
+    assert loss.item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+def test_an_end_token_counts_although_padding_is_the_same_token() -> None:
+    batch = Collator(padding=EOS)(EXAMPLES)
+    assert batch["labels"].tolist() == [
+        [IGNORED, IGNORED, IGNORED, 20, EOS, IGNORED],
+        [IGNORED, IGNORED, 21, 22, EOS, IGNORED],
+        [IGNORED, 23, EOS, IGNORED, IGNORED, IGNORED],
+        [IGNORED, IGNORED, IGNORED, IGNORED, 24, EOS],
+    ]
+    assert batch["attention_mask"].sum(1).tolist() == [len(example) for example in EXAMPLES]
+
+
+def test_prompt_tokens_get_no_loss(base: Any) -> None:
+    """The gradient at the logits of all positions but those before a completion token is zero."""
+    batch = Collator(padding=EOS)(EXAMPLES)
+    seen: list[torch.Tensor] = []
+    lens = find_lens(base)
+    hook = lens.norm.register_forward_hook(lambda _m, _a, out: seen.append(out.requires_grad_()) or out)
+    completion_loss(lens, batch).backward(inputs=seen)
+    hook.remove()
+    reached = seen[0].grad.abs().sum(-1) > 0
+    expected = torch.zeros_like(reached)
+    for row, example in enumerate(EXAMPLES):
+        expected[row, len(example.prompt) - 1 : len(example) - 1] = True
+    assert torch.equal(reached, expected)
+
+
+def test_accumulated_batches_give_the_gradient_of_the_whole(
+    base: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    whole = Train(steps=1, batch_size=4, precision="float32", lr=1e-2, warmup=0.0)
+    split = Train(steps=1, batch_size=2, accumulation=2, precision="float32", lr=1e-2, warmup=0.0)
+    curves = []
+    for name, settings in (("whole", whole), ("split", split)):
+        model, trained = train(base, tokenizer, tmp_path / name, settings=settings)
+        curves.append(trained.curves)
+        base = base_model_of(model)
+    # Completions differ in length, so a mean of the batches' means would not do.
+    assert curves[0]["loss"] == pytest.approx(curves[1]["loss"], rel=1e-4)
+    assert curves[0]["grad_norm"] == pytest.approx(curves[1]["grad_norm"], rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(
+    base: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    weights = []
+    for run, seed in (("a", 0), ("b", 0), ("c", 1)):
+        model, _ = train(base, tokenizer, tmp_path / run, seed=seed, lora=Lora(r=2, dropout=0.2))
+        weights.append(adapter_weights(model))
+        base = base_model_of(model)
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+
+
+def test_an_adapter_is_saved_as_safetensors_and_taken_off_without_a_trace(
+    base: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    ids = torch.tensor([[10, 11, 12]])
+    before = base(input_ids=ids).logits
+    model, trained = train(base, tokenizer, tmp_path)
+    files = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= files
+    assert not any(name.endswith((".bin", ".pt")) for name in files)
+    assert len(trained.curves["loss"]) == 3 and np.isfinite(trained.curves["loss"]).all()
+    adapted = model(input_ids=ids).logits
+    assert not torch.equal(adapted, before)
+    base = base_model_of(model)
+    assert torch.equal(base(input_ids=ids).logits, before)
+    assert torch.equal(load_adapter(base, tmp_path)(input_ids=ids).logits, adapted)
+
+
+def test_modules_trained_in_full_do_not_stay_behind_in_the_base(
+    base: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    ids = torch.tensor([[10, 11, 12]])
+    before = base(input_ids=ids).logits
+    model, _ = train(base, tokenizer, tmp_path, lora=Lora(r=2, modules_to_save=["lm_head"]))
+    adapted = model(input_ids=ids).logits
+    base = base_model_of(model)
+    assert torch.equal(base(input_ids=ids).logits, before)
+    assert torch.equal(load_adapter(base, tmp_path)(input_ids=ids).logits, adapted)
+
+
+@pytest.mark.parametrize(
+    ("lora", "trained"),
+    [
+        (Lora(r=2), 7),
+        (Lora(r=2, target_modules=["q_proj", "v_proj"]), 2),
+        (Lora(r=2, target_modules=r".*mlp\.(up|down)_proj"), 2),
+    ],
+)
+def test_target_modules(base: Any, lora: Lora, trained: int) -> None:
+    """A Llama block has seven linear modules; the unembedding is none of them."""
+    names = {name.split(".lora_")[0] for name in adapter_weights(attach_adapter(base, lora))}
+    assert len(names) == 3 * trained and not any("lm_head" in name for name in names)
+
+
+def test_modules_to_save_dora_and_rslora(base: Any) -> None:
+    lora = Lora(r=4, alpha=8, rslora=True, dora=True, target_modules=["q_proj"], modules_to_save=["lm_head"])
+    model = attach_adapter(base, lora)
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert any("lm_head" in name for name in names) and any("magnitude" in name for name in names)
+    (config,) = model.peft_config.values()
+    assert config.use_rslora and config.use_dora and config.lora_alpha == 8
+    # The lens unembeds with the trained copy.
+    assert find_lens(model).unembedding.weight.requires_grad
+
+
+def test_early_stopping_keeps_the_best_adapter(base: Any, tokenizer: Any, tmp_path: Path) -> None:
+    settings = Train(
+        steps=40, batch_size=4, precision="float32", lr=0.3, early_stopping=2, validate_every=2, warmup=0.0
+    )
+    _, trained = train_adapter(
+        base, tokenizer, EXAMPLES[:2], EXAMPLES[2:],
+        lora=Lora(r=2), settings=settings, seed=0, folder=tmp_path, report=silent, stop=StopRequest(),
+    )  # fmt: skip
+    assert trained.summary["train_steps"] < 40
+
+
+def test_examples_that_are_too_long_are_counted_and_left_out(
+    base: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    long = Encoded(list(range(10, 20)), [20, EOS])
+    settings = Train(steps=1, batch_size=2, precision="float32", max_length=8)
+    _, trained = train(base, tokenizer, tmp_path, [*EXAMPLES, long], settings=settings)
+    assert trained.summary["train_examples"] == 4
+    assert trained.summary["train_examples_too_long"] == 1
+    with pytest.raises(DataError, match=r"train\.max_length: found 8, shorter than every training example"):
+        train(base, tokenizer, tmp_path, [long], settings=settings)
+
+
+def test_unknown_target_modules_are_named(base: Any) -> None:
+    with pytest.raises(UsageError, match=r"lora\.target_modules: found .*no_such"):
+        attach_adapter(base, Lora(target_modules=["no_such"]))
+
+
+def test_an_adapter_on_the_unembedding_is_refused(base: Any) -> None:
+    with pytest.raises(UsageError, match=r"lora.target_modules: .* the unembedding; .*modules_to_save"):
+        attach_adapter(base, Lora(target_modules=["q_proj", "lm_head"]))
+
+
+def test_trackers_are_passed_on(base: Any, tokenizer: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    settings = Train(steps=1, batch_size=2, precision="float32", report_to=["tensorboard"])
+    train(base, tokenizer, tmp_path / "run", settings=settings)
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
