@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test looks anything up on a hub
+
 import pytest
 from hypothesis import HealthCheck, settings
 

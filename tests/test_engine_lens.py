@@ -1,0 +1,120 @@
+"""The lens of every architecture: at the last layer it is the model itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from engine.errors import EngineError
+from engine.lens import find_lens
+from engine.train import attach_adapter, base_model_of
+from specs.model import Lora
+
+SMALL = {
+    "vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "head_dim": 8,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+SAME_HEADS = {**SMALL, "num_key_value_heads": 4}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", SMALL | {"tie_word_embeddings": False}),
+    "llama, tied": ("LlamaConfig", SMALL | {"tie_word_embeddings": True}),
+    "mistral": ("MistralConfig", SMALL | {"sliding_window": 4}),
+    "qwen2": ("Qwen2Config", SMALL),
+    "qwen3": ("Qwen3Config", SMALL),
+    "gemma": ("GemmaConfig", SMALL),
+    "gemma 2, soft-capped": ("Gemma2Config", SMALL | {"final_logit_softcapping": 3.0}),
+    "gemma 3": ("Gemma3TextConfig", SMALL),
+    "cohere, scaled": ("CohereConfig", SMALL | {"logit_scale": 0.25}),
+    "phi, biased head": ("PhiConfig", SAME_HEADS),
+    "phi3": ("Phi3Config", SMALL),
+    "gpt2": ("GPT2Config", {"vocab_size": 96, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}),
+    "gpt-neox": ("GPTNeoXConfig", SAME_HEADS),
+    "opt": ("OPTConfig", {**SAME_HEADS, "ffn_dim": 64, "word_embed_proj_dim": 32}),
+    "mixtral": ("MixtralConfig", SMALL | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2-moe": (
+        "Qwen2MoeConfig",
+        SMALL | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+                 "shared_expert_intermediate_size": 16},
+    ),
+}  # fmt: skip
+IDS = torch.tensor([[5, 9, 33, 2, 71, 8], [4, 4, 90, 17, 6, 0]])
+MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]])
+
+
+def build(name: str) -> Any:
+    kind, options = MODELS[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, kind)(**options)
+    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
+    head = model.get_output_embeddings()
+    if head.bias is not None:
+        torch.nn.init.normal_(head.bias)
+    return model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["base", "lora"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_last_layer_unembeds_to_the_models_own_logits(name: str, adapted: bool) -> None:
+    model = build(name)
+    if adapted:
+        model = attach_adapter(model, Lora(r=2)).eval()
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.normal_(parameter, std=0.1)
+    lens = find_lens(model)
+    with torch.no_grad():
+        truth = model(input_ids=IDS, attention_mask=MASK).logits
+        torch.testing.assert_close(lens.logits(lens.last_hidden(IDS, MASK)), truth, rtol=1e-4, atol=1e-4)
+        # The residual stream behind the last block, caught by a hook, goes the same way.
+        positions = torch.tensor([[0, 3, 5], [1, 2, 4]])
+        with lens.watching([0, 1, 2, 3], positions) as caught:
+            lens.last_hidden(IDS, MASK)
+        assert [tuple(hidden.shape) for hidden in caught] == [(2, 3, 32)] * 4
+        own = truth[torch.arange(2)[:, None], positions]
+        torch.testing.assert_close(lens.logits(lens.norm(caught[3])), own, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_layer_is_the_models_own_residual_stream(name: str) -> None:
+    model = build(name)
+    lens = find_lens(model)
+    positions = torch.arange(6).expand(2, 6)
+    with torch.no_grad(), lens.watching([0, 1, 2], positions) as caught:
+        # transformers lists the embedding, then each block's output; the last entry may be normed already.
+        states = model(input_ids=IDS, attention_mask=MASK, output_hidden_states=True).hidden_states
+    for own, theirs in zip(caught, states[:3], strict=True):
+        torch.testing.assert_close(own[0], theirs[0])
+
+
+def test_an_adapter_changes_the_layers_above_it_and_leaves_no_hook(tiny_model: Any) -> None:
+    model = build("llama")
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    adapted = attach_adapter(model, Lora(r=2))
+    base = base_model_of(adapted)
+    assert {name: torch.equal(p, before[name]) for name, p in base.named_parameters()} == dict.fromkeys(
+        before, True
+    )
+    lens = find_lens(base)
+    with lens.watching([1, 2], torch.tensor([[0]])):
+        pass
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.modules())
+
+
+def test_a_padded_vocabulary_is_cut_off() -> None:
+    model = build("llama")
+    model.config.vocab_size = 90
+    lens = find_lens(model)
+    assert lens.unembedding.vocab_size == 90
+    assert lens.logits(torch.zeros(1, 32)).shape == (1, 90)
+
+
+def test_a_model_without_a_known_norm_says_so() -> None:
+    model = build("llama")
+    model.model.norm_of_another_name = model.model.norm
+    del model.model.norm
+    with pytest.raises(EngineError, match="LlamaForCausalLM has no final norm or unembedding"):
+        find_lens(model)
