@@ -145,7 +145,9 @@ def _levels(only: tuple[str, ...], planned: Any) -> list[tuple[str, str]]:
     known = {axis.name: [str(level.label) for level in axis.levels] for axis in planned.matrix.axes}
     pairs = []
     for text in only:
-        factor, _, level = text.partition("=")
+        factor, equals, level = text.partition("=")
+        if not equals:
+            raise UsageError(f"--only {text}: expected FACTOR=LEVEL, as in target=label")
         if factor not in known:
             near = get_close_matches(factor, known, n=1, cutoff=0)
             raise UsageError(f'--only {text}: no factor "{factor}"; did you mean "{near[0]}"?')

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 from rich.table import Table
 
 from engine.estimate import Cost, estimate
@@ -141,31 +142,31 @@ def plan_json(plan: Plan, *, cells: bool) -> dict[str, Any]:
 
 
 def resolved(plan: Plan) -> str:
-    """Give the spec as TOML with every default filled in; a key without a value is a comment."""
+    """Give the spec as TOML with every default filled in; a comment names each key that is unset."""
+    import tomlkit
+
+    document = tomlkit.document()
+    _fill(document, plan.matrix.experiment)
+    return tomlkit.dumps(document)
+
+
+def _fill(table: Any, settings: Any) -> None:
+    """Put all keys of a table of the spec into a TOML table; tables go last, as TOML wants them."""
     import tomlkit
 
     from specs.convert import unstructure
 
-    document = tomlkit.document()
-    unset = _fill(document, unstructure(plan.matrix.experiment), "")
-    text = tomlkit.dumps(document)
-    return text + "".join(f"# unset: {key}\n" for key in unset)
-
-
-def _fill(table: Any, values: dict[str, Any], path: str) -> list[str]:
-    import tomlkit
-
-    unset = []
-    for key, value in sorted(values.items(), key=lambda item: isinstance(item[1], dict)):
+    plain = unstructure(settings)
+    values = {field.name: getattr(settings, field.name) for field in attrs.fields(type(settings))}
+    for name, value in sorted(values.items(), key=lambda item: isinstance(plain.get(item[0]), dict)):
         if value is None:
-            unset.append(f"{path}{key}")
-        elif isinstance(value, dict):
+            table.add(tomlkit.comment(f"{name} is unset"))
+        elif attrs.has(type(value)):
             inner = tomlkit.table()
-            unset += _fill(inner, value, f"{path}{key}.")
-            table[key] = inner
+            _fill(inner, value)
+            table[name] = inner
         else:
-            table[key] = value
-    return unset
+            table[name] = plain[name]
 
 
 def status_tables(root: Path) -> Iterator[Table | str]:

@@ -145,6 +145,7 @@ def save_adapter(model: Any, folder: Path) -> None:
     model.save_pretrained(str(partial))
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def base_model_of(model: Any) -> Any:

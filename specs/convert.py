@@ -173,13 +173,14 @@ def structure(raw: Any, cls: type[T], at: str = "") -> tuple[T | None, list[Prob
 
 def unstructure(obj: Any) -> dict[str, Any]:
     """Plain dicts and lists, without the keys that are None: what `structure` takes back."""
-    return {key: _plain(value) for key, value in _CONVERTER.unstructure(obj).items() if value is not None}
+    plain: dict[str, Any] = _without_none(_CONVERTER.unstructure(obj))
+    return plain
 
 
-def _plain(value: Any) -> Any:
+def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    return value
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
 def _problems(error: Exception, path: Path) -> list[Problem]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test looks anything up on a hub
+
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,11 +24,37 @@ TEXT = "the model rates a reply as good or bad because words are in order and on
 WORDS = TEXT.split()
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+class Ended(NamedTuple):
+    """How a call of the command ended."""
+
+    code: int
+    output: str  # standard output and standard error, as they came
+
+
+def engine(*arguments: object, code: int = 0) -> Ended:
+    """Run the command `engine` in this process; check its exit code."""
+    from engine.cli import main
+
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["engine", *map(str, arguments)])
+        patch.setenv("COLUMNS", "200")
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            try:
+                main()
+                found = 0
+            except SystemExit as end:
+                found = int(end.code or 0)
+    assert found == code, output.getvalue()
+    return Ended(found, output.getvalue())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep fingerprints and converted models out of the person's own cache, but shared by the tests."""
-    cache = Path(os.environ.get("ABLATION_ENGINE_TEST_CACHE", tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("ABLATION_ENGINE_CACHE", str(cache))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ABLATION_ENGINE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def make_tokenizer(folder: Path, *, pad: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,19 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import engine
 
 import store
 
-
-def engine(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(
-        [sys.executable, "-c", "from engine.cli import main; main()", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-    )
-    if check:
-        assert result.returncode == 0, result.stdout + result.stderr
-    return result
+COMMAND = [sys.executable, "-c", "from engine.cli import main; main()"]
 
 
 def arrays(root: Path) -> dict[str, np.ndarray]:
@@ -46,7 +38,7 @@ def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> No
 def test_execute_fills_a_store_that_opens_as_labelled_data(write_spec, tmp_path: Path) -> None:
     spec = write_spec('[[contrasts]]\nfactor = "target"\nbaseline = "label"\n')
     first = engine("execute", spec)
-    assert "Ran 1 data, 4 train, 4 evaluate, 4 probe" in first.stdout
+    assert "Ran 1 data, 4 train, 4 evaluate, 4 probe" in first.output
     tree = store.open_store(tmp_path / "store")
     probe = tree["small/probe"].to_dataset()
     assert dict(probe.sizes) == {
@@ -67,8 +59,8 @@ def test_execute_fills_a_store_that_opens_as_labelled_data(write_spec, tmp_path:
     assert json.loads(tree["small"].attrs["packages"])["torch"]
 
     second = engine("execute", spec)
-    assert "Nothing to do" in second.stdout
-    plan = json.loads(engine("plan", spec, "--json").stdout)
+    assert "Nothing to do" in second.output
+    plan = json.loads(engine("plan", spec, "--json").output)
     assert plan["stages"]["train"] == {"cached": 4, "pending": 0, "failed": 0, "running": 0}
 
 
@@ -87,55 +79,79 @@ def test_extending_a_spec_keeps_what_stands(write_spec, tmp_path: Path) -> None:
     adapters = sorted((tmp_path / "store" / "train").iterdir())
     changed = {folder: folder.stat().st_mtime_ns for folder in adapters}
     result = engine("execute", spec)
-    assert "Ran 2 train, 2 evaluate, 2 probe" in result.stdout
+    assert "Ran 2 train, 2 evaluate, 2 probe" in result.output
     assert {folder: folder.stat().st_mtime_ns for folder in adapters} == changed
 
 
 def test_a_failed_cell_is_recorded_and_the_others_go_on(write_spec, tmp_path: Path) -> None:
     spec = write_spec(
-        '[factors.modules.levels]\ngood = { lora.target_modules = ["q_proj"] }\n'
-        'bad = { lora.target_modules = ["no_such_module"] }\n'
+        '[factors.modules.levels]\nbad = { lora.target_modules = ["no_such_module"] }\n'
+        'good = { lora.target_modules = ["q_proj"] }\n'
     )
-    result = engine("execute", spec, "--only", "seed=0", check=False)
-    assert result.returncode == 1
-    assert "no_such_module" in result.stdout
+    only = ("--only", "seed=0")
+    stopped = engine("execute", spec, *only, "--fail-fast", code=1)
+    assert "Ran 1 data;" in stopped.output and "no_such_module" in stopped.output
+    assert "Ran 2 train, 2 evaluate, 2 probe" in engine("execute", spec, *only, code=1).output
     assert store.open_store(tmp_path / "store")["small"].attrs["cells_complete"] == 2
-    status = engine("status", spec).stdout
-    assert "Traceback" in status and "no_such_module" in status
-    again = engine("execute", spec, "--only", "seed=0", check=False)
-    assert again.returncode == 1 and "2 cells failed before; --retry-failed" in again.stdout
-    stopped = engine("execute", spec, "--only", "seed=1", "--fail-fast", check=False)
-    assert stopped.returncode == 1
+    status = engine("status", spec).output
+    assert "Traceback" in status and "no_such_module" in status and "modules=bad" in status
+    assert "probe backend: " in status
+    again = engine("execute", spec, *only, code=1)
+    assert "Nothing to do" in again.output and "2 cells failed before; --retry-failed" in again.output
+    plan = json.loads(engine("plan", spec, "--json").output)
+    assert plan["stages"]["train"] == {"cached": 2, "pending": 4, "failed": 2, "running": 0}
+    retried = engine("execute", spec, *only, "--retry-failed", code=1)
+    assert retried.output.count("lora.target_modules: found ['no_such_module']") >= 2
 
 
 def test_the_same_cell_run_twice_gives_the_same_bits(write_spec, tmp_path: Path) -> None:
+    """Once in this process, with all that it has run before, and once in a fresh one."""
     spec = write_spec(train="steps = 3")
-    engine("execute", spec, "--only", "seed=1")
-    first = arrays(tmp_path / "store")
-    shutil.rmtree(tmp_path / "store")
-    engine("execute", spec, "--only", "seed=1")
-    assert_same(first, arrays(tmp_path / "store"))
+    only = ("execute", spec, "--only", "seed=1", "--store")
+    engine(*only, tmp_path / "here")
+    subprocess.run([*COMMAND, *map(str, only), str(tmp_path / "there")], check=True, capture_output=True)
+    assert_same(arrays(tmp_path / "here"), arrays(tmp_path / "there"))
 
 
-@pytest.mark.parametrize("dropout", ["0.0", "0.3"])
-def test_a_kill_in_the_middle_of_training_changes_nothing(write_spec, tmp_path: Path, dropout: str) -> None:
+def interrupted(spec: Path, only: tuple[str, ...], train: Path, how: signal.Signals) -> subprocess.Popen[str]:
+    """Start the command and send it a signal as soon as the first checkpoint of its training is whole."""
+    process = subprocess.Popen(
+        [*COMMAND, "execute", str(spec), *only], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 240
+    while not list(train.glob("*/checkpoints/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(how)
+    process.wait(timeout=240)
+    return process
+
+
+@pytest.mark.parametrize(
+    ("how", "dropout"), [(signal.SIGKILL, 0.0), (signal.SIGKILL, 0.3), (signal.SIGINT, 0.3)]
+)
+def test_a_stop_in_the_middle_of_training_changes_nothing(
+    write_spec, tmp_path: Path, how: signal.Signals, dropout: float
+) -> None:
     spec = write_spec(
         f"[factors.dropout]\npath = 'lora.dropout'\nvalues = [{dropout}]\n",
-        train="steps = 30\ncheckpoint_every = 5",
+        train="steps = 60\ncheckpoint_every = 5",
     )
     only = ("--only", "seed=0", "--only", "target=label")
     engine("execute", spec, *only, "--store", tmp_path / "undisturbed")
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from engine.cli import main; main()", "execute", str(spec), *only],
-        stdout=subprocess.PIPE,
-    )
     train = tmp_path / "store" / "train"
-    deadline = time.monotonic() + 120
-    while not list(train.glob("*/checkpoints/checkpoint-*/trainer_state.json")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    process = interrupted(spec, only, train, how)
+    if how is signal.SIGINT:
+        assert process.returncode == 130
+        assert "Stopped. What is done is safe" in process.stdout.read()
+    else:
+        assert process.returncode == -how
     assert not list(train.glob("*/adapter"))
-    engine("execute", spec, *only)
+    assert store.open_store(tmp_path / "store")["small"].attrs["cells_complete"] == 0
+    (newest, *_) = sorted(
+        train.glob("*/checkpoints/*"), key=lambda path: int(path.name.split("-")[1]), reverse=True
+    )
+    resumed = engine("execute", spec, *only)
+    assert "Ran 1 train, 1 evaluate, 1 probe" in resumed.output
     assert_same(arrays(tmp_path / "undisturbed"), arrays(tmp_path / "store"))
+    assert int(newest.name.split("-")[1]) < 60

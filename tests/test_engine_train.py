@@ -11,7 +11,7 @@ import torch
 from conftest import make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.errors import DataError, UsageError
+from engine.errors import DataError, Interrupted, UsageError
 from engine.lens import find_lens
 from engine.progress import StopRequest, silent
 from engine.text import Encoded
@@ -183,6 +183,38 @@ def test_modules_to_save_dora_and_rslora(base: Any) -> None:
     assert config.use_rslora and config.use_dora and config.lora_alpha == 8
     # The lens unembeds with the trained copy.
     assert find_lens(model).unembedding.weight.requires_grad
+
+
+def test_a_stopped_training_goes_on_behind_its_last_step(base: Any, tokenizer: Any, tmp_path: Path) -> None:
+    settings = Train(steps=6, batch_size=2, precision="float32", lr=1e-2)
+    stop, steps = StopRequest(), []
+
+    def report(step: int, total: int, text: str) -> None:
+        assert total == 6 and text.startswith("loss ") and text.endswith(" tokens/s")
+        steps.append(step)
+        if len(steps) == 4:  # noticed at the end of the next step
+            stop.requested = True
+
+    with pytest.raises(Interrupted):
+        train(base, tokenizer, tmp_path / "a", settings=settings, report=report, stop=stop)
+    assert steps == [1, 2, 3, 4, 5]
+    assert (tmp_path / "a" / "checkpoints" / "checkpoint-5").is_dir()
+    stop.requested = False
+    model, stopped = train(base, tokenizer, tmp_path / "a", settings=settings, report=report, stop=stop)
+    assert steps == [1, 2, 3, 4, 5, 6]
+    weights = adapter_weights(model)
+    model, whole = train(base_model_of(model), tokenizer, tmp_path / "b", settings=settings)
+    assert all(torch.equal(weights[name], value) for name, value in adapter_weights(model).items())
+    np.testing.assert_array_equal(stopped.curves["loss"], whole.curves["loss"])
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"adapter"}
+
+
+def test_a_checkpoint_that_was_cut_off_is_swept(base: Any, tokenizer: Any, tmp_path: Path) -> None:
+    torn = tmp_path / "checkpoints" / "checkpoint-2"
+    torn.mkdir(parents=True)
+    (torn / "adapter_model.safetensors").write_bytes(b"half")
+    _, trained = train(base, tokenizer, tmp_path)
+    assert trained.summary["train_steps"] == 3
 
 
 def test_early_stopping_keeps_the_best_adapter(base: Any, tokenizer: Any, tmp_path: Path) -> None:

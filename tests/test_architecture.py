@@ -1,0 +1,72 @@
+"""Three leaves and one root: who may import whom, and whose the name `kernels` is."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+from transformers.utils import import_utils
+
+import kernels
+from engine.errors import EngineError
+from engine.session import check_kernels
+
+ROOT = Path(__file__).parents[1]
+LEAVES = ("specs", "kernels", "store")
+
+
+def imported(package: str) -> dict[str, set[str]]:
+    """Give the top-level names that each module of a package imports."""
+    found: dict[str, set[str]] = {}
+    for file in (ROOT / package).rglob("*.py"):
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add((node.module or "").partition(".")[0])
+        found[str(file.relative_to(ROOT))] = names
+    return found
+
+
+@pytest.mark.parametrize("package", LEAVES)
+def test_a_leaf_imports_neither_its_siblings_nor_the_root(package: str) -> None:
+    foreign = {*LEAVES, "engine"} - {package}
+    assert {file: names & foreign for file, names in imported(package).items() if names & foreign} == {}
+
+
+@pytest.mark.parametrize("package", ["specs", "store"])
+def test_planning_and_reading_need_no_torch(package: str) -> None:
+    heavy = {"torch", "transformers", "peft", "datasets", "triton"}
+    assert {file: names & heavy for file, names in imported(package).items() if names & heavy} == {}
+
+
+def test_transformers_does_not_take_our_kernels_for_the_hubs() -> None:
+    assert not import_utils.is_kernels_available()
+
+
+def test_foreign_kernels_are_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_kernels()
+    monkeypatch.setattr(kernels, "__file__", "/elsewhere/kernels/__init__.py")
+    with pytest.raises(
+        EngineError, match=r"/elsewhere/kernels.* is not this project's; .*pip uninstall kernels"
+    ):
+        check_kernels()
+
+
+def test_the_distribution_holds_these_packages() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert {name.partition(".")[0] for name in packages} == {"engine", *LEAVES}
+    folders = {
+        ".".join(file.parent.relative_to(ROOT).parts)
+        for top in ("engine", *LEAVES)
+        for file in (ROOT / top).rglob("*.py")
+    }
+    assert folders == set(packages)
+
+
+def test_no_module_grows_beyond_what_one_reads_in_one_go() -> None:
+    files = [file for top in ("engine", *LEAVES) for file in (ROOT / top).rglob("*.py")]
+    assert {file.name: size for file in files if (size := len(file.read_text().splitlines())) > 400} == {}
