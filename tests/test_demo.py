@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,3 +56,16 @@ def test_the_demo_model_is_the_real_one(demo_store: Path) -> None:
     with torch.inference_mode():
         out = model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)
     assert "Paris" in tokenizer.decode(out[0, ids.shape[1] :])
+
+
+def test_the_python_session_of_the_readme_runs(
+    demo_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (session,) = re.findall(r"```python\n(.*?)```", (DEMO.parents[1] / "README.md").read_text("utf-8"), re.S)
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "stores" / "demo").symlink_to(demo_store)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(session, names)
+    assert names["change"].sizes["layer"] == 31 and np.isfinite(names["change"].values).all()
+    assert "accuracy" in capsys.readouterr().out

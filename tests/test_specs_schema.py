@@ -114,3 +114,11 @@ def test_importing_loads_nothing_heavy(tmp_path: Path) -> None:
 def test_unknown_attributes_stay_unknown() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         specs.nothing  # noqa: B018
+
+
+def test_the_spec_of_the_readme_resolves(tmp_path: Path, validator: Draft202012Validator) -> None:
+    readme = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
+    validator.validate(tomllib.loads(text))
+    (tmp_path / "explanations.toml").write_text(text)
+    assert len(resolve(load_spec(tmp_path / "explanations.toml")).cells) == (3 * 2 - 1) * 3
