@@ -88,6 +88,11 @@ def _quantization(model: Model, device: torch.device) -> dict[str, Any]:
             f'model.quantization: found "{model.quantization}", which needs a CUDA GPU; '
             f'this machine computes on {device.type}; expected "none"'
         )
+    if util.find_spec("bitsandbytes") is None:
+        raise UsageError(
+            f'model.quantization: found "{model.quantization}", which needs the package bitsandbytes; '
+            "expected: pip install 'ablation-engine[quantization]'"
+        )
     import torch
     from transformers import BitsAndBytesConfig
 

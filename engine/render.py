@@ -190,7 +190,7 @@ def status_tables(root: Path) -> Iterator[Table | str]:
             failures |= {(stage, key): {} for key, state in states.items() if state == "failed"}
         yield table
         backends = {
-            ledger.record("probe", cell["keys"]["probe"]).get("backend")
+            ledger.record("probe", cell["keys"]["probe"])["attributes"]["backend"]
             for cell in listed
             if cell["status"].get("probe") == "done"
         }

@@ -114,7 +114,7 @@ class Stages:
                     sink.append(values)
             record |= {
                 "family": family.key,
-                "backend": choose_backend(find_lens(model).device, settings.backend),
+                "attributes": {"backend": choose_backend(find_lens(model).device, settings.backend)},
                 "summary": {"probed_examples": float(len(rows))},
             }
 

@@ -134,6 +134,7 @@ def _stage_nodes(
     datasets = {}
     for family, chosen in families.items():
         dataset = _family_dataset(groups[family], [cells[i]["keys"][stage] for i in chosen])
+        dataset.attrs = _common([records[stage, cells[i]["keys"][stage]] for i in chosen])
         datasets[family] = with_cells(dataset, stage, cell_coordinates(names, cells, chosen))
     if len(datasets) <= 1:
         return {f"/{stage}": dataset for dataset in datasets.values()}
@@ -143,6 +144,15 @@ def _stage_nodes(
         f"/{stage}/{label}-{family}" if label in clashing else f"/{stage}/{label}": datasets[family]
         for family, label in labels.items()
     }
+
+
+def _common(records: Sequence[Json]) -> dict[str, str]:
+    """Return the records' `attributes`; where cells differ in one, all its values."""
+    values: dict[str, set[str]] = {}
+    for record in records:
+        for name, value in record.get("attributes", {}).items():
+            values.setdefault(name, set()).add(str(value))
+    return {name: ", ".join(sorted(found)) for name, found in values.items()}
 
 
 def _open_group(root: Path, stage: str, family: str) -> zarr.Group:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test looks anything up on a hub
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -79,6 +79,28 @@ def make_tokenizer(folder: Path, *, pad: str | None = None) -> None:
         "{% if add_generation_prompt %}<assistant>{% endif %}"
     )
     fast.save_pretrained(str(folder))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The small tokenizer, without padding token."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    make_tokenizer(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def writer(tokenizer: Any, **options: Any) -> Any:
+    """A writer for labels 1 to 3 after a plain prompt."""
+    from engine.text import Writer
+    from specs.model import Prompt, Target
+
+    defaults = {
+        "prompt": Prompt(template="{context} {response}:", chat_template=False), "target": Target(),
+        "labels": ["1", "2", "3"], "dimension": "naturalness", "seed": 0,
+    }  # fmt: skip
+    return Writer(tokenizer=tokenizer, **(defaults | options))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 from conftest import engine
 
 import store
+from kernels import available_backends
 
 COMMAND = [sys.executable, "-c", "from engine.cli import main; main()"]
 
@@ -44,6 +45,7 @@ def test_execute_fills_a_store_that_opens_as_labelled_data(write_spec, tmp_path:
     assert dict(probe.sizes) == {
         "cell": 4, "example": 6, "layer": 4, "position": 1, "watch": 3, "top": 5,
     }  # fmt: skip
+    assert probe.attrs["backend"] in available_backends()
     assert probe.sel(target="label", seed=1)["entropy"].dims == ("example", "layer", "position")
     assert np.isfinite(probe["entropy"].values).all()
     assert (probe["entropy"].values <= np.log(320) + 1e-4).all()

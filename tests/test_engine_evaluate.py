@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_tokenizer
+from conftest import writer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from engine.errors import Interrupted
 from engine.evaluate import evaluate, evaluation_family, label_scores, pad_right, summarise
 from engine.lens import find_lens
 from engine.progress import StopRequest, silent
-from engine.text import Writer
-from specs.model import Evaluate, Prompt, Target
+from specs.model import Evaluate
 
 ROWS = [
     {"id": str(i), "context": "a reply", "response": "good " * i, "label": str(1 + i % 3), "explanation": ""}
@@ -31,21 +30,6 @@ labels = st.lists(st.lists(tokens, min_size=1, max_size=3), min_size=2, max_size
 @pytest.fixture(scope="module")
 def model(tiny_model: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).requires_grad_(False).eval()
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    make_tokenizer(folder)
-    return AutoTokenizer.from_pretrained(folder)
-
-
-def writer(tokenizer: Any, **options: Any) -> Writer:
-    defaults = {
-        "prompt": Prompt(template="{context} {response}:", chat_template=False), "target": Target(),
-        "labels": ["1", "2", "3"], "dimension": "naturalness", "seed": 0,
-    }  # fmt: skip
-    return Writer(tokenizer=tokenizer, **(defaults | options))
 
 
 def run(model: Any, tokenizer: Any, settings: Evaluate, **options: Any) -> dict[str, np.ndarray]:

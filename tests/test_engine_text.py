@@ -6,34 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_tokenizer
+from conftest import make_tokenizer, writer
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import AutoTokenizer
 
 from engine.errors import UsageError
-from engine.text import Writer, parse_label, shuffle_words
+from engine.text import parse_label, shuffle_words
 from specs.model import Prompt, Target
 
 ROW = {
     "id": "7", "context": "a reply", "response": "is good", "label": "2", "explanation": "words are in order",
 }  # fmt: skip
 PLAIN = Prompt(template="{context} {response}:", chat_template=False)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    make_tokenizer(folder)
-    return AutoTokenizer.from_pretrained(folder)
-
-
-def writer(tokenizer: Any, **options: Any) -> Writer:
-    defaults = {
-        "prompt": PLAIN, "target": Target(), "labels": ["1", "2", "3"], "dimension": "naturalness", "seed": 0,
-    }  # fmt: skip
-    return Writer(tokenizer=tokenizer, **(defaults | options))
 
 
 def test_prompt_and_completion_are_the_whole_text_and_the_end_token(tokenizer: Any) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from engine.errors import DataError, Interrupted, UsageError
 from engine.lens import find_lens
@@ -39,13 +38,6 @@ FAST = Train(steps=3, batch_size=2, precision="float32", lr=1e-2)
 @pytest.fixture
 def base(tiny_model: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).requires_grad_(False).eval()
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    make_tokenizer(folder)
-    return AutoTokenizer.from_pretrained(folder)
 
 
 def train(base: Any, tokenizer: Any, folder: Path, examples: Any = EXAMPLES, **options: Any) -> Any:
