@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from engine.lens import Lens, find_lens
+from engine.metrics import calibration_error, label_metrics
 from engine.progress import Report, StopRequest
 from engine.text import Example, Writer, parse_label
 from engine.train import padding_id
@@ -153,15 +154,14 @@ def _generate(
 def summarise(
     rows: Sequence[Example], values: Mapping[str, np.ndarray], labels: Sequence[str]
 ) -> dict[str, float]:
-    """Give accuracy and, for labels that are numbers, the mean absolute error in rating points."""
-    gold = np.array([row["label"] for row in rows], dtype=object)
+    """Give the metrics of the scored labels, of the generated ones (`generated_…`), and calibration."""
+    gold = [row["label"] for row in rows]
     summary: dict[str, float] = {"test_examples": float(len(rows))}
     if "prediction" in values:
-        summary["accuracy"] = float(np.mean(values["prediction"] == gold))
-        if all(label.lstrip("-").isdigit() for label in labels):
-            error = values["prediction"].astype(int) - gold.astype(int)
-            summary["mae"] = float(np.mean(np.abs(error)))
+        summary |= label_metrics(gold, values["prediction"], labels)
+        summary["ece"] = calibration_error(gold, values["label_logprob"], labels)
     if "generated_label" in values:
-        summary["generation_accuracy"] = float(np.mean(values["generated_label"] == gold))
+        generated = label_metrics(gold, values["generated_label"], labels)
+        summary |= {f"generated_{name}": value for name, value in generated.items()}
         summary["unparsed_share"] = float(np.mean(values["generated_label"] == ""))
     return summary

@@ -24,7 +24,7 @@ from specs.model import STAGES, TABLE_STAGES, Data, Model
 from specs.paths import DATA_FILES
 
 # Raise a stage's number when a change to the code alters its results.
-VERSIONS = {"data": 1, "train": 1, "evaluate": 1, "probe": 1}
+VERSIONS = {"data": 1, "train": 1, "evaluate": 2, "probe": 1}
 
 Cell = tuple[int, ...]
 

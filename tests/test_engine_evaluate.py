@@ -93,18 +93,21 @@ def test_the_family_names_what_is_asked_for() -> None:
 
 
 def test_the_summary() -> None:
+    chosen = ["1", "2", "2", "1", "2"]
+    scores = np.array([[np.log(0.8 if label == own else 0.1) for label in "123"] for own in chosen])
     values = {
-        "prediction": np.array(["1", "2", "2", "1", "2"], object),
+        "prediction": np.array(chosen, object),
+        "label_logprob": scores,
         "generated_label": np.array(["1", "", "3", "1", "1"], object),
     }
     summary = summarise(ROWS, values, ["1", "2", "3"])
-    assert summary == {
-        "test_examples": 5.0, "accuracy": 0.8, "mae": 0.2, "generation_accuracy": 0.6, "unparsed_share": 0.2,
-    }  # fmt: skip
-    words = summarise(
-        [{"label": "good"}, {"label": "bad"}], {"prediction": np.array(["good"] * 2, object)}, ["good", "bad"]
-    )
-    assert words == {"test_examples": 2.0, "accuracy": 0.5}
+    assert summary["test_examples"] == 5 and summary["accuracy"] == 0.8 and summary["mae"] == 0.2
+    assert summary["ece"] == pytest.approx(0)  # four of five are right at a confidence of 0.8
+    assert summary["generated_accuracy"] == 0.6 and summary["generated_mae"] == 0.25
+    assert summary["unparsed_share"] == 0.2
+    assert set(summary) == {"test_examples", "ece", "unparsed_share"} | {
+        f"{kind}{name}" for kind in ("", "generated_") for name in ("accuracy", "macro_f1", "mae", "qwk")
+    }
 
 
 def test_padding_is_on_the_right() -> None:
