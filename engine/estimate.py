@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 from engine.cards import DataCard, ModelCard, data_card, model_card
 from engine.identity import test_data
 from engine.plan import Plan, PlannedCell
-from specs.model import Data, Model, Probe, Train
+from specs.model import Data, Evaluate, Model, Probe, Target, Train
 
 CHARACTERS_PER_TOKEN = 4
 ACTIVATION_BYTES = 34
@@ -109,7 +109,7 @@ def _cost(plan: Plan, cell: PlannedCell, stage: str, cards: _Cards) -> Cost | No
         return _train(tables["train"], tables["lora"].r, data, model, lengths, weights)
     examples = data.test or 1000
     if stage == "evaluate":
-        return _evaluate(tables["evaluate"], examples, model, lengths, weights)
+        return _evaluate(tables["evaluate"], tables["target"], examples, model, lengths, weights)
     return _probe(tables["probe"], examples, model, lengths, weights, len(tables["evaluate"].labels))
 
 
@@ -153,9 +153,12 @@ def _train(train: Train, r: int, data: Data, model: ModelCard, lengths: _Lengths
     )
 
 
-def _evaluate(evaluate: Any, examples: int, model: ModelCard, lengths: _Lengths, weights: float) -> Cost:
-    generated = evaluate.max_new_tokens if "generation" in evaluate.scoring else 0
-    passes = len(evaluate.scoring)
+def _evaluate(
+    evaluate: Evaluate, target: Target, examples: int, model: ModelCard, lengths: _Lengths, weights: float
+) -> Cost:
+    generates = evaluate.generates(target)
+    generated = evaluate.new_tokens(target) if generates else 0
+    passes = generates + ("loglikelihood" in evaluate.scoring)
     tokens = examples * (passes * lengths.prompt + generated)
     heads = examples * (1 + generated)
     working = evaluate.batch_size * (lengths.prompt + generated) * model.hidden * 4 * 8

@@ -13,11 +13,11 @@ from engine.metrics import calibration_error, label_metrics
 from engine.progress import Report, StopRequest
 from engine.text import Example, Writer, parse_label
 from engine.train import padding_id
-from specs.model import Evaluate
+from specs.model import Evaluate, Target
 from store import Coordinate, Family, Variable
 
 
-def evaluation_family(rows: Sequence[Example], settings: Evaluate) -> Family:
+def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Target) -> Family:
     """Give the store's layout of the predictions for these examples."""
     generated = (
         Variable("generated_label", ("example",), "string", "", "label parsed from the generated text"),
@@ -38,7 +38,7 @@ def evaluation_family(rows: Sequence[Example], settings: Evaluate) -> Family:
         ),
         variables=(
             *(scored if "loglikelihood" in settings.scoring else ()),
-            *(generated if "generation" in settings.scoring else ()),
+            *(generated if settings.generates(target) else ()),
         ),
     )
 
@@ -59,18 +59,28 @@ def evaluate(
         stop.check()
         batch = rows[start : start + settings.batch_size]
         values: dict[str, np.ndarray] = {}
-        if "loglikelihood" in settings.scoring:
-            values |= _score(lens, tokenizer, writer, batch, settings)
-        if "generation" in settings.scoring:
+        if settings.generates(writer.target):
             values |= _generate(model, tokenizer, writer, batch, settings)
+        if "loglikelihood" in settings.scoring:
+            values |= _score(lens, tokenizer, writer, batch, settings, values.get("generated_text"))
         report(start + len(batch), len(rows), "")
         yield values
 
 
 def _score(
-    lens: Lens, tokenizer: Any, writer: Writer, batch: Sequence[Example], settings: Evaluate
+    lens: Lens,
+    tokenizer: Any,
+    writer: Writer,
+    batch: Sequence[Example],
+    settings: Evaluate,
+    generated: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-    pairs = [writer.encode_labels(row) for row in batch]
+    """Score every label; where an explanation comes first, behind the one that the model has written."""
+    if writer.target.explains_first and generated is not None:
+        explanations = [writer.cut(text)[0] for text in generated]
+        pairs = [writer.encode_labels(row, e) for row, e in zip(batch, explanations, strict=True)]
+    else:
+        pairs = [writer.encode_labels(row) for row in batch]
     scores = label_scores(lens, pairs, padding_id(tokenizer))
     ranked = scores
     if settings.length_normalized:
@@ -124,7 +134,7 @@ def pad_right(
 def _generate(
     model: Any, tokenizer: Any, writer: Writer, batch: Sequence[Example], settings: Evaluate
 ) -> dict[str, np.ndarray]:
-    prompts = [writer.encode_labels(row)[0] for row in batch]
+    prompts = [writer.encode_prompt(row) for row in batch]
     length = max(map(len, prompts))
     padding = padding_id(tokenizer)
     device = next(model.parameters()).device
@@ -136,7 +146,7 @@ def _generate(
     output = model.generate(
         input_ids=ids,
         attention_mask=mask,
-        max_new_tokens=settings.max_new_tokens,
+        max_new_tokens=settings.new_tokens(writer.target),
         do_sample=False,
         temperature=None,
         top_p=None,
@@ -145,10 +155,8 @@ def _generate(
         eos_token_id=tokenizer.eos_token_id,
     )
     texts = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
-    return {
-        "generated_text": np.array(texts, dtype=object),
-        "generated_label": np.array([parse_label(text, settings.labels) for text in texts], dtype=object),
-    }
+    labels = [parse_label(writer.cut(text)[1], settings.labels) for text in texts]
+    return {"generated_text": np.array(texts, object), "generated_label": np.array(labels, object)}
 
 
 def summarise(

@@ -24,9 +24,11 @@ from specs.model import STAGES, TABLE_STAGES, Data, Model
 from specs.paths import DATA_FILES
 
 # Raise a stage's number when a change to the code alters its results.
-VERSIONS = {"data": 1, "train": 1, "evaluate": 2, "probe": 1}
+VERSIONS = {"data": 1, "train": 2, "evaluate": 2, "probe": 2}
 
 Cell = tuple[int, ...]
+# Contents of the target that the run seed draws.
+DRAWN = ("label+shuffled", "label+bag_of_words", "label+random_tokens")
 
 
 def digest(value: Any) -> str:
@@ -134,9 +136,10 @@ class Keys:
         return "probed" if self._matrix.table("probe", cell).enabled else ""
 
     def _shuffling_seed(self, cell: Cell) -> str:
-        """Give the seed where it shuffles the text that is watched; elsewhere the probe ignores it."""
-        shuffles = self._matrix.table("target", cell).content == "label+shuffled"
-        return f"seed {self._matrix.seed(cell)};" if shuffles else ""
+        """Give the seed where it draws the text that is watched; elsewhere the probe ignores it."""
+        target = self._matrix.table("target", cell)
+        drawn = target.permuted > 0 or target.content in DRAWN
+        return f"seed {self._matrix.seed(cell)};" if drawn else ""
 
 
 @frozen

@@ -50,7 +50,7 @@ class Stages:
                 record["summary"] = {}
                 return base
             data = self._data(cell, test=False)
-            text = self._text(cell, tokenizer)
+            text = self._text(cell, tokenizer, test=False)
 
             def encoded(split: str, count: int | None) -> list[Any]:
                 return [text.encode(row) for row in self._rows(cell, "data", split, count)]
@@ -84,13 +84,12 @@ class Stages:
         settings, key = self.settings("evaluate", cell), cell.keys["evaluate"]
         with self._committing("evaluate", key) as record:
             rows = self._test_rows(cell)
-            family = evaluation_family(rows, settings)
+            text = self._text(cell, tokenizer, test=True)
+            family = evaluation_family(rows, settings, text.target)
             parts: list[dict[str, np.ndarray]] = []
             # The summary needs all predictions, which are few: an interrupted evaluation starts again.
             with self.writer.cell(family, key, resume=False) as sink:
-                batches = evaluate(
-                    model, tokenizer, self._text(cell, tokenizer), rows, settings, report, self.stop
-                )
+                batches = evaluate(model, tokenizer, text, rows, settings, report, self.stop)
                 for values in batches:
                     parts.append(values)
                     sink.append(values)
@@ -102,7 +101,7 @@ class Stages:
         settings, key = self.settings("probe", cell), cell.keys["probe"]
         with self._committing("probe", key) as record:
             rows = self._test_rows(cell)[: settings.examples]
-            text = self._text(cell, tokenizer)
+            text = self._text(cell, tokenizer, test=True)
             layers = layer_numbers(settings, len(find_lens(model).layers))
             watched = watched_tokens(tokenizer, text, rows[0], settings)
             family = probe_family(rows, layers, watched, settings)
@@ -135,14 +134,16 @@ class Stages:
     def _test_rows(self, cell: PlannedCell) -> list[dict[str, str]]:
         return self._rows(cell, "test_data", "test", self._data(cell, test=True).test)
 
-    def _text(self, cell: PlannedCell, tokenizer: Any) -> Writer:
+    def _text(self, cell: PlannedCell, tokenizer: Any, *, test: bool) -> Writer:
+        """Give the writer of a cell's training or test examples."""
         return Writer(
             tokenizer=tokenizer,
             prompt=self.settings("prompt", cell),
             target=self.settings("target", cell),
             labels=list(self.settings("evaluate", cell).labels),
-            dimension=self._data(cell, test=True).dimension,
+            dimension=self._data(cell, test=test).dimension,
             seed=self.plan.matrix.seed(cell.choice),
+            examples=lambda: self._rows(cell, "test_data" if test else "data", "train", None),
         )
 
     @contextmanager

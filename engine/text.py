@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
-from engine.errors import UsageError
+from engine.errors import DataError, UsageError
+from engine.pseudo import Corpus, Word, bag_of_words, filler, permuted, random_tokens, shuffled
 from specs.model import Prompt, Target
 
 Example = Mapping[str, str]
@@ -20,14 +21,27 @@ class Encoded:
 
     prompt: list[int]
     completion: list[int]
+    label: int  # place of the label's first token in prompt + completion
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
 
 
 @frozen
+class _Layout:
+    """The text of a target after its prompt: where the label begins, and the words with the spaces before."""
+
+    text: str
+    label: int
+    words: list[tuple[int, int]]
+
+
+@frozen
 class Writer:
-    """Turns examples into text and token ids, for one tokenizer and one cell's settings."""
+    """Turns examples into text and token ids, for one tokenizer and one cell's settings.
+
+    `examples` are those that pseudo-explanations are drawn from.
+    """
 
     tokenizer: Any
     prompt: Prompt
@@ -35,6 +49,8 @@ class Writer:
     labels: list[str]
     dimension: str
     seed: int
+    examples: Callable[[], Iterable[Example]] = list
+    _memory: dict[str, Corpus] = field(factory=dict, repr=False)
 
     def prompt_text(self, example: Example) -> str:
         """Give the text before the target, with the chat template applied where the spec asks for it."""
@@ -68,71 +84,169 @@ class Writer:
             return self.target.prefix
         return "" if self.prompt.chat_template else " "
 
-    def target_text(self, example: Example) -> str:
-        """Give the text of the target, from the label on, without the prefix."""
-        if self.target.content == "label":
-            return example["label"]
-        explanation = example["explanation"]
-        if self.target.content == "label+shuffled":
-            explanation = shuffle_words(explanation, f"{self.seed} {example['id']}")
-        return f"{example['label']}{self.target.separator}{explanation}"
+    @property
+    def separator(self) -> str:
+        """Give the text between label and explanation."""
+        if self.target.separator is not None:
+            return self.target.separator
+        return ": " if self.target.placement == "after" else "\nRating: "
 
     def encode(self, example: Example) -> Encoded:
         """Tokenize prompt and target; the completion ends with the end-of-sequence token."""
-        stemmed, _ = self.encode_labels(example)
-        ids, completion = self._split(self.prompt_text(example), self.prefix + self.target_text(example))
+        layout = self._layout(example)
+        ids, completion, ends = self._split(self.prompt_text(example), layout.text)
+        label = len(ids) + sum(end <= layout.label for end in ends)
+        if self.target.content not in ("label", "label+explanation") or self.target.permuted:
+            # A first word without the space before it would glue to its neighbour anywhere else: it stays.
+            fixed = sum(layout.text[start] != " " for start, _ in layout.words)
+            completion = self._replaced(example, completion, _words(ends, layout.words), fixed)
         whole = ids + completion
-        if whole[: len(stemmed)] == stemmed:
-            ids, completion = stemmed, whole[len(stemmed) :]
-        return Encoded(ids, [*completion, self.tokenizer.eos_token_id])
+        if not self.target.explains_first:
+            stemmed, _ = self.encode_labels(example)
+            if whole[: len(stemmed)] == stemmed:
+                ids, label = stemmed, len(stemmed)
+        return Encoded(ids, [*whole[len(ids) :], self.tokenizer.eos_token_id], label)
 
-    def encode_labels(self, example: Example) -> tuple[list[int], list[list[int]]]:
+    def stem(self, explanation: str) -> str:
+        """Give the text between the prompt and the label, where this explanation comes first."""
+        return f"{self.prefix}{explanation}{self.separator}"
+
+    def encode_prompt(self, example: Example) -> list[int]:
+        """Tokenize what the model goes on from when it writes by itself."""
+        if self.target.explains_first:
+            return self._split(self.prompt_text(example), self.prefix)[0]
+        return self.encode_labels(example)[0]
+
+    def cut(self, generated: str) -> tuple[str, str]:
+        """Cut a generated text in two: the explanation before its label, "" if none is due, and the rest."""
+        if not self.target.explains_first:
+            return "", generated
+        explanation, _, rest = generated.partition(self.separator)
+        return " ".join(explanation.split()), rest
+
+    def encode_labels(
+        self, example: Example, explanation: str | None = None
+    ) -> tuple[list[int], list[list[int]]]:
         """Tokenize the prompt, and every label as it would follow that prompt.
+
+        Where the explanation comes first it belongs to the prompt: the given one, or the example's own.
 
         Tokens with which all labels begin (a space of its own, say) say nothing about the label; they are
         given to the prompt, whose last position then is the one that predicts the label. Where the tokens
         of one label begin another label ("1" and "10"), the text that follows a label in the target is
         added to each, so that the two are told apart.
         """
-        prompt = self.prompt_text(example)
-        texts = [self.prefix + label for label in self.labels]
-        parts = [self._split(prompt, text) for text in texts]
-        labels = [completion for _, completion in parts]
+        prompt, before = self.prompt_text(example), self.prefix
+        if self.target.explains_first:
+            if explanation is None:
+                layout = self._layout(example)
+                prompt, before = prompt + layout.text[: layout.label], ""
+            else:
+                prompt, before = prompt + self.stem(explanation), ""
+        parts = [self._split(prompt, before + label) for label in self.labels]
+        labels = [completion for _, completion, _ in parts]
         if _one_begins_another(labels):
-            if self.target.content == "label":
+            if self.target.content == "label" or self.target.placement == "before":
                 labels = [[*label, self.tokenizer.eos_token_id] for label in labels]
             else:
-                labels = [self._split(prompt, text + self.target.separator)[1] for text in texts]
+                # Without the space that belongs to the word behind it.
+                after = self._behind_label.rstrip(" ") or self._behind_label
+                labels = [self._split(prompt, before + label + after)[1] for label in self.labels]
         differs = (column for column, ids in enumerate(zip(*labels, strict=False)) if len(set(ids)) > 1)
         stem = next(differs, 0)
         return parts[0][0] + labels[0][:stem], [label[stem:] for label in labels]
 
-    def _split(self, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+    def _layout(self, example: Example) -> _Layout:
+        """Lay the genuine target out: pseudo-explanations take the places of its words."""
+        label = example["label"]
+        if self.target.content == "label":
+            return _Layout(self.prefix + label, len(self.prefix), [])
+        words = example["explanation"].split()
+        half = {"after": 0, "before": len(words), "interleaved": (len(words) + 1) // 2}[self.target.placement]
+        first, second = " ".join(words[:half]), " ".join(words[half:])
+        before = self.stem(first) if self.target.explains_first else self.prefix
+        text = before + label + (self._behind_label + second if second else "")
+        spans, position = [], len(self.prefix)
+        for index, word in enumerate(words):
+            if index == half:
+                position = len(text) - len(second)
+            space = text[:position].endswith(" ")
+            spans.append((position - space, position + len(word)))
+            position += len(word) + 1
+        return _Layout(text, len(before), spans)
+
+    @property
+    def _behind_label(self) -> str:
+        return self.separator if self.target.placement == "after" else ". "
+
+    def _replaced(
+        self, example: Example, completion: list[int], places: list[list[int]], fixed: int
+    ) -> list[int]:
+        """Give the completion with other tokens where the explanation's words stand; `places`: by word."""
+        rng = random.Random(f"{self.seed} {example['id']}")
+        words = [tuple(completion[place] for place in word) for word in places]
+        flat = [place for word in places for place in word]
+        content = self.target.content
+        if content == "label+explanation":
+            moved = permuted(words[fixed:], self.target.permuted, rng)
+            drawn = [token for word in (*words[:fixed], *moved) for token in word]
+        elif content == "label+shuffled":
+            drawn = [token for word in (*words[:fixed], *shuffled(words[fixed:], rng)) for token in word]
+        elif content == "label+bag_of_words":
+            drawn = bag_of_words(len(flat), self._corpus(), rng)
+        elif content == "label+random_tokens":
+            drawn = random_tokens(len(flat), self._corpus(), rng)
+        else:
+            drawn = filler(len(flat), self._ids(self.target.filler, special=False)[0])
+        replaced = list(completion)
+        for place, token in zip(flat, drawn, strict=True):
+            replaced[place] = token
+        return replaced
+
+    def _corpus(self) -> Corpus:
+        if "corpus" not in self._memory:
+            genuine = evolve(self, target=evolve(self.target, content="label+explanation", permuted=0.0))
+            self._memory["corpus"] = Corpus.of(genuine.explanation_words(row) for row in self.examples())
+        if not self._memory["corpus"].words:
+            raise DataError(
+                f'target.content: found "{self.target.content}", which is drawn from explanations, but the '
+                "training examples have none"
+            )
+        return self._memory["corpus"]
+
+    def explanation_words(self, example: Example) -> list[Word]:
+        """Give the tokens of each word of the genuine explanation, as they stand in the target."""
+        layout = self._layout(example)
+        _, completion, ends = self._split(self.prompt_text(example), layout.text)
+        return [tuple(completion[i] for i in word) for word in _words(ends, layout.words) if word]
+
+    def _split(self, prompt: str, completion: str) -> tuple[list[int], list[int], list[int]]:
         """Tokenize the two texts as one, so that a space between them falls where the model saw it.
 
-        Where a token spans the border, the two are tokenized apart: the prompt must not depend on the
-        target, or label scores of one example would not share their condition.
+        Give the ids of both, and where each token of the completion ends in its text. Where a token spans
+        the border, the two are tokenized apart: the prompt must not depend on the target, or label scores of
+        one example would not share their condition.
         """
-        ids = self._ids(prompt, special=not self.prompt.chat_template)
-        joint = self._ids(prompt + completion, special=not self.prompt.chat_template)
+        special = not self.prompt.chat_template
+        ids, _ = self._ids(prompt, special=special)
+        joint, ends = self._ids(prompt + completion, special=special)
         if len(joint) > len(ids) and joint[: len(ids)] == ids:
-            return ids, joint[len(ids) :]
-        return ids, self._ids(completion, special=False)
+            return ids, joint[len(ids) :], [end - len(prompt) for end in ends[len(ids) :]]
+        return ids, *self._ids(completion, special=False)
 
-    def _ids(self, text: str, *, special: bool) -> list[int]:
+    def _ids(self, text: str, *, special: bool) -> tuple[list[int], list[int]]:
         # A chat template writes the special tokens itself; adding them again would double the first.
-        ids = list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+        encoded = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+        ids, ends = list(encoded["input_ids"]), [end for _, end in encoded["offset_mapping"]]
         eos = self.tokenizer.eos_token_id
         # Some tokenizers close every text with the end token, which would end the prompt here.
         closed = special and ids[-1:] == [eos] and not text.endswith(str(self.tokenizer.eos_token))
-        return ids[:-1] if closed else ids
+        return (ids[:-1], ends[:-1]) if closed else (ids, ends)
 
 
-def shuffle_words(text: str, seed: str) -> str:
-    """Permute the words of a text; the same seed gives the same order on every machine."""
-    words = text.split()
-    random.Random(seed).shuffle(words)
-    return " ".join(words)
+def _words(ends: list[int], spans: list[tuple[int, int]]) -> list[list[int]]:
+    """Give, for each word's span of characters, the tokens that end in it."""
+    return [[i for i, end in enumerate(ends) if start < end <= stop] for start, stop in spans]
 
 
 def parse_label(text: str, labels: Sequence[str]) -> str:

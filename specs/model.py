@@ -148,17 +148,48 @@ class Target:
     """`[target]`: the text that the model is trained to produce."""
 
     content: Annotated[
-        Literal["label", "label+explanation", "label+shuffled"],
+        Literal[
+            "label", "label+explanation", "label+shuffled", "label+bag_of_words", "label+random_tokens",
+            "label+filler",
+        ],
         Meta(
-            description="The label alone, with its explanation, or with the explanation's words in "
-            "random order (same words, no syntax; drawn from the run seed)."
+            description="The label alone, with its explanation, or with a pseudo-explanation of equally many "
+            "tokens, drawn from the run seed: its own words in random order; words of the training split's "
+            "explanations, by frequency; tokens of these, uniformly; a repeated filler."
         ),
-    ] = "label"
+    ] = "label"  # fmt: skip
+    placement: Annotated[
+        Literal["after", "before", "interleaved"],
+        Meta(
+            description="Where the explanation stands: after the label, before it, or half of its words on "
+            "either side."
+        ),
+    ] = "after"
+    permuted: Annotated[
+        float,
+        Meta(
+            ge=0, le=1,
+            description="Share of the words of `label+explanation` that change places: a gradient from "
+            "genuine (0) to without order (1).",
+        ),
+    ] = 0.0  # fmt: skip
+    filler: Annotated[str, Meta(min_length=1, description="What `label+filler` repeats.")] = " ..."
     prefix: Annotated[
         str | None,
         Meta(description="Text before the label; default: a space after plain prompts, none in a chat."),
     ] = None
-    separator: Annotated[str, Meta(description="Text between label and explanation.")] = "\n"
+    separator: Annotated[
+        str | None,
+        Meta(
+            description='Text between label and explanation; default: ": " after the label, '
+            '"\\nRating: " before it. What comes before the label must not contain it.'
+        ),
+    ] = None
+
+    @property
+    def explains_first(self) -> bool:
+        """Whether some of the explanation comes before the label."""
+        return self.content != "label" and self.placement != "after"
 
 
 @frozen(kw_only=True)
@@ -243,7 +274,12 @@ class Evaluate:
     length_normalized: Annotated[
         bool, Meta(description="Divide a label's log-likelihood by its number of tokens.")
     ] = False
-    max_new_tokens: Annotated[int, Meta(ge=1, description="Longest generation, in tokens.")] = 8
+    max_new_tokens: Annotated[
+        PositiveInt | None,
+        Meta(
+            description="Longest generation, in tokens; default: 8, or 64 where the explanation comes first."
+        ),
+    ] = None
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )
@@ -251,6 +287,14 @@ class Evaluate:
         Data | None,
         Meta(description="Keys that differ from `[data]` for the test examples: transfer studies."),
     ] = field(default=None, metadata=EXECUTION_ONLY)
+
+    def new_tokens(self, target: Target) -> int:
+        """Give the length of a generation, in tokens."""
+        return self.max_new_tokens or (64 if target.explains_first else 8)
+
+    def generates(self, target: Target) -> bool:
+        """Whether the model writes text: to have a label parsed, or to explain before its label is scored."""
+        return "generation" in self.scoring or target.explains_first
 
 
 Statistic = Literal["logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy"]
@@ -269,10 +313,11 @@ class Probe:
         Meta(description="Layers to probe; 0 is the embedding, L the last block; negative from the end."),
     ] = "all"
     positions: Annotated[
-        list[Literal["prompt_end", "completion_end"] | int],
+        list[Literal["prompt_end", "label", "completion_end"] | int],
         Meta(
             min_length=1,
-            description="Watch positions: `prompt_end` (predicts the first token of the answer), "
+            description="Watch positions: `prompt_end` (predicts the first token of the answer), `label` "
+            "(predicts the true label's first token: `prompt_end` unless an explanation comes before it), "
             "`completion_end` (last token of the true answer), or n < 0 counted from the prompt's end "
             "(-1 is `prompt_end`), n >= 0 counted from the answer's first token.",
         ),

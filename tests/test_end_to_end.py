@@ -85,6 +85,18 @@ def test_extending_a_spec_keeps_what_stands(write_spec, tmp_path: Path) -> None:
     assert {folder: folder.stat().st_mtime_ns for folder in adapters} == changed
 
 
+def test_training_knows_nothing_of_what_is_tested(write_spec, tmp_path: Path) -> None:
+    """One training serves every test set, so the test set's dimension must not reach its prompts."""
+    prompt = ("--set", 'prompt.template="{dimension} of {response}:"', "--set", "data.dimension=tone")
+    cell = ("--only", "seed=0", "--only", "target=label")
+    for name, dimension in (("here", "tone"), ("there", "style")):
+        changes = (*prompt, "--set", f"evaluate.data.dimension={dimension}")
+        engine("execute", write_spec(), *cell, *changes, "--store", tmp_path / name)
+    here, there = (sorted((tmp_path / name).rglob("adapter_model.safetensors")) for name in ("here", "there"))
+    assert [file.parts[-3] for file in here] == [file.parts[-3] for file in there]  # one key
+    assert [file.read_bytes() for file in here] == [file.read_bytes() for file in there]
+
+
 def test_a_failed_cell_is_recorded_and_the_others_go_on(write_spec, tmp_path: Path) -> None:
     spec = write_spec(
         '[factors.modules.levels]\nbad = { lora.target_modules = ["no_such_module"] }\n'

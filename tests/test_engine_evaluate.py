@@ -17,7 +17,8 @@ from engine.errors import Interrupted
 from engine.evaluate import evaluate, evaluation_family, label_scores, pad_right, summarise
 from engine.lens import find_lens
 from engine.progress import StopRequest, silent
-from specs.model import Evaluate
+from engine.text import parse_label
+from specs.model import Evaluate, Target
 
 ROWS = [
     {"id": str(i), "context": "a reply", "response": "good " * i, "label": str(1 + i % 3), "explanation": ""}
@@ -73,6 +74,24 @@ def test_length_normalisation_weighs_by_the_number_of_tokens(model: Any, tokeniz
     assert plain["prediction"].tolist() != normal["prediction"].tolist()
 
 
+@pytest.mark.parametrize("placement", ["before", "interleaved"])
+def test_labels_behind_an_explanation_are_scored_behind_the_models_own(
+    model: Any, tokenizer: Any, placement: str
+) -> None:
+    target = Target(
+        content="label+explanation", placement=placement, separator="d"
+    )  # the model does write a "d"
+    values = run(model, tokenizer, Evaluate(labels=["1", "2", "3"]), target=target)
+    own = writer(tokenizer, target=target)
+    cut = [own.cut(text) for text in values["generated_text"]]
+    pairs = [own.encode_labels(row, explanation) for row, (explanation, _) in zip(ROWS, cut, strict=True)]
+    for (prompt, _), (explanation, _) in zip(pairs, cut, strict=True):
+        assert tokenizer.decode(prompt).endswith(f": {explanation}d")
+    scores = label_scores(find_lens(model), pairs, padding=1)
+    np.testing.assert_allclose(values["label_logprob"], scores, rtol=1e-4)
+    assert values["generated_label"].tolist() == [parse_label(rest, ["1", "2", "3"]) for _, rest in cut]
+
+
 def test_generation_is_greedy_and_starts_behind_the_prompt(model: Any, tokenizer: Any) -> None:
     values = run(model, tokenizer, Evaluate(labels=["1", "2"], scoring=["generation"], max_new_tokens=3))
     prompt, _ = writer(tokenizer, labels=["1", "2"]).encode_labels(ROWS[2])
@@ -85,7 +104,7 @@ def test_generation_is_greedy_and_starts_behind_the_prompt(model: Any, tokenizer
 
 
 def test_the_family_names_what_is_asked_for() -> None:
-    both = evaluation_family(ROWS, Evaluate(scoring=["loglikelihood", "generation"]))
+    both = evaluation_family(ROWS, Evaluate(scoring=["loglikelihood", "generation"]), Target())
     assert [v.name for v in both.variables] == [
         "prediction", "label_logprob", "generated_label", "generated_text",
     ]  # fmt: skip

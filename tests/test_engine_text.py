@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_tokenizer, writer
-from hypothesis import given
-from hypothesis import strategies as st
+from conftest import WORDS, make_tokenizer, writer
 from tokenizers import processors
 from transformers import AutoTokenizer
 
-from engine.errors import UsageError
-from engine.text import parse_label, shuffle_words
+from engine.errors import DataError, UsageError
+from engine.text import parse_label
 from specs.model import Prompt, Target
 
 ROW = {
@@ -61,7 +59,7 @@ def test_what_all_labels_begin_with_belongs_to_the_prompt(tokenizer: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    ("content", "follows"), [("label", "<eos>"), ("label+explanation", "\n"), ("label+shuffled", "\n")]
+    ("content", "follows"), [("label", "<eos>"), ("label+explanation", ":"), ("label+shuffled", ":")]
 )
 def test_labels_that_begin_each_other_are_told_apart_by_what_follows(
     tokenizer: Any, content: str, follows: str
@@ -97,19 +95,99 @@ def test_special_tokens_open_the_prompt_once_and_never_close_it(
     assert chat.prompt == writer(tokenizer, prompt=Prompt(template="{response}")).encode(ROW).prompt
 
 
-@given(words=st.lists(st.text("abc", min_size=1), max_size=12), seed=st.integers(0, 9))
-def test_shuffling_keeps_the_words_and_follows_the_seed(words: list[str], seed: int) -> None:
-    text = " ".join(words)
-    shuffled = shuffle_words(text, f"{seed}")
-    assert sorted(shuffled.split()) == sorted(words)
-    assert shuffle_words(text, f"{seed}") == shuffled
+ROWS = [
+    ROW | {"id": str(n), "explanation": " ".join(WORDS[n : n + 3 + n % 4] + WORDS[: n % 3])} for n in range(9)
+]
+PSEUDO = ["label+shuffled", "label+bag_of_words", "label+random_tokens", "label+filler"]
+PLACEMENTS = ["after", "before", "interleaved"]
 
 
-def test_shuffling_is_the_same_on_every_machine(tokenizer: Any) -> None:
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_placement(tokenizer: Any, placement: str) -> None:
+    own = writer(tokenizer, target=Target(content="label+explanation", placement=placement))
+    encoded = own.encode(ROW)
+    text = {
+        "after": "2: words are in order",
+        "before": " words are in order\nRating: 2",
+        "interleaved": " words are\nRating: 2. in order",
+    }[placement]
+    assert tokenizer.decode(encoded.completion[:-1]) == text
+    whole = encoded.prompt + encoded.completion
+    assert tokenizer.decode(whole[encoded.label]) == "2"
+    prompt, labels = own.encode_labels(ROW)
+    assert whole[: len(prompt)] == prompt and encoded.label == len(prompt)
+    assert [tokenizer.decode(ids) for ids in labels] == ["1", "2", "3"]
+    if placement != "after":  # the same from the model's own words as from the true ones
+        explanation, rest = own.cut(tokenizer.decode(encoded.completion[:-1]))
+        assert own.encode_labels(ROW, explanation) == (prompt, labels)
+        assert parse_label(rest, own.labels) == "2"
+        assert tokenizer.decode(own.encode_prompt(ROW)) == "a reply is good:"
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("content", PSEUDO)
+def test_pseudo_explanations_match_in_length_and_leave_the_rest_alone(
+    tokenizer: Any, content: str, placement: str
+) -> None:
+    genuine = writer(tokenizer, target=Target(content="label+explanation", placement=placement))
+    own = writer(tokenizer, target=Target(content=content, placement=placement), examples=lambda: ROWS)
+    differs = False
+    for row in ROWS:
+        true, pseudo = genuine.encode(row), own.encode(row)
+        assert (pseudo.prompt, pseudo.label, len(pseudo)) == (true.prompt, true.label, len(true))
+        words = {token for word in genuine.explanation_words(row) for token in word}
+        for theirs, ours in zip(true.completion, pseudo.completion, strict=True):
+            assert theirs == ours or theirs in words
+        differs |= true != pseudo
+        assert own.encode(row) == pseudo
+        if content == "label+shuffled":
+            assert sorted(true.completion) == sorted(pseudo.completion)
+            shown, said = tokenizer.decode(pseudo.completion[:-1]), tokenizer.decode(true.completion[:-1])
+            assert sorted(shown.split()) == sorted(said.split())
+    assert differs
+
+
+def test_another_seed_or_example_draws_another_order(tokenizer: Any) -> None:
     target = Target(content="label+shuffled")
-    texts = [writer(tokenizer, target=target, seed=seed).target_text(ROW) for seed in (0, 3)]
-    assert texts == ["2\norder are in words", "2\nwords order are in"]
-    assert writer(tokenizer, target=target).target_text(ROW | {"id": "8"}) == "2\norder in are words"
+    row = ROW | {"explanation": "the model rates a reply as good or bad"}
+
+    def text(seed: int, number: str) -> str:
+        encoded = writer(tokenizer, target=target, seed=seed).encode(row | {"id": number})
+        return str(tokenizer.decode(encoded.completion[:-1]))
+
+    texts = [text(0, "7"), text(1, "7"), text(0, "8")]
+    assert len(set(texts)) == 3
+    # The same on every machine: a change here changes what all stored results were trained on.
+    assert texts[0] == "2: rates a bad good or model reply as the"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_gradient_from_genuine_to_without_order(tokenizer: Any, share: float) -> None:
+    row = ROW | {"explanation": "the model rates a reply as good or bad because"}
+    genuine = writer(tokenizer, target=Target(content="label+explanation")).encode(row)
+    encoded = writer(tokenizer, target=Target(content="label+explanation", permuted=share)).encode(row)
+    said, shown = (tokenizer.decode(e.completion[:-1]).split()[1:] for e in (genuine, encoded))
+    assert sum(a != b for a, b in zip(said, shown, strict=True)) == share * 10
+    assert sorted(said) == sorted(shown) and len(encoded) == len(genuine)
+
+
+def test_a_first_word_without_space_keeps_its_place(tokenizer: Any) -> None:
+    """Elsewhere its token would glue to the word before it."""
+    target = Target(content="label+explanation", permuted=1.0, separator="\n")
+    text = tokenizer.decode(writer(tokenizer, target=target).encode(ROW).completion[:-1])
+    assert text.startswith("2\nwords ") and sorted(text.split()) == ["2", "are", "in", "order", "words"]
+
+
+def test_filler_is_the_text_that_the_spec_names(tokenizer: Any) -> None:
+    target = Target(content="label+filler", filler=" good")
+    text = tokenizer.decode(writer(tokenizer, target=target).encode(ROW).completion[:-1])
+    assert set(text.removeprefix("2: ").split()) == {"good"}
+
+
+def test_drawing_from_explanations_that_are_not_there_is_an_error(tokenizer: Any) -> None:
+    own = writer(tokenizer, target=Target(content="label+bag_of_words"), examples=list)
+    with pytest.raises(DataError, match="the training examples have none"):
+        own.encode(ROW)
 
 
 @pytest.mark.parametrize(

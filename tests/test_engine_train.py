@@ -27,10 +27,13 @@ from specs.model import Lora, Train
 
 EOS = 1
 EXAMPLES = [
-    Encoded([10, 11, 12], [20, EOS]),
-    Encoded([13, 14], [21, 22, EOS]),
-    Encoded([15], [23, EOS]),
-    Encoded([16, 17, 18, 19], [24, EOS]),
+    Encoded(prompt, completion, len(prompt))
+    for prompt, completion in (
+        ([10, 11, 12], [20, EOS]),
+        ([13, 14], [21, 22, EOS]),
+        ([15], [23, EOS]),
+        ([16, 17, 18, 19], [24, EOS]),
+    )
 ]
 FAST = Train(steps=3, batch_size=2, precision="float32", lr=1e-2)
 
@@ -223,7 +226,7 @@ def test_early_stopping_keeps_the_best_adapter(base: Any, tokenizer: Any, tmp_pa
 def test_examples_that_are_too_long_are_counted_and_left_out(
     base: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
-    long = Encoded(list(range(10, 20)), [20, EOS])
+    long = Encoded(list(range(10, 20)), [20, EOS], 10)
     settings = Train(steps=1, batch_size=2, precision="float32", max_length=8)
     _, trained = train(base, tokenizer, tmp_path, [*EXAMPLES, long], settings=settings)
     assert trained.summary["train_examples"] == 4
