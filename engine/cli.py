@@ -125,6 +125,18 @@ def results(store: Path) -> None:
 
 
 @cli.command()
+@SPEC
+@SET
+def data(spec: Path, overrides: tuple[str, ...]) -> None:
+    """Show the data of a spec: splits, labels, quality of the explanations, token lengths by condition."""
+    from engine.data_report import data_tables
+
+    console = Console()
+    for table in data_tables(_plan(spec, overrides, None)):
+        console.print(table)
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of spec files, for completion in editors."""
     from specs import json_schema

@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,13 +47,40 @@ def is_gguf(path: Path) -> bool:
 
 def load(model: Model) -> tuple[Any, Any]:
     """Load (model, tokenizer), the model frozen, in evaluation mode and on the GPU if there is one."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = load_tokenizer(model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with _reading(model) as (name, options):
+        base = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=getattr(torch, model.dtype),
+            attn_implementation=model.attention,
+            **_quantization(model, device),
+            **options,
+        )
+    if model.quantization == "none":
+        base.to(device)
+    base.requires_grad_(False)
+    return base.eval(), tokenizer
+
+
+def load_tokenizer(model: Model) -> Any:
+    """Load a model's tokenizer alone."""
+    from transformers import AutoTokenizer
+
+    with _reading(model) as (name, options):
+        return AutoTokenizer.from_pretrained(name, **options)
+
+
+@contextlib.contextmanager
+def _reading(model: Model) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Give what `from_pretrained` takes: name and options; what it cannot read is an error of the model."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
     path = local_path(model.id)
     if path is None:
@@ -64,20 +92,9 @@ def load(model: Model) -> tuple[Any, Any]:
             path = path / model.gguf_file
         name = str(convert_gguf(path) if is_gguf(path) else path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        base = AutoModelForCausalLM.from_pretrained(
-            name,
-            dtype=getattr(torch, model.dtype),
-            attn_implementation=model.attention,
-            **_quantization(model, device),
-            **options,
-        )
+        yield name, options
     except OSError as error:
         raise EngineError(f'model.id: cannot load "{model.id}": {error}') from error
-    if model.quantization == "none":
-        base.to(device)
-    base.requires_grad_(False)
-    return base.eval(), tokenizer
 
 
 def _quantization(model: Model, device: torch.device) -> dict[str, Any]:

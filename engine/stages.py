@@ -19,7 +19,7 @@ from engine.lens import find_lens
 from engine.plan import Plan, PlannedCell
 from engine.probe import layer_numbers, probe_family, probe_layers, watched_tokens
 from engine.progress import Report, StopRequest
-from engine.text import Writer
+from engine.text import Writer, cell_writer
 from engine.train import curves_family, load_adapter, train_adapter
 from kernels import choose_backend
 from specs.model import Data
@@ -136,15 +136,10 @@ class Stages:
 
     def _text(self, cell: PlannedCell, tokenizer: Any, *, test: bool) -> Writer:
         """Give the writer of a cell's training or test examples."""
-        return Writer(
-            tokenizer=tokenizer,
-            prompt=self.settings("prompt", cell),
-            target=self.settings("target", cell),
-            labels=list(self.settings("evaluate", cell).labels),
-            dimension=self._data(cell, test=test).dimension,
-            seed=self.plan.matrix.seed(cell.choice),
-            examples=lambda: self._rows(cell, "test_data" if test else "data", "train", None),
-        )
+        key = cell.keys["test_data" if test else "data"]
+        folder = self.folder("data", key)
+        data = self._data(cell, test=test)
+        return cell_writer(self.plan, cell, tokenizer, data, lambda: data_stage.load(folder, "train", None))
 
     @contextmanager
     def _committing(self, stage: str, key: str) -> Iterator[dict[str, Any]]:

@@ -9,8 +9,9 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from engine.errors import DataError, UsageError
+from engine.plan import Plan, PlannedCell
 from engine.pseudo import Corpus, Word, bag_of_words, filler, permuted, random_tokens, shuffled
-from specs.model import Prompt, Target
+from specs.model import Data, Prompt, Target
 
 Example = Mapping[str, str]
 
@@ -242,6 +243,22 @@ class Writer:
         # Some tokenizers close every text with the end token, which would end the prompt here.
         closed = special and ids[-1:] == [eos] and not text.endswith(str(self.tokenizer.eos_token))
         return (ids[:-1], ends[:-1]) if closed else (ids, ends)
+
+
+def cell_writer(
+    plan: Plan, cell: PlannedCell, tokenizer: Any, data: Data, examples: Callable[[], Iterable[Example]]
+) -> Writer:
+    """Give the writer of a cell's training or test data; `examples`: those of the training split."""
+    tables = {name: plan.matrix.table(name, cell.choice) for name in ("prompt", "target", "evaluate")}
+    return Writer(
+        tokenizer=tokenizer,
+        prompt=tables["prompt"],
+        target=tables["target"],
+        labels=list(tables["evaluate"].labels),
+        dimension=data.dimension,
+        seed=plan.matrix.seed(cell.choice),
+        examples=examples,
+    )
 
 
 def _words(ends: list[int], spans: list[tuple[int, int]]) -> list[list[int]]:
