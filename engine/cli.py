@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from engine.errors import EngineError, Interrupted, UsageError
 
@@ -112,7 +113,7 @@ def status(target: Path, overrides: tuple[str, ...], store: Path | None) -> None
 
     root = target if target.is_dir() else _plan(target, overrides, store).root
     for part in render.status_tables(root):
-        Console().print(part)
+        Console().print(part, soft_wrap=isinstance(part, Text))
 
 
 @cli.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import traceback
 from collections.abc import Callable, Iterable
@@ -100,7 +101,7 @@ class Execution:
         try:
             for cell in cells:
                 self._prepare_data(cell)
-            model = self._adapted(cells[0])
+            model = self._adapted(cells)
             for cell in cells:
                 self._measure(cell, "evaluate", self.stages.evaluate, model)
                 self._measure(cell, "probe", self.stages.probe, model)
@@ -116,18 +117,25 @@ class Execution:
                 prepare = partial(self.stages.prepare_data, cell, test=name == "test_data")
                 self._attempt(cell, "data", cell.keys[name], prepare)
 
-    def _adapted(self, cell: PlannedCell) -> Any:
-        key = cell.keys["train"]
-        if not self._is_due("train", key):
-            return self._attempt(
-                cell, "train", key, lambda _: self.stages.load(cell, self._load(cell)), load=True
-            )
+    def _adapted(self, cells: list[PlannedCell]) -> Any:
+        """Give the trained model of the cells, which share it."""
+        cell, key = cells[0], cells[0].keys["train"]
+        due = self._is_due("train", key)
+        base = self._attempt(cell, "train", key, lambda _: self._load(cell), load=True)
+        if not due:
+            return self._attempt(cell, "train", key, lambda _: self.stages.load(cell, base), load=True)
+        for each in cells:
+            self._check_probe(each, base)
         return self._attempt(
-            cell,
-            "train",
-            key,
-            lambda report: self.stages.train(cell, self._load(cell), self._tokenizer, report),
+            cell, "train", key, lambda report: self.stages.train(cell, base, self._tokenizer, report)
         )
+
+    def _check_probe(self, cell: PlannedCell, base: Any) -> None:
+        """Find out before the training whether the probe behind it can run at all."""
+        if "probe" in cell.keys and self.plan.states["probe"][cell.keys["probe"]] not in ("cached", "failed"):
+            with contextlib.suppress(_NotToBeHadError):
+                check = partial(self.stages.check_probe, cell, base)
+                self._attempt(cell, "probe", cell.keys["probe"], lambda _: check(), load=True)
 
     def _measure(self, cell: PlannedCell, stage: str, run: Callable[..., None], model: Any) -> None:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 from rich.table import Table
+from rich.text import Text
 
 from engine.estimate import Cost, estimate
 from engine.plan import STATES, Plan, describe
@@ -169,7 +170,7 @@ def _fill(table: Any, settings: Any) -> None:
             table[name] = plain[name]
 
 
-def status_tables(root: Path) -> Iterator[Table | str]:
+def status_tables(root: Path) -> Iterator[Table | Text | str]:
     """Yield, for every experiment in a store, what is done, running and failed, with the errors."""
     manifests = read_manifests(root)
     if not manifests:
@@ -199,5 +200,5 @@ def status_tables(root: Path) -> Iterator[Table | str]:
         yield f"engine {manifest['packages']['ablation-engine']}, git {manifest['git'] or 'unknown'}"
         for stage, key in failures:
             record = ledger.record(stage, key, "failed")
-            yield f"[red]failed[/] {stage} {key} ({describe(record['levels'])}): "
-            yield record["traceback"].rstrip()
+            yield Text(f"failed {stage} {key} ({describe(record['levels'])}):", "red")
+            yield Text(record["traceback"].rstrip())

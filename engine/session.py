@@ -39,7 +39,9 @@ def run(plan: Plan, pending: list[PlannedCell], console: Any, *, fail_fast: bool
     if outcome.left_failed:
         console.print(f"{outcome.left_failed} stages failed before; --retry-failed runs them again")
     for cell, stage, message in outcome.failed:
-        console.print(f"failed: cell {cell.index + 1}, {stage}: {message}", markup=False, style="red")
+        console.print(
+            f"failed: cell {cell.index + 1}, {stage}: {message}", markup=False, style="red", soft_wrap=True
+        )
     show_results(plan.root, console, plan.matrix.experiment.name)
     return 1 if outcome.failed or outcome.left_failed else 0
 

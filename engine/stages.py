@@ -117,6 +117,10 @@ class Stages:
                 "summary": {"probed_examples": float(len(rows))},
             }
 
+    def check_probe(self, cell: PlannedCell, base: Any) -> None:
+        """Raise UsageError where the cell's probe asks for layers that the model lacks."""
+        layer_numbers(self.settings("probe", cell), len(find_lens(base).layers))
+
     def folder(self, stage: str, key: str) -> Path:
         """Give the folder of a stage's files in the store."""
         return self.plan.root / stage / key

@@ -118,6 +118,13 @@ def test_a_failed_cell_is_recorded_and_the_others_go_on(write_spec, tmp_path: Pa
     assert retried.output.count("lora.target_modules: found ['no_such_module']") >= 2
 
 
+def test_a_probe_that_cannot_run_is_known_before_the_training(write_spec) -> None:
+    output = engine("execute", write_spec(), "--max-cells", 1, "--set", "probe.layers=[99]", code=1).output
+    failed = "probe  UsageError: probe.layers: found 99; expected -4 to 3 for this model"
+    assert output.index(failed) < output.index(": train  loss")
+    assert "Ran 1 data, 1 train, 1 evaluate" in output
+
+
 def test_the_same_cell_run_twice_gives_the_same_bits(write_spec, tmp_path: Path) -> None:
     """Once in this process, with all that it has run before, and once in a fresh one."""
     spec = write_spec(train="steps = 3")
