@@ -1,0 +1,63 @@
+"""Every spec that ships resolves to its cells; the small studies run, on the real model, with one step."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import engine
+from jsonschema import Draft202012Validator
+
+import store
+from specs import json_schema, load_spec, resolve
+
+SPECS = Path(__file__).parents[1] / "specs"
+# Cells, and trainings that serve them.
+SIZES = {
+    "demo": (6, 6),
+    "small": (1, 1),
+    "conditions-small": (6, 6),
+    "ablation-small": (4, 4),
+    "gradient-small": (5, 5),
+    "placement-small": (3, 3),
+    "transfer-small": (9, 3),
+}
+STUDIES = [name for name in SIZES if name.endswith("-small")]
+
+
+def test_every_spec_is_listed_here() -> None:
+    assert {file.stem for file in SPECS.glob("*.toml")} == set(SIZES)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_shipped_spec_resolves_to_its_cells(name: str) -> None:
+    file = SPECS / f"{name}.toml"
+    Draft202012Validator(json_schema()).validate(tomllib.loads(file.read_text("utf-8")))
+    assert file.read_text("utf-8").startswith("#:schema ./schema.json\n# ")
+    assert len(resolve(load_spec(file)).cells) == SIZES[name][0]
+
+
+@pytest.mark.demo
+@pytest.mark.parametrize("name", SIZES)
+def test_trainings_are_shared(name: str, tmp_path: Path) -> None:
+    plan = json.loads(engine("plan", SPECS / f"{name}.toml", "--store", tmp_path, "--json").output)
+    assert plan["stages"]["train"]["pending"] == SIZES[name][1]
+    assert plan["stages"]["probe"]["pending"] == SIZES[name][0]
+
+
+@pytest.mark.demo
+def test_the_small_studies_run_and_share_what_they_have_in_common(tmp_path: Path) -> None:
+    small = ["train.steps=1", "train.batch_size=1", "data.test=2", "evaluate.max_new_tokens=4"]
+    flags = [flag for change in small for flag in ("--set", change)]
+    for name in STUDIES:
+        engine("execute", SPECS / f"{name}.toml", "--store", tmp_path, *flags)
+        tree = store.open_store(tmp_path)[name]
+        assert tree.attrs["cells_complete"] == tree.attrs["cells_total"] == SIZES[name][0]
+    trained = {file.name for file in (tmp_path / "train").iterdir()}
+    # The genuine explanation behind the label is a cell of all five studies, the label alone one of two.
+    assert len(trained) == sum(SIZES[name][1] for name in STUDIES) - 5
+    placement = store.open_store(tmp_path)["placement-small/probe"].to_dataset()
+    same = placement["entropy"].sel(position="prompt_end") == placement["entropy"].sel(position="label")
+    assert same.sel(placement="after").all() and not same.sel(placement="before").all()
