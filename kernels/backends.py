@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 
@@ -16,26 +18,29 @@ Backend = Callable[..., LensStatistics]
 BACKENDS = {
     "reference": ("kernels.reference", "reference"),
     "torch": ("kernels.torch_tiled", "torch_tiled"),
+    "triton": ("kernels.gpu.lens", "triton_backend"),
 }
 
 
 def available_backends() -> list[str]:
     """Name the backends that can run on this machine."""
-    return list(BACKENDS)
+    return [name for name in BACKENDS if name != "triton" or _has_triton() and _has_gpu()]
 
 
 def choose_backend(device: torch.device, backend: str = "auto") -> str:
     """Give the name of the backend to use: the one asked for, or the fastest for the device.
 
-    Raises ValueError for a name that is no backend.
+    Raises ValueError for a name that is no backend, and for one that cannot run on the device.
     """
     if backend == "auto":
-        return "torch"
+        return "triton" if device.type == "cuda" and _has_triton() else "torch"
     if backend not in BACKENDS:
         near = get_close_matches(backend, BACKENDS, n=1, cutoff=0)[0]
         raise ValueError(
             f'backend: found "{backend}", expected auto, {", ".join(BACKENDS)}; did you mean "{near}"?'
         )
+    if backend == "triton":
+        _check_triton(device)
     return backend
 
 
@@ -44,3 +49,29 @@ def get_backend(name: str) -> Backend:
     module, function = BACKENDS[name]
     found: Backend = getattr(import_module(module), function)
     return found
+
+
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def interpreting() -> bool:
+    """Tell whether Triton's kernels run in its interpreter, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _has_gpu() -> bool:
+    return torch.cuda.is_available() or interpreting()  # ROCm's devices go by the name of cuda as well
+
+
+def _check_triton(device: torch.device) -> None:
+    if not _has_triton():
+        raise ValueError(
+            'backend: "triton" needs the package triton, which is not installed; '
+            "pip install 'ablation-engine[triton]' brings it"
+        )
+    if device.type != "cuda" and not interpreting():
+        raise ValueError(
+            f'backend: found "triton" for tensors on {device}, expected a CUDA or ROCm device '
+            "(or TRITON_INTERPRET=1 in the environment from the start, to interpret the kernels on the CPU)"
+        )

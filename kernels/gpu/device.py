@@ -1,0 +1,33 @@
+"""The device that kernels are launched on, as far as launches depend on it."""
+
+from __future__ import annotations
+
+import torch
+from attrs import frozen
+
+from kernels.backends import interpreting
+
+
+@frozen
+class Device:
+    """A chip by the name of its tile shapes, and its number of multiprocessors."""
+
+    chip: str
+    processors: int
+    interpreted: bool = False
+
+    @property
+    def has_tma(self) -> bool:
+        """Whether it copies tiles by descriptor (the tensor memory accelerator)."""
+        return self.chip in ("sm_90", "sm_100")
+
+
+def find_device(device: torch.device) -> Device:
+    """Describe a tensor's device; a chip without shapes of its own gets those of the next older one."""
+    if interpreting():
+        return Device("sm_80", processors=3, interpreted=True)
+    found = torch.cuda.get_device_properties(device)
+    if torch.version.hip:
+        return Device("gfx942", found.multi_processor_count)
+    chip = "sm_100" if found.major == 10 else "sm_90" if found.major == 9 else "sm_80"
+    return Device(chip, found.multi_processor_count)
