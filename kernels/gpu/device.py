@@ -16,16 +16,11 @@ class Device:
     processors: int
     interpreted: bool = False
 
-    @property
-    def has_tma(self) -> bool:
-        """Whether it copies tiles by descriptor (the tensor memory accelerator)."""
-        return self.chip in ("sm_90", "sm_100")
-
 
 def find_device(device: torch.device) -> Device:
     """Describe a tensor's device; a chip without shapes of its own gets those of the next older one."""
     if interpreting():
-        return Device("sm_80", processors=3, interpreted=True)
+        return Device("sm_80", processors=1, interpreted=True)
     found = torch.cuda.get_device_properties(device)
     if torch.version.hip:
         return Device("gfx942", found.multi_processor_count)

@@ -17,7 +17,7 @@ from kernels.gpu.divergence import lens_divergences
 from kernels.gpu.merge import merge_splits
 from kernels.gpu.packing import pack
 from kernels.gpu.sums import lens_sums
-from kernels.gpu.tiles import Tile, divergences_tile, n_splits, sums_tile
+from kernels.gpu.tiles import Tile, divergences_tile, n_splits, sums_tile, uses_tma
 from kernels.result import LensStatistics
 from kernels.unembedding import Unembedding
 
@@ -76,19 +76,19 @@ class Product:
     def of(unembedding: Unembedding, device: Device, launch: Launch) -> Product:
         """Gather the arguments; TMA serves where the chip has it and rows of W start on 16 bytes."""
         weight = unembedding.tokens.contiguous()
+        wanted = uses_tma(device.chip, _operand_bytes(weight)) if launch.tma is None else launch.tma
         aligned = weight.shape[1] * weight.element_size() % 16 == 0 and weight.data_ptr() % 16 == 0
-        possible = aligned and weight.dtype != torch.float64
-        tma = possible and (device.has_tma if launch.tma is None else launch.tma)
-        return Product(unembedding, device, weight, tma, launch.precision)
+        return Product(unembedding, device, weight, wanted and aligned, launch.precision)
 
-    @property
-    def simple(self) -> bool:
-        """Whether the widest tiles fit: see `sums_tile`."""
-        return self.tma and (self.unembedding.bias is None or self.unembedding.softcap is None)
+    def sums_tile(self, n_rows: int, top: int) -> Tile:
+        """Choose the tile of pass one."""
+        both = self.unembedding.bias is not None and self.unembedding.softcap is not None
+        size = _operand_bytes(self.weight)
+        return sums_tile(self.device.chip, size, n_rows, top, tma=self.tma, capped_bias=both)
 
-    @property
-    def operand_bytes(self) -> int:
-        return 2 if self.weight.dtype in OPERANDS else 4
+    def divergences_tile(self, n_rows: int) -> Tile:
+        """Choose the tile of pass two."""
+        return divergences_tile(self.device.chip, _operand_bytes(self.weight), n_rows, tma=self.tma)
 
     def operand(self, hidden: Tensor) -> Tensor:
         """Give hidden states in the weight's type, as the model's own unembedding takes them."""
@@ -134,6 +134,10 @@ class Product:
             # Contraction would let a logit's last bit depend on the expression that it stands in.
             "enable_fp_fusion": False,
         }
+
+
+def _operand_bytes(weight: Tensor) -> int:
+    return 2 if weight.dtype in OPERANDS else 4
 
 
 @frozen(eq=False)
@@ -182,8 +186,7 @@ def _sums(
     """Run pass one and its merge into `out`."""
     rows, device, vocabulary = len(hidden), hidden.device, product.unembedding.vocab_size
     top = triton.next_power_of_2(min(top_k, vocabulary)) if top_k else 0
-    if tile is None:
-        tile = sums_tile(product.device.chip, product.operand_bytes, rows, top, simple=product.simple)
+    tile = tile or product.sums_tile(rows, top)
     spans = product.splits(rows, tile)
     splits, watched = len(spans), len(watch_ids)
     buffers = {
@@ -229,8 +232,7 @@ def _divergences(
 ) -> tuple[Tensor, Tensor]:
     """Run pass two: KL and JS [R], 0 for rows that are their own final rows."""
     kl, js = torch.zeros((2, len(hidden)), device=hidden.device)
-    if tile is None:
-        tile = divergences_tile(product.device.chip, product.operand_bytes, len(hidden))
+    tile = tile or product.divergences_tile(len(hidden))
     packing = pack(final_rows, tile.rows)
     slots = len(packing.slots)
     if slots == 0:

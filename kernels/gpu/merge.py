@@ -12,7 +12,7 @@ def merge_top(values, ids, top_ids, top_logprobs, row_max, log_total, broken, vo
     for i_top in range(top_k):
         best = tl.max(values, 0)
         token = tl.min(tl.where(values == best, ids, NO_ID), 0)
-        m_real = (token < vocab_size) & (broken == 0)
+        m_real = (token < vocab_size) & (best > -float("inf")) & (broken == 0)
         logprob = best.to(tl.float64) - row_max.to(tl.float64) - log_total
         tl.store(top_ids + i_top, tl.where(m_real, token, -1).to(tl.int64))
         tl.store(top_logprobs + i_top, tl.where(m_real, logprob, float("nan")).to(tl.float32))

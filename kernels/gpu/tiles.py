@@ -24,47 +24,57 @@ class Tile:
 
 FEW, SOME = 16, 64  # rows up to which the narrow tiles serve
 
-# (chip, bytes per operand) → tiles of pass one for few, some and many rows.
+# (chip, bytes per operand) → tiles of pass one for few, some and many rows. Those of sm_90 and sm_100 load
+# by TMA; where that is not possible, and for float32, every NVIDIA chip takes the tiles of sm_80.
 SUMS = {
-    ("sm_80", 2): (Tile(16, 128, 64, 4, 5), Tile(64, 128, 64, 4, 3), Tile(128, 128, 32, 8, 4)),
+    ("sm_80", 2): (Tile(16, 64, 128, 4, 4), Tile(64, 128, 64, 4, 3), Tile(128, 128, 32, 8, 4)),
     ("sm_90", 2): (Tile(16, 128, 128, 4, 4), Tile(64, 128, 64, 4, 4), Tile(128, 256, 64, 8, 4)),
     ("sm_100", 2): (Tile(16, 128, 128, 4, 4), Tile(64, 128, 64, 4, 4), Tile(128, 128, 64, 8, 4)),
     ("gfx942", 2): (Tile(16, 64, 128, 4, 2), Tile(64, 64, 64, 4, 2), Tile(128, 128, 64, 8, 2)),
     ("sm_80", 4): (Tile(16, 64, 32, 4, 3), Tile(64, 64, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
-    ("sm_90", 4): (Tile(16, 64, 32, 4, 3), Tile(64, 64, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
-    ("sm_100", 4): (Tile(16, 64, 32, 4, 3), Tile(64, 64, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
     ("gfx942", 4): (Tile(16, 64, 32, 4, 2), Tile(64, 64, 32, 4, 2), Tile(64, 64, 32, 4, 2)),
 }
 
 # The same for pass two, which holds a tile and parts of its final rows at once.
 DIVERGENCES = {
-    ("sm_80", 2): (Tile(16, 128, 64, 4, 5), Tile(64, 128, 64, 8, 3), Tile(128, 128, 32, 16, 3)),
+    ("sm_80", 2): (Tile(16, 64, 128, 4, 4), Tile(64, 128, 64, 8, 3), Tile(128, 128, 32, 16, 3)),
     ("sm_90", 2): (Tile(16, 128, 128, 4, 4), Tile(64, 128, 64, 8, 4), Tile(128, 128, 64, 8, 4, pieces=8)),
     ("sm_100", 2): (Tile(16, 128, 128, 4, 4), Tile(64, 128, 64, 8, 4), Tile(128, 128, 64, 8, 4, pieces=4)),
     ("gfx942", 2): (Tile(16, 64, 128, 4, 2), Tile(64, 64, 64, 4, 2), Tile(128, 128, 64, 8, 1)),
     ("sm_80", 4): SUMS["sm_80", 4],
-    ("sm_90", 4): SUMS["sm_90", 4],
-    ("sm_100", 4): SUMS["sm_100", 4],
     ("gfx942", 4): SUMS["gfx942", 4],
 }
 
 PLAIN = Tile(128, 128, 64, 8, 4)  # where the widest tile of sm_90 would spill
+MOST_TOP = 16  # kept entries that wide tiles have registers for
 
 
-def sums_tile(chip: str, operand_bytes: int, n_rows: int, top: int, *, simple: bool) -> Tile:
-    """Choose the tile of pass one; `top`: kept entries; simple: TMA, and not both bias and soft-cap."""
-    few, some, many = SUMS[chip, operand_bytes]
-    if n_rows <= FEW or top > 16:  # the kept entries take registers of every row
+def uses_tma(chip: str, operand_bytes: int) -> bool:
+    """Whether the tiles of a chip load by TMA, given that rows of W start on 16 bytes."""
+    return chip in ("sm_90", "sm_100") and operand_bytes == 2
+
+
+def sums_tile(chip: str, operand_bytes: int, n_rows: int, top: int, *, tma: bool, capped_bias: bool) -> Tile:
+    """Choose the tile of pass one; top: kept entries; capped_bias: both a bias and a soft-cap."""
+    few, some, many = SUMS[_shapes(chip, tma=tma), operand_bytes]
+    if n_rows <= FEW or top > MOST_TOP:
         return few
     if n_rows <= SOME:
         return some
-    return many if simple and top <= 8 or many.vocab <= PLAIN.vocab else PLAIN
+    return PLAIN if many.vocab > PLAIN.vocab and (capped_bias or top > 8) else many
 
 
-def divergences_tile(chip: str, operand_bytes: int, n_rows: int) -> Tile:
+def divergences_tile(chip: str, operand_bytes: int, n_rows: int, *, tma: bool) -> Tile:
     """Choose the tile of pass two."""
-    few, some, many = DIVERGENCES[chip, operand_bytes]
-    return few if n_rows <= FEW else some if n_rows <= SOME else many
+    shapes = _shapes(chip, tma=tma)
+    few, some, many = DIVERGENCES[shapes, operand_bytes]
+    if n_rows <= FEW:
+        return few
+    return some if n_rows <= SOME or shapes != chip else many  # another chip's widest tile would spill
+
+
+def _shapes(chip: str, *, tma: bool) -> str:
+    return chip if tma or chip.startswith("gfx") else "sm_80"
 
 
 def n_splits(n_rows: int, vocab_size: int, tile: Tile, processors: int) -> int:
