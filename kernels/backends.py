@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 
 import torch
+from torch import Tensor
 
 from kernels.result import LensStatistics
 
@@ -19,6 +20,20 @@ BACKENDS = {
     "reference": ("kernels.reference", "reference"),
     "torch": ("kernels.torch_tiled", "torch_tiled"),
     "triton": ("kernels.gpu.lens", "triton_backend"),
+}
+
+# Further operations: name → backend → (module, function).
+OPERATIONS = {
+    "attention_entropy": {
+        "reference": ("kernels.attention_torch", "reference"),
+        "torch": ("kernels.attention_torch", "torch_tiled"),
+        "triton": ("kernels.gpu.attention", "triton_backend"),
+    },
+    "activation_entropy": {
+        "reference": ("kernels.activation", "reference"),
+        "torch": ("kernels.activation", "torch_rows"),
+        "triton": ("kernels.gpu.activation", "triton_backend"),
+    },
 }
 
 
@@ -34,13 +49,7 @@ def choose_backend(device: torch.device, backend: str = "auto") -> str:
     """
     if backend == "auto":
         return "triton" if device.type == "cuda" and _has_triton() else "torch"
-    if backend not in BACKENDS:
-        near = get_close_matches(backend, BACKENDS, n=1, cutoff=0)[0]
-        raise ValueError(
-            f'backend: found "{backend}", expected auto, {", ".join(BACKENDS)}; did you mean "{near}"?'
-        )
-    if backend == "triton":
-        _check_triton(device)
+    _check_backend(backend, BACKENDS, device)
     return backend
 
 
@@ -49,6 +58,30 @@ def get_backend(name: str) -> Backend:
     module, function = BACKENDS[name]
     found: Backend = getattr(import_module(module), function)
     return found
+
+
+def get_operation(operation: str, device: torch.device, backend: str) -> Callable[..., Tensor]:
+    """Import the function of a further operation, by the backend asked for or the fastest for the device.
+
+    Raises ValueError for a name that is no backend, and for one that cannot run on the device.
+    """
+    table = OPERATIONS[operation]
+    if backend == "auto":
+        backend = "triton" if device.type == "cuda" and _has_triton() else "torch"
+    _check_backend(backend, table, device)
+    module, function = table[backend]
+    found: Callable[..., Tensor] = getattr(import_module(module), function)
+    return found
+
+
+def _check_backend(backend: str, table: Mapping[str, object], device: torch.device) -> None:
+    if backend not in table:
+        near = get_close_matches(backend, table, n=1, cutoff=0)[0]
+        raise ValueError(
+            f'backend: found "{backend}", expected auto, {", ".join(table)}; did you mean "{near}"?'
+        )
+    if backend == "triton":
+        _check_triton(device)
 
 
 def _has_triton() -> bool:

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 
 from kernels.gpu.product import logits_tile
+from kernels.gpu.softmax import LOWEST, accumulate
 
-LOWEST = tl.constexpr(-3.4028234663852886e38)  # a column past the vocabulary: no part of a sum, and not NaN
 NO_ID = tl.constexpr(2147483647)
 
 
@@ -55,29 +55,15 @@ def count_ranks(x, o_vocab, i_row, m_row, watch_ids, watched, ranks, n_rows, n_w
 
 
 @triton.jit
-def add_pairs(a, b, c, d):
-    """Add two pairs."""
-    return a + c, b + d
-
-
-@triton.jit
 def add_sums(x, top, maximum, total, weighted, m_row, m_old):
-    """Add a tile x [R, B] to its rows' Σ e and Σ e (x − max): the online softmax of arXiv 1805.02867.
-
-    A NaN or infinite logit makes Σ e (x − max) NaN, whichever it is (0 · −∞ included); that is its only mark.
-    """
+    """Add a tile x [R, B], whose row maxima are `top`, to its rows' sums in memory."""
     old_max = tl.load(maximum, m_old, other=-float("inf"))
-    new_max = tl.maximum(old_max, top)
-    shifted = x - new_max[:, None]
-    e = tl.exp(shifted)
-    tile_total, tile_weighted = tl.reduce((e, e * shifted), 1, add_pairs)
-    shift = tl.where(old_max == -float("inf"), 0.0, old_max - new_max)
-    decay = tl.exp(shift).to(tl.float64)
-    old_total = decay * tl.load(total, m_old, other=0.0)
-    old_weighted = decay * tl.load(weighted, m_old, other=0.0) + shift.to(tl.float64) * old_total
+    old_total = tl.load(total, m_old, other=0.0)
+    old_weighted = tl.load(weighted, m_old, other=0.0)
+    new_max, new_total, new_weighted = accumulate(x, top, old_max, old_total, old_weighted)
     tl.store(maximum, new_max, m_row)
-    tl.store(total, old_total + tile_total.to(tl.float64), m_row)
-    tl.store(weighted, old_weighted + tile_weighted.to(tl.float64), m_row)
+    tl.store(total, new_total, m_row)
+    tl.store(weighted, new_weighted, m_row)
 
 
 @triton.jit
