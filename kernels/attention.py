@@ -75,11 +75,11 @@ def _check_heads(query: Tensor, key: Tensor) -> None:
             raise ValueError(f"{name}: found shape {tuple(heads.shape)}, expected [B, H, T, E]")
         if not heads.is_floating_point():
             raise TypeError(f"{name}: found {heads.dtype}, expected a floating type")
-    batch, heads, length, width = query.shape
+    batch, count, length, width = query.shape
     if (key.shape[0], *key.shape[2:]) != (batch, length, width):
         raise ValueError(f"key: found shape {tuple(key.shape)}, expected [{batch}, Hkv, {length}, {width}]")
-    if key.shape[1] == 0 or heads % key.shape[1]:
-        raise ValueError(f"key: found {key.shape[1]} heads, expected a divisor of the query's {heads}")
+    if key.shape[1] == 0 or count % key.shape[1]:
+        raise ValueError(f"key: found {key.shape[1]} heads, expected a divisor of the query's {count}")
     if key.dtype != query.dtype:
         raise TypeError(f"key: found {key.dtype}, expected the query's {query.dtype}")
     if key.device != query.device:

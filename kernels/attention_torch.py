@@ -32,7 +32,7 @@ def torch_tiled(query: Tensor, key: Tensor, scoring: Scoring, lengths: Tensor) -
         query, key = query.float(), key.float()  # half-precision products accumulate too coarsely there
     entropy = torch.full(query.shape[:3], math.nan, device=query.device)
     positions = torch.arange(query.shape[2], device=query.device)
-    for queries in positions.split(QUERIES) if entropy.numel() else ():
+    for queries in torch.split(positions, QUERIES) if entropy.numel() else ():
         block = query[:, :, queries[0] : queries[-1] + 1]
         entropy[:, :, queries] = _block(block, key, queries, positions, scoring, lengths)
     return entropy
@@ -44,7 +44,7 @@ def _block(
     """Give the entropies [B, Hq, q] of a block of queries, by the online softmax over blocks of keys."""
     maximum = torch.full(query.shape[:3], -math.inf, dtype=torch.float64, device=query.device)
     total, weighted = torch.zeros_like(maximum), torch.zeros_like(maximum)
-    for keys in positions.split(KEYS):
+    for keys in torch.split(positions, KEYS):
         seen = scoring.visible(queries, keys, lengths)[:, None]
         if not seen.any():
             continue

@@ -39,7 +39,7 @@ OPERATIONS = {
 
 def available_backends() -> list[str]:
     """Name the backends that can run on this machine."""
-    return [name for name in BACKENDS if name != "triton" or _has_triton() and _has_gpu()]
+    return [name for name in BACKENDS if name != "triton" or (_has_triton() and _has_gpu())]
 
 
 def choose_backend(device: torch.device, backend: str = "auto") -> str:

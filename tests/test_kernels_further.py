@@ -101,7 +101,11 @@ HEADS = {"query": torch.zeros(1, 4, 3, 2), "key": torch.zeros(1, 2, 3, 2)}
         ({"query": torch.zeros(3, 2)}, ValueError, r"query: found shape \(3, 2\), expected \[B, H, T, E\]"),
         ({"query": torch.zeros(1, 4, 3, 2).int()}, TypeError, "query: found torch.int32"),
         ({"key": torch.zeros(1, 2, 4, 2)}, ValueError, r"key: found shape \(1, 2, 4, 2\), expected \[1, Hkv"),
-        ({"key": torch.zeros(1, 3, 3, 2)}, ValueError, "key: found 3 heads, expected a divisor of the query's 4"),
+        (
+            {"key": torch.zeros(1, 3, 3, 2)},
+            ValueError,
+            "key: found 3 heads, expected a divisor of the query's 4",
+        ),
         ({"key": torch.zeros(1, 2, 3, 2).half()}, TypeError, "key: found torch.float16"),
         ({"window": 0}, ValueError, "window: found 0"),
         ({"softcap": 0.0}, ValueError, "softcap: found 0.0"),
@@ -119,5 +123,5 @@ def test_wrong_arguments_are_named(arguments: dict[str, object], error: type, me
 def test_wrong_hidden_vectors_are_named() -> None:
     with pytest.raises(ValueError, match=r"hidden: found shape \(2, 0\)"):
         activation_entropy(torch.zeros(2, 0))
-    with pytest.raises(TypeError, match="hidden: found torch.int64"):
+    with pytest.raises(TypeError, match=r"hidden: found torch\.int64"):
         activation_entropy(torch.zeros(2, 3).long())

@@ -21,7 +21,16 @@ from kernels import Unembedding, available_backends, choose_backend, lens_statis
 def test_in_the_interpreter(name: str) -> None:
     pytest.importorskip("triton")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "pytest", "-p", "no:cacheprovider", str(Path(__file__).with_name(name))],
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            str(Path(__file__).with_name(name)),
+        ],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         cwd=Path(__file__).parents[1],
         capture_output=True,
@@ -34,7 +43,9 @@ def test_in_the_interpreter(name: str) -> None:
 def test_without_a_gpu_it_is_not_offered_and_says_what_it_needs() -> None:
     assert "triton" not in available_backends()
     assert choose_backend(torch.device("cpu")) != "triton"
-    with pytest.raises(ValueError, match=r'found "triton" for tensors on cpu, expected a CUDA or ROCm device'):
+    with pytest.raises(
+        ValueError, match=r'found "triton" for tensors on cpu, expected a CUDA or ROCm device'
+    ):
         lens_statistics(torch.ones(1, 4), Unembedding(torch.zeros(9, 4)), backend="triton")
 
 

@@ -24,11 +24,18 @@ def energy_entropy(rows, entropy, width, B_WIDTH: tl.constexpr):
     tl.store(entropy + i_row, tl.log(total) - tl.sum(terms, 0) / total)
 
 
+def row_warps(block: int) -> int:
+    """Choose the warps of a program for a padded width: at most 64 coordinates per thread."""
+    return min(16, max(1, block // 512))
+
+
 def triton_backend(rows: Tensor) -> Tensor:
     """Compute the entropy of rows [R, D] in one read of them."""
     count, width = rows.shape
     if width > MOST:
-        raise ValueError(f'hidden: found D = {width}, expected at most {MOST}; backend "torch" has no such limit')
+        raise ValueError(
+            f'hidden: found D = {width}, expected at most {MOST}; backend "torch" has no such limit'
+        )
     entropy = torch.empty(count, device=rows.device)
     if count:
         block = triton.next_power_of_2(width)
@@ -37,7 +44,7 @@ def triton_backend(rows: Tensor) -> Tensor:
             entropy,
             width,
             B_WIDTH=block,
-            num_warps=min(16, max(1, block // 512)),
+            num_warps=row_warps(block),
             enable_fp_fusion=False,
         )
     return entropy

@@ -14,6 +14,8 @@ from attrs import frozen
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
+from kernels.gpu.activation import energy_entropy, row_warps
+from kernels.gpu.attention import HeadTile, attention_sums
 from kernels.gpu.divergence import lens_divergences
 from kernels.gpu.sums import lens_sums
 from kernels.gpu.tiles import Tile
@@ -66,13 +68,32 @@ def compile_lens(
     return compile_ahead(function, chip, types, constants, tile.warps, tile.stages)
 
 
+def compile_attention(chip: str, dtype: str, tile: HeadTile, width: int) -> Resources:
+    """Compile the attention entropy, with causal mask and soft-cap, for heads of a power-of-two width."""
+    types = {"query": f"*{dtype}", "key": f"*{dtype}", "lengths": "*i32", "entropy": "*fp32"}
+    constants = {
+        "B_QUERY": tile.queries, "B_KEY": tile.keys, "B_WIDTH": width, "CAUSAL": True,
+        "OPERAND": OPERANDS[dtype], "PRECISION": "ieee",
+    }  # fmt: skip
+    types |= {"scale": "fp32", "softcap": "fp32"}
+    return compile_ahead(attention_sums, chip, types, constants, tile.warps, tile.stages)
+
+
+def compile_activation(chip: str, dtype: str, width: int) -> Resources:
+    """Compile the activation entropy for vectors of a power-of-two width."""
+    types = {"rows": f"*{dtype}", "entropy": "*fp32"}
+    return compile_ahead(energy_entropy, chip, types, {"B_WIDTH": width}, row_warps(width), 1)
+
+
 def compile_ahead(
     function: Any, chip: str, types: dict[str, str], constants: dict[str, Any], warps: int, stages: int
 ) -> Resources:
-    """Compile a kernel; arguments without a type are int32, pointers and `width` multiples of 16."""
+    """Compile a kernel; arguments without a type are int32; pointers, widths and strides are aligned."""
     names = function.arg_names
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
-    aligned = [name for name in names if signature[name].startswith("*") or name == "width"]
+    aligned = [
+        name for name in names if signature[name].startswith("*") or name in ("width", "s_query", "s_key")
+    ]
     source = ASTSource(
         function,
         signature,

@@ -35,7 +35,7 @@ def attention_sums(
     B_QUERY: tl.constexpr, B_KEY: tl.constexpr, B_WIDTH: tl.constexpr,
     CAUSAL: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Fill the entropy [B, Hq, T] of one tile of query positions of one head; the longest tiles start first."""
+    """Fill the entropy [B, Hq, T] of a tile of query positions of one head; the longest start first."""
     i_tile = tl.num_programs(0) - 1 - tl.program_id(0)
     i_batch, i_head = tl.program_id(1) // n_heads, tl.program_id(1) % n_heads
     length = tl.load(lengths + i_batch)
@@ -77,9 +77,9 @@ class HeadTile:
 
 def head_tile(operand_bytes: int, width: int) -> HeadTile:
     """Choose the tile; width: the head's, padded to a power of two. One choice serves all chips."""
-    if operand_bytes == 4:
-        return HeadTile(32, 32, 4, 2)
-    return HeadTile(64, 64, 4, 2)
+    if width > 256:
+        return HeadTile(32, 32, 4, 1) if operand_bytes == 2 else HeadTile(16, 16, 8, 1)
+    return HeadTile(128, 64, 8, 2) if operand_bytes == 2 else HeadTile(32, 32, 4, 2)
 
 
 def triton_backend(

@@ -152,6 +152,7 @@ class Output:
 
     @staticmethod
     def empty(hidden: Tensor, watched: int, top_k: int) -> Output:
+        """Allocate for hidden [R, D], J watched tokens and k top places."""
         rows, device = len(hidden), hidden.device
         return Output(
             scalars=torch.empty((7, rows), device=device),
@@ -162,6 +163,7 @@ class Output:
         )
 
     def result(self, kl: Tensor | None, js: Tensor | None, nonfinite_rows: int) -> LensStatistics:
+        """Give the tensors their names."""
         logsumexp, entropy, max_prob, watch_mass, watch_entropy = self.scalars[:5].unbind()
         return LensStatistics(
             logsumexp=logsumexp,

@@ -41,7 +41,9 @@ def pack(final_rows: Tensor, block: int) -> Packing:
             sizes.append(size)
             used += size + 1
             count -= size
-    opener, leader, size = (torch.tensor(x, dtype=torch.int64, device=device) for x in (openers, leaders, sizes))
+    opener, leader, size = (
+        torch.tensor(x, dtype=torch.int64, device=device) for x in (openers, leaders, sizes)
+    )
     own = torch.repeat_interleave(opener, size)
     within = torch.arange(len(rows), device=device) - torch.repeat_interleave(size.cumsum(0) - size, size)
     found = own + 1 + within

@@ -19,7 +19,7 @@ NO_ID = tl.constexpr(2147483647)
 
 @triton.jit
 def program_tile(n_rows, n_splits, B_ROWS: tl.constexpr, GROUP: tl.constexpr):
-    """Give (row offset, split); GROUP row tiles go through all splits together, so that L2 holds their rows."""
+    """Give (row offset, split); GROUP row tiles share all splits, so that L2 holds their rows."""
     i_program = tl.program_id(0)
     i_group = i_program // (GROUP * n_splits)
     size = tl.minimum(tl.cdiv(n_rows, B_ROWS) - i_group * GROUP, GROUP)
@@ -105,7 +105,7 @@ def lens_sums(
     GROUP: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
     EVEN: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    """Fill the partial buffers [S, R] (top: [S, R, K]) and ranks [J, R]; with `gather`, watched [J, R] first."""
+    """Fill the partial buffers [S, R] (top: [S, R, K]) and ranks [J, R]; with `gather`, watched [J, R]."""
     o_row, i_split = program_tile(n_rows, n_splits, B_ROWS, GROUP)
     first, end = tl.load(spans + 2 * i_split), tl.load(spans + 2 * i_split + 1)
     # Hoisted out of the loop, addresses and column numbers would outlive the product, and registers spill.

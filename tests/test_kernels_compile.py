@@ -1,0 +1,178 @@
+"""Compile every shipped tile for every chip, without one at hand, and hold it against the chip's limits."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+from attrs import frozen
+
+pytest.importorskip("triton")
+
+from kernels.gpu.ahead import Resources, compile_activation, compile_attention, compile_lens
+from kernels.gpu.attention import HeadTile, head_tile
+from kernels.gpu.resources import CHIPS, candidates, predict, register_limit
+from kernels.gpu.tiles import (
+    DIVERGENCES,
+    PLAIN,
+    SUMS,
+    Tile,
+    divergences_tile,
+    n_splits,
+    sums_tile,
+    uses_tma,
+)
+
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled then")
+
+
+@frozen
+class Build:
+    """One kernel, tile and chip. `extras`: with both bias and soft-cap, which take the most registers."""
+
+    kernel: str
+    chip: str
+    dtype: str
+    tile: Tile
+    tma: bool
+    extras: str = ""  # of "bias", "softcap"
+    top: int = 8
+
+    @property
+    def operand_bytes(self) -> int:
+        return 4 if self.dtype == "fp32" else 2
+
+
+def lens_builds() -> Iterator[Build]:
+    """Every tile that the launcher can choose, at its plainest and at its fullest."""
+    for kernel, table in (("sums", SUMS), ("divergences", DIVERGENCES)):
+        for (chip, size), tiles in table.items():
+            dtype = "bf16" if size == 2 else "fp32"
+            for tile in dict.fromkeys(tiles):
+                fullest = "bias" if tile.vocab > PLAIN.vocab else "bias softcap"
+                for extras in ("", fullest) if kernel == "sums" else (fullest,):
+                    yield Build(kernel, chip, dtype, tile, uses_tma(chip, size), extras)
+    yield Build("sums", "sm_90", "bf16", SUMS["sm_90", 2][2], tma=True, extras="softcap")
+    yield Build("sums", "sm_90", "bf16", PLAIN, tma=True, extras="bias softcap", top=16)
+    yield Build("sums", "sm_90", "fp16", SUMS["sm_90", 2][2], tma=True)
+    for chip in ("sm_90", "sm_100"):  # what has no TMA there takes the tiles of sm_80
+        for size, dtype in ((2, "bf16"), (4, "fp32")):
+            chosen = [sums_tile(chip, size, n, 8, tma=False, capped_bias=True) for n in (16, 64, 999)]
+            for tile in dict.fromkeys(chosen):
+                yield Build("sums", chip, dtype, tile, tma=False, extras="bias softcap")
+            for tile in dict.fromkeys(divergences_tile(chip, size, n, tma=False) for n in (16, 64, 999)):
+                yield Build("divergences", chip, dtype, tile, tma=False, extras="bias softcap")
+
+
+def head_builds() -> Iterator[tuple[str, str, HeadTile, int]]:
+    """The attention entropy for heads of usual widths."""
+    for chip in CHIPS:
+        for dtype, size in (("bf16", 2), ("fp32", 4)):
+            for width in (64, 128, 256, 512):
+                yield chip, dtype, head_tile(size, width), width
+
+
+def build_lens(build: Build) -> Resources:
+    extras = build.extras.split()
+    return compile_lens(
+        build.kernel, build.chip, build.dtype, build.tile,
+        bias="bias" in extras, softcap="softcap" in extras, tma=build.tma, top=build.top,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def built(pool: ProcessPoolExecutor) -> dict[Build, Resources]:
+    builds = list(dict.fromkeys(lens_builds()))
+    return dict(zip(builds, pool.map(build_lens, builds, chunksize=4), strict=True))
+
+
+def check(chip: str, warps: int, taken: Resources) -> None:
+    assert taken.stack == 0
+    assert taken.registers <= register_limit(chip, warps)
+    assert taken.shared <= CHIPS[chip].shared
+
+
+def test_no_shipped_lens_tile_spills(built: dict[Build, Resources]) -> None:
+    for build, taken in built.items():
+        assert taken.stack == 0, (build, taken.registers, taken.stack)
+        check(build.chip, build.tile.warps, taken)
+
+
+def test_products_take_the_chips_matrix_units(built: dict[Build, Resources]) -> None:
+    units = {
+        "sm_80": r"mma\.sync", "sm_90": r"wgmma\.mma", "sm_100": r"tcgen05\.mma", "gfx942": "v_mfma_f32",
+    }  # fmt: skip
+    for build, taken in built.items():
+        if build.dtype != "fp32" and build.tile.rows >= 64:
+            assert re.search(units[build.chip], taken.assembly), build
+        assert ("cp.async.bulk.tensor" in taken.assembly) == build.tma, build
+        if build.dtype == "fp32" and build.chip != "gfx942":
+            assert "tf32" not in taken.assembly, build
+
+
+def test_both_passes_of_a_rank_are_one_binary(built: dict[Build, Resources]) -> None:
+    """What tells the launches apart is an argument at run time, so the product is the same instructions."""
+    assert all(".param .u32 lens_sums_param_" in b.assembly for k, b in built.items() if is_nvidia_sums(k))
+
+
+def is_nvidia_sums(build: Build) -> bool:
+    return build.kernel == "sums" and build.chip != "gfx942"
+
+
+def test_the_model_is_near_what_the_compiler_gives(built: dict[Build, Resources]) -> None:
+    for build, taken in built.items():
+        expected = predict(build.kernel, build.chip, build.operand_bytes, build.tile)
+        assert expected.shared <= taken.shared <= expected.shared + 64, build
+        if build.operand_bytes == 2 and build.tma == uses_tma(build.chip, 2):
+            assert 0.7 * taken.registers <= expected.registers <= 1.5 * taken.registers, (
+                build,
+                taken.registers,
+            )
+
+
+def test_attention_and_activation_fit_without_spills(pool: ProcessPoolExecutor) -> None:
+    builds = list(head_builds())
+    for build, taken in zip(builds, pool.map(build_head, builds, chunksize=4), strict=True):
+        check(build[0], build[2].warps, taken)
+    for chip in CHIPS:
+        for width in (4096, 32768):
+            taken = compile_activation(chip, "bf16", width)
+            assert taken.stack == 0 and taken.shared <= 1024
+
+
+def build_head(build: tuple[str, str, HeadTile, int]) -> Resources:
+    return compile_attention(*build)
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_the_tuning_space_is_pruned_but_holds_the_fixed_choice(chip: str) -> None:
+    for kernel, table in (("sums", SUMS), ("divergences", DIVERGENCES)):
+        offered = list(candidates(kernel, chip, 2, 4096))
+        full = 4 * 3 * 3 * 2 * 4 * (1 if kernel == "sums" else 3)
+        assert 0 < len(offered) < 0.9 * full
+        few, some, many = table[chip, 2]
+        assert few in offered and some in offered
+        if many.warps <= 8 and many.stages > 1:
+            assert many in offered
+
+
+@pytest.mark.parametrize("rows", [1, 16, 17, 512, 16384])
+@pytest.mark.parametrize("vocabulary", [1, 300, 49152, 128256])
+def test_splits_fill_the_chip_and_no_more(rows: int, vocabulary: int) -> None:
+    tile = sums_tile("sm_90", 2, rows, 8, tma=True, capped_bias=False)
+    splits = n_splits(rows, vocabulary, tile, 132)
+    tiles = -(-vocabulary // tile.vocab)
+    assert 1 <= splits <= tiles
+    programs = splits * -(-rows // tile.rows)
+    assert programs >= min(tiles, 100)
+    assert splits * rows <= max(16 * rows, 132 * 4 * 2 * tile.rows)  # scratch does not grow with V
