@@ -4,68 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
-from attrs import frozen
 
 pytest.importorskip("triton")
 
-from kernels.gpu.ahead import Resources, compile_activation, compile_attention, compile_lens
+import triton
+
+from kernels.gpu.ahead import Resources, compile_activation, compile_attention
 from kernels.gpu.attention import HeadTile, head_tile
 from kernels.gpu.resources import CHIPS, candidates, predict, register_limit
-from kernels.gpu.tiles import (
-    DIVERGENCES,
-    PLAIN,
-    SUMS,
-    Tile,
-    divergences_tile,
-    n_splits,
-    sums_tile,
-    uses_tma,
-)
+from kernels.gpu.shipped import Build, compile_build, lens_builds
+from kernels.gpu.tiles import DIVERGENCES, SUMS, n_splits, sums_tile, uses_tma
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled then")
-
-
-@frozen
-class Build:
-    """One kernel, tile and chip. `extras`: with both bias and soft-cap, which take the most registers."""
-
-    kernel: str
-    chip: str
-    dtype: str
-    tile: Tile
-    tma: bool
-    extras: str = ""  # of "bias", "softcap"
-    top: int = 8
-
-    @property
-    def operand_bytes(self) -> int:
-        return 4 if self.dtype == "fp32" else 2
-
-
-def lens_builds() -> Iterator[Build]:
-    """Every tile that the launcher can choose, at its plainest and at its fullest."""
-    for kernel, table in (("sums", SUMS), ("divergences", DIVERGENCES)):
-        for (chip, size), tiles in table.items():
-            dtype = "bf16" if size == 2 else "fp32"
-            for tile in dict.fromkeys(tiles):
-                fullest = "bias" if tile.vocab > PLAIN.vocab else "bias softcap"
-                for extras in ("", fullest) if kernel == "sums" else (fullest,):
-                    yield Build(kernel, chip, dtype, tile, uses_tma(chip, size), extras)
-    yield Build("sums", "sm_90", "bf16", SUMS["sm_90", 2][2], tma=True, extras="softcap")
-    yield Build("sums", "sm_90", "bf16", PLAIN, tma=True, extras="bias softcap", top=16)
-    yield Build("sums", "sm_90", "fp16", SUMS["sm_90", 2][2], tma=True)
-    for chip in ("sm_90", "sm_100"):  # what has no TMA there takes the tiles of sm_80
-        for size, dtype in ((2, "bf16"), (4, "fp32")):
-            chosen = [sums_tile(chip, size, n, 8, tma=False, capped_bias=True) for n in (16, 64, 999)]
-            for tile in dict.fromkeys(chosen):
-                yield Build("sums", chip, dtype, tile, tma=False, extras="bias softcap")
-            for tile in dict.fromkeys(divergences_tile(chip, size, n, tma=False) for n in (16, 64, 999)):
-                yield Build("divergences", chip, dtype, tile, tma=False, extras="bias softcap")
 
 
 def head_builds() -> Iterator[tuple[str, str, HeadTile, int]]:
@@ -76,14 +34,6 @@ def head_builds() -> Iterator[tuple[str, str, HeadTile, int]]:
                 yield chip, dtype, head_tile(size, width), width
 
 
-def build_lens(build: Build) -> Resources:
-    extras = build.extras.split()
-    return compile_lens(
-        build.kernel, build.chip, build.dtype, build.tile,
-        bias="bias" in extras, softcap="softcap" in extras, tma=build.tma, top=build.top,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
@@ -92,8 +42,8 @@ def pool() -> Iterator[ProcessPoolExecutor]:
 
 @pytest.fixture(scope="module")
 def built(pool: ProcessPoolExecutor) -> dict[Build, Resources]:
-    builds = list(dict.fromkeys(lens_builds()))
-    return dict(zip(builds, pool.map(build_lens, builds, chunksize=4), strict=True))
+    builds = lens_builds()
+    return dict(zip(builds, pool.map(compile_build, builds, chunksize=4), strict=True))
 
 
 def check(chip: str, warps: int, taken: Resources) -> None:
@@ -120,15 +70,6 @@ def test_products_take_the_chips_matrix_units(built: dict[Build, Resources]) -> 
             assert "tf32" not in taken.assembly, build
 
 
-def test_both_passes_of_a_rank_are_one_binary(built: dict[Build, Resources]) -> None:
-    """What tells the launches apart is an argument at run time, so the product is the same instructions."""
-    assert all(".param .u32 lens_sums_param_" in b.assembly for k, b in built.items() if is_nvidia_sums(k))
-
-
-def is_nvidia_sums(build: Build) -> bool:
-    return build.kernel == "sums" and build.chip != "gfx942"
-
-
 def test_the_model_is_near_what_the_compiler_gives(built: dict[Build, Resources]) -> None:
     for build, taken in built.items():
         expected = predict(build.kernel, build.chip, build.operand_bytes, build.tile)
@@ -138,6 +79,16 @@ def test_the_model_is_near_what_the_compiler_gives(built: dict[Build, Resources]
                 build,
                 taken.registers,
             )
+
+
+def test_the_page_of_computed_times_is_true(built: dict[Build, Resources]) -> None:
+    """Needs `built` only because what was compiled once is read from Triton's cache."""
+    root = Path(__file__).parents[1]
+    if f"Triton {triton.__version__}" not in (root / "docs/kernels.md").read_text():
+        pytest.skip("the page was computed with another Triton")
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.roofline", "--check"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_attention_and_activation_fit_without_spills(pool: ProcessPoolExecutor) -> None:
