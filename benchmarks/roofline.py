@@ -15,7 +15,7 @@ import triton
 from kernels.gpu.ahead import Resources
 from kernels.gpu.resources import CHIPS, programs_per_processor
 from kernels.gpu.shipped import Build, compile_build, lens_builds
-from kernels.gpu.tiles import divergences_tile, n_splits, sums_tile
+from kernels.gpu.tiles import ceil_div, divergences_tile, n_splits, sums_tile
 
 PAGE = Path(__file__).parents[1] / "docs/kernels.md"
 BEGIN, END = "<!-- computed: begin -->\n", "<!-- computed: end -->\n"
@@ -68,11 +68,11 @@ def _times(kernel: str, rows: int, built: dict[Build, Resources]) -> str:
     has = CHIPS[CHIP]
     build = _build(kernel, rows)
     tile, taken = build.tile, built[build]
-    splits = n_splits(rows, VOCABULARY, tile, has.processors)
-    row_tiles, vocab_tiles = -(-rows // tile.rows), -(-VOCABULARY // tile.vocab)
+    splits = n_splits(rows, VOCABULARY, tile, has.processors, build.top)
+    row_tiles, vocab_tiles = ceil_div(rows, tile.rows), ceil_div(VOCABULARY, tile.vocab)
     logits = row_tiles * tile.rows * vocab_tiles * tile.vocab
     flop = 2 * logits * WIDTH
-    memory = 2 * WIDTH * (VOCABULARY * -(-row_tiles // tile.group) + rows)
+    memory = 2 * WIDTH * (VOCABULARY * ceil_div(row_tiles, tile.group) + rows)
     cache = 2 * WIDTH * row_tiles * vocab_tiles * (tile.rows + tile.vocab)
     lanes, special = EPILOGUE[kernel]
     tensor, main, level2 = flop / has.half_flops, memory / has.bandwidth, cache / L2

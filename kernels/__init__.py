@@ -1,4 +1,4 @@
-"""The probe core: full-vocabulary statistics of lens rows, without [rows, vocabulary] logits."""
+"""The probe core: statistics of lens rows without [rows, vocabulary] logits, and entropies beside them."""
 
 from kernels.activation import activation_entropy
 from kernels.api import lens_statistics

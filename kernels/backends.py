@@ -22,6 +22,8 @@ BACKENDS = {
     "triton": ("kernels.gpu.lens", "triton_backend"),
 }
 
+OLDEST_TRITON = (3, 5)  # loops can do without hoisting from there on
+
 # Further operations: name → backend → (module, function).
 OPERATIONS = {
     "attention_entropy": {
@@ -39,7 +41,7 @@ OPERATIONS = {
 
 def available_backends() -> list[str]:
     """Name the backends that can run on this machine."""
-    return [name for name in BACKENDS if name != "triton" or (_has_triton() and _has_gpu())]
+    return [name for name in BACKENDS if name != "triton" or (_has_gpu() and _has_triton())]
 
 
 def choose_backend(device: torch.device, backend: str = "auto") -> str:
@@ -85,7 +87,10 @@ def _check_backend(backend: str, table: Mapping[str, object], device: torch.devi
 
 
 def _has_triton() -> bool:
-    return find_spec("triton") is not None
+    if find_spec("triton") is None:
+        return False
+    major, minor = import_module("triton").__version__.split(".")[:2]
+    return (int(major), int(minor)) >= OLDEST_TRITON
 
 
 def interpreting() -> bool:
@@ -100,8 +105,8 @@ def _has_gpu() -> bool:
 def _check_triton(device: torch.device) -> None:
     if not _has_triton():
         raise ValueError(
-            'backend: "triton" needs the package triton, which is not installed; '
-            "pip install 'ablation-engine[triton]' brings it"
+            f'backend: "triton" needs the package triton {OLDEST_TRITON[0]}.{OLDEST_TRITON[1]} or later, '
+            "which is not installed; pip install 'ablation-engine[triton]' brings it"
         )
     if device.type != "cuda" and not interpreting():
         raise ValueError(

@@ -17,13 +17,19 @@ pytest.importorskip("triton")
 
 import triton
 
-from kernels.gpu.ahead import Resources, compile_activation, compile_attention
+from kernels.gpu.ahead import Resources, compile_activation, compile_attention, compile_merge
 from kernels.gpu.attention import HeadTile, head_tile
 from kernels.gpu.resources import CHIPS, candidates, predict, register_limit
 from kernels.gpu.shipped import Build, compile_build, lens_builds
-from kernels.gpu.tiles import DIVERGENCES, SUMS, n_splits, sums_tile, uses_tma
+from kernels.gpu.tiles import DIVERGENCES, LONGEST_TOP, MOST_KEPT, SUMS, n_splits, sums_tile, uses_tma
 
-pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled then")
+pytestmark = [
+    pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled then"),
+    pytest.mark.skipif(
+        tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9),
+        reason="tiles were chosen with the compiler of 3.9",
+    ),
+]
 
 
 def head_builds() -> Iterator[tuple[str, str, HeadTile, int]]:
@@ -91,6 +97,14 @@ def test_the_page_of_computed_times_is_true(built: dict[Build, Resources]) -> No
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("chip", CHIPS)
+def test_the_merge_fits_without_spills(chip: str) -> None:
+    for splits, top in ((16, 8), (512, 8), (2048, 8), (512, LONGEST_TOP)):
+        taken = compile_merge(chip, splits, top, watched=8)
+        assert taken.stack == 0, (splits, top, taken.registers, taken.stack)
+        assert taken.shared <= 8192
+
+
 def test_attention_and_activation_fit_without_spills(pool: ProcessPoolExecutor) -> None:
     builds = list(head_builds())
     for build, taken in zip(builds, pool.map(build_head, builds, chunksize=4), strict=True):
@@ -126,4 +140,5 @@ def test_splits_fill_the_chip_and_no_more(rows: int, vocabulary: int) -> None:
     assert 1 <= splits <= tiles
     programs = splits * -(-rows // tile.rows)
     assert programs >= min(tiles, 100)
+    assert n_splits(rows, vocabulary, tile, 999, LONGEST_TOP) * LONGEST_TOP <= MOST_KEPT
     assert splits * rows <= max(16 * rows, 132 * 4 * 2 * tile.rows)  # scratch does not grow with V

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.gpu.device import launching_on
+
 MOST = 32768  # coordinates of a vector that a program holds in registers
 
 
@@ -37,14 +39,15 @@ def triton_backend(rows: Tensor) -> Tensor:
             f'hidden: found D = {width}, expected at most {MOST}; backend "torch" has no such limit'
         )
     entropy = torch.empty(count, device=rows.device)
+    block = triton.next_power_of_2(width)
     if count:
-        block = triton.next_power_of_2(width)
-        energy_entropy[(count,)](
-            rows.contiguous(),
-            entropy,
-            width,
-            B_WIDTH=block,
-            num_warps=row_warps(block),
-            enable_fp_fusion=False,
-        )
+        with launching_on(rows.device):
+            energy_entropy[(count,)](
+                rows.contiguous(),
+                entropy,
+                width,
+                B_WIDTH=block,
+                num_warps=row_warps(block),
+                enable_fp_fusion=False,
+            )
     return entropy

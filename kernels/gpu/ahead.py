@@ -17,6 +17,7 @@ from triton.compiler import ASTSource, CompiledKernel
 from kernels.gpu.activation import energy_entropy, row_warps
 from kernels.gpu.attention import HeadTile, attention_sums
 from kernels.gpu.divergence import lens_divergences
+from kernels.gpu.merge import merge_splits, merge_warps
 from kernels.gpu.sums import lens_sums
 from kernels.gpu.tiles import Tile
 
@@ -66,6 +67,16 @@ def compile_lens(
     types = BUFFERS | matrices | {"scale": "fp32"} | {name: kind for name, kind in optional.items() if kind}
     constants |= {name: None for name, kind in optional.items() if not kind}
     return compile_ahead(function, chip, types, constants, tile.warps, tile.stages)
+
+
+def compile_merge(chip: str, splits: int, top: int, watched: int) -> Resources:
+    """Compile the second stage for powers of two of splits, kept entries and watched tokens."""
+    types = BUFFERS | {
+        "once": "*i8", "out_top_ids": "*i64", "out_top_logprobs": "*fp32", "out_logprob": "*fp32",
+        "out_rank": "*i64",
+    }  # fmt: skip
+    constants = {"B_SPLITS": splits, "B_TOP": top, "B_WATCH": watched}
+    return compile_ahead(merge_splits, chip, types, constants, merge_warps(splits * top), 3)
 
 
 def compile_attention(chip: str, dtype: str, tile: HeadTile, width: int) -> Resources:

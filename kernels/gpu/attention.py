@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kernels.attention import Scoring
 from kernels.backends import interpreting
+from kernels.gpu.device import launching_on
 from kernels.gpu.product import tanh
 from kernels.gpu.softmax import LOWEST, accumulate
 
@@ -36,8 +37,8 @@ def attention_sums(
     CAUSAL: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Fill the entropy [B, Hq, T] of a tile of query positions of one head; the longest start first."""
-    i_tile = tl.num_programs(0) - 1 - tl.program_id(0)
-    i_batch, i_head = tl.program_id(1) // n_heads, tl.program_id(1) % n_heads
+    i_tile = tl.num_programs(1) - 1 - tl.program_id(1)
+    i_batch, i_head = tl.program_id(0) // n_heads, tl.program_id(0) % n_heads
     length = tl.load(lengths + i_batch)
     i_width = tl.arange(0, B_WIDTH)
     o_query = i_tile * B_QUERY
@@ -61,7 +62,7 @@ def attention_sums(
         row_max, row_total, row_weighted = accumulate(x, tl.max(x, 1), row_max, row_total, row_weighted)
     value = tl.maximum(tl.log(row_total) - row_weighted / row_total, 0.0)
     value = tl.where((i_query < length) & (row_weighted == row_weighted), value, float("nan"))
-    o_out = tl.program_id(1).to(tl.int64) * length_max + i_query
+    o_out = tl.program_id(0).to(tl.int64) * length_max + i_query
     tl.store(entropy + o_out, value.to(tl.float32), i_query < length_max)
 
 
@@ -95,30 +96,32 @@ def triton_backend(
     block = max(16, triton.next_power_of_2(width))
     tile = tile or head_tile(2 if half else 4, block)
     operand = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}.get(query.dtype, tl.float32)
-    attention_sums[(triton.cdiv(length, tile.queries), batch * heads)](
-        query,
-        key,
-        lengths.int(),
-        entropy,
-        *query.stride()[:3],
-        *key.stride()[:3],
-        length_max=length,
-        window=length if scoring.window is None else min(scoring.window, length),
-        n_heads=heads,
-        group=heads // key.shape[1],
-        width=width,
-        scale=scoring.scale,
-        softcap=scoring.softcap if scoring.softcap is None else float(scoring.softcap),
-        B_QUERY=tile.queries,
-        B_KEY=tile.keys,
-        B_WIDTH=block,
-        CAUSAL=scoring.causal,
-        OPERAND=tl.float32 if interpreting() else operand,
-        PRECISION="ieee",
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-        enable_fp_fusion=False,
-    )
+    grid = (batch * heads, triton.cdiv(length, tile.queries))
+    with launching_on(query.device):
+        attention_sums[grid](
+            query,
+            key,
+            lengths.int(),
+            entropy,
+            *query.stride()[:3],
+            *key.stride()[:3],
+            length_max=length,
+            window=length if scoring.window is None else min(scoring.window, length),
+            n_heads=heads,
+            group=heads // key.shape[1],
+            width=width,
+            scale=scoring.scale,
+            softcap=scoring.softcap if scoring.softcap is None else float(scoring.softcap),
+            B_QUERY=tile.queries,
+            B_KEY=tile.keys,
+            B_WIDTH=block,
+            CAUSAL=scoring.causal,
+            OPERAND=tl.float32 if interpreting() else operand,
+            PRECISION="ieee",
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+            enable_fp_fusion=False,
+        )
     return entropy
 
 

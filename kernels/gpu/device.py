@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from attrs import frozen
 
@@ -26,3 +28,8 @@ def find_device(device: torch.device) -> Device:
         return Device("gfx942", found.multi_processor_count)
     chip = "sm_100" if found.major == 10 else "sm_90" if found.major == 9 else "sm_80"
     return Device(chip, found.multi_processor_count)
+
+
+def launching_on(device: torch.device) -> AbstractContextManager[object]:
+    """Make a tensor's device the current one, on which Triton launches."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -12,13 +12,14 @@ from attrs import frozen
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from kernels.gpu.device import Device, find_device
+from kernels.gpu.device import Device, find_device, launching_on
 from kernels.gpu.divergence import lens_divergences
-from kernels.gpu.merge import merge_splits
+from kernels.gpu.merge import merge_splits, merge_warps
 from kernels.gpu.packing import pack
 from kernels.gpu.sums import lens_sums
-from kernels.gpu.tiles import Tile, divergences_tile, n_splits, sums_tile, uses_tma
+from kernels.gpu.tiles import LONGEST_TOP, Tile, divergences_tile, sums_tile, tiles_per_split, uses_tma
 from kernels.result import LensStatistics
+from kernels.torch_tiled import torch_tiled
 from kernels.unembedding import Unembedding
 
 OPERANDS = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
@@ -45,18 +46,24 @@ def triton_backend(
 ) -> LensStatistics:
     """Compute the statistics in two passes over W, one without `final_rows`; scratch is O(R × splits).
 
-    Products are those of the weight's type (float64 counts as float32), summed in float32.
+    Products are those of the weight's type (float64 counts as float32), summed in float32. More than
+    LONGEST_TOP top tokens are beyond the registers of any tile; the torch backend serves then, and the
+    result names it.
     """
+    if min(top_k, unembedding.vocab_size) > LONGEST_TOP:
+        return torch_tiled(hidden, unembedding, watch_ids, top_k, final_rows)
     device, launch = find_device(hidden.device), launch or Launch()
     product = Product.of(unembedding, device, launch)
     hidden = product.operand(hidden)
     out = Output.empty(hidden, len(watch_ids), top_k)
-    if len(hidden):
-        _sums(hidden, product, watch_ids, top_k, launch.sums, out)
-    broken = torch.isnan(out.scalars[0])
     kl, js = None, None
-    if final_rows is not None:
-        kl, js = _divergences(hidden, product, final_rows, launch.divergences, out.scalars)
+    with launching_on(hidden.device):
+        if len(hidden):
+            _sums(hidden, product, watch_ids, top_k, launch.sums, out)
+        if final_rows is not None:
+            kl, js = _divergences(hidden, product, final_rows, launch.divergences, out.scalars)
+    broken = torch.isnan(out.scalars[0])
+    if kl is not None and js is not None:
         either = broken | broken[final_rows]
         kl, js = kl.masked_fill(either, math.nan), js.masked_fill(either, math.nan)
     return out.result(kl, js, int(broken.sum()))
@@ -92,14 +99,13 @@ class Product:
 
     def operand(self, hidden: Tensor) -> Tensor:
         """Give hidden states in the weight's type, as the model's own unembedding takes them."""
-        return hidden.to(self.weight.dtype).contiguous()
+        hidden = hidden.to(self.weight.dtype).contiguous()
+        return hidden.clone() if self.tma and hidden.data_ptr() % 16 else hidden
 
-    def splits(self, n_rows: int, tile: Tile) -> Tensor:
+    def splits(self, n_rows: int, tile: Tile, top: int = 1) -> Tensor:
         """Give the first column and the end of every vocabulary split, [S, 2] int32."""
         vocabulary = self.unembedding.vocab_size
-        count = n_splits(n_rows, vocabulary, tile, self.device.processors)
-        step = -(-vocabulary // tile.vocab // count) * tile.vocab
-        step += tile.vocab if step * count < vocabulary else 0
+        step = tile.vocab * tiles_per_split(n_rows, vocabulary, tile, self.device.processors, top)
         first = torch.arange(0, vocabulary, step, dtype=torch.int32, device=self.weight.device)
         return torch.stack([first, (first + step).clamp_max(vocabulary)], dim=1).contiguous()
 
@@ -116,7 +122,7 @@ class Product:
         return {
             "hidden": matrices[0],
             "weight": matrices[1],
-            "bias": head.token_bias,
+            "bias": None if head.token_bias is None else head.token_bias.contiguous(),
             "vocab_size": head.vocab_size,
             "width": width,
             "scale": float(head.scale),
@@ -189,7 +195,7 @@ def _sums(
     rows, device, vocabulary = len(hidden), hidden.device, product.unembedding.vocab_size
     top = triton.next_power_of_2(min(top_k, vocabulary)) if top_k else 0
     tile = tile or product.sums_tile(rows, top)
-    spans = product.splits(rows, tile)
+    spans = product.splits(rows, tile, max(top, 1))
     splits, watched = len(spans), len(watch_ids)
     buffers = {
         "watched": torch.empty((watched, rows), device=device),
@@ -210,6 +216,7 @@ def _sums(
         own_spans = torch.stack([own, own + 1], dim=1).contiguous()
         lens_sums[(row_tiles * watched,)](**common, spans=own_spans, n_splits=watched, gather=1)
     lens_sums[(row_tiles * splits,)](**common, spans=spans, n_splits=splits, gather=0)
+    block = triton.next_power_of_2(splits)
     merge_splits[(rows,)](
         **buffers,
         once=(~(ids[:, None] == ids[None, :]).triu(1).any(dim=0)).to(torch.int8),
@@ -223,9 +230,11 @@ def _sums(
         n_watch=watched,
         vocab_size=vocabulary,
         top_k=top_k,
-        B_SPLITS=triton.next_power_of_2(splits),
+        B_SPLITS=block,
         B_TOP=top,
         B_WATCH=triton.next_power_of_2(max(watched, 1)),
+        num_warps=merge_warps(block * top),
+        enable_fp_fusion=False,
     )
 
 

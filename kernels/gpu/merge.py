@@ -31,6 +31,11 @@ def watched_set(logprob, m_set):
     return tl.exp(top) * total, tl.log(safe) - tl.sum(e * shifted, 0) / safe
 
 
+def merge_warps(kept: int) -> int:
+    """Choose the warps of a program that merges so many kept entries: at most 64 per thread."""
+    return 4 if kept <= 8192 else 16
+
+
 @triton.jit(do_not_specialize=["n_rows", "n_splits", "n_watch", "vocab_size", "top_k"])
 def merge_splits(
     maximum, total, weighted, top_values, top_ids, watched, ranks, once,

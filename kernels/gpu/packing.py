@@ -6,6 +6,8 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from kernels.gpu.tiles import ceil_div
+
 
 @frozen(eq=False)
 class Packing:
@@ -47,7 +49,7 @@ def pack(final_rows: Tensor, block: int) -> Packing:
     own = torch.repeat_interleave(opener, size)
     within = torch.arange(len(rows), device=device) - torch.repeat_interleave(size.cumsum(0) - size, size)
     found = own + 1 + within
-    slots = torch.zeros(-(-used // block) * block, dtype=torch.int32, device=device)
+    slots = torch.zeros(ceil_div(used, block) * block, dtype=torch.int32, device=device)
     places = torch.zeros_like(slots)
     slots[opener], slots[found] = leader.int(), rows.int()
     places[opener], places[found] = (opener % block).int(), (own % block).int()

@@ -39,7 +39,7 @@ CHIPS = {
 
 # Registers per thread: chip → (base, per number of the tile that a thread holds), of pass one and pass two.
 LINES = {
-    "sm_80": ((50, 2.0), (55, 1.6)),
+    "sm_80": ((50, 2.0), (70, 1.6)),
     "sm_90": ((46, 1.63), (20, 2.0)),
     "sm_100": ((28, 3.4), (20, 2.0)),
     "gfx942": ((100, 2.6), (105, 1.0)),

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from kernels.gpu.ahead import Resources, compile_lens
-from kernels.gpu.tiles import DIVERGENCES, PLAIN, SUMS, Tile, divergences_tile, sums_tile, uses_tma
+from kernels.gpu.tiles import (
+    DIVERGENCES,
+    LONGEST_TOP,
+    PLAIN,
+    SUMS,
+    Tile,
+    divergences_tile,
+    sums_tile,
+    uses_tma,
+)
 
 
 @frozen
@@ -49,7 +58,7 @@ def compile_build(build: Build) -> Resources:
 
 def lens_builds() -> list[Build]:
     """Give every tile of the tables at its plainest and at its fullest, and the special cases."""
-    return list(dict.fromkeys([*_table_builds(), *_widest(), *_without_tma()]))
+    return list(dict.fromkeys([*_table_builds(), *_long_tops(), *_widest(), *_without_tma()]))
 
 
 def _table_builds() -> Iterator[Build]:
@@ -60,6 +69,13 @@ def _table_builds() -> Iterator[Build]:
                 fullest = "bias" if tile.vocab > PLAIN.vocab else "bias softcap"
                 for extras in ("", fullest):
                     yield Build(kernel, chip, dtype, tile, uses_tma(chip, size), extras)
+
+
+def _long_tops() -> Iterator[Build]:
+    for (chip, size), (few, _, _) in SUMS.items():
+        if size == 2:
+            tma = uses_tma(chip, size)
+            yield Build("sums", chip, "bf16", few, tma, extras="bias softcap", top=LONGEST_TOP)
 
 
 def _widest() -> Iterator[Build]:

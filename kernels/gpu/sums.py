@@ -61,6 +61,7 @@ def add_sums(x, top, maximum, total, weighted, m_row, m_old):
     old_total = tl.load(total, m_old, other=0.0)
     old_weighted = tl.load(weighted, m_old, other=0.0)
     new_max, new_total, new_weighted = accumulate(x, top, old_max, old_total, old_weighted)
+    tl.debug_barrier()  # several threads may hold a row; all have read before one writes
     tl.store(maximum, new_max, m_row)
     tl.store(total, new_total, m_row)
     tl.store(weighted, new_weighted, m_row)
@@ -92,6 +93,7 @@ def keep_top(x, top, i_vocab, top_values, top_ids, m_row, m_old, B_TOP: tl.const
         values, ids = insert(values, ids, value, token, value > last)
         x = tl.where(i_vocab[None, :] == token[:, None], -float("inf"), x)
         value, last = tl.max(x, 1), tl.min(values, 1)
+    tl.debug_barrier()
     tl.store(top_values + i_slot, values, m_row[:, None])
     tl.store(top_ids + i_slot, ids, m_row[:, None])
 
@@ -131,4 +133,4 @@ def lens_sums(
             if B_TOP > 0:
                 o_top = o_out[:, None] * B_TOP
                 keep_top(x, top, i_vocab, top_values + o_top, top_ids + o_top, m_row, m_old, B_TOP)
-            tl.debug_barrier()  # the slots may change hands among threads
+            tl.debug_barrier()  # what was written here may be read by other threads

@@ -47,6 +47,8 @@ DIVERGENCES = {
 
 PLAIN = Tile(128, 128, 64, 8, 4)  # where the widest tile of sm_90 would spill
 MOST_TOP = 16  # kept entries that wide tiles have registers for
+LONGEST_TOP = 32  # and that any tile has
+MOST_KEPT = 16384  # kept entries of all splits that the merge of a row has registers for
 
 
 def uses_tma(chip: str, operand_bytes: int) -> bool:
@@ -77,15 +79,23 @@ def _shapes(chip: str, *, tma: bool) -> str:
     return chip if tma or chip.startswith("gfx") else "sm_80"
 
 
-def n_splits(n_rows: int, vocab_size: int, tile: Tile, processors: int) -> int:
-    """Give the number of vocabulary splits.
+def tiles_per_split(n_rows: int, vocab_size: int, tile: Tile, processors: int, top: int = 1) -> int:
+    """Give the number of vocabulary tiles that one program goes through.
 
     Few row tiles need many splits to keep every multiprocessor busy; many row tiles need as many splits as
-    let one group of row tiles fill the chip.
+    let one group of row tiles fill the chip. top: entries that each split keeps, for a merge to take.
     """
-    row_tiles = -(-n_rows // tile.rows)
+    row_tiles, vocab_tiles = ceil_div(n_rows, tile.rows), ceil_div(vocab_size, tile.vocab)
     resident = 4 if tile.rows <= FEW else 2 if tile.rows <= SOME else 1  # programs per multiprocessor
-    wanted = max(-(-processors * resident // row_tiles), -(-processors // tile.group))
-    vocab_tiles = -(-vocab_size // tile.vocab)
-    per_split = -(-vocab_tiles // min(wanted, vocab_tiles))
-    return -(-vocab_tiles // per_split)
+    wanted = max(ceil_div(processors * resident, row_tiles), ceil_div(processors, tile.group))
+    return ceil_div(vocab_tiles, min(wanted, vocab_tiles, MOST_KEPT // top))
+
+
+def n_splits(n_rows: int, vocab_size: int, tile: Tile, processors: int, top: int = 1) -> int:
+    """Give the number of vocabulary splits."""
+    return ceil_div(vocab_size, tile.vocab * tiles_per_split(n_rows, vocab_size, tile, processors, top))
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Divide and round up."""
+    return -(-a // b)
