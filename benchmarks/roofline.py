@@ -12,7 +12,8 @@ from pathlib import Path
 
 import triton
 
-from kernels.gpu.ahead import Resources
+from kernels.gpu.ahead import Resources, compile_attention
+from kernels.gpu.attention import head_tile
 from kernels.gpu.resources import CHIPS, programs_per_processor
 from kernels.gpu.shipped import Build, compile_build, lens_builds
 from kernels.gpu.tiles import ceil_div, divergences_tile, n_splits, sums_tile
@@ -54,6 +55,22 @@ def resources_table(built: dict[Build, Resources]) -> Iterator[str]:
             f"| {tile.warps} | {tile.stages} | {'yes' if build.tma else 'no'} | {registers} | {spills} "
             f"| {shared / 1024:.0f} | {resident} |"
         )
+
+
+def heads_table() -> Iterator[str]:
+    """One line per chip, type and width of head: the attention entropy, causal and with a soft-cap."""
+    yield from header("chip type |width tile |warps |registers |spills |shared,KiB |resident")
+    for chip in CHIPS:
+        for dtype, size in (("bf16", 2), ("fp32", 4)):
+            for width in (64, 128, 256):
+                tile = head_tile(size, width)
+                taken = compile_attention(chip, dtype, tile, width)
+                resident = programs_per_processor(chip, tile.warps, taken.registers, taken.shared)
+                scalar = f" ({taken.scalar_spills} scalar)" if taken.scalar_spills else ""
+                yield (
+                    f"| {chip} | {dtype} | {width} | {tile.queries} × {tile.keys} | {tile.warps} "
+                    f"| {taken.registers} | {taken.stack}{scalar} | {taken.shared / 1024:.0f} | {resident} |"
+                )
 
 
 def times_table(built: dict[Build, Resources]) -> Iterator[str]:
@@ -128,6 +145,10 @@ def computed() -> str:
         "programs that fit on a multiprocessor at once.",
         "",
         *resources_table(built),
+        "",
+        "The attention entropy, by the width of a head:",
+        "",
+        *heads_table(),
     ]
     return "\n".join(lines) + "\n"
 
