@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from kernels import LensStatistics, Unembedding, available_backends, lens_statis
 from kernels.gpu.lens import Launch, triton_backend
 from kernels.gpu.packing import pack
 from kernels.gpu.tiles import Tile
+from kernels.gpu.tuning import tune
 from kernels.reference import statistics_from_logits
 
 TILES = [Tile(16, 64, 16, 4, 2), Tile(16, 128, 32, 4, 2, pieces=2, group=1)]
@@ -110,6 +112,19 @@ def test_it_is_chosen_by_name_and_listed() -> None:
     assert "triton" in available_backends()
     ours = lens_statistics(torch.ones(1, 4), Unembedding(torch.zeros(9, 4)), backend="triton")
     assert ours.backend == "triton" and ours.entropy.item() == pytest.approx(math.log(9))
+
+
+def test_tuning_takes_the_fastest_tile_of_each_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([2.0, 1.0, 1.0, 2.0])
+
+    def bench(run: Callable[[], object], quantiles: list[float]) -> float:
+        run()
+        return next(times)
+
+    monkeypatch.setattr("kernels.gpu.tuning.candidates", lambda *_: iter(TILES))
+    monkeypatch.setattr("kernels.gpu.tuning.do_bench", bench)
+    found = tune(torch.ones(3, 16), Unembedding(torch.zeros(70, 16)), watched=2)
+    assert found == Launch(sums=TILES[1], divergences=TILES[0])
 
 
 @settings(max_examples=100, deadline=None)
