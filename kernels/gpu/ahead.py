@@ -48,9 +48,18 @@ class Resources:
 
 
 def compile_lens(
-    kernel: str, chip: str, dtype: str, tile: Tile, *, bias: bool, softcap: bool, tma: bool, top: int = 8
+    kernel: str,
+    chip: str,
+    dtype: str,
+    tile: Tile,
+    *,
+    bias: bool,
+    softcap: bool,
+    tma: bool,
+    even: bool = True,
+    top: int = 8,
 ) -> Resources:
-    """Compile "sums" or "divergences" as the launcher would for a width that the depth divides."""
+    """Compile "sums" or "divergences" as the launcher would; even: the tile's depth divides the width."""
     matrices = {"hidden": f"*{dtype}", "weight": f"*{dtype}"}
     if tma:
         matrices = {
@@ -60,7 +69,7 @@ def compile_lens(
     function = {"sums": lens_sums, "divergences": lens_divergences}[kernel]
     constants: dict[str, Any] = {
         "B_ROWS": tile.rows, "B_VOCAB": tile.vocab, "B_DEPTH": tile.depth, "B_TOP": top,
-        "GROUP": tile.group, "OPERAND": OPERANDS[dtype], "PRECISION": "ieee", "EVEN": True, "TMA": tma,
+        "GROUP": tile.group, "OPERAND": OPERANDS[dtype], "PRECISION": "ieee", "EVEN": even, "TMA": tma,
         "PIECES": tile.pieces,
     }  # fmt: skip
     optional = {"bias": f"*{dtype}" if bias else None, "softcap": "fp32" if softcap else None}

@@ -6,7 +6,7 @@ import triton.language as tl
 
 @triton.jit
 def tanh(x):
-    """Hyperbolic tangent, within 2 ulp: a Taylor polynomial near zero, where 1 − e would cancel."""
+    """Hyperbolic tangent to 1e-6 relative: a Taylor polynomial near zero, where 1 − e would cancel."""
     a = tl.abs(x)
     e = tl.exp(-2.0 * a)
     far = (1.0 - e) / (1.0 + e)

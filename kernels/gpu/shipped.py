@@ -21,7 +21,10 @@ from kernels.gpu.tiles import (
 
 @frozen
 class Build:
-    """A lens kernel at a tile, for a chip. `extras`, of "bias" and "softcap", take registers."""
+    """A lens kernel at a tile, for a chip. `extras`, of "bias" and "softcap", take registers.
+
+    With extras, it is for widths that the tile's depth does not divide, so that it is at its fullest.
+    """
 
     kernel: str
     chip: str
@@ -47,6 +50,7 @@ class Build:
             bias="bias" in extras,
             softcap="softcap" in extras,
             tma=self.tma,
+            even=not extras,
             top=self.top,
         )
 
