@@ -21,7 +21,16 @@ from kernels.gpu.ahead import Resources, compile_activation, compile_attention, 
 from kernels.gpu.attention import HeadTile, head_tile
 from kernels.gpu.resources import CHIPS, candidates, predict, register_limit
 from kernels.gpu.shipped import Build, compile_build, lens_builds
-from kernels.gpu.tiles import DIVERGENCES, LONGEST_TOP, MOST_KEPT, SUMS, n_splits, sums_tile, uses_tma
+from kernels.gpu.tiles import (
+    DIVERGENCES,
+    LONGEST_TOP,
+    MOST_KEPT,
+    SUMS,
+    ceil_div,
+    n_splits,
+    sums_tile,
+    uses_tma,
+)
 
 pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled then"),
@@ -131,6 +140,15 @@ def test_the_tuning_space_is_pruned_but_holds_the_fixed_choice(chip: str) -> Non
             assert many in offered
 
 
+@pytest.mark.parametrize("rows", [512, 1000, 2048, 4096, 16384])
+def test_the_last_wave_leaves_little_idle(rows: int) -> None:
+    tile = sums_tile("sm_90", 2, rows, 8, tma=True, capped_bias=False)
+    row_tiles, vocab_tiles = ceil_div(rows, tile.rows), ceil_div(128256, tile.vocab)
+    splits = n_splits(rows, 128256, tile, 132)
+    steps = ceil_div(row_tiles * splits, 132) * ceil_div(vocab_tiles, splits)
+    assert steps <= 1.12 * row_tiles * vocab_tiles / 132
+
+
 @pytest.mark.parametrize("rows", [1, 16, 17, 512, 16384])
 @pytest.mark.parametrize("vocabulary", [1, 300, 49152, 128256])
 def test_splits_fill_the_chip_and_no_more(rows: int, vocabulary: int) -> None:
@@ -141,4 +159,4 @@ def test_splits_fill_the_chip_and_no_more(rows: int, vocabulary: int) -> None:
     programs = splits * -(-rows // tile.rows)
     assert programs >= min(tiles, 100)
     assert n_splits(rows, vocabulary, tile, 999, LONGEST_TOP) * LONGEST_TOP <= MOST_KEPT
-    assert splits * rows <= max(16 * rows, 132 * 4 * 2 * tile.rows)  # scratch does not grow with V
+    assert splits * rows <= max(18 * rows, 132 * 4 * 2 * tile.rows)  # scratch does not grow with V

@@ -83,12 +83,20 @@ def tiles_per_split(n_rows: int, vocab_size: int, tile: Tile, processors: int, t
     """Give the number of vocabulary tiles that one program goes through.
 
     Few row tiles need many splits to keep every multiprocessor busy; many row tiles need as many splits as
-    let one group of row tiles fill the chip. top: entries that each split keeps, for a merge to take.
+    let one group of row tiles fill the chip. Among up to twice as many, the number is taken that leaves the
+    least idle in the last wave. top: entries that each split keeps, for a merge to take.
     """
     row_tiles, vocab_tiles = ceil_div(n_rows, tile.rows), ceil_div(vocab_size, tile.vocab)
     resident = 4 if tile.rows <= FEW else 2 if tile.rows <= SOME else 1  # programs per multiprocessor
-    wanted = max(ceil_div(processors * resident, row_tiles), ceil_div(processors, tile.group))
-    return ceil_div(vocab_tiles, min(wanted, vocab_tiles, MOST_KEPT // top))
+    slots = processors * resident
+    least = max(ceil_div(slots, row_tiles), ceil_div(processors, tile.group))
+    most = min(vocab_tiles, MOST_KEPT // top)
+
+    def steps(splits: int) -> int:
+        return ceil_div(row_tiles * splits, slots) * ceil_div(vocab_tiles, splits)
+
+    splits = min(range(min(least, most), min(2 * least, most) + 1), key=steps)
+    return ceil_div(vocab_tiles, splits)
 
 
 def n_splits(n_rows: int, vocab_size: int, tile: Tile, processors: int, top: int = 1) -> int:
