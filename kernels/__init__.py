@@ -1,8 +1,18 @@
-"""The probe core: full-vocabulary statistics of lens rows, without [rows, vocabulary] logits."""
+"""The probe core: statistics of lens rows without [rows, vocabulary] logits, and entropies beside them."""
 
+from kernels.activation import activation_entropy
 from kernels.api import lens_statistics
+from kernels.attention import attention_entropy
 from kernels.backends import available_backends, choose_backend
 from kernels.result import LensStatistics
 from kernels.unembedding import Unembedding
 
-__all__ = ["LensStatistics", "Unembedding", "available_backends", "choose_backend", "lens_statistics"]
+__all__ = [
+    "LensStatistics",
+    "Unembedding",
+    "activation_entropy",
+    "attention_entropy",
+    "available_backends",
+    "choose_backend",
+    "lens_statistics",
+]

@@ -339,7 +339,8 @@ class Probe:
         default=16, metadata=EXECUTION_ONLY
     )
     backend: Annotated[
-        Literal["auto", "reference", "torch"], Meta(description="Probe kernels; `auto` takes the fastest.")
+        Literal["auto", "reference", "torch", "triton"],
+        Meta(description="Probe kernels; `auto` takes the fastest."),
     ] = field(default="auto", metadata=EXECUTION_ONLY)
 
 

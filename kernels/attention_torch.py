@@ -1,0 +1,71 @@
+"""Attention entropy in torch: the float64 oracle from whole scores, and the backend that tiles them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from kernels.attention import Scoring
+
+QUERIES, KEYS = 256, 512  # positions per tile: float32 scores take 512 KiB per head
+
+
+def reference(query: Tensor, key: Tensor, scoring: Scoring, lengths: Tensor) -> Tensor:
+    """Compute all scores in float64, then their entropy: [B, Hq, T] float64."""
+    positions = torch.arange(query.shape[2], device=query.device)
+    seen = scoring.visible(positions, positions, lengths)[:, None]
+    scores = _scores(query.double(), key.double(), scoring)
+    broken = (seen & ~torch.isfinite(scores)).any(dim=3)
+    scores = scores.masked_fill(~seen, -math.inf).masked_fill(broken[..., None], 0.0)
+    logp = torch.log_softmax(scores, dim=3)
+    terms = logp.exp() * logp
+    entropy = -torch.where(seen, terms, 0.0).sum(dim=3)
+    padded = (positions >= lengths[:, None])[:, None]
+    return entropy.masked_fill(broken | padded, math.nan)
+
+
+def torch_tiled(query: Tensor, key: Tensor, scoring: Scoring, lengths: Tensor) -> Tensor:
+    """Compute the entropy block by block of queries; scratch is O(B · Hq), whatever T is."""
+    if query.device.type == "cpu" or query.dtype == torch.float64:
+        query, key = query.float(), key.float()  # half-precision products accumulate too coarsely there
+    entropy = torch.full(query.shape[:3], math.nan, device=query.device)
+    positions = torch.arange(query.shape[2], device=query.device)
+    for queries in torch.split(positions, QUERIES) if entropy.numel() else ():
+        block = query[:, :, queries[0] : queries[-1] + 1]
+        entropy[:, :, queries] = _block(block, key, queries, positions, scoring, lengths)
+    return entropy
+
+
+def _block(
+    query: Tensor, key: Tensor, queries: Tensor, positions: Tensor, scoring: Scoring, lengths: Tensor
+) -> Tensor:
+    """Give the entropies [B, Hq, q] of a block of queries, by the online softmax over blocks of keys."""
+    maximum = torch.full(query.shape[:3], -math.inf, dtype=torch.float64, device=query.device)
+    total, weighted = torch.zeros_like(maximum), torch.zeros_like(maximum)
+    for keys in torch.split(positions, KEYS):
+        seen = scoring.visible(queries, keys, lengths)[:, None]
+        if not seen.any():
+            continue
+        scores = _scores(query, key[:, :, keys[0] : keys[-1] + 1], scoring).float()
+        # A NaN or infinite score makes the weighted sum NaN (0 · −∞ included); that is its only mark.
+        new = torch.maximum(maximum, torch.where(seen, scores, -math.inf).amax(dim=3).double())
+        safe = torch.where(new == -math.inf, 0.0, new)
+        shifted = torch.where(seen, scores - safe[..., None].float(), 0.0)
+        e = torch.where(seen, shifted.exp(), 0.0)
+        shift = torch.where(maximum == -math.inf, 0.0, maximum - safe)
+        total = shift.exp() * total
+        weighted = shift.exp() * weighted + shift * total + (e * shifted).sum(dim=3, dtype=torch.float64)
+        total, maximum = total + e.sum(dim=3, dtype=torch.float64), new
+    padded = (queries >= lengths[:, None])[:, None]
+    return (total.log() - weighted / total).clamp_min(0).masked_fill(padded, math.nan).float()
+
+
+def _scores(query: Tensor, key: Tensor, scoring: Scoring) -> Tensor:
+    """Give scores [B, Hq, q, k]; a group of query heads reads one key head."""
+    batch, heads, length, width = query.shape
+    groups, keys = key.shape[1:3]
+    grouped = query.reshape(batch, groups, heads // groups * length, width)
+    scores = scoring.scale * (grouped @ key.transpose(2, 3)).reshape(batch, heads, length, keys)
+    return scores if scoring.softcap is None else scoring.softcap * torch.tanh(scores / scoring.softcap)

@@ -1,0 +1,56 @@
+"""Pack rows into tiles that hold, for each of their rows, its final layer's row as well."""
+
+from __future__ import annotations
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from kernels.gpu.tiles import ceil_div
+
+
+@frozen(eq=False)
+class Packing:
+    """N slots of whole tiles: which row is in each, and where in its tile that row's final row is."""
+
+    slots: Tensor  # [N] int32, row in each slot
+    places: Tensor  # [N] int32, slot within the tile
+    rows: Tensor  # [M] int64, the rows that have another row as their final row
+    found: Tensor  # [M] int64, their slots
+
+
+def pack(final_rows: Tensor, block: int) -> Packing:
+    """Pack the rows that have another row as their final row, group by group; final_rows: [R] int64.
+
+    A group is cut where a tile is full, and its final row opens each part. Rows that are their own final
+    rows diverge by nothing, so they are packed only for others.
+    """
+    device = final_rows.device
+    members = torch.nonzero(final_rows != torch.arange(len(final_rows), device=device)).flatten()
+    rows = members[torch.argsort(final_rows[members], stable=True)]
+    finals, counts = torch.unique_consecutive(final_rows[rows], return_counts=True)
+    openers, leaders, sizes = [], [], []
+    used = 0
+    for final, count in zip(finals.tolist(), counts.tolist(), strict=True):
+        while count:
+            room = block - used % block
+            if room == 1:  # no place for a final row and a member
+                used += 1
+                continue
+            size = min(count, room - 1)
+            openers.append(used)
+            leaders.append(final)
+            sizes.append(size)
+            used += size + 1
+            count -= size
+    opener, leader, size = (
+        torch.tensor(x, dtype=torch.int64, device=device) for x in (openers, leaders, sizes)
+    )
+    own = torch.repeat_interleave(opener, size)
+    within = torch.arange(len(rows), device=device) - torch.repeat_interleave(size.cumsum(0) - size, size)
+    found = own + 1 + within
+    slots = torch.zeros(ceil_div(used, block) * block, dtype=torch.int32, device=device)
+    places = torch.zeros_like(slots)
+    slots[opener], slots[found] = leader.int(), rows.int()
+    places[opener], places[found] = (opener % block).int(), (own % block).int()
+    return Packing(slots, places, rows, found)
