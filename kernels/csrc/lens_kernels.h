@@ -1,0 +1,400 @@
+/* The kernels, once, for any vector width. An including file defines
+ *   vec, LANES         a vector of float32 and its length, a divisor of LENS_COLUMNS
+ *   TILE_ROWS          rows of the register tile; CASES(X) expands X(1) ... X(TILE_ROWS)
+ *   TILE_VECS          vectors of columns in the register tile
+ *   v_*                operations on vec, listed in lens_portable.c
+ *   MULTIPLIES_BFLOAT16 and v_dot_bfloat16, where the instruction set has them
+ *   PATH, PATH_NAME    the table row to define
+ *
+ * An entry of the product is accumulated along D in one lane in one order, wherever the entry sits and however
+ * many rows its tile has, so its bits depend on its row and column alone. Watched logits rest on that.
+ */
+#include <float.h>
+#include <math.h>
+
+#include "lens_math.h"
+#include "lens_paths.h"
+
+enum { COLUMN_VECS = LENS_COLUMNS / LANES, STRIP = LANES * TILE_VECS };
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define UNROLL _Pragma("GCC unroll 32")
+#else
+#define UNROLL
+#endif
+#if defined(__GNUC__)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NEVER_INLINE __attribute__((noinline))
+#else
+#define ALWAYS_INLINE inline
+#define NEVER_INLINE
+#endif
+
+/* ---- Product: one tile of rows by one panel of columns, x[rows][LENS_COLUMNS]. ---- */
+
+typedef vec accumulators[TILE_ROWS][TILE_VECS];
+
+static ALWAYS_INLINE void multiply_float32(accumulators sum, int rows, const float *h, const float *w, int64_t width) {
+    for (int64_t k = 0; k < width; k++, h += rows, w += LENS_COLUMNS) {
+        vec column[TILE_VECS];
+        UNROLL for (int j = 0; j < TILE_VECS; j++) column[j] = v_load(w + j * LANES);
+        UNROLL for (int i = 0; i < rows; i++) {
+            vec row = v_set(h[i]);
+            UNROLL for (int j = 0; j < TILE_VECS; j++) sum[i][j] = v_fma(row, column[j], sum[i][j]);
+        }
+    }
+}
+
+static ALWAYS_INLINE void multiply_widened(accumulators sum, int rows, const float *h, const float *w, int64_t width) {
+    for (int64_t k = 0; k < width; k += 2, h += 2 * rows, w += LENS_COLUMNS) {
+        for (int odd = 0; odd < 2; odd++) {
+            vec column[TILE_VECS];
+            UNROLL for (int j = 0; j < TILE_VECS; j++) {
+                vec pair = v_load(w + j * LANES);
+                column[j] = odd ? v_widen_high(pair) : v_widen_low(pair);
+            }
+            UNROLL for (int i = 0; i < rows; i++) {
+                vec row = v_set(h[odd * rows + i]);
+                UNROLL for (int j = 0; j < TILE_VECS; j++) sum[i][j] = v_fma(row, column[j], sum[i][j]);
+            }
+        }
+    }
+}
+
+#if MULTIPLIES_BFLOAT16
+static ALWAYS_INLINE void multiply_bfloat16(accumulators sum, int rows, const float *h, const float *w, int64_t width) {
+    for (int64_t k = 0; k < width; k += 2, h += rows, w += LENS_COLUMNS) {
+        vec column[TILE_VECS];
+        UNROLL for (int j = 0; j < TILE_VECS; j++) column[j] = v_load(w + j * LANES);
+        UNROLL for (int i = 0; i < rows; i++) {
+            vec row = v_set(h[i]); /* a pair, moved by its bits alone */
+            UNROLL for (int j = 0; j < TILE_VECS; j++) sum[i][j] = v_dot_bfloat16(sum[i][j], row, column[j]);
+        }
+    }
+}
+#endif
+
+static ALWAYS_INLINE void product_of(int32_t kind, int rows, const float *h, const float *w, int64_t width, float *x) {
+    for (int strip = 0; strip < LENS_COLUMNS; strip += STRIP) {
+        accumulators sum;
+        UNROLL for (int i = 0; i < rows; i++) {
+            UNROLL for (int j = 0; j < TILE_VECS; j++) sum[i][j] = v_set(0.0f);
+        }
+        if (kind == LENS_FLOAT32) multiply_float32(sum, rows, h, w + strip, width);
+        if (kind == LENS_WIDENED) multiply_widened(sum, rows, h, w + strip, width);
+#if MULTIPLIES_BFLOAT16
+        if (kind == LENS_BFLOAT16) multiply_bfloat16(sum, rows, h, w + strip, width);
+#endif
+        UNROLL for (int i = 0; i < rows; i++) {
+            UNROLL for (int j = 0; j < TILE_VECS; j++)
+                v_store(x + i * LENS_COLUMNS + strip + j * LANES, sum[i][j]);
+        }
+    }
+}
+
+/* Tile heights are compile-time constants, so that the accumulators live in registers. */
+#define HEIGHT(n) \
+    static NEVER_INLINE void product_##n(int32_t kind, const float *h, const float *w, int64_t width, float *x) { \
+        if (kind == LENS_FLOAT32) product_of(LENS_FLOAT32, n, h, w, width, x); \
+        if (kind == LENS_WIDENED) product_of(LENS_WIDENED, n, h, w, width, x); \
+        if (kind == LENS_BFLOAT16) product_of(LENS_BFLOAT16, n, h, w, width, x); \
+    }
+CASES(HEIGHT)
+
+typedef void product_function(int32_t, const float *, const float *, int64_t, float *);
+#define ENTRY(n) product_##n,
+static product_function *const products[] = {CASES(ENTRY)};
+
+/* Bias, scale and soft-cap, lane by lane. */
+static void transform(const lens_head *head, int64_t panel, int64_t rows, float *x) {
+    if (head->bias == NULL && head->scale == 1.0f && head->softcap == 0.0f) return;
+    for (int64_t i = 0; i < rows * LENS_COLUMNS; i += LANES) {
+        vec value = v_load(x + i);
+        if (head->bias) value = v_add(value, v_load(head->bias + panel * LENS_COLUMNS + i % LENS_COLUMNS));
+        value = v_mul(value, v_set(head->scale));
+        if (head->softcap != 0.0f)
+            value = v_mul(v_set(head->softcap), tanh_any(v_div(value, v_set(head->softcap))));
+        v_store(x + i, value);
+    }
+}
+
+/* Logits x[tile.rows][LENS_COLUMNS] of one tile and panel. */
+static void tile_logits(const lens_head *head, const void *rows, lens_tile tile, int64_t panel, float *x) {
+    int64_t bytes = lens_panel_elements(head->kind, head->width) * lens_element_bytes(head->kind);
+    int64_t row_bytes = lens_even(head->width) * (head->kind == LENS_BFLOAT16 ? 2 : 4);
+    const float *h = (const float *)((const char *)rows + tile.begin * row_bytes);
+    const float *w = (const float *)((const char *)head->panels + panel * bytes);
+    products[tile.rows - 1](head->kind, h, w, head->width, x);
+    transform(head, panel, tile.rows, x);
+}
+
+static void logits(const lens_head *head, const void *rows, int64_t count, float *out, int64_t columns) {
+    float x[TILE_ROWS * LENS_COLUMNS];
+    int64_t tiles = lens_tile_count(count, TILE_ROWS);
+    for (int64_t panel = 0; panel < lens_panel_count(columns); panel++)
+        for (int64_t t = 0; t < tiles; t++) {
+            lens_tile tile = lens_tile_at(count, tiles, t);
+            tile_logits(head, rows, tile, panel, x);
+            int64_t first = panel * LENS_COLUMNS, here = columns - first;
+            if (here > LENS_COLUMNS) here = LENS_COLUMNS;
+            for (int64_t i = 0; i < tile.rows; i++)
+                for (int64_t j = 0; j < here; j++)
+                    out[(tile.begin + i) * columns + first + j] = x[i * LENS_COLUMNS + j];
+        }
+}
+
+/* ---- Reduction: one row of one panel into the running values of the row within the split. ---- */
+
+/* What is the same for all rows of a panel. Watched ids ascend: the first `below` lie before the panel, those
+ * up to `within` in it. */
+typedef struct {
+    const lens_block *block;
+    int64_t split, first;
+    uint32_t valid; /* bit per column: 0 where it is padding */
+    int64_t below, within;
+} panel_view;
+
+static ALWAYS_INLINE uint32_t columns_greater(const vec *x, float value) {
+    uint32_t bits = 0;
+    UNROLL for (int j = 0; j < COLUMN_VECS; j++) bits |= v_greater(x[j], v_set(value)) << (j * LANES);
+    return bits;
+}
+
+static ALWAYS_INLINE uint32_t columns_greater_equal(const vec *x, float value) {
+    uint32_t bits = 0;
+    UNROLL for (int j = 0; j < COLUMN_VECS; j++) bits |= v_greater_equal(x[j], v_set(value)) << (j * LANES);
+    return bits;
+}
+
+static inline int32_t count_bits(uint32_t bits) {
+#if defined(__GNUC__)
+    return __builtin_popcount(bits);
+#else
+    int32_t count = 0;
+    for (; bits; bits &= bits - 1) count++;
+    return count;
+#endif
+}
+
+static void raise_maximum(lens_row_state *state, float maximum) {
+    float change = maximum - state->maximum, factor = expf(-change);
+    for (int lane = 0; lane < LANES; lane++) {
+        /* Below exp(-100) of the new maximum the old sums are nothing; their shift could overflow. */
+        if (change > 100.0f) {
+            state->total[lane] *= 0.0f; /* keeps a NaN */
+            state->weighted[lane] = 0.0f;
+        } else {
+            state->weighted[lane] = factor * (state->weighted[lane] - change * state->total[lane]);
+            state->total[lane] *= factor;
+        }
+    }
+    state->maximum = maximum;
+}
+
+/* The rare part: columns above the threshold, lowest id first, so that of equal entries the lower id stays. */
+static NEVER_INLINE void admit(const panel_view *view, int64_t row, lens_row_state *state, const float *x, uint32_t bits) {
+    const lens_block *block = view->block;
+    int64_t place = (view->split * block->count + row) * block->top;
+    float *values = block->top_values + place, maximum = state->maximum;
+    int32_t *ids = block->top_ids + place;
+    for (int column = 0; column < LENS_COLUMNS; column++) {
+        float value = x[column];
+        if (!(bits >> column & 1)) continue;
+        if (value > maximum) maximum = value;
+        if (block->top == 0 || !(value > values[block->top - 1])) continue;
+        int64_t to = block->top - 1;
+        for (; to > 0 && value > values[to - 1]; to--) values[to] = values[to - 1], ids[to] = ids[to - 1];
+        values[to] = value;
+        ids[to] = (int32_t)(view->first + column);
+    }
+    if (maximum > state->maximum) raise_maximum(state, maximum);
+    state->threshold = block->top ? values[block->top - 1] : state->maximum;
+}
+
+static ALWAYS_INLINE void count_before(const panel_view *view, int64_t row, const vec *x, uint32_t valid) {
+    const lens_block *block = view->block;
+    const float *watched = block->watched + row * block->watch_count;
+    int32_t *ranks = block->ranks + (view->split * block->count + row) * block->watch_count;
+    int64_t j = 0;
+    for (; j < view->below; j++) ranks[j] += count_bits(columns_greater(x, watched[j]) & valid);
+    for (; j < view->within; j++) {
+        /* Columns before the token also count where they equal it. */
+        uint32_t before = ((uint32_t)1 << (block->watch_ids[j] - view->first)) - 1;
+        uint32_t bits = columns_greater(x, watched[j]) | (columns_greater_equal(x, watched[j]) & before);
+        ranks[j] += count_bits(bits & valid);
+    }
+    for (; j < block->watch_count; j++) ranks[j] += count_bits(columns_greater_equal(x, watched[j]) & valid);
+}
+
+static ALWAYS_INLINE void reduce_row(const panel_view *view, int64_t row, lens_row_state *state, const float *logits,
+                                     uint32_t valid) {
+    vec x[COLUMN_VECS];
+    UNROLL for (int j = 0; j < COLUMN_VECS; j++) x[j] = v_load(logits + j * LANES);
+    uint32_t above = columns_greater(x, state->threshold) & valid;
+    if (above) admit(view, row, state, logits, above);
+    vec maximum = v_set(state->maximum);
+    vec total = v_load(state->total), weighted = v_load(state->weighted);
+    UNROLL for (int j = 0; j < COLUMN_VECS; j++) {
+        vec shifted = v_max(v_set(LENS_EXP_FLOOR), v_sub(x[j], maximum));
+        vec exponential = exp_nonpositive(shifted), entry = x[j];
+        if (valid != UINT32_MAX) {
+            exponential = v_keep(exponential, valid >> (j * LANES));
+            entry = v_keep(entry, valid >> (j * LANES));
+        }
+        /* 0 times a NaN or Inf is NaN, and marks the row. */
+        total = v_fma(entry, v_set(0.0f), v_add(total, exponential));
+        weighted = v_fma(exponential, shifted, weighted);
+    }
+    v_store(state->total, total);
+    v_store(state->weighted, weighted);
+    count_before(view, row, x, valid);
+}
+
+static void start_split(const lens_block *block, int64_t split, lens_row_state *states) {
+    for (int64_t row = 0; row < block->count; row++) {
+        lens_row_state *state = states + row;
+        for (int lane = 0; lane < LANES; lane++) state->total[lane] = state->weighted[lane] = 0.0f;
+        state->maximum = -FLT_MAX;
+        state->threshold = -INFINITY;
+    }
+    int64_t places = block->count * block->top, ranks = block->count * block->watch_count;
+    for (int64_t i = split * places; i < (split + 1) * places; i++) {
+        block->top_values[i] = -INFINITY;
+        block->top_ids[i] = -1;
+    }
+    for (int64_t i = split * ranks; i < (split + 1) * ranks; i++) block->ranks[i] = 0;
+}
+
+static void finish_split(const lens_block *block, int64_t split, const lens_row_state *states) {
+    for (int64_t row = 0; row < block->count; row++) {
+        double total = 0, weighted = 0;
+        for (int lane = 0; lane < LANES; lane++) {
+            total += states[row].total[lane];
+            weighted += states[row].weighted[lane];
+        }
+        block->maximum[split * block->count + row] = states[row].maximum;
+        block->total[split * block->count + row] = total;
+        block->weighted[split * block->count + row] = weighted;
+    }
+}
+
+static panel_view view_panel(const lens_block *block, int64_t split, int64_t panel) {
+    panel_view view = {block, split, panel * LENS_COLUMNS, UINT32_MAX, 0, 0};
+    int64_t here = block->head.vocabulary - view.first;
+    if (here < LENS_COLUMNS) view.valid = ((uint32_t)1 << here) - 1;
+    while (view.below < block->watch_count && block->watch_ids[view.below] < view.first) view.below++;
+    view.within = view.below;
+    while (view.within < block->watch_count && block->watch_ids[view.within] < view.first + LENS_COLUMNS)
+        view.within++;
+    return view;
+}
+
+static int64_t split_end(const lens_block *block, int64_t split) {
+    int64_t end = (split + 1) * block->split_panels, panels = lens_panel_count(block->head.vocabulary);
+    return end < panels ? end : panels;
+}
+
+/* Padding is kept as a logit whose probability is exactly 0. */
+static void keep_logits(const panel_view *view, lens_tile tile, const float *x) {
+    int64_t panel = view->first / LENS_COLUMNS;
+    float *kept = view->block->logits + (panel * view->block->count + tile.begin) * LENS_COLUMNS;
+    for (int64_t i = 0; i < tile.rows * LENS_COLUMNS; i += LANES) v_store(kept + i, v_load(x + i));
+    for (int64_t i = 0; view->valid != UINT32_MAX && i < tile.rows * LENS_COLUMNS; i++)
+        if (!(view->valid >> i % LENS_COLUMNS & 1)) kept[i] = -FLT_MAX;
+}
+
+static void reduce(const lens_block *block, int64_t split, void *scratch) {
+    float x[TILE_ROWS * LENS_COLUMNS];
+    lens_row_state *states = scratch;
+    int64_t tiles = lens_tile_count(block->count, TILE_ROWS);
+    start_split(block, split, states);
+    for (int64_t panel = split * block->split_panels; panel < split_end(block, split); panel++) {
+        panel_view view = view_panel(block, split, panel);
+        for (int64_t t = 0; t < tiles; t++) {
+            lens_tile tile = lens_tile_at(block->count, tiles, t);
+            tile_logits(&block->head, block->rows, tile, panel, x);
+            for (int64_t i = 0; i < tile.rows; i++) {
+                lens_row_state *state = states + tile.begin + i;
+                if (view.valid == UINT32_MAX)
+                    reduce_row(&view, tile.begin + i, state, x + i * LENS_COLUMNS, UINT32_MAX);
+                else
+                    reduce_row(&view, tile.begin + i, state, x + i * LENS_COLUMNS, view.valid);
+            }
+            if (block->logits) keep_logits(&view, tile, x);
+        }
+    }
+    finish_split(block, split, states);
+}
+
+/* ---- Divergences of rows from the final row, from kept logits. ---- */
+
+static ALWAYS_INLINE vec log_probability(const float *x, float maximum, float log_total) {
+    /* The maximum goes off first: it is a logit itself, so large logits lose no digits to it. */
+    vec shifted = v_sub(v_sub(v_load(x), v_set(maximum)), v_set(log_total));
+    return v_max(v_set(-1e38f), shifted);
+}
+
+/* With p >= q of the two probabilities, z = q / p and A = -log((1 + z) / 2), one entry adds
+ *   p log(final / row) to KL and ((p + q) A - q |log z|) / 2 to JS:
+ * no difference of near-equal logarithms, and exactly 0 where the two are equal. */
+static ALWAYS_INLINE void diverge_row(const lens_result *result, int64_t final, int64_t row, const float *panel,
+                                      lens_row_state *sums) {
+    const float *final_logits = panel + final * LENS_COLUMNS, *row_logits = panel + row * LENS_COLUMNS;
+    vec floor = v_set(LENS_EXP_FLOOR), zero = v_set(0.0f);
+    vec kl = v_load(sums->total), js = v_load(sums->weighted);
+    UNROLL for (int j = 0; j < COLUMN_VECS; j++) {
+        vec log_final =
+            log_probability(final_logits + j * LANES, result->maximum[final], result->log_total[final]);
+        vec log_row = log_probability(row_logits + j * LANES, result->maximum[row], result->log_total[row]);
+        vec difference = v_sub(log_final, log_row), apart = v_abs(difference);
+        /* Rounding may leave a log-probability a little above 0, where the exponential is not defined. */
+        vec larger = v_min(zero, v_max(log_final, log_row));
+        vec p = exp_nonpositive(v_max(floor, larger));
+        vec z = exp_nonpositive(v_max(floor, v_sub(zero, apart)));
+        vec q = v_mul(p, z);
+        kl = v_fma(v_where_greater(log_row, log_final, q, p), difference, kl);
+        js = v_fma(v_add(p, q), neg_log_half_sum(z), js);
+        js = v_sub(js, v_mul(q, apart));
+    }
+    v_store(sums->total, kl);
+    v_store(sums->weighted, js);
+}
+
+static void diverge(const lens_block *block, const lens_result *result, const lens_pairs *pairs, int64_t split,
+                    void *scratch) {
+    lens_row_state *sums = scratch;
+    for (int64_t i = 0; i < pairs->count; i++)
+        for (int lane = 0; lane < LANES; lane++) sums[i].total[lane] = sums[i].weighted[lane] = 0.0f;
+    for (int64_t panel = split * block->split_panels; panel < split_end(block, split); panel++) {
+        const float *logits = block->logits + panel * block->count * LENS_COLUMNS;
+        for (int64_t i = 0; i < pairs->count; i++)
+            diverge_row(result, pairs->final[i], pairs->row[i], logits, sums + i);
+    }
+    for (int64_t i = 0; i < pairs->count; i++) {
+        double kl = 0, js = 0;
+        for (int lane = 0; lane < LANES; lane++) {
+            kl += sums[i].total[lane];
+            js += sums[i].weighted[lane];
+        }
+        pairs->kl[split * pairs->count + i] = kl;
+        pairs->js[split * pairs->count + i] = 0.5 * js;
+    }
+}
+
+static void evaluate(int32_t function, const float *x, float *out, int64_t count) {
+    float buffer[LANES] = {0};
+    for (int64_t i = 0; i < count; i += LANES) {
+        int64_t here = count - i < LANES ? count - i : LANES;
+        for (int64_t j = 0; j < here; j++) buffer[j] = x[i + j];
+        vec value = v_load(buffer);
+        value = function == 0   ? exp_nonpositive(v_max(v_set(LENS_EXP_FLOOR), value))
+                : function == 1 ? neg_log_half_sum(value)
+                                : tanh_any(value);
+        v_store(buffer, value);
+        for (int64_t j = 0; j < here; j++) out[i + j] = buffer[j];
+    }
+}
+
+const lens_path PATH = {PATH_NAME, TILE_ROWS, MULTIPLIES_BFLOAT16, logits, reduce, diverge, evaluate};
