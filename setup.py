@@ -13,8 +13,8 @@ class BuildOptional(build_ext):
             super().build_extension(ext)
         except Exception:
             self.warn(
-                "The C core of the probe did not compile, so the slower torch backend will serve. To have it, "
-                "install a C compiler (`apt-get install gcc`, `xcode-select --install`), then run "
+                "The C core of the probe did not compile, so the slower torch backend will serve. To "
+                "have it, install a C compiler (`apt-get install gcc`, `xcode-select --install`), then run "
                 "`pip install --force-reinstall --no-deps .` again."
             )
             raise

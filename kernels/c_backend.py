@@ -21,7 +21,9 @@ from kernels.result import LensStatistics
 from kernels.unembedding import Unembedding
 
 ROWS = 1024  # most rows in a block
-SPLIT_PANELS = 64  # panels of 32 columns per split
+GROUP_ROWS = 128  # rows of a block that one thread takes at once, about
+SHARES = 24  # parts (splits × groups) that a block is cut into, about
+SPLIT_PANELS = 512  # most panels of 32 columns in a split; long splits admit few top tokens
 PACKED_BYTES = 8 << 20  # of a block's rows; they stay in the outer cache
 PARTIAL_BYTES = 8 << 20  # of a block's results per split
 LOGIT_BYTES = 32 << 20  # of a block's logits, kept for KL and JS
@@ -50,11 +52,11 @@ def c_backend(
     with Team() as team:
         projection = Projection.of(hidden, packed, path)
         unique_ids, places = torch.unique(watch_ids, return_inverse=True)
-        kept = min(top_k, packed.vocab_size)
+        kept = min(max(top_k, 1), packed.vocab_size)  # the first is also the largest logit
         out = _statistics(len(hidden), unique_ids.numel(), kept, divergences=final_rows is not None)
         if len(hidden):
             _fill(out, projection, hidden, unique_ids, kept, final_rows, team)
-    missing = top_k - kept
+    missing = top_k - kept  # negative where no place was asked for
     return LensStatistics(
         logsumexp=out["logsumexp"],
         entropy=out["entropy"],
@@ -159,8 +161,9 @@ def _fill(
     final_rows: Tensor | None,
     team: Team,
 ) -> None:
-    limit = min(len(hidden), _most_rows(projection, len(ids), top, final_rows is not None))
-    work = _Workspace(projection, limit, ids, top, final_rows is not None, team)
+    divergences = final_rows is not None
+    limit = min(max(len(hidden), 2), _most_rows(projection, len(ids), top, divergences))
+    work = _Workspace(projection, limit, ids, top, divergences, team)
     for rows, pairs in _blocks(len(hidden), final_rows, limit):
         work.compute(hidden[rows])
         for name, tensor in work.result.items():
@@ -172,15 +175,18 @@ def _fill(
             out["kl_final"][place], out["js_final"][place] = kl, js
 
 
-def _splits(vocabulary: int) -> int:
-    return -(-vocabulary // (SPLIT_PANELS * COLUMNS))
+def _partition(vocabulary: int, rows: int) -> tuple[int, int]:
+    """Give (panels per split, groups of rows) of blocks of at most so many rows, whoever computes them."""
+    groups = -(-rows // GROUP_ROWS)
+    return min(SPLIT_PANELS, max(1, -(-vocabulary // COLUMNS) * groups // SHARES)), groups
 
 
 def _most_rows(projection: Projection, watched: int, top: int, divergences: bool) -> int:
     """Give the rows of a block whose scratch stays in bounds."""
     vocabulary = projection.packed.vocab_size
-    partial = _splits(vocabulary) * (20 + 8 * top + 4 * watched)
-    rows = min(ROWS, PACKED_BYTES // projection.row_bytes(), PARTIAL_BYTES // partial)
+    splits = max(2 * SHARES, -(-vocabulary // (SPLIT_PANELS * COLUMNS)))
+    rows = min(ROWS, PACKED_BYTES // projection.row_bytes())
+    rows = min(rows, PARTIAL_BYTES // (splits * (20 + 8 * top + 4 * watched)))
     if divergences:
         rows = min(rows, LOGIT_BYTES // (4 * (vocabulary + -vocabulary % COLUMNS)))
     return max(rows, 2)  # a row and its final row
@@ -195,7 +201,7 @@ def _blocks(
     same bits.
     """
     if final_rows is None:
-        for rows in torch.arange(count).split(limit):
+        for rows in torch.split(torch.arange(count), limit):
             yield rows, None
         return
     finals = final_rows.tolist()
@@ -222,12 +228,14 @@ class _Workspace:
     def __init__(
         self, projection: Projection, rows: int, ids: Tensor, top: int, divergences: bool, team: Team
     ) -> None:
-        splits, watched = _splits(projection.packed.vocab_size), len(ids)
+        panels = -(-projection.packed.vocab_size // COLUMNS)
+        split_panels, groups = _partition(projection.packed.vocab_size, rows)
+        splits, watched = -(-panels // split_panels), len(ids)
         self.projection, self.ids, self.team = projection, ids, team
         self.rows = torch.empty(rows * projection.row_bytes(), dtype=torch.uint8)
         self.scratch = torch.empty(team.size, lib.lens_scratch_bytes(rows), dtype=torch.uint8)
         self.partial = {
-            "maximum": torch.empty(splits, rows),
+            "reference": torch.empty(splits, rows),
             "total": torch.empty(splits, rows, dtype=torch.float64),
             "weighted": torch.empty(splits, rows, dtype=torch.float64),
             "top_values": torch.empty(splits, rows, top),
@@ -235,8 +243,7 @@ class _Workspace:
             "ranks": torch.empty(splits, rows, watched, dtype=torch.int32),
         }
         if divergences:
-            columns = projection.packed.vocab_size + -projection.packed.vocab_size % COLUMNS
-            logits = torch.empty(rows * columns)
+            logits = torch.empty(rows * panels * COLUMNS)
             lib.lens_advise_huge(ffi.cast("void *", logits.data_ptr()), logits.nbytes)
             self.partial["logits"] = logits
             self.pair_sums = torch.empty(2, splits * rows, dtype=torch.float64)
@@ -248,7 +255,8 @@ class _Workspace:
                 setattr(struct, name, pointer(name, tensor, tensor.dtype))
         self.block.head = projection.head[0]
         self.block.rows = pointer("rows", self.rows, torch.uint8)
-        self.block.splits, self.block.split_panels, self.block.top = splits, SPLIT_PANELS, top
+        self.block.splits, self.block.split_panels, self.block.groups = splits, split_panels, groups
+        self.block.top = top
         self.block.watch_ids, self.block.watch_count = pointer("watch_ids", ids, torch.int64), watched
 
     def compute(self, hidden: Tensor) -> None:
@@ -259,14 +267,16 @@ class _Workspace:
         self.block.count = count
         self.block.watched = pointer("watched", watched, torch.float32)
 
-        def reduce(split: int, slot: int) -> None:
-            lib.lens_reduce(path, self.block, split, self._scratch(slot))
+        def reduce(part: int, slot: int) -> None:
+            # Groups of one split come one after another, so that threads read the same panels.
+            split, group = divmod(part, self.block.groups)
+            lib.lens_reduce(path, self.block, split, group, self._scratch(slot))
 
         def merge(part: int, _: int) -> None:
             end = min(count, (part + 1) * MERGE_ROWS)
             lib.lens_merge(self.block, self.c_result, part * MERGE_ROWS, end)
 
-        self.team.share(reduce, self.block.splits)
+        self.team.share(reduce, self.block.splits * self.block.groups)
         self.team.share(merge, -(-count // MERGE_ROWS))
 
     def divergences(self, row: Tensor, final: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from kernels._lens import ffi, lib
 
+__all__ = ["Team", "cpu_paths", "ffi", "lib", "path_number", "pointer", "regular"]
+
 C_TYPES = {
     torch.float32: "float *",
     torch.float64: "double *",
@@ -23,7 +25,7 @@ C_TYPES = {
 
 
 def cpu_paths() -> list[str]:
-    """Name the code paths that this CPU supports, best first; the first one is used unless another is forced."""
+    """Name the paths that this CPU supports, best first; the first is used unless another is forced."""
     return [
         ffi.string(lib.lens_path_name(index)).decode()
         for index in range(lib.lens_path_count())
@@ -56,7 +58,9 @@ def pointer(name: str, tensor: Tensor, dtype: torch.dtype) -> Any:
     if not tensor.is_contiguous():
         raise ValueError(f"{name}: found strides {tensor.stride()}, expected contiguous rows")
     if tensor.data_ptr() % tensor.element_size():
-        raise ValueError(f"{name}: found address {tensor.data_ptr():#x}, expected one aligned to its elements")
+        raise ValueError(
+            f"{name}: found address {tensor.data_ptr():#x}, expected one aligned to its elements"
+        )
     return ffi.cast(C_TYPES[dtype], tensor.data_ptr())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 import torch
 from attrs import frozen
 from torch import Tensor
@@ -70,7 +72,8 @@ def packed_once(unembedding: Unembedding) -> PackedUnembedding:
     )
 
 
-_kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # weight → (state, sample, panels)
+# weight → (state, sample, panels); an entry dies with its weight
+_kept: MutableMapping[Tensor, tuple[object, Tensor, Tensor]] = WeakTensorKeyDictionary()
 
 
 def _sample(weight: Tensor) -> Tensor:
@@ -119,8 +122,8 @@ def _in_place(head: Unembedding) -> Tensor:
         raise ValueError(f"weight: found strides {weight.stride()}, expected contiguous to pack in place")
     if panels * COLUMNS > len(weight):
         raise ValueError(
-            f"weight: found {len(weight)} rows, expected {panels * COLUMNS} or more, whole panels of {COLUMNS}, "
-            "to pack in place"
+            f"weight: found {len(weight)} rows, expected {panels * COLUMNS} or more, whole panels of "
+            f"{COLUMNS}, to pack in place"
         )
     if dtype == torch.bfloat16 and width % 2:
         raise ValueError(f"weight: found D = {width}, expected an even D to pack bfloat16 in place")

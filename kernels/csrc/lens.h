@@ -38,13 +38,14 @@ typedef struct {
     int64_t count;    /* r */
     int64_t splits;   /* S */
     int64_t split_panels;
+    int64_t groups; /* of rows, equal parts of whole tiles, for the sharing of work alone */
     const int64_t *watch_ids; /* [J] ascending, each once */
     const float *watched;     /* [r, J] their logits */
     int64_t watch_count;      /* J */
-    int64_t top;              /* k */
-    float *maximum;           /* [S, r] */
-    double *total;            /* [S, r] sum of exp(x - maximum) */
-    double *weighted;         /* [S, r] sum of exp(x - maximum) (x - maximum) */
+    int64_t top;              /* k, at least 1 */
+    float *reference;         /* [S, r] a number near the largest logit */
+    double *total;            /* [S, r] sum of exp(x - reference) */
+    double *weighted;         /* [S, r] sum of exp(x - reference) (x - reference) */
     float *top_values;        /* [S, r, k] descending */
     int32_t *top_ids;         /* [S, r, k], -1 where there is none */
     int32_t *ranks;           /* [S, r, J] */
@@ -96,9 +97,9 @@ void lens_advise_huge(void *memory, int64_t bytes);
 /* The logits [count, columns] themselves, by the very product that the statistics use. */
 void lens_logits(int32_t path, const lens_head *head, const void *rows, int64_t count, float *out, int64_t columns);
 
-/* Partial results of one split; scratch from lens_scratch_bytes, one per thread. */
+/* Partial results of one split for one group of rows; scratch from lens_scratch_bytes, one per thread. */
 int64_t lens_scratch_bytes(int64_t count);
-void lens_reduce(int32_t path, const lens_block *block, int64_t split, void *scratch);
+void lens_reduce(int32_t path, const lens_block *block, int64_t split, int64_t group, void *scratch);
 void lens_merge(const lens_block *block, const lens_result *result, int64_t begin, int64_t end);
 /* Partial divergences of one split from the kept logits, and their sums [n], NaN where a row is broken. */
 void lens_diverge(int32_t path, const lens_block *block, const lens_result *result, const lens_pairs *pairs,
@@ -106,7 +107,7 @@ void lens_diverge(int32_t path, const lens_block *block, const lens_result *resu
 void lens_merge_divergences(const lens_block *block, const lens_result *result, const lens_pairs *pairs, float *kl,
                             float *js);
 
-/* Single functions of a path, for its tests: 0 exp(x) at x <= 0, 1 -log((1 + x) / 2) at 0 <= x <= 1, 2 tanh. */
+/* Single functions of a path, for its tests: 0 exp(x) at x <= 80, 1 -log((1 + x) / 2) at 0 <= x <= 1, 2 tanh. */
 void lens_evaluate(int32_t path, int32_t function, const float *x, float *out, int64_t count);
 
 #endif

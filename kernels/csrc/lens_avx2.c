@@ -42,15 +42,14 @@ static inline vec v_keep(vec a, uint32_t bits) {
     __m256i set = _mm256_and_si256(_mm256_set1_epi32((int)bits), lane);
     return _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, lane)));
 }
-static inline vec v_zero_unless_greater(vec a, vec b, vec c) {
-    return _mm256_and_ps(a, _mm256_cmp_ps(b, c, _CMP_GT_OQ));
-}
 static inline vec v_where_greater(vec a, vec b, vec c, vec d) {
     return _mm256_blendv_ps(d, c, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
 }
-static inline vec v_scale_by_power(vec a, vec shifted) {
-    __m256i power = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
-    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), power));
+static inline vec v_round(vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vec v_scale(vec a, vec n) {
+    __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    __m256 scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), power));
+    return _mm256_and_ps(scaled, _mm256_cmp_ps(n, _mm256_set1_ps(-125.0f), _CMP_GE_OQ));
 }
 static inline vec v_widen_low(vec pair) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pair), 16));

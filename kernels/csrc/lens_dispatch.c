@@ -42,8 +42,8 @@ void lens_logits(int32_t path, const lens_head *head, const void *rows, int64_t 
     paths[path].path->logits(head, rows, count, out, columns);
 }
 
-void lens_reduce(int32_t path, const lens_block *block, int64_t split, void *scratch) {
-    paths[path].path->reduce(block, split, scratch);
+void lens_reduce(int32_t path, const lens_block *block, int64_t split, int64_t group, void *scratch) {
+    paths[path].path->reduce(block, split, group, scratch);
 }
 
 void lens_diverge(int32_t path, const lens_block *block, const lens_result *result, const lens_pairs *pairs,

@@ -15,7 +15,7 @@
 #include "lens_math.h"
 #include "lens_paths.h"
 
-enum { COLUMN_VECS = LENS_COLUMNS / LANES, STRIP = LANES * TILE_VECS };
+enum { COLUMN_VECS = LENS_COLUMNS / LANES, STATE_VECS = LENS_STATE_LANES / LANES, STRIP = LANES * TILE_VECS };
 
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -168,6 +168,16 @@ static ALWAYS_INLINE uint32_t columns_greater_equal(const vec *x, float value) {
     return bits;
 }
 
+static inline int lowest_bit(uint32_t bits) {
+#if defined(__GNUC__)
+    return __builtin_ctz(bits);
+#else
+    int place = 0;
+    for (; !(bits & 1); bits >>= 1) place++;
+    return place;
+#endif
+}
+
 static inline int32_t count_bits(uint32_t bits) {
 #if defined(__GNUC__)
     return __builtin_popcount(bits);
@@ -178,39 +188,40 @@ static inline int32_t count_bits(uint32_t bits) {
 #endif
 }
 
-static void raise_maximum(lens_row_state *state, float maximum) {
-    float change = maximum - state->maximum, factor = expf(-change);
-    for (int lane = 0; lane < LANES; lane++) {
-        /* Below exp(-100) of the new maximum the old sums are nothing; their shift could overflow. */
+static void raise_reference(lens_row_state *state, float reference) {
+    float change = reference - state->reference, factor = expf(-change);
+    for (int lane = 0; lane < LENS_STATE_LANES; lane++) {
+        /* Below exp(-100) of the new reference the old sums are nothing; their shift could overflow. */
         if (change > 100.0f) {
-            state->total[lane] *= 0.0f; /* keeps a NaN */
-            state->weighted[lane] = 0.0f;
+            state->total[lane] = 0.0f;
+            state->weighted[lane] *= 0.0f; /* keeps a NaN */
         } else {
             state->weighted[lane] = factor * (state->weighted[lane] - change * state->total[lane]);
             state->total[lane] *= factor;
         }
     }
-    state->maximum = maximum;
+    state->reference = reference;
 }
 
 /* The rare part: columns above the threshold, lowest id first, so that of equal entries the lower id stays. */
-static NEVER_INLINE void admit(const panel_view *view, int64_t row, lens_row_state *state, const float *x, uint32_t bits) {
+static NEVER_INLINE void admit(const panel_view *view, int64_t row, lens_row_state *state, const float *x,
+                               uint32_t bits) {
     const lens_block *block = view->block;
     int64_t place = (view->split * block->count + row) * block->top;
-    float *values = block->top_values + place, maximum = state->maximum;
+    float *values = block->top_values + place;
     int32_t *ids = block->top_ids + place;
-    for (int column = 0; column < LENS_COLUMNS; column++) {
+    for (; bits; bits &= bits - 1) {
+        int column = lowest_bit(bits);
         float value = x[column];
-        if (!(bits >> column & 1)) continue;
-        if (value > maximum) maximum = value;
-        if (block->top == 0 || !(value > values[block->top - 1])) continue;
+        if (!(value > values[block->top - 1])) continue;
         int64_t to = block->top - 1;
         for (; to > 0 && value > values[to - 1]; to--) values[to] = values[to - 1], ids[to] = ids[to - 1];
         values[to] = value;
         ids[to] = (int32_t)(view->first + column);
     }
-    if (maximum > state->maximum) raise_maximum(state, maximum);
-    state->threshold = block->top ? values[block->top - 1] : state->maximum;
+    /* The reference need not be the maximum, only near it: exp(16) costs no digits, and moving is dear. */
+    if (values[0] > state->reference + 16.0f) raise_reference(state, values[0]);
+    state->threshold = values[block->top - 1];
 }
 
 static ALWAYS_INLINE void count_before(const panel_view *view, int64_t row, const vec *x, uint32_t valid) {
@@ -234,49 +245,57 @@ static ALWAYS_INLINE void reduce_row(const panel_view *view, int64_t row, lens_r
     UNROLL for (int j = 0; j < COLUMN_VECS; j++) x[j] = v_load(logits + j * LANES);
     uint32_t above = columns_greater(x, state->threshold) & valid;
     if (above) admit(view, row, state, logits, above);
-    vec maximum = v_set(state->maximum);
-    vec total = v_load(state->total), weighted = v_load(state->weighted);
-    UNROLL for (int j = 0; j < COLUMN_VECS; j++) {
-        vec shifted = v_max(v_set(LENS_EXP_FLOOR), v_sub(x[j], maximum));
-        vec exponential = exp_nonpositive(shifted), entry = x[j];
-        if (valid != UINT32_MAX) {
-            exponential = v_keep(exponential, valid >> (j * LANES));
-            entry = v_keep(entry, valid >> (j * LANES));
-        }
-        /* 0 times a NaN or Inf is NaN, and marks the row. */
-        total = v_fma(entry, v_set(0.0f), v_add(total, exponential));
-        weighted = v_fma(exponential, shifted, weighted);
+    vec reference = v_set(state->reference), total[STATE_VECS], weighted[STATE_VECS];
+    UNROLL for (int j = 0; j < STATE_VECS; j++) {
+        total[j] = v_load(state->total + j * LANES);
+        weighted[j] = v_load(state->weighted + j * LANES);
     }
-    v_store(state->total, total);
-    v_store(state->weighted, weighted);
+    UNROLL for (int j = 0; j < COLUMN_VECS; j++) {
+        vec shifted = v_sub(x[j], reference);
+        vec exponential = exp_any(shifted);
+        if (valid != UINT32_MAX) {
+            shifted = v_keep(shifted, valid >> (j * LANES));
+            exponential = v_keep(exponential, valid >> (j * LANES));
+        }
+        total[j % STATE_VECS] = v_add(total[j % STATE_VECS], exponential);
+        /* A NaN or Inf makes this product NaN or Inf, 0 times -Inf too, and so marks the row. */
+        weighted[j % STATE_VECS] = v_fma(exponential, shifted, weighted[j % STATE_VECS]);
+    }
+    UNROLL for (int j = 0; j < STATE_VECS; j++) {
+        v_store(state->total + j * LANES, total[j]);
+        v_store(state->weighted + j * LANES, weighted[j]);
+    }
     count_before(view, row, x, valid);
 }
 
-static void start_split(const lens_block *block, int64_t split, lens_row_state *states) {
-    for (int64_t row = 0; row < block->count; row++) {
-        lens_row_state *state = states + row;
-        for (int lane = 0; lane < LANES; lane++) state->total[lane] = state->weighted[lane] = 0.0f;
-        state->maximum = -FLT_MAX;
+static void start_split(const lens_block *block, int64_t split, int64_t begin, int64_t end, lens_row_state *states) {
+    for (int64_t row = begin; row < end; row++) {
+        lens_row_state *state = states + row - begin;
+        int64_t from = split * block->count + row;
+        for (int lane = 0; lane < LENS_STATE_LANES; lane++) state->total[lane] = state->weighted[lane] = 0.0f;
+        state->reference = -FLT_MAX;
         state->threshold = -INFINITY;
+        for (int64_t i = from * block->top; i < (from + 1) * block->top; i++) {
+            block->top_values[i] = -INFINITY;
+            block->top_ids[i] = -1;
+        }
+        for (int64_t j = from * block->watch_count; j < (from + 1) * block->watch_count; j++) block->ranks[j] = 0;
     }
-    int64_t places = block->count * block->top, ranks = block->count * block->watch_count;
-    for (int64_t i = split * places; i < (split + 1) * places; i++) {
-        block->top_values[i] = -INFINITY;
-        block->top_ids[i] = -1;
-    }
-    for (int64_t i = split * ranks; i < (split + 1) * ranks; i++) block->ranks[i] = 0;
 }
 
-static void finish_split(const lens_block *block, int64_t split, const lens_row_state *states) {
-    for (int64_t row = 0; row < block->count; row++) {
-        double total = 0, weighted = 0;
-        for (int lane = 0; lane < LANES; lane++) {
-            total += states[row].total[lane];
-            weighted += states[row].weighted[lane];
-        }
-        block->maximum[split * block->count + row] = states[row].maximum;
-        block->total[split * block->count + row] = total;
-        block->weighted[split * block->count + row] = weighted;
+static double sum_lanes(const float *lanes) {
+    double sum = 0;
+    for (int lane = 0; lane < LENS_STATE_LANES; lane++) sum += lanes[lane];
+    return sum;
+}
+
+static void finish_split(const lens_block *block, int64_t split, int64_t begin, int64_t end,
+                         const lens_row_state *states) {
+    for (int64_t row = begin; row < end; row++) {
+        int64_t to = split * block->count + row;
+        block->reference[to] = states[row - begin].reference;
+        block->total[to] = sum_lanes(states[row - begin].total);
+        block->weighted[to] = sum_lanes(states[row - begin].weighted);
     }
 }
 
@@ -305,27 +324,33 @@ static void keep_logits(const panel_view *view, lens_tile tile, const float *x) 
         if (!(view->valid >> i % LENS_COLUMNS & 1)) kept[i] = -FLT_MAX;
 }
 
-static void reduce(const lens_block *block, int64_t split, void *scratch) {
+static void reduce(const lens_block *block, int64_t split, int64_t group, void *scratch) {
     float x[TILE_ROWS * LENS_COLUMNS];
     lens_row_state *states = scratch;
     int64_t tiles = lens_tile_count(block->count, TILE_ROWS);
-    start_split(block, split, states);
+    int64_t groups = block->groups < tiles ? block->groups : tiles;
+    if (group >= groups) return;
+    lens_tile here = lens_tile_at(tiles, groups, group);
+    lens_tile first = lens_tile_at(block->count, tiles, here.begin);
+    lens_tile last = lens_tile_at(block->count, tiles, here.begin + here.rows - 1);
+    start_split(block, split, first.begin, last.begin + last.rows, states);
     for (int64_t panel = split * block->split_panels; panel < split_end(block, split); panel++) {
         panel_view view = view_panel(block, split, panel);
-        for (int64_t t = 0; t < tiles; t++) {
+        for (int64_t t = here.begin; t < here.begin + here.rows; t++) {
             lens_tile tile = lens_tile_at(block->count, tiles, t);
             tile_logits(&block->head, block->rows, tile, panel, x);
             for (int64_t i = 0; i < tile.rows; i++) {
-                lens_row_state *state = states + tile.begin + i;
+                int64_t row = tile.begin + i;
+                lens_row_state *state = states + row - first.begin;
                 if (view.valid == UINT32_MAX)
-                    reduce_row(&view, tile.begin + i, state, x + i * LENS_COLUMNS, UINT32_MAX);
+                    reduce_row(&view, row, state, x + i * LENS_COLUMNS, UINT32_MAX);
                 else
-                    reduce_row(&view, tile.begin + i, state, x + i * LENS_COLUMNS, view.valid);
+                    reduce_row(&view, row, state, x + i * LENS_COLUMNS, view.valid);
             }
             if (block->logits) keep_logits(&view, tile, x);
         }
     }
-    finish_split(block, split, states);
+    finish_split(block, split, first.begin, last.begin + last.rows, states);
 }
 
 /* ---- Divergences of rows from the final row, from kept logits. ---- */
@@ -342,44 +367,42 @@ static ALWAYS_INLINE vec log_probability(const float *x, float maximum, float lo
 static ALWAYS_INLINE void diverge_row(const lens_result *result, int64_t final, int64_t row, const float *panel,
                                       lens_row_state *sums) {
     const float *final_logits = panel + final * LENS_COLUMNS, *row_logits = panel + row * LENS_COLUMNS;
-    vec floor = v_set(LENS_EXP_FLOOR), zero = v_set(0.0f);
-    vec kl = v_load(sums->total), js = v_load(sums->weighted);
+    vec zero = v_set(0.0f), kl[STATE_VECS], js[STATE_VECS];
+    UNROLL for (int j = 0; j < STATE_VECS; j++) {
+        kl[j] = v_load(sums->total + j * LANES);
+        js[j] = v_load(sums->weighted + j * LANES);
+    }
     UNROLL for (int j = 0; j < COLUMN_VECS; j++) {
         vec log_final =
             log_probability(final_logits + j * LANES, result->maximum[final], result->log_total[final]);
         vec log_row = log_probability(row_logits + j * LANES, result->maximum[row], result->log_total[row]);
         vec difference = v_sub(log_final, log_row), apart = v_abs(difference);
-        /* Rounding may leave a log-probability a little above 0, where the exponential is not defined. */
-        vec larger = v_min(zero, v_max(log_final, log_row));
-        vec p = exp_nonpositive(v_max(floor, larger));
-        vec z = exp_nonpositive(v_max(floor, v_sub(zero, apart)));
-        vec q = v_mul(p, z);
-        kl = v_fma(v_where_greater(log_row, log_final, q, p), difference, kl);
-        js = v_fma(v_add(p, q), neg_log_half_sum(z), js);
-        js = v_sub(js, v_mul(q, apart));
+        vec p = exp_any(v_max(log_final, log_row));
+        vec z = exp_any(v_sub(zero, apart));
+        vec q = v_mul(p, z), *kl_sum = &kl[j % STATE_VECS], *js_sum = &js[j % STATE_VECS];
+        *kl_sum = v_fma(v_where_greater(log_row, log_final, q, p), difference, *kl_sum);
+        *js_sum = v_fma(v_add(p, q), neg_log_half_sum(z), *js_sum);
+        *js_sum = v_sub(*js_sum, v_mul(q, apart));
     }
-    v_store(sums->total, kl);
-    v_store(sums->weighted, js);
+    UNROLL for (int j = 0; j < STATE_VECS; j++) {
+        v_store(sums->total + j * LANES, kl[j]);
+        v_store(sums->weighted + j * LANES, js[j]);
+    }
 }
 
 static void diverge(const lens_block *block, const lens_result *result, const lens_pairs *pairs, int64_t split,
                     void *scratch) {
     lens_row_state *sums = scratch;
     for (int64_t i = 0; i < pairs->count; i++)
-        for (int lane = 0; lane < LANES; lane++) sums[i].total[lane] = sums[i].weighted[lane] = 0.0f;
+        for (int lane = 0; lane < LENS_STATE_LANES; lane++) sums[i].total[lane] = sums[i].weighted[lane] = 0.0f;
     for (int64_t panel = split * block->split_panels; panel < split_end(block, split); panel++) {
         const float *logits = block->logits + panel * block->count * LENS_COLUMNS;
         for (int64_t i = 0; i < pairs->count; i++)
             diverge_row(result, pairs->final[i], pairs->row[i], logits, sums + i);
     }
     for (int64_t i = 0; i < pairs->count; i++) {
-        double kl = 0, js = 0;
-        for (int lane = 0; lane < LANES; lane++) {
-            kl += sums[i].total[lane];
-            js += sums[i].weighted[lane];
-        }
-        pairs->kl[split * pairs->count + i] = kl;
-        pairs->js[split * pairs->count + i] = 0.5 * js;
+        pairs->kl[split * pairs->count + i] = sum_lanes(sums[i].total);
+        pairs->js[split * pairs->count + i] = 0.5 * sum_lanes(sums[i].weighted);
     }
 }
 
@@ -389,7 +412,7 @@ static void evaluate(int32_t function, const float *x, float *out, int64_t count
         int64_t here = count - i < LANES ? count - i : LANES;
         for (int64_t j = 0; j < here; j++) buffer[j] = x[i + j];
         vec value = v_load(buffer);
-        value = function == 0   ? exp_nonpositive(v_max(v_set(LENS_EXP_FLOOR), value))
+        value = function == 0   ? exp_any(value)
                 : function == 1 ? neg_log_half_sum(value)
                                 : tanh_any(value);
         v_store(buffer, value);

@@ -62,23 +62,27 @@ static void merge_watched(const lens_block *block, const lens_result *result, in
 
 void lens_merge(const lens_block *block, const lens_result *result, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; row++) {
-        double maximum = -INFINITY, total = 0, weighted = 0;
-        for (int64_t split = 0; split < block->splits; split++)
-            maximum = fmax(maximum, block->maximum[split * block->count + row]);
+        double reference = -INFINITY, maximum = -INFINITY, total = 0, weighted = 0;
         for (int64_t split = 0; split < block->splits; split++) {
             int64_t from = split * block->count + row;
-            double shift = block->maximum[from] - maximum, factor = exp(shift);
-            total += factor * block->total[from];
-            /* A factor of 0 stays 0: 0 times a huge shift is no number to add. */
-            if (!(factor == 0)) weighted += factor * (block->weighted[from] + shift * block->total[from]);
+            reference = fmax(reference, block->reference[from]);
+            maximum = fmax(maximum, block->top_values[from * block->top]);
         }
-        if (!isfinite(total) || !isfinite(maximum)) {
+        for (int64_t split = 0; split < block->splits; split++) {
+            int64_t from = split * block->count + row;
+            double shift = block->reference[from] - reference, factor = exp(shift);
+            total += factor * block->total[from];
+            weighted += factor * block->weighted[from];
+            /* A factor of 0 stays 0: 0 times a huge shift is no number to add. */
+            if (factor != 0) weighted += factor * shift * block->total[from];
+        }
+        if (!isfinite(total) || !isfinite(weighted) || !isfinite(maximum)) {
             break_row(block, result, row);
             continue;
         }
-        double logsumexp = maximum + log(total);
+        double logsumexp = reference + log(total);
         result->maximum[row] = (float)maximum;
-        result->log_total[row] = (float)log(total);
+        result->log_total[row] = (float)(logsumexp - maximum);
         result->logsumexp[row] = (float)logsumexp;
         result->entropy[row] = (float)fmax(0, log(total) - weighted / total);
         result->max_prob[row] = (float)exp(maximum - logsumexp);

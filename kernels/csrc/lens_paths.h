@@ -8,7 +8,7 @@ typedef struct {
     int64_t tile_rows;
     int32_t multiplies_bfloat16;
     void (*logits)(const lens_head *, const void *rows, int64_t count, float *out, int64_t columns);
-    void (*reduce)(const lens_block *, int64_t split, void *scratch);
+    void (*reduce)(const lens_block *, int64_t split, int64_t group, void *scratch);
     void (*diverge)(const lens_block *, const lens_result *, const lens_pairs *, int64_t split,
                     void *scratch);
     void (*evaluate)(int32_t function, const float *x, float *out, int64_t count);
@@ -22,12 +22,13 @@ extern const lens_path lens_portable, lens_avx2, lens_avx512, lens_avx512bf16;
 #define LENS_X86 0
 #endif
 
-/* Running values of one row within a split, lane by lane; a path uses as many lanes as its vectors have. */
+/* Running values of one row within a split, in as many lanes for every path. */
+enum { LENS_STATE_LANES = 16 };
 typedef struct {
-    float total[16];    /* sums of exp(x - maximum); of KL in the second sweep */
-    float weighted[16]; /* sums of exp(x - maximum) (x - maximum); of JS in the second sweep */
-    float maximum;
-    float threshold; /* the k-th largest entry so far; the maximum where k = 0 */
+    float total[LENS_STATE_LANES];    /* sums of exp(x - reference); of KL in the second sweep */
+    float weighted[LENS_STATE_LANES]; /* sums of exp(x - reference) (x - reference); of JS in the second sweep */
+    float reference;
+    float threshold; /* the k-th largest entry so far */
 } lens_row_state;
 
 /* Rows are cut into as few tiles as fit a path's register tile, of sizes that differ by one at most. */

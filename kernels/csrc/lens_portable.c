@@ -42,11 +42,13 @@ static inline uint32_t v_greater(vec a, vec b) { return a > b; }
 static inline uint32_t v_greater_equal(vec a, vec b) { return a >= b; }
 /* Lanes whose bit is set, 0 elsewhere. */
 static inline vec v_keep(vec a, uint32_t bits) { return bits & 1 ? a : 0.0f; }
-static inline vec v_zero_unless_greater(vec a, vec b, vec c) { return b > c ? a : 0.0f; }
 /* c where a > b, d elsewhere. */
 static inline vec v_where_greater(vec a, vec b, vec c, vec d) { return a > b ? c : d; }
-/* a * 2^n for n in the low bits of a float shifted by 1.5 * 2^23. */
-static inline vec v_scale_by_power(vec a, vec shifted) { return of_bits(bits_of(a) + (bits_of(shifted) << 23)); }
+static inline vec v_round(vec a) { return (a + 12582912.0f) - 12582912.0f; } /* for |a| < 2^22; ties to even */
+/* a * 2^n for whole n, a near 1; 0 for n < -125. */
+static inline vec v_scale(vec a, vec n) {
+    return n < -125.0f ? 0.0f : of_bits(bits_of(a) + (bits_of(n + 12582912.0f) << 23));
+}
 /* The halves of a bfloat16 pair, as float32. */
 static inline vec v_widen_low(vec pair) { return of_bits(bits_of(pair) << 16); }
 static inline vec v_widen_high(vec pair) { return of_bits(bits_of(pair) & 0xffff0000u); }

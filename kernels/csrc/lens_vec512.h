@@ -25,16 +25,13 @@ static inline vec v_copy_sign(vec a, vec sign) {
 static inline uint32_t v_greater(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 static inline uint32_t v_greater_equal(vec a, vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 static inline vec v_keep(vec a, uint32_t bits) { return _mm512_maskz_mov_ps((__mmask16)bits, a); }
-static inline vec v_zero_unless_greater(vec a, vec b, vec c) {
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(b, c, _CMP_GT_OQ), a);
-}
 static inline vec v_where_greater(vec a, vec b, vec c, vec d) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), d, c);
 }
-static inline vec v_scale_by_power(vec a, vec shifted) {
-    __m512i power = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), power));
+static inline vec v_round(vec a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
+static inline vec v_scale(vec a, vec n) { return _mm512_scalef_ps(a, n); }
 static inline vec v_widen_low(vec pair) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pair), 16));
 }
