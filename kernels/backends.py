@@ -47,7 +47,7 @@ def available_backends() -> list[str]:
 
 
 def cpu_paths() -> list[str]:
-    """Name the C core's paths that this CPU supports, best first, which is used; none where it is not built."""
+    """Name the C core's paths that this CPU supports, the one in use first; none where it is not built."""
     if why_no_c_core():
         return []
     found: list[str] = import_module("kernels.c_library").cpu_paths()

@@ -46,6 +46,7 @@ static inline vec v_where_greater(vec a, vec b, vec c, vec d) {
     return _mm256_blendv_ps(d, c, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
 }
 static inline vec v_round(vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vec v_less_log2(vec a, vec n) { return v_fma(n, v_set(-0.693147181f), a); }
 static inline vec v_scale(vec a, vec n) {
     __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
     __m256 scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), power));

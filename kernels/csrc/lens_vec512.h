@@ -31,6 +31,7 @@ static inline vec v_where_greater(vec a, vec b, vec c, vec d) {
 static inline vec v_round(vec a) {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
+static inline vec v_less_log2(vec a, vec n) { return v_fma(n, v_set(-0.693147181f), a); }
 static inline vec v_scale(vec a, vec n) { return _mm512_scalef_ps(a, n); }
 static inline vec v_widen_low(vec pair) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pair), 16));
