@@ -50,7 +50,7 @@ static inline vec v_less_log2(vec a, vec n) { return v_fma(n, v_set(-0.693147181
 static inline vec v_scale(vec a, vec n) {
     __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
     __m256 scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), power));
-    return _mm256_and_ps(scaled, _mm256_cmp_ps(n, _mm256_set1_ps(-125.0f), _CMP_GE_OQ));
+    return _mm256_and_ps(scaled, _mm256_cmp_ps(n, _mm256_set1_ps(-125.0f), _CMP_NLT_UQ)); /* keeps a NaN */
 }
 static inline vec v_widen_low(vec pair) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pair), 16));
