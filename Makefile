@@ -28,7 +28,8 @@ check: $(BIN)/.ready
 	$(BIN)/mypy
 
 bench: $(BIN)/.ready
-	$(BIN)/python -m benchmarks.plan
+	$(BIN)/python -m benchmarks.plan_matrix
+	$(BIN)/python -m benchmarks.probe_core
 
 clean:
 	rm -rf $(VENV) build *.egg-info
