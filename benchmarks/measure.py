@@ -91,7 +91,7 @@ def on_all_threads(function: Callable[[int, int], float], threads: int) -> float
 
 
 def multiply_adds(library: ctypes.CDLL, dtype: str, operations: int) -> Action:
-    """Give an action that does so many floating-point operations from registers, on all of torch's threads."""
+    """Give an action that does so many floating-point operations from registers, on all threads."""
     function = getattr(library, f"peak_{dtype}")
     per_round = function(1)
 

@@ -36,11 +36,12 @@ QUICK = {
     "Llama-3.1-8B": (1, 8, 448),
 }
 FULL = (1, 4, 16, 64, 256, 448, 1024, 2048, 4096, 16_384)
+QUICK_WORK = 40e9  # operations above which the quick run measures ours and the bare product alone
 LARGEST_LOGITS = 3 << 30  # bytes of float32 logits above which no contender that keeps them is run
 
 
 def limits(weight: Tensor, rows: int, dtype: str) -> dict[str, Action]:
-    """The least that the work costs this CPU: multiply-adds from registers where rows are many, else one read."""
+    """The least that the work costs this CPU: its multiply-adds where rows are many, else one read."""
     library = compiled_peaks()
     if library is None:
         return {}
@@ -51,20 +52,23 @@ def limits(weight: Tensor, rows: int, dtype: str) -> dict[str, Action]:
     return {"multiply-adds alone": multiply_adds(library, dtype, 2 * rows * weight.numel())}
 
 
-def case(model: str, dtype: str, rows: int, *, slow: bool, seconds: float) -> dict[str, object]:
-    """Measure one shape; rounds as many as fit a time, between 3 and 31."""
+def case(model: str, dtype: str, rows: int, *, full: bool) -> dict[str, object]:
+    """Measure one shape, in 3 to 31 rounds as time allows; large ones beside the bare product alone."""
     hidden, weight, watched, final = data(model, rows, TYPES[dtype])
     actions = {BARE: partial(bare, hidden, weight)} | ours(hidden, weight, watched, final)
+    work = 2 * rows * weight.numel()
     if rows * len(weight) * 4 > LARGEST_LOGITS:
         del actions[BARE]
     elif rows > 1:
+        slow = full or (model == "SmolLM2-135M" and rows == 448)
         actions |= others(hidden, weight, watched, slow=slow)
+    if not full and work > QUICK_WORK:
+        actions = {name: action for name, action in actions.items() if name in (BARE, "c", "c + KL, JS")}
     actions |= limits(weight, rows, dtype)
     started = time.perf_counter()
     memory = {name: peak_extra_mib(action) for name, action in actions.items()}
-    rounds = min(31, max(3, int(seconds / (time.perf_counter() - started))))
+    rounds = min(31, max(3, int((30 if full else 6) / (time.perf_counter() - started))))
     runs = interleaved(actions, rounds)
-    work = 2 * rows * weight.numel()
     for name, run in runs.items():
         run["peak_extra_mib"] = memory[name]
         run["gflops"] = work / run["seconds"] / 1e9
@@ -141,9 +145,7 @@ def main() -> None:
     for model in options.model or MODELS:
         for dtype in options.dtype or TYPES:
             for rows in options.rows or (FULL if options.full else QUICK[model]):
-                slow = options.full or (model == "SmolLM2-135M" and rows == 448)
-                found = case(model, dtype, rows, slow=slow, seconds=30 if options.full else 6)
-                put(results, "cases", found)
+                put(results, "cases", case(model, dtype, rows, full=options.full))
             if not options.rows:
                 put(results, "packing", packing(model, dtype))
                 put(results, "scaling", scaling(model, dtype))
