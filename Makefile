@@ -30,6 +30,7 @@ check: $(BIN)/.ready
 bench: $(BIN)/.ready
 	$(BIN)/python -m benchmarks.plan_matrix
 	$(BIN)/python -m benchmarks.probe_core
+	$(BIN)/python -m benchmarks.evaluation
 
 clean:
 	rm -rf $(VENV) build *.egg-info

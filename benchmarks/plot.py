@@ -41,6 +41,7 @@ def plot(results: dict[str, list[dict]], path: Path) -> None:
                 xlabel=label, ylabel=unit, xscale="log", yscale="log" if field == "seconds" else "symlog"
             )
             axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8)
+    if axes[0][0].lines:
+        axes[0][0].legend(fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
