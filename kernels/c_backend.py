@@ -45,10 +45,12 @@ def c_backend(
     (float64 input too). At D = 4096 and logits of order 10 the float32 product leaves errors of up to
     1e-4 nats in `entropy` and 1e-5, relative, in `logsumexp`. Exponentials err by
     1.2e-7 + 3e-9 |x|, relative.
+    A row whose logits spread over more than float32 holds, 3.4e38, counts as not finite.
     Scratch memory stays under 64 MiB, whatever R and V are, beside a copy of rows that need conversion.
 
     Raises ValueError for a path that the CPU lacks.
     """
+    hidden = hidden.detach()
     packed = unembedding if isinstance(unembedding, PackedUnembedding) else packed_once(unembedding)
     with Team() as team:
         projection = Projection.of(hidden, packed, path)

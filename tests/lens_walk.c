@@ -1,4 +1,4 @@
-/* Walks every path of the C core over edge shapes, in buffers of the very size, for the sanitizers to watch. */
+/* Walks every path of the C core over edge shapes, in buffers of the very size, under sanitizers. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,10 +1,10 @@
 /* Lens statistics on the CPU: the whole interface of the C core, which is also the binding's declaration.
  *
  * The statistics of R rows of hidden states H [R, D] under an unembedding W [V, D] are those of the logits
- * x = scale (H W' + bias), soft-capped where asked for, which are never all in memory. W is packed into panels
- * of LENS_COLUMNS rows once; H is packed block by block into tiles. The vocabulary is cut into splits of whole
- * panels. Each split gives partial results for all rows of a block, merged in split order: the bits depend on
- * the splits, never on who computed which. No function allocates, keeps state or starts a thread.
+ * x = scale (H W' + bias), soft-capped where asked for, which are never all in memory. W is packed once into
+ * panels of LENS_COLUMNS rows; H is packed block by block into tiles. The vocabulary is cut into splits of
+ * whole panels. Each split gives partial results for all rows of a block, merged in split order: the bits
+ * depend on the splits, never on who computed which. No function allocates, keeps state or starts a thread.
  *
  * Callers pass valid pointers, aligned to their element type; nothing is checked here.
  */
@@ -95,7 +95,8 @@ void lens_pack_rows(int32_t path, int32_t kind, const void *rows, int64_t count,
 void lens_advise_huge(void *memory, int64_t bytes);
 
 /* The logits [count, columns] themselves, by the very product that the statistics use. */
-void lens_logits(int32_t path, const lens_head *head, const void *rows, int64_t count, float *out, int64_t columns);
+void lens_logits(int32_t path, const lens_head *head, const void *rows, int64_t count, float *out,
+                 int64_t columns);
 
 /* Partial results of one split for one group of rows; scratch from lens_scratch_bytes, one per thread. */
 int64_t lens_scratch_bytes(int64_t count);
@@ -104,10 +105,10 @@ void lens_merge(const lens_block *block, const lens_result *result, int64_t begi
 /* Partial divergences of one split from the kept logits, and their sums [n], NaN where a row is broken. */
 void lens_diverge(int32_t path, const lens_block *block, const lens_result *result, const lens_pairs *pairs,
                   int64_t split, void *scratch);
-void lens_merge_divergences(const lens_block *block, const lens_result *result, const lens_pairs *pairs, float *kl,
-                            float *js);
+void lens_merge_divergences(const lens_block *block, const lens_result *result, const lens_pairs *pairs,
+                            float *kl, float *js);
 
-/* Single functions of a path, for its tests: 0 exp(x) at x <= 80, 1 -log((1 + x) / 2) at 0 <= x <= 1, 2 tanh. */
+/* Single functions of a path, for tests: 0 exp(x) at x <= 80, 1 -log((1 + x) / 2) at 0 <= x <= 1, 2 tanh. */
 void lens_evaluate(int32_t path, int32_t function, const float *x, float *out, int64_t count);
 
 #endif

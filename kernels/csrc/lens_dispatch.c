@@ -33,7 +33,8 @@ int32_t lens_path_multiplies_bfloat16(int32_t path) { return paths[path].path->m
 
 int64_t lens_scratch_bytes(int64_t count) { return count * (int64_t)sizeof(lens_row_state); }
 
-void lens_pack_rows(int32_t path, int32_t kind, const void *rows, int64_t count, int64_t width, void *packed) {
+void lens_pack_rows(int32_t path, int32_t kind, const void *rows, int64_t count, int64_t width,
+                    void *packed) {
     lens_pack_tiles(kind, rows, count, width, paths[path].path->tile_rows, packed);
 }
 

@@ -5,145 +5,15 @@
  *   v_*                operations on vec, listed in lens_portable.c
  *   MULTIPLIES_BFLOAT16 and v_dot_bfloat16, where the instruction set has them
  *   PATH, PATH_NAME    the table row to define
- *
- * An entry of the product is accumulated along D in one lane in one order, wherever the entry sits and however
- * many rows its tile has, so its bits depend on its row and column alone. Watched logits rest on that.
  */
 #include <float.h>
 #include <math.h>
 
 #include "lens_math.h"
 #include "lens_paths.h"
+#include "lens_product.h"
 
-enum { COLUMN_VECS = LENS_COLUMNS / LANES, STATE_VECS = LENS_STATE_LANES / LANES, STRIP = LANES * TILE_VECS };
-
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
-#define UNROLL _Pragma("GCC unroll 32")
-#else
-#define UNROLL
-#endif
-#if defined(__GNUC__)
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-#define NEVER_INLINE __attribute__((noinline))
-#else
-#define ALWAYS_INLINE inline
-#define NEVER_INLINE
-#endif
-
-/* ---- Product: one tile of rows by one panel of columns, x[rows][LENS_COLUMNS]. ---- */
-
-typedef vec accumulators[TILE_ROWS][TILE_VECS];
-
-static ALWAYS_INLINE void multiply_float32(accumulators sum, int rows, const float *h, const float *w, int64_t width) {
-    for (int64_t k = 0; k < width; k++, h += rows, w += LENS_COLUMNS) {
-        vec column[TILE_VECS];
-        UNROLL for (int j = 0; j < TILE_VECS; j++) column[j] = v_load(w + j * LANES);
-        UNROLL for (int i = 0; i < rows; i++) {
-            vec row = v_set(h[i]);
-            UNROLL for (int j = 0; j < TILE_VECS; j++) sum[i][j] = v_fma(row, column[j], sum[i][j]);
-        }
-    }
-}
-
-static ALWAYS_INLINE void multiply_widened(accumulators sum, int rows, const float *h, const float *w, int64_t width) {
-    for (int64_t k = 0; k < width; k += 2, h += 2 * rows, w += LENS_COLUMNS) {
-        for (int odd = 0; odd < 2; odd++) {
-            vec column[TILE_VECS];
-            UNROLL for (int j = 0; j < TILE_VECS; j++) {
-                vec pair = v_load(w + j * LANES);
-                column[j] = odd ? v_widen_high(pair) : v_widen_low(pair);
-            }
-            UNROLL for (int i = 0; i < rows; i++) {
-                vec row = v_set(h[odd * rows + i]);
-                UNROLL for (int j = 0; j < TILE_VECS; j++) sum[i][j] = v_fma(row, column[j], sum[i][j]);
-            }
-        }
-    }
-}
-
-#if MULTIPLIES_BFLOAT16
-static ALWAYS_INLINE void multiply_bfloat16(accumulators sum, int rows, const float *h, const float *w, int64_t width) {
-    for (int64_t k = 0; k < width; k += 2, h += rows, w += LENS_COLUMNS) {
-        vec column[TILE_VECS];
-        UNROLL for (int j = 0; j < TILE_VECS; j++) column[j] = v_load(w + j * LANES);
-        UNROLL for (int i = 0; i < rows; i++) {
-            vec row = v_set(h[i]); /* a pair, moved by its bits alone */
-            UNROLL for (int j = 0; j < TILE_VECS; j++) sum[i][j] = v_dot_bfloat16(sum[i][j], row, column[j]);
-        }
-    }
-}
-#endif
-
-static ALWAYS_INLINE void product_of(int32_t kind, int rows, const float *h, const float *w, int64_t width, float *x) {
-    for (int strip = 0; strip < LENS_COLUMNS; strip += STRIP) {
-        accumulators sum;
-        UNROLL for (int i = 0; i < rows; i++) {
-            UNROLL for (int j = 0; j < TILE_VECS; j++) sum[i][j] = v_set(0.0f);
-        }
-        if (kind == LENS_FLOAT32) multiply_float32(sum, rows, h, w + strip, width);
-        if (kind == LENS_WIDENED) multiply_widened(sum, rows, h, w + strip, width);
-#if MULTIPLIES_BFLOAT16
-        if (kind == LENS_BFLOAT16) multiply_bfloat16(sum, rows, h, w + strip, width);
-#endif
-        UNROLL for (int i = 0; i < rows; i++) {
-            UNROLL for (int j = 0; j < TILE_VECS; j++)
-                v_store(x + i * LENS_COLUMNS + strip + j * LANES, sum[i][j]);
-        }
-    }
-}
-
-/* Tile heights are compile-time constants, so that the accumulators live in registers. */
-#define HEIGHT(n) \
-    static NEVER_INLINE void product_##n(int32_t kind, const float *h, const float *w, int64_t width, float *x) { \
-        if (kind == LENS_FLOAT32) product_of(LENS_FLOAT32, n, h, w, width, x); \
-        if (kind == LENS_WIDENED) product_of(LENS_WIDENED, n, h, w, width, x); \
-        if (kind == LENS_BFLOAT16) product_of(LENS_BFLOAT16, n, h, w, width, x); \
-    }
-CASES(HEIGHT)
-
-typedef void product_function(int32_t, const float *, const float *, int64_t, float *);
-#define ENTRY(n) product_##n,
-static product_function *const products[] = {CASES(ENTRY)};
-
-/* Bias, scale and soft-cap, lane by lane. */
-static void transform(const lens_head *head, int64_t panel, int64_t rows, float *x) {
-    if (head->bias == NULL && head->scale == 1.0f && head->softcap == 0.0f) return;
-    for (int64_t i = 0; i < rows * LENS_COLUMNS; i += LANES) {
-        vec value = v_load(x + i);
-        if (head->bias) value = v_add(value, v_load(head->bias + panel * LENS_COLUMNS + i % LENS_COLUMNS));
-        value = v_mul(value, v_set(head->scale));
-        if (head->softcap != 0.0f)
-            value = v_mul(v_set(head->softcap), tanh_any(v_div(value, v_set(head->softcap))));
-        v_store(x + i, value);
-    }
-}
-
-/* Logits x[tile.rows][LENS_COLUMNS] of one tile and panel. */
-static void tile_logits(const lens_head *head, const void *rows, lens_tile tile, int64_t panel, float *x) {
-    int64_t bytes = lens_panel_elements(head->kind, head->width) * lens_element_bytes(head->kind);
-    int64_t row_bytes = lens_even(head->width) * (head->kind == LENS_BFLOAT16 ? 2 : 4);
-    const float *h = (const float *)((const char *)rows + tile.begin * row_bytes);
-    const float *w = (const float *)((const char *)head->panels + panel * bytes);
-    products[tile.rows - 1](head->kind, h, w, head->width, x);
-    transform(head, panel, tile.rows, x);
-}
-
-static void logits(const lens_head *head, const void *rows, int64_t count, float *out, int64_t columns) {
-    float x[TILE_ROWS * LENS_COLUMNS];
-    int64_t tiles = lens_tile_count(count, TILE_ROWS);
-    for (int64_t panel = 0; panel < lens_panel_count(columns); panel++)
-        for (int64_t t = 0; t < tiles; t++) {
-            lens_tile tile = lens_tile_at(count, tiles, t);
-            tile_logits(head, rows, tile, panel, x);
-            int64_t first = panel * LENS_COLUMNS, here = columns - first;
-            if (here > LENS_COLUMNS) here = LENS_COLUMNS;
-            for (int64_t i = 0; i < tile.rows; i++)
-                for (int64_t j = 0; j < here; j++)
-                    out[(tile.begin + i) * columns + first + j] = x[i * LENS_COLUMNS + j];
-        }
-}
+enum { COLUMN_VECS = LENS_COLUMNS / LANES, STATE_VECS = LENS_STATE_LANES / LANES };
 
 /* ---- Reduction: one row of one panel into the running values of the row within the split. ---- */
 
@@ -203,7 +73,7 @@ static void raise_reference(lens_row_state *state, float reference) {
     state->reference = reference;
 }
 
-/* The rare part: columns above the threshold, lowest id first, so that of equal entries the lower id stays. */
+/* The rare part: columns above the threshold, lowest id first, so that of equal ones the lower id stays. */
 static NEVER_INLINE void admit(const panel_view *view, int64_t row, lens_row_state *state, const float *x,
                                uint32_t bits) {
     const lens_block *block = view->block;
@@ -239,8 +109,8 @@ static ALWAYS_INLINE void count_before(const panel_view *view, int64_t row, cons
     for (; j < block->watch_count; j++) ranks[j] += count_bits(columns_greater_equal(x, watched[j]) & valid);
 }
 
-static ALWAYS_INLINE void reduce_row(const panel_view *view, int64_t row, lens_row_state *state, const float *logits,
-                                     uint32_t valid) {
+static ALWAYS_INLINE void reduce_row(const panel_view *view, int64_t row, lens_row_state *state,
+                                     const float *logits, uint32_t valid) {
     vec x[COLUMN_VECS];
     UNROLL for (int j = 0; j < COLUMN_VECS; j++) x[j] = v_load(logits + j * LANES);
     uint32_t above = columns_greater(x, state->threshold) & valid;
@@ -268,7 +138,8 @@ static ALWAYS_INLINE void reduce_row(const panel_view *view, int64_t row, lens_r
     count_before(view, row, x, valid);
 }
 
-static void start_split(const lens_block *block, int64_t split, int64_t begin, int64_t end, lens_row_state *states) {
+static void start_split(const lens_block *block, int64_t split, int64_t begin, int64_t end,
+                        lens_row_state *states) {
     for (int64_t row = begin; row < end; row++) {
         lens_row_state *state = states + row - begin;
         int64_t from = split * block->count + row;
@@ -279,7 +150,8 @@ static void start_split(const lens_block *block, int64_t split, int64_t begin, i
             block->top_values[i] = -INFINITY;
             block->top_ids[i] = -1;
         }
-        for (int64_t j = from * block->watch_count; j < (from + 1) * block->watch_count; j++) block->ranks[j] = 0;
+        int64_t first = from * block->watch_count;
+        for (int64_t j = 0; j < block->watch_count; j++) block->ranks[first + j] = 0;
     }
 }
 
@@ -364,8 +236,8 @@ static ALWAYS_INLINE vec log_probability(const float *x, float maximum, float lo
 /* With p >= q of the two probabilities, z = q / p and A = -log((1 + z) / 2), one entry adds
  *   p log(final / row) to KL and ((p + q) A - q |log z|) / 2 to JS:
  * no difference of near-equal logarithms, and exactly 0 where the two are equal. */
-static ALWAYS_INLINE void diverge_row(const lens_result *result, int64_t final, int64_t row, const float *panel,
-                                      lens_row_state *sums) {
+static ALWAYS_INLINE void diverge_row(const lens_result *result, int64_t final, int64_t row,
+                                      const float *panel, lens_row_state *sums) {
     const float *final_logits = panel + final * LENS_COLUMNS, *row_logits = panel + row * LENS_COLUMNS;
     vec zero = v_set(0.0f), kl[STATE_VECS], js[STATE_VECS];
     UNROLL for (int j = 0; j < STATE_VECS; j++) {
@@ -390,11 +262,12 @@ static ALWAYS_INLINE void diverge_row(const lens_result *result, int64_t final, 
     }
 }
 
-static void diverge(const lens_block *block, const lens_result *result, const lens_pairs *pairs, int64_t split,
-                    void *scratch) {
+static void diverge(const lens_block *block, const lens_result *result, const lens_pairs *pairs,
+                    int64_t split, void *scratch) {
     lens_row_state *sums = scratch;
     for (int64_t i = 0; i < pairs->count; i++)
-        for (int lane = 0; lane < LENS_STATE_LANES; lane++) sums[i].total[lane] = sums[i].weighted[lane] = 0.0f;
+        for (int lane = 0; lane < LENS_STATE_LANES; lane++)
+            sums[i].total[lane] = sums[i].weighted[lane] = 0.0f;
     for (int64_t panel = split * block->split_panels; panel < split_end(block, split); panel++) {
         const float *logits = block->logits + panel * block->count * LENS_COLUMNS;
         for (int64_t i = 0; i < pairs->count; i++)

@@ -17,7 +17,7 @@ static void break_row(const lens_block *block, const lens_result *result, int64_
     }
 }
 
-/* Insert the splits' entries; a later split has the higher ids, so it passes only what is strictly smaller. */
+/* Insert the splits' entries; a later split has the higher ids, so it passes only strictly smaller ones. */
 static void merge_top(const lens_block *block, const lens_result *result, int64_t row, double logsumexp) {
     int64_t k = block->top, kept = 0, *ids = result->top_ids + row * k;
     float *values = result->top_logprobs + row * k;
@@ -50,7 +50,7 @@ static void merge_watched(const lens_block *block, const lens_result *result, in
         mass += exp((double)x[j] - logsumexp);
         if (x[j] > highest) highest = x[j];
     }
-    /* The entropy within the set has its own normaliser: the mass may underflow where the set is improbable. */
+    /* The entropy within the set has its own normaliser, for the mass of an improbable set may underflow. */
     for (int64_t j = 0; j < watched; j++) {
         double shifted = (double)x[j] - highest;
         within += exp(shifted);
@@ -91,8 +91,8 @@ void lens_merge(const lens_block *block, const lens_result *result, int64_t begi
     }
 }
 
-void lens_merge_divergences(const lens_block *block, const lens_result *result, const lens_pairs *pairs, float *kl,
-                            float *js) {
+void lens_merge_divergences(const lens_block *block, const lens_result *result, const lens_pairs *pairs,
+                            float *kl, float *js) {
     for (int64_t i = 0; i < pairs->count; i++) {
         int64_t row = pairs->row[i], final = pairs->final[i];
         double kl_sum = 0, js_sum = 0;

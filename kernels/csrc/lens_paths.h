@@ -25,8 +25,8 @@ extern const lens_path lens_portable, lens_avx2, lens_avx512, lens_avx512bf16;
 /* Running values of one row within a split, in as many lanes for every path. */
 enum { LENS_STATE_LANES = 16 };
 typedef struct {
-    float total[LENS_STATE_LANES];    /* sums of exp(x - reference); of KL in the second sweep */
-    float weighted[LENS_STATE_LANES]; /* sums of exp(x - reference) (x - reference); of JS in the second sweep */
+    float total[LENS_STATE_LANES];    /* sums of exp(x - reference); in the second sweep of KL */
+    float weighted[LENS_STATE_LANES]; /* sums of exp(x - reference) (x - reference); then of JS */
     float reference;
     float threshold; /* the k-th largest entry so far */
 } lens_row_state;

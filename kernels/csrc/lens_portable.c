@@ -44,7 +44,7 @@ static inline uint32_t v_greater_equal(vec a, vec b) { return a >= b; }
 static inline vec v_keep(vec a, uint32_t bits) { return bits & 1 ? a : 0.0f; }
 /* c where a > b, d elsewhere. */
 static inline vec v_where_greater(vec a, vec b, vec c, vec d) { return a > b ? c : d; }
-static inline vec v_round(vec a) { return (a + 12582912.0f) - 12582912.0f; } /* for |a| < 2^22; ties to even */
+static inline vec v_round(vec a) { return (a + 12582912.0f) - 12582912.0f; } /* for |a| < 2^22 */
 /* a - n log 2. Unfused, the product must be exact: a short constant, and what it lacks. */
 static inline vec v_less_log2(vec a, vec n) { return (a - n * 0.693359375f) + n * 0.000212194440f; }
 /* a * 2^n for whole n, a near 1; 0 for n < -125. */
