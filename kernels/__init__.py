@@ -3,7 +3,7 @@
 from kernels.activation import activation_entropy
 from kernels.api import lens_statistics
 from kernels.attention import attention_entropy
-from kernels.backends import available_backends, choose_backend
+from kernels.backends import available_backends, choose_backend, cpu_paths, why_not
 from kernels.result import LensStatistics
 from kernels.unembedding import Unembedding
 
@@ -14,5 +14,7 @@ __all__ = [
     "attention_entropy",
     "available_backends",
     "choose_backend",
+    "cpu_paths",
     "lens_statistics",
+    "why_not",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.backends import get_operation
+from kernels.backends import choose_backend, get_backend
 
 
 def activation_entropy(hidden: Tensor, *, backend: str = "auto") -> Tensor:
@@ -25,7 +25,7 @@ def activation_entropy(hidden: Tensor, *, backend: str = "auto") -> Tensor:
         raise ValueError(f"hidden: found shape {tuple(hidden.shape)}, expected [..., D]")
     if not hidden.is_floating_point():
         raise TypeError(f"hidden: found {hidden.dtype}, expected a floating type")
-    compute = get_operation("activation_entropy", hidden.device, backend)
+    compute = get_backend(choose_backend(hidden.device, backend, "activation_entropy"), "activation_entropy")
     rows = compute(hidden.reshape(-1, hidden.shape[-1]))
     return torch.as_tensor(rows).reshape(hidden.shape[:-1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,12 +12,15 @@ from kernels.backends import choose_backend, get_backend
 from kernels.result import LensStatistics
 from kernels.unembedding import Unembedding
 
+if TYPE_CHECKING:
+    from kernels.packed import PackedUnembedding
+
 Ids = Tensor | Sequence[int]
 
 
 def lens_statistics(
     hidden: Tensor,
-    unembedding: Unembedding,
+    unembedding: Unembedding | PackedUnembedding,
     *,
     watch_ids: Ids = (),
     top_k: int = 5,
@@ -26,6 +30,7 @@ def lens_statistics(
     """Give full-vocabulary statistics of the lens logits of R rows, in nats.
 
     hidden: [R, D] rows after the model's final norm; any floating type.
+    unembedding: the map to logits; packed by `kernels.packed.pack`, only the C backend can use it.
     watch_ids: [J] token ids, repeats allowed. top_k: places kept; beyond the vocabulary -1 and NaN.
     final_rows: [R], for each row the row of `hidden` that is the final layer's at the same position; None
     leaves `kl_final` and `js_final` out.
@@ -36,24 +41,31 @@ def lens_statistics(
 
     Raises TypeError or ValueError that names the argument, what was found and what was expected.
     """
-    _check_hidden(hidden, unembedding.weight)
+    _check_hidden(hidden, unembedding)
     if top_k < 0:
         raise ValueError(f"top_k: found {top_k}, expected 0 or more")
-    compute = get_backend(choose_backend(hidden.device, backend))
+    name = choose_backend(hidden.device, backend)
+    if name != "c" and not isinstance(unembedding, Unembedding):
+        raise TypeError(
+            f'unembedding: found {type(unembedding).__name__}, which backend "{name}" cannot read'
+        )
+    compute = get_backend(name)
     watched = _ids("watch_ids", watch_ids, unembedding.vocab_size, hidden.device)
     final = None if final_rows is None else _final_rows(final_rows, hidden)
-    return compute(hidden, unembedding, watched, top_k, final)
+    result: LensStatistics = compute(hidden, unembedding, watched, top_k, final)
+    return result
 
 
-def _check_hidden(hidden: Tensor, weight: Tensor) -> None:
+def _check_hidden(hidden: Tensor, unembedding: Unembedding | PackedUnembedding) -> None:
+    width, device = unembedding.width, unembedding.device
     if hidden.ndim != 2:
         raise ValueError(f"hidden: found shape {tuple(hidden.shape)}, expected [R, D]")
-    if hidden.shape[1] != weight.shape[1]:
-        raise ValueError(f"hidden: found D = {hidden.shape[1]}, expected the weight's D = {weight.shape[1]}")
+    if hidden.shape[1] != width:
+        raise ValueError(f"hidden: found D = {hidden.shape[1]}, expected the weight's D = {width}")
     if not hidden.is_floating_point():
         raise TypeError(f"hidden: found {hidden.dtype}, expected a floating type")
-    if hidden.device != weight.device:
-        raise ValueError(f"hidden: found on {hidden.device}, expected the weight's device {weight.device}")
+    if hidden.device != device:
+        raise ValueError(f"hidden: found on {hidden.device}, expected the weight's device {device}")
 
 
 def _ids(name: str, ids: Ids, bound: int, device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from kernels.backends import get_operation
+from kernels.backends import choose_backend, get_backend
 
 
 @frozen
@@ -63,7 +63,7 @@ def attention_entropy(
         raise ValueError(f"window: found {window}, expected None or 1 or more")
     if softcap is not None and not softcap > 0:
         raise ValueError(f"softcap: found {softcap}, expected None or a positive number")
-    compute = get_operation("attention_entropy", query.device, backend)
+    compute = get_backend(choose_backend(query.device, backend, "attention_entropy"), "attention_entropy")
     scoring = Scoring(query.shape[3] ** -0.5 if scale is None else float(scale), causal, window, softcap)
     entropy: Tensor = compute(query, key, scoring, _lengths(lengths, query))
     return entropy

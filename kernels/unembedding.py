@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from attrs import Attribute, field, frozen
 from torch import Tensor
 
@@ -51,6 +52,16 @@ class Unembedding:
     def _is_positive(self, _: Attribute[float | None], softcap: float | None) -> None:
         if softcap is not None and not softcap > 0:
             raise ValueError(f"softcap: found {softcap}, expected None or a positive number")
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.weight.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weight is."""
+        return self.weight.device
 
     @property
     def tokens(self) -> Tensor:

@@ -8,8 +8,9 @@ import attrs
 
 from specs.convert import field_types, table_class, unstructure
 from specs.describe import expected, split_annotated, value
+from specs.design import Contrast, Factor
 from specs.introduction import INTRODUCTION
-from specs.model import TABLE_STAGES, Contrast, Experiment, Factor
+from specs.model import TABLE_STAGES, Experiment
 
 # Tables that stand in an array or under a name of the user's choice.
 _REPEATED: tuple[tuple[str, type], ...] = (("factors.NAME", Factor), ("contrasts", Contrast))

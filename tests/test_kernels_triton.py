@@ -44,7 +44,7 @@ def test_without_a_gpu_it_is_not_offered_and_says_what_it_needs() -> None:
     assert "triton" not in available_backends()
     assert choose_backend(torch.device("cpu")) != "triton"
     with pytest.raises(
-        ValueError, match=r'found "triton" for tensors on cpu, expected a CUDA or ROCm device'
+        ValueError, match=r'found "triton", but it takes tensors on a CUDA or ROCm device, not on cpu'
     ):
         lens_statistics(torch.ones(1, 4), Unembedding(torch.zeros(9, 4)), backend="triton")
 

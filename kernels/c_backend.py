@@ -1,0 +1,303 @@
+"""The C backend: one product over packed panels, whose tiles become statistics while they are in cache.
+
+Rows go block by block, a block's vocabulary split by split; splits are shared among threads and merged in
+float64 in their order, so the bits do not depend on the number of threads. Only KL and JS keep logits, of one
+block of rows, for a second sweep that knows the normalisers; the block shrinks as the vocabulary grows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from kernels.c_library import Team, ffi, lib, path_number, pointer, regular
+from kernels.packed import COLUMNS, PackedUnembedding, packed_once
+from kernels.result import LensStatistics
+from kernels.unembedding import Unembedding
+
+ROWS = 1024  # most rows in a block
+GROUP_ROWS = 128  # rows of a block that one thread takes at once, about
+SHARES = 24  # parts (splits × groups) that a block is cut into, about
+SPLIT_PANELS = 512  # most panels of 32 columns in a split; long splits admit few top tokens
+PACKED_BYTES = 8 << 20  # of a block's rows; they stay in the outer cache
+PARTIAL_BYTES = 8 << 20  # of a block's results per split
+LOGIT_BYTES = 32 << 20  # of a block's logits, kept for KL and JS
+MERGE_ROWS = 64  # rows merged at once
+
+
+def c_backend(
+    hidden: Tensor,
+    unembedding: Unembedding | PackedUnembedding,
+    watch_ids: Tensor,
+    top_k: int,
+    final_rows: Tensor | None,
+    *,
+    path: str | None = None,
+) -> LensStatistics:
+    """Compute the statistics on the CPU by one of `cpu_paths()`; None takes the best.
+
+    bfloat16 rows under a bfloat16 weight are multiplied as such where the path can; all else in float32
+    (float64 input too). At D = 4096 and logits of order 10 the float32 product leaves errors of up to
+    1e-4 nats in `entropy` and 1e-5, relative, in `logsumexp`. Exponentials err by
+    1.2e-7 + 3e-9 |x|, relative.
+    A row whose logits spread over more than float32 holds, 3.4e38, counts as not finite.
+    Scratch memory stays under 64 MiB, whatever R and V are, beside a copy of rows that need conversion.
+
+    Raises ValueError for a path that the CPU lacks.
+    """
+    hidden = hidden.detach()
+    packed = unembedding if isinstance(unembedding, PackedUnembedding) else packed_once(unembedding)
+    with Team() as team:
+        projection = Projection.of(hidden, packed, path)
+        unique_ids, places = torch.unique(watch_ids, return_inverse=True)
+        kept = min(max(top_k, 1), packed.vocab_size)  # the first is also the largest logit
+        out = _statistics(len(hidden), unique_ids.numel(), kept, divergences=final_rows is not None)
+        if len(hidden):
+            _fill(out, projection, hidden, unique_ids, kept, final_rows, team)
+    missing = top_k - kept  # negative where no place was asked for
+    return LensStatistics(
+        logsumexp=out["logsumexp"],
+        entropy=out["entropy"],
+        max_prob=out["max_prob"],
+        top_ids=torch.nn.functional.pad(out["top_ids"], (0, missing), value=-1),
+        top_logprobs=torch.nn.functional.pad(out["top_logprobs"], (0, missing), value=math.nan),
+        watch_logprob=out["watch_logprob"][:, places],
+        watch_rank=out["watch_rank"][:, places],
+        watch_mass=out["watch_mass"],
+        watch_entropy=out["watch_entropy"],
+        kl_final=out.get("kl_final"),
+        js_final=out.get("js_final"),
+        nonfinite_rows=int(torch.isnan(out["logsumexp"]).sum()),
+        backend="c",
+    )
+
+
+@frozen(eq=False)
+class Projection:
+    """A packed unembedding, the CPU path that multiplies by it, and the C struct that says both."""
+
+    packed: PackedUnembedding
+    path: int
+    kind: int
+    bias: Tensor | None  # [whole panels] float32
+    head: Any
+
+    @staticmethod
+    def of(hidden: Tensor, packed: PackedUnembedding, path: str | None) -> Projection:
+        """Choose how rows of this type meet the weight."""
+        number = path_number(path)
+        pairs = hidden.dtype == packed.panels.dtype == torch.bfloat16
+        if packed.panels.dtype != torch.bfloat16:
+            kind = lib.LENS_FLOAT32
+        else:
+            multiplies = pairs and lib.lens_path_multiplies_bfloat16(number)
+            kind = lib.LENS_BFLOAT16 if multiplies else lib.LENS_WIDENED
+        return Projection._build(packed, number, kind, packed.panels, packed.vocab_size, packed.bias)
+
+    @staticmethod
+    def _build(
+        packed: PackedUnembedding, path: int, kind: int, panels: Tensor, columns: int, bias: Tensor | None
+    ) -> Projection:
+        head = ffi.new("lens_head *")
+        head.panels = pointer("panels", panels, panels.dtype)
+        head.kind, head.width, head.vocabulary = kind, packed.width, columns
+        if bias is not None:
+            bias = torch.nn.functional.pad(regular(bias, torch.float32), (0, -columns % COLUMNS))
+            head.bias = pointer("bias", bias, torch.float32)
+        head.scale, head.softcap = packed.scale, packed.softcap or 0.0
+        return Projection(packed, path, kind, bias, head)
+
+    def pack_rows(self, hidden: Tensor, out: Tensor) -> None:
+        """Pack rows [r, D] into tiles."""
+        dtype = torch.bfloat16 if self.kind == lib.LENS_BFLOAT16 else torch.float32
+        rows = regular(hidden, dtype)
+        source, target = pointer("hidden", rows, dtype), pointer("rows", out, torch.uint8)
+        lib.lens_pack_rows(self.path, self.kind, source, len(rows), self.packed.width, target)
+
+    def row_bytes(self) -> int:
+        """Give the bytes of one packed row."""
+        width = self.packed.width
+        return (width + width % 2) * (2 if self.kind == lib.LENS_BFLOAT16 else 4)
+
+    def logits(self, rows: Tensor, count: int, ids: Tensor) -> Tensor:
+        """Give the logits [count, J] of some tokens, by the very product that the statistics use."""
+        x = torch.empty(count, len(ids))
+        if not len(ids):
+            return x
+        elements = len(self.packed.panels) // -(-self.packed.vocab_size // COLUMNS)
+        panels = torch.empty(-(-len(ids) // COLUMNS) * elements, dtype=self.packed.panels.dtype)
+        id_pointer = pointer("watch_ids", ids, torch.int64)
+        lib.lens_gather_panels(self.head, id_pointer, len(ids), pointer("watched", panels, panels.dtype))
+        bias = None if self.packed.bias is None else self.packed.bias[ids]
+        watched = Projection._build(self.packed, self.path, self.kind, panels, len(ids), bias)
+        row_pointer = pointer("rows", rows, torch.uint8)
+        lib.lens_logits(
+            self.path, watched.head, row_pointer, count, pointer("logits", x, torch.float32), len(ids)
+        )
+        return x
+
+
+def _statistics(rows: int, watched: int, top: int, *, divergences: bool) -> dict[str, Tensor]:
+    out = {
+        name: torch.empty(rows)
+        for name in ("logsumexp", "entropy", "max_prob", "watch_mass", "watch_entropy")
+        + (("kl_final", "js_final") if divergences else ())
+    }
+    out["top_ids"] = torch.empty(rows, top, dtype=torch.int64)
+    out["top_logprobs"] = torch.empty(rows, top)
+    out["watch_logprob"] = torch.empty(rows, watched)
+    out["watch_rank"] = torch.empty(rows, watched, dtype=torch.int64)
+    return out
+
+
+def _fill(
+    out: dict[str, Tensor],
+    projection: Projection,
+    hidden: Tensor,
+    ids: Tensor,
+    top: int,
+    final_rows: Tensor | None,
+    team: Team,
+) -> None:
+    divergences = final_rows is not None
+    limit = min(max(len(hidden), 2), _most_rows(projection, len(ids), top, divergences))
+    work = _Workspace(projection, limit, ids, top, divergences, team)
+    for rows, pairs in _blocks(len(hidden), final_rows, limit):
+        work.compute(hidden[rows])
+        for name, tensor in work.result.items():
+            if name in out:
+                out[name][rows] = tensor[: len(rows)]
+        if pairs is not None:
+            kl, js = work.divergences(*pairs)
+            place = rows[pairs[0]]
+            out["kl_final"][place], out["js_final"][place] = kl, js
+
+
+def _partition(vocabulary: int, rows: int) -> tuple[int, int]:
+    """Give (panels per split, groups of rows) of blocks of at most so many rows, whoever computes them."""
+    groups = -(-rows // GROUP_ROWS)
+    return min(SPLIT_PANELS, max(1, -(-vocabulary // COLUMNS) * groups // SHARES)), groups
+
+
+def _most_rows(projection: Projection, watched: int, top: int, divergences: bool) -> int:
+    """Give the rows of a block whose scratch stays in bounds."""
+    vocabulary = projection.packed.vocab_size
+    splits = max(2 * SHARES, -(-vocabulary // (SPLIT_PANELS * COLUMNS)))
+    rows = min(ROWS, PACKED_BYTES // projection.row_bytes())
+    rows = min(rows, PARTIAL_BYTES // (splits * (20 + 8 * top + 4 * watched)))
+    if divergences:
+        rows = min(rows, LOGIT_BYTES // (4 * (vocabulary + -vocabulary % COLUMNS)))
+    return max(rows, 2)  # a row and its final row
+
+
+def _blocks(
+    count: int, final_rows: Tensor | None, limit: int
+) -> Iterator[tuple[Tensor, tuple[Tensor, Tensor] | None]]:
+    """Yield (rows, pairs) of every block; pairs are (row, final row) as places in the block.
+
+    Rows of one final row stand together. Where a block cuts them, both blocks compute the final row, to the
+    same bits.
+    """
+    if final_rows is None:
+        for rows in torch.split(torch.arange(count), limit):
+            yield rows, None
+        return
+    finals = final_rows.tolist()
+    places: dict[int, int] = {}
+    pairs: list[tuple[int, int]] = []
+    for row in sorted(range(count), key=finals.__getitem__):
+        if len(places.keys() | {row, finals[row]}) > limit:
+            yield _block(places, pairs)
+            places, pairs = {}, []
+        for member in (finals[row], row):
+            places.setdefault(member, len(places))
+        pairs.append((places[row], places[finals[row]]))
+    yield _block(places, pairs)
+
+
+def _block(places: dict[int, int], pairs: list[tuple[int, int]]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    row, final = torch.tensor(pairs).T.contiguous()
+    return torch.tensor(list(places)), (row, final)
+
+
+class _Workspace:
+    """Memory for one block of rows at a time, and the C structs that point into it."""
+
+    def __init__(
+        self, projection: Projection, rows: int, ids: Tensor, top: int, divergences: bool, team: Team
+    ) -> None:
+        panels = -(-projection.packed.vocab_size // COLUMNS)
+        split_panels, groups = _partition(projection.packed.vocab_size, rows)
+        splits, watched = -(-panels // split_panels), len(ids)
+        self.projection, self.ids, self.team = projection, ids, team
+        self.rows = torch.empty(rows * projection.row_bytes(), dtype=torch.uint8)
+        self.scratch = torch.empty(team.size, lib.lens_scratch_bytes(rows), dtype=torch.uint8)
+        self.partial = {
+            "reference": torch.empty(splits, rows),
+            "total": torch.empty(splits, rows, dtype=torch.float64),
+            "weighted": torch.empty(splits, rows, dtype=torch.float64),
+            "top_values": torch.empty(splits, rows, top),
+            "top_ids": torch.empty(splits, rows, top, dtype=torch.int32),
+            "ranks": torch.empty(splits, rows, watched, dtype=torch.int32),
+        }
+        if divergences:
+            logits = torch.empty(rows * panels * COLUMNS)
+            lib.lens_advise_huge(ffi.cast("void *", logits.data_ptr()), logits.nbytes)
+            self.partial["logits"] = logits
+            self.pair_sums = torch.empty(2, splits * rows, dtype=torch.float64)
+        self.result = _statistics(rows, watched, top, divergences=False)
+        self.result |= {"maximum": torch.empty(rows), "log_total": torch.empty(rows)}
+        self.block, self.c_result = ffi.new("lens_block *"), ffi.new("lens_result *")
+        for struct, tensors in ((self.block, self.partial), (self.c_result, self.result)):
+            for name, tensor in tensors.items():
+                setattr(struct, name, pointer(name, tensor, tensor.dtype))
+        self.block.head = projection.head[0]
+        self.block.rows = pointer("rows", self.rows, torch.uint8)
+        self.block.splits, self.block.split_panels, self.block.groups = splits, split_panels, groups
+        self.block.top = top
+        self.block.watch_ids, self.block.watch_count = pointer("watch_ids", ids, torch.int64), watched
+
+    def compute(self, hidden: Tensor) -> None:
+        """Compute all statistics but divergences of a block of rows [r, D]."""
+        count, path = len(hidden), self.projection.path
+        self.projection.pack_rows(hidden, self.rows)
+        watched = self.projection.logits(self.rows, count, self.ids)
+        self.block.count = count
+        self.block.watched = pointer("watched", watched, torch.float32)
+
+        def reduce(part: int, slot: int) -> None:
+            # Groups of one split come one after another, so that threads read the same panels.
+            split, group = divmod(part, self.block.groups)
+            lib.lens_reduce(path, self.block, split, group, self._scratch(slot))
+
+        def merge(part: int, _: int) -> None:
+            end = min(count, (part + 1) * MERGE_ROWS)
+            lib.lens_merge(self.block, self.c_result, part * MERGE_ROWS, end)
+
+        self.team.share(reduce, self.block.splits * self.block.groups)
+        self.team.share(merge, -(-count // MERGE_ROWS))
+
+    def divergences(self, row: Tensor, final: Tensor) -> tuple[Tensor, Tensor]:
+        """Give (KL(final ‖ row), JS(final, row)) for pairs of places in the block computed last."""
+        kl, js = torch.empty(2, len(row))
+        pairs = ffi.new("lens_pairs *")
+        pairs.count = len(row)
+        pairs.row, pairs.final = (pointer("pairs", places, torch.int64) for places in (row, final))
+        pairs.kl, pairs.js = (pointer("pair_sums", sums, torch.float64) for sums in self.pair_sums)
+
+        def diverge(split: int, slot: int) -> None:
+            scratch = self._scratch(slot)
+            lib.lens_diverge(self.projection.path, self.block, self.c_result, pairs, split, scratch)
+
+        self.team.share(diverge, self.block.splits)
+        out = (pointer("kl", kl, torch.float32), pointer("js", js, torch.float32))
+        lib.lens_merge_divergences(self.block, self.c_result, pairs, *out)
+        return kl, js
+
+    def _scratch(self, slot: int) -> Any:
+        return pointer("scratch", self.scratch[slot], torch.uint8)

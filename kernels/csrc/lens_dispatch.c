@@ -1,0 +1,57 @@
+/* The one place that knows what the CPU can do: a table of paths, best first. */
+#include "lens_paths.h"
+
+static int32_t always(void) { return 1; }
+
+#if LENS_X86
+static int32_t has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+static int32_t has_avx512(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static int32_t has_avx512bf16(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+#endif
+
+static const struct {
+    const lens_path *path;
+    int32_t (*supported)(void);
+} paths[] = {
+#if LENS_X86
+    {&lens_avx512bf16, has_avx512bf16},
+    {&lens_avx512, has_avx512},
+    {&lens_avx2, has_avx2},
+#endif
+    {&lens_portable, always},
+};
+
+int32_t lens_path_count(void) { return sizeof paths / sizeof *paths; }
+const char *lens_path_name(int32_t path) { return paths[path].path->name; }
+int32_t lens_path_supported(int32_t path) { return paths[path].supported(); }
+int32_t lens_path_multiplies_bfloat16(int32_t path) { return paths[path].path->multiplies_bfloat16; }
+
+int64_t lens_scratch_bytes(int64_t count) { return count * (int64_t)sizeof(lens_row_state); }
+
+void lens_pack_rows(int32_t path, int32_t kind, const void *rows, int64_t count, int64_t width,
+                    void *packed) {
+    lens_pack_tiles(kind, rows, count, width, paths[path].path->tile_rows, packed);
+}
+
+void lens_logits(int32_t path, const lens_head *head, const void *rows, int64_t count, float *out,
+                 int64_t columns) {
+    paths[path].path->logits(head, rows, count, out, columns);
+}
+
+void lens_reduce(int32_t path, const lens_block *block, int64_t split, int64_t group, void *scratch) {
+    paths[path].path->reduce(block, split, group, scratch);
+}
+
+void lens_diverge(int32_t path, const lens_block *block, const lens_result *result, const lens_pairs *pairs,
+                  int64_t split, void *scratch) {
+    paths[path].path->diverge(block, result, pairs, split, scratch);
+}
+
+void lens_evaluate(int32_t path, int32_t function, const float *x, float *out, int64_t count) {
+    paths[path].path->evaluate(function, x, out, count);
+}

@@ -1,0 +1,108 @@
+/* The second stage: partial results of all splits to final statistics, in float64 and in split order. */
+#include <math.h>
+
+#include "lens_paths.h"
+
+static void break_row(const lens_block *block, const lens_result *result, int64_t row) {
+    float *const scalars[] = {result->maximum,  result->log_total,  result->logsumexp,    result->entropy,
+                              result->max_prob, result->watch_mass, result->watch_entropy};
+    for (unsigned i = 0; i < sizeof scalars / sizeof *scalars; i++) scalars[i][row] = NAN;
+    for (int64_t i = 0; i < block->top; i++) {
+        result->top_ids[row * block->top + i] = -1;
+        result->top_logprobs[row * block->top + i] = NAN;
+    }
+    for (int64_t j = 0; j < block->watch_count; j++) {
+        result->watch_rank[row * block->watch_count + j] = -1;
+        result->watch_logprob[row * block->watch_count + j] = NAN;
+    }
+}
+
+/* Insert the splits' entries; a later split has the higher ids, so it passes only strictly smaller ones. */
+static void merge_top(const lens_block *block, const lens_result *result, int64_t row, double logsumexp) {
+    int64_t k = block->top, kept = 0, *ids = result->top_ids + row * k;
+    float *values = result->top_logprobs + row * k;
+    for (int64_t split = 0; split < block->splits; split++)
+        for (int64_t i = 0; i < k; i++) {
+            int64_t from = (split * block->count + row) * k + i, to = kept;
+            float value = block->top_values[from];
+            if (block->top_ids[from] < 0 || (kept == k && !(value > values[k - 1]))) break;
+            if (kept < k)
+                kept++;
+            else
+                to = k - 1;
+            for (; to > 0 && value > values[to - 1]; to--) values[to] = values[to - 1], ids[to] = ids[to - 1];
+            values[to] = value, ids[to] = block->top_ids[from];
+        }
+    for (int64_t i = 0; i < kept; i++) values[i] = (float)((double)values[i] - logsumexp);
+    for (int64_t i = kept; i < k; i++) values[i] = NAN, ids[i] = -1;
+}
+
+static void merge_watched(const lens_block *block, const lens_result *result, int64_t row, double logsumexp) {
+    int64_t watched = block->watch_count;
+    const float *x = block->watched + row * watched;
+    double mass = 0, weighted = 0, within = 0, highest = watched ? x[0] : 0;
+    for (int64_t j = 0; j < watched; j++) {
+        int64_t rank = 0;
+        for (int64_t split = 0; split < block->splits; split++)
+            rank += block->ranks[(split * block->count + row) * watched + j];
+        result->watch_rank[row * watched + j] = rank;
+        result->watch_logprob[row * watched + j] = (float)((double)x[j] - logsumexp);
+        mass += exp((double)x[j] - logsumexp);
+        if (x[j] > highest) highest = x[j];
+    }
+    /* The entropy within the set has its own normaliser, for the mass of an improbable set may underflow. */
+    for (int64_t j = 0; j < watched; j++) {
+        double shifted = (double)x[j] - highest;
+        within += exp(shifted);
+        weighted += exp(shifted) * shifted;
+    }
+    result->watch_mass[row] = (float)mass;
+    result->watch_entropy[row] = watched ? (float)fmax(0, log(within) - weighted / within) : 0;
+}
+
+void lens_merge(const lens_block *block, const lens_result *result, int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row++) {
+        double reference = -INFINITY, maximum = -INFINITY, total = 0, weighted = 0;
+        for (int64_t split = 0; split < block->splits; split++) {
+            int64_t from = split * block->count + row;
+            reference = fmax(reference, block->reference[from]);
+            maximum = fmax(maximum, block->top_values[from * block->top]);
+        }
+        for (int64_t split = 0; split < block->splits; split++) {
+            int64_t from = split * block->count + row;
+            double shift = block->reference[from] - reference, factor = exp(shift);
+            total += factor * block->total[from];
+            weighted += factor * block->weighted[from];
+            /* A factor of 0 stays 0: 0 times a huge shift is no number to add. */
+            if (factor != 0) weighted += factor * shift * block->total[from];
+        }
+        if (!isfinite(total) || !isfinite(weighted) || !isfinite(maximum)) {
+            break_row(block, result, row);
+            continue;
+        }
+        double logsumexp = reference + log(total);
+        result->maximum[row] = (float)maximum;
+        result->log_total[row] = (float)(logsumexp - maximum);
+        result->logsumexp[row] = (float)logsumexp;
+        result->entropy[row] = (float)fmax(0, log(total) - weighted / total);
+        result->max_prob[row] = (float)exp(maximum - logsumexp);
+        merge_top(block, result, row, logsumexp);
+        merge_watched(block, result, row, logsumexp);
+    }
+}
+
+void lens_merge_divergences(const lens_block *block, const lens_result *result, const lens_pairs *pairs,
+                            float *kl, float *js) {
+    for (int64_t i = 0; i < pairs->count; i++) {
+        int64_t row = pairs->row[i], final = pairs->final[i];
+        double kl_sum = 0, js_sum = 0;
+        for (int64_t split = 0; split < block->splits; split++) {
+            kl_sum += pairs->kl[split * pairs->count + i];
+            js_sum += pairs->js[split * pairs->count + i];
+        }
+        int broken = isnan(result->maximum[row]) || isnan(result->maximum[final]);
+        /* A distribution does not diverge from itself, not by rounding. */
+        kl[i] = broken ? NAN : row == final ? 0 : (float)fmax(0, kl_sum);
+        js[i] = broken ? NAN : row == final ? 0 : (float)fmax(0, js_sum);
+    }
+}

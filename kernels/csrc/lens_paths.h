@@ -1,0 +1,65 @@
+/* What the instruction-set files share with the dispatcher: one table row per path. */
+#ifndef LENS_PATHS_H
+#define LENS_PATHS_H
+#include "lens.h"
+
+typedef struct {
+    const char *name;
+    int64_t tile_rows;
+    int32_t multiplies_bfloat16;
+    void (*logits)(const lens_head *, const void *rows, int64_t count, float *out, int64_t columns);
+    void (*reduce)(const lens_block *, int64_t split, int64_t group, void *scratch);
+    void (*diverge)(const lens_block *, const lens_result *, const lens_pairs *, int64_t split,
+                    void *scratch);
+    void (*evaluate)(int32_t function, const float *x, float *out, int64_t count);
+} lens_path;
+
+extern const lens_path lens_portable, lens_avx2, lens_avx512, lens_avx512bf16;
+
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+#define LENS_X86 1
+#else
+#define LENS_X86 0
+#endif
+
+/* Running values of one row within a split, in as many lanes for every path. */
+enum { LENS_STATE_LANES = 16 };
+typedef struct {
+    float total[LENS_STATE_LANES];    /* sums of exp(x - reference); in the second sweep of KL */
+    float weighted[LENS_STATE_LANES]; /* sums of exp(x - reference) (x - reference); then of JS */
+    float reference;
+    float threshold; /* the k-th largest entry so far */
+} lens_row_state;
+
+/* Rows are cut into as few tiles as fit a path's register tile, of sizes that differ by one at most. */
+typedef struct {
+    int64_t begin, rows;
+} lens_tile;
+
+static inline int64_t lens_tile_count(int64_t count, int64_t tile_rows) {
+    return (count + tile_rows - 1) / tile_rows;
+}
+
+static inline lens_tile lens_tile_at(int64_t count, int64_t tiles, int64_t index) {
+    int64_t size = count / tiles, larger = count % tiles;
+    lens_tile tile = {index * size + (index < larger ? index : larger), size + (index < larger)};
+    return tile;
+}
+
+/* Pack rows for tiles of a given height. */
+void lens_pack_tiles(int32_t kind, const void *rows, int64_t count, int64_t width, int64_t tile_rows,
+                     void *packed);
+
+static inline int64_t lens_even(int64_t width) { return width + (width & 1); }
+
+static inline int64_t lens_panel_count(int64_t vocabulary) {
+    return (vocabulary + LENS_COLUMNS - 1) / LENS_COLUMNS;
+}
+
+static inline int64_t lens_panel_elements(int32_t kind, int64_t width) {
+    return LENS_COLUMNS * (kind == LENS_FLOAT32 ? width : lens_even(width));
+}
+
+static inline int64_t lens_element_bytes(int32_t kind) { return kind == LENS_FLOAT32 ? 4 : 2; }
+
+#endif
