@@ -31,7 +31,7 @@ def plot(results: dict[str, list[dict]], path: Path) -> None:
             axis = axes[row][column]
             for name in SHOWN:
                 points = [
-                    (of(case), factor * (case["runs"][name][field] or 0))
+                    (of(case), max(0, factor * (case["runs"][name][field] or 0)))
                     for case in sorted(chosen, key=of)
                     if name in case["runs"]
                 ]
@@ -40,6 +40,8 @@ def plot(results: dict[str, list[dict]], path: Path) -> None:
             axis.set(
                 xlabel=label, ylabel=unit, xscale="log", yscale="log" if field == "seconds" else "symlog"
             )
+            if row:
+                axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)
     if axes[0][0].lines:
         axes[0][0].legend(fontsize=8)

@@ -36,6 +36,7 @@ QUICK = {
     "Llama-3.1-8B": (1, 8, 448),
 }
 FULL = (1, 4, 16, 64, 256, 448, 1024, 2048, 4096, 16_384)
+OURS = (BARE, "c", "c + KL, JS")
 QUICK_WORK = 40e9  # operations above which the quick run measures ours and the bare product alone
 LARGEST_LOGITS = 3 << 30  # bytes of float32 logits above which no contender that keeps them is run
 
@@ -52,7 +53,7 @@ def limits(weight: Tensor, rows: int, dtype: str) -> dict[str, Action]:
     return {"multiply-adds alone": multiply_adds(library, dtype, 2 * rows * weight.numel())}
 
 
-def case(model: str, dtype: str, rows: int, *, full: bool) -> dict[str, object]:
+def case(model: str, dtype: str, rows: int, *, full: bool, alone: bool) -> dict[str, object]:
     """Measure one shape, in 3 to 31 rounds as time allows; large ones beside the bare product alone."""
     hidden, weight, watched, final = data(model, rows, TYPES[dtype])
     actions = {BARE: partial(bare, hidden, weight)} | ours(hidden, weight, watched, final)
@@ -62,8 +63,8 @@ def case(model: str, dtype: str, rows: int, *, full: bool) -> dict[str, object]:
     elif rows > 1:
         slow = full or (model == "SmolLM2-135M" and rows == 448)
         actions |= others(hidden, weight, watched, slow=slow)
-    if not full and work > QUICK_WORK:
-        actions = {name: action for name, action in actions.items() if name in (BARE, "c", "c + KL, JS")}
+    if alone or (not full and work > QUICK_WORK):
+        actions = {name: action for name, action in actions.items() if name in OURS}
     actions |= limits(weight, rows, dtype)
     started = time.perf_counter()
     memory = {name: peak_extra_mib(action) for name, action in actions.items()}
@@ -129,11 +130,12 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, action="append", help="only this one; may be repeated")
     parser.add_argument("--dtype", choices=TYPES, action="append", help="only this one; may be repeated")
     parser.add_argument("--rows", type=int, action="append", help="only so many; may be repeated")
+    parser.add_argument("--alone", action="store_true", help="only the C core and the bare product")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), help="folder of the results")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "probe-core.json"
-    some = options.model or options.dtype or options.rows
+    some = options.model or options.dtype or options.rows or options.alone
     results = json.loads(path.read_text()) if path.exists() and some else {}
     results["machine"] = {
         "cores": torch.get_num_threads(),
@@ -145,7 +147,8 @@ def main() -> None:
     for model in options.model or MODELS:
         for dtype in options.dtype or TYPES:
             for rows in options.rows or (FULL if options.full else QUICK[model]):
-                put(results, "cases", case(model, dtype, rows, full=options.full))
+                found = case(model, dtype, rows, full=options.full, alone=options.alone)
+                put(results, "alone" if options.alone else "cases", found)
             if not options.rows:
                 put(results, "packing", packing(model, dtype))
                 put(results, "scaling", scaling(model, dtype))

@@ -178,10 +178,10 @@ def _fill(
             out["kl_final"][place], out["js_final"][place] = kl, js
 
 
-def _partition(vocabulary: int, rows: int) -> tuple[int, int]:
+def _partition(panels: int, rows: int) -> tuple[int, int]:
     """Give (panels per split, groups of rows) of blocks of at most so many rows, whoever computes them."""
     groups = -(-rows // GROUP_ROWS)
-    return min(SPLIT_PANELS, max(1, -(-vocabulary // COLUMNS) * groups // SHARES)), groups
+    return min(SPLIT_PANELS, max(1, panels * groups // SHARES)), groups
 
 
 def _most_rows(projection: Projection, watched: int, top: int, divergences: bool) -> int:
@@ -232,7 +232,7 @@ class _Workspace:
         self, projection: Projection, rows: int, ids: Tensor, top: int, divergences: bool, team: Team
     ) -> None:
         panels = -(-projection.packed.vocab_size // COLUMNS)
-        split_panels, groups = _partition(projection.packed.vocab_size, rows)
+        split_panels, groups = _partition(panels, rows)
         splits, watched = -(-panels // split_panels), len(ids)
         self.projection, self.ids, self.team = projection, ids, team
         self.rows = torch.empty(rows * projection.row_bytes(), dtype=torch.uint8)
