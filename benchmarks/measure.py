@@ -55,9 +55,10 @@ def interleaved(actions: Mapping[str, Action], rounds: int) -> dict[str, dict[st
 
 def peak_extra_mib(action: Action) -> float | None:
     """Give the memory that an action takes beyond what was in use before it; None where it is not Linux."""
+    action()  # brings in what the system had put aside of its input
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         ctypes.CDLL(None).malloc_trim(0)  # freed memory that is still held would hide what is taken
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         before = _status("VmRSS")
         action()
         return (_status("VmHWM") - before) / 1024
