@@ -67,11 +67,17 @@ def load(model: Model) -> tuple[Any, Any]:
 
 
 def load_tokenizer(model: Model) -> Any:
-    """Load a model's tokenizer alone."""
+    """Load a model's tokenizer alone; EngineError where it cannot say which characters a token covers."""
     from transformers import AutoTokenizer
 
     with _reading(model) as (name, options):
-        return AutoTokenizer.from_pretrained(name, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    if not tokenizer.is_fast:
+        raise EngineError(
+            f'model.id: "{model.id}" comes with {type(tokenizer).__name__}, which gives no character '
+            "offsets; expected a fast tokenizer (a tokenizer.json beside the model)"
+        )
+    return tokenizer
 
 
 @contextlib.contextmanager
