@@ -109,11 +109,12 @@ def probe_layers(
     probe: Probe,
     report: Report,
     stop: StopRequest,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the family's variables batch by batch, each with a leading axis [examples of the batch].
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Yield the backend that served and the family's variables, batch by batch.
 
-    Of a forward pass only the residual streams at the watch positions are kept: [L, B, P, D]. All their rows
-    go through the probe kernel in one call, which never holds [rows, vocabulary] logits.
+    Each variable has a leading axis [examples of the batch]. Of a forward pass only the residual streams at
+    the watch positions are kept: [L, B, P, D]. All their rows go through the probe kernel in one call, which
+    never holds [rows, vocabulary] logits.
     """
     lens = find_lens(model)
     layers = layer_numbers(probe, len(lens.layers))
@@ -126,7 +127,7 @@ def probe_layers(
         result = _statistics(lens, hidden, watch_ids, probe)
         keep = [wanted.index(layer) for layer in layers]
         report(start + len(batch), len(rows), "")
-        yield _by_example(result, hidden.shape[:3], keep, family)
+        yield result.backend, _by_example(result, hidden.shape[:3], keep, family)
 
 
 def normed_states(

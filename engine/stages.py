@@ -105,15 +105,15 @@ class Stages:
             layers = layer_numbers(settings, len(find_lens(model).layers))
             watched = watched_tokens(tokenizer, text, rows[0], settings)
             family = probe_family(rows, layers, watched, settings)
+            backend = choose_backend(find_lens(model).device, settings.backend)
             with self.writer.cell(family, key) as sink:
                 remaining = rows[sink.start :]
-                for values in probe_layers(
-                    model, tokenizer, text, remaining, family, settings, report, self.stop
-                ):
+                batches = probe_layers(model, tokenizer, text, remaining, family, settings, report, self.stop)
+                for backend, values in batches:  # noqa: B007 - a backend may leave what it cannot do to another
                     sink.append(values)
             record |= {
                 "family": family.key,
-                "attributes": {"backend": choose_backend(find_lens(model).device, settings.backend)},
+                "attributes": {"backend": backend},
                 "summary": {"probed_examples": float(len(rows))},
             }
 
