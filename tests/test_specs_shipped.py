@@ -48,6 +48,7 @@ def test_trainings_are_shared(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.demo
+@pytest.mark.timeout(1800)  # 27 cells of a real model, on whatever machine
 def test_the_small_studies_run_and_share_what_they_have_in_common(tmp_path: Path) -> None:
     small = ["train.steps=1", "train.batch_size=1", "data.test=2", "evaluate.max_new_tokens=4"]
     flags = [flag for change in small for flag in ("--set", change)]
