@@ -1,7 +1,7 @@
 """How fast is the probe core beside the bare product and other ways, and in how much memory?
 
-`python -m benchmarks.probe_core` takes a few minutes; `--full` adds rows up to 16,384 and every contender
-everywhere. cut-cross-entropy and Liger give losses by Triton kernels and do not run on a CPU.
+`python -m benchmarks.probe_core` takes a quarter of an hour on two cores; `--full` adds rows up to 16,384 and
+every contender everywhere. cut-cross-entropy and Liger give losses by Triton kernels and do not run on a CPU.
 """
 
 import argparse
