@@ -53,7 +53,7 @@ def plan(
     elif diff is not None:
         from engine.diff import compare
 
-        comparison = compare(planned, _plan(diff, overrides, store))
+        comparison = compare(planned, _plan(diff, (), store))  # so that --set answers "what would it change?"
         console.print_json(data=comparison.as_json()) if as_json else console.print(comparison.table())
     elif as_json:
         click.echo(json.dumps(render.plan_json(planned, cells=show_cells), indent=2))

@@ -93,6 +93,8 @@ def test_a_difference_names_what_changes_and_why(write_spec) -> None:
         "lora.r: 2 here, 4 there"
     ]
     assert "lora.r: 2 here, 4 there" in engine("plan", one, "--diff", two).output
+    changed = engine("plan", one, "--set", "probe.top_k=1", "--diff", one, "--json").output
+    assert {tuple(cell["stages"]) for cell in json.loads(changed)["changed"]} == {("probe",)}
 
 
 def test_a_dry_run_counts_and_does_nothing(write_spec, tmp_path: Path) -> None:
