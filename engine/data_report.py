@@ -13,23 +13,17 @@ from rich.table import Table
 
 from engine import data as data_stage
 from engine import models
-from engine.plan import Plan, PlannedCell, describe
+from engine.plan import Plan, PlannedCell, describe, grouped
 from engine.quality import explanation_quality
 from engine.text import cell_writer
-from specs.model import TABLE_STAGES
 
 SAMPLED = 500  # examples whose targets are tokenized per condition
-_TEXT_TABLES = [
-    table for table, stages in TABLE_STAGES.items() if table in ("data", "model", "prompt", "target")
-]
+TEXT_TABLES = ("model", "data", "prompt", "target")  # what a target's text and tokens depend on
 
 
 def data_tables(plan: Plan) -> Iterator[Table]:
     """Yield, for every distinct training set of a plan, its splits, explanations and target lengths."""
-    by_key: dict[str, list[PlannedCell]] = {}
-    for cell in plan.cells:
-        by_key.setdefault(cell.keys["data"], []).append(cell)
-    for cells in by_key.values():
+    for cells in grouped(plan.cells, lambda cell: cell.keys["data"]):
         data = plan.matrix.table("data", cells[0].choice)
         with TemporaryDirectory() as folder:
             data_stage.prepare(data, Path(folder))
@@ -83,13 +77,9 @@ def _lengths(title: str, plan: Plan, cells: list[PlannedCell], rows: list[dict[s
     table.add_column("condition", no_wrap=True)
     for column in ("prompt", "target", "from", "to", "too long"):
         table.add_column(column, justify="right")
-    choose = plan.matrix.chooser(*_TEXT_TABLES)
+    choose = plan.matrix.chooser(*TEXT_TABLES)
     tokenizers: dict[Any, Any] = {}
-    seen: set[Any] = set()
-    for cell in cells:
-        if choose(cell.choice) in seen:
-            continue
-        seen.add(choose(cell.choice))
+    for cell, *_ in grouped(cells, lambda cell: choose(cell.choice)):
         model = plan.matrix.choice("model", cell.choice)
         if model not in tokenizers:
             tokenizers[model] = models.load_tokenizer(plan.matrix.table("model", cell.choice))

@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 
 from engine.cards import DataCard, ModelCard, data_card, model_card
 from engine.identity import test_data
-from engine.plan import Plan, PlannedCell
+from engine.plan import Plan, PlannedCell, grouped
 from specs.model import Data, Evaluate, Model, Probe, Target, Train
 
 CHARACTERS_PER_TOKEN = 4
@@ -49,21 +49,25 @@ class Cost:
 def estimate(plan: Plan) -> dict[str, Cost] | None:
     """Estimate every stage's pending work; None where the model's files are not on this machine."""
     cards = _Cards()
-    total = dict.fromkeys(("train", "evaluate", "probe"), Cost())
-    for stage in total:
-        choose = plan.matrix.chooser(*_TABLES[stage])
-        states = plan.states[stage]
-        pending = {
-            key: cell for cell in plan.cells if (key := cell.keys.get(stage)) and states[key] != "cached"
-        }
-        alike: dict[Any, list[PlannedCell]] = {}
-        for cell in pending.values():
-            alike.setdefault(choose(cell.choice), []).append(cell)
-        for cells in alike.values():
-            cost = _cost(plan, cells[0], stage, cards)
-            if cost is None:
-                return None
-            total[stage] += cost.times(len(cells))
+    total: dict[str, Cost] = {}
+    for stage in _TABLES:
+        cost = _stage_cost(plan, stage, cards)
+        if cost is None:
+            return None
+        total[stage] = cost
+    return total
+
+
+def _stage_cost(plan: Plan, stage: str, cards: _Cards) -> Cost | None:
+    """Add up a stage's pending runs; those of equal settings are estimated once."""
+    states, choose = plan.states[stage], plan.matrix.chooser(*_TABLES[stage])
+    pending = {key: cell for cell in plan.cells if (key := cell.keys.get(stage)) and states[key] != "cached"}
+    total = Cost()
+    for cells in grouped(pending.values(), lambda cell: choose(cell.choice)):
+        cost = _cost(plan, cells[0], stage, cards)
+        if cost is None:
+            return None
+        total += cost.times(len(cells))
     return total
 
 

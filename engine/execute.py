@@ -13,14 +13,13 @@ from attrs import define, field, frozen
 
 from engine import models
 from engine.errors import HeldElsewhereError, Interrupted
-from engine.plan import Plan, PlannedCell
+from engine.plan import Plan, PlannedCell, grouped
 from engine.progress import Report, StopRequest, silent
 from engine.stages import Stages
 from engine.train import base_model_of
 from specs.model import STAGES
 
 Result = TypeVar("Result")
-Key = TypeVar("Key")
 
 
 @frozen
@@ -81,8 +80,8 @@ class Execution:
         """Run all that is pending in these cells. Raises Interrupted after Ctrl-C."""
         pending = [cell for cell in cells if self.plan.state(cell) != "cached"][: self.options.max_cells]
         try:
-            for same_model in _grouped(pending, self._model_choice):
-                for same_training in _grouped(same_model, lambda cell: cell.keys["train"]):
+            for same_model in grouped(pending, self._model_choice):
+                for same_training in grouped(same_model, lambda cell: cell.keys["train"]):
                     self.stop.check()
                     self._run_training(same_training)
                 self._base = self._tokenizer = None
@@ -121,9 +120,9 @@ class Execution:
         """Give the trained model of the cells, which share it."""
         cell, key = cells[0], cells[0].keys["train"]
         due = self._is_due("train", key)
-        base = self._attempt(cell, "train", key, lambda _: self._load(cell), load=True)
+        base = self._attempt(cell, "train", key, lambda _: self._load(cell), recorded=False)
         if not due:
-            return self._attempt(cell, "train", key, lambda _: self.stages.load(cell, base), load=True)
+            return self._attempt(cell, "train", key, lambda _: self.stages.load(cell, base), recorded=False)
         for each in cells:
             self._check_probe(each, base)
         return self._attempt(
@@ -135,7 +134,7 @@ class Execution:
         if "probe" in cell.keys and self.plan.states["probe"][cell.keys["probe"]] not in ("cached", "failed"):
             with contextlib.suppress(_NotToBeHadError):
                 check = partial(self.stages.check_probe, cell, base)
-                self._attempt(cell, "probe", cell.keys["probe"], lambda _: check(), load=True)
+                self._attempt(cell, "probe", cell.keys["probe"], lambda _: check(), recorded=False)
 
     def _measure(self, cell: PlannedCell, stage: str, run: Callable[..., None], model: Any) -> None:
         try:
@@ -165,10 +164,13 @@ class Execution:
         key: str,
         action: Callable[[Report], Result],
         *,
-        load: bool = False,
+        recorded: bool = True,
     ) -> Result:
-        """Run one stage. A failure is recorded, with its traceback, and never stops other cells."""
-        report = silent if load else self.display.begin(cell, stage)
+        """Run one stage, or (not `recorded` when it succeeds) what comes before it.
+
+        A failure is recorded either way, with its traceback, and never stops other cells.
+        """
+        report = self.display.begin(cell, stage) if recorded else silent
         try:
             result = action(report)
         except (Interrupted, KeyboardInterrupt):
@@ -188,17 +190,9 @@ class Execution:
             if self.options.fail_fast:
                 raise _FailFastError from error
             raise _NotToBeHadError from error
-        if not load:
+        if recorded:
             self.plan.states[stage][key] = "cached"
             self.outcome.ran[stage] += 1
             record = self.stages.ledger.record(stage, key)
             self.display.done(cell, stage, {**record["summary"], "seconds": record["seconds"]})
         return result
-
-
-def _grouped(cells: Iterable[PlannedCell], key: Callable[[PlannedCell], Key]) -> list[list[PlannedCell]]:
-    """Group cells by a key, groups and members in order of first appearance."""
-    groups: dict[Key, list[PlannedCell]] = {}
-    for cell in cells:
-        groups.setdefault(key(cell), []).append(cell)
-    return list(groups.values())

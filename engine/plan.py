@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,14 @@ def select(plan: Plan, only: Iterable[tuple[str, str]]) -> list[PlannedCell]:
         for cell in plan.cells
         if all(str(plan.levels(cell)[factor]) in levels for factor, levels in wanted.items())
     ]
+
+
+def grouped(cells: Iterable[PlannedCell], key: Callable[[PlannedCell], Hashable]) -> list[list[PlannedCell]]:
+    """Group cells by a key, groups and members in order of first appearance."""
+    groups: dict[Hashable, list[PlannedCell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())
 
 
 def describe(levels: dict[str, object]) -> str:

@@ -140,10 +140,8 @@ class Stages:
 
     def _text(self, cell: PlannedCell, tokenizer: Any, *, test: bool) -> Writer:
         """Give the writer of a cell's training or test examples."""
-        key = cell.keys["test_data" if test else "data"]
-        folder = self.folder("data", key)
-        data = self._data(cell, test=test)
-        return cell_writer(self.plan, cell, tokenizer, data, lambda: data_stage.load(folder, "train", None))
+        key, data = "test_data" if test else "data", self._data(cell, test=test)
+        return cell_writer(self.plan, cell, tokenizer, data, lambda: self._rows(cell, key, "train", None))
 
     @contextmanager
     def _committing(self, stage: str, key: str) -> Iterator[dict[str, Any]]:

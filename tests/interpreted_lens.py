@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lens_problems import assert_close, problems
+from lens_problems import arguments, assert_close, problems
 
 from kernels import LensStatistics, Unembedding, available_backends, lens_statistics
 from kernels.gpu.lens import Launch, triton_backend
@@ -22,13 +22,8 @@ TILES = [Tile(16, 64, 16, 4, 2), Tile(16, 128, 32, 4, 2, pieces=2, group=1)]
 
 
 def interpreted(problem: dict[str, object], tile: Tile, *, tma: bool = False) -> LensStatistics:
-    final = problem["final_rows"]
     return triton_backend(
-        problem["hidden"],
-        problem["unembedding"],
-        torch.tensor(problem["watch_ids"], dtype=torch.int64),
-        problem["top_k"],
-        None if final is None else torch.tensor(final, dtype=torch.int64),
+        *arguments(problem),
         launch=Launch(tile, tile, tma),
     )
 

@@ -50,6 +50,18 @@ def problems(draw: st.DrawFn) -> dict[str, object]:
     }
 
 
+def arguments(problem: dict[str, object]) -> tuple[object, ...]:
+    """A problem as the arguments that every backend's own function takes."""
+    final = problem["final_rows"]
+    return (
+        problem["hidden"],
+        problem["unembedding"],
+        torch.tensor(problem["watch_ids"], dtype=torch.int64),
+        problem["top_k"],
+        None if final is None else torch.tensor(final, dtype=torch.int64),
+    )
+
+
 def assert_close(ours: LensStatistics, truth: LensStatistics) -> None:
     """Check all statistics but ranks and top ids, which follow the backend's own rounding of the logits."""
     finite = truth.logsumexp[torch.isfinite(truth.logsumexp)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lens_problems import assert_close, problems
+from lens_problems import arguments, assert_close, problems
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,13 +18,8 @@ from kernels.torch_tiled import Projection, exact_top, torch_tiled
 
 
 def tiled(problem: dict[str, object], tile: int, rows: int) -> LensStatistics:
-    final = problem["final_rows"]
     return torch_tiled(
-        problem["hidden"],
-        problem["unembedding"],
-        torch.tensor(problem["watch_ids"], dtype=torch.int64),
-        problem["top_k"],
-        None if final is None else torch.tensor(final, dtype=torch.int64),
+        *arguments(problem),
         tile=tile,
         rows=rows,
     )

@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lens_problems import FLOATS, assert_close, problems
+from lens_problems import FLOATS, arguments, assert_close, problems
 from torch import Tensor
 
 from kernels import LensStatistics, Unembedding, backends, lens_statistics
@@ -47,13 +47,8 @@ def convert(problem: dict[str, object], dtype: torch.dtype) -> dict[str, object]
 
 
 def run(problem: dict[str, object], path: str) -> LensStatistics:
-    final = problem["final_rows"]
     return c_backend(
-        problem["hidden"],
-        problem["unembedding"],
-        torch.tensor(problem["watch_ids"], dtype=torch.int64),
-        problem["top_k"],
-        None if final is None else torch.tensor(final, dtype=torch.int64),
+        *arguments(problem),
         path=path,
     )
 
