@@ -113,8 +113,20 @@ values = ["naturalness", "coherence"]
 
 ## One spec over another
 
-`extends` names another spec, relative to this file; chains are allowed. Tables merge key by key, the
-extending file's keys winning. Arrays are replaced, not joined, and so is every factor of the same name.
+`extends` names another spec, or a list of them, relative to this file; chains are allowed. Tables merge key
+by key, the extending file's keys winning, and of a list the later file over the earlier. Arrays are replaced,
+not joined, and so is every factor of the same name; `factors.NAME = false` drops an inherited one. So a study
+can be put on another model or another size without writing it again:
+
+```toml
+extends = ["explanations.toml"]
+
+[model]
+id = "mistralai/Mistral-7B-v0.1"
+
+[factors]
+rank = false
+```
 
 On the command line, `--set KEY=VALUE` overrides one key, after all files. The value is TOML; a bare word
 that is not TOML is taken as a string:

@@ -76,25 +76,36 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     raise SpecError([*problems, *(_place(problem, sources, arguments) for problem in semantic)])
 
 
-def _read_chain(path: Path) -> list[Source]:
-    """The file and all that it extends, nearest first."""
-    sources = [_read(path)]
-    while "extends" in sources[-1].raw:
-        child = sources[-1]
-        parent = child.raw["extends"]
-        if not isinstance(parent, str):
-            raise SpecError([child.problem("extends", f"expected a string, found {found(parent)}")])
+def _read_chain(path: Path, children: tuple[Path, ...] = ()) -> list[Source]:
+    """The file and all that it extends, nearest first: of several parents the last, with what it extends."""
+    child = _read(path)
+    chain = (*children, path.resolve())
+    sources = [child]
+    for key, parent in reversed(_parents(child)):
         file = child.file.parent / parent
-        chain = [*(source.file.resolve() for source in sources), file.resolve()]
-        if chain[-1] in chain[:-1]:
-            cycle = " → ".join(part.name for part in chain[chain.index(chain[-1]) :])
-            raise SpecError([child.problem("extends", f"a cycle: {cycle}")])
+        if file.resolve() in chain:
+            cycle = " → ".join(part.name for part in (*chain[chain.index(file.resolve()) :], file))
+            raise SpecError([child.problem(key, f"a cycle: {cycle}")])
         if not file.is_file():
-            raise SpecError(
-                [child.problem("extends", f"no such file: {file}", _nearest_file(Path(parent), file))]
-            )
-        sources.append(_read(file))
-    return sources
+            raise SpecError([child.problem(key, f"no such file: {file}", _nearest_file(Path(parent), file))])
+        sources += _read_chain(file, chain)
+    # What two parents both extend lies below both.
+    last = {source.file.resolve(): source for source in reversed(sources)}
+    return list(reversed(last.values()))
+
+
+def _parents(child: Source) -> list[tuple[str, str]]:
+    """Each file that a file extends, with the key that names it."""
+    written = child.raw.get("extends", [])
+    if isinstance(written, str):
+        return [("extends", written)]
+    if not isinstance(written, list):
+        raise SpecError([child.problem("extends", f"expected a string or a list, found {found(written)}")])
+    parents = [(f"extends[{place}]", parent) for place, parent in enumerate(written)]
+    for key, parent in parents:
+        if not isinstance(parent, str):
+            raise SpecError([child.problem(key, f"expected a string, found {found(parent)}")])
+    return parents
 
 
 def _read(file: Path) -> Source:
@@ -126,10 +137,17 @@ def _nearest_file(spelled: Path, file: Path) -> str:
 
 
 def _extend(parent: dict[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
-    """The child's keys over the parent's; a factor is replaced whole, for half of its levels is no axis."""
+    """The child's keys over the parent's; a factor is replaced whole, for half of its levels is no axis.
+
+    A factor that the child sets to false is none.
+    """
     merged: dict[str, Any] = keys.merge(parent, {key: child[key] for key in child if key != "extends"})
     if isinstance(merged.get("factors"), Mapping):
-        merged["factors"] = {**keys.dig(parent, ("factors",), dict), **keys.dig(child, ("factors",), dict)}
+        inherited = keys.dig(parent, ("factors",), dict)
+        factors = {**inherited, **keys.dig(child, ("factors",), dict)}
+        merged["factors"] = {
+            name: table for name, table in factors.items() if table is not False or name not in inherited
+        }
     return merged
 
 

@@ -360,7 +360,11 @@ class Experiment:
     model: Model
     data: Data
     extends: Annotated[
-        str | None, Meta(description="Another spec, relative to this one, whose keys this one overrides.")
+        str | list[str] | None,
+        Meta(
+            description="Other specs, relative to this one, whose keys this one overrides; of several, the "
+            "later overrides the earlier."
+        ),
     ] = None
     store: Annotated[str | None, Meta(description="Folder of the store; default: `stores/NAME`.")] = None
     seeds: Annotated[

@@ -56,6 +56,10 @@ def _adapt(definitions: dict[str, Any]) -> None:
         "dependentRequired": {"path": ["values"], "values": ["path"]},
     }
 
+    # `false` drops a factor of the spec that is extended.
+    axes = definitions["Experiment"]["properties"]["factors"]
+    axes["additionalProperties"] = {"anyOf": [axes["additionalProperties"], {"const": False}]}
+
     # A spec that extends another may take any required key from it.
     experiment = definitions["Experiment"]
     inner = {name.lower(): {"required": definitions[name].pop("required")} for name in ("Model", "Data")}

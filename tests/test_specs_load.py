@@ -138,6 +138,25 @@ class TestExtends:
         path = write(tmp_path, 'extends = "self.toml"\n', "self.toml")
         assert lines_of(path) == ["self.toml:1:1  extends: a cycle: self.toml → self.toml"]
 
+    def test_of_several_parents_the_later_wins_over_what_both_extend(self, tmp_path: Path) -> None:
+        write(tmp_path, BASE + "[train]\nlr = 1.0\nepochs = 1\nwarmup = 0.1\n", "base.toml")
+        write(tmp_path, 'extends = "base.toml"\ntrain.epochs = 2\ntrain.warmup = 0.2\n', "study.toml")
+        write(tmp_path, 'extends = "base.toml"\ntrain.warmup = 0.3\nlora.r = 4\n', "small.toml")
+        spec = load_spec(write(tmp_path, 'extends = ["study.toml", "small.toml"]\nlora.r = 2\n'))
+        train = spec.experiment.train
+        assert (train.lr, train.epochs, train.warmup, spec.experiment.lora.r) == (1.0, 2.0, 0.3, 2)
+        assert [source.file.name for source in spec.sources] == [
+            "demo.toml", "small.toml", "study.toml", "base.toml",
+        ]  # fmt: skip
+
+    def test_false_drops_an_inherited_factor_and_no_other(self, tmp_path: Path) -> None:
+        factors = '[factors.a]\nlevels.x={}\n[factors.b]\npath="lora.r"\nvalues=[1]\n'
+        write(tmp_path, BASE + factors, "base.toml")
+        path = write(tmp_path, 'extends = "base.toml"\nfactors.a = false\n')
+        assert [axis.name for axis in resolve(load_spec(path)).axes] == ["b", "seed"]
+        path = write(tmp_path, 'extends = "base.toml"\nfactors.c = false\n')
+        assert lines_of(path) == ["demo.toml:2:9  factors.c: expected a table, found false"]
+
     def test_missing_parents(self, tmp_path: Path) -> None:
         write(tmp_path, BASE, "base.toml")
         path = write(tmp_path, '\nextends = "bse.toml"\n')
@@ -145,7 +164,11 @@ class TestExtends:
         assert (problem.line, problem.key, problem.hint) == (2, "extends", "base.toml")
         assert problem.message.startswith("no such file")
         path = write(tmp_path, "extends = 3\n")
-        assert lines_of(path) == ["demo.toml:1:1  extends: expected a string, found the integer 3"]
+        assert lines_of(path) == ["demo.toml:1:1  extends: expected a string or a list, found the integer 3"]
+        path = write(tmp_path, 'extends = ["base.toml", 3]\n')
+        assert lines_of(path) == ["demo.toml:1:25  extends[1]: expected a string, found the integer 3"]
+        path = write(tmp_path, 'extends = ["base.toml", "bse.toml"]\n')
+        assert problems_of(path)[0].key == "extends[1]"
 
     def test_a_broken_parent(self, tmp_path: Path) -> None:
         write(tmp_path, "a = \n", "base.toml")
