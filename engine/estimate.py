@@ -162,7 +162,7 @@ def _evaluate(
 ) -> Cost:
     generates = evaluate.generates(target)
     generated = evaluate.new_tokens(target) if generates else 0
-    passes = generates + ("loglikelihood" in evaluate.scoring)
+    passes = generates + evaluate.scores
     tokens = examples * (passes * lengths.prompt + generated)
     heads = examples * (1 + generated)
     working = evaluate.batch_size * (lengths.prompt + generated) * model.hidden * 4 * 8

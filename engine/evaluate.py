@@ -1,17 +1,19 @@
-"""The evaluate stage: label accuracy by log-likelihood and by parsed generation."""
+"""The evaluate stage: labels by log-likelihood, by constrained decoding and parsed from free generation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from engine.answers import Answer, read_answer
 from engine.lens import Lens, find_lens
 from engine.metrics import calibration_error, label_metrics
 from engine.progress import Report, StopRequest
-from engine.text import Example, Writer, parse_label
+from engine.scoring import best_means, constrained_label, log_likelihoods, score_spellings
+from engine.text import Example, Writer
 from engine.train import padding_id
 from specs.model import Evaluate, Target
 from store import Coordinate, Family, Variable
@@ -19,15 +21,21 @@ from store import Coordinate, Family, Variable
 
 def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Target) -> Family:
     """Give the store's layout of the predictions for these examples."""
-    generated = (
-        Variable("generated_label", ("example",), "string", "", "label parsed from the generated text"),
-        Variable("generated_text", ("example",), "string", "", "greedily generated text"),
-    )
+
+    def text(name: str, meaning: str) -> Variable:
+        return Variable(name, ("example",), "string", "", meaning)
+
     scored = (
-        Variable("prediction", ("example",), "string", "", "label of the highest log-likelihood"),
+        text("prediction", "label of the highest log-likelihood"),
         Variable(
             "label_logprob", ("example", "label"), "float32", "nat", "log-likelihood of the label's tokens"
         ),
+    )
+    constrained = (text("constrained_label", "label written greedily where only labels can be"),)
+    generated = (
+        text("generated_label", "label parsed from the generated text"),
+        text("generated_text", "greedily generated text"),
+        text("generated_explanation", "generated text without its label"),
     )
     return Family(
         stage="evaluate",
@@ -38,6 +46,7 @@ def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Targe
         ),
         variables=(
             *(scored if "loglikelihood" in settings.scoring else ()),
+            *(constrained if "constrained" in settings.scoring else ()),
             *(generated if settings.generates(target) else ()),
         ),
     )
@@ -59,10 +68,17 @@ def evaluate(
         stop.check()
         batch = rows[start : start + settings.batch_size]
         values: dict[str, np.ndarray] = {}
+        answers: list[Answer] | None = None
         if settings.generates(writer.target):
-            values |= _generate(model, tokenizer, writer, batch, settings)
-        if "loglikelihood" in settings.scoring:
-            values |= _score(lens, tokenizer, writer, batch, settings, values.get("generated_text"))
+            texts = _generate(model, tokenizer, writer, batch, settings)
+            answers = [read_answer(text, writer) for text in texts]
+            values |= {
+                "generated_label": _strings(answer.label for answer in answers),
+                "generated_text": _strings(texts),
+                "generated_explanation": _strings(answer.explanation for answer in answers),
+            }
+        if settings.scores:
+            values |= _score(lens, tokenizer, writer, batch, settings, answers)
         report(start + len(batch), len(rows), "")
         yield values
 
@@ -73,68 +89,37 @@ def _score(
     writer: Writer,
     batch: Sequence[Example],
     settings: Evaluate,
-    generated: np.ndarray | None,
+    answers: Sequence[Answer] | None,
 ) -> dict[str, np.ndarray]:
     """Score every label; where an explanation comes first, behind the one that the model has written."""
-    if writer.target.explains_first and generated is not None:
-        explanations = [writer.cut(text)[0] for text in generated]
-        pairs = [writer.encode_labels(row, e) for row, e in zip(batch, explanations, strict=True)]
+    if writer.target.explains_first and answers is not None:
+        pairs = zip(batch, answers, strict=True)
+        questions = [writer.encode_spellings(row, answer.before) for row, answer in pairs]
     else:
-        pairs = [writer.encode_labels(row) for row in batch]
-    scores = label_scores(lens, pairs, padding_id(tokenizer))
-    ranked = scores
-    if settings.length_normalized:
-        ranked = scores / np.array([[len(label) for label in labels] for _, labels in pairs])
-    best = np.argmax(ranked, axis=1)
-    return {
-        "prediction": np.array([settings.labels[index] for index in best], dtype=object),
-        "label_logprob": scores.astype(np.float32),
-    }
+        questions = [writer.encode_spellings(row) for row in batch]
+    found = score_spellings(lens, questions, padding_id(tokenizer))
+    labels, values = settings.labels, {}
+    if "loglikelihood" in settings.scoring:
+        scores = np.array([log_likelihoods(spellings, len(labels)) for spellings in found])
+        ranked = scores
+        if settings.length_normalized:
+            ranked = np.array([best_means(spellings, len(labels)) for spellings in found])
+        values["prediction"] = _strings(labels[index] for index in np.argmax(ranked, axis=1))
+        values["label_logprob"] = scores.astype(np.float32)
+    if "constrained" in settings.scoring:
+        values["constrained_label"] = _strings(labels[constrained_label(spellings)] for spellings in found)
+    return values
 
 
-def label_scores(lens: Lens, pairs: Sequence[tuple[list[int], list[list[int]]]], padding: int) -> np.ndarray:
-    """Give the log-likelihood, in nats, of every label after its prompt: [examples, labels].
-
-    `pairs`: (prompt ids, ids of each label). Labels that differ in their last token alone share one forward
-    pass, so single-token labels cost one pass for all of them.
-    """
-    stems = [
-        (row, stem)
-        for row, (_, labels) in enumerate(pairs)
-        for stem in dict.fromkeys(tuple(label[:-1]) for label in labels)
-    ]
-    scores = np.empty((len(pairs), len(pairs[0][1])))
-    for start in range(0, len(stems), len(pairs)):  # never more sequences at once than examples
-        chunk = stems[start : start + len(pairs)]
-        sequences = [pairs[row][0] + list(stem) for row, stem in chunk]
-        hidden = lens.last_hidden(*pad_right(sequences, padding, lens.device))
-        for place, (row, stem) in enumerate(chunk):
-            first = len(pairs[row][0]) - 1
-            logits = lens.logits(hidden[place, first : first + len(stem) + 1])
-            logprobs = torch.log_softmax(logits, dim=-1).double()
-            for column, label in enumerate(pairs[row][1]):
-                if tuple(label[:-1]) == stem:
-                    scores[row, column] = sum(logprobs[i, token].item() for i, token in enumerate(label))
-    return scores
-
-
-def pad_right(
-    sequences: Sequence[Sequence[int]], padding: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give (input_ids, attention_mask), int64 [B, T]. Causal attention never looks at right padding."""
-    length = max(map(len, sequences))
-    ids = torch.full((len(sequences), length), padding)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-        mask[row, : len(sequence)] = 1
-    return ids.to(device), mask.to(device)
+def _strings(texts: Iterable[str]) -> np.ndarray:
+    return np.array(list(texts), dtype=object)
 
 
 def _generate(
     model: Any, tokenizer: Any, writer: Writer, batch: Sequence[Example], settings: Evaluate
-) -> dict[str, np.ndarray]:
-    prompts = [writer.encode_prompt(row) for row in batch]
+) -> list[str]:
+    """Give the model's own greedy answer to each example."""
+    prompts, begun = zip(*(writer.encode_prompt(row) for row in batch), strict=True)
     length = max(map(len, prompts))
     padding = padding_id(tokenizer)
     device = next(model.parameters()).device
@@ -155,21 +140,25 @@ def _generate(
         eos_token_id=tokenizer.eos_token_id,
     )
     texts = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
-    labels = [parse_label(writer.cut(text)[1], settings.labels) for text in texts]
-    return {"generated_text": np.array(texts, object), "generated_label": np.array(labels, object)}
+    return [start + text for start, text in zip(begun, texts, strict=True)]
 
 
 def summarise(
     rows: Sequence[Example], values: Mapping[str, np.ndarray], labels: Sequence[str]
 ) -> dict[str, float]:
-    """Give the metrics of the scored labels, of the generated ones (`generated_…`), and calibration."""
+    """Give the metrics of predictions, of constrained labels (`constrained_…`) and generated (`generated_…`).
+
+    `ece` is that of the log-likelihoods; `unparsed_share` that of generated texts that name no label.
+    """
     gold = [row["label"] for row in rows]
     summary: dict[str, float] = {"test_examples": float(len(rows))}
-    if "prediction" in values:
-        summary |= label_metrics(gold, values["prediction"], labels)
+    kinds = {"prediction": "", "constrained_label": "constrained_", "generated_label": "generated_"}
+    for variable, kind in kinds.items():
+        if variable in values:
+            found = label_metrics(gold, values[variable], labels)
+            summary |= {f"{kind}{name}": value for name, value in found.items()}
+    if "label_logprob" in values:
         summary["ece"] = calibration_error(gold, values["label_logprob"], labels)
     if "generated_label" in values:
-        generated = label_metrics(gold, values["generated_label"], labels)
-        summary |= {f"generated_{name}": value for name, value in generated.items()}
         summary["unparsed_share"] = float(np.mean(values["generated_label"] == ""))
     return summary

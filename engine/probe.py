@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from engine.errors import UsageError
-from engine.evaluate import pad_right
 from engine.lens import Lens, find_lens
 from engine.progress import Report, StopRequest
+from engine.scoring import pad_right
 from engine.text import Encoded, Example, Writer
 from engine.train import padding_id
 from kernels import LensStatistics, lens_statistics

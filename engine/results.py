@@ -12,6 +12,7 @@ from rich.table import Table
 # Summary numbers shown as columns, where the store has them: (title, format, whether with its range).
 COLUMNS = {
     "accuracy": ("accuracy", "{:.1%}", True),
+    "constrained_accuracy": ("constrained", "{:.1%}", True),
     "generated_accuracy": ("generated", "{:.1%}", True),
     "mae": ("abs. error", "{:.2f}", True),
     "train_loss": ("train loss", "{:.3f}", False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -41,7 +42,8 @@ class _Layout:
 class Writer:
     """Turns examples into text and token ids, for one tokenizer and one cell's settings.
 
-    `examples` are those that pseudo-explanations are drawn from.
+    `spellings`: further texts that mean a label. `examples` are those that pseudo-explanations are drawn
+    from.
     """
 
     tokenizer: Any
@@ -50,6 +52,7 @@ class Writer:
     labels: list[str]
     dimension: str
     seed: int
+    spellings: Mapping[str, Sequence[str]] = field(factory=dict)
     examples: Callable[[], Iterable[Example]] = list
     _memory: dict[str, Corpus] = field(factory=dict, repr=False)
 
@@ -112,18 +115,12 @@ class Writer:
         """Give the text between the prompt and the label, where this explanation comes first."""
         return f"{self.prefix}{explanation}{self.separator}"
 
-    def encode_prompt(self, example: Example) -> list[int]:
-        """Tokenize what the model goes on from when it writes by itself."""
-        if self.target.explains_first:
-            return self._split(self.prompt_text(example), self.prefix)[0]
-        return self.encode_labels(example)[0]
-
-    def cut(self, generated: str) -> tuple[str, str]:
-        """Cut a generated text in two: the explanation before its label, "" if none is due, and the rest."""
-        if not self.target.explains_first:
-            return "", generated
-        explanation, _, rest = generated.partition(self.separator)
-        return " ".join(explanation.split()), rest
+    def encode_prompt(self, example: Example) -> tuple[list[int], str]:
+        """Tokenize what the model goes on from when it writes by itself; give what it has of a label, too."""
+        bare, _ = self._ids(self.prompt_text(example), special=not self.prompt.chat_template)
+        prompt = bare if self.target.explains_first else self.encode_spellings(example)[0]
+        begun = str(self.tokenizer.decode(prompt[len(bare) :])).lstrip()
+        return prompt, begun.removeprefix(self.prefix.lstrip())
 
     def encode_labels(
         self, example: Example, explanation: str | None = None
@@ -137,25 +134,59 @@ class Writer:
         of one label begin another label ("1" and "10"), the text that follows a label in the target is
         added to each, so that the two are told apart.
         """
+        prompt, labels = self._encode_texts(example, explanation, [[label] for label in self.labels])
+        return prompt, [ids for (ids,) in labels]
+
+    def encode_spellings(
+        self, example: Example, explanation: str | None = None
+    ) -> tuple[list[int], list[list[list[int]]]]:
+        """Tokenize the prompt, and every spelling of each label, its own text first.
+
+        As `encode_labels`, with the spellings of all labels in the labels' place. Of one label's spellings
+        that begin each other the shortest alone is kept: an answer that begins with "5/5" begins with "5".
+        So no token sequence begins another, over all labels: the answers that begin with each are disjoint
+        events, and their probabilities add up.
+        """
+        return self._encode_texts(example, explanation, list(self.spelled.values()))
+
+    @property
+    def spelled(self) -> dict[str, list[str]]:
+        """Give every label's spellings, its own text first."""
+        return {label: [label, *self.spellings.get(label, ())] for label in self.labels}
+
+    def _encode_texts(
+        self, example: Example, explanation: str | None, groups: Sequence[Sequence[str]]
+    ) -> tuple[list[int], list[list[list[int]]]]:
+        """Tokenize the prompt, and the texts of each group (one per label) as they would follow it."""
         prompt, before = self.prompt_text(example), self.prefix
         if self.target.explains_first:
-            if explanation is None:
-                layout = self._layout(example)
-                prompt, before = prompt + layout.text[: layout.label], ""
-            else:
-                prompt, before = prompt + self.stem(explanation), ""
-        parts = [self._split(prompt, before + label) for label in self.labels]
-        labels = [completion for _, completion, _ in parts]
-        if _one_begins_another(labels):
+            layout = self._layout(example)
+            stem = layout.text[: layout.label] if explanation is None else self.stem(explanation)
+            prompt, before = prompt + stem, ""
+
+        def encoded(behind: str, end: Sequence[int] = ()) -> list[list[list[int]]]:
+            return [
+                _shortest([*self._split(prompt, before + text + behind)[1], *end] for text in texts)
+                for texts in groups
+            ]
+
+        found = encoded("")
+        if _clash(found):
             if self.target.content == "label" or self.target.placement == "before":
-                labels = [[*label, self.tokenizer.eos_token_id] for label in labels]
-            else:
-                # Without the space that belongs to the word behind it.
-                after = self._behind_label.rstrip(" ") or self._behind_label
-                labels = [self._split(prompt, before + label + after)[1] for label in self.labels]
-        differs = (column for column, ids in enumerate(zip(*labels, strict=False)) if len(set(ids)) > 1)
-        stem = next(differs, 0)
-        return parts[0][0] + labels[0][:stem], [label[stem:] for label in labels]
+                found = encoded("", [self.tokenizer.eos_token_id])
+            else:  # without the space that belongs to the word behind it
+                found = encoded(self.behind_label.rstrip(" ") or self.behind_label)
+        if clash := _clash(found):
+            one, other = (self.labels[place] for place in clash)
+            raise UsageError(
+                f'evaluate.labels: the tokens of "{one}", or of a spelling of it, begin "{other}" as well, '
+                "and what follows them in the target; expected labels that can be told apart"
+            )
+        sequences = [ids for group in found for ids in group]
+        differs = (column for column, ids in enumerate(zip(*sequences, strict=False)) if len(set(ids)) > 1)
+        shared = next(differs, 0)
+        ids, _ = self._ids(prompt, special=not self.prompt.chat_template)
+        return ids + sequences[0][:shared], [[own[shared:] for own in group] for group in found]
 
     def _layout(self, example: Example) -> _Layout:
         """Lay the genuine target out: pseudo-explanations take the places of its words."""
@@ -166,7 +197,7 @@ class Writer:
         half = {"after": 0, "before": len(words), "interleaved": (len(words) + 1) // 2}[self.target.placement]
         first, second = " ".join(words[:half]), " ".join(words[half:])
         before = self.stem(first) if self.target.explains_first else self.prefix
-        text = before + label + (self._behind_label + second if second else "")
+        text = before + label + (self.behind_label + second if second else "")
         spans, position = [], len(self.prefix)
         for index, word in enumerate(words):
             if index == half:
@@ -177,7 +208,8 @@ class Writer:
         return _Layout(text, len(before), spans)
 
     @property
-    def _behind_label(self) -> str:
+    def behind_label(self) -> str:
+        """Give the text between the label and the words behind it."""
         return self.separator if self.target.placement == "after" else ". "
 
     def _replaced(
@@ -255,6 +287,7 @@ def cell_writer(
         prompt=tables["prompt"],
         target=tables["target"],
         labels=list(tables["evaluate"].labels),
+        spellings=tables["evaluate"].spellings,
         dimension=data.dimension,
         seed=plan.matrix.seed(cell.choice),
         examples=examples,
@@ -266,23 +299,19 @@ def _words(ends: list[int], spans: list[tuple[int, int]]) -> list[list[int]]:
     return [[i for i, end in enumerate(ends) if start < end <= stop] for start, stop in spans]
 
 
-def parse_label(text: str, labels: Sequence[str]) -> str:
-    """Give the label that a generated text begins with, or `""` if it begins with none.
-
-    The longest fitting label wins ("10" before "1"), and a label ends where its word ends.
-    """
-    text = text.strip()
-    for label in sorted(labels, key=len, reverse=True):
-        rest = text[len(label) :]
-        if text.casefold().startswith(label.casefold()) and not rest[:1].isalnum():
-            return label
-    return ""
+def _shortest(sequences: Iterable[list[int]]) -> list[list[int]]:
+    """Give the distinct sequences that begin with no other one."""
+    distinct = [list(ids) for ids in dict.fromkeys(map(tuple, sequences))]
+    return [
+        own
+        for own in distinct
+        if not any(own[: len(other)] == other for other in distinct if other is not own)
+    ]
 
 
-def _one_begins_another(labels: Sequence[Sequence[int]]) -> bool:
-    return any(
-        list(other[: len(label)]) == list(label)
-        for i, label in enumerate(labels)
-        for j, other in enumerate(labels)
-        if i != j
-    )
+def _clash(groups: Sequence[Sequence[list[int]]]) -> tuple[int, int] | None:
+    """Give the places of two groups of which one holds a sequence that begins one of the other's."""
+    for (i, ours), (j, theirs) in permutations(enumerate(groups), 2):
+        if any(other[: len(own)] == own for own in ours for other in theirs):
+            return i, j
+    return None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from attrs import field, frozen
 
 from specs import keys
 from specs.convert import field_types, structure, table_class, tables, unknown_key
+from specs.describe import split_annotated
 from specs.describe import value as spell
 from specs.errors import Problem, nearest, one_of
 from specs.keys import join
@@ -90,6 +91,10 @@ def _key_type(path: keys.Path) -> Any:
         return _no_such_table(path)
     type_: Any = Experiment
     for length, part in enumerate(path):
+        bare, _ = split_annotated(type_)
+        if get_origin(bare) is dict:  # a table whose keys are the spec's own
+            type_ = get_args(bare)[1]
+            continue
         cls = table_class(type_)
         if cls is None:
             return Problem(None, "", f"`{join(path[:length])}` holds a value, not a table")

@@ -16,6 +16,7 @@ from specs.errors import Problem, SpecError
 from specs.model import TABLE_STAGES
 from specs.paths import anchor
 from specs.rules import Comparison, Pattern, Rules, read_rules
+from specs.spellings import SPELLINGS, misspelled
 
 if TYPE_CHECKING:
     from specs.load import Spec
@@ -121,7 +122,7 @@ def resolve(spec: Spec) -> Matrix:
         cells, problems = _cells(axes, rules)
     if not problems:
         matrix = Matrix(spec, axes, rules, cells)
-        problems = list(_without_pairs(matrix, rules))
+        problems = [*_without_pairs(matrix, rules), *_misspelled(matrix)]
     if problems:
         raise SpecError(map(spec.place, problems))
     return matrix
@@ -165,6 +166,17 @@ def _without_pairs(matrix: Matrix, rules: Rules) -> Iterator[Problem]:
         if next(matrix._pairs_of(comparison), None) is None:
             name = matrix.axes[comparison.axis].name
             yield Problem(None, f"contrasts[{index}]", f"no two cells differ in `{name}` alone")
+
+
+def _misspelled(matrix: Matrix) -> Iterator[Problem]:
+    if matrix.experiment.evaluate.spellings or any(
+        keys.split(path)[: len(SPELLINGS)] == SPELLINGS
+        for axis in matrix.axes
+        for level in axis.levels
+        for path in level.overrides
+    ):
+        for cell in {matrix.choice("evaluate", cell): cell for cell in matrix.cells}.values():
+            yield from misspelled(matrix.table("evaluate", cell))
 
 
 def _touching(axes: Sequence[Axis], has_overlay: bool) -> dict[str, tuple[int, ...]]:

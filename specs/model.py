@@ -265,22 +265,26 @@ class Evaluate:
     labels: Annotated[list[str], Meta(min_length=2, description="All labels, in rating order.")] = field(
         factory=lambda: ["1", "2", "3", "4", "5"], metadata=_read_by("train", "evaluate", "probe")
     )
+    spellings: Annotated[
+        dict[str, list[Annotated[str, Meta(pattern=r"^\S(.*\S)?$")]]],
+        Meta(description='Further texts that mean a label: `{ "5" = ["five", "5/5"] }`.'),
+    ] = field(factory=dict)
     scoring: Annotated[
-        list[Literal["loglikelihood", "generation"]],
+        list[Literal["loglikelihood", "constrained", "generation"]],
         Meta(
             min_length=1,
-            description="`loglikelihood`: the label whose tokens are likeliest; `generation`: the label "
-            "parsed from greedy generation.",
+            description="`loglikelihood`: the label that the answer most likely begins with, in any of its "
+            "spellings; `constrained`: greedy decoding among the tokens that go on with some spelling; "
+            "`generation`: the label parsed from free greedy generation.",
         ),
     ] = field(factory=lambda: ["loglikelihood"])
     length_normalized: Annotated[
-        bool, Meta(description="Divide a label's log-likelihood by its number of tokens.")
+        bool,
+        Meta(description="Predict by the log-likelihood per token of each label's best spelling."),
     ] = False
     max_new_tokens: Annotated[
         PositiveInt | None,
-        Meta(
-            description="Longest generation, in tokens; default: 8, or 64 where the explanation comes first."
-        ),
+        Meta(description="Longest generation, in tokens; default: 8 for labels alone, else 64."),
     ] = None
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
@@ -292,7 +296,12 @@ class Evaluate:
 
     def new_tokens(self, target: Target) -> int:
         """Give the length of a generation, in tokens."""
-        return self.max_new_tokens or (64 if target.explains_first else 8)
+        return self.max_new_tokens or (8 if target.content == "label" else 64)
+
+    @property
+    def scores(self) -> bool:
+        """Whether labels are scored token by token."""
+        return "loglikelihood" in self.scoring or "constrained" in self.scoring
 
     def generates(self, target: Target) -> bool:
         """Whether the model writes text: to have a label parsed, or to explain before its label is scored."""

@@ -20,6 +20,7 @@ SIZES = {
     "small": (1, 1),
     "conditions-small": (6, 6),
     "ablation-small": (4, 4),
+    "instruction-small": (8, 8),
     "gradient-small": (5, 5),
     "placement-small": (3, 3),
     "transfer-small": (9, 3),
@@ -48,7 +49,7 @@ def test_trainings_are_shared(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.demo
-@pytest.mark.timeout(1800)  # 27 cells of a real model, on whatever machine
+@pytest.mark.timeout(1800)  # 35 cells of a real model, on whatever machine
 def test_the_small_studies_run_and_share_what_they_have_in_common(tmp_path: Path) -> None:
     small = ["train.steps=1", "train.batch_size=1", "data.test=2", "evaluate.max_new_tokens=4"]
     flags = [flag for change in small for flag in ("--set", change)]
@@ -57,8 +58,9 @@ def test_the_small_studies_run_and_share_what_they_have_in_common(tmp_path: Path
         tree = store.open_store(tmp_path)[name]
         assert tree.attrs["cells_complete"] == tree.attrs["cells_total"] == SIZES[name][0]
     trained = {file.name for file in (tmp_path / "train").iterdir()}
-    # The genuine explanation behind the label is a cell of all five studies, the label alone one of two.
-    assert len(trained) == sum(SIZES[name][1] for name in STUDIES) - 5
+    # All six studies have the genuine explanation behind the label, three the label alone (once each); two
+    # have both of them with the original instruction, too.
+    assert len(trained) == sum(SIZES[name][1] for name in STUDIES) - 5 - 2 - 2
     placement = store.open_store(tmp_path)["placement-small/probe"].to_dataset()
     same = placement["entropy"].sel(position="prompt_end") == placement["entropy"].sel(position="label")
     assert same.sel(placement="after").all() and not same.sel(placement="before").all()
