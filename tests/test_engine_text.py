@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import WORDS, make_tokenizer, writer
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import AutoTokenizer
 
+from engine.answers import read_answer
 from engine.errors import DataError, UsageError
-from engine.text import parse_label
 from specs.model import Prompt, Target
 
 ROW = {
@@ -69,6 +72,73 @@ def test_labels_that_begin_each_other_are_told_apart_by_what_follows(
     assert labels[1][: len(labels[0])] != labels[0]
 
 
+def begins(one: list[int], other: list[int]) -> bool:
+    return other[: len(one)] == one
+
+
+TEXTS = st.text("1 05/goodwrd", min_size=1, max_size=6).map(str.strip).filter(bool)
+
+
+@given(texts=st.lists(TEXTS, min_size=2, max_size=8, unique=True), cut=st.integers(1, 7), data=st.data())
+def test_no_spelling_begins_another_and_every_one_is_covered(
+    tokenizer: Any, texts: list[str], cut: int, data: st.DataObject
+) -> None:
+    labels, further = texts[: max(2, cut)], texts[max(2, cut) :]
+    spellings: dict[str, list[str]] = {}
+    for text in further:
+        spellings.setdefault(data.draw(st.sampled_from(labels)), []).append(text)
+    own = writer(tokenizer, labels=labels, spellings=spellings)
+    prompt, groups = own.encode_spellings(ROW)
+    flat = [ids for group in groups for ids in group]
+    assert not any(begins(one, other) for one, other in permutations(flat, 2))
+    assert all(ids for ids in flat)
+    ended = flat[0][-1] == tokenizer.eos_token_id
+    for group, (label, spelled) in zip(groups, own.spelled.items(), strict=True):
+        for text in spelled:  # each is there itself, or a shorter spelling of the same label stands for it
+            ids = writer(tokenizer, labels=[text, "#"]).encode(ROW | {"label": text})
+            whole = (ids.prompt + ids.completion)[: None if ended else -1]
+            assert any(begins(prompt + one, whole) for one in group), (label, text)
+    if not spellings:
+        assert own.encode_labels(ROW) == (prompt, [ids for (ids,) in groups])
+
+
+def test_training_and_probe_know_nothing_of_spellings(tokenizer: Any) -> None:
+    plain, own = writer(tokenizer), writer(tokenizer, spellings={"1": ["good"], "2": ["10"]})
+    assert own.encode(ROW) == plain.encode(ROW)
+    assert own.encode_labels(ROW) == plain.encode_labels(ROW)
+    assert own.encode_spellings(ROW) != plain.encode_spellings(ROW)
+
+
+@pytest.mark.parametrize(("spellings", "ended"), [({"1": ["1/3"]}, False), ({"2": ["1/3"]}, True)])
+def test_a_label_is_closed_where_a_spelling_of_another_goes_on(
+    tokenizer: Any, spellings: dict[str, list[str]], ended: bool
+) -> None:
+    _, groups = writer(tokenizer, spellings=spellings).encode_spellings(ROW)
+    assert [[ids[-1] == tokenizer.eos_token_id for ids in group] for group in groups] == [
+        [ended] * len(group) for group in groups
+    ]
+    assert [len(group) for group in groups] == ([1, 2, 1] if ended else [1, 1, 1])
+
+
+def test_labels_that_nothing_tells_apart_are_an_error(tokenizer: Any) -> None:
+    target = Target(content="label+explanation", separator=": ")
+    own = writer(tokenizer, labels=["1", "2"], spellings={"2": ["1: no"]}, target=target)
+    with pytest.raises(UsageError, match=r'evaluate\.labels: the tokens of "1", .* begin "2" as well'):
+        own.encode_spellings(ROW)
+    assert own.encode_labels(ROW) == writer(tokenizer, labels=["1", "2"], target=target).encode_labels(ROW)
+
+
+@pytest.mark.parametrize(("prefix", "labels", "begun"), [(None, ["1", "2"], ""), (" = ", ["1", "2"], ""),
+    (None, ["good1", "good2"], "good"), (" = ", ["good 1", "good 2"], "good ")])  # fmt: skip
+def test_what_generation_finds_begun_of_the_label(
+    tokenizer: Any, prefix: str | None, labels: list[str], begun: str
+) -> None:
+    own = writer(tokenizer, labels=labels, target=Target(prefix=prefix))
+    prompt, found = own.encode_prompt(ROW)
+    assert found == begun
+    assert tokenizer.decode(prompt).endswith((prefix or " ") + begun)
+
+
 def test_a_chat_template_wraps_the_message_and_leaves_no_space(tokenizer: Any) -> None:
     prompt = Prompt(template="{response}", system="Be strict.")
     encoded = writer(tokenizer, prompt=prompt).encode(ROW)
@@ -118,10 +188,9 @@ def test_placement(tokenizer: Any, placement: str) -> None:
     assert whole[: len(prompt)] == prompt and encoded.label == len(prompt)
     assert [tokenizer.decode(ids) for ids in labels] == ["1", "2", "3"]
     if placement != "after":  # the same from the model's own words as from the true ones
-        explanation, rest = own.cut(tokenizer.decode(encoded.completion[:-1]))
-        assert own.encode_labels(ROW, explanation) == (prompt, labels)
-        assert parse_label(rest, own.labels) == "2"
-        assert tokenizer.decode(own.encode_prompt(ROW)) == "a reply is good:"
+        before = read_answer(tokenizer.decode(encoded.completion[:-1]), own).before
+        assert own.encode_labels(ROW, before) == (prompt, labels)
+        assert tokenizer.decode(own.encode_prompt(ROW)[0]) == "a reply is good:"
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -188,23 +257,6 @@ def test_drawing_from_explanations_that_are_not_there_is_an_error(tokenizer: Any
     own = writer(tokenizer, target=Target(content="label+bag_of_words"), examples=list)
     with pytest.raises(DataError, match="the training examples have none"):
         own.encode(ROW)
-
-
-@pytest.mark.parametrize(
-    ("text", "label"),
-    [
-        (" 2\nbecause", "2"),
-        ("10.", "10"),
-        ("1", "1"),
-        ("100", ""),
-        ("GOOD, since", "good"),
-        ("goods", ""),
-        ("", ""),
-        ("it is 2", ""),
-    ],
-)
-def test_parsing_a_generated_label(text: str, label: str) -> None:
-    assert parse_label(text, ["1", "2", "10", "good"]) == label
 
 
 @pytest.mark.parametrize(
