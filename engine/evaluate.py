@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,14 +61,20 @@ def evaluate(
     settings: Evaluate,
     report: Report,
     stop: StopRequest,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the family's variables batch by batch, each with a leading axis [examples of the batch]."""
+) -> dict[str, np.ndarray]:
+    """Give the family's variables, each with a leading axis [examples].
+
+    Examples of similar length share a batch, to pad little; the longest go first, so that what is too much
+    for the memory fails at once.
+    """
     lens = find_lens(model)
+    order = sorted(range(len(rows)), key=lambda place: -len(writer.prompt_text(rows[place])))
+    parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(rows), settings.batch_size):
         stop.check()
-        batch = rows[start : start + settings.batch_size]
-        values: dict[str, np.ndarray] = {}
+        batch = [rows[place] for place in order[start : start + settings.batch_size]]
         answers: list[Answer] | None = None
+        values: dict[str, np.ndarray] = {}
         if settings.generates(writer.target):
             texts = _generate(model, tokenizer, writer, batch, settings)
             answers = [read_answer(text, writer) for text in texts]
@@ -79,8 +85,10 @@ def evaluate(
             }
         if settings.scores:
             values |= _score(lens, tokenizer, writer, batch, settings, answers)
+        parts.append(values)
         report(start + len(batch), len(rows), "")
-        yield values
+    back = np.argsort(order)
+    return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
 
 
 def _score(

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from attrs import frozen
 
 from engine import data as data_stage
@@ -86,15 +85,11 @@ class Stages:
             rows = self._test_rows(cell)
             text = self._text(cell, tokenizer, test=True)
             family = evaluation_family(rows, settings, text.target)
-            parts: list[dict[str, np.ndarray]] = []
-            # The summary needs all predictions, which are few: an interrupted evaluation starts again.
+            values = evaluate(model, tokenizer, text, rows, settings, report, self.stop)
+            # Predictions are few, and their summary needs them all: a killed evaluation starts again.
             with self.writer.cell(family, key, resume=False) as sink:
-                batches = evaluate(model, tokenizer, text, rows, settings, report, self.stop)
-                for values in batches:
-                    parts.append(values)
-                    sink.append(values)
-            whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-            record |= {"family": family.key, "summary": summarise(rows, whole, settings.labels)}
+                sink.append(values)
+            record |= {"family": family.key, "summary": summarise(rows, values, settings.labels)}
 
     def probe(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
         """Probe every layer of the cell's model; goes on behind the last batch that is on disk."""

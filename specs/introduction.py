@@ -94,6 +94,29 @@ A contrast holds levels of a factor against its baseline. Two cells are compared
 other factors and in the seed; factors zipped with the contrasted one move with it, and a factor that does
 not apply at the baseline does not count.
 
+## Labels and their spellings
+
+`[evaluate.spellings]` names further texts that mean a label, for scoring and for reading generated text
+(where case does not matter and the longest spelling wins):
+
+```toml
+extends = "explanations.toml"
+
+[evaluate.spellings]
+1 = ["one", "1/5"]
+5 = ["five", "5/5"]
+```
+
+A label's log-likelihood is that of an answer which begins with any of its spellings: the logsumexp over
+their token sequences, tokenized where they would stand in the answer. No answer is counted twice. The same
+tokens count once, and of spellings of one label that begin each other ("5" and "5/5") the shortest counts,
+for it covers the longer. Where a spelling of one label begins one of another ("1" and "10"), the text that
+follows a label in the target (the end token, or the beginning of the separator) is added to all. Tokens that
+all spellings begin with belong to the prompt.
+
+Spellings change neither training nor the probe. Training counts the loss from where the labels themselves
+part: where a tokenizer gives digits, but not words, a space of their own, it trains digits alone.
+
 ## Transfer
 
 `[evaluate.data]` lays keys over `[data]` for the test examples alone. Cells that differ only there share

@@ -75,6 +75,27 @@ def test_the_last_layer_of_the_probe_is_the_model_itself(write_spec, tmp_path: P
     np.testing.assert_allclose(watched, evaluation["label_logprob"].values, rtol=1e-4, atol=1e-5)
 
 
+def test_every_way_of_scoring_is_stored(write_spec, tmp_path: Path) -> None:
+    settings = (
+        'evaluate.scoring=["loglikelihood", "constrained", "generation"]',
+        'evaluate.spellings={ 1 = ["one"], 3 = ["three", "3/3"] }',
+        'target.placement="before"',
+        "evaluate.max_new_tokens=12",
+    )
+    flags = [flag for change in settings for flag in ("--set", change)]
+    engine("execute", write_spec(), "--only", "seed=0", "--only", "target=label+explanation", *flags)
+    tree = store.open_store(tmp_path / "store")
+    evaluation, summary = tree["small/evaluate"].to_dataset(), tree["small/summary"].to_dataset()
+    for variable, kind in (("prediction", ""), ("constrained_label", "constrained_")):
+        assert set(evaluation[variable].values.ravel()) <= {"1", "2", "3"}
+        correct = (evaluation[variable] == evaluation["gold"]).mean("example")
+        np.testing.assert_allclose(correct.values, summary[f"{kind}accuracy"].values)
+    text, explanation = evaluation["generated_text"].values, evaluation["generated_explanation"].values
+    assert [
+        " ".join(t.partition("\nRating: ")[0].split()) for t in text.ravel()
+    ] == explanation.ravel().tolist()
+
+
 def test_extending_a_spec_keeps_what_stands(write_spec, tmp_path: Path) -> None:
     spec = write_spec()
     engine("execute", spec, "--only", "target=label")

@@ -35,8 +35,7 @@ def log_likelihood(model: Any, prompt: list[int], ids: list[int]) -> float:
 
 def run(model: Any, tokenizer: Any, settings: Evaluate, **options: Any) -> dict[str, np.ndarray]:
     own = writer(tokenizer, labels=list(settings.labels), spellings=settings.spellings, **options)
-    batches = list(evaluate(model, tokenizer, own, ROWS, settings, silent, StopRequest()))
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    return evaluate(model, tokenizer, own, ROWS, settings, silent, StopRequest())
 
 
 def test_batches_do_not_change_predictions(model: Any, tokenizer: Any) -> None:
@@ -188,17 +187,12 @@ def test_the_summary() -> None:
 
 
 def test_a_stop_is_heeded_between_batches(model: Any, tokenizer: Any) -> None:
-    stop = StopRequest()
-    batches = evaluate(
-        model,
-        tokenizer,
-        writer(tokenizer),
-        ROWS,
-        Evaluate(labels=["1", "2", "3"], batch_size=2),
-        silent,
-        stop,
-    )
-    next(batches)
-    stop.requested = True
+    stop, done = StopRequest(), []
+
+    def report(number: int, _total: int, _text: str) -> None:
+        done.append(number)
+        stop.requested = True
+
     with pytest.raises(Interrupted):
-        next(batches)
+        evaluate(model, tokenizer, writer(tokenizer), ROWS, Evaluate(batch_size=2), report, stop)
+    assert done == [2]
