@@ -19,7 +19,8 @@ from engine import graded
 from engine.data import BUILT_IN
 from engine.fingerprints import cache_folder, fingerprint_path
 from engine.models import is_gguf, local_path
-from specs.model import Data, Model
+from specs.data import Data
+from specs.model import Model
 
 SAMPLED_ROWS = 256
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine import graded
 from engine.errors import DataError
-from specs.model import Data
+from specs.data import Data
 from specs.paths import DATA_FILES
 
 SPLITS = ("train", "validation", "test")

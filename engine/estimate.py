@@ -16,7 +16,8 @@ from attrs import define, field, frozen
 from engine.cards import DataCard, ModelCard, data_card, model_card
 from engine.identity import test_data
 from engine.plan import Plan, PlannedCell, grouped
-from specs.model import Data, Evaluate, Model, Probe, Target, Train
+from specs.data import Data
+from specs.model import Evaluate, Model, Probe, Target, Train
 
 CHARACTERS_PER_TOKEN = 4
 ACTIVATION_BYTES = 34

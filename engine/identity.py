@@ -20,7 +20,8 @@ from engine import fingerprints, graded
 from engine.data import BUILT_IN
 from engine.errors import DataError
 from specs import Matrix
-from specs.model import STAGES, TABLE_STAGES, Data, Model
+from specs.data import Data
+from specs.model import STAGES, TABLE_STAGES, Model
 from specs.paths import DATA_FILES
 
 # Raise a stage's number when a change to the code alters its results.

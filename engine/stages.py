@@ -21,7 +21,7 @@ from engine.progress import Report, StopRequest
 from engine.text import Writer, cell_writer
 from engine.train import curves_family, load_adapter, train_adapter
 from kernels import choose_backend
-from specs.model import Data
+from specs.data import Data
 from store import Ledger, StoreWriter
 
 

@@ -12,7 +12,8 @@ from attrs import evolve, field, frozen
 from engine.errors import DataError, UsageError
 from engine.plan import Plan, PlannedCell
 from engine.pseudo import Corpus, Word, bag_of_words, filler, permuted, random_tokens, shuffled
-from specs.model import Data, Prompt, Target
+from specs.data import Data
+from specs.model import Prompt, Target
 
 Example = Mapping[str, str]
 

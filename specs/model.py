@@ -13,7 +13,9 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
+from specs.data import Data
 from specs.design import Contrast, Factor, Rules
+from specs.fields import EXECUTION_ONLY, PositiveInt, read_by
 
 STAGES = ("data", "train", "evaluate", "probe")
 
@@ -28,14 +30,6 @@ TABLE_STAGES: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate",),
     "probe": ("probe",),
 }
-
-PositiveInt = Annotated[int, Meta(ge=1)]
-
-EXECUTION_ONLY: dict[str, tuple[str, ...]] = {"stages": ()}
-
-
-def _read_by(*stages: str) -> dict[str, tuple[str, ...]]:
-    return {"stages": stages}
 
 
 @frozen(kw_only=True)
@@ -66,66 +60,6 @@ class Model:
     trust_remote_code: Annotated[
         bool, Meta(description="Run the model repository's own Python code. Off unless you vouch for it.")
     ] = False
-
-
-@frozen(kw_only=True)
-class Columns:
-    """`[data.columns]`: which column of the source holds what."""
-
-    context: Annotated[str, Meta(description="What the rated answer replies to.")] = "context"
-    response: Annotated[str, Meta(description="The text that is rated.")] = "response"
-    label: Annotated[str, Meta(description="The true label; `{dimension}` is filled in.")] = "label"
-    explanation: Annotated[
-        str | None, Meta(description="The reason for the label; `{dimension}` is filled in.")
-    ] = None
-    group: Annotated[
-        str | None,
-        Meta(description="Rows of one group never part between train and test; default: the context."),
-    ] = None
-
-
-@frozen(kw_only=True)
-class Data:
-    """`[data]`: the examples, and how many of them each split gives."""
-
-    source: Annotated[
-        str,
-        Meta(
-            description="`graded-dialogues` (built in), a `.jsonl`, `.csv` or `.parquet` file "
-            "(relative to the spec), or a hub id."
-        ),
-    ]
-    dimension: Annotated[str, Meta(description="The quality that is rated.")] = "naturalness"
-    config: Annotated[str | None, Meta(description="Configuration (subset) of a hub data set.")] = None
-    revision: Annotated[str | None, Meta(description="Hub commit of the data set; pin it.")] = None
-    train_split: Annotated[str, Meta(description="Split of a hub data set to train on.")] = "train"
-    test_split: Annotated[
-        str | None,
-        Meta(description="Split of a hub data set to test on; default: hold groups of `train_split` out."),
-    ] = None
-    columns: Annotated[Columns, Meta(description="Column mapping for files and hub data sets.")] = field(
-        factory=Columns
-    )
-    holdout: Annotated[float, Meta(gt=0, lt=1, description="Share of the groups held out for testing.")] = (
-        0.25
-    )
-    validation_share: Annotated[
-        float, Meta(gt=0, lt=1, description="Share of the remaining groups kept for validation.")
-    ] = 0.1
-    seed: Annotated[int, Meta(ge=0, description="Seed of split and order; independent of the run seeds.")] = 0
-    train: Annotated[PositiveInt | None, Meta(description="Training examples; default: all.")] = field(
-        default=None, metadata=_read_by("train")
-    )
-    validation: Annotated[
-        PositiveInt | None, Meta(description="Validation examples (early stopping); default: all.")
-    ] = field(default=None, metadata=_read_by("train"))
-    test: Annotated[PositiveInt | None, Meta(description="Test examples; default: all.")] = field(
-        default=None, metadata=_read_by("evaluate", "probe")
-    )
-    fingerprint: Annotated[
-        str | None,
-        Meta(description="Expected fingerprint of the source; another one is an error, never a surprise."),
-    ] = field(default=None, metadata=EXECUTION_ONLY)
 
 
 @frozen(kw_only=True)
@@ -238,7 +172,7 @@ class Train:
     ] = "bfloat16"
     max_length: Annotated[
         int, Meta(ge=8, description="Tokens per example; longer examples are counted and left out.")
-    ] = field(default=1024, metadata=_read_by("train", "evaluate", "probe"))
+    ] = field(default=1024, metadata=read_by("train", "evaluate", "probe"))
     early_stopping: Annotated[
         int,
         Meta(ge=0, description="Stop after so many validations without a better loss; 0: never stop."),
@@ -263,7 +197,7 @@ class Evaluate:
     """`[evaluate]`: how label accuracy is measured."""
 
     labels: Annotated[list[str], Meta(min_length=2, description="All labels, in rating order.")] = field(
-        factory=lambda: ["1", "2", "3", "4", "5"], metadata=_read_by("train", "evaluate", "probe")
+        factory=lambda: ["1", "2", "3", "4", "5"], metadata=read_by("train", "evaluate", "probe")
     )
     spellings: Annotated[
         dict[str, list[Annotated[str, Meta(pattern=r"^\S(.*\S)?$")]]],

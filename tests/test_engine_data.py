@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.data import SPLITS, assign_splits, load, prepare, read_source
 from engine.errors import DataError
-from specs.model import Columns, Data
+from specs.data import Columns, Data
 
 ROWS = [
     {

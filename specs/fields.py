@@ -1,0 +1,16 @@
+"""What the fields of several tables share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+PositiveInt = Annotated[int, Meta(ge=1)]
+
+EXECUTION_ONLY: dict[str, tuple[str, ...]] = {"stages": ()}
+
+
+def read_by(*stages: str) -> dict[str, tuple[str, ...]]:
+    """Metadata of a field that other stages read than its table's own."""
+    return {"stages": stages}
