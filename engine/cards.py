@@ -10,15 +10,16 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import attrs
 from attrs import frozen
 
 from engine import graded
-from engine.data import BUILT_IN
 from engine.fingerprints import cache_folder, fingerprint_path
 from engine.models import is_gguf, local_path
+from engine.sources import Source, sources
 from specs.data import Data
 from specs.model import Model
 
@@ -123,28 +124,34 @@ def _from_gguf(file: Path) -> ModelCard:
 
 
 def data_card(data: Data) -> DataCard | None:
-    """Sample a source's text lengths; None if it cannot be read at once."""
-    rows = list(islice(_rows(data), SAMPLED_ROWS))
+    """Sample the sources' text lengths; None if none of them can be read at once."""
+    cards = [card for source in sources(data) if (card := _source_card(source, data)) is not None]
+    if not cards:
+        return None
+    return DataCard(fmean(card.prompt for card in cards), fmean(card.explanation for card in cards))
+
+
+def _source_card(source: Source, data: Data) -> DataCard | None:
+    rows = list(islice(_rows(source, data), SAMPLED_ROWS))
     if not rows:
         return None
-    prompt = sum(len(row["context"]) + len(row["response"]) for row in rows) / len(rows)
-    return DataCard(prompt, sum(len(row["explanation"]) for row in rows) / len(rows))
+    prompt = fmean(len(row["context"]) + len(row["response"]) for row in rows)
+    return DataCard(prompt, fmean(len(row["explanation"]) for row in rows))
 
 
-def _rows(data: Data) -> Iterator[dict[str, Any]]:
-    if data.source == BUILT_IN:
+def _rows(source: Source, data: Data) -> Iterator[dict[str, Any]]:
+    if source.built_in:
         yield from graded.examples(data.dimension)
         return
     readers: dict[str, Callable[[Any], Iterable[dict[str, Any]]]] = {
         ".jsonl": lambda lines: map(json.loads, lines),
         ".csv": csv.DictReader,
     }
-    reader = readers.get(Path(data.source).suffix)
-    if reader is None:
+    if source.path is None or source.missing or source.adapter or source.path.suffix not in readers:
         return
     columns = data.columns
-    with Path(data.source).open(encoding="utf-8", newline="") as lines:
-        for row in reader(lines):
+    with source.path.open(encoding="utf-8", newline="") as lines:
+        for row in readers[source.path.suffix](lines):
             yield {
                 "context": str(row.get(columns.context, "")),
                 "response": str(row.get(columns.response, "")),

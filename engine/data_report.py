@@ -15,6 +15,8 @@ from engine import data as data_stage
 from engine import models
 from engine.plan import Plan, PlannedCell, describe, grouped
 from engine.quality import explanation_quality
+from engine.row_checks import KINDS
+from engine.sources import sources
 from engine.text import cell_writer
 
 SAMPLED = 500  # examples whose targets are tokenized per condition
@@ -25,26 +27,50 @@ def data_tables(plan: Plan) -> Iterator[Table]:
     """Yield, for every distinct training set of a plan, its splits, explanations and target lengths."""
     for cells in grouped(plan.cells, lambda cell: cell.keys["data"]):
         data = plan.matrix.table("data", cells[0].choice)
-        with TemporaryDirectory() as folder:
-            data_stage.prepare(data, Path(folder))
-            rows = {split: data_stage.load(Path(folder), split, None) for split in data_stage.SPLITS}
         labels = list(plan.matrix.table("evaluate", cells[0].choice).labels)
-        title = f"{data.source}, {data.dimension}"
+        with TemporaryDirectory() as folder:
+            record = data_stage.prepare(data, labels, Path(folder))
+            rows = {split: data_stage.load(Path(folder), split, None) for split in data_stage.SPLITS}
+        names = [source.name for source in sources(data)]
+        title = f"{' + '.join(names)}, {data.dimension}"
         yield _splits(title, rows, labels)
+        if len(names) > 1:
+            yield _sources(title, rows)
+        if left_out := {kind: number for kind in KINDS if (number := record["summary"][f"dropped_{kind}"])}:
+            yield _left_out(title, left_out)
         yield _explanations(title, rows, labels)
         yield _lengths(title, plan, cells, rows["train"])
 
 
 def _splits(title: str, rows: dict[str, list[dict[str, str]]], labels: list[str]) -> Table:
     table = Table(title=f"{title}: examples by split and label")
-    for column in ("split", "examples", "groups", *labels, "other labels"):
+    for column in ("split", "examples", "groups", *labels):
         table.add_column(column, justify="left" if column == "split" else "right")
     for split, part in rows.items():
         counts = Counter(row["label"] for row in part)
-        other = sum(count for label, count in counts.items() if label not in labels)
         groups = len({row["group"] for row in part})
-        cells = (len(part), groups, *(counts[label] for label in labels), other)
+        cells = (len(part), groups, *(counts[label] for label in labels))
         table.add_row(split, *(f"{count:,}" for count in cells))
+    return table
+
+
+def _sources(title: str, rows: dict[str, list[dict[str, str]]]) -> Table:
+    table = Table(title=f"{title}: examples by source and split")
+    table.add_column("source")
+    for split in rows:
+        table.add_column(split, justify="right")
+    counts = {split: Counter(row["source"] for row in part) for split, part in rows.items()}
+    for name in sorted(set().union(*counts.values())):
+        table.add_row(name, *(f"{count[name]:,}" for count in counts.values()))
+    return table
+
+
+def _left_out(title: str, numbers: dict[str, int]) -> Table:
+    table = Table(title=f"{title}: rows left out")
+    table.add_column("kind")
+    table.add_column("rows", justify="right")
+    for kind, number in numbers.items():
+        table.add_row(KINDS[kind], f"{number:,}")
     return table
 
 

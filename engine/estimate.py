@@ -86,7 +86,7 @@ class _Cards:
         return card
 
     def data(self, data: Data) -> DataCard | None:
-        key = (data.source, data.dimension)
+        key = (str(data.source), data.dimension)
         if key not in self.known:
             self.known[key] = data_card(data)
         card: DataCard | None = self.known[key]

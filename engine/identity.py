@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 from attrs import frozen
 
-from engine import fingerprints, graded
-from engine.data import BUILT_IN
+from engine import adapters, fingerprints, graded
 from engine.errors import DataError
+from engine.sources import Source, sources
 from specs import Matrix
-from specs.data import Data
+from specs.data import BUILT_IN, Data
 from specs.model import STAGES, TABLE_STAGES, Model
-from specs.paths import DATA_FILES
 
 # Raise a stage's number when a change to the code alters its results.
-VERSIONS = {"data": 1, "train": 2, "evaluate": 3, "probe": 2}
+VERSIONS = {"data": 2, "train": 2, "evaluate": 3, "probe": 2}
 
 Cell = tuple[int, ...]
 # Contents of the target that the run seed draws.
@@ -48,22 +46,29 @@ def fields_read(table: str, cls: type, stage: str) -> list[str]:
 
 
 def source_identity(data: Data) -> str:
-    """Identify the content of a data source: file fingerprint, hub revision or the built-in's version.
+    """Identify the content of the sources: file fingerprints, hub revisions, versions of our own code.
 
-    Raises DataError where `data.fingerprint` names another content than is found.
+    The order of several sources does not count, their names do, for they are in the rows' ids. Files that are
+    not there yet are known by their paths until they are. Raises DataError where `data.fingerprint` names
+    another content than is found.
     """
-    if data.source == BUILT_IN:
-        found = f"{BUILT_IN} {graded.VERSION}"
-    elif Path(data.source).suffix in DATA_FILES:
-        path = Path(data.source)
-        if not path.is_file():
-            raise DataError(f'data.source: found "{data.source}", which is no file')
-        found = fingerprints.fingerprint_path(path)
-    else:
-        found = f"hub {data.source} {data.config} {data.revision}"
-    if data.fingerprint is not None and data.fingerprint != found:
-        raise DataError(f'data.fingerprint: expected "{data.fingerprint}", but "{data.source}" has "{found}"')
-    return found
+    found = sources(data)
+    parts = {source.name: _source_identity(source) for source in found}
+    text = digest(parts) if len(parts) > 1 else parts[found[0].name]
+    if data.fingerprint not in (None, text) and not any(source.missing for source in found):
+        raise DataError(f'data.fingerprint: expected "{data.fingerprint}", but "{data.source}" has "{text}"')
+    return text
+
+
+def _source_identity(source: Source) -> str:
+    read_as = f" {source.public} {adapters.VERSION}" if source.public else ""
+    if source.built_in:
+        return f"{BUILT_IN} {graded.VERSION}"
+    if source.path is None:
+        return f"hub {source.hub} {source.config} {source.revision}{read_as}"
+    if source.missing:
+        return f"not there yet: {source.path}"
+    return fingerprints.fingerprint_path(source.path) + read_as
 
 
 def model_identity(model: Model) -> str:
@@ -99,8 +104,10 @@ class Keys:
         model = _Part(("model",), lambda cell: _model_digest(matrix.table("model", cell)))
         seed = _Part(("seed",), lambda cell: f"seed {matrix.seed(cell)};")
         shuffling_seed = _Part(("target", "seed"), self._shuffling_seed)
-        data = _Part(("data",), lambda cell: _data_key(matrix.table("data", cell)))
-        test = _Part(("data", "evaluate"), lambda cell: _data_key(test_data(matrix, cell)))
+        data = _Part(
+            ("data", "evaluate"), lambda cell: data_key(matrix.table("data", cell), self._labels(cell))
+        )
+        test = _Part(("data", "evaluate"), lambda cell: data_key(test_data(matrix, cell), self._labels(cell)))
         tables = ("prompt", "target", "train", "evaluate")
         self._data, self._test = _joined(matrix, data), _joined(matrix, test)
         self._model = _joined(matrix, model)
@@ -129,6 +136,10 @@ class Keys:
         if self._probed(cell):
             keys["probe"] = _combine("probe", train + self._probe(cell))
         return keys
+
+    def _labels(self, cell: Cell) -> list[str]:
+        labels: list[str] = self._matrix.table("evaluate", cell).labels
+        return labels
 
     def _is_untrained(self, cell: Cell) -> str:
         return "untrained" if self._matrix.table("train", cell).steps == 0 else ""
@@ -187,10 +198,11 @@ def _combine(stage: str, text: str) -> str:
     return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
 
-def _data_key(data: Data) -> str:
+def data_key(data: Data, labels: Sequence[str]) -> str:
+    """Give the data stage's key; `labels` are those that a row may have."""
     settings = _settings_read(data, "data", "data")
     del settings["source"]  # its content counts, not its path
-    return _combine("data", f"{source_identity(data)}\n{digest(settings)}")
+    return _combine("data", f"{source_identity(data)}\n{digest([settings, labels])}")
 
 
 def _model_digest(model: Model) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from attrs import frozen
 
-from engine.identity import Cell, Keys
+from engine.identity import Cell, Keys, test_data
+from engine.sources import sources
 from specs import Matrix
 from specs.model import STAGES
 from store import Ledger
@@ -43,6 +44,17 @@ class Plan:
         """Give the state of the whole cell: the worst of its stages."""
         found = {self.states[stage][cell.keys[stage]] for stage in STAGES if stage in cell.keys}
         return next(state for state in ("failed", "running", "pending", "cached") if state in found)
+
+    def missing(self) -> list[str]:
+        """Name the local data files that are not there yet; keys over them will change once they are."""
+        by_key = {cell.keys[name]: (cell, name) for cell in self.cells for name in ("data", "test_data")}
+        tables = [
+            test_data(self.matrix, cell.choice)
+            if name == "test_data"
+            else self.matrix.table("data", cell.choice)
+            for cell, name in by_key.values()
+        ]
+        return sorted({str(source) for data in tables for source in sources(data) if source.missing})
 
     def counts(self) -> dict[str, Counter[str]]:
         """Count the distinct stage keys by state: stage → state → number."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +31,8 @@ def plan_tables(plan: Plan, *, cells: bool) -> Iterator[Table | str]:
             "No estimate: the model's files are not on this machine yet; its sizes are known after "
             "the first download."
         )
+    for path in plan.missing():
+        yield f"not there yet: {escape(path)} (`engine execute` needs it; `engine annotate` makes such files)"
     pairs = Counter(name for name, _, _ in plan.matrix.pairs())
     for name, number in pairs.items():
         yield f"contrast  {name}  ({number} pairs)"
@@ -119,6 +122,7 @@ def plan_json(plan: Plan, *, cells: bool) -> dict[str, Any]:
         "stages": {
             stage: {state: counts[state] for state in STATES} for stage, counts in plan.counts().items()
         },
+        "missing": plan.missing(),
         "estimate": costs
         and {
             stage: {

@@ -11,9 +11,9 @@ from typing import Any
 from attrs import frozen
 
 from engine import data as data_stage
-from engine.errors import HeldElsewhereError
+from engine.errors import DataError, HeldElsewhereError
 from engine.evaluate import evaluate, evaluation_family, summarise
-from engine.identity import test_data
+from engine.identity import data_key, test_data
 from engine.lens import find_lens
 from engine.plan import Plan, PlannedCell
 from engine.probe import layer_numbers, probe_family, probe_layers, watched_tokens
@@ -39,7 +39,12 @@ class Stages:
         """Run the data stage of a cell's training or test data."""
         key = cell.keys["test_data" if test else "data"]
         with self._committing("data", key) as record:
-            record |= data_stage.prepare(self._data(cell, test=test), self.folder("data", key))
+            data, labels = self._data(cell, test=test), self.settings("evaluate", cell).labels
+            if data_key(data, labels) != key:
+                raise DataError(
+                    f"data.source: {data.source} has changed since the plan was made; run it again"
+                )
+            record |= data_stage.prepare(data, labels, self.folder("data", key))
 
     def train(self, cell: PlannedCell, base: Any, tokenizer: Any, report: Report) -> Any:
         """Train the cell's adapter; give the adapted model."""

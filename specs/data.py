@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from attrs import field, frozen
 from msgspec import Meta
 
 from specs.fields import EXECUTION_ONLY, PositiveInt, read_by
+
+# `none`, or a public data set that the engine reads in its own schema; `docs/data.md` describes them.
+Adapted = Literal[
+    "none", "chatbot-arena", "hh-rlhf-chosen", "hh-rlhf-rejected", "amazon-qa", "coqa",
+    "cornell-movie-dialogs", "ag-news", "medical-abstracts",
+]  # fmt: skip
+BUILT_IN = "graded-dialogues"
+PUBLIC_SETS = get_args(Adapted)[1:]
 
 
 @frozen(kw_only=True)
@@ -22,7 +30,10 @@ class Columns:
     ] = None
     group: Annotated[
         str | None,
-        Meta(description="Rows of one group never part between train and test; default: the context."),
+        Meta(
+            description="Rows of one group never part between train and test; default: the context, or the "
+            "response where there is none."
+        ),
     ] = None
 
 
@@ -31,15 +42,29 @@ class Data:
     """`[data]`: the examples, and how many of them each split gives."""
 
     source: Annotated[
-        str,
+        str | Annotated[list[str], Meta(min_length=1)],
         Meta(
-            description="`graded-dialogues` (built in), a `.jsonl`, `.csv` or `.parquet` file "
-            "(relative to the spec), or a hub id."
+            description="`graded-dialogues` (built in), a public set by name (`chatbot-arena`, "
+            "`hh-rlhf-chosen`, `hh-rlhf-rejected`, `amazon-qa`, `coqa`, `cornell-movie-dialogs`, `ag-news`, "
+            "`medical-abstracts`), a `.jsonl`, `.csv` or `.parquet` file or a folder of them (relative to "
+            "the spec), or a hub id; a list puts several together."
         ),
     ]
+    adapter: Annotated[
+        Adapted,
+        Meta(
+            description="The source is a copy or a mirror of this public set, in its own schema; `columns` "
+            "is not used then."
+        ),
+    ] = "none"
     dimension: Annotated[str, Meta(description="The quality that is rated.")] = "naturalness"
     config: Annotated[str | None, Meta(description="Configuration (subset) of a hub data set.")] = None
-    revision: Annotated[str | None, Meta(description="Hub commit of the data set; pin it.")] = None
+    revision: Annotated[
+        str | None, Meta(description="Hub commit of the data set; pin it. Public sets by name are pinned.")
+    ] = None
+    streaming: Annotated[
+        bool, Meta(description="Read a hub data set as it comes, without a copy in the cache.")
+    ] = field(default=False, metadata=EXECUTION_ONLY)
     train_split: Annotated[str, Meta(description="Split of a hub data set to train on.")] = "train"
     test_split: Annotated[
         str | None,
@@ -48,6 +73,34 @@ class Data:
     columns: Annotated[Columns, Meta(description="Column mapping for files and hub data sets.")] = field(
         factory=Columns
     )
+    filter: Annotated[
+        dict[str, str | int | bool | list[str]],
+        Meta(
+            description="Keep the rows whose column of this name holds the value, or one of the values; an "
+            'empty list keeps all. `filter = { language = "English" }`.'
+        ),
+    ] = field(factory=dict)
+    max_characters: Annotated[
+        PositiveInt | None,
+        Meta(
+            description="Longest context and response together; longer rows are left out and counted; "
+            "default: no limit."
+        ),
+    ] = None
+    rows: Annotated[
+        PositiveInt | None,
+        Meta(
+            description="At most so many rows of each source, drawn by `seed` whatever their order; "
+            "default: all."
+        ),
+    ] = None
+    invalid: Annotated[
+        Literal["error", "drop"],
+        Meta(
+            description="Rows with an empty value or a label that is none of `evaluate.labels`: an error "
+            "that lists them, or left out and counted."
+        ),
+    ] = "error"
     holdout: Annotated[float, Meta(gt=0, lt=1, description="Share of the groups held out for testing.")] = (
         0.25
     )

@@ -197,7 +197,7 @@ class Evaluate:
     """`[evaluate]`: how label accuracy is measured."""
 
     labels: Annotated[list[str], Meta(min_length=2, description="All labels, in rating order.")] = field(
-        factory=lambda: ["1", "2", "3", "4", "5"], metadata=read_by("train", "evaluate", "probe")
+        factory=lambda: ["1", "2", "3", "4", "5"], metadata=read_by("data", "train", "evaluate", "probe")
     )
     spellings: Annotated[
         dict[str, list[Annotated[str, Meta(pattern=r"^\S(.*\S)?$")]]],

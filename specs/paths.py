@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from specs.data import BUILT_IN, PUBLIC_SETS
+
 DATA_FILES = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # suffix → reader of `datasets`
 
 
@@ -22,8 +24,14 @@ def anchor(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _anchored(table: dict[str, Any], key: str, folder: Path) -> dict[str, Any]:
     value = table.get(key)
-    if isinstance(value, str) and ":" not in value:
-        path = folder / Path(value).expanduser()
-        if path.suffix in DATA_FILES or path.exists():
-            return table | {key: str(path.resolve())}
-    return table
+    if isinstance(value, list):
+        return table | {key: [_absolute(item, folder) for item in value]}
+    return table | {key: _absolute(value, folder)} if key in table else table
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    if not isinstance(value, str) or ":" in value or value in (BUILT_IN, *PUBLIC_SETS):
+        return value
+    path = folder / Path(value).expanduser()
+    local = path.suffix in DATA_FILES or value.startswith((".", "/", "~")) or path.exists()
+    return str(path.resolve()) if local else value

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data import SPLITS, assign_splits, load, prepare, read_source
+from engine.data import SPLITS, assign_splits, load, prepare
 from engine.errors import DataError
+from engine.reading import read_source
 from specs.data import Columns, Data
 
 ROWS = [
@@ -26,6 +27,7 @@ ROWS = [
     for n in range(40)
 ]
 COLUMNS = Columns(label="grade", explanation="why")
+LABELS = list("12345")
 
 
 def write(folder: Path, suffix: str, rows: list[dict[str, Any]] = ROWS) -> str:
@@ -55,8 +57,8 @@ def test_every_format_gives_the_same_canonical_rows(tmp_path: Path, suffix: str)
 
 def test_prepared_data_is_the_same_every_time_and_has_no_leaks(tmp_path: Path) -> None:
     data = Data(source=write(tmp_path, ".jsonl"), columns=COLUMNS, holdout=0.4)
-    record = prepare(data, tmp_path / "a")
-    prepare(data, tmp_path / "b")
+    record = prepare(data, LABELS, tmp_path / "a")
+    prepare(data, LABELS, tmp_path / "b")
     assert (tmp_path / "a" / "examples.jsonl").read_bytes() == (
         tmp_path / "b" / "examples.jsonl"
     ).read_bytes()
@@ -101,9 +103,9 @@ def test_a_given_test_split_is_kept_with_its_groups() -> None:
         (
             {},
             {"columns": Columns(label="rating")},
-            r'data.columns.label = "rating"; the columns are context,',
+            r'found no column "rating" \(data.columns.label\); the columns are context,',
         ),
-        ({}, {"columns": Columns(label="{dimension}_grade")}, 'data.columns.label = "naturalness_grade"'),
+        ({}, {"columns": Columns(label="{dimension}_grade")}, 'found no column "naturalness_grade"'),
         ({"response": None}, {"columns": COLUMNS}, 'row 3: column "response" is empty'),
         ({"grade": None}, {"columns": COLUMNS}, 'row 3: column "grade" is empty'),
     ],
@@ -125,5 +127,5 @@ def test_missing_and_empty_sources_are_named(tmp_path: Path) -> None:
 
 def test_a_failed_preparation_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        prepare(Data(source=write(tmp_path, ".jsonl")), tmp_path / "a")
+        prepare(Data(source=write(tmp_path, ".jsonl")), LABELS, tmp_path / "a")
     assert not (tmp_path / "a").exists()

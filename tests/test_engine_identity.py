@@ -55,6 +55,11 @@ OTHER: dict[str, Any] = {
     "data.columns.label": "grade",
     "data.columns.explanation": "why",
     "data.columns.group": "thread",
+    "data.adapter": "coqa",
+    "data.streaming": True,
+    "data.max_characters": 100,
+    "data.rows": 10,
+    "data.invalid": "drop",
     "data.holdout": 0.5,
     "data.validation_share": 0.2,
     "data.seed": 1,
@@ -111,8 +116,8 @@ OTHER: dict[str, Any] = {
 }
 # Covered by tests of their own: what they change is content or the presence of a stage, not a setting.
 ELSEWHERE = {
-    "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "probe.enabled",
-    "probe.lens",
+    "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
+    "probe.enabled", "probe.lens",
 }  # fmt: skip
 
 

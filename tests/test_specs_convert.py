@@ -67,7 +67,12 @@ def problems_of(raw: Any, cls: type, at: str = "") -> dict[str, str]:
             "train.name",
             'expected a string matching ^[A-Za-z0-9][A-Za-z0-9._-]*$, found the string "demo\\n"|',
         ),
-        (Data, {"source": 7}, "train.source", "expected a string, found the integer 7|"),
+        (
+            Data,
+            {"source": 7},
+            "train.source",
+            "expected a string or a non-empty list of strings, found the integer 7|",
+        ),
         (Data, {}, "train.source", "missing; this key is required|"),
         (
             Evaluate,
