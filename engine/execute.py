@@ -73,6 +73,7 @@ class Execution:
     display: Display
     stop: StopRequest
     outcome: Outcome = field(factory=Outcome)
+    _prepared: dict[str, bool] = field(factory=dict)  # data key → whether it is there
     _base: Any = None
     _tokenizer: Any = None
 
@@ -98,10 +99,11 @@ class Execution:
         """Run the cells that share one training: train once, then evaluate and probe each of them."""
         model = None
         try:
-            for cell in cells:
-                self._prepare_data(cell)
-            model = self._adapted(cells)
-            for cell in cells:
+            ready = [cell for cell in cells if self._has_data(cell)]
+            if not ready:
+                return
+            model = self._adapted(ready)
+            for cell in ready:
                 self._measure(cell, "evaluate", self.stages.evaluate, model)
                 self._measure(cell, "probe", self.stages.probe, model)
         except _NotToBeHadError:
@@ -110,11 +112,18 @@ class Execution:
             if model is not None:
                 self._base = base_model_of(model)
 
-    def _prepare_data(self, cell: PlannedCell) -> None:
+    def _has_data(self, cell: PlannedCell) -> bool:
+        """Prepare the cell's data where that is due; each data set is tried once in an execution."""
         for name in ("data", "test_data"):
-            if self._is_due("data", cell.keys[name]):
-                prepare = partial(self.stages.prepare_data, cell, test=name == "test_data")
-                self._attempt(cell, "data", cell.keys[name], prepare)
+            key = cell.keys[name]
+            if key not in self._prepared:
+                self._prepared[key] = False
+                with contextlib.suppress(_NotToBeHadError):
+                    if self._is_due("data", key):
+                        prepare = partial(self.stages.prepare_data, cell, test=name == "test_data")
+                        self._attempt(cell, "data", key, prepare)
+                    self._prepared[key] = True
+        return self._prepared[cell.keys["data"]] and self._prepared[cell.keys["test_data"]]
 
     def _adapted(self, cells: list[PlannedCell]) -> Any:
         """Give the trained model of the cells, which share it."""

@@ -63,8 +63,10 @@ def _names(spelled: Sequence[str]) -> list[str]:
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    twice, _ = Counter(spelled).most_common(1)[0]
-    raise DataError(f'data.source: "{twice}" is listed twice')
+    twice, number = Counter(spelled).most_common(1)[0]
+    if number > 1:
+        raise DataError(f'data.source: "{twice}" is listed twice')
+    return list(spelled)
 
 
 def _is_file(text: str) -> bool:

@@ -118,6 +118,85 @@ def test_bad_columns_and_rows_are_named(
         list(read_source(Data(source=write(tmp_path, ".jsonl", rows), **options)))
 
 
+def test_a_renamed_column_names_the_nearest_spelling(tmp_path: Path) -> None:
+    data = Data(source=write(tmp_path, ".csv"), columns=Columns(label="grades"))
+    with pytest.raises(DataError, match=r'no column "grades" \(data.columns.label\); did you mean "grade"'):
+        read_source(data)
+    data = Data(source=write(tmp_path, ".csv"), columns=COLUMNS, filter={"Response": "x"})
+    with pytest.raises(DataError, match=r'no column "Response" \(data.filter\); did you mean "response"'):
+        read_source(data)
+
+
+# Three rows that cannot be examples, and one that is there twice.
+FLAWED = [*ROWS, ROWS[0], ROWS[1] | {"grade": 9}, ROWS[2] | {"response": "  "}, ROWS[3] | {"context": None}]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_mistakes_are_listed_and_counted_or_left_out(tmp_path: Path, suffix: str) -> None:
+    file = write(tmp_path, suffix, FLAWED)
+    with pytest.raises(DataError) as error:
+        prepare(Data(source=file, columns=COLUMNS), LABELS, tmp_path / "a")
+    assert str(error.value).splitlines() == [
+        f"{file}: 2 with an empty value, 1 with a label that is none of the labels",
+        f'  {file}, row 42: column "grade" holds "9"; expected one of 1, 2, 3, 4, 5',
+        f'  {file}, row 43: column "response" is empty; expected a value',
+        f'  {file}, row 44: column "context" is empty; expected a value',
+        'data.invalid = "drop" leaves such rows out',
+    ]
+    record = prepare(Data(source=file, columns=COLUMNS, invalid="drop"), LABELS, tmp_path / "b")
+    assert {name: count for name, count in record["summary"].items() if name.startswith("dropped")} == {
+        "dropped_empty": 2, "dropped_label": 1, "dropped_too_long": 0, "dropped_duplicate": 1,
+    }  # fmt: skip
+    kept = [row for split in SPLITS for row in load(tmp_path / "b", split, None)]
+    assert {row["id"] for row in kept} == {f"row-{n}" for n in range(1, 41)}
+
+
+def test_rows_are_filtered_by_column_and_length(tmp_path: Path) -> None:
+    file = write(tmp_path, ".parquet")
+
+    def numbers(**settings: Any) -> list[int]:
+        rows = read_source(Data(source=file, columns=COLUMNS, **settings))
+        return [int(row["id"].removeprefix("row-")) - 1 for row in rows]
+
+    assert numbers(filter={"grade": 2}) == list(range(1, 40, 5))
+    assert numbers(filter={"grade": ["1", "2"], "context": "message 3"}) == [6]
+    assert numbers(filter={"grade": []}) == list(range(40))
+    assert numbers(max_characters=len("message 3" + "reply 7")) == list(range(10))
+
+
+@given(order=st.permutations(range(40)), seed=st.integers(0, 3), size=st.integers(1, 40))
+def test_a_sample_does_not_hang_on_the_order_of_the_rows(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], seed: int, size: int
+) -> None:
+    folder = tmp_path_factory.mktemp("order")
+
+    def drawn(numbers: list[int], name: str, **settings: Any) -> list[str]:
+        (folder / name).mkdir()
+        file = write(folder / name, ".jsonl", [ROWS[number] for number in numbers])
+        return [row["response"] for row in read_source(Data(source=file, columns=COLUMNS, **settings))]
+
+    wanted = drawn(list(range(40)), "a", rows=size, seed=seed)
+    assert drawn(order, "b", rows=size, seed=seed) == wanted
+    assert drawn(order, "c", rows=40, seed=seed)[:size] == wanted  # a larger sample holds the smaller one
+
+
+def test_an_empty_split_is_an_error(tmp_path: Path) -> None:
+    rows = [row | {"context": "the only message"} for row in ROWS]
+    with pytest.raises(
+        DataError, match=r"no test examples: .* 40 examples in 1 groups, and a group is never"
+    ):
+        prepare(Data(source=write(tmp_path, ".jsonl", rows), columns=COLUMNS), LABELS, tmp_path / "a")
+    nothing = Data(source=write(tmp_path, ".jsonl"), columns=COLUMNS, filter={"grade": 7})
+    with pytest.raises(DataError, match=r"no train and no test examples: .* 0 examples in 0 groups"):
+        prepare(nothing, LABELS, tmp_path / "a")
+
+
+def test_texts_without_a_context_are_groups_of_their_own(tmp_path: Path) -> None:
+    file = write(tmp_path, ".jsonl", [row | {"context": ""} for row in ROWS])
+    rows = read_source(Data(source=file, columns=COLUMNS))
+    assert [row["group"] for row in rows] == [row["response"] for row in ROWS]
+
+
 def test_missing_and_empty_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r'data.source: found ".*none.csv", which is no file'):
         list(read_source(Data(source=str(tmp_path / "none.csv"))))

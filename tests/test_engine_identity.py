@@ -257,6 +257,12 @@ def test_cells_that_differ_in_the_test_set_share_their_training(files: dict[str,
     assert cells[0] == plain
 
 
+def test_a_filter_changes_what_the_model_is_trained_on(files: dict[str, str]) -> None:
+    (before,) = keys_of(BASE.format(**files), files["folder"])
+    (after,) = keys_of(BASE.format(**files), files["folder"], "data.filter.language=English")
+    assert changed(before, after) == set(KEYS)
+
+
 def test_content_counts_and_not_its_place(files: dict[str, str], tmp_path: Path) -> None:
     (before,) = keys_of(BASE.format(**files), files["folder"])
     for name in ("model", "rated.jsonl"):

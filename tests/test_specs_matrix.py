@@ -171,6 +171,35 @@ def test_a_transfer_matrix(tmp_path: Path) -> None:
     assert plain.choice("evaluate", plain.cells[1]) == ()
 
 
+def test_sources_are_relative_to_the_spec_alone_or_listed_unless_they_are_names(tmp_path: Path) -> None:
+    (tmp_path / "coqa").mkdir()
+    (tmp_path / "mirror").mkdir()
+
+    def found(source: str) -> list[str]:
+        text = f'name = "demo"\nmodel.id = "m"\ndata.source = {source}\n'
+        (tmp_path / "demo.toml").write_text(text)
+        matrix = resolve(load_spec(tmp_path / "demo.toml"))
+        sources: list[str] = matrix.table("data", matrix.cells[0]).source
+        return sources
+
+    local = [str(tmp_path / name) for name in ("a.jsonl", "mirror", "later")]
+    assert found('["a.jsonl", "mirror", "./later"]') == local
+    assert found('["coqa", "me/set", "graded-dialogues"]') == ["coqa", "me/set", "graded-dialogues"]
+    assert found('"./coqa"') == str(tmp_path / "coqa")
+
+
+def test_a_filter_is_a_factor_by_column(tmp_path: Path) -> None:
+    matrix = matrix_of(
+        tmp_path,
+        'data.filter = { turns = 1 }\n[factors.language]\npath = "data.filter.language"\n'
+        'values = ["English", "German"]\n[factors.turns.levels]\nany = { data.filter.turns = [] }\n',
+    )
+    filters = [matrix.table("data", cell).filter for cell in matrix.cells]
+    assert filters == [{"turns": [], "language": language} for language in ("English", "German")]
+    with pytest.raises(SpecError, match=r"expected a string, an integer, true or false or a list of strings"):
+        matrix_of(tmp_path, '[factors.bad]\npath = "data.filter.language"\nvalues = [1.5, 2.5]\n')
+
+
 def test_levels_of_different_types_are_different(tmp_path: Path) -> None:
     text = '[factors.f]\npath = "train.epochs"\nvalues = [1, 1.0]\n[rules]\nexclude = [{{ f = {} }}]\n'
     for excluded, left in (("1", 1.0), ("1.0", 1)):
