@@ -47,14 +47,10 @@ class Plan:
 
     def missing(self) -> list[str]:
         """Name the local data files that are not there yet; keys over them will change once they are."""
-        by_key = {cell.keys[name]: (cell, name) for cell in self.cells for name in ("data", "test_data")}
-        tables = [
-            test_data(self.matrix, cell.choice)
-            if name == "test_data"
-            else self.matrix.table("data", cell.choice)
-            for cell, name in by_key.values()
-        ]
-        return sorted({str(source) for data in tables for source in sources(data) if source.missing})
+        trained = {cell.keys["data"]: self.matrix.table("data", cell.choice) for cell in self.cells}
+        tested = {cell.keys["test_data"]: test_data(self.matrix, cell.choice) for cell in self.cells}
+        read = (trained | tested).values()
+        return sorted({str(source) for data in read for source in sources(data) if source.missing})
 
     def counts(self) -> dict[str, Counter[str]]:
         """Count the distinct stage keys by state: stage → state → number."""

@@ -59,10 +59,10 @@ def unit_interval(text: str) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
-def _rank(row: Mapping[str, str], seed: int) -> tuple[float, float]:
+def _rank(row: Mapping[str, str], seed: int) -> tuple[float, float, str]:
     # The answer comes second: sets of other answers to the same messages give samples of the same messages.
     first = unit_interval(f"{seed} sample {row['group']}\n{row['context']}")
-    return first, unit_interval(f"{seed} sample {row['response']}\n{row.get('label', '')}")
+    return first, unit_interval(f"{seed} sample {row['response']}"), row.get("label", "")
 
 
 def _checked(source: Source, data: Data, labelled: bool, checks: RowChecks) -> Iterator[dict[str, str]]:
@@ -97,7 +97,7 @@ def _examples(
         for number, raw in _filtered(table, needed, data, where):
             place = f"{where}, row {number}"
             if adapter is None:
-                row = {name: _text(raw[column]) for name, column in columns.items()} | marked
+                row = {name: _text(raw.get(column)) for name, column in columns.items()} | marked
                 yield f"{split or 'row'}-{number}", place, columns, row
                 continue
             try:
@@ -132,7 +132,7 @@ def _filtered(
     for number, raw in enumerate(table, start=1):
         if number == 1:
             _check_columns({**dict.fromkeys(allowed, "data.filter"), **needed}, list(raw), where)
-        if all(_text(raw[column]) in values for column, values in allowed.items()):
+        if all(_text(raw.get(column)) in values for column, values in allowed.items()):
             yield number, raw
 
 
@@ -158,7 +158,7 @@ def _tables(source: Source, data: Data) -> Iterator[tuple[str | None, str, Itera
     """Yield (split or None, where, table) for a file, a folder or a hub data set, as `datasets` reads it."""
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     if source.missing:
-        raise DataError(f'data.source: found "{source}", which is no file')
+        raise DataError(f'data.source: found "{source}", which is no file or folder')
     if source.path is not None and source.path.is_file():
         reader = DATA_FILES[source.path.suffix]
         yield None, str(source), _load(source, data, reader, split="train", data_files=str(source.path))
@@ -174,24 +174,28 @@ def _tables(source: Source, data: Data) -> Iterator[tuple[str | None, str, Itera
         yield split, f'{source}, split "{name}"', table
 
 
-def _load(source: Source, data: Data, *place: Any, split: str, **options: Any) -> Iterable[Raw]:
+def _load(source: Source, data: Data, *place: Any, split: str, **options: Any) -> Iterator[Raw]:
+    """Yield the rows of one split; DataError whether opening or reading it fails."""
     import datasets
 
     try:
-        return datasets.load_dataset(*place, split=split, streaming=data.streaming, **options)
+        yield from datasets.load_dataset(*place, split=split, streaming=data.streaming, **options)
     except Exception as error:
-        raise DataError(_out_of_reach(source, split, error)) from error
+        raise DataError(_failure(source, split, error)) from error
 
 
-def _out_of_reach(source: Source, split: str, error: Exception) -> str:
+def _failure(source: Source, split: str, error: Exception) -> str:
     import datasets
 
+    reason = f"{error.__cause__ or error}"
+    if source.path is not None:
+        return f'data.source: "{source}" (split "{split}") cannot be read: {reason}'
     expected = f'neither "{BUILT_IN}", nor a {", ".join(DATA_FILES)} file, nor a hub data set within reach'
-    text = f'data.source: found "{source}" (split "{split}"), which is {expected}: {error}'
+    text = f'data.source: found "{source}" (split "{split}"), which is {expected}: {reason}'
     near = nearest(str(source), (BUILT_IN, *PUBLIC_SETS))
     if near and source.public is None:
         text += f'; did you mean "{near}"?'
-    if source.hub and datasets.config.HF_HUB_OFFLINE:
+    if datasets.config.HF_HUB_OFFLINE:
         text += (
             "; HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set, so a hub data set must be in the cache already, "
             "or be a local copy: data.source = its folder, data.adapter = its name"

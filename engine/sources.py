@@ -81,6 +81,6 @@ def _source(text: str, name: str, data: Data) -> Source:
         adapter = ADAPTERS[text]
         config, revision = data.config or adapter.config, data.revision or adapter.revision
         return Source(name, hub=adapter.hub, config=config, revision=revision, public=text)
-    if _is_file(text) or Path(text).is_absolute() or Path(text).exists():
+    if _is_file(text) or Path(text).is_absolute():
         return Source(name, path=Path(text), config=data.config, public=public)
     return Source(name, hub=text, config=data.config, revision=data.revision, public=public)

@@ -60,10 +60,10 @@ class Data:
     dimension: Annotated[str, Meta(description="The quality that is rated.")] = "naturalness"
     config: Annotated[str | None, Meta(description="Configuration (subset) of a hub data set.")] = None
     revision: Annotated[
-        str | None, Meta(description="Hub commit of the data set; pin it. Public sets by name are pinned.")
+        str | None, Meta(description="Hub commit of the data set; pin it. Default: a public set's own.")
     ] = None
     streaming: Annotated[
-        bool, Meta(description="Read a hub data set as it comes, without a copy in the cache.")
+        bool, Meta(description="Read the data as they come, without a copy in the cache of `datasets`.")
     ] = field(default=False, metadata=EXECUTION_ONLY)
     train_split: Annotated[str, Meta(description="Split of a hub data set to train on.")] = "train"
     test_split: Annotated[

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data import SPLITS, assign_splits, load, prepare
@@ -164,16 +164,18 @@ def test_rows_are_filtered_by_column_and_length(tmp_path: Path) -> None:
     assert numbers(max_characters=len("message 3" + "reply 7")) == list(range(10))
 
 
+@settings(max_examples=20)
 @given(order=st.permutations(range(40)), seed=st.integers(0, 3), size=st.integers(1, 40))
 def test_a_sample_does_not_hang_on_the_order_of_the_rows(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], seed: int, size: int
 ) -> None:
     folder = tmp_path_factory.mktemp("order")
 
-    def drawn(numbers: list[int], name: str, **settings: Any) -> list[str]:
+    def drawn(numbers: list[int], name: str, **keys: Any) -> list[str]:
         (folder / name).mkdir()
         file = write(folder / name, ".jsonl", [ROWS[number] for number in numbers])
-        return [row["response"] for row in read_source(Data(source=file, columns=COLUMNS, **settings))]
+        data = Data(source=file, columns=COLUMNS, streaming=True, **keys)
+        return [row["response"] for row in read_source(data)]
 
     wanted = drawn(list(range(40)), "a", rows=size, seed=seed)
     assert drawn(order, "b", rows=size, seed=seed) == wanted
@@ -195,6 +197,14 @@ def test_texts_without_a_context_are_groups_of_their_own(tmp_path: Path) -> None
     file = write(tmp_path, ".jsonl", [row | {"context": ""} for row in ROWS])
     rows = read_source(Data(source=file, columns=COLUMNS))
     assert [row["group"] for row in rows] == [row["response"] for row in ROWS]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_broken_file_is_named(tmp_path: Path, streaming: bool) -> None:
+    file = tmp_path / "broken.jsonl"
+    file.write_text('{"context": "m", "response":\n')
+    with pytest.raises(DataError, match=r'"[^"]*broken.jsonl" \(split "train"\) cannot be read: .'):
+        read_source(Data(source=str(file), columns=COLUMNS, streaming=streaming))
 
 
 def test_missing_and_empty_sources_are_named(tmp_path: Path) -> None:
