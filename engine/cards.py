@@ -141,7 +141,7 @@ def _source_card(source: Source, data: Data) -> DataCard | None:
 
 def _rows(source: Source, data: Data) -> Iterator[dict[str, Any]]:
     if source.built_in:
-        yield from graded.examples(data.dimension)
+        yield from graded.examples(data.dimension, source.part)
         return
     readers: dict[str, Callable[[Any], Iterable[dict[str, Any]]]] = {
         ".jsonl": lambda lines: map(json.loads, lines),

@@ -49,8 +49,8 @@ class Graded(NamedTuple):
     explanation: str
 
 
-def examples(dimension: str) -> Iterator[dict[str, str]]:
-    """Yield every example of a dimension, in the corpus's order.
+def examples(dimension: str, field: str | None = None) -> Iterator[dict[str, str]]:
+    """Yield every example of a dimension, or those of one of the `FIELDS`, in the corpus's order.
 
     Keys: id, context, response, label ("1" to "5"), explanation, group. Raises DataError if the dimension
     is unknown or the corpus is not installed.
@@ -66,6 +66,8 @@ def examples(dimension: str) -> Iterator[dict[str, str]]:
     ratings = [1 + index % 5 for index in range(len(dialogues))]
     random.Random(f"ratings {dimension}").shuffle(ratings)
     for index, (dialogue, rating) in enumerate(zip(dialogues, ratings, strict=True)):
+        if field not in (None, _field(dialogue.topic)):
+            continue
         rng = random.Random(f"{dimension} {dialogue.message} {dialogue.reply}")
         reply, explanation = graders[dimension](rating, dialogue, dialogues, rng)
         yield {

@@ -19,7 +19,7 @@ from engine import adapters, fingerprints, graded
 from engine.errors import DataError
 from engine.sources import Source, sources
 from specs import Matrix
-from specs.data import BUILT_IN, Data
+from specs.data import Data
 from specs.model import STAGES, TABLE_STAGES, Model
 
 # Raise a stage's number when a change to the code alters its results.
@@ -63,7 +63,7 @@ def source_identity(data: Data) -> str:
 def _source_identity(source: Source) -> str:
     read_as = f" {source.public} {adapters.VERSION}" if source.public else ""
     if source.built_in:
-        return f"{BUILT_IN} {graded.VERSION}"
+        return f"{source} {graded.VERSION}"
     if source.path is None:
         return f"hub {source.hub} {source.config} {source.revision}{read_as}"
     if source.missing:

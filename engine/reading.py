@@ -14,7 +14,7 @@ from engine.adapters import Raw, Row
 from engine.errors import DataError
 from engine.row_checks import RowChecks
 from engine.sources import Source, sources
-from specs.data import BUILT_IN, PUBLIC_SETS, Data
+from specs.data import BUILT_IN, BUILT_IN_SETS, PUBLIC_SETS, Data
 from specs.errors import nearest
 from specs.paths import DATA_FILES
 
@@ -78,9 +78,9 @@ def _examples(
 ) -> Iterator[tuple[str, str, Mapping[str, str], Row]]:
     """Yield (id, where, the source's column behind each field, row) for every row that the filter keeps."""
     if source.built_in:
-        for _, raw in _filtered(graded.examples(data.dimension), {}, data, BUILT_IN):
+        for _, raw in _filtered(graded.examples(data.dimension, source.part), {}, data, str(source)):
             row = {name: raw[name] for name in raw if labelled or name not in RATED}
-            yield raw["id"], f"{BUILT_IN}, {raw['id']}", {}, row
+            yield raw["id"], f"{source}, {raw['id']}", {}, row
         return
     adapter = source.adapter
     if labelled and adapter and not adapter.labels:
@@ -192,7 +192,7 @@ def _failure(source: Source, split: str, error: Exception) -> str:
         return f'data.source: "{source}" (split "{split}") cannot be read: {reason}'
     expected = f'neither "{BUILT_IN}", nor a {", ".join(DATA_FILES)} file, nor a hub data set within reach'
     text = f'data.source: found "{source}" (split "{split}"), which is {expected}: {reason}'
-    near = nearest(str(source), (BUILT_IN, *PUBLIC_SETS))
+    near = nearest(str(source), (*BUILT_IN_SETS, *PUBLIC_SETS))
     if near and source.public is None:
         text += f'; did you mean "{near}"?'
     if datasets.config.HF_HUB_OFFLINE:

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from engine.adapters import ADAPTERS, Adapter
 from engine.errors import DataError
-from specs.data import BUILT_IN, PUBLIC_SETS, Data
+from specs.data import BUILT_IN, BUILT_IN_SETS, PUBLIC_SETS, Data
 from specs.paths import DATA_FILES
 
 
@@ -21,6 +21,7 @@ class Source:
     name: str  # tells the sources of a list apart, in the rows' ids
     path: Path | None = None  # may be missing
     hub: str | None = None
+    part: str | None = None  # of the built-in one
     config: str | None = None
     revision: str | None = None
     public: str | None = None  # the public set whose schema it has
@@ -41,7 +42,7 @@ class Source:
         return self.path is not None and not self.path.exists()
 
     def __str__(self) -> str:
-        return str(self.path or self.hub or BUILT_IN)
+        return str(self.path or self.hub or "/".join(filter(None, (BUILT_IN, self.part))))
 
 
 def sources(data: Data) -> list[Source]:
@@ -75,8 +76,8 @@ def _is_file(text: str) -> bool:
 
 def _source(text: str, name: str, data: Data) -> Source:
     public = None if data.adapter == "none" else data.adapter
-    if text == BUILT_IN:
-        return Source(name)
+    if text in BUILT_IN_SETS:
+        return Source(name, part=text.partition("/")[2] or None)
     if text in PUBLIC_SETS:
         adapter = ADAPTERS[text]
         config, revision = data.config or adapter.config, data.revision or adapter.revision

@@ -59,26 +59,18 @@ class Writer:
 
     def prompt_text(self, example: Example) -> str:
         """Give the text before the target, with the chat template applied where the spec asks for it."""
-        fields = {
-            "context": example["context"],
-            "response": example["response"],
-            "dimension": self.dimension,
-            "labels": ", ".join(self.labels),
-        }
-        try:
-            message = self.prompt.template.format_map(fields)
-        except (KeyError, IndexError, ValueError) as error:
-            raise UsageError(
-                f"prompt.template: found the field {error}; expected only {', '.join(fields)} in braces"
-            ) from error
+        study = {"dimension": self.dimension, "labels": ", ".join(self.labels)}
+        texts = {"context": example["context"], "response": example["response"]}
+        message = _filled("prompt.template", self.prompt.template, {**texts, **study})
+        system = _filled("prompt.system", self.prompt.system or "", study)
         if not self.prompt.chat_template:
-            return f"{self.prompt.system}\n{message}" if self.prompt.system else message
+            return f"{system}\n{message}" if system else message
         if not self.tokenizer.chat_template:
             raise UsageError(
                 "prompt.chat_template: found true, but this model's tokenizer has no chat template; "
                 "expected chat_template = false"
             )
-        messages = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
+        messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": message})
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
@@ -293,6 +285,15 @@ def cell_writer(
         seed=plan.matrix.seed(cell.choice),
         examples=examples,
     )
+
+
+def _filled(key: str, template: str, fields: Mapping[str, str]) -> str:
+    try:
+        return template.format_map(fields)
+    except (KeyError, IndexError, ValueError) as error:
+        raise UsageError(
+            f"{key}: found the field {error}; expected only {', '.join(fields)} in braces"
+        ) from error
 
 
 def _words(ends: list[int], spans: list[tuple[int, int]]) -> list[list[int]]:

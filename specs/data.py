@@ -15,6 +15,7 @@ Adapted = Literal[
     "cornell-movie-dialogs", "ag-news", "medical-abstracts",
 ]  # fmt: skip
 BUILT_IN = "graded-dialogues"
+BUILT_IN_SETS = (BUILT_IN, *(f"{BUILT_IN}/{field}" for field in ("machines", "people", "world")))
 PUBLIC_SETS = get_args(Adapted)[1:]
 
 
@@ -44,7 +45,8 @@ class Data:
     source: Annotated[
         str | Annotated[list[str], Meta(min_length=1)],
         Meta(
-            description="`graded-dialogues` (built in), a public set by name (`chatbot-arena`, "
+            description="`graded-dialogues` (built in; or a part of it: `graded-dialogues/machines`, "
+            "`…/people`, `…/world`), a public set by name (`chatbot-arena`, "
             "`hh-rlhf-chosen`, `hh-rlhf-rejected`, `amazon-qa`, `coqa`, `cornell-movie-dialogs`, `ag-news`, "
             "`medical-abstracts`), a `.jsonl`, `.csv` or `.parquet` file or a folder of them (relative to "
             "the spec), or a hub id; a list puts several together."

@@ -130,7 +130,7 @@ def resolve(spec: Spec) -> Matrix:
 
 def _cells(axes: Sequence[Axis], rules: Rules) -> tuple[list[Cell], list[Problem]]:
     """All combinations, less what does not apply and what is excluded."""
-    first_of = {axis: group[0] for group in rules.zips for axis in group}
+    first_of = {axis: min(group) for group in rules.zips for axis in group}
     moving = [axis for axis in range(len(axes)) if first_of.get(axis, axis) == axis]
     sizes = [len(axes[axis].levels) for axis in moving]
     if prod(sizes) > MAX_COMBINATIONS:

@@ -73,7 +73,10 @@ class Prompt:
         "Message: {context}\nReply: {response}\n"
         "Rate the {dimension} of the reply. Answer with one of {labels}."
     )
-    system: Annotated[str | None, Meta(description="System instruction; none if left out.")] = None
+    system: Annotated[
+        str | None,
+        Meta(description="System instruction; fields {dimension}, {labels}; none if left out or empty."),
+    ] = None
     chat_template: Annotated[
         bool, Meta(description="Wrap messages in the tokenizer's chat template; else plain text.")
     ] = True

@@ -10,9 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import DataError
-from engine.graded import DIMENSIONS, KEPT_SHARE, SHUFFLED_SHARE, displace, examples, read_dialogues
+from engine.graded import DIMENSIONS, FIELDS, KEPT_SHARE, SHUFFLED_SHARE, displace, examples, read_dialogues
 
 pytestmark = pytest.mark.demo
+
+
+def test_the_fields_are_parts_of_the_whole() -> None:
+    whole = {row["id"]: row for row in examples("on-topic")}
+    parts = [row for field in FIELDS for row in examples("on-topic", field)]
+    assert len(parts) == len(whole) and all(whole[row["id"]] == row for row in parts)
 
 
 @given(

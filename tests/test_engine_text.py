@@ -144,8 +144,10 @@ def test_a_chat_template_wraps_the_message_and_leaves_no_space(tokenizer: Any) -
     encoded = writer(tokenizer, prompt=prompt).encode(ROW)
     assert tokenizer.decode(encoded.prompt) == "<system>Be strict.\n<user>is good\n<assistant>"
     assert tokenizer.decode(encoded.completion[:-1]) == "2"
-    plain = Prompt(template="{response}", system="Be strict.", chat_template=False)
-    assert writer(tokenizer, prompt=plain).prompt_text(ROW) == "Be strict.\nis good"
+    plain = Prompt(template="{response}", system="Be strict on {dimension}.", chat_template=False)
+    assert writer(tokenizer, prompt=plain).prompt_text(ROW) == "Be strict on naturalness.\nis good"
+    silent = Prompt(template="{response}", system="", chat_template=False)
+    assert writer(tokenizer, prompt=silent).prompt_text(ROW) == "is good"
 
 
 @pytest.mark.parametrize("closing", [False, True])
@@ -263,6 +265,7 @@ def test_drawing_from_explanations_that_are_not_there_is_an_error(tokenizer: Any
     ("prompt", "message"),
     [
         (Prompt(template="{context} {respons}"), "prompt.template: found the field 'respons'"),
+        (Prompt(template="{context}", system="{context}"), "prompt.system: found the field 'context'"),
         (Prompt(template="{context"), "prompt.template"),
         (Prompt(template="{0}"), "prompt.template"),
     ],

@@ -247,6 +247,11 @@ class TestPairs:
             (("why", "b", 0), ("label", None, 0)),
         ]
 
+    def test_zipped_factors_stand_where_the_first_of_them_stands(self, tmp_path: Path) -> None:
+        factors = {name: {"path": path, "values": [1, 2]} for name, path in zip("abc", PATHS, strict=False)}
+        found = labels(resolve(spec_of({"factors": factors, "rules": {"zip": [["c", "a"]]}})))
+        assert found == [(1, 1, 1, 0), (1, 2, 1, 0), (2, 1, 2, 0), (2, 2, 2, 0)]
+
     def test_zipped_factors_move_together(self, tmp_path: Path) -> None:
         sub = '[factors.rank]\npath = "lora.r"\nvalues = [8, 16]\n[rules]\nzip = [["target", "rank"]]\n'
         pairs = self.named(matrix_of(tmp_path, self.TARGET + sub + self.CONTRAST))
