@@ -138,6 +138,29 @@ def data(spec: Path, overrides: tuple[str, ...]) -> None:
 
 
 @cli.command()
+@SPEC
+@SET
+@click.option(
+    "--plan", "--dry-run", "only_plan", is_flag=True, help="Only say what would be asked, and its price."
+)
+@click.option("--report", "only_report", is_flag=True, help="Only show the tables of the answers so far.")
+def annotate(spec: Path, overrides: tuple[str, ...], only_plan: bool, only_report: bool) -> None:
+    """Rate and explain the conversations of a spec by an ensemble of language models."""
+    from engine.annotation.run import run, show_plan, show_report
+    from engine.annotation.sources import jobs
+    from specs import load_spec, resolve
+
+    if only_plan and only_report:
+        raise UsageError("--plan and --report: expected one of the two")
+    console, loaded = Console(), load_spec(spec, overrides)
+    for job in (found := jobs(loaded, resolve(loaded))):
+        if only_plan or only_report:
+            (show_plan if only_plan else show_report)(job, console)
+    if not (only_plan or only_report):
+        sys.exit(max(run(job, console) for job in found))
+
+
+@cli.command()
 def doctor() -> None:
     """Show what this machine can use, and check every probe backend against the reference."""
     from engine import doctor

@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from specs import keys, overlay
+from specs.annotate_rules import annotate_problems
 from specs.axes import Axis, Label, Level, read_axes
 from specs.convert import structure, tables
 from specs.describe import value as spell
@@ -117,7 +118,7 @@ def resolve(spec: Spec) -> Matrix:
     """The matrix of a spec; SpecError names all that is wrong with its factors and rules."""
     axes, problems = read_axes(spec.raw)
     rules, more = read_rules(spec.raw, axes)
-    problems += more
+    problems += [*more, *annotate_problems(spec.experiment.annotate)]
     if not problems:
         cells, problems = _cells(axes, rules)
     if not problems:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
+from specs.annotate import Annotate
 from specs.data import Data
 from specs.design import Contrast, Factor, Rules
 from specs.fields import EXECUTION_ONLY, PositiveInt, read_by
@@ -322,6 +323,7 @@ class Experiment:
     train: Train = field(factory=Train)
     evaluate: Evaluate = field(factory=Evaluate)
     probe: Probe = field(factory=Probe)
+    annotate: Annotate | None = None
     factors: Annotated[dict[str, Factor], Meta(description="The axes of the matrix.")] = field(factory=dict)
     rules: Rules = field(factory=Rules)
     contrasts: list[Contrast] = field(factory=list)

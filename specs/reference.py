@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from specs.annotate import Annotator, RatedExample, Strategy
 from specs.convert import field_types, table_class, unstructure
 from specs.describe import expected, split_annotated, value
 from specs.design import Contrast, Factor
@@ -13,7 +14,13 @@ from specs.introduction import INTRODUCTION
 from specs.model import TABLE_STAGES, Experiment
 
 # Tables that stand in an array or under a name of the user's choice.
-_REPEATED: tuple[tuple[str, type], ...] = (("factors.NAME", Factor), ("contrasts", Contrast))
+_REPEATED: tuple[tuple[str, type], ...] = (
+    ("[annotate.annotators]", Annotator),
+    ("[annotate.strategies]", Strategy),
+    ("[annotate.strategies.examples]", RatedExample),
+    ("factors.NAME", Factor),
+    ("[contrasts]", Contrast),
+)
 _HEADER = ("Key", "Value", "Default", "Meaning")
 
 
@@ -47,8 +54,7 @@ def _table(heading: str, cls: type) -> list[str]:
 
 
 def _section(heading: str, cls: type) -> list[str]:
-    bracket = "[[{}]]" if heading == "contrasts" else "[{}]"
-    title = f"### `{bracket.format(heading)}`" if heading else "### Top level"
+    title = f"### `[{heading}]`" if heading else "### Top level"
     _, _, summary = (cls.__doc__ or "").partition(": ")
     stages = TABLE_STAGES.get(heading.partition(".")[0])
     header = (*_HEADER, "Read by") if stages else _HEADER

@@ -62,7 +62,8 @@ def _adapt(definitions: dict[str, Any]) -> None:
 
     # A spec that extends another may take any required key from it.
     experiment = definitions["Experiment"]
-    inner = {name.lower(): {"required": definitions[name].pop("required")} for name in ("Model", "Data")}
+    tables = ("Model", "Data", "Annotate")
+    inner = {name.lower(): {"required": definitions[name].pop("required")} for name in tables}
     experiment["if"] = {"not": {"required": ["extends"]}}
     experiment["then"] = {"required": experiment.pop("required"), "properties": inner}
 

@@ -1,0 +1,1 @@
+"""`engine annotate`: ratings and explanations for unrated conversations, from an ensemble of models."""
