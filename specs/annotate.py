@@ -81,7 +81,8 @@ class Annotator:
         int, Meta(ge=1, description="Most requests at the same time; the batch size of a model loaded here.")
     ] = 8
     requests_per_minute: Annotated[
-        float | None, Meta(gt=0, description="Most requests per minute, retries included; default: no limit.")
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="Most requests per minute, retries included; default: no limit."),
     ] = None
     timeout: Annotated[float, Meta(gt=0, description="Seconds that one request may take.")] = 120.0
     retries: Annotated[

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from fractions import Fraction
+from collections.abc import Collection, Iterator, Mapping
 
 from rich.table import Table
 
@@ -13,62 +12,79 @@ from engine.annotation.agreement import Errors, alpha
 from engine.annotation.answers import Answer
 from engine.annotation.golden import Comparison
 from engine.annotation.merge import MERGES, Merge, mean
-from engine.annotation.ratings import Outcome, Ratings, raters
+from engine.annotation.ratings import Outcome, Rater, Ratings, raters
 from engine.annotation.reading import FAULTS
 from specs.annotate import Annotate
 
 
 def tables(
-    ratings: Ratings, comparison: Comparison, chosen: Merge | None, answers: Mapping[str, Answer]
+    ratings: Ratings, comparison: Comparison, used: Merge | None, answers: Mapping[str, Answer]
 ) -> Iterator[Table]:
-    """Yield the tables; `chosen` is the merge in use, None while too little is known to say."""
+    """Yield the tables; `used` is the merge in use, None while too little is known to say."""
     yield _raters(ratings, comparison)
+    if any(one.faults for one in _outcomes(ratings, raters(ratings.settings))):
+        yield _faults(ratings)
     yield _agreement(ratings)
     if comparison.golden:
-        yield _merges(comparison, chosen)
+        yield _merges(comparison, used)
     yield _tokens(ratings.settings, answers)
 
 
 def _raters(ratings: Ratings, comparison: Comparison) -> Table:
-    known = raters(ratings.settings)
-    columns: list[list[Outcome]] = [[] for _ in known]
-    values: list[list[Fraction]] = [[] for _ in known]
-    for dimension, units in ratings.outcomes.items():
-        for index, unit in enumerate(units):
-            for place, (one, value) in enumerate(zip(unit, ratings.values(dimension, index), strict=True)):
-                columns[place].append(one)
-                values[place] += [] if value is None else [value]
-    faults = [Counter(fault for one in column for fault in one.faults) for column in columns]
-    seen = [fault for fault in FAULTS if any(found[fault] for found in faults)]
-    table = _table(
-        "Answers by annotator and strategy; malformed ones by what was wrong",
-        [
-            "rater",
-            "questions",
-            "valid",
-            "missing",
-            "to ask",
-            *seen,
-            "mean",
-            *(["MAE", "MSE"] if comparison.golden else []),
-        ],
-    )
-    for rater, column, found, numbers in zip(known, columns, faults, values, strict=True):
-        counts = [
-            len(column),
-            sum(one.reading is not None for one in column),
-            sum(one.settled and one.reading is None for one in column),
-            sum(not one.settled for one in column),
-            *(found[fault] for fault in seen),
+    columns = ["rater", "questions", "valid", "missing", "to ask", "malformed", "mean"]
+    if comparison.golden:
+        columns += ["MAE", "MSE"]
+    table = _table("Answers by annotator and strategy", columns)
+    for place, rater in enumerate(raters(ratings.settings)):
+        outcomes = _outcomes(ratings, [rater])
+        values = [
+            value
+            for dimension in ratings.settings.dimensions
+            for index in range(len(ratings.rows))
+            if (value := ratings.values(dimension, index)[place]) is not None
         ]
-        errors = _errors(comparison.of_raters([rater])) if comparison.golden else []
-        table.add_row(
-            rater.name,
-            *(f"{n:,}" for n in counts),
-            f"{float(mean(numbers)):.2f}" if numbers else "–",
-            *errors,
+        counts = (
+            len(outcomes),
+            len(values),
+            sum(one.settled and one.reading is None for one in outcomes),
+            sum(not one.settled for one in outcomes),
+            sum(len(one.faults) for one in outcomes),
         )
+        errors = _errors(comparison.of_raters([rater])) if comparison.golden else []
+        average = f"{float(mean(values)):.2f}" if values else "–"
+        table.add_row(rater.name, *(f"{count:,}" for count in counts), average, *errors)
     return table
+
+
+def _faults(ratings: Ratings) -> Table:
+    groups = _groups(ratings.settings)
+    table = _table("Malformed answers, each asked again", ["what is wrong", *groups])
+    counts = [
+        Counter(fault for one in _outcomes(ratings, chosen) for fault in one.faults)
+        for chosen in groups.values()
+    ]
+    for fault in FAULTS:
+        if any(count[fault] for count in counts):
+            table.add_row(fault, *(f"{count[fault]:,}" for count in counts))
+    return table
+
+
+def _outcomes(ratings: Ratings, chosen: Collection[Rater]) -> list[Outcome]:
+    wanted = [rater in chosen for rater in raters(ratings.settings)]
+    units = (unit for by_row in ratings.outcomes.values() for unit in by_row)
+    return [one for unit in units for one, take in zip(unit, wanted, strict=True) if take]
+
+
+def _groups(settings: Annotate) -> dict[str, list[Rater]]:
+    """Give the raters of every annotator and of every strategy."""
+    known = raters(settings)
+    annotators = {
+        f"annotator {x.name}": [one for one in known if one.annotator == x] for x in settings.annotators
+    }
+    strategies = {
+        f"strategy {x.name}": [one for one in known if one.strategy == x] for x in settings.strategies
+    }
+    return annotators | strategies
 
 
 def _agreement(ratings: Ratings) -> Table:
@@ -84,18 +100,14 @@ def _agreement(ratings: Ratings) -> Table:
     return table
 
 
-def _merges(comparison: Comparison, chosen: Merge | None) -> Table:
+def _merges(comparison: Comparison, used: Merge | None) -> Table:
     table = _table("Against the golden set", ["ratings", "MAE", "MSE", "compared"])
-    settings, known = comparison.ratings.settings, raters(comparison.ratings.settings)
-    for annotator in settings.annotators:
-        errors = comparison.of_raters([one for one in known if one.annotator == annotator])
-        table.add_row(f"annotator {annotator.name}", *_errors(errors), _count(errors))
-    for strategy in settings.strategies:
-        errors = comparison.of_raters([one for one in known if one.strategy == strategy])
-        table.add_row(f"strategy {strategy.name}", *_errors(errors), _count(errors))
+    for name, chosen in _groups(comparison.ratings.settings).items():
+        errors = comparison.of_raters(chosen)
+        table.add_row(name, *_errors(errors), _count(errors))
     for how in MERGES:
         errors = comparison.of_merge(how)
-        mark = " (in use)" if how == chosen else ""
+        mark = " (in use)" if how == used else ""
         table.add_row(f"{how} of all, rounded{mark}", *_errors(errors), _count(errors))
     return table
 
