@@ -35,6 +35,9 @@ Write one explanation of the rating {rating} that keeps what they agree on and d
 Answer with one JSON object and nothing else, of this form:
 {{"explanation": "<one or two sentences>"}}"""
 
+# What the output holds of a conversation, beside its ratings.
+COLUMNS = ("id", "context", "response", "group", "source", "split")
+
 FIELDS = ("context", "response", "dimension", "definition", "low", "high", "examples")
 MERGE_FIELDS = ("context", "response", "dimension", "definition", "low", "high", "rating", "explanations")
 
@@ -196,7 +199,3 @@ class Annotate:
         int,
         Meta(ge=1, description="Fewest valid answers per conversation and dimension; else it is left out."),
     ] = 1
-    conversations: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
-        Meta(description="Annotate so many, a random sample by `data.seed`; default: all."),
-    ] = None

@@ -8,12 +8,10 @@ from collections.abc import Collection, Iterable, Iterator
 from string import Formatter
 from urllib.parse import urlsplit
 
-from specs.annotate import FIELDS, MERGE_FIELDS, Annotate, Annotator, Strategy
+from specs.annotate import COLUMNS, FIELDS, MERGE_FIELDS, Annotate, Annotator, Strategy
 from specs.describe import value as spell
 from specs.errors import Problem, nearest, one_of
 
-# Columns of the output that a dimension cannot be named after.
-_RESERVED = ("id", "context", "response", "group")
 # Keys of a request that have a place of their own in the spec.
 _OWN_KEYS = ("model", "messages", "temperature", "max_tokens", "stream", "n")
 
@@ -24,7 +22,7 @@ def annotate_problems(settings: Annotate | None) -> Iterator[Problem]:
         return
     yield from _repeated("dimensions", settings.dimensions)
     for index, name in enumerate(settings.dimensions):
-        if name in _RESERVED:
+        if name in COLUMNS:
             yield _problem(
                 f"dimensions[{index}]", f"`{name}` is a column of the output; expected another name"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from annotate_spec import attempt_of, lines, number_of, write_spec
+from annotate_spec import attempt_of, lines, number_of, write_conversations, write_spec
 from chat_server import Reply, rated, serving
 from conftest import engine
 
@@ -164,7 +164,7 @@ def test_a_missing_or_broken_key_is_named_by_its_variable(
 
 
 def test_concurrency_and_rate_are_kept_to(tmp_path: Path) -> None:
-    with serving(lambda *_: Reply(rated(3).text, delay=0.05)) as server:
+    with serving(lambda *_: Reply(rated(3).text, delay=0.1)) as server:
         spec = write_spec(tmp_path, server.url, conversations=12, annotator="concurrency = 3")
         engine("annotate", spec)
     assert server.most_at_once == 3
@@ -172,9 +172,10 @@ def test_concurrency_and_rate_are_kept_to(tmp_path: Path) -> None:
     with serving(lambda *_: rated(3)) as server:
         limited = tmp_path / "limited"
         limited.mkdir()
-        spec = write_spec(limited, server.url, conversations=6, annotator="requests_per_minute = 1200")
+        spec = write_spec(limited, server.url, conversations=6, annotator="requests_per_minute = 600")
         engine("annotate", spec)
-    assert server.times[-1] - server.times[0] >= 0.95 * 5 * 60 / 1200
+    # The first one may arrive late, for its connection is made first.
+    assert server.times[-1] - server.times[1] >= 0.95 * 4 * 60 / 600
 
 
 def test_the_ensemble_of_the_study(tmp_path: Path) -> None:
@@ -232,18 +233,14 @@ def test_the_output_is_a_source_of_data(tmp_path: Path) -> None:
 
 def test_a_plan_asks_nothing_and_counts_what_is_due(tmp_path: Path) -> None:
     with serving(lambda *_: rated(3)) as server:
-        spec = write_spec(
-            tmp_path,
-            server.url,
-            annotator="completion_price = 1e6\nmax_tokens = 7",
-            table="conversations = 3",
-        )
+        prices = "completion_price = 1e6\nmax_tokens = 7"
+        spec = write_spec(tmp_path, server.url, annotator=prices, conversations=3)
         plan = engine("annotate", spec, "--plan").output
         assert not server.requests and not (tmp_path / "rated.jsonl.answers.jsonl").exists()
         due = cells(plan, "one")
         assert due[1:4] == ["3", "0", "3"] and due[5:] == ["21", "21.00"]
         engine("annotate", spec)
-        spec.write_text(spec.read_text().replace("conversations = 3", ""))
+        write_conversations(tmp_path, 4)
         due = cells(engine("annotate", spec, "--dry-run").output, "one")
         assert due[1:4] == ["4", "3", "1"] and due[5] == "10"  # the server's answers have 10 tokens
         engine("annotate", spec)

@@ -16,11 +16,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engine.annotation import report
 from engine.annotation.answers import Answer, AnswerLog, log_path, open_log, read_answers
 from engine.annotation.asking import Asked, Asking
-from engine.annotation.costs import costs_table
+from engine.annotation.costs import cost, costs_table, merging_to_come
 from engine.annotation.golden import Comparison, merge_of
 from engine.annotation.merge import Merge
 from engine.annotation.questions import MergeQuestion, Row
-from engine.annotation.ratings import Annotation, Ratings, annotation, merger, outcome, rating_questions
+from engine.annotation.ratings import (
+    Annotation,
+    Ratings,
+    annotation,
+    merger,
+    outcome,
+    raters,
+    rating_questions,
+)
 from engine.annotation.sources import Golden, Job
 from engine.errors import DataError, Interrupted
 from specs.annotate import Annotate
@@ -58,15 +66,24 @@ class Work:
 
 def show_plan(job: Job, console: Console) -> None:
     """Show how many requests are due, and what they will cost; nothing is asked or written."""
-    work = Work.of(job)
-    answers = read_answers(log_path(job.output))
-    ratings, comparison = work.ratings(answers)
-    how = _merge_in_use(ratings, comparison)
-    merging = None if how is None else _questions(_merged(ratings, how))
+    work, settings = Work.of(job), job.settings
+    answers, rows = read_answers(log_path(job.output)), work.asked_about()
+    costs = [
+        cost(one.name, one, rating_questions(settings, rows, [one]), settings, answers)
+        for one in settings.annotators
+    ]
+    if settings.explanations == "model" and len(raters(settings)) > 1:
+        name = f"{merger(settings).name}, merging"
+        if any(one.due for one in costs):  # what is merged hangs on ratings to come
+            costs.append(merging_to_come(name, settings, work.rows, answers))
+        else:
+            ratings, comparison = work.ratings(answers)
+            questions = _questions(_merged(ratings, merge_of(comparison)))
+            costs.append(cost(name, merger(settings), questions, settings, answers))
     console.print(
         f"{len(work.rows):,} conversations → {job.output}", markup=False, highlight=False, soft_wrap=True
     )
-    console.print(costs_table(job.settings, work.asked_about(), work.rows, merging, answers))
+    console.print(costs_table(costs))
 
 
 def show_report(job: Job, console: Console) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import random
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +16,7 @@ from attrs import evolve, frozen
 from engine.data import BUILT_IN, read_source
 from engine.errors import DataError, UsageError
 from specs import Matrix, Spec
-from specs.annotate import Annotate
+from specs.annotate import COLUMNS, Annotate
 from specs.model import Data
 
 Row = Mapping[str, str]
@@ -42,13 +41,7 @@ class Job:
 
     def rows(self) -> list[Row]:
         """Read the conversations, in the source's order."""
-        found = list(rows(self.data))
-        limit = self.settings.conversations
-        if limit is None or limit >= len(found):
-            return found
-        # A larger sample holds a smaller one, so that raising the number asks only for what is new.
-        order = random.Random(f"annotate {self.data.seed}").sample(range(len(found)), len(found))
-        return [found[index] for index in sorted(order[:limit])]
+        return list(rows(self.data))
 
     def golden(self, rows: list[Row]) -> list[Golden]:
         """Read the golden set; its rows with an id are looked up in `rows`."""
@@ -98,11 +91,11 @@ def _output(settings: Annotate, matrix: Matrix, cell: tuple[int, ...], folder: P
 
 
 def rows(data: Data) -> Iterator[Row]:
-    """Yield id, context, response and group of every conversation, rated or not."""
+    """Yield id, context, response, group and, where there are any, source and split, rated or not."""
     # The reader demands a label column; any column that must be there stands in for it.
     columns = evolve(data.columns, label=data.columns.context, explanation=None)
     for row in read_source(evolve(data, columns=columns)):
-        yield {name: row[name] for name in ("id", "context", "response", "group")}
+        yield {name: row[name] for name in COLUMNS if name in row}
 
 
 def _golden(file: Path, rows: list[Row], settings: Annotate) -> Iterator[Golden]:
