@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 from rich.console import Console
@@ -19,21 +15,12 @@ from engine.annotation.asking import Asked, Asking
 from engine.annotation.costs import cost, costs_table, merging_to_come
 from engine.annotation.golden import Comparison, merge_of
 from engine.annotation.merge import Merge
-from engine.annotation.questions import MergeQuestion, Row
-from engine.annotation.ratings import (
-    Annotation,
-    Ratings,
-    annotation,
-    merger,
-    outcome,
-    raters,
-    rating_questions,
-)
+from engine.annotation.output import merge_all, merge_questions, output_lines, write_lines
+from engine.annotation.questions import Row
+from engine.annotation.ratings import Ratings, merger, outcome, raters, rating_questions
 from engine.annotation.sources import Golden, Job
 from engine.errors import DataError, Interrupted
 from specs.annotate import Annotate
-
-Merged = dict[int, dict[str, Annotation]]  # conversation → dimension
 
 
 @frozen
@@ -78,7 +65,7 @@ def show_plan(job: Job, console: Console) -> None:
             costs.append(merging_to_come(name, settings, work.rows, answers))
         else:
             ratings, comparison = work.ratings(answers)
-            questions = _questions(_merged(ratings, merge_of(comparison)))
+            questions = merge_questions(merge_all(ratings, merge_of(comparison)))
             costs.append(cost(name, merger(settings), questions, settings, answers))
     console.print(
         f"{len(work.rows):,} conversations → {job.output}", markup=False, highlight=False, soft_wrap=True
@@ -107,13 +94,13 @@ def run(job: Job, console: Console) -> int:
             how = _merge_in_use(ratings, comparison)
             written = None
             if how is not None:
-                merged = _merged(ratings, how)
-                if questions := _questions(merged):
+                merged = merge_all(ratings, how)
+                if questions := merge_questions(merged):
                     asked = [(merger(settings), iter(questions))]
                     asking.append(_ask(log, settings, asked, len(questions), console))
                 if all(outcome(question, log.answers, settings).settled for question in questions):
-                    lines = list(_lines(ratings, merged, log.answers))
-                    _write(job.output, lines)
+                    lines = list(output_lines(ratings, merged, log.answers))
+                    write_lines(job.output, lines)
                     written = len(lines)
         except KeyboardInterrupt:
             console.print("Stopped. Every answer is kept; the same command goes on from here.")
@@ -135,58 +122,6 @@ def run(job: Job, console: Console) -> int:
 def _merge_in_use(ratings: Ratings, comparison: Comparison) -> Merge | None:
     """Give the merge, or None while ratings are due: one more answer could change every merged rating."""
     return merge_of(comparison) if ratings.settled and comparison.ratings.settled else None
-
-
-def _merged(ratings: Ratings, how: Merge) -> Merged:
-    """Merge the answers of every conversation that has enough of them."""
-    return {
-        index: {name: annotation(ratings, name, index, how) for name in ratings.settings.dimensions}
-        for index in ratings.complete()
-    }
-
-
-def _questions(merged: Merged) -> list[MergeQuestion]:
-    explanations = (one.explanation for by_dimension in merged.values() for one in by_dimension.values())
-    return [text for text in explanations if isinstance(text, MergeQuestion)]
-
-
-def _lines(ratings: Ratings, merged: Merged, answers: Mapping[str, Answer]) -> Iterator[dict[str, Any]]:
-    """Yield the lines of the output: conversations with a label and an explanation in every dimension."""
-    for index, by_dimension in merged.items():
-        line = _line(ratings.rows[index], by_dimension, answers, ratings.settings)
-        if line is not None:
-            yield line
-
-
-def _line(
-    row: Row, merged: Mapping[str, Annotation], answers: Mapping[str, Answer], settings: Annotate
-) -> dict[str, Any] | None:
-    """Give a line of the output; None where no valid explanation could be had."""
-    line: dict[str, Any] = dict(row)
-    for dimension, one in merged.items():
-        text = one.explanation
-        if isinstance(text, MergeQuestion):
-            reading = outcome(text, answers, settings).reading
-            if reading is None:
-                return None
-            text = reading.explanation
-        line |= {
-            dimension: one.label,
-            f"{dimension}_mean": float(one.mean),
-            f"{dimension}_explanation": text,
-            f"{dimension}_answers": one.answers,
-        }
-    return line
-
-
-def _write(output: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Replace the output as a whole."""
-    partial = output.with_name(f"{output.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(output)
 
 
 def _ask(log: AnswerLog, settings: Annotate, asked: Sequence[Asked], total: int, console: Console) -> Asking:

@@ -63,7 +63,7 @@ def jobs(spec: Spec, matrix: Matrix) -> list[Job]:
                 f'annotate.output: found "{settings.output}", one file for several sources; '
                 "expected the name of a factor that tells them apart, in braces"
             )
-        if output == Path(data.source).resolve():
+        if str(output) in ([data.source] if isinstance(data.source, str) else data.source):
             raise UsageError(f'annotate.output: found "{settings.output}", which is the source itself')
     golden = None if settings.golden is None else folder / Path(settings.golden).expanduser()
     return [Job(settings, data, output, golden) for output, data in found.items()]

@@ -1,0 +1,70 @@
+"""The output: one line per conversation, with a label and an explanation in every dimension."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.annotation.answers import Answer
+from engine.annotation.merge import Merge
+from engine.annotation.questions import MergeQuestion, Row
+from engine.annotation.ratings import Annotation, Ratings, annotation, outcome
+from specs.annotate import Annotate
+
+Merged = dict[int, dict[str, Annotation]]  # conversation → dimension
+
+
+def merge_all(ratings: Ratings, how: Merge) -> Merged:
+    """Merge the answers of every conversation that has enough of them."""
+    return {
+        index: {name: annotation(ratings, name, index, how) for name in ratings.settings.dimensions}
+        for index in ratings.complete()
+    }
+
+
+def merge_questions(merged: Merged) -> list[MergeQuestion]:
+    """Give what is asked of the merger about them."""
+    explanations = (one.explanation for by_dimension in merged.values() for one in by_dimension.values())
+    return [text for text in explanations if isinstance(text, MergeQuestion)]
+
+
+def output_lines(ratings: Ratings, merged: Merged, answers: Mapping[str, Answer]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of the output: conversations with a label and an explanation in every dimension."""
+    for index, by_dimension in merged.items():
+        line = _line(ratings.rows[index], by_dimension, answers, ratings.settings)
+        if line is not None:
+            yield line
+
+
+def _line(
+    row: Row, merged: Mapping[str, Annotation], answers: Mapping[str, Answer], settings: Annotate
+) -> dict[str, Any] | None:
+    """Give a line of the output; None where no valid explanation could be had."""
+    line: dict[str, Any] = dict(row)
+    for dimension, one in merged.items():
+        text = one.explanation
+        if isinstance(text, MergeQuestion):
+            reading = outcome(text, answers, settings).reading
+            if reading is None:
+                return None
+            text = reading.explanation
+        line |= {
+            dimension: one.label,
+            f"{dimension}_mean": float(one.mean),
+            f"{dimension}_explanation": text,
+            f"{dimension}_answers": one.answers,
+        }
+    return line
+
+
+def write_lines(output: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Replace the output as a whole."""
+    partial = output.with_name(f"{output.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(output)
