@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from engine.answers import Answer, read_answer
+from engine.generation import generate
 from engine.lens import Lens, find_lens
 from engine.metrics import calibration_error, label_metrics
 from engine.progress import Report, StopRequest
@@ -128,26 +129,8 @@ def _generate(
 ) -> list[str]:
     """Give the model's own greedy answer to each example."""
     prompts, begun = zip(*(writer.encode_prompt(row) for row in batch), strict=True)
-    length = max(map(len, prompts))
-    padding = padding_id(tokenizer)
-    device = next(model.parameters()).device
-    # Generation appends on the right, so prompts are padded on the left.
-    ids = torch.tensor([[padding] * (length - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor(
-        [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
-    )
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=settings.new_tokens(writer.target),
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        pad_token_id=padding,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    texts = tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
+    tokens = generate(model, tokenizer, prompts, settings.new_tokens(writer.target))
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     return [start + text for start, text in zip(begun, texts, strict=True)]
 
 

@@ -48,32 +48,12 @@ class LocalModel:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _generate(self, prompts: list[list[int]]) -> Iterator[Answer]:
-        import torch
-
-        from engine.train import padding_id
+        from engine.generation import generate
 
         if not prompts:
             return
-        length, padding = max(map(len, prompts)), padding_id(self._tokenizer)
-        # Generation appends on the right, so prompts are padded on the left.
-        ids = torch.tensor([[padding] * (length - len(prompt)) + prompt for prompt in prompts])
-        mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        device = next(self._model.parameters()).device
-        with torch.inference_mode():
-            output = self._model.generate(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                max_new_tokens=self._annotator.max_tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=padding,
-                eos_token_id=self._tokenizer.eos_token_id,
-            )
-        for prompt, row in zip(prompts, output[:, length:].tolist(), strict=True):
-            ended = self._tokenizer.eos_token_id in row
-            tokens = row[: row.index(self._tokenizer.eos_token_id)] if ended else row
+        rows = generate(self._model, self._tokenizer, prompts, self._annotator.max_tokens)
+        for prompt, tokens in zip(prompts, rows, strict=True):
             text = self._tokenizer.decode(tokens, skip_special_tokens=True)
-            text = text.encode("utf-8", "replace").decode()
-            yield Answer(text, "stop" if ended else "length", len(prompt), len(tokens))
+            finish = "stop" if tokens[-1:] == [self._tokenizer.eos_token_id] else "length"
+            yield Answer(text.encode("utf-8", "replace").decode(), finish, len(prompt), len(tokens))
