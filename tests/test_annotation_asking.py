@@ -222,7 +222,7 @@ def test_the_output_is_a_source_of_data(tmp_path: Path) -> None:
         'name = "study"\nmodel.id = "m"\ndata.source = "rated.jsonl"\n'
         'data.columns = { label = "{dimension}", explanation = "{dimension}_explanation", group = "group" }\n'
     )
-    from engine.data import read_source
+    from engine.reading import read_source
     from specs import load_spec, resolve
 
     matrix = resolve(load_spec(study))

@@ -20,6 +20,7 @@ from engine.annotation.questions import Row
 from engine.annotation.ratings import Ratings, merger, outcome, raters, rating_questions
 from engine.annotation.sources import Golden, Job
 from engine.errors import DataError, Interrupted
+from engine.row_checks import KINDS
 from specs.annotate import Annotate
 
 
@@ -30,14 +31,16 @@ class Work:
     job: Job
     rows: Sequence[Row]
     golden: Sequence[Golden]
+    dropped: Counter[str]
 
     @staticmethod
     def of(job: Job) -> Work:
         """Read source and golden set."""
-        rows = job.rows()
+        dropped: Counter[str] = Counter()
+        rows = job.rows(dropped)
         if not rows:
             raise DataError(f'data.source: "{job.data.source}" holds no conversations; expected at least one')
-        return Work(job, rows, job.golden(rows))
+        return Work(job, rows, job.golden(rows), dropped)
 
     def asked_about(self) -> list[Row]:
         """Give every conversation that is rated, the golden ones too; what occurs twice is asked once."""
@@ -67,9 +70,7 @@ def show_plan(job: Job, console: Console) -> None:
             ratings, comparison = work.ratings(answers)
             questions = merge_questions(merge_all(ratings, merge_of(comparison)))
             costs.append(cost(name, merger(settings), questions, settings, answers))
-    console.print(
-        f"{len(work.rows):,} conversations → {job.output}", markup=False, highlight=False, soft_wrap=True
-    )
+    _say_what_is_read(work, console)
     console.print(costs_table(costs))
 
 
@@ -84,6 +85,7 @@ def show_report(job: Job, console: Console) -> None:
 def run(job: Job, console: Console) -> int:
     """Ask, merge and write; give the exit code: 1 where questions are left or nothing could be written."""
     work, settings = Work.of(job), job.settings
+    _say_what_is_read(work, console)
     with open_log(log_path(job.output)) as log:
         try:
             rows = work.asked_about()
@@ -135,6 +137,13 @@ def _ask(log: AnswerLog, settings: Annotate, asked: Sequence[Asked], total: int,
         asking = Asking(log, settings.attempts, lambda name: bars.advance(tasks[name]))
         asking.ask(asked)
     return asking
+
+
+def _say_what_is_read(work: Work, console: Console) -> None:
+    left_out = [f"{work.dropped[kind]:,} {words}" for kind, words in KINDS.items() if work.dropped[kind]]
+    rest = f" (left out: {', '.join(left_out)})" if left_out else ""
+    text = f"{len(work.rows):,} conversations{rest} → {work.job.output}"
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _say_what_went_wrong(rounds: Sequence[Asking], console: Console) -> None:

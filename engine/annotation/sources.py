@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any
 import attrs
 from attrs import evolve, frozen
 
-from engine.data import BUILT_IN, read_source
 from engine.errors import DataError, UsageError
+from engine.reading import read_source
 from specs import Matrix, Spec
 from specs.annotate import COLUMNS, Annotate
-from specs.model import Data
+from specs.data import BUILT_IN, Data
 
 Row = Mapping[str, str]
 
@@ -39,9 +40,10 @@ class Job:
     output: Path
     golden_file: Path | None
 
-    def rows(self) -> list[Row]:
-        """Read the conversations, in the source's order."""
-        return list(rows(self.data))
+    def rows(self, dropped: Counter[str]) -> list[Row]:
+        """Read the conversations, rated or not; `dropped` counts what `[data]` leaves out, by kind."""
+        found = read_source(self.data, labelled=False, dropped=dropped)
+        return [{name: row[name] for name in COLUMNS if name in row} for row in found]
 
     def golden(self, rows: list[Row]) -> list[Golden]:
         """Read the golden set; its rows with an id are looked up in `rows`."""
@@ -90,18 +92,10 @@ def _output(settings: Annotate, matrix: Matrix, cell: tuple[int, ...], folder: P
     return (folder / Path(name).expanduser()).resolve()
 
 
-def rows(data: Data) -> Iterator[Row]:
-    """Yield id, context, response, group and, where there are any, source and split, rated or not."""
-    # The reader demands a label column; any column that must be there stands in for it.
-    columns = evolve(data.columns, label=data.columns.context, explanation=None)
-    for row in read_source(evolve(data, columns=columns)):
-        yield {name: row[name] for name in COLUMNS if name in row}
-
-
 def _golden(file: Path, rows: list[Row], settings: Annotate) -> Iterator[Golden]:
     known = {row["id"]: row for row in rows}
     for place, record in _records(file):
-        if record.get("context") and record.get("response"):
+        if record.get("context") is not None and record.get("response"):
             row: Row = {name: str(record[name]) for name in ("context", "response")}
             row = {"id": str(record.get("id") or f"golden {place}"), **row, "group": ""}
         elif str(record.get("id")) in known:
