@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import public_sets
 import pytest
 from annotate_spec import attempt_of, lines, number_of, write_conversations, write_spec
 from chat_server import Reply, rated, serving
@@ -272,3 +273,15 @@ def test_mistakes_outside_the_spec_are_named(tmp_path: Path) -> None:
     spec.write_text('name = "x"\nmodel.id = "m"\ndata.source = "asked.jsonl"\n')
     assert "no table [annotate]" in engine("annotate", spec, code=2).output
     assert "expected one of the two" in engine("annotate", spec, "--plan", "--report", code=2).output
+
+
+def test_a_public_set_without_ratings_is_annotated(tmp_path: Path) -> None:
+    public_sets.write(tmp_path / "sets")
+    with serving(lambda *_: rated(3)) as server:
+        spec = write_spec(tmp_path, server.url)
+        change = f'data = {{ source = "{tmp_path / "sets" / "coqa"}", adapter = "coqa", rows = 2 }}'
+        spec.write_text(spec.read_text().replace('data.source = "asked.jsonl"', change))
+        engine("annotate", spec)
+    rows = lines(tmp_path / "rated.jsonl")
+    assert len(rows) == len(server.requests) == 2
+    assert all("Question: " in row["context"] and row["naturalness"] == 3 for row in rows)
