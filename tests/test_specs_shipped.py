@@ -16,7 +16,7 @@ from specs import json_schema, load_spec, resolve
 SPECS = Path(__file__).parents[1] / "specs"
 # Cells, and trainings that serve them.
 SIZES = {
-    "annotate": (1, 1),
+    "annotate": (8, 8),  # one source each
     "demo": (6, 6),
     "study": (108, 108),  # 2 models, 6 sets, 3 dimensions, 3 seeds
     "small": (1, 1),

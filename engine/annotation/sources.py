@@ -18,7 +18,7 @@ from engine.errors import DataError, UsageError
 from engine.reading import read_source
 from specs import Matrix, Spec
 from specs.annotate import COLUMNS, Annotate
-from specs.data import BUILT_IN, Data
+from specs.data import BUILT_IN_SETS, Data
 
 Row = Mapping[str, str]
 
@@ -74,7 +74,7 @@ def jobs(spec: Spec, matrix: Matrix) -> list[Job]:
 def _what_is_read(data: Data) -> Data:
     """Forget what has no say in which conversations a source holds."""
     ignored = {"holdout", "validation_share", "train", "validation", "test"}
-    if data.source != BUILT_IN:  # there, each dimension has replies of its own
+    if data.source not in BUILT_IN_SETS:  # there, each dimension has replies of its own
         ignored.add("dimension")
     defaults: dict[str, Any] = {key.name: key.default for key in attrs.fields(Data) if key.name in ignored}
     return evolve(data, **defaults)
