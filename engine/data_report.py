@@ -14,10 +14,10 @@ from rich.table import Table
 from engine import data as data_stage
 from engine import models
 from engine.plan import Plan, PlannedCell, describe, grouped
-from engine.quality import explanation_quality
 from engine.row_checks import KINDS
 from engine.sources import sources
 from engine.text import cell_writer
+from store.quality import explanation_quality
 
 SAMPLED = 500  # examples whose targets are tokenized per condition
 TEXT_TABLES = ("model", "data", "prompt", "target")  # what a target's text and tokens depend on

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BINS = 15
-
+from store.calibration import calibration_bins
 
 Labels = Sequence[str] | np.ndarray
 
@@ -51,10 +50,5 @@ def calibration_error(gold: Labels, logprobs: np.ndarray, labels: Sequence[str])
     logprobs: [examples, labels], nats. The mean gap between confidence and accuracy over 15 bins of equal
     width, weighted by their examples (Guo et al., arXiv 1706.04599).
     """
-    shifted = logprobs - logprobs.max(axis=1, keepdims=True)
-    probabilities = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
-    confidence = probabilities.max(axis=1)
-    correct = np.asarray(labels, object)[probabilities.argmax(axis=1)] == np.asarray(gold, object)
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, correct - confidence, BINS)
-    return float(np.abs(gaps).sum() / len(gold))
+    _, confidence, correct = calibration_bins(gold, logprobs, labels)
+    return float(np.abs(correct - confidence).sum() / len(gold))

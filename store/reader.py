@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from store.errors import StoreError
+import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablation)
+from store.errors import StoreError, nearest
 from store.factors import cell_coordinates, factor_names, with_cells
 from store.files import Json
 from store.layout import group_path
@@ -36,7 +36,7 @@ def open_store(path: str | os.PathLike[str], experiment: str | None = None) -> x
     manifests = read_manifests(root)
     if experiment is not None:
         if experiment not in manifests:
-            raise StoreError(f"{root}: no experiment {experiment!r}{_nearest(experiment, manifests)}")
+            raise StoreError(f"{root}: no experiment {experiment!r}{nearest(experiment, manifests)}")
         manifests = {experiment: manifests[experiment]}
     nodes: dict[str, xr.Dataset] = {}
     for name, manifest in manifests.items():
@@ -49,16 +49,11 @@ def _existing(root: Path) -> Path:
     if not root.is_dir():
         parent = root.absolute().parent
         siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
-        raise StoreError(f"{root}: no such store{_nearest(root.name, siblings)}")
+        raise StoreError(f"{root}: no such store{nearest(root.name, siblings)}")
     found = {entry.name for entry in root.iterdir()}
     if found and not found & {"experiments", "ledger", "results.zarr"}:
         raise StoreError(f"{root}: not a store: expected a folder 'experiments' in it")
     return root
-
-
-def _nearest(name: str, names: Any) -> str:
-    near = get_close_matches(name, list(names), n=1, cutoff=0.0)
-    return f"; the nearest is {near[0]!r}" if near else ""
 
 
 def _experiment_nodes(root: Path, manifest: Json) -> dict[str, xr.Dataset]:

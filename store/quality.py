@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from attrs import frozen
-
-from engine.text import Example
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -28,8 +27,11 @@ class Quality:
     names_other: float  # share that contain another label
 
 
-def explanation_quality(rows: Sequence[Example], labels: Sequence[str]) -> Quality:
-    """Measure the explanations of some examples; words are compared without case and punctuation."""
+def explanation_quality(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> Quality:
+    """Measure the explanations of examples, each with a `label` and an `explanation`.
+
+    Words are compared without case and punctuation.
+    """
     explained = [(row["label"], _words(row["explanation"])) for row in rows if row["explanation"].strip()]
     count = max(1, len(explained))
     texts = [words for _, words in explained]
@@ -53,6 +55,11 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _distinct(items: Sequence[tuple[str, ...]]) -> float:
     return len(set(items)) / len(items) if items else 0.0
+
+
+def names_label(explanation: str, labels: Sequence[str]) -> bool:
+    """Whether a text says one of the labels, as a word or a small number spelled out."""
+    return _names(_words(explanation), labels)
 
 
 def _names(words: Sequence[str], labels: Sequence[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import engine
 
-from engine.quality import explanation_quality
+from store.quality import explanation_quality
 
 LABELS = ["1", "2", "good"]
 

@@ -1,0 +1,28 @@
+"""`tree.ablation` and `dataset.ablation`: the analyses as methods of what `open_store` returns."""
+
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from importlib import import_module
+from typing import Any
+
+import xarray as xr
+
+ANALYSIS = "store.analysis"  # imported at the first use: scipy and statsmodels take two seconds
+
+
+@xr.register_datatree_accessor("ablation")
+@xr.register_dataset_accessor("ablation")
+class Ablation:
+    """The functions of `store.analysis`, their first argument filled in."""
+
+    def __init__(self, data: xr.Dataset | xr.DataTree) -> None:
+        self._data = data
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_") or name not in dir(self):
+            raise AttributeError(f"no analysis {name!r}; there are {', '.join(dir(self))}")
+        function = getattr(import_module(ANALYSIS), name)
+        return update_wrapper(partial(function, self._data), function)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in import_module(ANALYSIS).__all__ if name.islower()]

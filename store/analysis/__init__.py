@@ -1,0 +1,39 @@
+"""What changed, in which layer, how sure: functions from a store's data to labelled results.
+
+Each takes the node of an experiment, of a stage, or a dataset selected from one, and returns a dataset with
+units and long_name, whose attribute `method` says in a sentence how it was made. They are also methods of
+`tree.ablation` and `dataset.ablation`. docs/analysis.md has examples and reasons.
+"""
+
+from store.analysis.changes import change, contrast, relative_entropy
+from store.analysis.cluster import clusters
+from store.analysis.evaluation import calibration_curve, confusion, transfer_matrix
+from store.analysis.factorial import effects
+from store.analysis.permutation import sign_flip
+from store.analysis.ranks import rank_trajectory
+from store.analysis.signatures import Thresholds, detect_failures
+from store.analysis.sizes import effect_sizes, mcnemar
+from store.analysis.specialisation import layer_specialisation
+from store.analysis.survival import saturation, saturation_layer
+from store.analysis.variance import variance_by_interval
+
+__all__ = [
+    "Thresholds",
+    "calibration_curve",
+    "change",
+    "clusters",
+    "confusion",
+    "contrast",
+    "detect_failures",
+    "effect_sizes",
+    "effects",
+    "layer_specialisation",
+    "mcnemar",
+    "rank_trajectory",
+    "relative_entropy",
+    "saturation",
+    "saturation_layer",
+    "sign_flip",
+    "transfer_matrix",
+    "variance_by_interval",
+]

@@ -1,0 +1,199 @@
+"""What the analyses read: a stage's data with one `cell` axis, and the outcomes derived from it."""
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import xarray as xr
+from numpy.typing import NDArray
+
+from store.errors import StoreError, nearest
+from store.factors import NOT_APPLICABLE
+
+SEED = "seed"
+DIMS = frozenset({"cell", "example", "label", "layer", "position", "step", "top", "watch"})
+Data = xr.Dataset | xr.DataTree
+Floats = NDArray[np.float64]
+
+
+def stage_nodes(data: Data, stage: str) -> dict[str, xr.Dataset]:
+    """Return the datasets of a stage, one per shape, each with a `cell` index of all its factors.
+
+    `data`: a dataset with cells, the node of a stage or of an experiment, or a store's tree with only one
+    experiment. StoreError when the stage is not there, or the tree leaves open which experiment is meant.
+    """
+    if isinstance(data, xr.Dataset):
+        return {"": with_cell_index(data)}
+    if "cell" in data.dims:
+        return {data.name or "": with_cell_index(data.to_dataset())}
+    if stage in data.children:
+        node = data[stage]
+        if "cell" in node.dims:
+            return {stage: with_cell_index(node.to_dataset())}
+        return {name: with_cell_index(child.to_dataset()) for name, child in node.children.items()}
+    shapes = {name: child for name, child in data.children.items() if "cell" in child.dims}
+    if shapes and data.name == stage:
+        return {name: with_cell_index(child.to_dataset()) for name, child in shapes.items()}
+    if len(data.children) == 1 and not shapes:
+        return stage_nodes(next(iter(data.children.values())), stage)
+    found = ", ".join(data.children) or "no nodes"
+    raise StoreError(f"{data.path}: expected an experiment with a node {stage!r}, found {found}")
+
+
+def stage_node(data: Data, stage: str) -> xr.Dataset:
+    """Return the one dataset of a stage; StoreError when its cells come in several shapes."""
+    nodes = stage_nodes(data, stage)
+    if len(nodes) > 1:
+        raise StoreError(
+            f"{stage}: its cells come in {len(nodes)} shapes (other examples, layers or positions); "
+            f"analyse one of them: {', '.join(nodes)}"
+        )
+    return next(iter(nodes.values()))
+
+
+def with_cell_index(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the dataset with its cells along `cell`, as a MultiIndex.
+
+    Selecting a level takes its factor out of the index, and the last factor left gives its name to the
+    dimension; that is undone here, so that what was selected can be analysed like the whole.
+    """
+    if isinstance(dataset.indexes.get("cell"), pd.MultiIndex):
+        return dataset
+    found = [dim for dim in dataset.dims if dim not in DIMS]
+    if "cell" not in dataset.dims and len(found) == 1:
+        values = dataset.indexes[found[0]]
+        index = pd.MultiIndex.from_arrays([values], names=[found[0]])
+        dataset = dataset.drop_vars(str(found[0])).rename({found[0]: "cell"})
+    elif "cell" not in dataset.dims and not found:
+        index = pd.MultiIndex.from_arrays([[0]], names=[SEED])
+        dataset = dataset.drop_vars(SEED, errors="ignore").expand_dims("cell")
+    else:
+        raise StoreError(f"expected data with a dimension 'cell', found {tuple(map(str, dataset.dims))}")
+    return dataset.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "cell"))
+
+
+def factors(dataset: xr.Dataset) -> list[str]:
+    """Return the names of the cells' factors, the seed left out."""
+    return [str(name) for name in dataset.indexes["cell"].names if name != SEED]
+
+
+def levels(dataset: xr.Dataset, factor: str) -> list[Any]:
+    """Return a factor's levels in the order of the cells; StoreError names the nearest factor."""
+    index = dataset.indexes["cell"]
+    if factor not in index.names:
+        raise StoreError(f"no factor {factor!r}{nearest(factor, index.names)}")
+    return list(dict.fromkeys(index.get_level_values(factor)))
+
+
+def check_level(dataset: xr.Dataset, factor: str, level: Any) -> Any:
+    """Return `level` when the factor has it; StoreError names the nearest."""
+    known = levels(dataset, factor)
+    if level not in known:
+        raise StoreError(f"{factor}: no level {level!r}{nearest(str(level), map(str, known))}")
+    return level
+
+
+def seeds(dataset: xr.Dataset) -> list[Any]:
+    """Return the seed of each cell; 0 for all where the seed has been selected."""
+    index = dataset.indexes["cell"]
+    return list(index.get_level_values(SEED)) if SEED in index.names else [0] * len(index)
+
+
+def conditions(dataset: xr.Dataset) -> dict[tuple[Any, ...], list[int]]:
+    """Return the cells of each condition (the levels of all factors but the seed), in their order."""
+    names = factors(dataset)
+    index = dataset.indexes["cell"]
+    columns = [index.get_level_values(name) for name in names]
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for number in range(len(index)):
+        found.setdefault(tuple(column[number] for column in columns), []).append(number)
+    return found
+
+
+def by_condition(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the dataset with one factor, `condition`, in the place of all: its levels in words."""
+    names = factors(dataset)
+    index = dataset.indexes["cell"]
+    columns = [index.get_level_values(name) for name in names]
+    words = [spell(names, [column[number] for column in columns]) for number in range(len(index))]
+    merged = pd.MultiIndex.from_arrays([words, seeds(dataset)], names=["condition", SEED])
+    kept = dataset.drop_vars(["cell", *index.names])
+    return kept.assign_coords(xr.Coordinates.from_pandas_multiindex(merged, "cell"))
+
+
+def condition_coordinates(dataset: xr.Dataset, keys: Sequence[tuple[Any, ...]]) -> xr.Coordinates:
+    """Return a `condition` index of the given combinations of levels."""
+    names = factors(dataset)
+    if not names:
+        return xr.Coordinates({"condition": ["all"]})
+    index = pd.MultiIndex.from_tuples(keys, names=names)
+    return xr.Coordinates.from_pandas_multiindex(index, "condition")
+
+
+def spell(names: Sequence[Hashable], key: Sequence[Any]) -> str:
+    """Return a condition in words: target=label, rank=8."""
+    return ", ".join(f"{n}={v}" for n, v in zip(names, key, strict=True) if v != NOT_APPLICABLE) or "all"
+
+
+DERIVED = {
+    "correct": ("prediction", "prediction equals the true label"),
+    "generated_correct": ("generated_label", "generated label equals the true label"),
+    "absolute_error": ("prediction", "distance of the prediction from the true label"),
+}
+
+
+def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
+    """Return a variable, or one derived from predictions: correct, generated_correct, absolute_error.
+
+    `correct` is 0 or 1; "" is no label, so it is wrong for `correct` and missing for `absolute_error`.
+    A variable of the dataset is not read by this; a derived one is.
+    """
+    if name in dataset.data_vars:
+        return dataset[name]
+    source, long_name = DERIVED.get(name, ("", ""))
+    if source not in dataset.data_vars or "gold" not in dataset.coords:
+        known = [*map(str, dataset.data_vars), *(n for n, (s, _) in DERIVED.items() if s in dataset)]
+        raise StoreError(f"no variable {name!r}{nearest(name, known)}")
+    guess, truth = dataset[source], dataset["gold"]
+    if name == "absolute_error":
+        values = abs(_numbers(guess) - _numbers(truth))
+    else:
+        values = (guess == truth).astype(float)
+    return values.rename(name).assign_attrs(units="1", long_name=long_name)
+
+
+def _numbers(labels: xr.DataArray) -> xr.DataArray:
+    flat = pd.to_numeric(pd.Series(np.asarray(labels.values, object).ravel()), errors="coerce")
+    return labels.copy(data=flat.to_numpy(float).reshape(labels.shape))
+
+
+def numbers(block: xr.DataArray) -> xr.DataArray:
+    """Read some cells as float64, the store's fill value of whole numbers (-1) as NaN."""
+    values = np.asarray(block.values)
+    if values.dtype.kind in "iu":
+        return block.copy(data=np.where(values < 0, np.nan, values.astype(float)))
+    return block.copy(data=values.astype(float))
+
+
+def read_cell(values: xr.DataArray, cell: int) -> Floats:
+    """Read one cell of a variable: `numbers` without labels."""
+    return numbers(values.isel(cell=cell, drop=True)).values
+
+
+def layer_blocks(values: xr.DataArray, budget: int = 2**28) -> list[slice]:
+    """Return slices of the layers, each with at most `budget` bytes of the variable as float64 (or one layer).
+
+    Few and large ones: a chunk on disk holds all layers of some examples, and is decoded once per slice.
+    """
+    size = values.sizes.get("layer", 1)
+    step = max(1, budget * size // max(1, 8 * values.size))
+    return [slice(start, start + step) for start in range(0, size, step)]
+
+
+def group_seeds(values: Floats, index: pd.MultiIndex) -> tuple[Floats, list[Any]]:
+    """Return values [cell, example, *rest] as means by seed [seed, example, *rest], and the seeds."""
+    seeds = index.get_level_values(SEED) if SEED in index.names else np.zeros(len(index), int)
+    counts = pd.Series(seeds).value_counts(sort=False)
+    whole = [name for name, count in counts.items() if count == counts.max()]
+    return np.stack([values[seeds == name].mean(axis=0) for name in whole]), whole

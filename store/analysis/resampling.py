@@ -1,0 +1,168 @@
+"""Uncertainty when seeds and examples are crossed: every seed's model is measured on the same examples.
+
+Neither the seeds × examples values nor their means by example are independent draws. The variance of a mean
+is that of the two-way random-effects model (seed, example, and their interaction with the rest), the
+distribution around it comes from the pigeonhole bootstrap (Owen, 2007, "The pigeonhole bootstrap", Annals of
+Applied Statistics 1), which draws seeds and examples anew, each with replacement.
+"""
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+@frozen
+class TwoWay:
+    """The mean over seeds and examples of each statistic, and how sure it is; arrays of shape [*rest]."""
+
+    mean: Floats
+    variance: Floats
+    """Of the mean, for new seeds and new examples (new examples alone when there is one seed)."""
+    df: Floats
+    """Satterthwaite's degrees of freedom of that variance."""
+    seeds: int
+    examples: NDArray[np.intp]
+    """Examples with a value in every seed; the others are left out."""
+
+    def t_test(self) -> Floats:
+        """Return two-sided p values of a mean of 0; 1 where nothing varies and the mean is 0."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = np.where(self.mean == 0, 0.0, self.mean / np.sqrt(self.variance))
+        p = 2 * stats.t.sf(np.abs(t), self.df)
+        return np.where(np.isnan(self.mean) | np.isnan(self.variance), np.nan, p)
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:
+        """Return the interval of the t distribution."""
+        half = stats.t.ppf((1 + confidence) / 2, self.df) * np.sqrt(self.variance)
+        return self.mean - half, self.mean + half
+
+
+def two_way(values: Floats) -> TwoWay:
+    """Estimate the mean of values [seeds, examples, *rest] and its variance, both factors random and crossed.
+
+    Var(mean) = (MS_seed + MS_example − MS_rest) / (seeds · examples), a component that comes out negative
+    set to 0; degrees of freedom after Satterthwaite (1946, Biometrics Bulletin 2). An example that is NaN in
+    any seed is left out of that statistic; NaN results where fewer than two examples are left.
+    """
+    count = values.shape[0]
+    there = np.isfinite(values).all(axis=0)
+    n = there.sum(axis=0)
+    x = np.where(there, values, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = x.sum(axis=(0, 1)) / (count * n)
+        by_example = np.where(there, x.mean(axis=0) - mean, 0.0)
+        ms_example = count * (by_example**2).sum(axis=0) / (n - 1)
+        if count == 1:
+            variance, df = ms_example / n, (n - 1).astype(float)
+        else:
+            variance, df = _crossed(x, there, n, mean, by_example, ms_example)
+    few = n < 2
+    return TwoWay(
+        np.where(n == 0, np.nan, mean), np.where(few, np.nan, variance), np.where(few, np.nan, df), count, n
+    )
+
+
+def _crossed(
+    x: Floats, there: NDArray[np.bool_], n: NDArray[np.intp], mean: Floats, by_example: Floats, ms_e: Floats
+) -> tuple[Floats, Floats]:
+    count = len(x)
+    by_seed = x.sum(axis=1) / n - mean
+    ms_s = n * (by_seed**2).sum(axis=0) / (count - 1)
+    rest = np.where(there, x - mean - by_example, 0.0) - np.where(there, by_seed[:, None], 0.0)
+    df_s, df_e = count - 1, n - 1
+    ms_r = (rest**2).sum(axis=(0, 1)) / (df_s * df_e)
+    more_s, more_e = ms_s > ms_r, ms_e > ms_r
+    total = ms_r + np.where(more_s, ms_s - ms_r, 0) + np.where(more_e, ms_e - ms_r, 0)
+    weight = 1.0 - more_s - more_e
+    parts = (more_s * ms_s) ** 2 / df_s + (more_e * ms_e) ** 2 / df_e
+    parts = parts + (weight * ms_r) ** 2 / (df_s * df_e)
+    df = np.where(parts > 0, total**2 / parts, df_e)
+    if count > 2:
+        return total / (count * n), df
+    # One degree of freedom: a seed variance that looks small may be large, and simulation shows too little
+    # coverage. So the seeds' own interval counts where it is the wider one.
+    alone = stats.t.ppf(0.975, 1) * np.sqrt(ms_s) > stats.t.ppf(0.975, df) * np.sqrt(total)
+    return np.where(alone, ms_s, total) / (count * n), np.where(alone, 1.0, df)
+
+
+@frozen
+class Weights:
+    """How often each resample draws each seed [resamples, seeds] and each example [resamples, examples]."""
+
+    seeds: Floats
+    examples: Floats
+
+    def mean(self, values: Floats) -> Floats:
+        """Return the resamples' means of values [seeds, examples, *rest]: [resamples, *rest]."""
+        there = np.isfinite(values).all(axis=0)
+        count, examples, *rest = values.shape
+        x = np.where(there, values, 0.0).transpose(1, 0, *range(2, values.ndim))
+        sums = (self.examples @ x.reshape(examples, -1)).reshape(-1, count, *rest)
+        total = np.einsum("bs,bs...->b...", self.seeds, sums)
+        n = (self.examples @ there.reshape(examples, -1).astype(float)).reshape(-1, *rest)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return total / (count * n)  # type: ignore[no-any-return]
+
+
+def pigeonhole(seeds: int, examples: int, resamples: int = RESAMPLES, seed: int = 0) -> Weights:
+    """Draw seeds and examples with replacement, independently of each other; a single seed is kept."""
+    rng = np.random.default_rng(seed)
+    each = [rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float) for n in (seeds, examples)]
+    return Weights(*each)
+
+
+def calibrated(
+    estimate: Floats, replicates: Floats, influence: Floats, weights: Weights, confidence: float = CONFIDENCE
+) -> tuple[Floats, Floats]:
+    """Return the bootstrap percentile interval [*rest] of a statistic, corrected for few seeds.
+
+    Percentiles of few units are too narrow (Hesterberg, 2015, The American Statistician 69), and the
+    pigeonhole bootstrap counts the rest's variance up to three times (Owen, 2007). So their distances from
+    the estimate are scaled such that a linear statistic gets the standard error and the t quantile of
+    `two_way`. influence: [seeds, examples, *rest], each value's share in the statistic (for a mean: itself).
+    """
+    exact = two_way(influence)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.sqrt(exact.variance) / weights.mean(influence).std(axis=0)
+    scale *= stats.t.ppf((1 + confidence) / 2, exact.df) / stats.norm.ppf((1 + confidence) / 2)
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(replicates - estimate, tails, axis=0)
+    still = exact.variance == 0  # nothing varies, so nothing is to be scaled
+    scale = np.where(still, 1.0, scale)
+    return estimate + scale * low, estimate + scale * high
+
+
+def mean_interval(
+    values: Floats, resamples: int = RESAMPLES, seed: int = 0, confidence: float = CONFIDENCE
+) -> tuple[TwoWay, Floats, Floats]:
+    """Return the mean of values [seeds, examples, *rest] and its interval, low and high [*rest]."""
+    found = two_way(values)
+    weights = pigeonhole(*values.shape[:2], resamples, seed)
+    return found, *calibrated(found.mean, weights.mean(values), values, weights, confidence)
+
+
+def share_interval(found: TwoWay, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:
+    """Return the interval of a share (a mean of 0 and 1), which stays within 0 and 1.
+
+    Wilson's (1927) with the t quantile and the number of independent examples that have the same variance
+    (Korn & Graubard, 1998, Survey Methodology 24), at most as many as there are examples where the share is 0 or 1.
+    """
+    p = found.mean
+    with np.errstate(divide="ignore", invalid="ignore"):
+        n = np.where(found.variance > 0, p * (1 - p) / found.variance, found.examples)
+    df = np.where(found.variance > 0, found.df, np.maximum(found.examples - 1, 1))
+    t2 = stats.t.ppf((1 + confidence) / 2, df) ** 2
+    centre = (p + t2 / (2 * n)) / (1 + t2 / n)
+    half = np.sqrt(t2) / (1 + t2 / n) * np.sqrt(p * (1 - p) / n + t2 / (4 * n**2))
+    return centre - half, centre + half
+
+
+def d_z(differences: Floats) -> Floats:
+    """Return Cohen's d_z of paired differences [unit, *rest]: their mean in standard deviations (Cohen, 1988)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nanmean(differences, axis=0) / np.nanstd(differences, axis=0, ddof=1)  # type: ignore[no-any-return]
