@@ -10,8 +10,8 @@ import xarray as xr
 ANALYSIS = "store.analysis"  # imported at the first use: scipy and statsmodels take two seconds
 
 
-@xr.register_datatree_accessor("ablation")
-@xr.register_dataset_accessor("ablation")
+@xr.register_datatree_accessor("ablation")  # type: ignore[no-untyped-call]
+@xr.register_dataset_accessor("ablation")  # type: ignore[no-untyped-call]
 class Ablation:
     """The functions of `store.analysis`, their first argument filled in."""
 

@@ -24,8 +24,6 @@ def calibration_bins(
     confidence = probabilities.max(axis=1)
     correct = np.asarray(labels, object)[probabilities.argmax(axis=1)] == np.asarray(gold, object)
     place = np.minimum((confidence * bins).astype(int), bins - 1)
-    return (
-        np.bincount(place, minlength=bins).astype(float),
-        np.bincount(place, confidence, bins),
-        np.bincount(place, correct, bins),
-    )
+    weights = np.ones(len(place)), confidence, correct.astype(float)
+    number, sure, right = (np.bincount(place, own, bins).astype(float) for own in weights)
+    return number, sure, right

@@ -7,11 +7,11 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy import stats
 
-from store.analysis.changes import contrast
+from store.analysis.changes import contrast, without_units
 from store.analysis.nodes import Data
-from store.analysis.permutation import PERMUTATIONS, Unit, columns_like, covered, signs, units_of
+from store.analysis.permutation import PERMUTATIONS, Unit, flips_in_words, signs, units_of
 from store.analysis.resampling import Floats
-from store.analysis.wording import spell_count
+from store.analysis.results import by_level, labelled
 from store.errors import StoreError
 
 
@@ -30,33 +30,38 @@ def clusters(
     """Test runs of contiguous layers by their mass (Maris & Oostenveld, 2007, J. Neurosci. Methods 164).
 
     A cluster: neighbouring layers whose |t| passes the two-sided level `alpha`, of one sign; its mass: the
-    sum of |t|. Result, by (level, position, layer): `t`, `cluster` (1, 2, … from the first layer; 0 outside)
-    and `p_value` of the layer's cluster against the largest mass of each sign flip, NaN outside. It holds for
-    all layers of one position together; a cluster's exact borders are not tested. unit: as in `sign_flip`.
+    sum of |t|. Result, by (level, …, layer): `t`, `cluster` (1, 2, … from the first layer; 0 outside) and
+    `p_value` of the layer's cluster against the largest mass of each sign flip, NaN outside. It holds for
+    all layers of one position together; a cluster's exact borders are not tested. unit: as in `sign_flip`;
+    one with a missing value anywhere is left out (`missing`, by level).
     """
     paired = contrast(data, variable, factor, baseline, level)
     if "layer" not in paired["difference"].dims:
         raise StoreError(f"{variable}: expected a variable by layer, found {paired['difference'].dims}")
-    found, used, counts = [], set(), set()
-    for number in range(paired.sizes["level"]):
-        difference = paired["difference"].isel(level=number)
-        values, template, chosen = units_of(difference.transpose(..., "layer"), unit)
-        used.add(chosen)
-        values = values[np.isfinite(values).reshape(len(values), -1).all(axis=1)]
-        counts.add(len(values))
-        flips, _ = signs(len(values), permutations, seed)
-        t, label, p = cluster_p(values.reshape(len(values), -1, values.shape[-1]), flips, alpha)
-        shape = values.shape[1:]
-        columns = {"t": t.reshape(shape), "cluster": label.reshape(shape), "p_value": p.reshape(shape)}
-        found.append(columns_like(template, columns))
-    result = xr.concat(found, "level").assign_coords(level=paired["level"])
-    result["cluster"].attrs["long_name"] = "cluster of layers, 0 = none"
-    result.attrs["method"] = (
-        f"{paired.attrs['method'].removesuffix('.')}; cluster-based permutation test over contiguous layers "
-        f"(threshold two-sided p < {alpha}, statistic the largest sum of |t|, "
-        f"{permutations} sign flips of {spell_count(max(counts), ' or '.join(sorted(used)))}, random seed "
-        f"{seed}), which corrects across layers{covered(used)}."
-    )
+    parts, used = [], set()
+    for own in paired["difference"].transpose("level", ..., "layer"):
+        values, chosen = units_of(own, unit)
+        whole = values[np.isfinite(values).reshape(len(values), -1).all(axis=1)]
+        if len(whole) < 2:
+            raise StoreError(f"{variable}: expected two {chosen}s without missing values, found {len(whole)}")
+        used.add((len(whole), chosen))
+        flips = signs(len(whole), permutations, seed)
+        found = cluster_p(whole.reshape(len(whole), -1, whole.shape[-1]), flips, alpha)
+        t, label, p = (column.reshape(whole.shape[1:]) for column in found)
+        columns = {
+            "t": (t, "1", "t of the difference"),
+            "cluster": (label, "1", "cluster of layers, 0 = none"),
+            "p_value": (p, "1", "p value of the cluster, two-sided"),
+        }
+        lost = ((), len(values) - len(whole), {"units": "1", "long_name": f"{chosen}s left out"})
+        parts.append(labelled(without_units(own), columns).assign(missing=lost))
+    result = by_level(parts, paired["level"])
+    result.attrs = paired.attrs | {
+        "method": f"{paired.attrs['method'].removesuffix('.')}; cluster-based permutation test over "
+        f"contiguous layers (threshold two-sided p < {alpha}, statistic the largest sum of |t|), which "
+        f"corrects across layers, {flips_in_words(used, permutations, seed)}; "
+        f"{int(result['missing'].sum())} units left out."
+    }
     return result
 
 
@@ -64,45 +69,35 @@ def cluster_p(values: Floats, flips: Floats, alpha: float) -> tuple[Floats, NDAr
     """Return t, cluster numbers and cluster p values [series, layer] of differences [unit, series, layer]."""
     units = len(values)
     bound = stats.t.ppf(1 - alpha / 2, units - 1)
-    t = np.empty(values.shape[1:])
+    t, p = (np.full(values.shape[1:], np.nan) for _ in range(2))
     label = np.zeros(values.shape[1:], np.int32)
-    p = np.full(values.shape[1:], np.nan)
     for series in range(values.shape[1]):
         x = values[:, series]
         means = flips @ x / units
+        spread = np.maximum((x**2).mean(axis=0) - means**2, 0) / (units - 1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            every = means / np.sqrt(np.maximum((x**2).mean(axis=0) - means**2, 0) / (units - 1))
-        every = np.nan_to_num(every, nan=0.0, posinf=1e9, neginf=-1e9)
+            every = np.nan_to_num(means / np.sqrt(spread), posinf=1e9, neginf=-1e9)
         mass = _running_mass(every, bound)
         t[series] = every[0]
+        label[series] = _label(every[0], bound)
         largest = mass.max(axis=1)
-        label[series], totals = _label(every[0], mass[0], bound)
-        for number, total in enumerate(totals, start=1):
-            p[series, label[series] == number] = (largest >= total * (1 - 1e-9)).mean()
+        for number in range(1, label[series].max() + 1):
+            own = label[series] == number
+            p[series, own] = (largest >= mass[0, own].max() * (1 - 1e-9)).mean()
     return t, label, p
 
 
 def _running_mass(t: Floats, bound: float) -> Floats:
     """Return, at each layer, the sum of |t| of the cluster so far [permutation, layer]."""
-    mass = np.zeros_like(t)
-    active = np.abs(t) > bound
-    for layer in range(t.shape[1]):
-        own = np.where(active[:, layer], np.abs(t[:, layer]), 0)
-        if layer:
-            goes_on = active[:, layer] & (np.sign(t[:, layer]) == np.sign(t[:, layer - 1]))
-            own = own + np.where(goes_on, mass[:, layer - 1], 0)
-        mass[:, layer] = own
+    mass = np.where(np.abs(t) > bound, np.abs(t), 0.0)
+    for layer in range(1, t.shape[1]):
+        goes_on = (mass[:, layer] > 0) & (np.sign(t[:, layer]) == np.sign(t[:, layer - 1]))
+        mass[:, layer] += np.where(goes_on, mass[:, layer - 1], 0)
     return mass
 
 
-def _label(t: Floats, mass: Floats, bound: float) -> tuple[NDArray[np.int32], list[float]]:
-    label = np.zeros(len(t), np.int32)
-    totals: list[float] = []
-    for layer in range(len(t)):
-        if abs(t[layer]) > bound:
-            if layer and label[layer - 1] and np.sign(t[layer]) == np.sign(t[layer - 1]):
-                totals[-1] = mass[layer]
-            else:
-                totals.append(mass[layer])
-            label[layer] = len(totals)
-    return label, totals
+def _label(t: Floats, bound: float) -> NDArray[np.int32]:
+    """Return the number of each layer's cluster [layer], 0 outside."""
+    side = np.where(np.abs(t) > bound, np.sign(t), 0)
+    starts = (side != 0) & (side != np.concatenate([[0], side[:-1]]))
+    return np.where(side != 0, np.cumsum(starts), 0).astype(np.int32)

@@ -5,23 +5,35 @@ from itertools import combinations, product
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from attrs import frozen
 
-from store.analysis.changes import stage_of
-from store.analysis.multiplicity import NAMES, Correction, adjust
+from store.analysis.changes import stage_of, undetermined
+from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
+    SHARES,
     Data,
     check_level,
     group_seeds,
     layer_blocks,
     levels,
     numbers,
+    spell,
     stage_node,
     variable,
 )
 from store.analysis.resampling import CONFIDENCE, RESAMPLES, Floats, d_z, mean_interval
-from store.analysis.wording import described, spell_count
+from store.analysis.results import (
+    EXAMPLES,
+    MISSING,
+    add_adjusted,
+    count,
+    intervals,
+    labelled,
+    level_coordinate,
+    span,
+)
 from store.errors import StoreError
 
 
@@ -64,26 +76,23 @@ def effects(
     terms = design(dataset, factors, baselines or {}, order or len(factors))
     values = variable(dataset, response).transpose("cell", "example", ...)
     index = dataset.indexes["cell"]
-    own = list(zip(*(index.get_level_values(name) for name in factors), strict=True))
     blocks = []
-    for part in layer_blocks(values):
-        block = values.isel(layer=part) if "layer" in values.dims else values
-        means = _means(block, own, index, terms)
-        blocks.append(_estimates(means, terms, block, resamples, seed, confidence))
-    result = xr.concat(blocks, "layer") if len(blocks) > 1 else blocks[0]
-    p = result["p_value"]
-    across = "layer" if "layer" in p.dims else "term"
-    adjusted = adjust(p.values, p.dims.index(across), correction)
-    result["p_adjusted"] = p.copy(data=adjusted)
-    result["p_adjusted"].attrs["long_name"] = f"p value, {NAMES[correction]} across {across}s"
+    for layers in layer_blocks(values):
+        block = values.isel(layer=layers) if "layer" in values.dims else values
+        means = _means(block, _combinations(index, factors), index, terms)
+        like = block.isel(cell=0, example=0, drop=True)
+        blocks.append(_estimates(means, terms, like, response, resamples, seed, confidence))
+    result = xr.concat(blocks, "layer", data_vars="minimal") if len(blocks) > 1 else blocks[0]
+    words = add_adjusted(result, "p_value", correction, None if "layer" in result.dims else "term")
     for name in ("effect", "low", "high"):
         result[name].attrs.update(units=values.attrs.get("units", ""), long_name=f"effect on {response}")
     seeds = int(result["seeds"])
+    linear = " in a linear probability model" if response in SHARES else ""
     result.attrs["method"] = (
-        f"Effects of {', '.join(factors)} on {response} in effect coding, {len(set(own))} conditions, "
-        f"{int(result['examples'].max())} examples and {spell_count(seeds, 'seed')}; contrast scores with random seeds and "
-        f"examples (all random slopes){_linear(response)}, {described(seeds, resamples, seed, confidence)}; "
-        f"two-sided t tests, {NAMES[correction]} across {across}s; {int(result['missing'].sum())} values missing."
+        f"Effects of {', '.join(factors)} on {response} in effect coding, {len(terms[0].weights)} "
+        f"conditions, {span(result['examples'])} examples and {count(seeds, 'seed')}; contrast scores of "
+        f"seeds and examples (all random slopes){linear}, {intervals(seeds, confidence, resamples, seed)}; "
+        f"two-sided t tests, {words}; {int(result['missing'].isel(term=0).sum())} values missing."
     )
     return result
 
@@ -94,49 +103,42 @@ def design(dataset: xr.Dataset, factors: Sequence[str], baselines: dict[str, Any
     for name in baselines.keys() - known.keys():
         raise StoreError(f"baselines: {name!r} is none of the factors {', '.join(factors)}")
     base = {n: check_level(dataset, n, baselines[n]) if n in baselines else known[n][0] for n in factors}
-    index = dataset.indexes["cell"]
-    there = {*zip(*(index.get_level_values(name) for name in factors), strict=True)}
+    there = set(_combinations(dataset.indexes["cell"], factors))
     combos = list(product(*known.values()))
     if missing := [combo for combo in combos if combo not in there]:
-        lacking = ", ".join(f"{n}={v}" for n, v in zip(factors, missing[0], strict=True))
+        lacking = spell(factors, missing[0])
         raise StoreError(
-            f"the design is not complete: no cell has {lacking} ({len(missing)} of {len(combos)} lack)"
+            f"the design is not complete: {len(missing)} of {len(combos)} conditions lack, as {lacking}"
         )
     terms = [Term("mean", {}, dict.fromkeys(combos, 1 / len(combos)))]
     for size in range(1, order + 1):
         for chosen in combinations(factors, size):
-            others = [[v for v in known[name] if v != base[name]] for name in chosen]
-            for picked in product(*others):
+            for picked in product(*([v for v in known[name] if v != base[name]] for name in chosen)):
                 at = dict(zip(chosen, picked, strict=True))
                 name = " × ".join(f"{factor}[{level}]" for factor, level in at.items())
-                terms.append(
-                    Term(
-                        name,
-                        at,
-                        {c: _weight(dict(zip(factors, c, strict=True)), at, base, known) for c in combos},
-                    )
-                )
+                terms.append(Term(name, at, {combo: _weight(combo, at, base, known) for combo in combos}))
     return terms
 
 
 def _weight(
-    combo: dict[str, Any], at: dict[str, Any], base: dict[str, Any], known: dict[str, list[Any]]
+    combo: tuple[Any, ...], at: dict[str, Any], base: dict[str, Any], known: dict[str, list[Any]]
 ) -> float:
     weight = 1.0
-    for factor, level in combo.items():
+    for (factor, levels_), level in zip(known.items(), combo, strict=True):
         if factor not in at:
-            weight /= len(known[factor])
-        elif level == at[factor]:
-            weight *= 1
-        elif level == base[factor]:
-            weight *= -1
-        else:
-            return 0.0
+            weight /= len(levels_)
+        elif level != at[factor]:
+            weight *= -1 if level == base[factor] else 0
     return weight
 
 
+def _combinations(index: pd.MultiIndex, factors: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return the levels of the factors in each cell."""
+    return list(zip(*(index.get_level_values(name) for name in factors), strict=True))
+
+
 def _means(
-    block: xr.DataArray, own: list[tuple[Any, ...]], index: Any, terms: list[Term]
+    block: xr.DataArray, own: list[tuple[Any, ...]], index: pd.MultiIndex, terms: list[Term]
 ) -> dict[tuple[Any, ...], Floats]:
     """Return by combination of levels its values [seed, example, *rest], of the seeds that all have."""
     found, seeds = {}, {}
@@ -152,38 +154,34 @@ def _means(
 def _estimates(
     means: dict[tuple[Any, ...], Floats],
     terms: list[Term],
-    block: xr.DataArray,
+    like: xr.DataArray,
+    response: str,
     resamples: int,
     seed: int,
     confidence: float,
 ) -> xr.Dataset:
-    columns: dict[str, list[Any]] = {}
+    parts = []
     for term in terms:
-        scores = sum(weight * means[combo] for combo, weight in term.weights.items() if weight)
-        scores = np.asarray(scores)
+        scores = np.asarray(sum(weight * means[combo] for combo, weight in term.weights.items() if weight))
         found, low, high = mean_interval(scores, resamples, seed, confidence)
-        p = found.t_test() if term.levels else np.full(found.mean.shape, np.nan)
-        size = d_z(scores.mean(axis=0)) if term.levels else np.full(found.mean.shape, np.nan)
-        row = (found.mean, low, high, p, size, found.examples, scores.shape[1] - found.examples)
-        names = ("effect", "low", "high", "p_value", "effect_size", "examples", "missing")
-        for name, value in zip(names, row, strict=True):
-            columns.setdefault(name, []).append(value)
-    titles = {
-        "p_value": "p value, two-sided", "effect_size": "Cohen's d_z over examples",
-        "examples": "examples with a value in every seed and condition",
-        "missing": "examples left out for a missing value",
-    }  # fmt: skip
-    dims = ("term", *(dim for dim in block.dims if dim not in ("cell", "example")))
-    coordinates = {n: c for n, c in block.coords.items() if n in dims}
-    result = xr.Dataset(coords=coordinates).assign_coords(
-        term=("term", np.array([term.name for term in terms], object)),
-        order=("term", [len(term.levels) for term in terms]),
+        low, high = undetermined(response, found.variance, low, high)
+        tested = 1.0 if term.levels else np.nan  # that the mean of all is 0 is no hypothesis
+        columns = {
+            "effect": (found.mean, "", ""),
+            "low": (low, "", ""),
+            "high": (high, "", ""),
+            "p_value": (tested * found.t_test(), "1", "p value, two-sided"),
+            "effect_size": (tested * d_z(scores.mean(axis=0)), "1", "Cohen's d_z over examples"),
+            "examples": (found.examples, "1", f"{EXAMPLES} and condition"),
+            "missing": (scores.shape[1] - found.examples, "1", MISSING),
+        }
+        parts.append(labelled(like, columns))
+    result = xr.concat(parts, "term").assign_coords(
+        term=level_coordinate([term.name for term in terms], "effect", "term"),
+        order=(
+            "term",
+            [len(term.levels) for term in terms],
+            {"units": "1", "long_name": "factors in the effect"},
+        ),
     )
-    for name, rows in columns.items():
-        result[name] = (dims, np.stack(rows), {"units": "1", "long_name": titles.get(name, name)})
-    result["seeds"] = ((), len(next(iter(means.values()))), {"units": "1", "long_name": "seeds"})
-    return result
-
-
-def _linear(response: str) -> str:
-    return " in a linear probability model" if response.endswith("correct") else ""
+    return result.assign(seeds=((), len(scores), {"units": "1", "long_name": "seeds"}))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from store.analysis.nodes import Data, by_condition, group_seeds, levels, numbers, stage_nodes, variable
 from store.analysis.pairs import differences, find_pairs
 from store.analysis.resampling import Floats
+from store.analysis.results import level_coordinate
 from store.errors import StoreError, nearest
 
 
@@ -52,28 +53,31 @@ class Groups:
     paired: bool
 
     @property
-    def levels(self) -> list[Any]:
-        """The groups' levels, in order."""
-        return [group.level for group in self.groups]
-
-    @property
     def coordinate(self) -> xr.DataArray:
         """The levels as a coordinate `level`."""
-        kind = object if any(isinstance(level, str) for level in self.levels) else None
-        return xr.DataArray(np.array(self.levels, kind), dims="level", attrs={"long_name": self.factor})
+        return level_coordinate([group.level for group in self.groups], self.factor)
 
-    def find(self, level: Any) -> Group:
-        """Return a level's group; StoreError names the nearest level."""
-        for group in self.groups:
-            if group.level == level:
-                return group
-        raise StoreError(f"{self.factor}: no level {level!r}{nearest(str(level), map(str, self.levels))}")
+    def find(self, level: Any = None) -> Group:
+        """Return a level's group, the first for None; StoreError names the nearest level."""
+        known = {group.level: group for group in self.groups}
+        if level is not None and level not in known:
+            raise StoreError(f"{self.factor}: no level {level!r}{nearest(str(level), map(str, known))}")
+        return self.groups[0] if level is None else known[level]
 
     @property
     def sizes(self) -> str:
-        """Examples by group, in words."""
-        counts = [f"{len(group.examples)} ({group.level})" for group in self.groups]
-        return f"{len(self.groups[0].examples)} shared" if self.paired else " and ".join(counts)
+        """The number of examples, in words."""
+        counts = sorted({len(group.examples) for group in self.groups})
+        number = "–".join(map(str, counts if len(counts) < 2 else (counts[0], counts[-1])))
+        return f"{number} {'shared examples' if self.paired else 'examples per level'}"
+
+    def comparable(self) -> "Groups":
+        """Return self; StoreError when there is but one level."""
+        if len(self.groups) < 2:
+            raise StoreError(
+                f"{self.factor}: expected two levels or more to compare, found {len(self.groups)}"
+            )
+        return self
 
     @property
     def seeds(self) -> int:
@@ -90,37 +94,45 @@ def read_groups(
     factor: str,
     stage: str,
     *,
+    layers: slice | None = None,
     reduce: Reduce | None = None,
     against: Against | None = None,
     paired: bool | None = None,
 ) -> Groups:
     """Read a variable by level of a factor, or by condition (all factors but the seed) for "condition".
 
-    Levels whose cells lie in different shapes (other test data) are compared all the same. `reduce` makes a
-    cell's array smaller right after it was read; `against` takes differences of a contrast instead of
-    values. `paired`: whether examples of equal id are the same; None: they are when all groups have just the
-    same ids, they are not when no id is shared. (Should equal ids belong to unlike examples, paired tests
-    stay valid.) StoreError for ids shared in part, and for a level that lies in several shapes.
+    Levels whose cells lie in different shapes (other test data) are compared all the same. layers: those to
+    read, by number. `reduce` makes a cell's array smaller right after it was read; `against` takes the
+    differences of a contrast instead of values. `paired`: whether examples of equal id are the same; None:
+    they are when all groups have just the same ids, they are not when no id is shared. (Should equal ids
+    belong to unlike examples, paired tests stay valid.) StoreError for ids shared in part, and for a level
+    that lies in several shapes.
     """
     found: dict[Any, Group] = {}
     for whole in stage_nodes(data, stage).values():
         dataset = by_condition(whole) if factor == "condition" else whole
         for level in levels(dataset, factor):
             if level in found:
-                raise StoreError(
-                    f"{factor}: the cells of {level!r} come in several shapes; select one of them"
-                )
+                raise StoreError(f"{factor}: the cells of {level!r} come in several shapes; select one")
             cells = np.flatnonzero(dataset.indexes["cell"].get_level_values(factor) == level)
-            found[level] = _read(dataset.isel(cell=cells), level, name, reduce, against)
+            values = _values(dataset.isel(cell=cells), name, against)
+            found[level] = _read(values if layers is None else values.isel(layer=layers), level, reduce)
     return _aligned(factor, tuple(found.values()), paired)
 
 
-def _read(part: xr.Dataset, level: Any, name: str, reduce: Reduce | None, against: Against | None) -> Group:
+def _values(part: xr.Dataset, name: str, against: Against | None) -> xr.DataArray:
+    """Return a level's values, dims (cell, …), or its differences, dims (pair, …)."""
     if against is None:
-        values, dim = variable(part, name), "cell"
-    else:
-        pairs = find_pairs(part, against.factor, against.baseline, against.level)
-        values, dim = differences(part, name, pairs).isel(level=0), "pair"
+        return variable(part, name)
+    pairs = find_pairs(part, against.factor, against.baseline, against.level)
+    if len(pairs.levels) > 1:
+        found = ", ".join(map(str, pairs.levels))
+        raise StoreError(f"{against.factor}: expected one level against {pairs.baseline}, found {found}")
+    return differences(part, name, pairs).isel(level=0)
+
+
+def _read(values: xr.DataArray, level: Any, reduce: Reduce | None) -> Group:
+    dim = "pair" if "pair" in values.dims else "cell"
     blocks = []
     for number in range(values.sizes[dim]):
         block = numbers(values.isel({dim: number}, drop=True))
@@ -131,8 +143,6 @@ def _read(part: xr.Dataset, level: Any, name: str, reduce: Reduce | None, agains
 
 
 def _aligned(factor: str, groups: tuple[Group, ...], paired: bool | None) -> Groups:
-    if len(groups) < 2:
-        raise StoreError(f"{factor}: expected two levels or more to compare, found {len(groups)}")
     ids = [list(group.examples) for group in groups]
     common = set(ids[0]).intersection(*ids)
     if paired is None:

@@ -78,11 +78,18 @@ def factors(dataset: xr.Dataset) -> list[str]:
     return [str(name) for name in dataset.indexes["cell"].names if name != SEED]
 
 
+def check_factor(dataset: xr.Dataset, factor: str) -> int:
+    """Return the place of a factor in the cells' index; StoreError names the nearest factor."""
+    names = list(dataset.indexes["cell"].names)
+    if factor not in names:
+        raise StoreError(f"no factor {factor!r}{nearest(factor, names)}")
+    return names.index(factor)
+
+
 def levels(dataset: xr.Dataset, factor: str) -> list[Any]:
-    """Return a factor's levels in the order of the cells; StoreError names the nearest factor."""
+    """Return a factor's levels in the order of the cells."""
+    check_factor(dataset, factor)
     index = dataset.indexes["cell"]
-    if factor not in index.names:
-        raise StoreError(f"no factor {factor!r}{nearest(factor, index.names)}")
     return list(dict.fromkeys(index.get_level_values(factor)))
 
 
@@ -94,21 +101,9 @@ def check_level(dataset: xr.Dataset, factor: str, level: Any) -> Any:
     return level
 
 
-def seeds(dataset: xr.Dataset) -> list[Any]:
-    """Return the seed of each cell; 0 for all where the seed has been selected."""
-    index = dataset.indexes["cell"]
-    return list(index.get_level_values(SEED)) if SEED in index.names else [0] * len(index)
-
-
-def conditions(dataset: xr.Dataset) -> dict[tuple[Any, ...], list[int]]:
-    """Return the cells of each condition (the levels of all factors but the seed), in their order."""
-    names = factors(dataset)
-    index = dataset.indexes["cell"]
-    columns = [index.get_level_values(name) for name in names]
-    found: dict[tuple[Any, ...], list[int]] = {}
-    for number in range(len(index)):
-        found.setdefault(tuple(column[number] for column in columns), []).append(number)
-    return found
+def seed_values(index: pd.MultiIndex) -> pd.Index:
+    """Return the seed of each entry; 0 for all where the seed has been selected."""
+    return index.get_level_values(SEED) if SEED in index.names else pd.Index([0] * len(index))
 
 
 def by_condition(dataset: xr.Dataset) -> xr.Dataset:
@@ -117,18 +112,9 @@ def by_condition(dataset: xr.Dataset) -> xr.Dataset:
     index = dataset.indexes["cell"]
     columns = [index.get_level_values(name) for name in names]
     words = [spell(names, [column[number] for column in columns]) for number in range(len(index))]
-    merged = pd.MultiIndex.from_arrays([words, seeds(dataset)], names=["condition", SEED])
+    merged = pd.MultiIndex.from_arrays([words, seed_values(index)], names=["condition", SEED])
     kept = dataset.drop_vars(["cell", *index.names])
     return kept.assign_coords(xr.Coordinates.from_pandas_multiindex(merged, "cell"))
-
-
-def condition_coordinates(dataset: xr.Dataset, keys: Sequence[tuple[Any, ...]]) -> xr.Coordinates:
-    """Return a `condition` index of the given combinations of levels."""
-    names = factors(dataset)
-    if not names:
-        return xr.Coordinates({"condition": ["all"]})
-    index = pd.MultiIndex.from_tuples(keys, names=names)
-    return xr.Coordinates.from_pandas_multiindex(index, "condition")
 
 
 def spell(names: Sequence[Hashable], key: Sequence[Any]) -> str:
@@ -141,6 +127,7 @@ DERIVED = {
     "generated_correct": ("generated_label", "generated label equals the true label"),
     "absolute_error": ("prediction", "distance of the prediction from the true label"),
 }
+SHARES = frozenset({"correct", "generated_correct"})
 
 
 def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
@@ -182,7 +169,7 @@ def read_cell(values: xr.DataArray, cell: int) -> Floats:
 
 
 def layer_blocks(values: xr.DataArray, budget: int = 2**28) -> list[slice]:
-    """Return slices of the layers, each with at most `budget` bytes of the variable as float64 (or one layer).
+    """Return slices of the layers, each at most `budget` bytes of the variable as float64 (or one layer).
 
     Few and large ones: a chunk on disk holds all layers of some examples, and is decoded once per slice.
     """
@@ -192,8 +179,11 @@ def layer_blocks(values: xr.DataArray, budget: int = 2**28) -> list[slice]:
 
 
 def group_seeds(values: Floats, index: pd.MultiIndex) -> tuple[Floats, list[Any]]:
-    """Return values [cell, example, *rest] as means by seed [seed, example, *rest], and the seeds."""
-    seeds = index.get_level_values(SEED) if SEED in index.names else np.zeros(len(index), int)
+    """Return values [cell, example, *rest] as means by seed [seed, example, *rest], and the seeds.
+
+    Only seeds with as many cells as any other seed: those that lack some would stand for something else.
+    """
+    seeds = seed_values(index)
     counts = pd.Series(seeds).value_counts(sort=False)
-    whole = [name for name, count in counts.items() if count == counts.max()]
+    whole = [name for name, number in counts.items() if number == counts.max()]
     return np.stack([values[seeds == name].mean(axis=0) for name in whole]), whole

@@ -12,6 +12,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from store.analysis.nodes import SEED, check_level, levels, read_cell, variable
+from store.analysis.results import level_coordinate
 from store.errors import StoreError
 from store.factors import NOT_APPLICABLE
 
@@ -129,16 +130,10 @@ def differences(dataset: xr.Dataset, name: str, pairs: Pairs) -> xr.DataArray:
         raise StoreError(f"{name}: expected numbers, found text; correct and absolute_error are derived")
     dims = ("level", "pair", *(dim for dim in values.dims if dim != "cell"))
     data = indexing.LazilyIndexedArray(Differences(values, pairs))
-    coordinates = {
-        n: c for n, c in values.coords.items() if "cell" not in c.dims and set(c.dims) <= set(dims)
-    }
-    array = xr.DataArray(xr.Variable(dims, data), coords=coordinates, name="difference")
-    array = array.assign_coords(level=("level", np.array(pairs.levels, dtype=_dtype(pairs.levels))))
+    kept = {key: c for key, c in values.coords.items() if c.dims and set(c.dims) <= set(dims)}
+    array = xr.DataArray(xr.Variable(dims, data), coords=kept, name="difference").assign_coords(
+        level=level_coordinate(pairs.levels, f"{pairs.factor}, against {pairs.baseline}")
+    )
     array = array.assign_coords(xr.Coordinates.from_pandas_multiindex(pairs.index, "pair"))
-    array["level"].attrs.update(units="", long_name=f"{pairs.factor}, against {pairs.baseline}")
     long_name = str(values.attrs.get("long_name", name))
     return array.assign_attrs(units=values.attrs.get("units", ""), long_name=f"difference in {long_name}")
-
-
-def _dtype(items: Sequence[Any]) -> type | None:
-    return object if any(isinstance(item, str) for item in items) else None

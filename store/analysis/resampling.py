@@ -50,7 +50,7 @@ def two_way(values: Floats) -> TwoWay:
     any seed is left out of that statistic; NaN results where fewer than two examples are left.
     """
     count = values.shape[0]
-    there = np.isfinite(values).all(axis=0)
+    there = np.asarray(np.isfinite(values).all(axis=0))
     n = there.sum(axis=0)
     x = np.where(there, values, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -106,7 +106,7 @@ class Weights:
         total = np.einsum("bs,bs...->b...", self.seeds, sums)
         n = (self.examples @ there.reshape(examples, -1).astype(float)).reshape(-1, *rest)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return total / (count * n)  # type: ignore[no-any-return]
+            return np.asarray(total / (count * n))
 
 
 def pigeonhole(seeds: int, examples: int, resamples: int = RESAMPLES, seed: int = 0) -> Weights:
@@ -142,15 +142,15 @@ def mean_interval(
 ) -> tuple[TwoWay, Floats, Floats]:
     """Return the mean of values [seeds, examples, *rest] and its interval, low and high [*rest]."""
     found = two_way(values)
-    weights = pigeonhole(*values.shape[:2], resamples, seed)
+    weights = pigeonhole(values.shape[0], values.shape[1], resamples, seed)
     return found, *calibrated(found.mean, weights.mean(values), values, weights, confidence)
 
 
 def share_interval(found: TwoWay, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:
     """Return the interval of a share (a mean of 0 and 1), which stays within 0 and 1.
 
-    Wilson's (1927) with the t quantile and the number of independent examples that have the same variance
-    (Korn & Graubard, 1998, Survey Methodology 24), at most as many as there are examples where the share is 0 or 1.
+    Wilson's (1927) with the t quantile and the number of independent examples that would have the same
+    variance (Korn & Graubard, 1998, Survey Methodology 24); all examples where the share is 0 or 1.
     """
     p = found.mean
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -163,6 +163,6 @@ def share_interval(found: TwoWay, confidence: float = CONFIDENCE) -> tuple[Float
 
 
 def d_z(differences: Floats) -> Floats:
-    """Return Cohen's d_z of paired differences [unit, *rest]: their mean in standard deviations (Cohen, 1988)."""
+    """Return Cohen's (1988) d_z of paired differences [unit, *rest]: their mean in standard deviations."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nanmean(differences, axis=0) / np.nanstd(differences, axis=0, ddof=1)  # type: ignore[no-any-return]
+        return np.asarray(np.nanmean(differences, axis=0) / np.nanstd(differences, axis=0, ddof=1))

@@ -1,18 +1,19 @@
 """Which layers tell the levels of a factor apart?"""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from store.analysis.changes import stage_of
 from store.analysis.groups import Groups, read_groups
-from store.analysis.multiplicity import NAMES, Correction, adjust
-from store.analysis.nodes import Data
+from store.analysis.multiplicity import Correction
+from store.analysis.nodes import Data, layer_blocks, stage_nodes, variable
 from store.analysis.permutation import share_at_least
 from store.analysis.resampling import Floats
-from store.analysis.wording import spell_count
+from store.analysis.results import MISSING, add_adjusted, count, labelled
 
 PERMUTATIONS = 999
 CHUNK = 100  # permutations at a time, so that memory stays small
@@ -21,7 +22,7 @@ CHUNK = 100  # permutations at a time, so that memory stays small
 def layer_specialisation(
     data: Data,
     factor: str,
-    variable: str = "entropy",
+    name: str = "entropy",
     *,
     bins: int = 8,
     paired: bool | None = None,
@@ -29,53 +30,36 @@ def layer_specialisation(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Return how well a variable separates each level of a factor from the others, layer by layer.
+    """Return how well the variable `name` separates each level of a factor from the others, layer by layer.
 
-    Result: `auc` (level, layer, position, …), the chance that a value of the level is above one of the others
-    (one against the rest); `mutual_information` (layer, …) of the level and the value in `bins` quantile bins,
+    Result: `auc` (level, layer, position, …), the chance that a value of the level is above one of the
+    others (one against the rest); `mutual_information` (layer, …) of level and value in `bins` quantile bins,
     in nat, beside its mean under permutation, `mutual_information_null` (the plug-in estimate is never 0);
     `auc_p` and `mutual_information_p` by permutation of the levels within examples (between them where levels
-    have examples of their own), and `…_p_adjusted`, corrected across layers. Values are examples' means
-    over seeds: the tests speak of these models.
+    have examples of their own), and `…_p_adjusted`, corrected across layers; `missing` (level), examples left
+    out. Values are examples' means over seeds: the tests speak of these models. Reads layers by blocks.
     """
-    groups = read_groups(data, variable, factor, stage_of(variable), paired=paired)
-    values, missing, rest = _pooled(groups)
-    found = separation(values, _counts(groups, values), groups.paired, bins, permutations, seed)
-    like = groups.groups[0].like
-    coordinates = {n: c for n, c in like.coords.items() if n in like.dims}
-    result = xr.Dataset(coords={"level": groups.coordinate, **coordinates})
-    titles = {
-        "auc": ("1", "chance that a value of the level is above one of the others"),
-        "auc_p": ("1", "p value of the AUC, two-sided"),
-        "mutual_information": ("nat", "mutual information of level and value"),
-        "mutual_information_null": ("nat", "mean mutual information under permutation"),
-        "mutual_information_p": ("1", "p value of the mutual information"),
-    }
-    for name, (units, title) in titles.items():
-        dims = ("level", *like.dims) if name.startswith("auc") else like.dims
-        column = found[name].reshape(*found[name].shape[:-1], *rest)
-        result[name] = (dims, column, {"units": units, "long_name": title})
-    across = "layer" if "layer" in like.dims else "level"
-    for name in ("auc_p", "mutual_information_p"):
-        p = result[name]
-        axis = p.dims.index(across) if across in p.dims else None
-        adjusted = p.values if axis is None else adjust(p.values, axis, correction)
-        title = f"{p.attrs['long_name']}, {NAMES[correction]} across {across}s"
-        result[f"{name}_adjusted"] = p.copy(data=adjusted).assign_attrs(long_name=title)
-    result["missing"] = ((), missing, {"units": "1", "long_name": "examples left out for a missing value"})
+    stage = stage_of(name)
+    parts = []
+    for layers in layer_blocks(variable(next(iter(stage_nodes(data, stage).values())), name)):
+        groups = read_groups(data, name, factor, stage, layers=layers, paired=paired).comparable()
+        parts.append(_separated(groups, bins, permutations, seed))
+    result = xr.concat(parts, "layer", data_vars="minimal") if len(parts) > 1 else parts[0]
+    words = add_adjusted(result, "auc_p", correction)
+    add_adjusted(result, "mutual_information_p", correction, "layer")
+    exchanged = "of levels within examples" if groups.paired else "of examples between levels"
     result.attrs["method"] = (
-        f"Separation of the levels of {factor} by {variable}, {groups.sizes} examples, means over "
-        f"{spell_count(groups.seeds, 'seed')}: area under the ROC curve, one level against the rest, and mutual "
-        f"information with {bins} quantile bins; p values from {permutations} permutations "
-        f"{'of levels within examples' if groups.paired else 'of examples between levels'} (random seed {seed}), "
-        f"for these models, {NAMES[correction]} across {across}s; {missing} examples left out for missing values."
+        f"Separation of the levels of {factor} by {name}, {groups.sizes}, means over "
+        f"{count(groups.seeds, 'seed')}: area under the ROC curve, one level against the rest, and mutual "
+        f"information with {bins} quantile bins; p values from {permutations} permutations {exchanged} "
+        f"(random seed {seed}) for these models, {words}; {int(result['missing'].sum())} values missing."
     )
     return result
 
 
 def separation(
     values: Floats,
-    counts: list[int],
+    counts: Sequence[int],
     paired: bool,
     bins: int,
     permutations: int = PERMUTATIONS,
@@ -86,22 +70,17 @@ def separation(
     values: [examples of all groups, one group after the other, columns], without NaN.
     """
     total = sum(counts)
-    ranks = _ranks(values)
+    ranks = np.asarray(rankdata(values, axis=0))
     edges = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1], axis=0)
     place = (values[None] > edges[:, None]).sum(axis=0)
     one_hot = (place[..., None] == np.arange(bins)).reshape(total, -1).astype(np.float32)
+    n = np.array(counts, float)[:, None, None]
     auc, information = [], []
     for members in _memberships(counts, paired, permutations, seed):
-        n = np.array(counts, float)[:, None, None]
-        u = np.stack([own @ ranks for own in members]) - n * (n + 1) / 2
-        auc.append(u / (n * (total - n)))
-        joint = (
-            np.stack([own @ one_hot for own in members]).reshape(len(counts), -1, values.shape[1], bins)
-            / total
-        )
-        information.append(_mutual_information(joint))
-    auc_null = np.concatenate(auc, axis=1)
-    information_null = np.concatenate(information, axis=0)
+        auc.append((members @ ranks - n * (n + 1) / 2) / (n * (total - n)))
+        joint = (members.astype(np.float32) @ one_hot).astype(float) / total
+        information.append(_mutual_information(joint.reshape(*joint.shape[:2], -1, bins)))
+    auc_null, information_null = np.concatenate(auc, axis=1), np.concatenate(information)
     return {
         "auc": auc_null[:, 0],
         "auc_p": np.stack([share_at_least(np.abs(null - 0.5)) for null in auc_null]),
@@ -111,49 +90,51 @@ def separation(
     }
 
 
-def _memberships(counts: list[int], paired: bool, permutations: int, seed: int) -> Iterator[list[Any]]:
-    """Yield chunks of memberships, per group [permutation, examples of all groups]; the first is the data's."""
+def _memberships(
+    counts: Sequence[int], paired: bool, permutations: int, seed: int
+) -> Iterator[NDArray[np.bool_]]:
+    """Yield chunks of memberships [group, permutation, examples of all groups], the data's own first."""
     rng = np.random.default_rng(seed)
+    groups = np.arange(len(counts))[:, None, None]
     own = np.repeat(np.arange(len(counts)), counts)
-    yield [(own == group)[None].astype(np.float32) for group in range(len(counts))]
+    yield own == groups
     for start in range(0, permutations, CHUNK):
         rows = min(CHUNK, permutations - start)
         if paired:
-            drawn = np.tile(np.arange(len(counts))[:, None], (rows, 1, counts[0]))
-            drawn = rng.permuted(drawn, axis=1).reshape(rows, -1)
+            drawn = np.tile(own.reshape(len(counts), -1), (rows, 1, 1))
+            yield rng.permuted(drawn, axis=1).reshape(rows, -1) == groups
         else:
-            drawn = rng.permuted(np.tile(own, (rows, 1)), axis=1)
-        yield [(drawn == group).astype(np.float32) for group in range(len(counts))]
+            yield rng.permuted(np.tile(own, (rows, 1)), axis=1) == groups
 
 
 def _mutual_information(joint: Floats) -> Floats:
     """Return the mutual information [permutation, column] of joint [group, permutation, column, bin], nat."""
     marginal = joint.sum(axis=0, keepdims=True) * joint.sum(axis=3, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(joint > 0, joint * np.log(joint / marginal), 0).sum(axis=(0, 3))  # type: ignore[no-any-return]
+        return np.asarray(np.where(joint > 0, joint * np.log(joint / marginal), 0).sum(axis=(0, 3)))
 
 
-def _ranks(values: Floats) -> Floats:
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(values, axis=0), dtype=float)
-
-
-def _pooled(groups: Groups) -> tuple[Floats, int, tuple[int, ...]]:
-    """Return all groups' values [example, column], examples with a NaN left out, and how many those are."""
-    parts = [group.values.mean(axis=0) for group in groups.groups]
-    rest = parts[0].shape[1:]
-    flat = [part.reshape(len(part), -1) for part in parts]
-    there = [np.isfinite(part).all(axis=1) for part in flat]
+def _separated(groups: Groups, bins: int, permutations: int, seed: int) -> xr.Dataset:
+    values = [group.values.mean(axis=0) for group in groups.groups]
+    there = [np.isfinite(own).reshape(len(own), -1).all(axis=1) for own in values]
     if groups.paired:
         there = [np.logical_and.reduce(there)] * len(there)
-    missing = sum(int((~kept).sum()) for kept in there)
-    return np.concatenate([part[kept] for part, kept in zip(flat, there, strict=True)]), missing, rest
-
-
-def _counts(groups: Groups, values: Floats) -> list[int]:
-    parts = [np.isfinite(group.values.mean(axis=0)) for group in groups.groups]
-    there = [part.reshape(len(part), -1).all(axis=1) for part in parts]
-    if groups.paired:
-        there = [np.logical_and.reduce(there)] * len(there)
-    return [int(kept.sum()) for kept in there]
+    kept = [own[whole].reshape(whole.sum(), -1) for own, whole in zip(values, there, strict=True)]
+    counts = [len(own) for own in kept]
+    found = separation(np.concatenate(kept), counts, groups.paired, bins, permutations, seed)
+    like = groups.groups[0].like
+    titles = {
+        "auc": ("1", "chance that a value of the level is above one of the others"),
+        "auc_p": ("1", "p value of the AUC, two-sided"),
+        "mutual_information": ("nat", "mutual information of level and value"),
+        "mutual_information_null": ("nat", "mean mutual information under permutation"),
+        "mutual_information_p": ("1", "p value of the mutual information"),
+    }
+    by_level = like.expand_dims(level=groups.coordinate)
+    result = xr.Dataset()
+    for name, (units, title) in titles.items():
+        template = by_level if name.startswith("auc") else like
+        result = result.merge(labelled(template, {name: (found[name].reshape(template.shape), units, title)}))
+    lost = [len(whole) - number for whole, number in zip(there, counts, strict=True)]
+    result = result.assign_coords(level=groups.coordinate)
+    return result.assign(missing=("level", lost, {"units": "1", "long_name": MISSING}))

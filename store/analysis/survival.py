@@ -4,30 +4,14 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from scipy.stats import CensoredData, ecdf
 
 from store.analysis.groups import Group, Groups, read_groups
-from store.analysis.multiplicity import NAMES, Correction, adjust
+from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data, group_seeds, stage_nodes
 from store.analysis.permutation import PERMUTATIONS, share_at_least
 from store.analysis.resampling import CONFIDENCE, Floats, share_interval, two_way
-from store.analysis.wording import described, spell_count
-
-
-def saturation_layer(max_prob: xr.DataArray, threshold: float = 0.95) -> xr.DataArray:
-    """Return the first layer from which the top token's probability stays ≥ threshold to the last layer.
-
-    max_prob: any dims with `layer`; the result lacks `layer`. +inf: censored, not there by the last layer.
-    NaN: a layer has no value.
-    """
-    above = max_prob.transpose(..., "layer").values >= threshold
-    stays = np.logical_and.accumulate(above[..., ::-1], axis=-1)[..., ::-1]
-    layers = np.append(max_prob["layer"].values.astype(float), np.inf)
-    first = layers[np.where(stays.any(axis=-1), stays.argmax(axis=-1), len(layers) - 1)]
-    lost = max_prob.isnull().any("layer")
-    long_name = f"first layer with top probability of at least {threshold} to the end, inf = none"
-    return lost.copy(data=np.where(lost.values, np.nan, first)).assign_attrs(units="1", long_name=long_name)
+from store.analysis.results import EXAMPLES, MISSING, add_adjusted, by_level, count, intervals, labelled
 
 
 def saturation(
@@ -48,42 +32,63 @@ def saturation(
     is at the last layer). Result, by (level, layer, position): `survival`, `low`, `high`; by (level,
     position): `median_layer` (NaN: fewer than half), `censored` (share), `examples`, `missing`; against the
     baseline (default: the first level) `log_rank` (χ², 1 df), `p_value` by permutation of examples, which
-    keeps an example's seeds (and, where levels share examples, its levels) together, and `p_adjusted`.
+    keeps an example's cells (and, where levels share examples, its levels) together, and `p_adjusted`.
     """
     groups = read_groups(
-        data, "max_prob", factor, "probe", reduce=lambda a: saturation_layer(a, threshold), paired=paired
+        data,
+        "max_prob",
+        factor,
+        "probe",
+        reduce=lambda cell: saturation_layer(cell, threshold),
+        paired=paired,
     )
-    layers = _layers(data)
-    base = groups.groups[0] if baseline is None else groups.find(baseline)
-    parts = [_curve(group, layers, confidence) for group in groups.groups]
-    result = xr.concat(parts, "level").assign_coords(level=groups.coordinate)
-    shape = base.like.shape
-    tests = [
-        (np.full(shape, np.nan), np.full(shape, np.nan))
-        if group is base
-        else log_rank(base.cells, group.cells, layers, groups.paired, permutations, seed)
-        for group in groups.groups
-    ]
-    dims = ("level", *base.like.dims)
-    p = np.stack([p for _, p in tests])
-    chi2 = np.stack([chi2 for chi2, _ in tests])
-    title = f"log-rank statistic against {base.level}"
-    result["log_rank"] = (dims, chi2, {"units": "1", "long_name": title})
-    result["p_value"] = (dims, p, {"units": "1", "long_name": "p value, two-sided, by permutation"})
-    adjusted = adjust(p, 0, correction)
-    result["p_adjusted"] = (
-        dims,
-        adjusted,
-        {"units": "1", "long_name": f"p value, {NAMES[correction]} across levels"},
-    )
+    layers = next(iter(stage_nodes(data, "probe").values()))["layer"]
+    base = groups.find(baseline)
+    parts = []
+    for group in groups.groups:
+        chi2, p = log_rank(base.cells, group.cells, layers.values, groups.paired, permutations, seed)
+        if group is base:
+            chi2, p = np.full_like(chi2, np.nan), np.full_like(p, np.nan)
+        tests = {
+            "log_rank": (chi2, "1", f"log-rank statistic against {base.level}"),
+            "p_value": (p, "1", "p value, two-sided, by permutation"),
+        }
+        parts.append(_curve(group, layers, confidence).merge(labelled(group.like, tests)))
+    result = by_level(parts, groups.coordinate)
+    words = add_adjusted(result, "p_value", correction)
     result.attrs["method"] = (
-        f"Kaplan–Meier estimates of the first layer from which the top probability stays at {threshold} or more; "
-        f"{groups.sizes} examples, {spell_count(groups.seeds, 'seed')}, censored at the last layer; Wilson "
-        f"{described(groups.seeds, None, seed, confidence)}; log-rank tests against {base.level} with p values "
-        f"from {permutations} permutations {_exchanged(groups)} (random seed {seed}), {NAMES[correction]} across "
-        f"levels; {int(result['missing'].sum())} values missing."
+        f"Kaplan–Meier estimates of the first layer from which the top probability stays at {threshold} or "
+        f"more, {groups.sizes}, {count(groups.seeds, 'seed')}, censored at the last layer; Wilson "
+        f"{intervals(groups.seeds, confidence)}; log-rank tests against {base.level}, p values from "
+        f"{permutations} {_exchanged(groups)} (random seed {seed}) for these models, {words}; "
+        f"{int(result['missing'].sum())} values missing."
     )
     return result
+
+
+def saturation_layer(max_prob: xr.DataArray, threshold: float = 0.95) -> xr.DataArray:
+    """Return the first layer from which the top token's probability stays ≥ threshold to the last layer.
+
+    max_prob: any dims with `layer`; the result lacks `layer`. +inf: censored, not there by the last layer.
+    NaN: a layer has no value.
+    """
+    above = max_prob.transpose(..., "layer").values >= threshold
+    stays = np.logical_and.accumulate(above[..., ::-1], axis=-1)[..., ::-1]
+    layers = np.append(max_prob["layer"].values.astype(float), np.inf)
+    first = layers[np.where(stays.any(axis=-1), stays.argmax(axis=-1), len(layers) - 1)]
+    lost = max_prob.isnull().any("layer")
+    long_name = f"first layer with top probability of at least {threshold} to the end, inf = none"
+    return lost.copy(data=np.where(lost.values, np.nan, first)).assign_attrs(units="1", long_name=long_name)
+
+
+def kaplan_meier(times: Floats, layers: Floats) -> Floats:
+    """Return the survival function at each layer; +inf is censored at the last layer, NaN left out."""
+    known = times[~np.isnan(times)]
+    if not known.size:
+        return np.full(len(layers), np.nan)
+    reached = np.isfinite(known)
+    sample = CensoredData(uncensored=known[reached], right=np.full((~reached).sum(), layers[-1]))
+    return np.asarray(ecdf(sample).sf.evaluate(layers))
 
 
 def log_rank(
@@ -94,92 +99,74 @@ def log_rank(
     Paired: the levels of an example change places; else examples change groups. All cells of an example
     move together, so the p value holds however alike they are.
     """
-    rng = np.random.default_rng(seed)
-    n_a, n_b = a.shape[1], b.shape[1]
-    swaps = _memberships(rng, n_a, n_b, paired, permutations)
-    rest = a.shape[2:]
-    chi2, p = np.empty(rest), np.empty(rest)
-    for place in np.ndindex(*rest):
-        x, y = a[(..., *place)], b[(..., *place)]
-        pooled = _stacked(x, y)
-        events = np.stack([(pooled == layer).sum(axis=0) for layer in layers], axis=1).astype(float)
-        at_risk = np.stack([(pooled >= layer).sum(axis=0) for layer in layers], axis=1).astype(float)
-        null = _log_rank_statistic(swaps, events, at_risk)
+    members = _memberships(a.shape[1], b.shape[1], paired, permutations, seed)
+    chi2, p = np.empty(a.shape[2:]), np.empty(a.shape[2:])
+    for place in np.ndindex(*a.shape[2:]):
+        sides = a[(..., *place)], b[(..., *place)]
+        events, at_risk = (
+            np.concatenate([_count(compare(x[None], layers[:, None, None])) for x in sides])
+            for compare in (np.equal, np.greater_equal)
+        )
+        null = _log_rank_statistic(members, events, at_risk)
         chi2[place], p[place] = null[0], share_at_least(null)
     return chi2, p
 
 
+def _count(happened: Floats) -> Floats:
+    """Return how many cells [layer, cell, example] it happens in: [example, layer]."""
+    return np.asarray(happened.sum(axis=1).T, dtype=float)
+
+
 def _log_rank_statistic(first: Floats, events: Floats, at_risk: Floats) -> Floats:
-    """Return χ² for each membership [permutation, example] in the first group; NaN never counts."""
+    """Return χ² for each membership [permutation, example] in the first group; 0 where nothing happens."""
     d, n = events.sum(axis=0), at_risk.sum(axis=0)
     d_1, n_1 = first @ events, first @ at_risk
     with np.errstate(divide="ignore", invalid="ignore"):
         expected = np.where(n > 0, d * n_1 / n, 0)
         variance = np.where(n > 1, d * (n_1 / n) * (1 - n_1 / n) * (n - d) / (n - 1), 0).sum(axis=1)
-        chi2 = (d_1.sum(axis=1) - expected.sum(axis=1)) ** 2 / variance
-    return np.where(variance > 0, chi2, 0.0)
+        chi2: Floats = (d_1.sum(axis=1) - expected.sum(axis=1)) ** 2 / variance
+    return np.where(variance > 0, chi2, np.zeros_like(chi2))
 
 
-def _memberships(rng: np.random.Generator, n_a: int, n_b: int, paired: bool, permutations: int) -> Floats:
+def _memberships(n_a: int, n_b: int, paired: bool, permutations: int, seed: int) -> Floats:
+    """Return who is in the first group [1 + permutations, examples of both], the data's own first."""
+    rng = np.random.default_rng(seed)
     own = np.concatenate([np.ones(n_a), np.zeros(n_b)])
     if paired:
-        flips = rng.integers(0, 2, size=(permutations, n_a))
-        drawn = np.concatenate([flips, 1 - flips], axis=1)
+        stay = rng.integers(0, 2, size=(permutations, n_a))
+        drawn = np.concatenate([stay, 1 - stay], axis=1)
     else:
         drawn = rng.permuted(np.tile(own, (permutations, 1)), axis=1)
     return np.concatenate([own[None], drawn])
 
 
-def _stacked(x: Floats, y: Floats) -> Floats:
-    """Return both groups' times [cell, example], the group with fewer cells filled up with NaN."""
-    cells = max(len(x), len(y))
-    fill = [np.pad(v, ((0, cells - len(v)), (0, 0)), constant_values=np.nan) for v in (x, y)]
-    return np.concatenate(fill, axis=1)
-
-
-def _curve(group: Group, layers: Floats, confidence: float) -> xr.Dataset:
+def _curve(group: Group, layer: xr.DataArray, confidence: float) -> xr.Dataset:
+    layers = layer.values
     times = np.moveaxis(group.cells[..., None], -1, 2)  # [cell, example, 1, *rest]
-    later = times > layers.reshape(-1, *(1,) * (times.ndim - 3))
+    later = times > layers.reshape(-1, *(1,) * group.like.ndim)
     found = two_way(group_seeds(np.where(np.isnan(times), np.nan, later), group.index)[0])
     low, high = share_interval(found, confidence)
-    dims = ("layer", *group.like.dims)
-    survival = np.apply_along_axis(kaplan_meier, 0, group.cells.reshape(-1, *group.like.shape), layers)
-    coordinates = {n: c for n, c in group.like.coords.items() if n in group.like.dims}
-    columns = {
-        "survival": (dims, survival, "share of examples not yet saturated"),
-        "low": (dims, low, "share not yet saturated, lower bound"),
-        "high": (dims, high, "share not yet saturated, upper bound"),
-        "median_layer": (
-            dims[1:],
-            _median(survival, layers),
-            "first layer that half of the examples have reached",
-        ),
-        "censored": (dims[1:], survival[-1], "share of examples that never saturate"),
-        "examples": (dims[1:], found.examples[-1], "examples with a value in every seed"),
-        "missing": (dims[1:], times.shape[1] - found.examples[-1], "examples left out for a missing value"),
-    }
-    variables = {n: (d, v, {"units": "1", "long_name": title}) for n, (d, v, title) in columns.items()}
-    return xr.Dataset(variables, {"layer": layers.astype(int), **coordinates})
-
-
-def kaplan_meier(times: Floats, layers: Floats) -> Floats:
-    """Return the Kaplan–Meier survival function at each layer; +inf is censored at the last, NaN left out."""
-    known = times[~np.isnan(times)]
-    if not known.size:
-        return np.full(len(layers), np.nan)
-    reached = np.isfinite(known)
-    sample = CensoredData(uncensored=known[reached], right=np.full((~reached).sum(), layers[-1]))
-    return np.asarray(ecdf(sample).sf.evaluate(layers))
-
-
-def _median(survival: Floats, layers: Floats) -> Floats:
+    flat = group.cells.reshape(-1, *group.like.shape)
+    survival = np.apply_along_axis(kaplan_meier, 0, flat, layers)
+    by_layer = labelled(
+        group.like.expand_dims(layer=layer),
+        {
+            "survival": (survival, "1", "share of examples not yet saturated"),
+            "low": (low, "1", "share not yet saturated, lower bound"),
+            "high": (high, "1", "share not yet saturated, upper bound"),
+        },
+    )
     reached = survival <= 0.5
-    return np.where(reached.any(axis=0), layers[reached.argmax(axis=0)], np.nan)
-
-
-def _layers(data: Data) -> NDArray[np.float64]:
-    return np.asarray(next(iter(stage_nodes(data, "probe").values()))["layer"].values, dtype=float)
+    median = np.where(reached.any(axis=0), layers[reached.argmax(axis=0)], np.nan)
+    examples = found.examples[-1]
+    overall = {
+        "median_layer": (median, "1", "first layer that half of the examples have reached"),
+        "censored": (survival[-1], "1", "share of examples that never saturate"),
+        "examples": (examples, "1", EXAMPLES),
+        "missing": (group.cells.shape[1] - examples, "1", MISSING),
+    }
+    return by_layer.merge(labelled(group.like, overall)).assign_coords(layer=layer)
 
 
 def _exchanged(groups: Groups) -> str:
-    return "of levels within examples" if groups.paired else "of examples between levels"
+    return "exchanges of levels within examples" if groups.paired else "exchanges of examples between levels"
