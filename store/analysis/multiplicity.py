@@ -5,7 +5,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
-from statsmodels.stats.multitest import multipletests
 
 from store.errors import StoreError
 
@@ -27,14 +26,23 @@ def adjust(p: NDArray[np.float64], axis: int, correction: Correction = "holm") -
         raise StoreError(f"correction {correction!r}: expected one of {', '.join(NAMES)}")
     if correction == "none" or not p.size:
         return p
-    return np.apply_along_axis(_adjust, axis, p, correction)
+    if correction == "benjamini-hochberg":
+        return np.apply_along_axis(_false_discovery, axis, p)
+    return np.apply_along_axis(_holm, axis, p)
 
 
-def _adjust(p: NDArray[np.float64], correction: Correction) -> NDArray[np.float64]:
+def _false_discovery(p: NDArray[np.float64]) -> NDArray[np.float64]:
     found = p.copy()
-    there = ~np.isnan(p)
-    if there.any() and correction == "holm":
-        found[there] = multipletests(p[there], method="holm")[1]
-    elif there.any():
+    if (there := ~np.isnan(p)).any():
         found[there] = false_discovery_control(p[there])
     return found
+
+
+def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Do what statsmodels' multipletests does, which collects garbage in every call: 0.1 s for each position."""
+    order = np.argsort(p)  # NaN last
+    tests = (~np.isnan(p)).sum()
+    stepped = np.fmax.accumulate(p[order] * np.maximum(tests - np.arange(len(p)), 1))
+    found = np.empty_like(p)
+    found[order] = np.minimum(stepped, 1)
+    return np.where(np.isnan(p), np.nan, found)

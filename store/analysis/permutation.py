@@ -31,9 +31,9 @@ def sign_flip(
     """Test paired differences by flipping their signs: `difference`, `p_value`, `p_adjusted`, `missing`.
 
     By (level, layer, position, …). unit: what is exchangeable under the null. "seed": whole trainings, so
-    the result speaks of new trainings; with n seeds no p is below 2^(1-n). "example": test examples, so it
-    speaks of new examples for these very models. "auto": seeds when there are at least 6 of them, the fewest
-    with which p can fall below 0.05.
+    the result speaks of new trainings on these very examples; with n seeds no p is below 2^(1-n). "example":
+    test examples, so it speaks of new examples for these very models. "auto": seeds when there are at least
+    6 of them, the fewest with which p can fall below 0.05. (`change` covers new seeds and new examples.)
     """
     paired = contrast(data, variable, factor, baseline, level)
     parts, used = [], set()
@@ -102,8 +102,8 @@ def flips_in_words(used: set[tuple[int, str]], permutations: int, seed: int) -> 
     number, unit = max(used)
     every = 2**number <= permutations + 1
     flips = f"all {2**number} flips" if every else f"{permutations} random flips (random seed {seed})"
-    known = "" if unit == "seed" else ", for these models (the variation between trainings is not covered)"
-    return f"{flips} of {count(number, unit)}{known}"
+    known = "examples" if unit == "seed" else "models (the variation between trainings is not covered)"
+    return f"{flips} of {count(number, unit)}, for these {known}"
 
 
 def _mean(values: Floats) -> Floats:

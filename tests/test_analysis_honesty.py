@@ -1,0 +1,250 @@
+"""Under a planted null the tests reject as often as they say; intervals cover what was planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from analysis_data import agreed, at_most, cells, crossed, probe
+
+from store.analysis import (
+    change,
+    clusters,
+    effects,
+    layer_specialisation,
+    mcnemar,
+    rank_trajectory,
+    saturation,
+    sign_flip,
+    transfer_matrix,
+    variance_by_interval,
+)
+from store.analysis.multiplicity import adjust
+
+SIMULATIONS = 1000
+FEW = 200
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 5, 8])
+@pytest.mark.parametrize("between_seeds", [0.0, 0.3, 1.0])
+def test_a_mean_change_is_covered_and_a_null_rejected_at_the_rate(seeds: int, between_seeds: float) -> None:
+    rng = np.random.default_rng(seeds)
+    if seeds == 1:
+        between_seeds = 0.0  # what one seed cannot show, its interval does not claim to cover
+    values = crossed(rng, (2, seeds, 24, 1, SIMULATIONS), between_seeds)
+    values[1] += 0.7
+    found = change(probe(values), "entropy", "target", resamples=400).isel(level=0, layer=0)
+    covered = (found["low"] <= 0.7) & (found["high"] >= 0.7)
+    # Three seeds whose variance dominates leave two degrees of freedom: 93 % is what the method gives.
+    assert agreed(covered, 0.95, slack=0.02)
+    values[1] -= 0.7
+    null = change(probe(values), "entropy", "target", resamples=2).isel(level=0, layer=0)
+    assert agreed(null["p_value"] < 0.05, 0.05, slack=0.02)
+
+
+@pytest.mark.parametrize("between_seeds", [0.0, 0.3, 1.0])
+def test_two_seeds_are_never_too_sure(between_seeds: float) -> None:
+    values = crossed(np.random.default_rng(0), (2, 2, 24, 1, SIMULATIONS), between_seeds)
+    found = change(probe(values), "entropy", "target", resamples=400).isel(level=0, layer=0)
+    assert at_most(found["p_value"] < 0.05, 0.05)
+    assert at_most((found["low"] > 0) | (found["high"] < 0), 0.05)
+
+
+def test_skewed_values_are_covered() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.exponential(size=(2, 4, 60, 1, SIMULATIONS)) + rng.exponential(
+        size=(2, 1, 60, 1, SIMULATIONS)
+    )
+    values[1] *= 1.5
+    found = change(probe(values), "entropy", "target", resamples=400).isel(level=0, layer=0)
+    assert agreed((found["low"] <= 1) & (found["high"] >= 1), 0.95, slack=0.02)
+
+
+def test_missing_values_change_neither_rate_nor_count() -> None:
+    rng = np.random.default_rng(2)
+    values = crossed(rng, (2, 3, 40, 1, SIMULATIONS), 0.3)
+    values[rng.random(values.shape) < 0.05] = np.nan
+    found = change(probe(values), "entropy", "target", resamples=400).isel(level=0, layer=0)
+    assert agreed(found["p_value"] < 0.05, 0.05, slack=0.02)
+    assert agreed((found["low"] <= 0) & (found["high"] >= 0), 0.95, slack=0.02)
+    lost = np.isnan(values[1] - values[0]).any(axis=0).sum(axis=0)[0]
+    assert np.array_equal(found["missing"], lost) and np.array_equal(found["examples"], 40 - lost)
+
+
+@pytest.mark.parametrize(("unit", "seeds", "between_seeds"), [("seed", 7, 1.0), ("example", 2, 0.0)])
+def test_sign_flips_reject_a_null_at_the_rate(unit: str, seeds: int, between_seeds: float) -> None:
+    # Seeds are exchanged on fixed examples, examples for fixed seeds: the other kind has no effect of its own.
+    shape = (2, seeds, 16, 1, SIMULATIONS)
+    values = crossed(np.random.default_rng(3), shape, between_seeds, example=unit == "example")
+    found = sign_flip(probe(values), "entropy", "target", unit=unit, permutations=999, correction="none")
+    # Of 128 flips of seven seeds six are the most that stay below 5 %.
+    assert agreed(found["p_value"] < 0.05, 6 / 128 if unit == "seed" else 0.05)
+
+
+@pytest.mark.parametrize("unit", ["seed", "example"])
+def test_clusters_of_layers_keep_the_familywise_rate(unit: str) -> None:
+    rng = np.random.default_rng(4)
+    values = crossed(rng, (2, 7, 12, 20, FEW), 0.5 * (unit == "seed"), example=unit == "example")
+    smooth = (
+        values.cumsum(axis=3)[..., 4:, :]
+        - np.pad(values.cumsum(axis=3), [(0, 0)] * 3 + [(1, 0), (0, 0)])[..., :-5, :]
+    )
+    found = clusters(probe(smooth), "entropy", "target", unit=unit, permutations=499)
+    any_layer = (found["p_value"] <= 0.05).any("layer")
+    assert at_most(any_layer, 0.05) and any_layer.any()
+    smooth[1, ..., 5:9, :] += 3
+    planted = clusters(probe(smooth), "entropy", "target", unit=unit, permutations=499)
+    assert ((planted["p_value"] <= 0.05).sel(layer=6)).mean() > 0.8
+
+
+def test_corrections_keep_their_rates() -> None:
+    rng = np.random.default_rng(5)
+    p = rng.random((4000, 20))
+    assert agreed((adjust(p, 1, "holm") < 0.05).any(axis=1), 0.05)
+    p[:, :8] **= 40  # eight effects among twenty tests
+    rejected = adjust(p, 1, "benjamini-hochberg") < 0.1
+    false = rejected[:, 8:].sum(axis=1) / np.maximum(rejected.sum(axis=1), 1)
+    assert abs(false.mean() - 0.1 * 12 / 20) < 0.005
+    assert at_most((adjust(p, 1, "holm") < 0.05)[:, 8:].any(axis=1), 0.05)
+
+
+def max_prob(times: np.ndarray, layers: int) -> np.ndarray:
+    """Give top probabilities [..., layer, position] that pass 0.95 from `times` [..., position] on."""
+    return np.where(np.arange(layers)[:, None] >= times[..., None, :], 0.99, 0.5)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_log_rank_tests_reject_a_null_at_the_rate(shared: bool) -> None:
+    rng = np.random.default_rng(6)
+    seeds, examples, layers = 2, 30, 12
+    times = rng.geometric(0.12, size=(2, 1, examples, FEW)) + rng.integers(
+        0, 3, size=(2, seeds, examples, FEW)
+    )
+    if shared:  # an example is early or late in both levels
+        times = times + rng.integers(0, 5, size=(1, 1, examples, FEW))
+    found = saturation(
+        probe(max_prob(times, layers), name="max_prob"), "target", paired=shared, permutations=199
+    )
+    assert agreed(found["p_value"].isel(level=1) <= 0.05, 0.05)
+    later = times + np.array([0, 4]).reshape(2, 1, 1, 1)
+    found = saturation(
+        probe(max_prob(later, layers), name="max_prob"), "target", paired=shared, permutations=199
+    )
+    assert (found["p_value"].isel(level=1) <= 0.05).mean() > 0.8
+
+
+def test_survival_curves_are_covered() -> None:
+    rng = np.random.default_rng(7)
+    times = rng.geometric(0.15, size=(1, 4, 60, SIMULATIONS)) - 1
+    shared = rng.geometric(0.15, size=(1, 1, 60, SIMULATIONS)) - 1
+    times = np.where(rng.random((1, 4, 60, SIMULATIONS)) < 0.5, times, shared)  # seeds agree on half of them
+    data = probe(max_prob(times, 10), ["a"], name="max_prob")
+    found = saturation(data, "target", permutations=1).isel(level=0)
+    truth = 0.85 ** (found["layer"] + 1)
+    covered = (found["low"] <= truth) & (found["high"] >= truth)
+    for layer in (0, 4, 9):
+        assert agreed(covered.sel(layer=layer), 0.95, slack=0.02)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_variances_are_tested_and_covered_at_the_rate(paired: bool) -> None:
+    rng = np.random.default_rng(8)
+    values = rng.normal(size=(2, 1, 40, 2, FEW)) + (rng.normal(size=(1, 1, 40, 1, FEW)) if paired else 0)
+    options = {"by": "target", "layers": (0, 1), "paired": paired, "resamples": 400, "permutations": 199}
+    null = variance_by_interval(probe(values), "entropy", **options).isel(level=1)
+    for test in ("levene", "brown_forsythe", "fligner_killeen"):
+        assert agreed(null[test] <= 0.05, 0.05, slack=0.01), test
+    values[1] *= 2
+    found = variance_by_interval(probe(values), "entropy", **options).isel(level=1)
+    assert agreed((found["low"] <= 4) & (found["high"] >= 4), 0.95, slack=0.02)
+    assert (found["brown_forsythe"] <= 0.05).mean() > 0.7
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_median_ranks_are_covered(seeds: int) -> None:
+    rng = np.random.default_rng(9)
+    examples = 50
+    common = rng.normal(size=(1, 1, examples, 1, SIMULATIONS))
+    spread = common + rng.normal(size=(1, seeds, examples, 1, SIMULATIONS))
+    ranks = np.floor(100 * np.exp(spread)).astype(np.int32)[..., None]
+    data = cells(ranks, "watch_rank", {"target": ["a"]}, ("example", "layer", "position", "watch"))
+    data = data.assign_coords(watch=["5"], gold=("example", np.full(examples, "5", object)))
+    found = rank_trajectory(data, "target").isel(level=0, layer=0)
+    covered = (found["low"] <= 100) & (found["high"] >= 99)  # floored, the median lies on the border of both
+    assert agreed(covered.sel(watch="gold"), 0.95, slack=0.025)
+    assert found["rank"].sel(watch="5").equals(found["rank"].sel(watch="gold").assign_coords(watch="5"))
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_layers_that_separate_nothing_are_found_at_the_rate(paired: bool) -> None:
+    rng = np.random.default_rng(10)
+    values = rng.normal(size=(3, 2, 25, 4, FEW)) + (2 * rng.normal(size=(1, 1, 25, 1, FEW)) if paired else 0)
+    data = probe(values, ["a", "b", "c"])
+    found = layer_specialisation(data, "target", paired=paired, permutations=199)
+    assert agreed(found["auc_p"] <= 0.05, 0.05) and agreed(found["mutual_information_p"] <= 0.05, 0.05)
+    assert at_most((found["auc_p_adjusted"].sel(level="a") <= 0.05).any("layer"), 0.05)
+    values[0, ..., 2, :] += 1.5
+    planted = layer_specialisation(probe(values, ["a", "b", "c"]), "target", paired=paired, permutations=199)
+    assert (planted["auc_p"].sel(level="a", layer=2) <= 0.05).mean() > 0.8
+    assert (planted["mutual_information_p"].sel(layer=2) <= 0.05).mean() > 0.8
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_effects_and_interactions_are_covered(seeds: int) -> None:
+    rng = np.random.default_rng(11)
+    planted = np.array([[0.0, 0.4], [1.0, 2.1]])  # rows: target; columns: instruction
+    shape = (2, 2, seeds, 20, 1, SIMULATIONS)
+    values = rng.normal(size=shape) + rng.normal(size=(2, 2, 1, 20, 1, SIMULATIONS))
+    if seeds > 1:
+        values += 0.4 * rng.normal(size=(2, 2, seeds, 1, 1, SIMULATIONS))
+    factors = {"target": ["a", "b"], "instruction": ["none", "some"]}
+    dims = ("example", "layer", "position")
+    null = effects(cells(values, "entropy", factors, dims), "entropy", list(factors), resamples=2)
+    assert agreed(null["p_value"].isel(term=slice(1, None)) < 0.05, 0.05, slack=0.01)
+    data = cells(values + planted.reshape(2, 2, 1, 1, 1, 1), "entropy", factors, dims)
+    found = effects(data, "entropy", list(factors), resamples=400).isel(layer=0)
+    truth = {
+        "mean": 0.875,
+        "target[b]": 1.35,
+        "instruction[some]": 0.75,
+        "target[b] × instruction[some]": 0.7,
+    }
+    assert list(found["term"].values) == list(truth)
+    for term, value in truth.items():
+        own = found.sel(term=term)
+        assert agreed((own["low"] <= value) & (own["high"] >= value), 0.95, slack=0.02), term
+
+
+def evaluated(right: np.ndarray, factors: dict[str, list]) -> xr.DataTree:
+    """Give an experiment whose predictions are right as told [*levels, seed, example]; all true labels are 1."""
+    guess = np.where(right, "1", "2").astype(object)
+    data = cells(guess, "prediction", factors, ("example",))
+    data = data.assign_coords(gold=("example", np.full(right.shape[-1], "1", object)))
+    accuracy = cells(right.mean(axis=-1), "accuracy", factors, ())
+    return xr.DataTree.from_dict({"/summary": accuracy, "/evaluate": data})
+
+
+@pytest.mark.parametrize(("seeds", "accuracy"), [(1, 0.9), (4, 0.7)])
+def test_accuracies_of_transfer_are_covered(seeds: int, accuracy: float) -> None:
+    rng = np.random.default_rng(12)
+    shape = (25, 25, seeds, 40)
+    easy = rng.random((25, 25, 1, 40)) < accuracy  # what the seeds agree on, half of the time
+    right = np.where(rng.random(shape) < 0.5, rng.random(shape) < accuracy, easy)
+    factors = {"train_on": list(range(25)), "test_on": list(range(25))}
+    found = transfer_matrix(evaluated(right, factors), "train_on", "test_on")
+    assert agreed((found["low"] <= accuracy) & (found["high"] >= accuracy), 0.95, slack=0.02)
+
+
+def test_changes_of_accuracy_and_mcnemar_keep_the_rate() -> None:
+    rng = np.random.default_rng(13)
+    levels = 400
+    chance = rng.beta(2, 2, size=(1, 1, 50))  # some examples are easy for all
+    right = rng.random((levels, 4, 50)) < chance
+    tree = evaluated(right, {"target": list(range(levels))})
+    # Each level against the one before would be independent; against one baseline they share its luck.
+    pairs = [tree["evaluate"].to_dataset().isel(cell=slice(8 * k, 8 * k + 8)) for k in range(levels // 2)]
+    exact = [mcnemar(pair, "target", correction="none")["p_value"] for pair in pairs]
+    assert at_most(np.concatenate([p.values.ravel() for p in exact]) < 0.05, 0.05)
+    assert agreed(
+        [float(change(pair, "correct", "target", resamples=2)["p_value"][0]) < 0.05 for pair in pairs], 0.05
+    )
