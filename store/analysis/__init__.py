@@ -14,7 +14,7 @@ from store.analysis.ranks import rank_trajectory
 from store.analysis.signatures import Thresholds, detect_failures
 from store.analysis.sizes import effect_sizes, mcnemar
 from store.analysis.specialisation import layer_specialisation
-from store.analysis.survival import saturation, saturation_layer
+from store.analysis.survival import saturation
 from store.analysis.variance import variance_by_interval
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "rank_trajectory",
     "relative_entropy",
     "saturation",
-    "saturation_layer",
     "sign_flip",
     "transfer_matrix",
     "variance_by_interval",

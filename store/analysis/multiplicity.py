@@ -39,7 +39,7 @@ def _false_discovery(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Do what statsmodels' multipletests does, which collects garbage in every call: 0.1 s for each position."""
+    """Do what statsmodels' multipletests does, which takes 0.1 s to collect garbage in every call."""
     order = np.argsort(p)  # NaN last
     tests = (~np.isnan(p)).sum()
     stepped = np.fmax.accumulate(p[order] * np.maximum(tests - np.arange(len(p)), 1))

@@ -13,6 +13,7 @@ from store.factors import NOT_APPLICABLE
 
 SEED = "seed"
 DIMS = frozenset({"cell", "example", "label", "layer", "position", "step", "top", "watch"})
+BLOCK_BYTES = 2**28
 Data = xr.Dataset | xr.DataTree
 Floats = NDArray[np.float64]
 
@@ -168,13 +169,13 @@ def read_cell(values: xr.DataArray, cell: int) -> Floats:
     return numbers(values.isel(cell=cell, drop=True)).values
 
 
-def layer_blocks(values: xr.DataArray, budget: int = 2**28) -> list[slice]:
-    """Return slices of the layers, each at most `budget` bytes of the variable as float64 (or one layer).
+def layer_blocks(values: xr.DataArray) -> list[slice]:
+    """Return slices of the layers, each at most BLOCK_BYTES of the variable as float64 (or one layer).
 
     Few and large ones: a chunk on disk holds all layers of some examples, and is decoded once per slice.
     """
     size = values.sizes.get("layer", 1)
-    step = max(1, budget * size // max(1, 8 * values.size))
+    step = max(1, BLOCK_BYTES * size // max(1, 8 * values.size))
     return [slice(start, start + step) for start in range(0, size, step)]
 
 

@@ -116,34 +116,25 @@ def pigeonhole(seeds: int, examples: int, resamples: int = RESAMPLES, seed: int 
     return Weights(*each)
 
 
-def calibrated(
-    estimate: Floats, replicates: Floats, influence: Floats, weights: Weights, confidence: float = CONFIDENCE
-) -> tuple[Floats, Floats]:
-    """Return the bootstrap percentile interval [*rest] of a statistic, corrected for few seeds.
-
-    Percentiles of few units are too narrow (Hesterberg, 2015, The American Statistician 69), and the
-    pigeonhole bootstrap counts the rest's variance up to three times (Owen, 2007). So their distances from
-    the estimate are scaled such that a linear statistic gets the standard error and the t quantile of
-    `two_way`. influence: [seeds, examples, *rest], each value's share in the statistic (for a mean: itself).
-    """
-    exact = two_way(influence)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.sqrt(exact.variance) / weights.mean(influence).std(axis=0)
-    scale *= stats.t.ppf((1 + confidence) / 2, exact.df) / stats.norm.ppf((1 + confidence) / 2)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    low, high = np.quantile(replicates - estimate, tails, axis=0)
-    still = exact.variance == 0  # nothing varies, so nothing is to be scaled
-    scale = np.where(still, 1.0, scale)
-    return estimate + scale * low, estimate + scale * high
-
-
 def mean_interval(
     values: Floats, resamples: int = RESAMPLES, seed: int = 0, confidence: float = CONFIDENCE
 ) -> tuple[TwoWay, Floats, Floats]:
-    """Return the mean of values [seeds, examples, *rest] and its interval, low and high [*rest]."""
+    """Return the mean of values [seeds, examples, *rest] and its interval, low and high [*rest].
+
+    Bootstrap percentiles of few units are too narrow (Hesterberg, 2015, The American Statistician 69), and
+    the pigeonhole bootstrap counts the variance of the rest up to three times (Owen, 2007). So their
+    distances from the mean are scaled to the standard error and the t quantile of `two_way`.
+    """
     found = two_way(values)
     weights = pigeonhole(values.shape[0], values.shape[1], resamples, seed)
-    return found, *calibrated(found.mean, weights.mean(values), values, weights, confidence)
+    deviations = weights.mean(values) - found.mean
+    upper = (1 + confidence) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.sqrt(found.variance) / deviations.std(axis=0)
+    scale *= stats.t.ppf(upper, found.df) / stats.norm.ppf(upper)
+    scale = np.where(found.variance == 0, 1.0, scale)  # nothing varies, so nothing is to be scaled
+    low, high = np.quantile(deviations, [1 - upper, upper], axis=0)
+    return found, found.mean + scale * low, found.mean + scale * high
 
 
 def share_interval(found: TwoWay, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:

@@ -43,8 +43,8 @@ def add_adjusted(result: xr.Dataset, name: str, correction: Correction, across: 
     """
     p = result[name]
     across = across or ("layer" if "layer" in p.dims else "level")
-    words = f"{NAMES[correction]} across {across}s"
     corrected = adjust(p.values, p.dims.index(across), correction) if across in p.dims else p.values
+    words = f"{NAMES[correction]} across {across}s"
     added = "p_adjusted" if name == "p_value" else f"{name}_adjusted"
     result[added] = p.copy(data=corrected).assign_attrs(
         units="1", long_name=f"{p.attrs['long_name']}, {words}"

@@ -1,0 +1,155 @@
+"""Contrasts pair the cells that a spec's contrasts pair, lazily, and say what cannot be paired."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from analysis_data import cells, crossed, probe
+
+from specs import load_spec, resolve
+from store import StoreError
+from store.analysis import change, contrast, effects, sign_flip
+from store.analysis.pairs import find_pairs
+from store.factors import cell_coordinates
+
+BASE = 'name = "demo"\nseeds = [0, 1]\nmodel.id = "m"\ndata.source = "s"\n'
+DESIGNS = {
+    "plain": """
+[factors.r]
+path = "lora.r"
+values = [4, 8, 16]
+[factors.lr]
+path = "train.lr"
+values = [0.1, 0.2]
+""",
+    "zipped": """
+[factors.r]
+path = "lora.r"
+values = [4, 8, 16]
+[factors.alpha]
+path = "lora.alpha"
+values = [8, 16, 32]
+[factors.lr]
+path = "train.lr"
+values = [0.1, 0.2]
+[rules]
+zip = [["r", "alpha"]]
+""",
+    "conditional": """
+[factors.r]
+path = "lora.r"
+values = [4, 8]
+[factors.alpha]
+path = "lora.alpha"
+values = [8, 16]
+only_when = { r = 8 }
+""",
+    "with gaps": """
+[factors.r]
+path = "lora.r"
+values = [4, 8, 16]
+[factors.lr]
+path = "train.lr"
+values = [0.1, 0.2]
+[rules]
+exclude = [{ r = 16, lr = 0.2 }, { r = 8, seed = 1 }]
+""",
+}
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_the_pairs_are_those_of_the_spec(tmp_path: Path, design: str) -> None:
+    spec = tmp_path / "demo.toml"
+    spec.write_text(BASE + DESIGNS[design] + '[[contrasts]]\nfactor = "r"\nbaseline = 4\n')
+    matrix = resolve(load_spec(spec))
+    listed = [{"levels": matrix.levels(cell)} for cell in matrix.cells]
+    names = [axis.name for axis in matrix.axes]
+    data = xr.Dataset(coords=cell_coordinates(names, listed, range(len(listed))))
+    found = find_pairs(data, "r", 4)
+    there = found.condition >= 0
+    assert {*zip(found.condition[there], found.reference[there], strict=True)} == {
+        (condition, baseline) for _, condition, baseline in matrix.pairs()
+    }
+    assert found.moving == (("alpha",) if design == "zipped" else ())
+
+
+def test_differences_are_read_when_asked_for_and_in_order() -> None:
+    values = crossed(np.random.default_rng(0), (3, 2, 5, 4, 2))
+    data = probe(values, ["x", "base", "y"])
+    found = contrast(data, "entropy", "target", "base")["difference"]
+    assert not found.variable._in_memory
+    assert found.dims == ("level", "pair", "example", "layer", "position")
+    assert list(found["level"].values) == ["x", "y"] and found.attrs["units"] == "nat"
+    assert np.array_equal(found.sel(level="y", seed=1).squeeze(), values[2, 1] - values[1, 1])
+    part = found.isel(level=1, pair=[1, 0], example=slice(1, 4), layer=2)
+    assert np.array_equal(part, (values[2] - values[1])[[1, 0], 1:4, 2])
+
+
+def test_what_was_selected_is_analysed_like_the_whole() -> None:
+    rng = np.random.default_rng(1)
+    values = crossed(rng, (4, 3, 6, 2, 1)).reshape(2, 2, 3, 6, 2, 1)
+    factors = {"target": ["a", "b"], "rank": [4, 8]}
+    data = cells(values, "entropy", factors, ("example", "layer", "position"))
+    mean = (values[1] - values[0]).mean(axis=(0, 1, 2))
+    assert np.allclose(change(data, "entropy", "target")["difference"].isel(level=0), mean)
+    for rank, number in ((4, 0), (8, 1)):
+        own = change(data.sel(rank=rank), "entropy", "target")
+        expected = (values[1, number] - values[0, number]).mean(axis=(0, 1))
+        assert np.allclose(own["difference"].isel(level=0), expected)
+    single = change(data.sel(rank=4, seed=1), "entropy", "target")
+    assert "the variation between trainings is not covered" in single.attrs["method"]
+    assert np.allclose(single["difference"].isel(level=0), (values[1, 0, 1] - values[0, 0, 1]).mean(axis=0))
+
+
+def test_a_large_variable_is_read_by_blocks_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = probe(crossed(np.random.default_rng(2), (2, 3, 6, 7, 2)))
+    whole = change(data, "entropy", "target", resamples=50)
+    monkeypatch.setattr("store.analysis.nodes.BLOCK_BYTES", 1000)
+    blocks = change(data, "entropy", "target", resamples=50)
+    xr.testing.assert_allclose(blocks, whole)
+    assert blocks.attrs == whole.attrs
+
+
+def test_a_pair_without_values_and_a_seed_without_pair_are_left_out() -> None:
+    values = crossed(np.random.default_rng(3), (2, 3, 6, 1, 1))
+    values[1, 2] = np.nan
+    data = probe(values)
+    found = change(data, "entropy", "target")
+    assert int(found["seeds"].item()) == 2
+    assert found.equals(change(data.isel(cell=[0, 1, 2, 3, 4]), "entropy", "target"))
+    values[1, 0, 4] = np.nan
+    lost = change(probe(values), "entropy", "target")
+    assert int(lost["missing"].sum()) == 1 and int(lost["examples"].sum()) == 5
+    assert "1 values missing" in lost.attrs["method"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda d: contrast(d, "entropi", "target"), "no variable 'entropi'; the nearest is 'entropy'"),
+        (lambda d: contrast(d, "entropy", "traget"), "no factor 'traget'; the nearest is 'target'"),
+        (lambda d: contrast(d, "entropy", "target", "aa"), "target: no level 'aa'; the nearest is 'a'"),
+        (lambda d: contrast(d, "entropy", "target", "a", "a"), "target: no two cells differ in it alone"),
+        (lambda d: sign_flip(d, "entropy", "target", unit="cell"), "unit 'cell': expected auto, seed"),
+        (lambda d: change(d, "entropy", "target", correction="bonferroni"), "correction 'bonferroni'"),
+        (lambda d: change(xr.DataTree(d), "correct", "target"), "no variable 'correct'"),
+        (lambda d: change(xr.DataTree.from_dict({"/x/probe": d, "/y/probe": d}), "entropy", "target"),
+         "expected an experiment with a node 'probe', found x, y"),
+        (lambda d: effects(d.isel(cell=[0, 1]), "entropy", ["target", "rank"]), "no factor 'rank'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_named(call: Any, message: str) -> None:
+    with pytest.raises(StoreError, match=message):
+        call(probe(crossed(np.random.default_rng(4), (2, 2, 4, 2, 1))))
+
+
+def test_an_incomplete_design_is_named() -> None:
+    values = np.zeros((2, 2, 1, 4, 1, 1))
+    factors = {"target": ["a", "b"], "rank": [4, 8]}
+    data = cells(values, "entropy", factors, ("example", "layer", "position"))
+    with pytest.raises(StoreError, match=r"not complete: 1 of 4 conditions lack, as target=b, rank=8"):
+        effects(data.isel(cell=[0, 1, 2]), "entropy", ["target", "rank"])

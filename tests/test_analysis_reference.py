@@ -1,0 +1,149 @@
+"""The analyses agree with scipy, statsmodels and scikit-learn where these have the same method."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.formula.api as smf
+from analysis_data import cells, crossed, probe
+from scipy import stats
+from sklearn.metrics import mutual_info_score, roc_auc_score
+from statsmodels.duration.survfunc import SurvfuncRight, survdiff
+from statsmodels.stats.multitest import multipletests
+
+from store.analysis import change, clusters, effect_sizes, effects, layer_specialisation
+from store.analysis.multiplicity import adjust
+from store.analysis.permutation import sign_flip_p
+from store.analysis.resampling import share_interval, two_way
+from store.analysis.survival import kaplan_meier, log_rank, saturation_layer
+
+
+def test_one_seed_is_a_paired_t_test() -> None:
+    values = crossed(np.random.default_rng(0), (2, 1, 12, 3, 1))
+    found = change(probe(values), "entropy", "target").isel(level=0, position=0)
+    expected = stats.ttest_rel(values[1, 0, ..., 0], values[0, 0, ..., 0])
+    assert np.allclose(found["p_value"], expected.pvalue)
+
+
+def test_the_two_way_variance_is_that_of_the_mixed_model() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(6, 1)) + rng.normal(size=(1, 15)) + rng.normal(size=(6, 15))
+    long = pd.DataFrame([(s, e, v) for (s, e), v in np.ndenumerate(values)], columns=["s", "e", "y"])
+    parts = {"seed": "0 + C(s)", "example": "0 + C(e)"}
+    model = smf.mixedlm("y ~ 1", long.assign(all=1), groups="all", re_formula="0", vc_formula=parts)
+    fitted = model.fit(reml=True)
+    found = two_way(values)
+    assert fitted.fe_params["Intercept"] == pytest.approx(float(found.mean))
+    assert fitted.bse["Intercept"] == pytest.approx(float(np.sqrt(found.variance)), rel=1e-3)
+
+
+def test_effects_are_the_coefficients_of_effect_coding() -> None:
+    values = crossed(np.random.default_rng(2), (6, 2, 7, 1, 1)).reshape(2, 3, 2, 7, 1, 1)
+    factors = {"a": ["a0", "a1"], "b": ["b0", "b1", "b2"]}
+    found = effects(
+        cells(values, "entropy", factors, ("example", "layer", "position")), "entropy", ["a", "b"]
+    )
+    rows = [(i, j, v) for (i, j, *_), v in np.ndenumerate(values)]
+    long = pd.DataFrame(rows, columns=["i", "j", "y"])
+    long["a"] = np.where(long["i"] == 1, 0.5, -0.5)
+    for level in (1, 2):
+        long[f"b{level}"] = (long["j"] == level) - 1 / 3
+    fitted = smf.ols("y ~ a * (b1 + b2)", long).fit().params
+    names = {"mean": "Intercept", "a[a1]": "a", "b[b1]": "b1", "b[b2]": "b2"}
+    names |= {"a[a1] × b[b1]": "a:b1", "a[a1] × b[b2]": "a:b2"}
+    effect = found["effect"].squeeze().to_series()
+    assert effect.to_dict() == pytest.approx({term: fitted[name] for term, name in names.items()})
+    assert found["order"].values.tolist() == [0, 1, 1, 1, 2, 2]
+
+
+def test_sign_flips_are_scipys_permutation_test() -> None:
+    values = np.random.default_rng(3).normal(0.4, size=(9, 4))
+    expected = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
+    )
+    assert np.allclose(sign_flip_p(values), expected.pvalue)
+
+
+def test_survival_is_that_of_statsmodels() -> None:
+    rng = np.random.default_rng(4)
+    times = rng.integers(0, 12, size=(2, 40)).astype(float)
+    layers = np.arange(9.0)
+    times[times > 8] = np.inf
+    last = np.where(np.isinf(times), 8.5, times)
+    function = SurvfuncRight(last[0], np.isfinite(times[0]).astype(int))
+    expected = [function.surv_prob[function.surv_times <= layer][-1] for layer in layers]
+    assert np.allclose(kaplan_meier(times[0], layers), expected)
+    chi2, _ = survdiff(last.ravel(), np.isfinite(times).ravel().astype(int), np.repeat([0, 1], 40))
+    found, _ = log_rank(times[0][None], times[1][None], layers, paired=False, permutations=1)
+    assert float(found) == pytest.approx(chi2)
+
+
+def test_saturation_is_the_layer_from_which_on() -> None:
+    rows = {
+        0.0: [0.96, 0.97, 0.99], 2.0: [0.99, 0.2, 0.96], np.inf: [0.99, 0.99, 0.94], 1.0: [0.1, 0.95, 0.95],
+    }  # fmt: skip
+    data = probe(np.array(list(rows.values()))[None, None, ..., None], ["a"], "max_prob")["max_prob"]
+    assert saturation_layer(data).values.ravel().tolist() == list(rows)
+    data[0, 0, 1] = np.nan
+    assert np.isnan(saturation_layer(data).values.ravel()[0])
+
+
+def test_separation_is_scikit_learns() -> None:
+    values = crossed(np.random.default_rng(5), (3, 1, 16, 2, 1))
+    found = layer_specialisation(probe(values, ["a", "b", "c"]), "target", bins=4, permutations=9)
+    levels = np.repeat([0, 1, 2], 16)
+    for layer in (0, 1):
+        flat = values[:, 0, :, layer, 0].ravel()
+        for number, level in enumerate("abc"):
+            auc = found["auc"].sel(level=level, layer=layer).item()
+            assert auc == pytest.approx(roc_auc_score(levels == number, flat))
+        bins = np.digitize(flat, np.quantile(flat, [0.25, 0.5, 0.75]), right=True)
+        expected = mutual_info_score(levels, bins)
+        assert found["mutual_information"].sel(layer=layer).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_corrections_are_those_of_statsmodels_and_leave_out_what_is_missing() -> None:
+    p = np.random.default_rng(6).random((5, 30)) ** 3
+    p[2, [0, 7]] = np.nan
+    for correction, name in (("holm", "holm"), ("benjamini-hochberg", "fdr_bh")):
+        found = adjust(p, 1, correction)
+        for own, row in zip(found, p, strict=True):
+            there = ~np.isnan(row)
+            assert np.isnan(own[~there]).all()
+            assert np.allclose(own[there], multipletests(row[there], method=name)[1])
+
+
+def test_effect_sizes_are_as_defined() -> None:
+    a, b = np.array([1.0, 2, 3, 6]), np.array([0.0, 2, 2, 5])
+    found = effect_sizes(probe(np.stack([b, a])[:, None, :, None, None]), "entropy", "target").squeeze()
+    assert found["d_z"].item() == pytest.approx((a - b).mean() / (a - b).std(ddof=1))
+    assert found["cliffs_delta"].item() == pytest.approx(np.sign(a[:, None] - b).mean())
+    right = np.array([[1.0, 1, 0, 0], [1, 1, 1, 0]])[:, None, :, None, None]
+    odds = effect_sizes(probe(right), "entropy", "target")["odds_ratio"].item()
+    assert odds == pytest.approx((3.5 / 1.5) / (2.5 / 2.5))
+
+
+def test_clusters_are_runs_of_one_sign() -> None:
+    rng = np.random.default_rng(7)
+    values = 0.1 * rng.normal(size=(2, 1, 10, 8, 1))
+    values[1] += np.array([0, 1, 1, -1, -1, 0, 0, 1.0])[:, None]
+    found = clusters(probe(values), "entropy", "target", permutations=199).squeeze()
+    assert found["cluster"].values[[1, 2, 3, 4, 7]].tolist() == [1, 1, 2, 2, 3]
+    outside = found["cluster"].values == 0
+    assert np.isnan(found["p_value"].values[outside]).all() and outside[[5, 6]].all()
+
+
+def test_shares_of_none_and_all_have_intervals() -> None:
+    low, high = share_interval(two_way(np.zeros((1, 20, 1))))
+    assert low == pytest.approx(0) and 0.1 < float(high[0]) < 0.3
+
+
+def test_a_share_that_no_example_changes_gets_no_interval() -> None:
+    guess = np.full((2, 3, 8), "1", object)
+    data = cells(guess, "prediction", {"target": ["a", "b"]}, ("example",))
+    data = data.assign_coords(gold=("example", np.array(list("11112222"), object)))
+    found = change(data, "correct", "target").squeeze()
+    assert (
+        found["difference"].item() == 0 and np.isnan(found["low"].item()) and np.isnan(found["high"].item())
+    )
