@@ -12,7 +12,8 @@ from analysis_data import cells, crossed, probe
 
 from specs import load_spec, resolve
 from store import StoreError
-from store.analysis import change, contrast, effects, sign_flip
+from store.analysis import change, contrast, effects, select, sign_flip
+from store.analysis.nodes import stage_node
 from store.analysis.pairs import find_pairs
 from store.factors import cell_coordinates
 
@@ -125,6 +126,37 @@ def test_a_pair_without_values_and_a_seed_without_pair_are_left_out() -> None:
     lost = change(probe(values), "entropy", "target")
     assert int(lost["missing"].sum()) == 1 and int(lost["examples"].sum()) == 5
     assert "1 values missing" in lost.attrs["method"]
+
+
+def rated(dimension: str, gold: list[str], order: list[int]) -> xr.Dataset:
+    """Give predictions of two trainings for four examples, in some order, rated in one dimension."""
+    guess = np.array([list("1234"), gold], object).reshape(2, 1, 1, 4)
+    data = cells(guess, "prediction", {"target": ["a", "b"], "dimension": [dimension]}, ("example",))
+    return data.assign_coords(gold=("example", np.array(gold, object))).isel(example=order)
+
+
+def test_the_same_examples_rated_otherwise_are_paired_and_others_are_not() -> None:
+    shapes = {"x": rated("x", list("1243"), [0, 1, 2, 3]), "y": rated("y", list("4321"), [2, 0, 3, 1])}
+    summary = cells(np.zeros((2, 2, 1)), "accuracy", {"target": ["a", "b"], "dimension": ["x", "y"]}, ())
+    nodes = {"/summary": summary} | {f"/evaluate/{name}": data for name, data in shapes.items()}
+    tree = xr.DataTree.from_dict(nodes)
+    merged = stage_node(tree, "evaluate")
+    assert not merged["prediction"].variable._in_memory
+    assert merged["prediction"].isel(cell=[3, 0], example=[1, 2]).values.tolist() == [["3", "2"], ["2", "3"]]
+    right = change(tree, "correct", "target", "a")
+    assert right["difference"].item() == pytest.approx(1 - 0.25)
+    other = contrast(tree, "correct", "dimension", "x")["difference"].sel(target="a", seed=0)
+    assert other.squeeze().values.tolist() == [-1, -1, 0, 0]
+
+    nodes["/evaluate/y"] = shapes["y"].assign_coords(example=list("abcd"))
+    tree = xr.DataTree.from_dict(nodes)
+    with pytest.raises(StoreError, match=r"2 test sets or shapes, by dimension; select one, .*dimension="):
+        change(tree, "correct", "target", "a")
+    only = change(select(tree, dimension="x"), "correct", "target", "a")
+    assert only["difference"].item() == pytest.approx(1 - 0.5)
+    assert select(tree, dimension=["x", "y"])["summary"].equals(tree["summary"])
+    with pytest.raises(StoreError, match="dimension: no level 'z'"):
+        select(tree, dimension="z")
 
 
 @pytest.mark.parametrize(

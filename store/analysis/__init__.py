@@ -9,6 +9,7 @@ from store.analysis.changes import change, contrast, relative_entropy
 from store.analysis.cluster import clusters
 from store.analysis.evaluation import calibration_curve, confusion, transfer_matrix
 from store.analysis.factorial import effects
+from store.analysis.nodes import select
 from store.analysis.permutation import sign_flip
 from store.analysis.ranks import rank_trajectory
 from store.analysis.signatures import Thresholds, detect_failures
@@ -32,6 +33,7 @@ __all__ = [
     "rank_trajectory",
     "relative_entropy",
     "saturation",
+    "select",
     "sign_flip",
     "transfer_matrix",
     "variance_by_interval",

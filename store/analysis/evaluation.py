@@ -102,9 +102,9 @@ def confusion(
         raise StoreError(f"normalize: expected gold, prediction or all, found {normalize!r}")
     found: dict[Any, Any] = {}
     for level, part in _levels(data, by):
-        guess = variable(part, prediction).transpose("cell", "example").values
-        truth = np.broadcast_to(part["gold"].values, guess.shape)
-        table = pd.crosstab(truth.ravel(), guess.ravel())
+        guess = variable(part, prediction).transpose("cell", "example")
+        truth = part["gold"].broadcast_like(guess).transpose("cell", "example")
+        table = pd.crosstab(truth.values.ravel(), guess.values.ravel())
         found[level] = found[level].add(table, fill_value=0) if level in found else table
     gold = sorted({str(label) for table in found.values() for label in table.index})
     labels = sorted({*gold, *(str(label) for table in found.values() for label in table.columns)})
@@ -137,9 +137,9 @@ def calibration_curve(data: Data, by: str = "condition", bins: int = BINS) -> xr
     """
     sums: dict[Any, Floats] = {}
     for level, part in _levels(data, by):
-        gold, labels = part["gold"].values, list(part["label"].values) if "label" in part.coords else []
+        labels = list(part["label"].values) if "label" in part.coords else []
         for cell in variable(part, "label_logprob").transpose("cell", "example", "label"):
-            own = np.stack(calibration_bins(gold, numbers(cell).values, labels, bins))
+            own = np.stack(calibration_bins(cell["gold"].values, numbers(cell).values, labels, bins))
             sums[level] = sums.get(level, 0) + own
     number, confidence, correct = np.moveaxis(np.stack(list(sums.values())), 1, 0)
     middle = level_coordinate(

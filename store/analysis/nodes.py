@@ -8,6 +8,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from numpy.typing import NDArray
 
+from store.analysis.shapes import merge_shapes
 from store.errors import StoreError, nearest
 from store.factors import NOT_APPLICABLE
 
@@ -19,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 def stage_nodes(data: Data, stage: str) -> dict[str, xr.Dataset]:
-    """Return the datasets of a stage, one per shape, each with a `cell` index of all its factors.
+    """Return the datasets of a stage, one per test set, each with a `cell` index of all its factors.
 
     `data`: a dataset with cells, the node of a stage or of an experiment, or a store's tree with only one
     experiment. StoreError when the stage is not there, or the tree leaves open which experiment is meant.
@@ -29,13 +30,10 @@ def stage_nodes(data: Data, stage: str) -> dict[str, xr.Dataset]:
     if "cell" in data.dims:
         return {data.name or "": with_cell_index(data.to_dataset())}
     if stage in data.children:
-        node = data[stage]
-        if "cell" in node.dims:
-            return {stage: with_cell_index(node.to_dataset())}
-        return {name: with_cell_index(child.to_dataset()) for name, child in node.children.items()}
-    shapes = {name: child for name, child in data.children.items() if "cell" in child.dims}
-    if shapes and data.name == stage:
-        return {name: with_cell_index(child.to_dataset()) for name, child in shapes.items()}
+        return stage_nodes(data.children[stage], stage)
+    shapes = {name: with_cell_index(c.to_dataset()) for name, c in data.children.items() if "cell" in c.dims}
+    if shapes and "summary" not in shapes:
+        return merge_shapes(shapes)
     if len(data.children) == 1 and not shapes:
         return stage_nodes(next(iter(data.children.values())), stage)
     found = ", ".join(data.children) or "no nodes"
@@ -43,14 +41,49 @@ def stage_nodes(data: Data, stage: str) -> dict[str, xr.Dataset]:
 
 
 def stage_node(data: Data, stage: str) -> xr.Dataset:
-    """Return the one dataset of a stage; StoreError when its cells come in several shapes."""
+    """Return the one dataset of a stage; StoreError when there are several test sets."""
     nodes = stage_nodes(data, stage)
     if len(nodes) > 1:
+        varying = [
+            name
+            for name in next(iter(nodes.values())).indexes["cell"].names
+            if len({tuple(levels(node, name)) for node in nodes.values()}) > 1
+        ]
         raise StoreError(
-            f"{stage}: its cells come in {len(nodes)} shapes (other examples, layers or positions); "
-            f"analyse one of them: {', '.join(nodes)}"
+            f"{stage}: its cells have {len(nodes)} test sets or shapes, by {' and '.join(varying)}; "
+            f"select one, as with select({varying[0] if varying else 'factor'}=…)"
         )
     return next(iter(nodes.values()))
+
+
+def select(data: Data, **chosen: Any) -> xr.DataTree:
+    """Return an experiment with only the cells of some levels, factor=level or factor=[level, …].
+
+    Unlike `.sel` of a dataset it selects in all stages and shapes at once, and keeps the factors. Nothing is
+    read. StoreError for an unknown factor or level.
+    """
+    if isinstance(data, xr.Dataset):
+        raise StoreError("select: expected an experiment; a dataset has .sel for that")
+    summary = stage_node(data, "summary")
+    wanted = {
+        factor: {check_level(summary, factor, level) for level in _listed(value)}
+        for factor, value in chosen.items()
+    }
+    experiment = data if "summary" in data.children else next(iter(data.children.values()))
+    nodes = {"/": experiment.to_dataset()}
+    for node in experiment.descendants:
+        if "cell" in node.dims:
+            dataset = with_cell_index(node.to_dataset())
+            index = dataset.indexes["cell"]
+            kept = [index.get_level_values(factor).isin(levels_) for factor, levels_ in wanted.items()]
+            cells = np.flatnonzero(np.logical_and.reduce(kept))
+            if cells.size:
+                nodes[f"/{node.relative_to(experiment)}"] = dataset.isel(cell=cells)
+    return xr.DataTree.from_dict(nodes)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def with_cell_index(dataset: xr.Dataset) -> xr.Dataset:
