@@ -8,7 +8,7 @@ import xarray as xr
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import DERIVED, SHARES, Data, group_seeds, layer_blocks, stage_node
 from store.analysis.pairs import Pairs, differences, find_pairs
-from store.analysis.resampling import CONFIDENCE, RESAMPLES, Floats, d_z, mean_interval
+from store.analysis.resampling import CONFIDENCE, RESAMPLES, Floats, TwoWay, d_z, mean_interval
 from store.analysis.results import EXAMPLES, MISSING, add_adjusted, by_level, count, intervals, labelled, span
 from store.errors import StoreError
 
@@ -53,8 +53,8 @@ def change(
     factor apart, select one of its levels first. Result, by (level, layer, position, …): `difference`, `low`,
     `high` (in the variable's units), `p_value` (two-sided t test, seeds and examples random), `p_adjusted`
     (corrected across layers, else across levels), `effect_size` (Cohen's d_z of the examples' mean
-    differences), `examples`, `missing`; by level: `seeds`. A difference of shares that no example shows has
-    no interval (NaN). Reads two cells at a time, layers by blocks.
+    differences), `examples`, `missing`; by level: `seeds`. Where a share changes in
+    no example, or in all, it has no interval (NaN). Reads two cells at a time, layers by blocks.
     """
     paired = contrast(data, variable, factor, baseline, level)
     difference = paired["difference"]
@@ -99,8 +99,7 @@ def stage_of(variable: str) -> str:
 def by_seed(paired: xr.DataArray) -> tuple[Floats, list[Any]]:
     """Return paired values (pair, example, *rest) as [seed, example, *rest], other factors averaged.
 
-    A pair without a single value is left out; then seeds that lack a combination of the other factors which
-    another seed has, so that every seed stands for the same thing.
+    A pair without a single value is left out, then a seed that lacks pairs which others have, with warnings.
     """
     values = paired.transpose("pair", "example", ...).values
     there = np.isfinite(values).reshape(len(values), -1).any(axis=1)
@@ -114,23 +113,29 @@ def without_units(paired: xr.DataArray) -> xr.DataArray:
     return paired.isel(pair=0, example=0, drop=True)
 
 
-def undetermined(variable: str, variance: Floats, *bounds: Floats) -> list[Floats]:
-    """Return bounds; for a share NaN where no example differs, which does not mean that none would."""
+def undetermined(variable: str, found: TwoWay, low: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return low, high and p value; for a share NaN where no example differs from the others in its change.
+
+    That some examples agree does not mean that all would. That nothing changed keeps its p value of 1.
+    """
+    p = found.t_test()
     if variable not in SHARES:
-        return list(bounds)
-    return [np.where(variance == 0, np.nan, bound) for bound in bounds]
+        return low, high, p
+    still = found.variance == 0
+    low, high = (np.where(still, np.nan, bound) for bound in (low, high))
+    return low, high, np.where(still & (found.mean != 0), np.nan, p)
 
 
 def _summary(
     values: Floats, like: xr.DataArray, variable: str, resamples: int, seed: int, confidence: float
 ) -> xr.Dataset:
     found, low, high = mean_interval(values, resamples, seed, confidence)
-    low, high = undetermined(variable, found.variance, low, high)
+    low, high, p = undetermined(variable, found, low, high)
     columns = {
         "difference": (found.mean, "", ""),
         "low": (low, "", ""),
         "high": (high, "", ""),
-        "p_value": (found.t_test(), "1", "p value, two-sided"),
+        "p_value": (p, "1", "p value, two-sided"),
         "effect_size": (d_z(values.mean(axis=0)), "1", "Cohen's d_z over examples"),
         "examples": (found.examples, "1", EXAMPLES),
         "missing": (values.shape[1] - found.examples, "1", MISSING),

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from store.analysis.nodes import check_factor, numbers, stage_node, stage_nodes
-from store.analysis.resampling import Floats
+from store.analysis.nodes import check_factor, numbers, ratings, stage_node, stage_nodes
 from store.errors import StoreError
 from store.quality import explanation_quality, names_label
 
@@ -175,7 +174,7 @@ def _excess_correlation(first: xr.Dataset, second: xr.Dataset, a: str, b: str) -
     for name in ("prediction", "gold"):
         if name not in first or name not in second:
             return np.nan, ""
-        x, y = (_ratings(part[name].sel(example=common)) for part in (first, second))
+        x, y = (ratings(part[name].sel(example=common)).values for part in (first, second))
         there = np.isfinite(x) & np.isfinite(y)
         if there.sum() < 3 or not x[there].std() or not y[there].std():
             return np.nan, ""
@@ -183,16 +182,6 @@ def _excess_correlation(first: xr.Dataset, second: xr.Dataset, a: str, b: str) -
     predicted, true = pairs
     text = f"predictions of {a} and {b} correlate at {predicted:.2f}, their labels at {true:.2f}"
     return predicted - true, f"{text} ({len(common)} examples)"
-
-
-def _ratings(labels: xr.DataArray) -> Floats:
-    def parse(label: str) -> float:
-        try:
-            return float(label)
-        except ValueError:
-            return np.nan
-
-    return np.array([parse(str(label)) for label in labels.values])
 
 
 def _cells(data: xr.DataTree, stage: str) -> Iterator[tuple[Cell, xr.Dataset]]:

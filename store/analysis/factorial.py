@@ -164,13 +164,13 @@ def _estimates(
     for term in terms:
         scores = np.asarray(sum(weight * means[combo] for combo, weight in term.weights.items() if weight))
         found, low, high = mean_interval(scores, resamples, seed, confidence)
-        low, high = undetermined(response, found.variance, low, high)
+        low, high, p = undetermined(response, found, low, high)
         tested = 1.0 if term.levels else np.nan  # that the mean of all is 0 is no hypothesis
         columns = {
             "effect": (found.mean, "", ""),
             "low": (low, "", ""),
             "high": (high, "", ""),
-            "p_value": (tested * found.t_test(), "1", "p value, two-sided"),
+            "p_value": (tested * p, "1", "p value, two-sided"),
             "effect_size": (tested * d_z(scores.mean(axis=0)), "1", "Cohen's d_z over examples"),
             "examples": (found.examples, "1", f"{EXAMPLES} and condition"),
             "missing": (scores.shape[1] - found.examples, "1", MISSING),

@@ -1,5 +1,7 @@
 """What the analyses read: a stage's data with one `cell` axis, and the outcomes derived from it."""
 
+import warnings
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -178,13 +180,14 @@ def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
         raise StoreError(f"no variable {name!r}{nearest(name, known)}")
     guess, truth = dataset[source], dataset["gold"]
     if name == "absolute_error":
-        values = abs(_numbers(guess) - _numbers(truth))
+        values = abs(ratings(guess) - ratings(truth))
     else:
         values = (guess == truth).astype(float)
     return values.rename(name).assign_attrs(units="1", long_name=long_name)
 
 
-def _numbers(labels: xr.DataArray) -> xr.DataArray:
+def ratings(labels: xr.DataArray) -> xr.DataArray:
+    """Return labels as numbers, NaN for those that are none."""
     flat = pd.to_numeric(pd.Series(np.asarray(labels.values, object).ravel()), errors="coerce")
     return labels.copy(data=flat.to_numpy(float).reshape(labels.shape))
 
@@ -215,9 +218,20 @@ def layer_blocks(values: xr.DataArray) -> list[slice]:
 def group_seeds(values: Floats, index: pd.MultiIndex) -> tuple[Floats, list[Any]]:
     """Return values [cell, example, *rest] as means by seed [seed, example, *rest], and the seeds.
 
-    Only seeds with as many cells as any other seed: those that lack some would stand for something else.
+    A seed that lacks combinations of the other factors which others have would stand for something else: it
+    is left out, with a warning.
     """
-    seeds = seed_values(index)
-    counts = pd.Series(seeds).value_counts(sort=False)
-    whole = [name for name, number in counts.items() if number == counts.max()]
-    return np.stack([values[seeds == name].mean(axis=0) for name in whole]), whole
+    others = index.droplevel(SEED) if SEED in index.names and index.nlevels > 1 else [0] * len(index)
+    cells: dict[Any, list[int]] = {}
+    for cell, name in enumerate(seed_values(index)):
+        cells.setdefault(name, []).append(cell)
+    has = {name: frozenset(others[cell] for cell in own) for name, own in cells.items()}
+    kinds = Counter(has.values())
+    fullest = max(kinds, key=lambda kind: (len(kind), kinds[kind]))
+    whole = [name for name in cells if has[name] == fullest]
+    if left := [str(name) for name in cells if name not in whole]:
+        message = (
+            f"left out: seeds {', '.join(left)}, which lack levels of other factors that seed {whole[0]} has"
+        )
+        warnings.warn(message, stacklevel=2)
+    return np.stack([values[cells[name]].mean(axis=0) for name in whole]), whole

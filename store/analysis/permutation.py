@@ -14,6 +14,7 @@ from store.errors import StoreError
 
 Unit = Literal["auto", "seed", "example"]
 PERMUTATIONS = 4999
+CHUNK = 250  # permutations drawn at a time where each is as long as all examples
 
 
 def sign_flip(

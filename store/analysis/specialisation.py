@@ -11,12 +11,11 @@ from store.analysis.changes import stage_of
 from store.analysis.groups import Groups, read_groups
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data, layer_blocks, stage_nodes, variable
-from store.analysis.permutation import share_at_least
+from store.analysis.permutation import CHUNK, share_at_least
 from store.analysis.resampling import Floats
 from store.analysis.results import MISSING, add_adjusted, count, labelled
 
 PERMUTATIONS = 999
-CHUNK = 100  # permutations at a time, so that memory stays small
 
 
 def layer_specialisation(

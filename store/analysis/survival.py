@@ -1,5 +1,6 @@
 """Saturation: the layer from which on a model is sure of its next token, as survival data."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.stats import CensoredData, ecdf
 from store.analysis.groups import Group, Groups, read_groups
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data, group_seeds, stage_nodes
-from store.analysis.permutation import PERMUTATIONS, share_at_least
+from store.analysis.permutation import CHUNK, PERMUTATIONS, share_at_least
 from store.analysis.resampling import CONFIDENCE, Floats, share_interval, two_way
 from store.analysis.results import EXAMPLES, MISSING, add_adjusted, by_level, count, intervals, labelled
 
@@ -99,15 +100,16 @@ def log_rank(
     Paired: the levels of an example change places; else examples change groups. All cells of an example
     move together, so the p value holds however alike they are.
     """
-    members = _memberships(a.shape[1], b.shape[1], paired, permutations, seed)
-    chi2, p = np.empty(a.shape[2:]), np.empty(a.shape[2:])
-    for place in np.ndindex(*a.shape[2:]):
+    rest = a.shape[2:]
+    chi2, p = np.empty(rest), np.empty(rest)
+    for place in np.ndindex(*rest):
         sides = a[(..., *place)], b[(..., *place)]
         events, at_risk = (
             np.concatenate([_count(compare(x[None], layers[:, None, None])) for x in sides])
             for compare in (np.equal, np.greater_equal)
         )
-        null = _log_rank_statistic(members, events, at_risk)
+        members = _memberships(a.shape[1], b.shape[1], paired, permutations, seed)
+        null = np.concatenate([_log_rank_statistic(first, events, at_risk) for first in members])
         chi2[place], p[place] = null[0], share_at_least(null)
     return chi2, p
 
@@ -128,16 +130,18 @@ def _log_rank_statistic(first: Floats, events: Floats, at_risk: Floats) -> Float
     return np.where(variance > 0, chi2, np.zeros_like(chi2))
 
 
-def _memberships(n_a: int, n_b: int, paired: bool, permutations: int, seed: int) -> Floats:
-    """Return who is in the first group [1 + permutations, examples of both], the data's own first."""
+def _memberships(n_a: int, n_b: int, paired: bool, permutations: int, seed: int) -> Iterator[Floats]:
+    """Yield chunks of who is in the first group [permutation, examples of both], the data's own first."""
     rng = np.random.default_rng(seed)
     own = np.concatenate([np.ones(n_a), np.zeros(n_b)])
-    if paired:
-        stay = rng.integers(0, 2, size=(permutations, n_a))
-        drawn = np.concatenate([stay, 1 - stay], axis=1)
-    else:
-        drawn = rng.permuted(np.tile(own, (permutations, 1)), axis=1)
-    return np.concatenate([own[None], drawn])
+    yield own[None]
+    for start in range(0, permutations, CHUNK):
+        rows = min(CHUNK, permutations - start)
+        if paired:
+            stay = rng.integers(0, 2, size=(rows, n_a)).astype(float)
+            yield np.concatenate([stay, 1 - stay], axis=1)
+        else:
+            yield rng.permuted(np.tile(own, (rows, 1)), axis=1)
 
 
 def _curve(group: Group, layer: xr.DataArray, confidence: float) -> xr.Dataset:
