@@ -53,8 +53,8 @@ def change(
     factor apart, select one of its levels first. Result, by (level, layer, position, …): `difference`, `low`,
     `high` (in the variable's units), `p_value` (two-sided t test, seeds and examples random), `p_adjusted`
     (corrected across layers, else across levels), `effect_size` (Cohen's d_z of the examples' mean
-    differences), `examples`, `missing`; by level: `seeds`. Where a share changes in
-    no example, or in all, it has no interval (NaN). Reads two cells at a time, layers by blocks.
+    differences), `examples`, `missing`; by level: `seeds`. Where a share changes in no example, or alike in
+    all, it has no interval (NaN). Reads two cells at a time, layers by blocks.
     """
     paired = contrast(data, variable, factor, baseline, level)
     difference = paired["difference"]
