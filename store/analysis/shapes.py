@@ -18,7 +18,8 @@ from xarray.core import indexing
 def merge_shapes(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     """Join the datasets whose variables, examples and other dims are the same along `cell`, unread.
 
-    `gold` becomes a coordinate of (cell, example) where it differs. The joined have the first one's name.
+    `gold` becomes a coordinate of (cell, example) where it differs; other coordinates that differ, such as
+    the token ids of another tokenizer, are dropped. The joined have the first one's name.
     """
     alike: dict[Hashable, list[str]] = {}
     for name, dataset in datasets.items():
@@ -76,10 +77,14 @@ def _joined(datasets: list[xr.Dataset]) -> xr.Dataset:
         for name, variable in first.data_vars.items()
     }
     index = reduce(pd.MultiIndex.append, [dataset.indexes["cell"] for dataset in datasets])
-    kept = {name: c.variable for name, c in first.coords.items() if "cell" not in c.dims}
-    if "gold" in kept and not all(kept["gold"].equals(dataset["gold"].variable) for dataset in datasets):
+    kept = {
+        name: c.variable
+        for name, c in first.coords.items()
+        if "cell" not in c.dims and all(c.variable.equals(dataset[name].variable) for dataset in datasets)
+    }
+    if "gold" in first.coords and "gold" not in kept:
         rows = [np.tile(dataset["gold"].values, (dataset.sizes["cell"], 1)) for dataset in datasets]
-        kept["gold"] = xr.Variable(("cell", "example"), np.concatenate(rows), kept["gold"].attrs)
+        kept["gold"] = xr.Variable(("cell", "example"), np.concatenate(rows), first["gold"].attrs)
     joined = xr.Dataset(variables, kept, first.attrs)
     return joined.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "cell"))
 
