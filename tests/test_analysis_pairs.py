@@ -138,7 +138,8 @@ def rated(dimension: str, gold: list[str], order: list[int]) -> xr.Dataset:
     """Give predictions of two trainings for four examples, in some order, rated in one dimension."""
     guess = np.array([list("1234"), gold], object).reshape(2, 1, 1, 4)
     data = cells(guess, "prediction", {"target": ["a", "b"], "dimension": [dimension]}, ("example",))
-    return data.assign_coords(gold=("example", np.array(gold, object))).isel(example=order)
+    ids = ("example", np.full(4, ord(dimension)))  # as of another tokenizer
+    return data.assign_coords(gold=("example", np.array(gold, object)), ids=ids).isel(example=order)
 
 
 def test_the_same_examples_rated_otherwise_are_paired_and_others_are_not() -> None:
@@ -147,7 +148,7 @@ def test_the_same_examples_rated_otherwise_are_paired_and_others_are_not() -> No
     nodes = {"/summary": summary} | {f"/evaluate/{name}": data for name, data in shapes.items()}
     tree = xr.DataTree.from_dict(nodes)
     merged = stage_node(tree, "evaluate")
-    assert not merged["prediction"].variable._in_memory
+    assert not merged["prediction"].variable._in_memory and "ids" not in merged.coords
     assert merged["prediction"].isel(cell=[3, 0], example=[1, 2]).values.tolist() == [["3", "2"], ["2", "3"]]
     right = change(tree, "correct", "target", "a")
     assert right["difference"].item() == pytest.approx(1 - 0.25)
