@@ -12,7 +12,14 @@ from sklearn.metrics import mutual_info_score, roc_auc_score
 from statsmodels.duration.survfunc import SurvfuncRight, survdiff
 from statsmodels.stats.multitest import multipletests
 
-from store.analysis import change, clusters, effect_sizes, effects, layer_specialisation
+from store.analysis import (
+    change,
+    clusters,
+    effect_sizes,
+    effects,
+    layer_specialisation,
+    variance_by_interval,
+)
 from store.analysis.multiplicity import adjust
 from store.analysis.permutation import sign_flip_p
 from store.analysis.resampling import share_interval, two_way
@@ -147,3 +154,11 @@ def test_a_share_that_no_example_changes_gets_no_interval() -> None:
     assert (
         found["difference"].item() == 0 and np.isnan(found["low"].item()) and np.isnan(found["high"].item())
     )
+
+
+def test_variances_of_nothing_are_not_compared() -> None:
+    found = variance_by_interval(
+        probe(np.zeros((2, 1, 10, 3, 1))), "entropy", (0, 2), by="target", paired=False
+    )
+    assert all(np.isnan(found[name]).all() for name in ("variance_ratio", "levene", "fligner_killeen"))
+    assert (found["examples"] == 10).all()

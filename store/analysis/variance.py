@@ -154,7 +154,7 @@ def _compare(
             there = [there[0] & there[1]] * 2
         x, kept = x[there[0]], y[there[1]]
         own = {"examples": float(len(kept)), "missing": float(len(y) - len(kept))}
-        if min(len(x), len(kept)) >= 3:
+        if min(len(x), len(kept)) >= 3 and x.std() + kept.std() > 0:
             ratio = variance_ratio(x, kept, paired, resamples, seed, confidence)
             own |= dict(zip(("variance_ratio", "low", "high"), ratio, strict=True))
             own |= {"variance": float(kept.var(ddof=1))}
