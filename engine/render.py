@@ -15,7 +15,7 @@ from rich.text import Text
 from engine.estimate import Cost, estimate
 from engine.plan import STATES, Plan, describe
 from specs.model import STAGES
-from store import Ledger, cells, read_manifests
+from store import Ledger, cells, open_store, read_manifests
 
 STATE_STYLES = {"cached": "green", "done": "green", "pending": "", "failed": "red", "running": "yellow"}
 MAX_LEVELS = 12  # levels listed in a table before it is cut
@@ -174,6 +174,27 @@ def _fill(table: Any, settings: Any) -> None:
             table[name] = plain[name]
 
 
+# Looking for signatures reads what the cells hold; above this many cells the report does it.
+SCREENED_CELLS = 500
+
+
+def _signatures(root: Path, experiment: str, evaluated: int) -> Iterator[Text]:
+    """Yield the failure signatures that are found among an experiment's cells."""
+    tree = open_store(root, experiment)[experiment]
+    if not 0 < evaluated <= SCREENED_CELLS or "summary" not in tree.children:
+        return
+    from store.analysis import detect_failures
+
+    failures = detect_failures(tree)
+    for signature in failures["signature"].values:
+        hits = failures.sel(signature=signature)
+        cells = [str(text) for text in hits["sentence"].values[hits["found"].values]]
+        if cells:
+            yield Text(
+                f"{signature} in {len(cells)} of {hits.sizes['cell']} cells; the first: {cells[0]}", "yellow"
+            )
+
+
 def status_tables(root: Path) -> Iterator[Table | Text | str]:
     """Yield, for every experiment in a store, what is done, running and failed, with the errors."""
     manifests = read_manifests(root)
@@ -201,6 +222,7 @@ def status_tables(root: Path) -> Iterator[Table | Text | str]:
         }
         if backends:
             yield f"probe backend: {', '.join(sorted(map(str, backends)))}"
+        yield from _signatures(root, name, sum(cell["status"].get("evaluate") == "done" for cell in listed))
         yield f"engine {manifest['packages']['ablation-engine']}, git {manifest['git'] or 'unknown'}"
         for stage, key in failures:
             record = ledger.record(stage, key, "failed")

@@ -94,7 +94,22 @@ class Stages:
             # Predictions are few, and their summary needs them all: a killed evaluation starts again.
             with self.writer.cell(family, key, resume=False) as sink:
                 sink.append(values)
-            record |= {"family": family.key, "summary": summarise(rows, values, settings.labels)}
+            summary = summarise(rows, values, settings.labels)
+            if settings.train_examples and self.settings("train", cell).steps != 0:
+                summary |= self._training_accuracy(cell, model, tokenizer, report)
+            record |= {"family": family.key, "summary": summary}
+
+    def _training_accuracy(
+        self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report
+    ) -> dict[str, float]:
+        """Give the accuracies on some of the examples that the model was trained on (`train_…`)."""
+        settings = self.settings("evaluate", cell)
+        used = self._rows(cell, "data", "train", self.settings("data", cell).train)
+        rows = used[: settings.train_examples]
+        text = self._text(cell, tokenizer, test=False)
+        values = evaluate(model, tokenizer, text, rows, settings, report, self.stop)
+        found = summarise(rows, values, settings.labels)
+        return {f"train_{name}": value for name, value in found.items() if name.endswith("accuracy")}
 
     def probe(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
         """Probe every layer of the cell's model; goes on behind the last batch that is on disk."""

@@ -17,6 +17,7 @@ from specs.annotate import Annotate
 from specs.data import Data
 from specs.design import Contrast, Factor, Rules
 from specs.fields import EXECUTION_ONLY, PositiveInt, read_by
+from specs.signatures import Signatures
 
 STAGES = ("data", "train", "evaluate", "probe")
 
@@ -224,6 +225,10 @@ class Evaluate:
         PositiveInt | None,
         Meta(description="Longest generation, in tokens; default: 8 for labels alone, else 64."),
     ] = None
+    train_examples: Annotated[
+        int,
+        Meta(ge=0, description="Training examples that are evaluated, too, for `train_accuracy`."),
+    ] = 0
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )
@@ -324,6 +329,7 @@ class Experiment:
     evaluate: Evaluate = field(factory=Evaluate)
     probe: Probe = field(factory=Probe)
     annotate: Annotate | None = None
+    signatures: Signatures = field(factory=Signatures)
     factors: Annotated[dict[str, Factor], Meta(description="The axes of the matrix.")] = field(factory=dict)
     rules: Rules = field(factory=Rules)
     contrasts: list[Contrast] = field(factory=list)

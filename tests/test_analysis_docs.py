@@ -68,7 +68,7 @@ def test_the_examples_run_and_every_result_is_labelled(
     used, results = set(), 0
     for block in re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), re.DOTALL):
         for statement in ast.parse(
-            block.replace("slice(10, 20)", "slice(1, 2)").replace("naturalness", "rating")
+            block.replace("slice(10, 20)", "slice(1, 2)").replace('"world"', '"rating"')
         ).body:
             source = ast.unparse(statement)
             used |= set(re.findall(r"\.ablation\.(\w+)", source))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import xarray as xr
 from analysis_data import cells
 
+from specs.signatures import Signatures
 from store import StoreError
 from store.analysis import Thresholds, detect_failures
 
@@ -116,3 +119,22 @@ def test_what_the_store_lacks_is_not_measurable() -> None:
     found = detect_failures(experiment())
     assert not found["measurable"].any() and not found["found"].any()
     assert all(str(text).startswith("not measurable: ") for text in found["sentence"].values.ravel())
+
+
+def test_the_specs_thresholds_and_factors_are_taken_unless_others_are_given() -> None:
+    accuracy = np.array([[0.9, 0.5], [0.5, 0.9]])
+    tree = experiment({"accuracy": accuracy}, factors=SETS)
+    tree.attrs["spec"] = json.dumps({"signatures": {"set_gap": 0.3, "train": "train_on", "test": "test_on"}})
+    found = outcome(tree, "overfitting to the data set")
+    assert found["threshold"] == 0.3 and found["found"].any()
+    assert outcome(tree, "overfitting to the data set", thresholds=Thresholds())["threshold"] == 0.15
+    tree.attrs["spec"] = json.dumps({"signatures": {"train": "dropped", "test": "test_on"}})
+    assert not outcome(tree, "overfitting to the data set")["measurable"].any()
+
+
+def test_the_spec_has_the_same_thresholds() -> None:
+    own = attrs.asdict(Signatures())
+    for key in attrs.fields(Thresholds):
+        if key.name != "positions":
+            assert own.pop(key.name) == key.default
+    assert own == {"train": None, "test": None, "dimension": None}

@@ -96,6 +96,18 @@ def test_every_way_of_scoring_is_stored(write_spec, tmp_path: Path) -> None:
     ] == explanation.ravel().tolist()
 
 
+def test_training_examples_are_evaluated_and_signatures_are_shown(write_spec, tmp_path: Path) -> None:
+    spec = write_spec("[signatures]\ntrain_gap = -1.0\n")
+    flags = ("--only", "seed=0", "--set", "train.steps=40", "--set", "train.lr=0.02")
+    engine("execute", spec, *flags, "--set", "evaluate.train_examples=5")
+    summary = store.open_store(tmp_path / "store")["small/summary"].to_dataset()
+    assert set(summary["train_accuracy"].values.tolist()) <= {0, 0.2, 0.4, 0.6, 0.8, 1}
+    assert (summary["train_accuracy"] > summary["accuracy"].min()).any()
+    status = engine("status", spec).output
+    assert "overfitting to the training examples in 2 of 2 cells; the first: found: accuracy" in status
+    assert "dimension confusion" not in status
+
+
 def test_extending_a_spec_keeps_what_stands(write_spec, tmp_path: Path) -> None:
     spec = write_spec()
     engine("execute", spec, "--only", "target=label")

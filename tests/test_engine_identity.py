@@ -104,6 +104,7 @@ OTHER: dict[str, Any] = {
     "evaluate.scoring": ["generation"],
     "evaluate.length_normalized": True,
     "evaluate.max_new_tokens": 4,
+    "evaluate.train_examples": 3,
     "evaluate.batch_size": 2,
     "probe.layers": [0],
     "probe.positions": ["completion_end"],

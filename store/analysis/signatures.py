@@ -4,11 +4,13 @@ A signature is found when its measure passes its threshold. That is a screen, no
 measure strays, so each finding says how many it rests on.
 """
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from attrs import frozen
+from attrs import fields, frozen
 
 from store.analysis.detectors import (
     Found,
@@ -56,12 +58,18 @@ def detect_failures(
     """Look for every failure signature in every cell of an experiment, dims (signature, cell).
 
     train, test: the factors of the sets trained and tested on, for the gap between sets. dimension: the
-    factor of the rated dimension tested on, for dimension confusion. Result: `found`, `measurable`, `value`,
-    `threshold` and `sentence`, which for what is not measurable says why.
+    factor of the rated dimension tested on, for dimension confusion. What is not given is taken from the
+    spec's `[signatures]`. Result: `found`, `measurable`, `value`, `threshold` and `sentence`, which for what
+    is not measurable says why.
     """
-    limits = thresholds or Thresholds()
+    own = _settings(data)
+    limits = thresholds or Thresholds(**{k.name: own[k.name] for k in fields(Thresholds) if k.name in own})
     summary = stage_node(data, "summary")
     index = summary.indexes["cell"]
+    # A spec may name factors that another, which extends it, has dropped.
+    known = {role: name for role, name in own.items() if name in index.names}
+    train, test = train or known.get("train"), test or known.get("test")
+    dimension = dimension or known.get("dimension")
     detectors: dict[str, tuple[Callable[[], Found], float]] = {
         "explanation-prediction mismatch": (lambda: mismatch(data), limits.mismatch),
         "overfitting to the training examples": (lambda: train_gap(data), limits.train_gap),
@@ -105,6 +113,14 @@ def detect_failures(
         "its measure reaches its threshold; no tests are made."
     )
     return result
+
+
+def _settings(data: xr.DataTree) -> dict[str, Any]:
+    """Return the `[signatures]` of the experiment's spec, as its manifest has them."""
+    spec = data.attrs.get("spec", {})
+    spec = json.loads(spec) if isinstance(spec, str) else spec
+    own: dict[str, Any] = spec.get("signatures", {})
+    return own
 
 
 def _sentence(text: str, measurable: bool, found: bool, threshold: float) -> str:
