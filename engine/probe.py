@@ -42,6 +42,13 @@ def watched_tokens(tokenizer: Any, writer: Writer, row: Example, probe: Probe) -
     return {text: tokens[0] for text, tokens in ids.items()}
 
 
+def token_texts(tokenizer: Any) -> list[str]:
+    """Give the text of every token id; of a token that is part of a character, its name in the vocabulary."""
+    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    texts = (tokenizer.decode([number]) for number in range(len(names)))
+    return [str(name) if "\ufffd" in text else text for name, text in zip(names, texts, strict=True)]
+
+
 def layer_numbers(probe: Probe, count: int) -> list[int]:
     """Resolve `probe.layers` for a model of so many blocks: ascending, 0 is the embedding."""
     if probe.layers == "all":

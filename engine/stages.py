@@ -16,13 +16,13 @@ from engine.evaluate import evaluate, evaluation_family, summarise
 from engine.identity import data_key, test_data
 from engine.lens import find_lens
 from engine.plan import Plan, PlannedCell
-from engine.probe import layer_numbers, probe_family, probe_layers, watched_tokens
+from engine.probe import layer_numbers, probe_family, probe_layers, token_texts, watched_tokens
 from engine.progress import Report, StopRequest
 from engine.text import Writer, cell_writer
 from engine.train import curves_family, load_adapter, train_adapter
 from kernels import choose_backend
 from specs.data import Data
-from store import Ledger, StoreWriter
+from store import Ledger, StoreWriter, write_vocabulary
 
 
 @frozen
@@ -128,7 +128,10 @@ class Stages:
                     sink.append(values)
             record |= {
                 "family": family.key,
-                "attributes": {"backend": backend},
+                "attributes": {
+                    "backend": backend,
+                    "vocabulary": write_vocabulary(self.plan.root, token_texts(tokenizer)),
+                },
                 "summary": {"probed_examples": float(len(rows))},
             }
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from store.manifests import cells, read_manifests, write_manifest
     from store.reader import open_store
     from store.schema import Coordinate, Family, Variable
+    from store.vocabulary import read_vocabulary, write_vocabulary
     from store.writer import CellWriter, StoreWriter
 
 _HOMES = {
@@ -25,7 +26,9 @@ _HOMES = {
     "cells": "manifests",
     "open_store": "reader",
     "read_manifests": "manifests",
+    "read_vocabulary": "vocabulary",
     "write_manifest": "manifests",
+    "write_vocabulary": "vocabulary",
 }
 
 __all__ = [
@@ -39,7 +42,9 @@ __all__ = [
     "cells",
     "open_store",
     "read_manifests",
+    "read_vocabulary",
     "write_manifest",
+    "write_vocabulary",
 ]
 
 
