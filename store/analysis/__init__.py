@@ -11,6 +11,7 @@ from store.analysis.evaluation import calibration_curve, confusion, transfer_mat
 from store.analysis.factorial import effects
 from store.analysis.nodes import select
 from store.analysis.permutation import sign_flip
+from store.analysis.means import means
 from store.analysis.ranks import rank_trajectory
 from store.analysis.signatures import Thresholds, detect_failures
 from store.analysis.sizes import effect_sizes, mcnemar
@@ -30,6 +31,7 @@ __all__ = [
     "effects",
     "layer_specialisation",
     "mcnemar",
+    "means",
     "rank_trajectory",
     "relative_entropy",
     "saturation",

@@ -1,0 +1,145 @@
+"""From a store to the plain data of its report: every section, or a sentence on what it lacks."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd  # type: ignore[import-untyped]
+import tomlkit
+import xarray as xr
+
+from store.analysis.nodes import SEED, spell
+from store.errors import StoreError
+from store.factors import cell_coordinates, factor_names
+from store.files import Json
+from store.ledger import Ledger
+from store.manifests import cells as manifest_cells
+from store.manifests import read_manifests
+from store.reader import open_store
+from store.report import outcomes, probing
+from store.report.contrasts import contrasts
+from store.report.samples import SAMPLE_BYTES, samples
+
+PROVENANCE = ("packages", "python", "git", "hardware")
+
+
+def collect(root: str | os.PathLike[str], experiment: str | None = None) -> Json:
+    """Return the report's data: plain JSON values, one entry per experiment.
+
+    StoreError when the store has no experiment, or not the one that is asked for.
+    """
+    tree = open_store(root, experiment)
+    manifests = read_manifests(root)
+    names = list(tree.children)
+    if not names:
+        raise StoreError(f"{root}: no experiment to report on; `engine execute` makes one")
+    return {
+        "store": Path(root).resolve().name,
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "experiments": [
+            _experiment(Path(root), name, manifests[name], tree[name], SAMPLE_BYTES // len(names))
+            for name in names
+        ],
+    }
+
+
+def _experiment(root: Path, name: str, manifest: Json, node: xr.DataTree, budget: int) -> Json:
+    names = factor_names(manifest)
+    listed = manifest_cells(root, name)
+    index = _index(names, listed)
+    factors = [factor for factor in names if factor != SEED]
+    levels = [
+        {factor: str(level) for factor, level in zip(names, cell, strict=True) if factor != SEED}
+        for cell in index
+    ]
+    labels = [
+        spell(factors, [level for n, level in zip(names, cell, strict=True) if n != SEED]) for cell in index
+    ]
+    conditions = dict(zip(labels, levels, strict=True))
+    places = {label: number for number, label in enumerate(conditions)}
+    sections: dict[str, Callable[[], Json]] = {
+        "results": lambda: outcomes.results(node, places),
+        "contrasts": lambda: contrasts(node, manifest.get("spec", {}), places),
+        "confusion": lambda: outcomes.confusions(node, places),
+        "calibration": lambda: outcomes.calibration(node, places),
+        "training": lambda: outcomes.training(node, places),
+        "transfer": lambda: outcomes.transfer(node, manifest.get("spec", {})),
+        "failures": lambda: outcomes.signatures(node, manifest.get("spec", {}), places),
+        "layers": lambda: probing.layers(node, places),
+        "saturation": lambda: probing.saturations(node, places),
+        "samples": lambda: samples(root, node, places, budget),
+    }
+    return {
+        "name": name,
+        "factors": [
+            {"name": factor, "levels": list(dict.fromkeys(level[factor] for level in levels))}
+            for factor in factors
+        ],
+        "conditions": [
+            {"label": label, "levels": own, "cells": labels.count(label)} for label, own in conditions.items()
+        ],
+        "cells": _cells(Ledger(root), listed, index, [places[label] for label in labels]),
+        **{title: _or_reason(section) for title, section in sections.items()},
+        "provenance": _provenance(Ledger(root), manifest, listed, node),
+    }
+
+
+def _or_reason(section: Callable[[], Json]) -> Json:
+    """Return a section's data, or why the store does not allow it."""
+    try:
+        return section()
+    except StoreError as error:
+        return {"missing": str(error)}
+
+
+def _index(names: list[str], cells: list[Json]) -> pd.MultiIndex:
+    coordinates = cell_coordinates(names, cells, range(len(cells)))
+    return xr.Dataset(coords=coordinates).indexes["cell"]
+
+
+def _cells(ledger: Ledger, listed: list[Json], index: pd.MultiIndex, conditions: list[int]) -> list[Json]:
+    found = []
+    for cell, key, condition in zip(listed, index, conditions, strict=True):
+        seed = key[index.names.index(SEED)] if SEED in index.names else ""
+        states = cell["status"]
+        own = {"condition": condition, "seed": str(seed), "state": _state(list(states.values()))}
+        for stage in (stage for stage, state in states.items() if state == "failed"):
+            record = ledger.record(stage, cell["keys"][stage], "failed")
+            own |= {"stage": stage, "traceback": str(record.get("traceback", record.get("message", "")))}
+            break
+        found.append(own)
+    return found
+
+
+def _state(states: list[str]) -> str:
+    for state in ("failed", "running", "pending"):
+        if state in states:
+            return state
+    return "done"
+
+
+def _provenance(ledger: Ledger, manifest: Json, listed: list[Json], node: xr.DataTree) -> Json:
+    seconds: Counter[str] = Counter()
+    for stage, key in {(stage, cell["keys"][stage]) for cell in listed for stage in cell["keys"]}:
+        if key in ledger.done(stage):
+            seconds[stage] += float(ledger.record(stage, key).get("seconds", 0))
+    backends = {str(part.attrs["backend"]) for part in node.subtree if "backend" in part.attrs}
+    return {
+        "spec": tomlkit.dumps(_filled(manifest.get("spec", {}))),
+        "seconds": {stage: round(total, 1) for stage, total in seconds.items()},
+        "backend": ", ".join(sorted(backends)),
+        **{name: manifest[name] for name in PROVENANCE if name in manifest},
+    }
+
+
+def _filled(value: Any) -> Any:
+    """Return JSON values without nulls, which TOML does not have."""
+    if isinstance(value, dict):
+        return {key: _filled(own) for key, own in value.items() if own is not None}
+    if isinstance(value, list):
+        return [_filled(own) if own is not None else json.dumps(None) for own in value]
+    return value

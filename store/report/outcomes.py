@@ -1,0 +1,188 @@
+"""The sections on what was trained and predicted, by condition, from the analysis functions."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from store.analysis import calibration_curve, confusion, detect_failures, means, transfer_matrix
+from store.analysis.nodes import SEED, by_condition, factors, levels, stage_nodes
+from store.errors import StoreError
+from store.files import Json
+from store.report.encode import rounded
+from store.report.roles import other_levels, pick, roles
+
+Places = dict[str, int]
+"""The number of each condition by its words."""
+
+POINTS = 200  # of a training curve
+OF_EXAMPLES = {"accuracy": "correct", "mae": "absolute_error", "generated_accuracy": "generated_correct"}
+TITLES = {
+    "accuracy": "accuracy",
+    "generated_accuracy": "accuracy, generated",
+    "macro_f1": "macro-F1",
+    "mae": "mean absolute error",
+    "qwk": "quadratic weighted kappa",
+    "ece": "calibration error",
+    "unparsed_share": "unparsed answers",
+    "train_accuracy": "accuracy on training examples",
+    "train_loss": "training loss",
+}
+SHARES = ("accuracy", "generated_accuracy", "unparsed_share", "train_accuracy")
+LOWER_IS_BETTER = ("mae", "ece", "unparsed_share", "train_loss")
+
+
+def results(node: xr.DataTree, places: Places) -> Json:
+    """Return the metrics that the store has, each as [condition, mean, low, high, seeds, examples]."""
+    summary = _stage(node, "summary")[0]
+    metrics = []
+    for name, title in TITLES.items():
+        if name not in summary:
+            continue
+        if name in OF_EXAMPLES:
+            found = means(node, OF_EXAMPLES[name])
+        else:
+            found = means(node, name, stage="summary")
+        columns = ("mean", "low", "high", "seeds", "examples")
+        rows = [
+            [places[str(level)], *(rounded(found[column].sel(level=level)) for column in columns)]
+            for level in found["level"].values
+        ]
+        metrics.append(
+            {
+                "name": name,
+                "title": title,
+                "share": name in SHARES,
+                "lower_is_better": name in LOWER_IS_BETTER,
+                "method": found.attrs["method"],
+                "rows": rows,
+            }
+        )
+    if not metrics:
+        raise StoreError("the summary holds none of the known metrics")
+    return {"metrics": metrics}
+
+
+def confusions(node: xr.DataTree, places: Places) -> Json:
+    """Return counts [condition, gold, predicted] of the scored labels, else of the generated ones."""
+    known = {str(name) for part in _stage(node, "evaluate") for name in part.data_vars}
+    prediction = "prediction" if "prediction" in known else "generated_label"
+    found = confusion(node, prediction=prediction)
+    return {
+        "prediction": prediction,
+        "conditions": _conditions(found, places),
+        "gold": [str(label) for label in found["gold"].values],
+        "predicted": [str(label) for label in found["predicted"].values],
+        "count": rounded(found["count"]),
+        "method": found.attrs["method"],
+    }
+
+
+def calibration(node: xr.DataTree, places: Places) -> Json:
+    """Return the reliability curve and calibration error of each condition."""
+    _stage(node, "evaluate")
+    found = calibration_curve(node)
+    return {
+        "conditions": _conditions(found, places),
+        "bin": rounded(found["bin"]),
+        **{name: rounded(found[name]) for name in ("confidence", "accuracy", "count", "ece")},
+        "method": found.attrs["method"],
+    }
+
+
+def training(node: xr.DataTree, places: Places) -> Json:
+    """Return curves by condition: the mean over seeds, and the lowest and highest seed, of means of steps."""
+    curves = []
+    for whole in _stage(node, "train"):
+        dataset = by_condition(whole)
+        steps = np.array_split(dataset["step"].values, min(POINTS, dataset.sizes["step"]))
+        own = dataset.indexes["cell"].get_level_values("condition")
+        for name in (str(name) for name, values in dataset.data_vars.items() if values.dims[-1] == "step"):
+            values = dataset[name].transpose("cell", "step").values.astype(float)
+            binned = np.stack([part.mean(1) for part in np.array_split(values, len(steps), 1)], axis=1)
+            for level in levels(dataset, "condition"):
+                chosen = binned[own == level]
+                curves.append(
+                    {
+                        "condition": places[str(level)],
+                        "variable": name,
+                        "title": str(dataset[name].attrs.get("long_name") or name),
+                        "units": str(dataset[name].attrs.get("units") or "1"),
+                        "step": rounded([part.mean() for part in steps]),
+                        "mean": rounded(chosen.mean(0)),
+                        "low": rounded(chosen.min(0)),
+                        "high": rounded(chosen.max(0)),
+                        "seeds": len(chosen),
+                        "steps": dataset.sizes["step"],
+                    }
+                )
+    return {"curves": curves}
+
+
+def transfer(node: xr.DataTree, spec: Json) -> Json:
+    """Return a matrix of each metric by training and test level, for every combination of other factors."""
+    summary = _stage(node, "summary")[0]
+    found = roles(spec, summary)
+    if found.train is None or found.test is None:
+        raise StoreError("the experiment has no pair of factors that sets what is trained and what is tested on")
+    matrices = []
+    for within in other_levels(summary, [found.train, found.test]):
+        part = pick(node, within)
+        for metric in (name for name in ("accuracy", "generated_accuracy", "mae", "qwk") if name in summary):
+            matrix = transfer_matrix(part, found.train, found.test, metric)
+            matrices.append(
+                {
+                    "within": {name: str(level) for name, level in within.items()},
+                    "metric": metric,
+                    "title": TITLES[metric],
+                    "share": metric in SHARES,
+                    "train": [str(level) for level in matrix["train"].values],
+                    "test": [str(level) for level in matrix["test"].values],
+                    **{name: rounded(matrix[name]) for name in ("value", "low", "high")},
+                    "method": matrix.attrs["method"],
+                }
+            )
+    return {"train": found.train, "test": found.test, "matrices": matrices}
+
+
+def signatures(node: xr.DataTree, spec: Json, places: Places) -> Json:
+    """Return which failure signatures were found, in which cells, and why others cannot be measured."""
+    summary = _stage(node, "summary")[0]
+    own = roles(spec, summary)
+    found = detect_failures(node, train=own.train, test=own.test, dimension=own.dimension)
+    names = factors(summary)
+    seeds = summary.indexes["cell"].get_level_values(SEED) if SEED in summary.indexes["cell"].names else None
+    words = by_condition(summary).indexes["cell"].get_level_values("condition") if names else None
+    rows: list[Json] = []
+    reasons: dict[str, list[str]] = {}
+    for (s, c), measurable in np.ndenumerate(found["measurable"].values):
+        name, sentence = str(found["signature"].values[s]), str(found["sentence"].values[s, c])
+        if not measurable:
+            known = reasons.setdefault(name, [])
+            known.extend([sentence] if sentence not in known else [])
+            continue
+        rows.append(
+            {
+                "signature": name,
+                "condition": places[str(words[c]) if words is not None else "all"],
+                "seed": "" if seeds is None else str(seeds[c]),
+                "found": bool(found["found"].values[s, c]),
+                "value": rounded(found["value"].values[s, c]),
+                "sentence": sentence,
+            }
+        )
+    thresholds = dict(zip(found["signature"].values, rounded(found["threshold"]), strict=True))
+    method = found.attrs["method"]
+    return {"thresholds": thresholds, "rows": rows, "not_measurable": reasons, "method": method}
+
+
+def _stage(node: xr.DataTree, stage: str) -> list[xr.Dataset]:
+    if stage not in node.children:
+        if "summary" not in node.children:
+            raise StoreError("no cell is complete yet")
+        raise StoreError(f"no complete cell has the stage {stage!r}")
+    return list(stage_nodes(node, stage).values())
+
+
+def _conditions(found: xr.Dataset, places: Places) -> list[Any]:
+    return [places[str(level)] for level in found["level"].values]

@@ -1,0 +1,62 @@
+"""The page: a template, its style, scripts and data in one HTML file that fetches nothing."""
+
+import base64
+import html
+import json
+import os
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from store.report.collect import collect
+
+SCRIPTS = (
+    "data.js", "dom.js", "csv.js", "axes.js", "charts.js", "tables.js", "overview.js", "outcomes.js", "layers.js",
+    "lens.js", "sections.js", "report.js",
+)  # fmt: skip
+
+
+def write_report(
+    root: str | os.PathLike[str], file: str | os.PathLike[str], experiment: str | None = None
+) -> Path:
+    """Write the report of a store, or of one experiment in it, as one HTML file; return its path.
+
+    StoreError when the store, or the experiment, is not there.
+    """
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(collect(root, experiment)), "utf-8")
+    return path
+
+
+def page(data: dict[str, Any]) -> str:
+    """Return the HTML of a report's data.
+
+    The page's policy lets it load nothing, and run only the script that is hashed here: text from data could
+    not run even if it came to stand where markup is read.
+    """
+    style = _template("report.css")
+    script = f'"use strict";\n(() => {{\n{"".join(map(_template, SCRIPTS))}\n}})();\n'
+    return Template(_template("report.html")).substitute(
+        title=html.escape(f"{data['store']}: ablation report"),
+        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}",
+        style=style,
+        script=script,
+        data=embedded(data),
+    )
+
+
+def embedded(data: Any) -> str:
+    """Return JSON that is safe inside a script element: ASCII alone, and no "<" that could end it."""
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def _template(name: str) -> str:
+    return resources.files("store.report").joinpath("template", name).read_text("utf-8")

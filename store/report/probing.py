@@ -1,0 +1,77 @@
+"""The sections on layers, by condition: lens statistics, and when examples saturate."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from store.analysis import means, saturation
+from store.analysis.nodes import stage_nodes
+from store.errors import StoreError
+from store.files import Json
+from store.report.encode import rounded
+
+STATISTICS = ("entropy", "kl_final", "max_prob", "watch_mass")
+PERMUTATIONS = 1000
+POINTS = ("mean", "low", "high")
+
+
+def layers(node: xr.DataTree, places: dict[str, int]) -> Json:
+    """Return the mean of each lens statistic by condition, position and layer, with intervals."""
+    curves: list[Json] = []
+    methods: dict[str, str] = {}
+    for dataset in probes(node):
+        for name in (name for name in STATISTICS if name in dataset):
+            found = means(dataset, name)
+            methods[name] = found.attrs["method"]
+            for level, position in _product(found):
+                own = found.sel(level=level, position=position)
+                curves.append(
+                    {
+                        "condition": places[str(level)],
+                        "position": str(position),
+                        "statistic": name,
+                        "title": str(found["mean"].attrs["long_name"]),
+                        "units": str(found["mean"].attrs["units"]),
+                        "layer": [int(layer) for layer in own["layer"].values],
+                        **{column: rounded(own[column]) for column in POINTS},
+                    }
+                )
+    if not curves:
+        raise StoreError("the probe recorded none of " + ", ".join(STATISTICS))
+    return {"curves": curves, "methods": methods}
+
+
+def saturations(node: xr.DataTree, places: dict[str, int]) -> Json:
+    """Return the share of examples not yet saturated by condition, position and layer."""
+    probes(node)
+    found = saturation(node, permutations=PERMUTATIONS)
+    curves = []
+    for level, position in _product(found):
+        own = found.sel(level=level, position=position)
+        curves.append(
+            {
+                "condition": places[str(level)],
+                "position": str(position),
+                "layer": [int(layer) for layer in own["layer"].values],
+                "mean": rounded(own["survival"]),
+                "low": rounded(own["low"]),
+                "high": rounded(own["high"]),
+                **{name: rounded(own[name]) for name in ("median_layer", "censored", "p_adjusted")},
+            }
+        )
+    if all(curve["censored"] == 1 for curve in curves):
+        raise StoreError("no example saturates: no top probability stays at 0.95 or more to the last layer")
+    return {"curves": curves, "method": found.attrs["method"]}
+
+
+def probes(node: xr.DataTree) -> list[xr.Dataset]:
+    """Return the probe's datasets, one per shape; StoreError when there is none."""
+    if "probe" not in node.children:
+        whole = "summary" in node.children
+        raise StoreError("no complete cell was probed" if whole else "no cell is complete yet")
+    return list(stage_nodes(node, "probe").values())
+
+
+def _product(found: xr.Dataset) -> list[tuple[Any, Any]]:
+    return [(level, position) for level in found["level"].values for position in np.unique(found["position"])]

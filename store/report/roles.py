@@ -1,0 +1,76 @@
+"""What an experiment's factors stand for, as its spec says, and parts of it at some of their levels."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from attrs import frozen
+
+from store.analysis.nodes import factors, levels
+from store.files import Json
+
+
+@frozen
+class Roles:
+    """Factors by what they set; None where there is no such factor."""
+
+    train: str | None
+    test: str | None
+    dimension: str | None
+    """The factor of the rated dimension tested on."""
+
+
+def roles(spec: Json, summary: xr.Dataset) -> Roles:
+    """Find the pair of factors that set what is trained and tested on: those that share levels."""
+    known = factors(summary)
+    paths = {name: _paths(own) for name, own in spec.get("factors", {}).items() if name in known}
+    tested = [name for name, own in paths.items() if any(p.startswith("evaluate.data") for p in own)]
+    trained = [name for name, own in paths.items() if any(p.startswith("data") for p in own)]
+    pairs = [
+        (a, b)
+        for a, b in product(trained, tested)
+        if a != b and set(levels(summary, a)) & set(levels(summary, b))
+    ]
+    train, test = pairs[0] if pairs else (None, None)
+    rated = [name for name, own in paths.items() if any(p.endswith("data.dimension") for p in own)]
+    dimension = next((name for name in (*tested, *rated) if name in rated), None)
+    return Roles(train, test, dimension)
+
+
+def other_levels(dataset: xr.Dataset, taken: list[str]) -> list[dict[str, Any]]:
+    """Return the combinations of levels that occur of the factors beside `taken`; [{}] without others."""
+    names = [name for name in factors(dataset) if name not in taken]
+    index = dataset.indexes["cell"]
+    columns = [index.get_level_values(name) for name in names]
+    return [dict(zip(names, own, strict=True)) for own in dict.fromkeys(zip(*columns, strict=True))] or [{}]
+
+
+def at(dataset: xr.Dataset, chosen: dict[str, Any]) -> xr.Dataset:
+    """Return the cells at the chosen levels, their index whole."""
+    index = dataset.indexes["cell"]
+    keep = np.ones(len(index), bool)
+    for name, level in chosen.items():
+        keep &= index.get_level_values(name) == level
+    return dataset.isel(cell=np.flatnonzero(keep))
+
+
+def pick(node: xr.DataTree, chosen: dict[str, Any]) -> xr.DataTree:
+    """Return the experiment with only the cells at the chosen levels."""
+    parts = {part.path: part.to_dataset() for part in node.subtree if "cell" in part.dims}
+    kept = {path: at(dataset, chosen) for path, dataset in parts.items()}
+    tree = xr.DataTree.from_dict({path: part for path, part in kept.items() if part.sizes["cell"]})
+    return tree[node.path] if node.path != "/" else tree
+
+
+def _paths(factor: Json) -> list[str]:
+    """Return the keys of a spec that a factor sets, as dotted paths."""
+    if "path" in factor:
+        return [str(factor["path"])]
+    return list(dict.fromkeys(path for own in factor.get("levels", {}).values() for path in _dotted(own)))
+
+
+def _dotted(table: Any, before: str = "") -> list[str]:
+    if not isinstance(table, dict):
+        return [before]
+    return [path for key, own in table.items() for path in _dotted(own, f"{before}.{key}".lstrip("."))]

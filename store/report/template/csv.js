@@ -1,0 +1,25 @@
+// Downloads, made from what the page shows at that moment.
+
+function csvText(header, rows) {
+  const write = (value) => {
+    const text = missing(value) ? "" : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return [header, ...rows].map((row) => row.map(write).join(",")).join("\r\n") + "\r\n";
+}
+
+// make: () => [header, rows], asked when the button is pressed.
+function downloadButton(name, make) {
+  const file = `${state.experiment.name}-${name}.csv`.replaceAll(" ", "-");
+  const save = () => {
+    const [header, rows] = make();
+    const url = URL.createObjectURL(new Blob([csvText(header, rows)], { type: "text/csv" }));
+    el("a", { href: url, download: file }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  };
+  return el("button", { type: "button", class: "download", "data-csv": name, onclick: save }, "CSV", el("span", { class: "hidden" }, ` of ${name}, as filtered`));
+}
+
+// Columns for a condition's levels, which every table of conditions begins with.
+const levelHeader = () => state.experiment.factors.map((factor) => factor.name);
+const levelCells = (index) => levelHeader().map((name) => state.experiment.conditions[index].levels[name]);

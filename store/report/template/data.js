@@ -1,0 +1,70 @@
+// The page's data and state, and how numbers are written. Everything else reads them from here.
+
+const report = JSON.parse(document.getElementById("report-data").textContent);
+const ALPHA = 0.05; // of tests, after correction
+const MOST_SERIES = 8; // lines in one chart, as many as there are colours
+
+const state = {
+  experiment: report.experiments[0],
+  hidden: new Map(), // factor -> Set of hidden levels
+  choices: new Map(), // what selects inside sections are set to, so that filtering keeps them
+};
+
+function visible(index) {
+  const levels = state.experiment.conditions[index].levels;
+  return state.experiment.factors.every(({ name }) => !state.hidden.get(name)?.has(levels[name]));
+}
+
+function levelVisible(factor, level) {
+  return !state.hidden.get(factor)?.has(level);
+}
+
+// A condition by the levels of the factors that vary; the whole label where none does.
+function shortLabel(index) {
+  const varying = state.experiment.factors.filter((factor) => factor.levels.length > 1);
+  const condition = state.experiment.conditions[index];
+  return varying.map(({ name }) => condition.levels[name]).join(" · ") || condition.label;
+}
+
+const ARRAYS = { u2: Uint16Array, i4: Int32Array };
+const NOTHING = 65535;
+
+// Give a function from a flat place to its number; NaN where nothing was recorded.
+function unpack(packed) {
+  const bytes = Uint8Array.from(atob(packed.data), (character) => character.charCodeAt(0));
+  const values = new ARRAYS[packed.kind](bytes.buffer);
+  const nothing = packed.kind === "u2" ? NOTHING : -1;
+  return (place) => (values[place] === nothing ? NaN : values[place] / packed.scale);
+}
+
+const missing = (value) => value === null || value === undefined || Number.isNaN(value);
+
+function fixed(value, digits = 2) {
+  if (missing(value)) return "–";
+  const text = value.toFixed(digits);
+  return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
+}
+
+const signed = (value, digits = 2) => (value > 0 && Number(value.toFixed(digits)) !== 0 ? "+" : "") + fixed(value, digits);
+
+function interval(low, high, digits = 2, write = fixed) {
+  return missing(low) || missing(high) ? "no interval" : `[${write(low, digits)}, ${write(high, digits)}]`;
+}
+
+function pValue(p) {
+  if (missing(p)) return "–";
+  return p < 0.001 ? "< 0.001" : p.toFixed(3);
+}
+
+// Layers as ranges: 3, 5–9, 12.
+function ranges(numbers) {
+  const parts = [];
+  for (const number of numbers) {
+    const last = parts.at(-1);
+    if (last && number === last[1] + 1) last[1] = number;
+    else parts.push([number, number]);
+  }
+  return parts.map(([a, b]) => (a === b ? `${a}` : `${a}–${b}`)).join(", ");
+}
+
+const plural = (count, thing) => `${count.toLocaleString("en")} ${thing}${count === 1 ? "" : "s"}`;

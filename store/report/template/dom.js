@@ -1,0 +1,42 @@
+// Building elements. Text becomes text nodes and attributes, never markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (value === false || value === null || value === undefined) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+
+const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+const draw = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+
+function note(text) {
+  return el("p", { class: "note" }, text);
+}
+
+// A labelled select that remembers its choice while the page is open and calls back when it changes.
+function choice(key, label, options, changed) {
+  const values = options.map((option) => option.value);
+  const kept = state.choices.get(key);
+  const chosen = values.includes(kept) ? kept : values[0];
+  const select = el(
+    "select",
+    {
+      "data-choice": key,
+      onchange: (event) => {
+        state.choices.set(key, event.target.value);
+        changed(event.target.value);
+      },
+    },
+    options.map(({ value, text }) => el("option", { value, selected: value === chosen }, text)),
+  );
+  return { element: el("label", { class: "choice" }, `${label} `, select), value: chosen };
+}
+
+const unique = (values) => [...new Set(values)];
+const asOptions = (values) => values.map((value) => ({ value: String(value), text: String(value) }));

@@ -1,0 +1,71 @@
+// In which layers: contrasts in lens entropy, lens statistics by condition, saturation.
+
+function entropyContrasts(experiment, redraw) {
+  const { rows: all, parts } = contrastRows(experiment, redraw, "entropy");
+  const rows = all.filter((row) => row.entropy);
+  if (!rows.length) return [...parts, note("No contrast of probed conditions is shown.")];
+  const chosen = rows.slice(0, MOST_SERIES);
+  const positions = unique(chosen.flatMap(({ entropy }) => entropy.position));
+  const charts = positions.map((position) => {
+    const series = chosen.flatMap((row, slot) => {
+      const own = row.entropy;
+      const place = own.position.indexOf(position);
+      if (place < 0) return [];
+      const p = own.p_adjusted[place];
+      return [{ slot, label: contrastName(row), x: own.layer, y: own.difference[place], low: own.low[place], high: own.high[place], strong: p.map((value) => !missing(value) && value < ALPHA), notes: p.map((value) => `p ${missing(value) ? "–" : `= ${pValue(value)}`.replace("= <", "<")}`) }];
+    });
+    return lineChart({ title: `Position ${position}`, series, xTitle: "layer (0 = embedding)", yTitle: "relative entropy (nat)", zero: true, write: signed, unit: " nat" });
+  });
+  return [
+    ...parts,
+    legend(chosen.map((row, slot) => ({ slot, label: contrastName(row) }))),
+    el("div", { class: "charts" }, charts),
+    rows.length > MOST_SERIES && note(`The first ${MOST_SERIES} of ${rows.length} contrasts; filter to see others.`),
+    howMade(`Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each layer by itself. ${chosen[0].entropy.method}`),
+  ];
+}
+
+function lensStatistics({ layers: { curves, methods } }, redraw) {
+  const statistics = unique(curves.map(({ statistic }) => statistic));
+  const picked = choice("statistic", "Statistic", statistics.map((name) => ({ value: name, text: curves.find(({ statistic }) => statistic === name).title })), redraw);
+  const those = curves.filter(({ statistic, condition }) => statistic === picked.value && visible(condition));
+  if (!those.length) return note("The filters hide all probed conditions.");
+  return [picked.element, ...layerCharts(those, { yTitle: `${those[0].title} (${those[0].units})` }), howMade(`Bands: intervals of each layer by itself. ${methods[picked.value]}`)];
+}
+
+function layerCharts(curves, { yTitle, domain = null }) {
+  const { chosen, legend: key, note: cut } = chartConditions(curves.map(({ condition }) => condition));
+  const charts = unique(curves.map(({ position }) => position)).map((position) => {
+    const series = chosen.flatMap((index, slot) => {
+      const own = curves.find((curve) => curve.condition === index && curve.position === position);
+      return own ? [{ slot, label: shortLabel(index), x: own.layer, y: own.mean, low: own.low, high: own.high }] : [];
+    });
+    return lineChart({ title: `Position ${position}`, series, xTitle: "layer (0 = embedding)", yTitle, domain });
+  });
+  return [key, el("div", { class: "charts" }, charts), cut];
+}
+
+const layersCsv = ({ layers: { curves } }) => [
+  [...levelHeader(), "statistic", "position", "layer", "mean", "low", "high"],
+  curves.filter(({ condition }) => visible(condition)).flatMap((own) => own.layer.map((layer, n) => [...levelCells(own.condition), own.statistic, own.position, layer, own.mean[n], own.low[n], own.high[n]])),
+];
+
+function saturation({ saturation: { curves, method } }) {
+  const those = curves.filter(({ condition }) => visible(condition));
+  if (!those.length) return note("The filters hide all probed conditions.");
+  return [
+    ...layerCharts(those, { yTitle: "share not yet saturated", domain: [0, 1] }),
+    table({
+      caption: "Saturation by condition and position",
+      columns: [{ title: "Condition" }, { title: "Position" }, { title: "Median layer", number: true }, { title: "Never (%)", number: true }, { title: "p, corrected", number: true }],
+      rows: those.map((own) => [shortLabel(own.condition), own.position, missing(own.median_layer) ? "–" : fixed(own.median_layer, 0), percent(own.censored), pValue(own.p_adjusted)]),
+      tall: those.length > 14,
+    }),
+    howMade(method),
+  ];
+}
+
+const saturationCsv = ({ saturation: { curves } }) => [
+  [...levelHeader(), "position", "layer", "not_yet_saturated", "low", "high"],
+  curves.filter(({ condition }) => visible(condition)).flatMap((own) => own.layer.map((layer, n) => [...levelCells(own.condition), own.position, layer, own.mean[n], own.low[n], own.high[n]])),
+];

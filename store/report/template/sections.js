@@ -1,0 +1,68 @@
+// Failure signatures, provenance, and the list of all sections in the order of reading.
+
+function failures({ failures: data }) {
+  const rows = data.rows.filter(({ condition }) => visible(condition));
+  const found = rows.filter((row) => row.found);
+  return [
+    found.length
+      ? table({
+          caption: `Found: ${plural(found.length, "finding")} among ${plural(rows.length, "measurement")}`,
+          columns: [{ title: "Signature" }, { title: "Condition" }, { title: "Seed", number: true }, { title: "Measure", number: true }, { title: "Threshold", number: true }, { title: "Finding" }],
+          rows: found.map((row) => [row.signature, shortLabel(row.condition), row.seed, fixed(row.value), fixed(data.thresholds[row.signature]), row.sentence.replace(/^found: /, "")]),
+          tall: found.length > 14,
+        })
+      : note(rows.length ? `None found in ${plural(rows.length, "measurement")}.` : "Nothing could be measured in the conditions shown."),
+    el("details", {}, el("summary", {}, "What was looked for"), el("ul", {}, Object.entries(data.thresholds).map(([name, threshold]) => {
+      const reasons = data.not_measurable[name]?.map((reason) => reason.replace(/^not measurable: /, ""));
+      const measured = rows.filter(({ signature }) => signature === name).length;
+      return el("li", {}, el("b", {}, name), `: threshold ${fixed(threshold)}, measured in ${plural(measured, "cell")}${reasons ? `; elsewhere not: ${reasons.join("; ")}` : ""}`);
+    }))),
+    howMade(data.method),
+  ];
+}
+
+const failuresCsv = ({ failures: { rows } }) => [
+  [...levelHeader(), "seed", "signature", "found", "measure", "sentence"],
+  rows.filter(({ condition }) => visible(condition)).map((row) => [...levelCells(row.condition), row.seed, row.signature, row.found, row.value, row.sentence]),
+];
+
+function provenance({ provenance: data }) {
+  const hardware = data.hardware ?? {};
+  const seconds = Object.entries(data.seconds).filter(([, total]) => total > 0).map(([stage, total]) => `${stage} ${duration(total)}`);
+  const facts = {
+    "git state": data.git || "unknown",
+    python: data.python,
+    machine: [hardware.system, hardware.machine, hardware.cpus && `${hardware.cpus} CPUs`, hardware.threads && `${hardware.threads} threads`].filter(Boolean).join(", "),
+    GPUs: (hardware.gpus ?? []).join(", ") || "none",
+    "probe backend": data.backend,
+    "time spent": seconds.join(", "),
+    packages: Object.entries(data.packages ?? {}).map(([name, version]) => `${name} ${version}`).join(", "),
+  };
+  return [
+    el("dl", { class: "facts wide" }, Object.entries(facts).filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    el("details", {}, el("summary", {}, "The spec, every default filled in (TOML)"), el("pre", { tabindex: 0 }, data.spec)),
+  ];
+}
+
+function duration(seconds) {
+  if (seconds < 60) return `${seconds.toFixed(0)} s`;
+  if (seconds < 3600) return `${(seconds / 60).toFixed(0)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}
+
+const SECTIONS = [
+  { id: "short", title: "In short", key: "contrasts", make: inShort },
+  { id: "matrix", title: "Matrix", make: matrix, csv: matrixCsv },
+  { id: "results", title: "Results", key: "results", make: results, csv: resultsCsv },
+  { id: "contrasts", title: "Contrasts in outcomes", key: "contrasts", make: outcomeContrasts, csv: contrastsCsv },
+  { id: "entropy", title: "Contrasts by layer", key: "contrasts", lead: "Lens entropy of a condition less that of its baseline: above 0 the layer is less sure of the next token than in the baseline.", make: entropyContrasts },
+  { id: "layers", title: "Layers by condition", key: "layers", make: lensStatistics, csv: layersCsv },
+  { id: "lens", title: "Layer × token", key: "samples", lead: "What each layer would say next, read through the final norm and the unembedding. Point at a cell, or move with the arrow keys.", make: lensView, csv: lensCsv },
+  { id: "saturation", title: "Saturation", key: "saturation", lead: "The layer from which on a model is sure: its top probability stays at 0.95 or more to the last layer.", make: saturation, csv: saturationCsv },
+  { id: "confusion", title: "Confusion", key: "confusion", make: confusion, csv: confusionCsv },
+  { id: "calibration", title: "Calibration", key: "calibration", make: calibration, csv: calibrationCsv },
+  { id: "transfer", title: "Transfer", key: "transfer", make: transfer, csv: transferCsv },
+  { id: "training", title: "Training", key: "training", make: training, csv: trainingCsv },
+  { id: "failures", title: "Failure signatures", key: "failures", lead: "Known ways in which fine-tuning goes wrong, screened in every cell; a screen, not a test.", make: failures, csv: failuresCsv },
+  { id: "provenance", title: "Provenance", make: provenance },
+];

@@ -1,0 +1,201 @@
+"""Synthetic stores for the report, written through the store's own writer: any size, any strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from store import Coordinate, Family, Ledger, StoreWriter, Variable, write_manifest, write_vocabulary
+
+LABELS = ["1", "2", "3", "4", "5"]
+WORDS = [f" {word}" for word in "the a of to in is it on for as with was at by be this have from or".split()]
+PROVENANCE = {
+    "packages": {"ablation-engine": "0.1.0", "torch": "2.13.0"},
+    "python": "3.11.7",
+    "git": "0123456789abcdef",
+    "hardware": {"machine": "x86_64", "system": "Linux", "cpus": 2, "threads": 2, "gpus": []},
+}
+
+
+@frozen
+class Design:
+    """What a synthetic experiment consists of."""
+
+    factors: dict[str, Sequence[Any]]
+    name: str = "synthetic"
+    seeds: Sequence[int] = (0, 1)
+    examples: int = 24
+    layers: int = 13
+    positions: Sequence[str] = ("prompt_end", "label")
+    steps: int = 30
+    probe: bool = True
+    generates: bool = True
+    vocabulary: Sequence[str] = tuple([*LABELS, *WORDS])
+    contrasts: Sequence[dict[str, Any]] = ()
+    failed: Sequence[int] = ()
+    """Cells whose evaluation failed."""
+    pending: Sequence[int] = ()
+
+
+def write_synthetic(root: Path, design: Design) -> Path:
+    """Write a store of one experiment in which the factors' levels shift accuracy and entropy."""
+    ledger, writer = Ledger(root), StoreWriter(root)
+    vocabulary = write_vocabulary(root, design.vocabulary)
+    combos = list(product(*design.factors.values(), design.seeds))
+    cells = []
+    for number, combo in enumerate(combos):
+        stages = ("train", "evaluate", "probe") if design.probe else ("train", "evaluate")
+        keys = {stage: f"{stage}{number:08d}" for stage in stages}
+        cells.append({"levels": dict(zip([*design.factors, "seed"], combo, strict=True)), "keys": keys})
+        if number in design.pending:
+            continue
+        shift = sum(list(v).index(x) for v, x in zip(design.factors.values(), combo[:-1], strict=True))
+        rng = np.random.default_rng([number, 7])
+        _train(writer, ledger, keys["train"], design, shift, rng)
+        if number in design.failed:
+            trace = "Traceback (most recent call last):\n  …\nMemoryError: out of memory"
+            error = {"levels": cells[-1]["levels"], "message": "MemoryError: out of memory", "traceback": trace}
+            ledger.fail("evaluate", keys["evaluate"], error)
+            continue
+        _evaluate(writer, ledger, keys["evaluate"], design, shift, rng)
+        if design.probe:
+            _probe(writer, ledger, keys["probe"], design, shift, rng, vocabulary)
+    spec = {
+        "name": design.name,
+        "seeds": list(design.seeds),
+        "factors": {name: {"levels": {str(level): {} for level in v}} for name, v in design.factors.items()},
+        "contrasts": list(design.contrasts),
+    }
+    manifest = {"spec": spec, "factors": [*design.factors, "seed"], "cells": cells, "contrasts": []}
+    write_manifest(root, design.name, manifest | PROVENANCE)
+    return root
+
+
+def _examples(design: Design) -> tuple[list[str], list[str]]:
+    gold = np.random.default_rng(0).choice(LABELS, design.examples)
+    return [f"example-{number}" for number in range(design.examples)], [str(label) for label in gold]
+
+
+def _train(
+    writer: StoreWriter, ledger: Ledger, key: str, design: Design, shift: int, rng: np.random.Generator
+) -> None:
+    family = Family(
+        "train",
+        [Coordinate("step", "step", list(range(1, design.steps + 1)), long_name="optimizer step")],
+        [
+            Variable("loss", ("step",), "float32", "nat", "training loss"),
+            Variable("learning_rate", ("step",), "float32", "1", "learning rate"),
+        ],
+    )
+    decay = np.exp(-np.arange(design.steps) / (design.steps / 3))
+    loss = 0.4 + 0.2 * shift + 2 * decay + 0.05 * rng.normal(size=design.steps)
+    with writer.cell(family, key) as rows:
+        rows.append({"loss": loss, "learning_rate": 1e-4 * decay})
+    ledger.commit("train", key, {"family": family.key, "summary": {"train_loss": float(loss.mean())}})
+
+
+def _evaluate(
+    writer: StoreWriter, ledger: Ledger, key: str, design: Design, shift: int, rng: np.random.Generator
+) -> None:
+    ids, gold = _examples(design)
+    texts = ("generated_label", "generated_text") if design.generates else ()
+    family = Family(
+        "evaluate",
+        [
+            Coordinate("example", "example", ids, long_name="test example"),
+            Coordinate("gold", "example", gold, long_name="true label"),
+            Coordinate("label", "label", LABELS, long_name="label"),
+        ],
+        [
+            Variable("prediction", ("example",), "string", "", "label of the highest log-likelihood"),
+            Variable("label_logprob", ("example", "label"), "float32", "nat", "log-likelihood"),
+            *(Variable(name, ("example",), "string", "", name) for name in texts),
+        ],
+    )
+    truth = np.array([LABELS.index(label) for label in gold])
+    scores = rng.normal(size=(design.examples, 5)) + (0.6 + 0.5 * shift) * np.eye(5)[truth]
+    logprob = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    guess = np.array([LABELS[best] for best in logprob.argmax(axis=1)], object)
+    batch: dict[str, Any] = {"prediction": guess, "label_logprob": logprob.astype(np.float32)}
+    if design.generates:
+        said = np.array([f"{label} because {WORDS[n % 19]}" for n, label in enumerate(guess)], object)
+        batch |= {"generated_label": guess, "generated_text": said}
+    with writer.cell(family, key) as rows:
+        rows.append(batch)
+    distance = np.abs(logprob.argmax(axis=1) - truth)
+    summary = {
+        "accuracy": float(np.mean(distance == 0)),
+        "macro_f1": float(np.mean(distance == 0)) * 0.9,
+        "mae": float(distance.mean()),
+        "qwk": float(1 - distance.mean() / 2),
+        "ece": 0.1 + 0.01 * shift,
+    }
+    ledger.commit("evaluate", key, {"family": family.key, "summary": summary})
+
+
+def _probe(
+    writer: StoreWriter,
+    ledger: Ledger,
+    key: str,
+    design: Design,
+    shift: int,
+    rng: np.random.Generator,
+    vocabulary: str,
+) -> None:
+    ids, gold = _examples(design)
+    axes = ("example", "layer", "position")
+    nat = ("entropy", "kl_final", "js_final", "watch_entropy")
+    family = Family(
+        "probe",
+        [
+            Coordinate("example", "example", ids, long_name="test example"),
+            Coordinate("gold", "example", gold, long_name="true label"),
+            Coordinate("layer", "layer", list(range(design.layers)), long_name="layer, 0 = embedding"),
+            Coordinate("position", "position", list(design.positions), long_name="watch position"),
+            Coordinate("watch", "watch", LABELS, long_name="watched text"),
+            Coordinate("watch_id", "watch", list(range(5)), long_name="token id of its first token"),
+            Coordinate("top", "top", list(range(5)), long_name="place, 0 = top"),
+        ],
+        [
+            *(Variable(name, axes, "float32", "nat", name.replace("_", " ")) for name in nat),
+            Variable("max_prob", axes, "float32", "1", "probability of the most likely token"),
+            Variable("watch_mass", axes, "float32", "1", "probability on the watched tokens"),
+            Variable("watch_logprob", (*axes, "watch"), "float32", "nat", "log-probability"),
+            Variable("watch_rank", (*axes, "watch"), "int32", "1", "rank in the vocabulary, 0 = top"),
+            Variable("top_logprob", (*axes, "top"), "float32", "nat", "log-probability"),
+            Variable("top_id", (*axes, "top"), "int32", "1", "token id"),
+        ],
+    )
+    shape = (design.examples, design.layers, len(design.positions))
+    depth = np.arange(design.layers)[:, None] / max(1, design.layers - 1)
+    noise = rng.normal(size=shape)
+    entropy = np.clip(9 * (1 - depth**2) + 1.2 * shift * np.exp(-40 * (depth - 0.6) ** 2) + 0.3 * noise, 0, None)
+    top = np.clip(depth**2 * 0.99 + 0.03 * noise, 1e-3, 0.999)
+    words = len(design.vocabulary)
+    final = np.array([LABELS.index(label) for label in gold])[:, None, None]
+    top_id = rng.integers(0, words, size=(*shape, 5))
+    top_id[..., 0] = np.where(np.broadcast_to(depth > 0.7, shape), final % words, top_id[..., 0])
+    others = np.sort(rng.dirichlet(np.ones(4), size=shape), axis=-1)[..., ::-1]
+    top_prob = np.concatenate([top[..., None], np.minimum(top, 1 - top)[..., None] * others], axis=-1)
+    rank = rng.integers(0, 40000, size=(*shape, 5)) * (1 - depth[..., None]) ** 3
+    batch = {
+        "entropy": entropy,
+        "kl_final": entropy * 0.8,
+        "js_final": 0.5 * (1 - depth) + 0 * entropy,
+        "watch_entropy": 1 + 0 * entropy,
+        "max_prob": top,
+        "watch_mass": top * 0.8,
+        "watch_logprob": np.log(np.repeat(top[..., None], 5, -1) / (2 + np.arange(5))),
+        "watch_rank": rank.astype(np.int32),
+        "top_logprob": np.log(top_prob),
+        "top_id": top_id.astype(np.int32),
+    }
+    with writer.cell(family, key) as rows:
+        rows.append({name: v if v.dtype.kind == "i" else v.astype(np.float32) for name, v in batch.items()})
+    attributes = {"backend": "c", "vocabulary": vocabulary}
+    ledger.commit("probe", key, {"family": family.key, "summary": {}, "attributes": attributes})
