@@ -127,7 +127,9 @@ def results(store: Path) -> None:
 
 @cli.command()
 @click.argument("store", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file (default: STORE/report.html).")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The file (default: STORE/report.html)."
+)
 @click.option("--experiment", metavar="NAME", help="Report on this experiment alone.")
 def report(store: Path, output: Path | None, experiment: str | None) -> None:
     """Write a report as one HTML file, which needs no network: what changed, in which layer, how sure."""

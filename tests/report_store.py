@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from attrs import frozen
 from store import Coordinate, Family, Ledger, StoreWriter, Variable, write_manifest, write_vocabulary
 
 LABELS = ["1", "2", "3", "4", "5"]
-WORDS = [f" {word}" for word in "the a of to in is it on for as with was at by be this have from or".split()]
+WORDS = [f" {word}" for word in ("the", "a", "of", "to", "in", "is", "it", "on", "for", "as", "with", "was")]
 PROVENANCE = {
     "packages": {"ablation-engine": "0.1.0", "torch": "2.13.0"},
     "python": "3.11.7",
@@ -35,8 +36,12 @@ class Design:
     steps: int = 30
     probe: bool = True
     generates: bool = True
-    vocabulary: Sequence[str] = tuple([*LABELS, *WORDS])
+    vocabulary: Sequence[str] = (*LABELS, *WORDS)
     contrasts: Sequence[dict[str, Any]] = ()
+    paths: Mapping[str, str] = MappingProxyType({})
+    """Factors that set one key of a spec."""
+    distinct: int | None = None
+    """Results to write; cells beyond share them, as cells of equal settings do."""
     failed: Sequence[int] = ()
     """Cells whose evaluation failed."""
     pending: Sequence[int] = ()
@@ -50,16 +55,21 @@ def write_synthetic(root: Path, design: Design) -> Path:
     cells = []
     for number, combo in enumerate(combos):
         stages = ("train", "evaluate", "probe") if design.probe else ("train", "evaluate")
-        keys = {stage: f"{stage}{number:08d}" for stage in stages}
+        own = number % (design.distinct or len(combos))
+        keys = {stage: f"{stage}{own:08d}" for stage in stages}
         cells.append({"levels": dict(zip([*design.factors, "seed"], combo, strict=True)), "keys": keys})
-        if number in design.pending:
+        if number in design.pending or own < number:
             continue
         shift = sum(list(v).index(x) for v, x in zip(design.factors.values(), combo[:-1], strict=True))
         rng = np.random.default_rng([number, 7])
         _train(writer, ledger, keys["train"], design, shift, rng)
         if number in design.failed:
             trace = "Traceback (most recent call last):\n  …\nMemoryError: out of memory"
-            error = {"levels": cells[-1]["levels"], "message": "MemoryError: out of memory", "traceback": trace}
+            error = {
+                "levels": cells[-1]["levels"],
+                "message": "MemoryError: out of memory",
+                "traceback": trace,
+            }
             ledger.fail("evaluate", keys["evaluate"], error)
             continue
         _evaluate(writer, ledger, keys["evaluate"], design, shift, rng)
@@ -68,7 +78,12 @@ def write_synthetic(root: Path, design: Design) -> Path:
     spec = {
         "name": design.name,
         "seeds": list(design.seeds),
-        "factors": {name: {"levels": {str(level): {} for level in v}} for name, v in design.factors.items()},
+        "factors": {
+            name: {"path": design.paths[name], "values": list(levels)}
+            if name in design.paths
+            else {"levels": {str(level): {} for level in levels}}
+            for name, levels in design.factors.items()
+        },
         "contrasts": list(design.contrasts),
     }
     manifest = {"spec": spec, "factors": [*design.factors, "seed"], "cells": cells, "contrasts": []}
@@ -123,7 +138,7 @@ def _evaluate(
     guess = np.array([LABELS[best] for best in logprob.argmax(axis=1)], object)
     batch: dict[str, Any] = {"prediction": guess, "label_logprob": logprob.astype(np.float32)}
     if design.generates:
-        said = np.array([f"{label} because {WORDS[n % 19]}" for n, label in enumerate(guess)], object)
+        said = np.array([f"{label} because {WORDS[n % 12]}" for n, label in enumerate(guess)], object)
         batch |= {"generated_label": guess, "generated_text": said}
     with writer.cell(family, key) as rows:
         rows.append(batch)
@@ -174,7 +189,9 @@ def _probe(
     shape = (design.examples, design.layers, len(design.positions))
     depth = np.arange(design.layers)[:, None] / max(1, design.layers - 1)
     noise = rng.normal(size=shape)
-    entropy = np.clip(9 * (1 - depth**2) + 1.2 * shift * np.exp(-40 * (depth - 0.6) ** 2) + 0.3 * noise, 0, None)
+    entropy = np.clip(
+        9 * (1 - depth**2) + 1.2 * shift * np.exp(-40 * (depth - 0.6) ** 2) + 0.3 * noise, 0, None
+    )
     top = np.clip(depth**2 * 0.99 + 0.03 * noise, 1e-3, 0.999)
     words = len(design.vocabulary)
     final = np.array([LABELS.index(label) for label in gold])[:, None, None]

@@ -9,9 +9,9 @@ from store.analysis.changes import change, contrast, relative_entropy
 from store.analysis.cluster import clusters
 from store.analysis.evaluation import calibration_curve, confusion, transfer_matrix
 from store.analysis.factorial import effects
+from store.analysis.means import means
 from store.analysis.nodes import select
 from store.analysis.permutation import sign_flip
-from store.analysis.means import means
 from store.analysis.ranks import rank_trajectory
 from store.analysis.signatures import Thresholds, detect_failures
 from store.analysis.sizes import effect_sizes, mcnemar

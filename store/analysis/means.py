@@ -6,7 +6,16 @@ import numpy as np
 import xarray as xr
 
 from store.analysis.changes import stage_of
-from store.analysis.nodes import SHARES, Data, by_condition, group_seeds, levels, numbers, stage_nodes, variable
+from store.analysis.nodes import (
+    SHARES,
+    Data,
+    by_condition,
+    group_seeds,
+    levels,
+    numbers,
+    stage_nodes,
+    variable,
+)
 from store.analysis.resampling import CONFIDENCE, share_interval, two_way
 from store.analysis.results import EXAMPLES, count, intervals, labelled, level_coordinate
 from store.errors import StoreError
@@ -23,7 +32,7 @@ def means(
     """Return the mean of a variable by level of a factor, or by condition (all factors but the seed).
 
     name: as for `contrast`, or with stage="summary" a number of the summary. Result, by (level, layer, …):
-    `mean`, `low`, `high` (in the variable's units) and `examples`; by level: `seeds`. Intervals cover seeds and
+    `mean`, `low`, `high` (in the variable's units), `examples`; by level: `seeds`. Intervals cover seeds and
     examples; those of summary numbers seeds alone (NaN for one seed). Reads one level at a time. StoreError
     for unknown names, and for a level that lies in several shapes.
     """
@@ -55,9 +64,7 @@ def _mean(values: xr.DataArray, confidence: float) -> xr.Dataset:
     block = numbers(values.transpose("cell", *(["example"] if crossed else []), ...))
     by_seed, seeds = group_seeds(block.values, values.indexes["cell"])
     found = two_way(by_seed if crossed else by_seed[None])  # in a summary the seeds are the only units
-    low, high = (
-        share_interval(found, confidence) if values.name in SHARES else found.interval(confidence)
-    )
+    low, high = share_interval(found, confidence) if values.name in SHARES else found.interval(confidence)
     like = block.isel(cell=0, example=0, drop=True) if crossed else block.isel(cell=0, drop=True)
     columns = {
         "mean": (found.mean, "", ""),

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections import Counter
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,7 @@ def collect(root: str | os.PathLike[str], experiment: str | None = None) -> Json
         "store": Path(root).resolve().name,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "experiments": [
-            _experiment(Path(root), name, manifests[name], tree[name], SAMPLE_BYTES // len(names))
+            _experiment(Path(root), name, manifests[name], tree.children[name], SAMPLE_BYTES // len(names))
             for name in names
         ],
     }
@@ -89,11 +89,15 @@ def _experiment(root: Path, name: str, manifest: Json, node: xr.DataTree, budget
 
 
 def _or_reason(section: Callable[[], Json]) -> Json:
-    """Return a section's data, or why the store does not allow it."""
-    try:
-        return section()
-    except StoreError as error:
-        return {"missing": str(error)}
+    """Return a section's data with the warnings that came with it, or why the store does not allow it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            found = section()
+        except StoreError as error:
+            return {"missing": str(error)}
+    said = [str(own.message) for own in caught if issubclass(own.category, UserWarning)]
+    return found | {"warnings": list(dict.fromkeys(said))}
 
 
 def _index(names: list[str], cells: list[Json]) -> pd.MultiIndex:
@@ -123,10 +127,10 @@ def _state(states: list[str]) -> str:
 
 
 def _provenance(ledger: Ledger, manifest: Json, listed: list[Json], node: xr.DataTree) -> Json:
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = {}
     for stage, key in {(stage, cell["keys"][stage]) for cell in listed for stage in cell["keys"]}:
         if key in ledger.done(stage):
-            seconds[stage] += float(ledger.record(stage, key).get("seconds", 0))
+            seconds[stage] = seconds.get(stage, 0.0) + float(ledger.record(stage, key).get("seconds", 0))
     backends = {str(part.attrs["backend"]) for part in node.subtree if "backend" in part.attrs}
     return {
         "spec": tomlkit.dumps(_filled(manifest.get("spec", {}))),

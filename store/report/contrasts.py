@@ -7,8 +7,8 @@ import xarray as xr
 from attrs import frozen
 
 from store.analysis import change
-from store.analysis.nodes import by_condition, check_factor, factors, levels, stage_nodes
-from store.analysis.pairs import find_pairs
+from store.analysis.nodes import by_condition, factors, levels, stage_nodes
+from store.analysis.pairs import Pairs, find_pairs
 from store.errors import StoreError
 from store.files import Json
 from store.report.encode import rounded
@@ -21,6 +21,10 @@ OUTCOMES = {
 }
 MOST_WITHIN = 100
 COLUMNS = ("difference", "low", "high", "p_value", "p_adjusted", "effect_size", "examples")
+
+
+Rows = dict[tuple[str, str, tuple[tuple[str, str], ...], tuple[str, ...]], Json]
+"""By factor, level, levels of other factors, and factors averaged over."""
 
 
 @frozen
@@ -43,68 +47,75 @@ def contrasts(node: xr.DataTree, spec: Json, places: dict[str, int]) -> Json:
     chosen = declared or [(name, None) for name in factors(summary) if len(levels(summary, name)) > 1]
     if not chosen:
         raise StoreError("there is only one condition, so nothing can be held against it")
-    rows: dict[Any, Json] = {}
-    reasons = []
+    rows: Rows = {}
+    reasons: list[str] = []
     for factor, baseline in chosen:
-        try:
-            check_factor(summary, factor)
-            for stage in (stage for stage in ("evaluate", "probe") if stage in node.children):
-                for whole in stage_nodes(node, stage).values():
-                    _add(rows, whole, summary, factor, baseline, places)
-        except StoreError as error:
-            reasons.append(str(error))
+        reason = ""
+        for stage in (stage for stage in ("evaluate", "probe") if stage in node.children):
+            for whole in stage_nodes(node, stage).values():
+                reason = _add(rows, whole, summary, factor, baseline, places) or reason
+        if factor not in {row["factor"] for row in rows.values()}:
+            reasons.append(reason)
     if not rows:
-        raise StoreError("; ".join(dict.fromkeys(reasons)) or "no contrast can be made")
-    within = [row for row in rows.values() if row["within"]]
-    left_out = {id(row) for row in within[MOST_WITHIN:]}
-    kept = [row for row in rows.values() if id(row) not in left_out]
-    return {"declared": bool(declared), "rows": kept, "left_out": len(left_out), "reasons": reasons}
+        raise StoreError("; ".join(reasons))
+    kept = [row for row in rows.values() if row["outcomes"] or "entropy" in row]
+    left_out = len(rows) - len(kept)
+    return {"declared": bool(declared), "rows": kept, "left_out": left_out, "reasons": reasons}
 
 
 def _add(
-    rows: dict[Any, Json],
+    rows: Rows,
     whole: xr.Dataset,
     summary: xr.Dataset,
     factor: str,
     baseline: Any,
     places: dict[str, int],
-) -> None:
+) -> str:
+    """Add a contrast's changes to the rows; return why a part of the matrix lacks it, "" if none does."""
+    reason = ""
     base = _level(summary, factor, baseline)
     for part in _parts(whole, summary, factor):
         try:
             pairs = find_pairs(part.cells, factor, base)
-        except StoreError:  # a contrast need not exist in every part of the matrix
+        except StoreError as error:  # a contrast need not exist in every part of the matrix
+            reason = str(error)
             continue
-        words = by_condition(part.cells).indexes["cell"].get_level_values("condition")
-        found = _changes(part.cells, factor, base)
-        for number, level in enumerate(pairs.levels):
-            there = pairs.condition[number] >= 0
-            if not there.any():
-                continue
-            sides = [
+        detailed = sum(bool(row["within"]) for row in rows.values())
+        found = _changes(part.cells, factor, base) if not part.within or detailed < MOST_WITHIN else {}
+        for level, own in _rows(part, pairs, places):
+            row = rows.setdefault((factor, str(level), tuple(part.within.items()), part.over), own)
+            for name, result in found.items():
+                changed = result.sel(level=level)
+                if name == "entropy":
+                    row["entropy"] = _by_layer(changed)
+                else:
+                    row["outcomes"][name] = _numbers(changed) | {"title": OUTCOMES[name], **_notes(changed)}
+    return reason
+
+
+def _rows(part: Part, pairs: Pairs, places: dict[str, int]) -> Iterator[tuple[Any, Json]]:
+    """Yield each level that has pairs, with its row as yet without changes."""
+    words = by_condition(part.cells).indexes["cell"].get_level_values("condition")
+    for number, level in enumerate(pairs.levels):
+        there = pairs.condition[number] >= 0
+        if there.any():
+            conditions, references = (
                 sorted({places[str(words[cell])] for cell in own[number][there]})
                 for own in (pairs.condition, pairs.reference)
-            ]
-            key = (factor, str(level), tuple(part.within.items()), part.over)
-            row = rows.setdefault(
-                key,
+            )
+            yield (
+                level,
                 {
-                    "factor": factor,
+                    "factor": pairs.factor,
                     "level": str(level),
                     "baseline": str(pairs.baseline),
                     "within": part.within,
                     "over": list(part.over),
-                    "conditions": sides[0],
-                    "references": sides[1],
+                    "conditions": conditions,
+                    "references": references,
                     "outcomes": {},
                 },
             )
-            for name, result in found.items():
-                own = result.sel(level=level)
-                if name == "entropy":
-                    row["entropy"] = _by_layer(own)
-                else:
-                    row["outcomes"][name] = _numbers(own) | {"title": OUTCOMES[name], **_notes(own)}
 
 
 def _parts(whole: xr.Dataset, summary: xr.Dataset, factor: str) -> Iterator[Part]:

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from store.analysis import calibration_curve, confusion, detect_failures, means, transfer_matrix
+from store.analysis import calibration_curve, confusion, detect_failures, means, select, transfer_matrix
 from store.analysis.nodes import SEED, by_condition, factors, levels, stage_nodes
 from store.errors import StoreError
 from store.files import Json
 from store.report.encode import rounded
-from store.report.roles import other_levels, pick, roles
+from store.report.roles import other_levels, roles
 
 Places = dict[str, int]
 """The number of each condition by its words."""
@@ -39,10 +39,8 @@ def results(node: xr.DataTree, places: Places) -> Json:
     for name, title in TITLES.items():
         if name not in summary:
             continue
-        if name in OF_EXAMPLES:
-            found = means(node, OF_EXAMPLES[name])
-        else:
-            found = means(node, name, stage="summary")
+        source, stage = (OF_EXAMPLES[name], "evaluate") if name in OF_EXAMPLES else (name, "summary")
+        found = means(node, source, stage=stage)
         columns = ("mean", "low", "high", "seeds", "examples")
         rows = [
             [places[str(level)], *(rounded(found[column].sel(level=level)) for column in columns)]
@@ -124,10 +122,12 @@ def transfer(node: xr.DataTree, spec: Json) -> Json:
     summary = _stage(node, "summary")[0]
     found = roles(spec, summary)
     if found.train is None or found.test is None:
-        raise StoreError("the experiment has no pair of factors that sets what is trained and what is tested on")
+        raise StoreError(
+            "the experiment has no pair of factors that sets what is trained and what is tested on"
+        )
     matrices = []
     for within in other_levels(summary, [found.train, found.test]):
-        part = pick(node, within)
+        part = select(node, **within) if within else node
         for metric in (name for name in ("accuracy", "generated_accuracy", "mae", "qwk") if name in summary):
             matrix = transfer_matrix(part, found.train, found.test, metric)
             matrices.append(

@@ -13,8 +13,8 @@ from typing import Any
 from store.report.collect import collect
 
 SCRIPTS = (
-    "data.js", "dom.js", "csv.js", "axes.js", "charts.js", "tables.js", "overview.js", "outcomes.js", "layers.js",
-    "lens.js", "sections.js", "report.js",
+    "data.js", "dom.js", "csv.js", "axes.js", "charts.js", "tables.js", "overview.js", "outcomes.js",
+    "layers.js", "lens.js", "sections.js", "report.js",
 )  # fmt: skip
 
 

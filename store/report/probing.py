@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from store.analysis import means, saturation
@@ -74,4 +73,4 @@ def probes(node: xr.DataTree) -> list[xr.Dataset]:
 
 
 def _product(found: xr.Dataset) -> list[tuple[Any, Any]]:
-    return [(level, position) for level in found["level"].values for position in np.unique(found["position"])]
+    return [(level, position) for level in found["level"].values for position in found["position"].values]

@@ -55,14 +55,6 @@ def at(dataset: xr.Dataset, chosen: dict[str, Any]) -> xr.Dataset:
     return dataset.isel(cell=np.flatnonzero(keep))
 
 
-def pick(node: xr.DataTree, chosen: dict[str, Any]) -> xr.DataTree:
-    """Return the experiment with only the cells at the chosen levels."""
-    parts = {part.path: part.to_dataset() for part in node.subtree if "cell" in part.dims}
-    kept = {path: at(dataset, chosen) for path, dataset in parts.items()}
-    tree = xr.DataTree.from_dict({path: part for path, part in kept.items() if part.sizes["cell"]})
-    return tree[node.path] if node.path != "/" else tree
-
-
 def _paths(factor: Json) -> list[str]:
     """Return the keys of a spec that a factor sets, as dotted paths."""
     if "path" in factor:

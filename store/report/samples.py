@@ -49,7 +49,7 @@ def _shape(root: Path, node: xr.DataTree, whole: xr.Dataset, places: dict[str, i
         "seeds": [str(seed) for seed in seeds],
         "total": total,
         "examples": [str(name) for name in part["example"].values],
-        "gold": [str(label) for label in part["gold"].values] if "gold" in part.coords else [],
+        "gold": _gold(part),
         "layers": [int(layer) for layer in part["layer"].values],
         "positions": [str(position) for position in part["position"].values],
         "watch": [str(text) for text in part["watch"].values] if "watch" in part.coords else [],
@@ -63,6 +63,14 @@ def _shape(root: Path, node: xr.DataTree, whole: xr.Dataset, places: dict[str, i
 def _draw(total: int, room: int) -> list[int]:
     count = max(1, min(total, MOST_EXAMPLES, room))
     return sorted(int(n) for n in np.random.default_rng(0).choice(total, count, replace=False))
+
+
+def _gold(part: xr.Dataset) -> list[list[str]]:
+    """Return true labels by [condition][example]."""
+    if "gold" not in part.coords:
+        return []
+    gold, _ = xr.broadcast(part["gold"], part[["cell", "example"]])
+    return [[str(label) for label in own] for own in gold.transpose("cell", "example").values]
 
 
 def _bytes(whole: xr.Dataset) -> int:
@@ -91,7 +99,7 @@ def _tokens(root: Path, part: xr.Dataset) -> Json:
     ids, place = np.unique(_ordered(part["top_id"]).values, return_inverse=True)
     known = [read_vocabulary(root, key) for key in str(part.attrs.get("vocabulary", "")).split(", ") if key]
     texts = known[0] if len(known) == 1 else None
-    named = texts and [texts[i] if 0 <= i < len(texts) else None for i in ids]
+    named = None if texts is None else [texts[i] if 0 <= i < len(texts) else None for i in ids]
     return {"ids": ids.tolist(), "texts": named, "top_place": whole_numbers(place)}
 
 
@@ -120,5 +128,5 @@ def _predictions(node: xr.DataTree, part: xr.Dataset) -> list[list[Json]]:
 
 
 def _short(text: Any) -> str:
-    text = str(text)
-    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + "…"
+    whole = str(text)
+    return whole if len(whole) <= MOST_CHARACTERS else f"{whole[:MOST_CHARACTERS]}…"

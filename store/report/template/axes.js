@@ -1,5 +1,6 @@
 // Scales and ticks of charts.
 
+// Give round numbers within a domain, about `count` of them, and the digits that tell them apart.
 function ticks(low, high, count) {
   const span = high - low || 1;
   const rough = span / Math.max(1, count);

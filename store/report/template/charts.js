@@ -25,7 +25,7 @@ function lineChart({ title, series, xTitle, yTitle, xDigits = 0, yDigits = 2, ze
     const xDomain = diagonal ? [0, 1] : extent(places);
     const x = linear(xDomain, [frame.left + 6, frame.right - 6]);
     const y = linear([low, high], [frame.bottom, frame.top]);
-    const yTicks = ticks(low, high, 5);
+    const yTicks = ticks(low, high, 6);
     const xTicks = ticks(...xDomain, Math.min(8, width / 60));
     if (xDigits === 0 && !diagonal) {
       xTicks.values = xTicks.values.filter(Number.isInteger);

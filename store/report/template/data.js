@@ -26,6 +26,8 @@ function shortLabel(index) {
   return varying.map(({ name }) => condition.levels[name]).join(" · ") || condition.label;
 }
 
+const inWords = (levels, separator = ", ") => Object.entries(levels).map((pair) => pair.join("=")).join(separator);
+
 const ARRAYS = { u2: Uint16Array, i4: Int32Array };
 const NOTHING = 65535;
 

@@ -6,6 +6,8 @@ function entropyContrasts(experiment, redraw) {
   if (!rows.length) return [...parts, note("No contrast of probed conditions is shown.")];
   const chosen = rows.slice(0, MOST_SERIES);
   const positions = unique(chosen.flatMap(({ entropy }) => entropy.position));
+  const values = chosen.flatMap(({ entropy }) => [entropy.difference, entropy.low, entropy.high].flat(2));
+  const domain = padded(extent([0, ...values])); // one for all positions, so that they compare
   const charts = positions.map((position) => {
     const series = chosen.flatMap((row, slot) => {
       const own = row.entropy;
@@ -14,7 +16,7 @@ function entropyContrasts(experiment, redraw) {
       const p = own.p_adjusted[place];
       return [{ slot, label: contrastName(row), x: own.layer, y: own.difference[place], low: own.low[place], high: own.high[place], strong: p.map((value) => !missing(value) && value < ALPHA), notes: p.map((value) => `p ${missing(value) ? "–" : `= ${pValue(value)}`.replace("= <", "<")}`) }];
     });
-    return lineChart({ title: `Position ${position}`, series, xTitle: "layer (0 = embedding)", yTitle: "relative entropy (nat)", zero: true, write: signed, unit: " nat" });
+    return lineChart({ title: `Position ${position}`, series, xTitle: "layer (0 = embedding)", yTitle: "relative entropy (nat)", zero: true, domain, write: signed, unit: " nat" });
   });
   return [
     ...parts,
@@ -24,6 +26,14 @@ function entropyContrasts(experiment, redraw) {
     howMade(`Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each layer by itself. ${chosen[0].entropy.method}`),
   ];
 }
+
+const entropyCsv = (experiment) => [
+  [...contrastHeader, "position", "layer", "difference_nat", "low", "high", "p_adjusted", "seeds"],
+  shownContrasts(experiment.contrasts).filter(({ entropy }) => entropy).flatMap((row) => {
+    const own = row.entropy;
+    return own.position.flatMap((position, p) => own.layer.map((layer, l) => [...contrastCells(row), position, layer, own.difference[p][l], own.low[p][l], own.high[p][l], own.p_adjusted[p][l], own.seeds]));
+  }),
+];
 
 function lensStatistics({ layers: { curves, methods } }, redraw) {
   const statistics = unique(curves.map(({ statistic }) => statistic));
@@ -35,12 +45,14 @@ function lensStatistics({ layers: { curves, methods } }, redraw) {
 
 function layerCharts(curves, { yTitle, domain = null }) {
   const { chosen, legend: key, note: cut } = chartConditions(curves.map(({ condition }) => condition));
+  const drawn = curves.filter(({ condition }) => chosen.includes(condition));
+  const shared = domain ?? padded(extent(drawn.flatMap((own) => [own.mean, own.low, own.high].flat())));
   const charts = unique(curves.map(({ position }) => position)).map((position) => {
     const series = chosen.flatMap((index, slot) => {
       const own = curves.find((curve) => curve.condition === index && curve.position === position);
       return own ? [{ slot, label: shortLabel(index), x: own.layer, y: own.mean, low: own.low, high: own.high }] : [];
     });
-    return lineChart({ title: `Position ${position}`, series, xTitle: "layer (0 = embedding)", yTitle, domain });
+    return lineChart({ title: `Position ${position}`, series, xTitle: "layer (0 = embedding)", yTitle, domain: shared });
   });
   return [key, el("div", { class: "charts" }, charts), cut];
 }

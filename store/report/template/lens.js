@@ -42,7 +42,7 @@ function lensView(experiment, redraw) {
   const pickedShape = choice("lens-shape", "Shape", those.map(([shape, number]) => ({ value: String(number), text: shape.conditions.filter(visible).map(shortLabel).slice(0, 3).join(" / ") })), redraw);
   const shape = shapes[Number(pickedShape.value)];
   const key = `lens-${pickedShape.value}`;
-  const example = choice(`${key}-example`, "Example", shape.examples.map((name, index) => ({ value: String(index), text: `${name}${shape.gold.length ? ` (true: ${shape.gold[index]})` : ""}` })), redraw);
+  const example = choice(`${key}-example`, "Example", shape.examples.map((name, index) => ({ value: String(index), text: `${name}${trueLabel(shape, index)}` })), redraw);
   const modes = [
     shape.top > 0 && { value: "positions", text: "one per position: the top token" },
     shape.top > 1 && { value: "top", text: `top ${shape.top} tokens` },
@@ -68,7 +68,7 @@ function lensView(experiment, redraw) {
     el("div", { class: "lens" }, lensGrid(view, detail), detail),
     scaleLegend(view),
     panels.length > MOST_PANELS && note(`The first ${MOST_PANELS} of ${panels.length} conditions side by side; filter to see others.`),
-    shape.texts || note("This store keeps no texts of tokens (it was written by an older version), so tokens stand as #id."),
+    !shape.texts && note("This store keeps no texts of tokens (it was written by an older version), so tokens stand as #id."),
     howMade(`${shape.examples.length} of ${plural(shape.total, "example")}${shape.examples.length < shape.total ? ", drawn at random (seed 0) to keep this file small" : ""}; one cell of each condition, that of its first seed. Spaces are shown as ·, line ends as ⏎. Final layer on top. Entropies to 0.001, log-probabilities to 0.002.`),
   ];
 }
@@ -139,11 +139,17 @@ function moveFocus(event, body) {
   if (toColumn > 0) body.rows[toRow]?.cells[toColumn]?.focus();
 }
 
+// The true label, where it is the same in all conditions.
+function trueLabel({ gold }, example) {
+  const found = unique(gold.map((own) => own[example]));
+  return found.length === 1 ? ` (true: ${found[0]})` : "";
+}
+
 function answer({ shape, e }, place) {
   const own = shape.predictions[place][e];
   const label = own.prediction ?? own.generated_label;
   if (label === undefined) return null;
-  const right = shape.gold[e] === label;
+  const right = shape.gold[place]?.[e] === label;
   return el("span", { class: "answer" }, label === "" ? "no label" : `says ${label} ${right ? "✓" : "✕"}`);
 }
 

@@ -21,7 +21,7 @@ function results(experiment, redraw) {
       `${examples ?? counts.map((row) => row[5]).find((number) => !missing(number)) ?? "–"}`,
       intervalPlot({ value: mean, low, high, domain, label: `${plotted.title} ${write(plotted)(mean, digits(plotted))} ${interval(low, high, digits(plotted), write(plotted))}` }),
       ...own.map(([metric, row]) => row
-        ? [el("span", { class: "value" }, write(metric)(row[1], digits(metric))), " ", el("span", { class: "interval-text" }, missing(row[2]) ? "" : interval(row[2], row[3], digits(metric), write(metric)))]
+        ? [write(metric)(row[1], digits(metric)), el("span", { class: "interval-text" }, missing(row[2]) ? "" : interval(row[2], row[3], digits(metric), write(metric)))]
         : "–"),
     ];
   });
@@ -95,16 +95,13 @@ function outcomeContrasts(experiment, redraw) {
   return [...parts, names.length ? tables : note("No contrast in an outcome is shown.")];
 }
 
+const contrastHeader = ["factor", "level", "baseline", "within"];
+const contrastCells = (row) => [row.factor, row.level, row.baseline, inWords(row.within, "; ")];
+
 const contrastsCsv = (experiment) => [
-  ["factor", "level", "baseline", "within", "variable", "layer", "position", "difference", "low", "high", "p_adjusted", "effect_size", "seeds"],
-  shownContrasts(experiment.contrasts).flatMap((row) => {
-    const within = Object.entries(row.within).map(([factor, level]) => `${factor}=${level}`).join("; ");
-    const start = [row.factor, row.level, row.baseline, within];
-    const outcomes = Object.entries(row.outcomes).map(([name, own]) => [...start, name, "", "", own.difference, own.low, own.high, own.p_adjusted, own.effect_size, own.seeds]);
-    const own = row.entropy;
-    const layers = own ? own.position.flatMap((position, p) => own.layer.map((layer, l) => [...start, "entropy", layer, position, own.difference[p][l], own.low[p][l], own.high[p][l], own.p_adjusted[p][l], "", own.seeds])) : [];
-    return [...outcomes, ...layers];
-  }),
+  [...contrastHeader, "outcome", "difference", "low", "high", "p_value", "p_adjusted", "effect_size", "seeds", "examples"],
+  shownContrasts(experiment.contrasts).flatMap((row) =>
+    Object.entries(row.outcomes).map(([name, own]) => [...contrastCells(row), name, own.difference, own.low, own.high, own.p_value, own.p_adjusted, own.effect_size, own.seeds, own.examples])),
 ];
 
 const MOST_MAPS = 12;
@@ -212,7 +209,7 @@ function transfer(experiment, redraw) {
     const write = own.share ? percent : fixed;
     const digits = own.share ? 1 : 2;
     const cells = rows.map(([, r]) => columns.map(([, c]) => ({ text: write(own.value[r][c], digits), share: missing(own.value[r][c]) ? null : (own.value[r][c] - low) / (high - low || 1), title: interval(own.low[r][c], own.high[r][c], digits, write) })));
-    const within = Object.entries(own.within).map(([factor, level]) => `${factor}=${level}`).join(", ");
+    const within = inWords(own.within);
     return heatTable({ caption: `${own.title}${own.share ? " (%)" : ""}${within ? `: ${within}` : ""}`, rowTitle: "trained on", columnTitle: "tested on", rows: rows.map(([level]) => level), columns: columns.map(([level]) => level), cells });
   });
   return [picked.element, el("div", { class: "tiles" }, maps), those.length > MOST_MAPS && note(`The first ${MOST_MAPS} of ${those.length} matrices; filter to see others.`), howMade(`The darker, the higher; point at a cell for its interval. ${those[0].method}`)];
@@ -220,5 +217,5 @@ function transfer(experiment, redraw) {
 
 const transferCsv = (experiment) => [
   ["within", "metric", "trained_on", "tested_on", "value", "low", "high"],
-  shownMatrices(experiment).flatMap((own) => own.train.flatMap((train, r) => own.test.map((test, c) => [Object.entries(own.within).map((pair) => pair.join("=")).join("; "), own.metric, train, test, own.value[r][c], own.low[r][c], own.high[r][c]]))),
+  shownMatrices(experiment).flatMap((own) => own.train.flatMap((train, r) => own.test.map((test, c) => [inWords(own.within, "; "), own.metric, train, test, own.value[r][c], own.low[r][c], own.high[r][c]]))),
 ];

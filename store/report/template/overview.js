@@ -12,8 +12,8 @@ const shownContrasts = (data) =>
   data.rows.filter((row) => row.conditions.every(visible) && row.references.every(visible) && levelVisible(row.factor, row.level));
 
 function contrastName(row) {
-  const within = Object.entries(row.within).map(([factor, level]) => `${factor}=${level}`);
-  return `${row.factor}: ${row.level} against ${row.baseline}${within.length ? ` (${within.join(", ")})` : ""}`;
+  const within = inWords(row.within);
+  return `${row.factor}: ${row.level} against ${row.baseline}${within && ` (${within})`}`;
 }
 
 const overall = (data) => {
@@ -28,11 +28,13 @@ function inShort(experiment) {
   if (!rows.length) return note("No contrast lies wholly within what the filters show.");
   const lines = rows.slice(0, 20).map((row) => [contrastName(row), accuracyWords(row), layerWords(row), sureWords(row)]);
   return [
-    data.declared || note("The spec declares no contrasts, so every factor is held against its first level."),
+    data.reasons.map((reason) => note(`A contrast is missing: ${reason}.`)),
+    !data.declared && note("The spec declares no contrasts, so every factor is held against its first level."),
     table({
       caption: "Each contrast, averaged over the other factors",
       columns: [{ title: "Contrast" }, { title: "What changed" }, { title: "In which layers" }, { title: "How sure" }],
       rows: lines,
+      stacked: true,
     }),
     rows.length > 20 && note(`The first 20 of ${rows.length} contrasts; filter to see others.`),
   ];
@@ -79,7 +81,10 @@ function matrix(experiment) {
   const failed = experiment.cells.filter((cell) => cell.state === "failed" && visible(cell.condition));
   return [
     el("dl", { class: "facts" }, experiment.factors.map(({ name, levels }) => el("div", {}, el("dt", {}, name), el("dd", {}, levels.slice(0, 12).join(", ") + (levels.length > 12 ? `, … (${levels.length})` : ""))))),
-    el("p", { class: "quiet" }, Object.entries(STATES).map(([name, { sign, text }]) => el("span", { class: `state ${name}` }, `${sign} ${text}: ${experiment.cells.filter((cell) => cell.state === name).length}`))),
+    el("p", { class: "states" }, Object.entries(STATES).map(([name, { sign, text }]) => {
+      const count = experiment.cells.filter((cell) => cell.state === name).length;
+      return count > 0 && el("span", { class: `state ${name}` }, `${sign} ${text}: ${count}`);
+    })),
     table({
       caption: "State of every cell: conditions by seed",
       columns: [{ title: "Condition" }, ...seeds.map((seed) => ({ title: seed === "" ? "cell" : `seed ${seed}` }))],

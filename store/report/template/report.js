@@ -25,7 +25,7 @@ function drawSection({ id, title, lead, make, csv, key }, experiment) {
   const body = el("div", { class: "body" });
   const redraw = () => body.replaceChildren(...[make(experiment, redraw)].flat(Infinity).filter(Boolean));
   redraw();
-  section.append(body);
+  section.append(body, ...(data?.warnings ?? []).map((text) => note(`Note: ${text}.`)));
   return section;
 }
 

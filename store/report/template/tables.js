@@ -1,16 +1,16 @@
 // Tables: plain ones with aligned numbers, and heat maps whose cells carry their numbers.
 
-// columns: [{title, number}], rows: arrays of text or elements.
-function table({ caption, columns, rows, tall = false }) {
+// columns: [{title, number}], rows: arrays of text or elements. stacked: on narrow screens a block per row.
+function table({ caption, columns, rows, tall = false, stacked = false }) {
   const body = rows.map((row) =>
-    el("tr", {}, row.map((value, index) => el(index ? "td" : "th", { class: columns[index].number && "number", scope: index ? null : "row" }, value))),
+    el("tr", {}, row.map((value, index) => el(index ? "td" : "th", { class: columns[index].number && "number", scope: index ? null : "row", "data-title": columns[index].title }, value))),
   );
   return el(
     "div",
     { class: tall ? "scroll tall" : "scroll", tabindex: 0, role: "region", "aria-label": caption },
     el(
       "table",
-      {},
+      { class: stacked && "stacked" },
       el("caption", {}, caption),
       el("thead", {}, el("tr", {}, columns.map(({ title, number }) => el("th", { scope: "col", class: number && "number" }, title)))),
       el("tbody", {}, body),

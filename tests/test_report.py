@@ -1,0 +1,223 @@
+"""The report's data: what it takes from a store, how it is packed, and that nothing in it breaks the page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import engine
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from report_store import Design, write_synthetic
+
+from store import StoreError, open_store, read_vocabulary, write_vocabulary
+from store.analysis import change, means
+from store.report import write_report
+from store.report.collect import collect
+from store.report.encode import NOTHING, fixed_point, rounded
+from store.report.page import embedded
+
+TARGETS = ["label", "label+explanation"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    design = Design(
+        {"target": TARGETS, "rank": [8, 16]},
+        contrasts=[{"factor": "target", "baseline": "label"}],
+        examples=10,
+        layers=4,
+        failed=(7,),
+    )
+    return write_synthetic(tmp_path_factory.mktemp("report") / "store", design)
+
+
+@pytest.fixture(scope="module")
+def experiment(root: Path) -> dict[str, Any]:
+    (only,) = collect(root)["experiments"]
+    assert isinstance(only, dict)
+    return only
+
+
+def test_the_means_are_those_of_the_store(root: Path, experiment: dict[str, Any]) -> None:
+    evaluated = open_store(root)["synthetic/evaluate"].to_dataset()
+    right = (evaluated["prediction"] == evaluated["gold"]).mean("example")
+    (accuracy,) = [m for m in experiment["results"]["metrics"] if m["name"] == "accuracy"]
+    labels = [condition["label"] for condition in experiment["conditions"]]
+    assert labels == [f"target={target}, rank={rank}" for target in TARGETS for rank in (8, 16)]
+    for place, mean, low, high, seeds, examples in accuracy["rows"]:
+        own = experiment["conditions"][place]["levels"]
+        seen = right.sel(target=own["target"], rank=int(own["rank"]))
+        assert mean == pytest.approx(float(seen.mean()), rel=1e-3)
+        assert low <= mean <= high
+        assert (seeds, examples) == (seen.sizes["seed"], 10)
+
+
+def test_means_have_the_intervals_of_one_sample_where_there_is_one_seed(root: Path) -> None:
+    part = open_store(root)["synthetic/probe"].to_dataset().sel(seed=0)
+    found = means(part, "entropy")
+    values = part["entropy"].isel(cell=0).values.astype(float)
+    own = found.isel(level=0)
+    half = 2.2621571628 * values.std(axis=0, ddof=1) / math.sqrt(10)  # t quantile of 9 degrees of freedom
+    np.testing.assert_allclose(own["mean"], values.mean(axis=0))
+    np.testing.assert_allclose(own["high"] - own["mean"], half)
+    assert own["mean"].attrs == {"units": "nat", "long_name": "entropy"}
+
+
+def test_means_of_a_summary_cover_seeds_and_name_what_is_wrong(root: Path) -> None:
+    node = open_store(root)["synthetic"]
+    found = means(node, "qwk", stage="summary")
+    own = node["summary"].to_dataset()["qwk"].sel(target="label", rank=8).values
+    np.testing.assert_allclose(found["mean"].isel(level=0), own.mean())
+    assert math.isnan(found["low"].isel(level=3))  # one of its two seeds failed
+    with pytest.raises(StoreError, match="no variable 'qwkk'; the nearest is 'qwk'"):
+        means(node, "qwkk", stage="summary")
+
+
+def test_contrasts_are_those_of_the_analysis(root: Path, experiment: dict[str, Any]) -> None:
+    node = open_store(root)["synthetic"]
+    overall, *within = experiment["contrasts"]["rows"]
+    assert overall["over"] == ["rank"] and overall["within"] == {}
+    assert [row["within"] for row in within] == [{"rank": "8"}, {"rank": "16"}]
+    expected = change(node, "correct", "target", "label").isel(level=0)
+    for name in ("difference", "low", "high", "p_adjusted"):
+        assert overall["outcomes"]["correct"][name] == rounded(expected[name])
+    by_layer = change(node, "entropy", "target", "label").isel(level=0).transpose("position", "layer")
+    assert overall["entropy"]["difference"] == rounded(by_layer["difference"])
+    assert overall["entropy"]["p_adjusted"] == rounded(by_layer["p_adjusted"])
+    labels = [condition["label"] for condition in experiment["conditions"]]
+    assert [labels[place] for place in overall["references"]] == [
+        "target=label, rank=8",
+        "target=label, rank=16",
+    ]
+
+
+def test_failed_cells_stand_in_the_matrix_with_their_traceback(experiment: dict[str, Any]) -> None:
+    states = [cell["state"] for cell in experiment["cells"]]
+    assert states == ["done"] * 7 + ["failed"]
+    assert experiment["cells"][7]["stage"] == "evaluate"
+    assert "MemoryError: out of memory" in experiment["cells"][7]["traceback"]
+
+
+def test_a_spec_without_contrasts_is_held_against_first_levels(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, Design({"target": TARGETS}, examples=4, layers=2, seeds=(0,)))
+    found = collect(tmp_path)["experiments"][0]["contrasts"]
+    assert not found["declared"]
+    assert [(row["level"], row["baseline"]) for row in found["rows"]] == [("label+explanation", "label")]
+
+
+def test_transfer_takes_the_factors_that_set_training_and_test_data(tmp_path: Path) -> None:
+    sets = ["naturalness", "on-topic"]
+    design = Design(
+        {"target": TARGETS, "train_on": sets, "test_on": sets},
+        paths={"train_on": "data.dimension", "test_on": "evaluate.data.dimension"},
+        examples=4,
+        layers=2,
+        seeds=(0,),
+    )
+    transfer = collect(write_synthetic(tmp_path, design))["experiments"][0]["transfer"]
+    assert (transfer["train"], transfer["test"]) == ("train_on", "test_on")
+    accuracies = [own for own in transfer["matrices"] if own["metric"] == "accuracy"]
+    assert [own["within"] for own in accuracies] == [{"target": target} for target in TARGETS]
+    summary = open_store(tmp_path)["synthetic/summary"].to_dataset()["accuracy"].sel(target="label", seed=0)
+    expected = [[float(summary.sel(train_on=a, test_on=b).item()) for b in sets] for a in sets]
+    np.testing.assert_allclose(accuracies[0]["value"], expected, rtol=1e-3)
+
+
+def test_the_command_writes_one_file_and_the_probe_keeps_texts_of_tokens(
+    write_spec, tmp_path: Path, tiny_model: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    engine("execute", write_spec())
+    file = tmp_path / "sub" / "page.html"
+    assert engine("report", tmp_path / "store", "-o", file).output.strip() == str(file)
+    assert file.read_text("utf-8").startswith("<!doctype html>")
+    engine("report", tmp_path / "store")
+    assert (tmp_path / "store" / "report.html").exists()
+    (shape,) = collect(tmp_path / "store")["experiments"][0]["samples"]["shapes"]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    decoded = [tokenizer.decode([number]) for number in shape["ids"]]
+    whole = [number for number, text in enumerate(decoded) if "\ufffd" not in text]
+    assert len(whole) > 2
+    assert [shape["texts"][number] for number in whole] == [decoded[number] for number in whole]
+    ended = engine("report", tmp_path / "store", "--experiment", "smal", code=1)
+    assert "no experiment 'smal'; the nearest is 'small'" in ended.output
+
+
+def test_a_store_without_experiments_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no experiment to report on"):
+        write_report(tmp_path, tmp_path / "report.html")
+
+
+def test_two_hundred_cells_stay_small(tmp_path: Path) -> None:
+    design = Design(
+        {"target": [f"target {n}" for n in range(20)], "rank": list(range(10))},
+        seeds=(0,),
+        distinct=10,
+        examples=12,
+        layers=33,
+        steps=500,
+        vocabulary=[f" token{n}" for n in range(30000)],
+        contrasts=[{"factor": "rank", "baseline": 0}],
+    )
+    file = write_report(write_synthetic(tmp_path / "store", design), tmp_path / "report.html")
+    size = file.stat().st_size
+    assert 5e6 < size < 15e6  # the sample fills its budget, and no more
+    text = file.read_text("utf-8")
+    data = json.loads(text.partition('id="report-data">')[2].partition("</script>")[0])
+    contrasts = data["experiments"][0]["contrasts"]
+    assert len([row for row in contrasts["rows"] if row["over"]]) == 9
+    assert contrasts["left_out"] + len(contrasts["rows"]) == 9 + 9 * 20 and contrasts["left_out"] > 0
+    (shape,) = data["experiments"][0]["samples"]["shapes"]
+    assert len(shape["conditions"]) == 200 and 1 < len(shape["examples"]) < 12
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_embedded_data_is_itself_and_cannot_end_its_element(value: Any) -> None:
+    text = embedded(value)
+    assert json.loads(text) == value
+    assert text.isascii() and "<" not in text
+
+
+@given(arrays(np.float64, (3, 2), elements=st.floats(0, 60) | st.just(float("nan"))))
+def test_fixed_point_keeps_values_to_half_a_step(values: np.ndarray) -> None:
+    packed = fixed_point(values, 1000)
+    raw = np.frombuffer(base64.b64decode(packed["data"]), "<u2").reshape(values.shape)
+    back = np.where(raw == NOTHING, np.nan, raw / 1000)
+    np.testing.assert_allclose(back, values, atol=0.0005 + 1e-12)
+
+
+def test_fixed_point_takes_the_largest_step_for_all_beyond() -> None:
+    packed = fixed_point(np.array([70.0, np.inf]), 1000)
+    assert np.frombuffer(base64.b64decode(packed["data"]), "<u2").tolist() == [NOTHING - 1] * 2
+
+
+def test_rounding_keeps_four_digits_and_says_nothing_for_what_is_no_number() -> None:
+    assert rounded([[1.23456, float("nan")], [1234567.0, float("-inf")]]) == [
+        [1.235, None],
+        [1235000.0, None],
+    ]
+
+
+@given(st.lists(st.text(), max_size=5))
+def test_a_vocabulary_comes_back(texts: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        key = write_vocabulary(folder, texts)
+        assert write_vocabulary(folder, texts) == key
+        assert read_vocabulary(folder, key) == texts
+        assert read_vocabulary(folder, "another") is None

@@ -1,0 +1,298 @@
+"""The report in a real browser: clicks, keys, downloads, hostile text, contrast, stores that lack things."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from report_store import LABELS, WORDS, Design, write_synthetic
+
+from store import open_store
+from store.report import write_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on the path (chromium, chromium-browser, google-chrome)"
+)
+
+TARGETS = ["label", "label+explanation"]
+HOSTILE = """</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'"&\u2028\u202e"""
+# A colour as the screen has it, and the contrast of two (WCAG 2.2, 1.4.3).
+CONTRAST = """() => {
+  const pen = Object.assign(document.createElement("canvas"), {width: 1, height: 1})
+    .getContext("2d", {willReadFrequently: true});
+  const light = (colour) => {
+    pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3)
+      .map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (node) => {
+    for (let own = node; own; own = own.parentElement) {
+      const colour = getComputedStyle(own).backgroundColor;
+      if (colour !== "rgba(0, 0, 0, 0)") return colour;
+    }
+  };
+  const found = new Map();
+  for (const node of document.querySelectorAll("body *")) {
+    if (![...node.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim())) continue;
+    if (!node.checkVisibility() || node.closest("script, noscript, .skip")) continue;
+    const style = getComputedStyle(node);
+    const text = node.namespaceURI.endsWith("svg") ? style.fill : style.color;
+    found.set(`${text} on ${behind(node)}`, [text, behind(node)]);
+  }
+  return [...found].map(([name, pair]) => {
+    const [a, b] = pair.map(light).sort((x, y) => y - x);
+    return [name, (a + 0.05) / (b + 0.05)];
+  });
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        # A container's root has no sandbox to give.
+        options = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def store_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    design = Design(
+        {"target": TARGETS, "rank": [8, 16]},
+        contrasts=[{"factor": "target", "baseline": "label"}],
+        examples=6,
+        layers=5,
+        failed=(7,),
+    )
+    return write_synthetic(tmp_path_factory.mktemp("page") / "store", design)
+
+
+@pytest.fixture(scope="module")
+def report(store_root: Path) -> Path:
+    return write_report(store_root, store_root.parent / "report.html")
+
+
+@pytest.fixture
+def show(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Give a function that opens a file; nothing may have been fetched, no script have failed."""
+    contexts, requests, complaints = [], [], []
+
+    def show(file: Path, **options: Any) -> Page:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.goto(file.as_uri())
+        page.wait_for_selector("#provenance")
+        return page
+
+    yield show
+    for context in contexts:
+        context.close()
+    assert [url for url in requests if not url.startswith(("file:", "blob:"))] == []
+    assert complaints == []
+
+
+def rows(page: Page, section: str) -> list[str]:
+    return page.locator(f"#{section} tbody th").all_inner_texts()
+
+
+def download(page: Page, name: str) -> list[dict[str, str]]:
+    with page.expect_download() as caught:
+        page.click(f'[data-csv="{name}"]')
+    text = caught.value.path().read_text("utf-8")
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def test_a_filter_acts_on_all_sections(show: Callable[..., Page], report: Path) -> None:
+    page = show(report)
+    every = ["label · 8", "label · 16", "label+explanation · 8", "label+explanation · 16"]
+    assert rows(page, "results") == every == rows(page, "matrix")
+    page.click("summary:has-text('rank')")
+    page.uncheck(".filter[open] label:has-text('16') input")
+    kept = ["label · 8", "label+explanation · 8"]
+    for section in ("results", "matrix", "calibration"):
+        assert rows(page, section) == kept
+    assert page.locator("#lens .panel").count() == 2
+    assert page.locator("#confusion figcaption").all_inner_texts() == kept
+    for section in ("layers", "saturation", "training"):
+        assert page.locator(f"#{section} .legend li").all_inner_texts() == kept
+    # The contrast over both ranks rests on cells that are hidden now; that within rank 8 is left.
+    assert rows(page, "contrasts")[0] == "target: label+explanation against label (rank=8)"
+    assert "2 contrasts rest on conditions that the filters hide" in page.inner_text("#contrasts")
+    assert {row["rank"] for row in download(page, "results")} == {"8"}
+    assert page.inner_text("#filter-count") == "2 of 4 conditions shown"
+    page.click("text=Show all")
+    assert rows(page, "results") == every
+
+
+def test_downloads_hold_the_numbers_of_the_store(
+    show: Callable[..., Page], report: Path, store_root: Path
+) -> None:
+    page = show(report)
+    summary = open_store(store_root)["synthetic/summary"].to_dataset()
+    accuracy = [row for row in download(page, "results") if row["metric"] == "accuracy"]
+    for row in accuracy:
+        expected = summary["accuracy"].sel(target=row["target"], rank=int(row["rank"])).mean()
+        assert float(row["mean"]) == pytest.approx(float(expected), rel=1e-3)
+    assert [row["state"] for row in download(page, "matrix")] == ["done"] * 7 + ["failed"]
+    layers = download(page, "layers")
+    assert {row["statistic"] for row in layers} == {"entropy", "kl_final", "max_prob", "watch_mass"}
+    assert len(download(page, "entropy")) == 3 * 5 * 2  # contrasts × layers × positions
+    assert len(download(page, "lens")) == 4 * 6 * 5 * 2  # conditions × examples × layers × positions
+
+
+def test_cells_of_layers_and_tokens_speak_to_keys_and_pointer(
+    show: Callable[..., Page], report: Path, store_root: Path
+) -> None:
+    page = show(report)
+    probe = open_store(store_root)["synthetic/probe"].to_dataset()
+    own = probe.sel(target="label", rank=8, seed=0).isel(example=0)
+    first = page.locator("#lens td[tabindex='0']")
+    first.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    detail = page.inner_text("#lens .detail")
+    here = own.isel(layer=-2, position=1)
+    assert detail.startswith("Layer 3, label\n")
+    assert f"{here['entropy'].item():.2f} nat" in detail
+    token = page.inner_text("#lens td[tabindex='0']")
+    texts = [text.replace(" ", "·") for text in [*LABELS, *WORDS]]
+    assert token == texts[here["top_id"].values[0]]
+    table = page.locator("#lens .detail .mini").nth(1).locator("td:nth-child(2)").all_inner_texts()
+    assert [int(rank) for rank in table] == here["watch_rank"].values.tolist()
+    page.hover("#lens tbody tr:last-child td >> nth=0")
+    assert page.inner_text("#lens .detail").startswith("Layer 0, prompt_end\n")
+    page.select_option("[data-choice$='-mode']", "watch")
+    shown = page.locator("#lens tbody tr:first-child td").all_inner_texts()[:5]
+    ranks = own["watch_rank"].isel(layer=-1, position=0).values
+    assert [int(rank) for rank in shown] == ranks.tolist()
+    page.click("#lens [aria-label='Next example']")
+    assert page.input_value("[data-choice$='-example']") == "1"
+
+
+def test_charts_read_out_values_by_key(show: Callable[..., Page], report: Path, store_root: Path) -> None:
+    page = show(report)
+    page.locator("#layers .picture svg").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    read = page.inner_text("#layers .readout >> nth=0")
+    probe = open_store(store_root)["synthetic/probe"].to_dataset()
+    mean = probe["entropy"].sel(target="label", rank=8, layer=1, position="prompt_end").mean().item()
+    assert read.startswith("layer 1") and f"label · 8: {mean:.2f} [" in " ".join(read.split())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_both_themes(show: Callable[..., Page], report: Path, scheme: str) -> None:
+    page = show(report, color_scheme={"light": "dark", "dark": "light"}[scheme])
+    page.click("#theme")
+    assert page.get_attribute("html", "data-theme") == scheme
+    page.wait_for_selector("#layers .picture text")
+    faint = {name: ratio for name, ratio in page.evaluate(CONTRAST) if ratio < 4.5}
+    assert faint == {}
+
+
+def test_nothing_is_cut_off_on_a_narrow_screen(show: Callable[..., Page], report: Path) -> None:
+    page = show(report, viewport={"width": 420, "height": 800})
+    page.wait_for_selector("#layers .picture svg")
+    assert page.evaluate("document.documentElement.scrollWidth") == 420
+
+
+def test_everything_reachable_has_a_name(show: Callable[..., Page], report: Path) -> None:
+    page = show(report)
+    nameless = """() => [...document.querySelectorAll("button, select, a, input, [tabindex='0']")]
+      .filter((n) => !(n.getAttribute("aria-label") || n.textContent.trim() || n.labels?.[0]?.textContent))
+      .map((n) => n.outerHTML.slice(0, 80))"""
+    assert page.evaluate(nameless) == []
+    assert page.locator("[id]").count() == page.evaluate(
+        "new Set([...document.querySelectorAll('[id]')].map((n) => n.id)).size"
+    )
+
+
+def test_hostile_text_stays_text(show: Callable[..., Page], tmp_path: Path) -> None:
+    design = Design(
+        {"target": ["label", HOSTILE], f"__proto__{HOSTILE}".replace("/", ""): ["a", "b"]},
+        name="safe",
+        examples=3,
+        layers=2,
+        seeds=(0,),
+        vocabulary=[HOSTILE] * 20,
+        positions=[HOSTILE],
+        contrasts=[{"factor": "target", "baseline": "label"}],
+    )
+    page = show(write_report(write_synthetic(tmp_path / "<b>store", design), tmp_path / "page.html"))
+    page.click("summary >> nth=0")
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("script").count() == 2 and page.locator("img, b b").count() == 0
+    assert HOSTILE in page.evaluate("document.getElementById('results').textContent")
+    assert page.evaluate("document.querySelector('#lens td bdi').textContent") == HOSTILE.replace(" ", "·")
+    assert {row["target"] for row in download(page, "results")} == {"label", HOSTILE}
+    spec = tomllib.loads(page.evaluate("document.querySelector('#provenance pre').textContent"))
+    assert HOSTILE in spec["factors"]["target"]["levels"]
+
+
+LACKING = {
+    "one condition, one seed": (
+        Design({"target": ["label"]}, seeds=(0,), examples=3, layers=2),
+        {"short": "only one condition", "transfer": "no pair of factors", "results": "accuracy"},
+    ),
+    "no probe": (
+        Design({"target": TARGETS}, seeds=(0,), examples=3, probe=False),
+        {
+            "lens": "no complete cell was probed",
+            "saturation": "no complete cell was probed",
+            "entropy": "No contrast",
+        },
+    ),
+    "no complete cell": (
+        Design({"target": TARGETS}, seeds=(0,), examples=3, layers=2, failed=(0,), pending=(1,)),
+        {"results": "no cell is complete yet", "short": "no cell is complete yet", "matrix": "failed: 1"},
+    ),
+    "only some cells": (
+        Design(
+            {"target": TARGETS},
+            seeds=(0, 1),
+            examples=3,
+            layers=2,
+            failed=(0, 1),
+            contrasts=[{"factor": "target", "baseline": "label"}],
+        ),
+        {"short": "no level 'label'|no two cells differ in it alone", "failures": "found|measured"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LACKING)
+def test_the_page_says_what_a_store_lacks(case: str, show: Callable[..., Page], tmp_path: Path) -> None:
+    design, expected = LACKING[case]
+    page = show(write_report(write_synthetic(tmp_path / "store", design), tmp_path / "page.html"))
+    for section, words in expected.items():
+        text = page.inner_text(f"#{section}")
+        assert any(word in text for word in words.split("|")), text
+
+
+def test_a_store_without_texts_of_tokens_shows_their_ids(
+    show: Callable[..., Page], store_root: Path, tmp_path: Path
+) -> None:
+    old = shutil.copytree(store_root, tmp_path / "old")
+    shutil.rmtree(old / "vocabulary")
+    page = show(write_report(old, tmp_path / "page.html"))
+    probe = open_store(old)["synthetic/probe"].to_dataset()
+    top = probe["top_id"].sel(target="label", rank=8, seed=0).isel(example=0, layer=-1, position=0, top=0)
+    assert page.inner_text("#lens tbody td >> nth=0") == f"#{top.item()}"
+    assert "no texts of tokens" in page.inner_text("#lens")
+    assert np.isfinite(probe["entropy"].values).all()
