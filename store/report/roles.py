@@ -22,8 +22,12 @@ class Roles:
 
 
 def roles(spec: Json, summary: xr.Dataset) -> Roles:
-    """Find the pair of factors that set what is trained and tested on: those that share levels."""
+    """Return what the spec's `[signatures]` names; else find the factors whose keys say so.
+
+    The pair of training and test factors that is found must share levels.
+    """
     known = factors(summary)
+    named = {role: name for role, name in spec.get("signatures", {}).items() if name in known}
     paths = {name: _paths(own) for name, own in spec.get("factors", {}).items() if name in known}
     tested = [name for name, own in paths.items() if any(p.startswith("evaluate.data") for p in own)]
     trained = [name for name, own in paths.items() if any(p.startswith("data") for p in own)]
@@ -33,9 +37,11 @@ def roles(spec: Json, summary: xr.Dataset) -> Roles:
         if a != b and set(levels(summary, a)) & set(levels(summary, b))
     ]
     train, test = pairs[0] if pairs else (None, None)
+    if "train" in named and "test" in named:
+        train, test = named["train"], named["test"]
     rated = [name for name, own in paths.items() if any(p.endswith("data.dimension") for p in own)]
     dimension = next((name for name in (*tested, *rated) if name in rated), None)
-    return Roles(train, test, dimension)
+    return Roles(train, test, named.get("dimension", dimension))
 
 
 def other_levels(dataset: xr.Dataset, taken: list[str]) -> list[dict[str, Any]]:

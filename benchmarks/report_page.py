@@ -1,0 +1,64 @@
+"""How long does a report of 200 cells take to write and to open, and how large is it?
+
+Targets: below 15 MB, open in 2 s. Opening is measured in an installed Chromium, without one it is left out.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from store.report import write_report
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from report_store import Design, write_synthetic
+
+DESIGN = Design(
+    {"target": [f"target {n}" for n in range(10)], "rank": [4, 8, 16, 32]},
+    seeds=(0, 1, 2, 3, 4),
+    examples=60,
+    layers=33,
+    steps=500,
+    vocabulary=[f" token{n}" for n in range(30000)],
+    contrasts=[{"factor": "target", "baseline": "target 0"}],
+)
+REPEATS = 5
+
+
+def opening(file: Path) -> float | None:
+    """Give the median seconds until the last section stands; None without a Chromium."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        return None
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        times = []
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            page.goto(file.as_uri())
+            page.wait_for_selector("#provenance")
+            times.append(time.perf_counter() - start)
+        browser.close()
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Print size and times."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = write_synthetic(Path(folder) / "store", DESIGN)
+        start = time.perf_counter()
+        file = write_report(root, Path(folder) / "report.html")
+        print(f"written in {time.perf_counter() - start:.1f} s, {file.stat().st_size / 1e6:.1f} MB")
+        seconds = opening(file)
+        print("no Chromium" if seconds is None else f"opened in {seconds:.2f} s (median of {REPEATS})")
+
+
+if __name__ == "__main__":
+    main()
