@@ -180,8 +180,10 @@ SCREENED_CELLS = 500
 
 def _signatures(root: Path, experiment: str, evaluated: int) -> Iterator[Text]:
     """Yield the failure signatures that are found among an experiment's cells."""
-    tree = open_store(root, experiment)[experiment]
-    if not 0 < evaluated <= SCREENED_CELLS or "summary" not in tree.children:
+    if not 0 < evaluated <= SCREENED_CELLS:
+        return
+    tree = open_store(root, experiment).children[experiment]
+    if "summary" not in tree.children:
         return
     from store.analysis import detect_failures
 
