@@ -17,8 +17,6 @@ COLUMNS = {
     "mae": ("abs. error", "{:.2f}", True),
     "train_loss": ("train loss", "{:.3f}", False),
 }
-# Okabe and Ito's palette, distinguishable with any colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def conditions(data: xr.Dataset, factors: list[str]) -> dict[str, xr.Dataset]:
@@ -50,38 +48,14 @@ def _spread(values: Any, form: str, ranged: bool) -> str:
     return f"{mean} ({low}–{high})" if ranged and low != high else mean
 
 
-def entropy_figure(probe: xr.Dataset, factors: list[str], file: Path) -> None:
-    """Save a PNG of lens entropy by layer, one line per condition and panel per watch position.
+def entropy_figure(experiment: xr.DataTree, file: Path) -> None:
+    """Save a figure of lens entropy by layer, one line per condition and panel per watch position.
 
-    Line: mean over examples and seeds; band: lowest to highest seed's mean.
+    Line: mean over examples and seeds; band: its 95 % interval. StoreError when the store has no entropy.
     """
-    import matplotlib as mpl
+    from store import plots
+    from store.analysis import means
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    positions = [str(position) for position in probe["position"].values]
-    figure, axes = plt.subplots(
-        1, len(positions), figsize=(1.5 + 5 * len(positions), 4), sharey=True, squeeze=False
-    )
-    for place, (axis, position) in enumerate(zip(axes[0], positions, strict=True)):
-        for (label, part), colour in zip(conditions(probe, factors).items(), _cycle(COLOURS), strict=False):
-            by_seed = part["entropy"].isel(position=place).mean("example")
-            layer = by_seed["layer"].values
-            axis.plot(layer, by_seed.mean("cell"), label=label, color=colour)
-            axis.fill_between(
-                layer, by_seed.min("cell"), by_seed.max("cell"), color=colour, alpha=0.2, linewidth=0
-            )
-        axis.set_title(f"position {position}")
-        axis.set_xlabel("layer (0 = embedding)")
-    axes[0][0].set_ylabel("lens entropy (nat)")
-    axes[0][0].set_ylim(bottom=0)
-    axes[0][-1].legend(frameon=False)
-    figure.tight_layout()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
-
-
-def _cycle(colours: tuple[str, ...]) -> list[str]:
-    return list(colours) * 8
+    found = means(experiment, "entropy")
+    width = min(plots.WIDE, 1.3 * plots.COLUMN * found.sizes["position"])
+    plots.save(plots.panels(plots.means, found, "position", width=width), file)

@@ -10,7 +10,7 @@ import kernels
 from engine.errors import EngineError, Interrupted
 from engine.plan import Plan, PlannedCell
 from engine.provenance import provenance
-from store import Ledger, StoreWriter, open_store, read_manifests, write_manifest
+from store import Ledger, StoreError, StoreWriter, open_store, read_manifests, write_manifest
 
 
 def run(plan: Plan, pending: list[PlannedCell], console: Any, *, fail_fast: bool, retry_failed: bool) -> int:
@@ -90,10 +90,14 @@ def show_results(root: Path, console: Any, experiment: str | None = None) -> Non
         summary = node["summary"].to_dataset()
         factors = [str(name) for name in summary["cell"].to_index().names]
         console.print(results_table(summary, factors))
-        if "probe" in node.children and "entropy" in node["probe"].data_vars:
+        if "probe" in node.children:
             file = root / "figures" / f"{name}-entropy-by-layer.png"
-            entropy_figure(node["probe"].to_dataset(), factors, file)
-            console.print(f"figure: {file}")
+            try:
+                entropy_figure(node, file)
+            except StoreError as error:
+                console.print(f"no figure of entropy: {error}", markup=False, soft_wrap=True)
+            else:
+                console.print(f"figure: {file}")
 
 
 def check_kernels() -> None:

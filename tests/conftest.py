@@ -145,24 +145,21 @@ def rated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture
-def write_spec(tmp_path: Path, tiny_model: Path, rated_file: Path):
-    """Give a function that writes a small spec over the tiny model, with further TOML appended."""
-
-    def write(more: str = "", *, name: str = "small", train: str = "steps = 2") -> Path:
-        spec = tmp_path / f"{name}.toml"
-        spec.write_text(
-            f"""
+def spec_text(
+    root: Path, model: Path, data: Path, more: str = "", *, name: str = "small", train: str = "steps = 2"
+) -> str:
+    """A small spec over the tiny model, two targets by two seeds, with further TOML appended."""
+    return f"""
 name = "{name}"
 seeds = [0, 1]
-store = "{tmp_path / "store"}"
+store = "{root}"
 
 [model]
-id = "{tiny_model}"
+id = "{model}"
 dtype = "float32"
 
 [data]
-source = "{rated_file}"
+source = "{data}"
 columns = {{ label = "rating", explanation = "why" }}
 train = 8
 test = 6
@@ -188,7 +185,25 @@ label = {{ target.content = "label" }}
 
 {more}
 """
-        )
+
+
+@pytest.fixture
+def write_spec(tmp_path: Path, tiny_model: Path, rated_file: Path):
+    """Give a function that writes a small spec over the tiny model, with further TOML appended."""
+
+    def write(more: str = "", *, name: str = "small", train: str = "steps = 2") -> Path:
+        spec = tmp_path / f"{name}.toml"
+        spec.write_text(spec_text(tmp_path / "store", tiny_model, rated_file, more, name=name, train=train))
         return spec
 
     return write
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rated_file: Path) -> Path:
+    """The store of a small spec, probed at two positions, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("small")
+    more = '[probe]\npositions = ["prompt_end", "completion_end"]\n'
+    (folder / "small.toml").write_text(spec_text(folder / "store", tiny_model, rated_file, more))
+    engine("execute", folder / "small.toml")
+    return folder / "store"

@@ -1,0 +1,30 @@
+"""Figures for papers, one function for each, named after the analysis whose result it draws.
+
+Each takes that result (or a stage's data) and, if it shall draw into a larger figure, an Axes; it returns the
+Axes. Without one it makes a pyplot figure as wide as a column. `panels` sets several side by side, `save`
+writes PDF and SVG whose text can be edited. docs/analysis.md has examples.
+"""
+
+from store.plots.curves import calibration_curve, training
+from store.plots.layers import change, means, rank_trajectory, saturation
+from store.plots.matrices import confusion, transfer_matrix
+from store.plots.panels import panels
+from store.plots.style import COLOURS, COLUMN, WIDE, save
+from store.plots.tokens import layer_tokens
+
+__all__ = [
+    "COLOURS",
+    "COLUMN",
+    "WIDE",
+    "calibration_curve",
+    "change",
+    "confusion",
+    "layer_tokens",
+    "means",
+    "panels",
+    "rank_trajectory",
+    "saturation",
+    "save",
+    "training",
+    "transfer_matrix",
+]

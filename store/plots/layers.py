@@ -1,0 +1,149 @@
+"""Curves over layers: means, differences from a baseline, ranks and saturation."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+from store.analysis.ranks import GOLD
+from store.plots.style import COLUMN, QUIET, drawing, legend, lines, need, only, shortened, title_of
+
+SIZE = (COLUMN, 2.5)
+
+
+def means(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
+    """Draw means by layer, one line per level, with their intervals as bands.
+
+    found: the result of the analysis `means`, such as lens entropy by condition, of one position.
+    """
+    need(found, "mean", "low", "high", source="means")
+    with drawing(ax, SIZE) as ax:
+        handles, title = _curves(ax, only(found, "level", "layer"), "mean")
+        if found["mean"].attrs.get("units") == "nat":
+            ax.set_ylim(bottom=min(0, ax.get_ylim()[0]) if float(found["mean"].min()) < 0 else 0)
+        if key:
+            legend(ax, handles, title)
+    return ax
+
+
+def change(found: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, key: bool = True) -> Axes:
+    """Draw differences from a baseline by layer with their intervals, and mark significant layers.
+
+    found: the result of the analysis `change`, or of `effects` of a variable by layer, for one position. A
+    square at the foot marks a layer whose corrected p value is below `alpha`, in the line's colour.
+    """
+    name = "effect" if "effect" in found else "difference"
+    need(found, name, "low", "high", "p_adjusted", source="change or effects")
+    series = "term" if "term" in found.dims else "level"
+    if series == "term":
+        found = found.sel(term=found["order"] > 0)
+    with drawing(ax, SIZE) as ax:
+        own = only(found, series, "layer")
+        ax.axhline(0, color=QUIET, linewidth=0.6, zorder=1)
+        handles, title = _curves(ax, own, name, series)
+        marked = _mark(ax, own["p_adjusted"], series, alpha)
+        baseline = found.attrs.get("baseline")
+        if baseline is not None:
+            unit = found[name].attrs.get("units", "1")
+            ax.set_ylabel(f"difference from {baseline}" + (f" ({unit})" if unit not in ("", "1") else ""))
+        if key:
+            words = str(own["p_adjusted"].attrs.get("long_name", "")).rpartition("two-sided, ")[2]
+            note = f"{'■' if marked else 'no layer has'} p < {alpha:g}, {words}"
+            legend(ax, handles, "\n".join(filter(None, [note, title])))
+    return ax
+
+
+def rank_trajectory(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
+    """Draw the median rank of each watched token by layer, log scale with 0 at the top, quantiles as bands.
+
+    found: the result of the analysis `rank_trajectory`, of one level and position.
+    """
+    need(found, "rank", "lower", "upper", source="rank_trajectory")
+    with drawing(ax, SIZE) as ax:
+        own = only(found, "watch", "layer")
+        own = own.sel(watch=own["examples"].max("layer") > 0) if "watch" in own["examples"].dims else own
+        handles, title = _curves(ax, own, "rank", "watch", bounds=("lower", "upper"), opacity=0.1)
+        ax.set_yscale("symlog", linthresh=1, linscale=0.4)
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        ax.set_ylim(max(1.0, float(own["upper"].max())) * 1.3, -0.2)
+        if key:
+            legend(ax, handles, title)
+    return ax
+
+
+def saturation(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
+    """Draw the share of examples that each layer has not yet saturated, as steps with intervals.
+
+    found: the result of the analysis `saturation`, of one position.
+    """
+    need(found, "survival", "low", "high", source="saturation")
+    with drawing(ax, SIZE) as ax:
+        handles, title = _curves(ax, only(found, "level", "layer"), "survival", steps=True)
+        ax.set_ylim(-0.02, 1.02)
+        if key:
+            legend(ax, handles, title)
+    return ax
+
+
+def _curves(
+    ax: Axes,
+    own: xr.Dataset,
+    name: str,
+    series: str = "level",
+    *,
+    bounds: tuple[str, str] = ("low", "high"),
+    opacity: float = 0.18,
+    steps: bool = False,
+) -> tuple[list[Line2D], str]:
+    """Draw a line over layers for each entry of `series`, with a band between two other variables.
+
+    Return the lines, and the title that their legend needs.
+    """
+    layer = own["layer"].values
+    entries = own[series].values if series in own.dims else [own[series].item() if series in own else ""]
+    names, title = shortened(entries)
+    drawn: list[Line2D] = []
+    for number, look in enumerate(lines(len(entries))):
+        one = own.isel({series: number}) if series in own.dims else own
+        style: dict[str, Any] = {"drawstyle": "steps-post"} if steps else {}
+        if entries[number] == GOLD:
+            look, names[number] = look | {"color": "black", "linewidth": 1.8}, "true label"
+        drawn += ax.plot(layer, one[name].values, label=names[number], zorder=3, **style, **look)
+        ax.fill_between(
+            layer,
+            one[bounds[0]].values,
+            one[bounds[1]].values,
+            color=look["color"],
+            alpha=opacity,
+            linewidth=0,
+            step="post" if steps else None,
+        )
+    ax.set_xlabel(str(own["layer"].attrs.get("long_name") or "layer"))
+    ax.set_ylabel(title_of(own[name]))
+    ax.set_xlim(layer.min(), layer.max())
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return drawn, title
+
+
+def _mark(ax: Axes, p: xr.DataArray, series: str, alpha: float) -> bool:
+    """Put a row of squares for each line at the foot of the axes; say whether there was any."""
+    rows = p.transpose(series, "layer").values if series in p.dims else p.values[None]
+    hits = rows < alpha  # NaN is none
+    low, high = ax.get_ylim()
+    room = 0.035 * (len(rows) + 1)
+    ax.set_ylim(low - (high - low) * room / (1 - room), high)
+    for number, (own, look) in enumerate(zip(hits, lines(len(rows)), strict=True)):
+        ax.plot(
+            p["layer"].values[own],
+            np.full(own.sum(), 0.035 * (len(rows) - number)),
+            transform=ax.get_xaxis_transform(),
+            linestyle="",
+            marker="s",
+            markersize=2.5,
+            color=look["color"],
+            clip_on=False,
+        )
+    return bool(hits.any())
