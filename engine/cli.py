@@ -17,6 +17,8 @@ SPEC = click.argument("spec", type=click.Path(path_type=Path))
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec; repeatable."
 )
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+EXPERIMENT = click.option("--experiment", metavar="NAME", help="This experiment alone.")
 STORE = click.option("--store", type=click.Path(path_type=Path), help="Folder of the store.")
 
 
@@ -117,7 +119,7 @@ def status(target: Path, overrides: tuple[str, ...], store: Path | None) -> None
 
 
 @cli.command()
-@click.argument("store", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("store", type=FOLDER)
 def results(store: Path) -> None:
     """Print the table of results per condition and save the entropy figure."""
     from engine.session import show_results
@@ -126,16 +128,66 @@ def results(store: Path) -> None:
 
 
 @cli.command()
-@click.argument("store", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("store", type=FOLDER)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The file (default: STORE/report.html)."
 )
-@click.option("--experiment", metavar="NAME", help="Report on this experiment alone.")
+@EXPERIMENT
 def report(store: Path, output: Path | None, experiment: str | None) -> None:
     """Write a report as one HTML file, which needs no network: what changed, in which layer, how sure."""
     from store.report import write_report
 
     click.echo(write_report(store, output or store / "report.html", experiment))
+
+
+@cli.command()
+@click.argument("store_a", type=FOLDER)
+@click.argument("store_b", type=FOLDER)
+@EXPERIMENT
+@click.option("--cells", is_flag=True, help="List the differences of every cell.")
+def compare(store_a: Path, store_b: Path, experiment: str | None, cells: bool) -> None:
+    """Hold two stores against each other: cells, results, settings and versions."""
+    from engine.compare import compare_stores
+
+    for found in compare_stores(store_a, store_b, experiment):
+        for part in found.tables(cells=cells):
+            Console().print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
+
+
+@cli.command()
+@click.argument("store", type=FOLDER)
+@click.option(
+    "--to",
+    "form",
+    required=True,
+    type=click.Choice(["netcdf", "parquet", "csv"]),
+    help="Format of the files.",
+)
+@EXPERIMENT
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; by default STORE/export.")
+def export(store: Path, form: Any, experiment: str | None, output: Path | None) -> None:
+    """Write what a store holds as netCDF files or tidy tables."""
+    from store.export import export
+
+    for file in export(store, form, output or store / "export", experiment):
+        click.echo(file)
+
+
+@cli.command()
+@click.argument("store", type=FOLDER)
+@click.option("--cell", multiple=True, metavar="FACTOR=LEVEL,…", help="The cell to show; repeatable.")
+@click.option("--example", metavar="ID", help="A test example; by default the first.")
+@click.option("--position", help="Only this watch position, with the ranks of the watched tokens.")
+@EXPERIMENT
+def show(
+    store: Path, cell: tuple[str, ...], example: str | None, position: str | None, experiment: str | None
+) -> None:
+    """Show what every layer of one cell holds for likely in one example."""
+    from engine.show import show
+
+    console = Console()
+    for part in show(store, cell, example, experiment, position, console.width):
+        console.print(part)
 
 
 @cli.command()

@@ -46,10 +46,11 @@ def _column(levels: list[Any]) -> list[Any]:
     types = {type(level) for level in levels}
     if types <= {int, float} or types == {bool}:
         return levels
-    return [_text(level) for level in levels]
+    return [level_text(level) for level in levels]
 
 
-def _text(level: Any) -> str:
+def level_text(level: Any) -> str:
+    """Return a level as text: itself, "-" for none, else its JSON."""
     if level is None:
         return NOT_APPLICABLE
     return level if isinstance(level, str) else json.dumps(level)

@@ -1,0 +1,149 @@
+"""Export: an experiment as netCDF files, or as tidy tables in Parquet or CSV, for other programs.
+
+Nothing is rounded, renamed or left out. Beside the data lie the manifest (`manifest.json`: spec, versions,
+cells) and a list of the variables (`variables.json`: dims, type, units, meaning).
+"""
+
+import csv
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import xarray as xr
+
+from store.errors import StoreError, nearest
+from store.files import write_json
+from store.manifests import read_manifests
+from store.reader import open_store
+
+Format = Literal["netcdf", "parquet", "csv"]
+
+
+def export(
+    root: str | os.PathLike[str],
+    form: Format,
+    folder: str | os.PathLike[str],
+    experiment: str | None = None,
+) -> list[Path]:
+    """Write the whole cells of a store, or of one experiment, to `folder`/EXPERIMENT/; return the files.
+
+    netcdf: one netCDF-4 file per node (summary.nc, probe.nc, …), the cells' factors as coordinates on `cell`.
+    parquet, csv: a node's variables of equal dims are the columns of one table, beside the factors and the
+    other dims (probe.example-layer-position.parquet, …): a row per cell, or per entry of a cell. A file is
+    there whole or not at all; an older one is replaced. StoreError when there is nothing to export.
+    """
+    if form not in get_args(Format):
+        known = get_args(Format)
+        raise StoreError(f"export: expected one of {', '.join(known)}, found {form!r}{nearest(form, known)}")
+    tree, manifests = open_store(root, experiment), read_manifests(root)
+    written: list[Path] = []
+    for name, node in tree.children.items():
+        stages = [child for child in node.subtree if child.data_vars]
+        if not stages:
+            continue
+        place = Path(folder) / name
+        described = {}
+        for stage in stages:
+            title = stage.relative_to(node).replace("/", ".")
+            dataset = stage.to_dataset()
+            described[title] = {"attributes": dict(dataset.attrs), "variables": _described(dataset)}
+            flat = dataset.reset_index("cell")
+            if form == "netcdf":
+                written.append(_netcdf(flat, place / f"{title}.nc"))
+            else:
+                written += _tables(flat, place, title, form)
+        for file, content in (("manifest.json", manifests[name]), ("variables.json", described)):
+            write_json(place / file, content)
+            written.append(place / file)
+    if not written:
+        raise StoreError(f"{root}: no complete cell to export; `engine status` says what is there")
+    return written
+
+
+def _described(dataset: xr.Dataset) -> dict[str, Any]:
+    return {
+        str(name): {"dims": list(map(str, values.dims)), "dtype": _kind(values.dtype), **values.attrs}
+        for name, values in dataset.variables.items()
+        if name != "cell"
+    }
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    return "string" if dtype.kind in "OUT" else str(dtype)
+
+
+def _netcdf(dataset: xr.Dataset, file: Path) -> Path:
+    numeric = [name for name, values in dataset.data_vars.items() if values.dtype.kind in "if"]
+    with _whole(file) as temporary:
+        dataset.to_netcdf(temporary, engine="h5netcdf", encoding={name: {"zlib": True} for name in numeric})
+    return file
+
+
+def _tables(dataset: xr.Dataset, place: Path, title: str, form: Format) -> list[Path]:
+    """Write a node's variables, those of equal dims to one table, a cell at a time."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, values in dataset.data_vars.items():
+        groups.setdefault(tuple(str(dim) for dim in values.dims if dim != "cell"), []).append(str(name))
+    written = []
+    for dims, names in groups.items():
+        file = place / f"{'.'.join(filter(None, [title, '-'.join(dims)]))}.{form}"
+        with _whole(file) as temporary:
+            (_parquet if form == "parquet" else _csv)(_frames(dataset[names], dims), dataset, temporary)
+        written.append(file)
+    return written
+
+
+def _frames(dataset: xr.Dataset, dims: tuple[str, ...]) -> Iterator[pd.DataFrame]:
+    """Yield one cell's rows after the other; columns: factors, dims, other coordinates, variables."""
+    factors = [str(name) for name, values in dataset.coords.items() if values.dims == ("cell",)]
+    others = [str(name) for name in dataset.coords if name not in (*factors, *dims)]
+    for cell in range(dataset.sizes["cell"]):
+        frame = dataset.isel(cell=[cell]).to_dataframe(dim_order=["cell", *dims]).reset_index()
+        yield frame[[*factors, *dims, *others, *map(str, dataset.data_vars)]]
+
+
+def _parquet(frames: Iterator[pd.DataFrame], dataset: xr.Dataset, file: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    writer = None
+    for frame in frames:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        if writer is None:
+            described = [field.with_metadata(dataset[field.name].attrs) for field in table.schema]
+            schema = pa.schema(described)
+            writer = parquet.ParquetWriter(file, schema, compression="zstd")
+        writer.write_table(table.cast(schema))
+    if writer is not None:
+        writer.close()
+
+
+def _csv(frames: Iterator[pd.DataFrame], dataset: xr.Dataset, file: Path) -> None:
+    """Write text in quotes and numbers without, so that the label "1" is no number, nor "" a missing one."""
+    for number, frame in enumerate(frames):
+        frame.to_csv(
+            file,
+            mode="w" if number == 0 else "a",
+            header=number == 0,
+            index=False,
+            na_rep="NaN",
+            quoting=csv.QUOTE_NONNUMERIC,
+            lineterminator="\n",
+        )
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """Give a file beside `file` to write to, which takes its place at the end."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{uuid4().hex}.tmp")
+    try:
+        yield temporary
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
