@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +34,17 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("nothing came")
 
 
-def slow(*_: object) -> Reply:
-    return Reply(rated(3).text, delay=0.05)
+class Half:
+    """Answers half of the conversations at once, and the others only when `rest` is set."""
+
+    def __init__(self) -> None:
+        self.rest = threading.Event()
+        self._number = itertools.count()
+
+    def __call__(self, *_: object) -> Reply:
+        if next(self._number) >= CONVERSATIONS // 2:
+            self.rest.wait(60)
+        return rated(3)
 
 
 def spec_of(folder: Path, server: Served) -> Path:
@@ -44,12 +55,14 @@ def spec_of(folder: Path, server: Served) -> Path:
 
 def test_a_killed_process_loses_no_answer_and_the_next_asks_for_the_rest(tmp_path: Path) -> None:
     log = tmp_path / "rated.jsonl.answers.jsonl"
-    with serving(slow) as server:
+    half = Half()
+    with serving(half) as server:
         spec = spec_of(tmp_path, server)
         process = start(spec)
         wait_for(lambda: len(server.answered) >= 10)
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        half.rest.set()
         kept = lines(log)
         assert not (tmp_path / "rated.jsonl").exists()
         assert len(server.answered) - CONCURRENCY <= len(kept) < CONVERSATIONS
@@ -62,13 +75,15 @@ def test_a_killed_process_loses_no_answer_and_the_next_asks_for_the_rest(tmp_pat
 
 
 def test_an_interrupt_ends_cleanly_and_two_processes_do_not_share_an_output(tmp_path: Path) -> None:
-    with serving(slow) as server:
+    half = Half()
+    with serving(half) as server:
         spec = spec_of(tmp_path, server)
         process = start(spec)
         wait_for(lambda: len(server.answered) >= 5)
         assert "another process is annotating into it" in engine("annotate", spec, code=1).output
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
+        half.rest.set()
     assert process.returncode == 130
     assert "Every answer is kept" in output and "Traceback" not in output
     kept = lines(tmp_path / "rated.jsonl.answers.jsonl")
