@@ -72,6 +72,9 @@ def plan(
 @click.option("--max-cells", type=click.IntRange(min=1), help="Run at most so many cells.")
 @click.option("--keep-going/--fail-fast", default=True, help="Go on after a failed cell (default), or stop.")
 @click.option("--retry-failed", is_flag=True, help="Run failed stages again.")
+@click.option("--no-wait", is_flag=True, help="Leave to another process what it is running.")
+@click.option("--executor", type=click.Choice(["local", "ray", "slurm"]), help="Where the work runs.")
+@click.option("--workers", type=click.IntRange(min=1), help="Worker processes, or units at a time.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run.")
 def execute(
     spec: Path,
@@ -81,6 +84,9 @@ def execute(
     max_cells: int | None,
     keep_going: bool,
     retry_failed: bool,
+    no_wait: bool,
+    executor: str | None,
+    workers: int | None,
     dry_run: bool,
 ) -> None:
     """Run what is pending: train, evaluate, probe; results go to the store."""
@@ -96,10 +102,12 @@ def execute(
             console.print(f"would run  {describe(planned.levels(cell))}", markup=False, highlight=False)
         console.print(f"{len(pending)} of {len(planned.cells)} cells would run; store: {planned.root}")
         return
-    from engine.session import nothing_to_do, run
+    from engine.executors.settings import executor_settings
+    from engine.session import Request, nothing_to_do, run
 
+    settings = executor_settings(planned.matrix.spec, {"kind": executor, "workers": workers})
     if pending:
-        code = run(planned, pending, console, fail_fast=not keep_going, retry_failed=retry_failed)
+        code = run(planned, pending, console, Request(not keep_going, retry_failed, not no_wait, settings))
     else:
         code = nothing_to_do(planned, chosen, console)
     sys.exit(code)

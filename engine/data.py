@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def prepare(data: Data, labels: Sequence[str], folder: Path) -> dict[str, Any]:
     _check_splits(rows, data, dropped)
     random.Random(f"order {data.seed}").shuffle(rows)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "examples.jsonl.partial"
+    partial = folder / f"examples.jsonl.{uuid.uuid4().hex}.partial"
     partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     partial.replace(folder / "examples.jsonl")
     return {

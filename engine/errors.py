@@ -25,6 +25,14 @@ class HeldElsewhereError(EngineError):
     """Another live process is running this very stage; its result will be there when it is done."""
 
 
+class DoneElsewhereError(EngineError):
+    """Another process has finished this very stage since the plan was made."""
+
+
+class DamagedAdapterError(EngineError):
+    """A saved adapter cannot be read."""
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error: the person asked for it
     """The person pressed Ctrl-C; everything up to the batch in flight is safe on disk."""
 

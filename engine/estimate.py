@@ -9,6 +9,7 @@ not the weights'; activations kept for the backward pass take 34 bytes per token
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import define, field, frozen
@@ -70,6 +71,25 @@ def _stage_cost(plan: Plan, stage: str, cards: _Cards) -> Cost | None:
             return None
         total += cost.times(len(cells))
     return total
+
+
+def peak_memory(plan: Plan) -> Callable[[Iterable[PlannedCell]], float | None]:
+    """Give a function from cells to the bytes that their most demanding stage needs, None where unknown."""
+    cards = _Cards()
+    choosers = {stage: plan.matrix.chooser(*tables) for stage, tables in _TABLES.items()}
+    known: dict[Any, Cost | None] = {}
+
+    def peak(cells: Iterable[PlannedCell]) -> float | None:
+        costs = []
+        for cell in cells:
+            for stage in (stage for stage in _TABLES if stage in cell.keys):
+                choice = (stage, choosers[stage](cell.choice))
+                if choice not in known:
+                    known[choice] = _cost(plan, cell, stage, cards)
+                costs.append(known[choice])
+        return max((cost.memory for cost in costs if cost), default=None)
+
+    return peak
 
 
 @define

@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import gc
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 
 from engine import models
-from engine.errors import HeldElsewhereError, Interrupted
+from engine.errors import DoneElsewhereError, HeldElsewhereError, Interrupted
 from engine.plan import Plan, PlannedCell, grouped
 from engine.progress import Report, StopRequest, silent
 from engine.stages import Stages
 from engine.train import base_model_of
-from specs.model import STAGES
+from store import LostClaimError
 
 Result = TypeVar("Result")
 
@@ -28,17 +28,22 @@ class Options:
 
     fail_fast: bool = False
     retry_failed: bool = False
-    max_cells: int | None = None
 
 
 @define
 class Outcome:
-    """What an execution did."""
+    """What an execution did; cells are named by their index in the plan."""
 
-    ran: dict[str, int] = field(factory=lambda: dict.fromkeys(STAGES, 0))
-    failed: list[tuple[PlannedCell, str, str]] = field(factory=list)  # cell, stage, message
+    ran: list[tuple[int, str, dict[str, float]]] = field(factory=list)  # cell, stage, summary
+    failed: list[tuple[int, str, str]] = field(factory=list)  # cell, stage, message
     left_failed: int = 0  # stages that failed in an earlier execution and were not tried again
-    held_elsewhere: int = 0  # stages that another live process is running
+    held: list[int] = field(factory=list)  # cells with a stage that another live process is running
+
+    def add(self, other: Outcome) -> None:
+        """Take in what another execution did; what is held is a state, and not added up."""
+        self.ran += other.ran
+        self.failed += other.failed
+        self.left_failed += other.left_failed
 
 
 class Display:
@@ -59,13 +64,17 @@ class _NotToBeHadError(Exception):
     """A stage has failed, now or before, so what consumes its result cannot run."""
 
 
+class _HeldError(Exception):
+    """Another process is running a stage, so what consumes its result has to wait."""
+
+
 class _FailFastError(Exception):
     """A stage has failed, and the person wants to stop at the first failure."""
 
 
 @define
 class Execution:
-    """One execution of a plan."""
+    """Runs cells of a plan in this process. Between its runs it keeps the model that it loaded last."""
 
     plan: Plan
     stages: Stages
@@ -73,70 +82,107 @@ class Execution:
     display: Display
     stop: StopRequest
     outcome: Outcome = field(factory=Outcome)
-    _prepared: dict[str, bool] = field(factory=dict)  # data key → whether it is there
     _base: Any = None
     _tokenizer: Any = None
+    _loaded: tuple[int, ...] | None = None
+    _given_up: set[str] = field(factory=set)  # keys of failed stages that are not tried again
 
     def run(self, cells: Iterable[PlannedCell]) -> Outcome:
         """Run all that is pending in these cells. Raises Interrupted after Ctrl-C."""
-        pending = [cell for cell in cells if self.plan.state(cell) != "cached"][: self.options.max_cells]
-        try:
-            for same_model in grouped(pending, self._model_choice):
-                for same_training in grouped(same_model, lambda cell: cell.keys["train"]):
-                    self.stop.check()
-                    self._run_training(same_training)
-                self._base = self._tokenizer = None
-                gc.collect()
-        except _FailFastError:
-            pass  # recorded in the outcome
+        self.outcome = Outcome()
+        with contextlib.suppress(_FailFastError):  # recorded in the outcome
+            for same_training in by_training(self.plan, cells):
+                self.stop.check()
+                self._run_training(same_training)
         return self.outcome
 
-    def _model_choice(self, cell: PlannedCell) -> tuple[int, ...]:
-        choice: tuple[int, ...] = self.plan.matrix.choice("model", cell.choice)
-        return choice
+    def prepare_data(self, cells: Iterable[PlannedCell]) -> Outcome:
+        """Run the data stages alone."""
+        self.outcome = Outcome()
+        with contextlib.suppress(_FailFastError):
+            for cell, *_ in grouped(cells, lambda cell: (cell.keys["data"], cell.keys["test_data"])):
+                self._refresh([cell])
+                self._has_data(cell)
+        return self.outcome
 
     def _run_training(self, cells: list[PlannedCell]) -> None:
         """Run the cells that share one training: train once, then evaluate and probe each of them."""
+        self._refresh(cells)
+        cells = [cell for cell in cells if self.plan.state(cell) != "cached"]
+        if not cells:
+            return
+        ready = [cell for cell in cells if self._has_data(cell)]
+        if not ready:
+            return
         model = None
         try:
-            ready = [cell for cell in cells if self._has_data(cell)]
-            if not ready:
-                return
+            self._check_free(ready)
             model = self._adapted(ready)
             for cell in ready:
                 self._measure(cell, "evaluate", self.stages.evaluate, model)
                 self._measure(cell, "probe", self.stages.probe, model)
         except _NotToBeHadError:
             pass
+        except _HeldError:
+            self.outcome.held += [cell.index for cell in ready]
         finally:
             if model is not None:
                 self._base = base_model_of(model)
 
     def _has_data(self, cell: PlannedCell) -> bool:
-        """Prepare the cell's data where that is due; each data set is tried once in an execution."""
-        for name in ("data", "test_data"):
-            key = cell.keys[name]
-            if key not in self._prepared:
-                self._prepared[key] = False
-                with contextlib.suppress(_NotToBeHadError):
-                    if self._is_due("data", key):
-                        prepare = partial(self.stages.prepare_data, cell, test=name == "test_data")
-                        self._attempt(cell, "data", key, prepare)
-                    self._prepared[key] = True
-        return self._prepared[cell.keys["data"]] and self._prepared[cell.keys["test_data"]]
+        """Prepare the cell's data where that is due."""
+        try:
+            for name in ("data", "test_data"):
+                if self._is_due("data", cell.keys[name]):
+                    prepare = partial(self.stages.prepare_data, cell, test=name == "test_data")
+                    with contextlib.suppress(DoneElsewhereError):
+                        self._attempt(cell, "data", cell.keys[name], prepare)
+        except _NotToBeHadError:
+            return False
+        except _HeldError:
+            self.outcome.held.append(cell.index)
+            return False
+        return True
+
+    def _refresh(self, cells: list[PlannedCell]) -> None:
+        """Learn what other processes have done of these cells since the plan was made."""
+        for cell in cells:
+            for name, key in cell.keys.items():
+                stage = "data" if name == "test_data" else name
+                states = self.plan.states[stage]
+                if states.get(key) == "cached":
+                    continue
+                if self.stages.ledger.has(stage, key):
+                    states[key] = "cached"
+                elif self.stages.ledger.has(stage, key, "failed"):
+                    states[key] = "failed"
+                else:
+                    states[key] = "pending"
+
+    def _check_free(self, cells: list[PlannedCell]) -> None:
+        """Raise _HeldError, before a model is loaded for it, where no stage can run now."""
+        key = cells[0].keys["train"]
+        due = [("train", key)]
+        if self.plan.states["train"][key] == "cached":
+            measures = [(s, cell.keys[s]) for cell in cells for s in ("evaluate", "probe") if s in cell.keys]
+            due = [(stage, key) for stage, key in measures if self.plan.states[stage][key] != "cached"]
+        free = [self.stages.ledger.free(stage, key) for stage, key in due]  # all, so that all are watched
+        if not any(free):
+            raise _HeldError
+
 
     def _adapted(self, cells: list[PlannedCell]) -> Any:
         """Give the trained model of the cells, which share it."""
         cell, key = cells[0], cells[0].keys["train"]
         due = self._is_due("train", key)
         base = self._attempt(cell, "train", key, lambda _: self._load(cell), recorded=False)
-        if not due:
-            return self._attempt(cell, "train", key, lambda _: self.stages.load(cell, base), recorded=False)
-        for each in cells:
-            self._check_probe(each, base)
-        return self._attempt(
-            cell, "train", key, lambda report: self.stages.train(cell, base, self._tokenizer, report)
-        )
+        if due:
+            for each in cells:
+                self._check_probe(each, base)
+            train = partial(self.stages.train, cell, base, self._tokenizer)
+            with contextlib.suppress(DoneElsewhereError):
+                return self._attempt(cell, "train", key, train)
+        return self._attempt(cell, "train", key, lambda _: self.stages.load(cell, base), recorded=False)
 
     def _check_probe(self, cell: PlannedCell, base: Any) -> None:
         """Find out before the training whether the probe behind it can run at all."""
@@ -150,19 +196,26 @@ class Execution:
             if stage in cell.keys and self._is_due(stage, cell.keys[stage]):
                 key = cell.keys[stage]
                 self._attempt(cell, stage, key, lambda report: run(cell, model, self._tokenizer, report))
-        except _NotToBeHadError:
+        except (_NotToBeHadError, DoneElsewhereError):
             pass  # recorded; the cell's other measurement does not need this one
+        except _HeldError:
+            self.outcome.held.append(cell.index)
 
     def _load(self, cell: PlannedCell) -> Any:
-        if self._base is None:
+        choice = self.plan.matrix.choice("model", cell.choice)
+        if self._base is None or self._loaded != choice:
+            self._base = self._tokenizer = None
+            gc.collect()
             self._base, self._tokenizer = models.load(self.stages.settings("model", cell))
+            self._loaded = choice
         return self._base
 
     def _is_due(self, stage: str, key: str) -> bool:
         """Tell whether a stage has to run now; one that failed raises, unless it is to be retried."""
         state = self.plan.states[stage][key]
-        if state == "failed" and not self.options.retry_failed:
-            self.outcome.left_failed += 1
+        if state == "failed" and (key in self._given_up or not self.options.retry_failed):
+            self.outcome.left_failed += key not in self._given_up
+            self._given_up.add(key)
             raise _NotToBeHadError
         return state != "cached"
 
@@ -179,29 +232,54 @@ class Execution:
 
         A failure is recorded either way, with its traceback, and never stops other cells.
         """
-        report = self.display.begin(cell, stage) if recorded else silent
+        report, ledger = self.display.begin(cell, stage) if recorded else silent, self.stages.ledger
         try:
             result = action(report)
-        except (Interrupted, KeyboardInterrupt):
+        except (HeldElsewhereError, LostClaimError) as error:
+            ledger.release(stage, key)
+            raise _HeldError from error
+        except DoneElsewhereError:
+            ledger.release(stage, key)
+            self.plan.states[stage][key] = "cached"
             raise
-        except HeldElsewhereError as error:
-            self.outcome.held_elsewhere += 1
-            raise _NotToBeHadError from error
+        except Interrupted:
+            ledger.release(stage, key)
+            raise
         except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            levels = self.plan.levels(cell)
-            self.stages.ledger.fail(
-                stage, key, {"error": message, "traceback": traceback.format_exc(), "levels": levels}
-            )
-            self.plan.states[stage][key] = "failed"
-            self.outcome.failed.append((cell, stage, message))
-            self.display.failed(cell, stage, message)
-            if self.options.fail_fast:
-                raise _FailFastError from error
+            self._record_failure(cell, stage, key, error)
             raise _NotToBeHadError from error
+        except BaseException:  # this process is to end: others need not wait for it
+            ledger.release(stage, key)
+            raise
         if recorded:
             self.plan.states[stage][key] = "cached"
-            self.outcome.ran[stage] += 1
-            record = self.stages.ledger.record(stage, key)
-            self.display.done(cell, stage, {**record["summary"], "seconds": record["seconds"]})
+            record = ledger.record(stage, key)
+            summary = {**record["summary"], "seconds": record["seconds"]}
+            self.outcome.ran.append((cell.index, stage, summary))
+            self.display.done(cell, stage, summary)
         return result
+
+    def _record_failure(self, cell: PlannedCell, stage: str, key: str, error: Exception) -> None:
+        message = f"{type(error).__name__}: {error}"
+        record = {
+            "error": message,
+            "traceback": "".join(traceback.format_exception(error)),
+            "levels": self.plan.levels(cell),
+        }
+        try:
+            self.stages.ledger.fail(stage, key, record)
+        except LostClaimError as lost:
+            self.stages.ledger.release(stage, key)
+            raise _HeldError from lost
+        self.plan.states[stage][key] = "failed"
+        self._given_up.add(key)
+        self.outcome.failed.append((cell.index, stage, message))
+        self.display.failed(cell, stage, message)
+        if self.options.fail_fast:
+            raise _FailFastError from error
+
+
+def by_training(plan: Plan, cells: Iterable[PlannedCell]) -> Iterator[list[PlannedCell]]:
+    """Yield the cells that share a training together; trainings of one model follow one another."""
+    for same_model in grouped(cells, lambda cell: plan.matrix.choice("model", cell.choice)):
+        yield from grouped(same_model, lambda cell: cell.keys["train"])

@@ -21,7 +21,7 @@ def silent(_done: int, _total: int, _text: str) -> None:
 
 @define
 class StopRequest:
-    """Set by the first Ctrl-C; stages look at it between batches."""
+    """Set by the first Ctrl-C or SIGTERM; stages look at it between batches."""
 
     requested: bool = field(default=False)
 
@@ -32,8 +32,8 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C into a stop request; a second one interrupts at once."""
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turn the first Ctrl-C or SIGTERM into a stop request; a second one interrupts at once."""
     stop = StopRequest()
 
     def request(_signal: int, _frame: FrameType | None) -> None:
@@ -41,8 +41,9 @@ def stop_on_interrupt() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         stop.requested = True
 
-    before = signal.signal(signal.SIGINT, request)
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,48 +2,101 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
 
 import kernels
 from engine.errors import EngineError, Interrupted
 from engine.plan import Plan, PlannedCell
 from engine.provenance import provenance
+from specs.executor import Executor
+from specs.model import STAGES
 from store import Ledger, StoreError, StoreWriter, open_store, read_manifests, write_manifest
 
+if TYPE_CHECKING:
+    from engine.execute import Display, Outcome
+    from engine.progress import StopRequest
 
-def run(plan: Plan, pending: list[PlannedCell], console: Any, *, fail_fast: bool, retry_failed: bool) -> int:
+
+@frozen
+class Request:
+    """What the command line asks of an execution."""
+
+    fail_fast: bool = False
+    retry_failed: bool = False
+    wait: bool = True
+    executor: Executor = field(factory=Executor)
+
+
+def run(plan: Plan, pending: list[PlannedCell], console: Any, request: Request) -> int:
     """Execute the pending cells and show the results; give the exit code."""
     from engine.display import TerminalDisplay
-    from engine.execute import Execution, Options
-    from engine.progress import stop_on_interrupt
-    from engine.stages import Stages
+    from engine.progress import stop_on_signal
 
     check_kernels()
     where = provenance()
     write_manifest(plan.root, plan.matrix.experiment.name, manifest(plan, where))
-    options = Options(fail_fast=fail_fast, retry_failed=retry_failed)
-    with stop_on_interrupt() as stop, TerminalDisplay(console, plan, len(pending)) as display:
-        stages = Stages(plan, Ledger(plan.root), StoreWriter(plan.root), where, stop)
-        execution = Execution(plan, stages, options, display, stop)
+    with stop_on_signal() as stop, TerminalDisplay(console, plan, len(pending)) as display:
         try:
-            outcome = execution.run(pending)
+            outcome = _execute(plan, pending, request, display, stop, where)
         except Interrupted:
             console.print("Stopped. What is done is safe; the same command goes on from here.")
             return Interrupted.exit_code
-    ran = ", ".join(f"{number} {stage}" for stage, number in outcome.ran.items() if number)
+    number = Counter(stage for _, stage, _ in outcome.ran)
+    ran = ", ".join(f"{number[stage]} {stage}" for stage in STAGES if number[stage])
     console.print(f"Ran {ran or 'nothing'}; store: {plan.root}")
-    if outcome.held_elsewhere:
-        console.print(f"{outcome.held_elsewhere} stages were left to another process that is running them")
+    if outcome.held:
+        console.print(f"{len(outcome.held)} cells were left to another process that is running them")
     if outcome.left_failed:
         console.print(f"{outcome.left_failed} stages failed before; --retry-failed runs them again")
-    for cell, stage, message in outcome.failed:
+    for index, stage, message in outcome.failed:
         console.print(
-            f"failed: cell {cell.index + 1}, {stage}: {message}", markup=False, style="red", soft_wrap=True
+            f"failed: cell {index + 1}, {stage}: {message}", markup=False, style="red", soft_wrap=True
         )
     show_results(plan.root, console, plan.matrix.experiment.name)
     return 1 if outcome.failed or outcome.left_failed else 0
+
+
+def _execute(
+    plan: Plan,
+    cells: list[PlannedCell],
+    request: Request,
+    display: Display,
+    stop: StopRequest,
+    where: dict[str, Any],
+) -> Outcome:
+    from engine import execute
+    from engine.coordinate import Coordinator, Policy
+    from engine.executors.base import Job
+    from engine.executors.in_process import InProcess
+    from engine.executors.make import make_executor
+    from engine.stages import Stages
+
+    settings = request.executor
+    options = execute.Options(fail_fast=request.fail_fast, retry_failed=request.retry_failed)
+    policy = Policy(request.wait, min(1.0, settings.lease / 10), settings.retries, request.fail_fast)
+    ledger = Ledger(plan.root, settings.lease)
+    stages = Stages(plan, ledger, StoreWriter(plan.root), where, stop)
+    execution = execute.Execution(plan, stages, options, display, stop)
+    if settings.kind == "local" and settings.workers is None:
+        silent = execute.Display()
+        return Coordinator(plan, ledger, InProcess(execution), policy, silent, stop).run(cells)
+    # Every unit needs its data: made here, it keeps no worker waiting.
+    prepared = execution.prepare_data(cells)
+    failed = {key for key, state in plan.states["data"].items() if state == "failed"}
+    ready = [cell for cell in cells if not failed & {cell.keys["data"], cell.keys["test_data"]}]
+    if not ready or (request.fail_fast and prepared.failed):
+        return prepared
+    job = Job(plan.matrix.spec.anchored(), plan.root.resolve(), options, settings.lease)
+    executor = make_executor(job, settings, stop)
+    batch = 1 if settings.kind == "local" else settings.batch  # local workers live on from unit to unit
+    outcome = Coordinator(plan, ledger, executor, policy, display, stop).run(ready, batch)
+    outcome.add(prepared)
+    return outcome
 
 
 def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Any) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from engine import data as data_stage
-from engine.errors import DataError, HeldElsewhereError
+from engine.errors import DamagedAdapterError, DataError, DoneElsewhereError, HeldElsewhereError
 from engine.evaluate import evaluate, evaluation_family, summarise
 from engine.identity import data_key, test_data
 from engine.lens import find_lens
@@ -19,10 +19,10 @@ from engine.plan import Plan, PlannedCell
 from engine.probe import layer_numbers, probe_family, probe_layers, token_texts, watched_tokens
 from engine.progress import Report, StopRequest
 from engine.text import Writer, cell_writer
-from engine.train import curves_family, load_adapter, train_adapter
+from engine.train import curves_family, train_adapter
 from kernels import choose_backend
 from specs.data import Data
-from store import Ledger, StoreWriter, write_vocabulary
+from store import CellWriter, Claim, Family, Ledger, StoreWriter, write_vocabulary
 
 
 @frozen
@@ -59,7 +59,8 @@ class Stages:
             def encoded(split: str, count: int | None) -> list[Any]:
                 return [text.encode(row) for row in self._rows(cell, "data", split, count)]
 
-            model, trained = train_adapter(
+            claim = self._claim("train", key)
+            model, trained = self._saved(cell, base) or train_adapter(
                 base,
                 tokenizer,
                 encoded("train", data.train),
@@ -68,20 +69,27 @@ class Stages:
                 settings=settings,
                 seed=self.plan.matrix.seed(cell.choice),
                 folder=self.folder("train", key),
-                report=report,
+                fenced=claim.fenced,
+                report=_checked(report, claim),
                 stop=self.stop,
             )
             family = curves_family(len(trained.curves["loss"]))
-            with self.writer.cell(family, key, resume=False) as rows:
-                rows.append(trained.curves)
-            record |= {"family": family.key, "summary": trained.summary}
+            with self._sink(family, key, resume=False) as sink:
+                sink.append(trained.curves)
+            record |= {**sink.placement, "summary": trained.summary}
         return model
 
     def load(self, cell: PlannedCell, base: Any) -> Any:
         """Give the base model with the cell's trained adapter."""
         if self.settings("train", cell).steps == 0:
             return base
-        return load_adapter(base, self.folder("train", cell.keys["train"]))
+        key = cell.keys["train"]
+        try:
+            return load_adapter(base, self.folder("train", key))
+        except DamagedAdapterError as error:
+            set_aside(self.folder("train", key))
+            self.ledger.clear("train", key)
+            raise DamagedAdapterError(f"{error}; --retry-failed trains it again") from error
 
     def evaluate(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
         """Evaluate the cell's model on its test examples."""
@@ -90,14 +98,15 @@ class Stages:
             rows = self._test_rows(cell)
             text = self._text(cell, tokenizer, test=True)
             family = evaluation_family(rows, settings, text.target)
+            report = _checked(report, self._claim("evaluate", key))
             values = evaluate(model, tokenizer, text, rows, settings, report, self.stop)
             # Predictions are few, and their summary needs them all: a killed evaluation starts again.
-            with self.writer.cell(family, key, resume=False) as sink:
+            with self._sink(family, key, resume=False) as sink:
                 sink.append(values)
             summary = summarise(rows, values, settings.labels)
             if settings.train_examples and self.settings("train", cell).steps != 0:
                 summary |= self._training_accuracy(cell, model, tokenizer, report)
-            record |= {"family": family.key, "summary": summary}
+            record |= {**sink.placement, "summary": summary}
 
     def _training_accuracy(
         self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report
@@ -121,13 +130,14 @@ class Stages:
             watched = watched_tokens(tokenizer, text, rows[0], settings)
             family = probe_family(rows, layers, watched, settings)
             backend = choose_backend(find_lens(model).device, settings.backend)
-            with self.writer.cell(family, key) as sink:
+            with self._sink(family, key) as sink:
+                report = _checked(report, self._claim("probe", key))
                 remaining = rows[sink.start :]
                 batches = probe_layers(model, tokenizer, text, remaining, family, settings, report, self.stop)
                 for backend, values in batches:  # noqa: B007 - a backend may leave what it cannot do to another
                     sink.append(values)
             record |= {
-                "family": family.key,
+                **sink.placement,
                 "attributes": {
                     "backend": backend,
                     "vocabulary": write_vocabulary(self.plan.root, token_texts(tokenizer)),
@@ -161,13 +171,49 @@ class Stages:
         key, data = "test_data" if test else "data", self._data(cell, test=test)
         return cell_writer(self.plan, cell, tokenizer, data, lambda: self._rows(cell, key, "train", None))
 
+    def _saved(self, cell: PlannedCell, base: Any) -> tuple[Any, Trained] | None:
+        """Give the adapted model of a training that has ended, but was never committed."""
+        folder = self.folder("train", cell.keys["train"])
+        trained = saved_training(folder)
+        if trained is None:
+            return None
+        try:
+            return load_adapter(base, folder), trained
+        except DamagedAdapterError:
+            set_aside(folder)
+            return None
+
+    def _sink(self, family: Family, key: str, *, resume: bool = True) -> CellWriter:
+        """Give the writer of a stage's arrays, which ends where this process loses its claim."""
+        return self.writer.cell(family, key, resume=resume, claim=self._claim(family.stage, key))
+
+    def _claim(self, stage: str, key: str) -> Claim:
+        claim = self.ledger.start(stage, key)
+        if claim is None:
+            raise HeldElsewhereError(f"another process is running {stage} {key}")
+        return claim
+
     @contextmanager
     def _committing(self, stage: str, key: str) -> Iterator[dict[str, Any]]:
-        """Mark a stage as running, and commit its record when the block ends without an error."""
+        """Claim a stage, and commit its record when the block ends without an error.
+
+        With an error the claim stays, until the caller has recorded that or releases it.
+        """
         started = time.time()
-        if not self.ledger.start(stage, key):
-            raise HeldElsewhereError(f"another process is running {stage} {key}")
+        self._claim(stage, key)
+        if self.ledger.has(stage, key):
+            raise DoneElsewhereError(f"another process has done {stage} {key}")
         record: dict[str, Any] = {}
         yield record
         record |= {"started": started, "seconds": time.time() - started, "provenance": self.provenance}
         self.ledger.commit(stage, key, record)
+
+
+def _checked(report: Report, claim: Claim) -> Report:
+    """Give a report that raises LostClaimError once another process has taken the stage over."""
+
+    def checked(done: int, total: int, text: str) -> None:
+        claim.check()
+        report(done, total, text)
+
+    return checked

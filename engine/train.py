@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 import warnings
 from collections.abc import Sequence
@@ -26,6 +24,14 @@ from transformers import (
     set_seed,
 )
 
+from engine.trained import (
+    Trained,
+    checkpoint_folder,
+    load_adapter,
+    newest_checkpoint,
+    save_adapter,
+    saved_training,
+)
 from engine.errors import DataError, Interrupted, UsageError
 from engine.lens import Lens, find_lens
 from engine.progress import Report, StopRequest
@@ -39,14 +45,6 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 IGNORED = -100  # a label that takes no part in the loss
 
 
-@frozen
-class Trained:
-    """What the train stage leaves beside the adapter."""
-
-    summary: dict[str, float]
-    curves: dict[str, np.ndarray]  # each [steps]
-
-
 def train_adapter(
     base: Any,
     tokenizer: Any,
@@ -57,13 +55,15 @@ def train_adapter(
     settings: Train,
     seed: int,
     folder: Path,
+    fenced: bool,
     report: Report,
     stop: StopRequest,
 ) -> tuple[Any, Trained]:
     """Fine-tune an adapter on `base` and save it under `folder/adapter`; give (peft model, Trained).
 
-    Goes on from the newest whole checkpoint in `folder/checkpoints`, to the same result. Raises Interrupted,
-    with a checkpoint saved, when a stop is requested.
+    Goes on from the newest whole checkpoint under `folder`, to the same result; when `fenced`, its own
+    checkpoints go to a folder that no earlier owner of the training knows. Raises Interrupted, with a
+    checkpoint saved, when a stop is requested; whatever is raised, the base model is as it was.
     """
     started = time.perf_counter()
     kept = [example for example in examples if len(example) <= settings.max_length]
@@ -74,23 +74,31 @@ def train_adapter(
         )
     set_seed(seed)
     model = attach_adapter(base, lora)
-    callback = _Reporter(report, stop, tokens=sum(map(len, kept)) / len(kept))
-    trainer = _Trainer(
-        lens=find_lens(model),
-        model=model,
-        args=_arguments(settings, seed, folder, next(base.parameters()).device, bool(validation)),
-        train_dataset=list(kept),
-        eval_dataset=list(validation) or None,
-        data_collator=Collator(padding_id(tokenizer)),
-        callbacks=[callback, *_early_stopping(settings)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=_newest_checkpoint(folder) if settings.resume else None)
-    if stop.requested and trainer.state.global_step < trainer.state.max_steps:
+    try:
+        callback = _Reporter(report, stop, tokens=sum(map(len, kept)) / len(kept))
+        trainer = _Trainer(
+            lens=find_lens(model),
+            model=model,
+            args=_arguments(
+                settings,
+                seed,
+                checkpoint_folder(folder, fenced=fenced),
+                next(base.parameters()).device,
+                bool(validation),
+            ),
+            train_dataset=list(kept),
+            eval_dataset=list(validation) or None,
+            data_collator=Collator(padding_id(tokenizer)),
+            callbacks=[callback, *_early_stopping(settings)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=newest_checkpoint(folder) if settings.resume else None)
+        if stop.requested and trainer.state.global_step < trainer.state.max_steps:
+            raise Interrupted
+    except BaseException:
         base_model_of(model)
-        raise Interrupted
+        raise
     model.eval()
-    save_adapter(model, folder)
     curves = _curves(trainer.state.log_history)
     summary = {
         "train_loss": float(np.mean(curves["loss"][-max(1, len(curves["loss"]) // 10) :])),
@@ -101,7 +109,10 @@ def train_adapter(
         "completion_tokens": float(sum(len(example.completion) for example in kept)),
         "train_seconds": time.perf_counter() - started,
     }
-    return model, Trained(summary, curves)
+    trained = Trained(summary, curves)
+    if not save_adapter(model, trained, folder) and (first := saved_training(folder)):
+        return load_adapter(base_model_of(model), folder), first
+    return model, trained
 
 
 def attach_adapter(base: Any, lora: Lora) -> Any:
@@ -129,23 +140,6 @@ def attach_adapter(base: Any, lora: Lora) -> Any:
             'needs its whole matrix: train it in full by modules_to_save = ["lm_head"]'
         )
     return model
-
-
-def load_adapter(base: Any, folder: Path) -> Any:
-    """Put the saved adapter of `folder` on a base model."""
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
-
-
-def save_adapter(model: Any, folder: Path) -> None:
-    """Save an adapter as safetensors, whole or not at all, and drop the checkpoints behind it."""
-    partial, final = folder / "adapter.partial", folder / "adapter"
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(str(partial))
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def base_model_of(model: Any) -> Any:
@@ -226,11 +220,11 @@ def completion_loss(lens: Lens, inputs: dict[str, Tensor], items: Tensor | int |
 
 
 def _arguments(
-    settings: Train, seed: int, folder: Path, device: torch.device, validate: bool
+    settings: Train, seed: int, checkpoints: Path, device: torch.device, validate: bool
 ) -> TrainingArguments:
     on_cpu = device.type == "cpu"
     return TrainingArguments(
-        output_dir=str(folder / "checkpoints"),
+        output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
         max_steps=settings.steps if settings.steps is not None else -1,
         per_device_train_batch_size=settings.batch_size,
@@ -267,22 +261,6 @@ def _arguments(
 
 def _early_stopping(settings: Train) -> list[TrainerCallback]:
     return [EarlyStoppingCallback(settings.early_stopping)] if settings.early_stopping else []
-
-
-def _newest_checkpoint(folder: Path) -> str | None:
-    """Give the newest whole checkpoint; the Trainer writes its state file last, so that marks it whole."""
-    found = sorted(
-        (folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
-    )
-    while found:
-        newest = found.pop()
-        try:
-            json.loads((newest / "trainer_state.json").read_text("utf-8"))
-        except (FileNotFoundError, ValueError):
-            shutil.rmtree(newest)
-        else:
-            return str(newest)
-    return None
 
 
 @define

@@ -55,6 +55,10 @@ class Spec:
         """The problem with the file, line and column, or the `--set`, that it comes from."""
         return _place(problem, self.sources, self.arguments)
 
+    def anchored(self) -> Spec:
+        """The same spec for a process that runs in another folder."""
+        return attrs.evolve(self, path=self.path.resolve())
+
 
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     """The spec in `path` with `KEY=VALUE` overrides; SpecError names all that is wrong with it."""
@@ -74,6 +78,15 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     _, of_rules = read_rules(raw, axes)
     semantic = [*overlay.written(raw, structural), *of_factors, *of_rules]
     raise SpecError([*problems, *(_place(problem, sources, arguments) for problem in semantic)])
+
+
+def read_table(file: Path, cls: type) -> dict[str, Any]:
+    """The keys of a file that holds one table alone; SpecError names all that is wrong with it."""
+    source = _read(file)
+    _, problems = structure(source.raw, cls)
+    if problems:
+        raise SpecError([source.problem(problem.key, problem.message, problem.hint) for problem in problems])
+    return source.raw
 
 
 def _read_chain(path: Path, children: tuple[Path, ...] = ()) -> list[Source]:

@@ -34,6 +34,7 @@ class Matrix:
     """All cells of an experiment. A cell is a tuple of level indices, one per axis; -1: does not apply."""
 
     def __init__(self, spec: Spec, axes: Sequence[Axis], rules: Rules, cells: list[Cell]) -> None:
+        self.spec = spec
         self.experiment = spec.experiment
         self.axes = tuple(axes)
         self.cells = cells

@@ -16,6 +16,7 @@ from msgspec import Meta
 from specs.annotate import Annotate
 from specs.data import Data
 from specs.design import Contrast, Factor, Rules
+from specs.executor import Executor
 from specs.fields import EXECUTION_ONLY, PositiveInt, read_by
 from specs.signatures import Signatures
 
@@ -330,6 +331,7 @@ class Experiment:
     probe: Probe = field(factory=Probe)
     annotate: Annotate | None = None
     signatures: Signatures = field(factory=Signatures)
+    executor: Executor = field(factory=Executor)
     factors: Annotated[dict[str, Factor], Meta(description="The axes of the matrix.")] = field(factory=dict)
     rules: Rules = field(factory=Rules)
     contrasts: list[Contrast] = field(factory=list)

@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from store.errors import StoreError
+    from store.claims import Claim
+    from store.errors import LostClaimError, StoreError
     from store.ledger import Ledger
     from store.manifests import cells, read_manifests, write_manifest
     from store.reader import open_store
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CellWriter": "writer",
+    "Claim": "claims",
     "Coordinate": "schema",
     "Family": "schema",
     "Ledger": "ledger",
+    "LostClaimError": "errors",
     "StoreError": "errors",
     "StoreWriter": "writer",
     "Variable": "schema",
@@ -33,9 +36,11 @@ _HOMES = {
 
 __all__ = [
     "CellWriter",
+    "Claim",
     "Coordinate",
     "Family",
     "Ledger",
+    "LostClaimError",
     "StoreError",
     "StoreWriter",
     "Variable",

@@ -1,4 +1,4 @@
-"""The one error class of the store, and the hint its messages end in."""
+"""The store's error classes, and the hint their messages end in."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,6 +6,10 @@ from difflib import get_close_matches
 
 class StoreError(Exception):
     """A store cannot be read or written as asked; the message names the file or the entry at fault."""
+
+
+class LostClaimError(StoreError):
+    """Another process has taken a stage over, or finished it first; nothing of it may be written any more."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """Atomic JSON files and the store's lock: what every writer to a store directory shares."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,31 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
     Folders are made as needed. Content that JSON cannot hold raises StoreError and leaves the old file.
     """
+    with _written(path, content) as temporary:
+        temporary.replace(path)
+
+
+def create_json(path: Path, content: Mapping[str, Any]) -> bool:
+    """Make `path` with `content` as a whole; False, changing nothing, when it is there already.
+
+    Of several processes that try, on one machine or on many, exactly one is told True.
+    """
+    with _written(path, content) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # A network file system may have made the link and lost the answer.
+            return temporary.stat().st_nlink == 2
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+                raise
+            raise StoreError(f"{path}: writing a store needs a file system with hard links") from error
+        return True
+
+
+@contextmanager
+def _written(path: Path, content: Mapping[str, Any]) -> Iterator[Path]:
+    """Give a file with the content beside `path`, to be moved there."""
     try:
         text = json.dumps(content, indent=1)
     except (TypeError, ValueError) as error:
@@ -35,7 +61,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import zarr
 from attrs import frozen
-from zarr.codecs import ZstdCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from store.claims import Claim
 from store.errors import StoreError
 from store.files import locked
 from store.schema import Coordinate, DType, Family, Variable
@@ -25,7 +26,10 @@ FILL: dict[DType, Any] = {"float32": float("nan"), "int32": -1, "int16": -1, "bo
 
 # Separated by dots, the chunks of an array share one folder.
 KEYS = {"name": "default", "separator": "."}
-ZSTD = ZstdCodec(level=3)
+# The checksum stands last, so that it covers the bytes on disk.
+CODECS = (ZstdCodec(level=3), Crc32cCodec())
+# Of new groups. 1 (no attribute): without checksums, read and written as before.
+VERSION = 2
 
 
 @frozen
@@ -63,17 +67,23 @@ def group_path(root: Path, stage: str, family_key: str) -> Path:
     return root / "results.zarr" / stage / family_key
 
 
-def allocate(root: Path, family: Family, keys: Iterable[str]) -> dict[str, int]:
+def allocate(root: Path, family: Family, keys: Iterable[str], claim: Claim | None = None) -> dict[str, int]:
     """Give every new key the next free row, making the group when missing; return all rows by key.
 
-    Rows are never reordered or reused, and growing touches no data. Safe against other processes.
+    Rows are never reordered or reused, and growing touches no data. Safe against other processes. Under a
+    claim whose former owner may still write, the keys get new rows, and their old ones lose their names.
     """
+    keys = list(keys)
     with locked(root):
+        if claim is not None:
+            claim.check()
         group = zarr.open_group(root / "results.zarr", mode="a", zarr_format=3)
         group = group.require_group(family.stage).require_group(family.key)
         if "keys" not in group.attrs:  # set last, so a group without it was left half made
             _create(group, family)
         known = {key: row for row, key in enumerate(_known(group))}
+        if claim is not None and claim.fenced:
+            known = {f"{key}~{row}" if key in keys else key: row for key, row in known.items()}
         new = [key for key in dict.fromkeys(keys) if key not in known]
         if new:
             known |= {key: row for row, key in enumerate(new, start=len(known))}
@@ -118,7 +128,9 @@ def _create(group: zarr.Group, family: Family) -> None:
     for stack in stacks(family):
         _create_stack(group, family, stack)
     block = block_size(family)
-    group.attrs.update({"stage": family.stage, "label": family.label, "block": block, "keys": []})
+    group.attrs.update(
+        {"stage": family.stage, "label": family.label, "block": block, "layout": VERSION, "keys": []}
+    )
 
 
 def _create_coordinate(group: zarr.Group, coordinate: Coordinate) -> None:
@@ -152,7 +164,7 @@ def _create_stack(group: zarr.Group, family: Family, stack: Stack) -> None:
         shards=None if stack.dtype == "string" else (1, count, block, *rest),
         dtype=stack.dtype,
         fill_value=FILL[stack.dtype],
-        compressors=ZSTD,
+        compressors=CODECS,
         chunk_key_encoding=KEYS,  # type: ignore[arg-type]
         # The statistics of two arrays differ, and so must the names of the dimensions.
         dimension_names=("row", f"statistic-{stack.name}", *stack.dims),

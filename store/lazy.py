@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from store.errors import StoreError
+
 
 class RowsArray(BackendArray):
     """One statistic of a stacked array at chosen rows: shape (len(rows), *dims); a row can repeat."""
@@ -25,8 +27,28 @@ class RowsArray(BackendArray):
         rows = np.asarray(self._rows[key[0]])
         # Cells that share a stage share its row, which is then decoded once.
         unique, back = np.unique(rows, return_inverse=True)
-        values = np.asarray(self._array.oindex[(unique, self._statistic, *key[1:])], dtype=self.dtype)
+        values = np.asarray(self._rows_at(unique, key[1:]), dtype=self.dtype)
         return values[back.reshape(rows.shape)]
+
+    def _rows_at(self, rows: NDArray[np.intp], rest: tuple[Any, ...]) -> Any:
+        try:
+            return self._array.oindex[(rows, self._statistic, *rest)]
+        except Exception as error:  # whatever a codec makes of damaged bytes
+            if len(rows) == 1:
+                raise _damage(self._array, int(rows[0]), error) from error
+            for row in rows:  # to name the one that is damaged
+                self._rows_at(np.asarray([row]), rest)
+            raise
+
+
+def _damage(array: zarr.Array[Any], row: int, error: Exception) -> StoreError:
+    group = zarr.open_group(array.store_path.store, path=array.path.rpartition("/")[0], mode="r")
+    keys: Any = group.attrs["keys"]
+    stage, key = group.attrs["stage"], keys[row].partition("~")[0]
+    return StoreError(
+        f"{array.store_path}: row {row}, {stage} {key}, is damaged ({error}); delete "
+        f"ledger/{stage}/{key}.done.json to have it made again"
+    )
 
 
 def lazy_variables(array: zarr.Array[Any], rows: NDArray[np.intp]) -> dict[str, xr.Variable]:

@@ -4,23 +4,24 @@ A stage's results count only once its done record is here, so that record is wri
 """
 
 import os
-import platform
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from store.errors import StoreError
-from store.files import Json, locked, read_json, write_json
+from store.claims import LEASE, Claim, Claims, claimed
+from store.errors import LostClaimError, StoreError
+from store.files import Json, create_json, read_json, write_json
 
-Status = Literal["done", "failed", "running"]
+Status = Literal["done", "failed"]
 
 
 class Ledger:
     """The records of one store; opening it for reading creates nothing, and no folder means no records."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], lease: float = LEASE) -> None:
         self.root = Path(root)
+        self.claims = Claims(self.root, lease)
+        self._held: dict[tuple[str, str], Claim] = {}
 
     def done(self, stage: str) -> set[str]:
         """Keys of `stage` whose results are complete, from one directory listing and no file read."""
@@ -31,8 +32,12 @@ class Ledger:
         return set(self._keys(stage, "failed"))
 
     def running(self, stage: str) -> set[str]:
-        """Keys of `stage` that a live process works on; processes of other hosts are taken to be alive."""
-        return {key for key in self._keys(stage, "running") if self._holder(stage, key)}
+        """Keys of `stage` that a process works on which is not known to be dead."""
+        return set(claimed(self.root, stage))
+
+    def has(self, stage: str, key: str, status: Status = "done") -> bool:
+        """Tell whether a key has such a record."""
+        return self._path(stage, key, status).exists()
 
     def record(self, stage: str, key: str, status: Status = "done") -> Json:
         """Return a key's record; StoreError when there is none, or when it is damaged."""
@@ -42,29 +47,56 @@ class Ledger:
         except FileNotFoundError as error:
             raise StoreError(f"{path}: no {status} record of {stage} {key}") from error
 
-    def start(self, stage: str, key: str) -> bool:
-        """Mark a key as running in this process; False, changing nothing, when another live one holds it."""
-        with locked(self.root):
-            if self._holder(stage, key) not in (None, (platform.node(), os.getpid())):
-                return False
-            mark = {"host": platform.node(), "pid": os.getpid(), "started": time.time()}
-            write_json(self._path(stage, key, "running"), mark)
-            return True
+    def start(self, stage: str, key: str) -> Claim | None:
+        """Claim a key for this process until commit, fail or release; None while another one holds it.
+
+        Ask `has` afterwards: whoever held it before may have finished it just now.
+        """
+        if (stage, key) not in self._held:
+            claim = self.claims.take(stage, key)
+            if claim is None:
+                return None
+            self._held[stage, key] = claim
+        return self._held[stage, key]
+
+    def free(self, stage: str, key: str) -> bool:
+        """Tell whether `start` could succeed now; silence of another machine's process counts from here."""
+        return (stage, key) in self._held or self.claims.free(stage, key)
+
+    def release(self, stage: str, key: str) -> None:
+        """End this process's claim, if it has one, without a result."""
+        if claim := self._held.pop((stage, key), None):
+            claim.release()
 
     def commit(self, stage: str, key: str, record: Mapping[str, Any]) -> None:
-        """Make a key's results visible; call it last, when all that belongs to them is on disk."""
-        write_json(self._path(stage, key, "done"), record)
-        self._remove(self._path(stage, key, "failed"), self._path(stage, key, "running"), self.progress(key))
+        """Make a key's results visible; call it last, when all that belongs to them is on disk.
+
+        Under a claim LostClaimError when it is lost, or another process has committed first.
+        """
+        claim, path = self._held.get((stage, key)), self._path(stage, key, "done")
+        if claim is None:
+            write_json(path, record)
+        else:
+            claim.check()
+            if not create_json(path, record):
+                raise LostClaimError(f"{path}: another process has finished this stage first")
+        self._remove(self._path(stage, key, "failed"), self.progress(key))
+        self.release(stage, key)
 
     def fail(self, stage: str, key: str, record: Mapping[str, Any]) -> None:
-        """Record a failed attempt (its error and traceback) and end its running mark."""
+        """Record a failed attempt (its error and traceback) and end its claim.
+
+        LostClaimError when another process has taken the key over, for then it is no longer this one's.
+        """
+        if claim := self._held.get((stage, key)):
+            claim.check()
         write_json(self._path(stage, key, "failed"), record)
-        self._remove(self._path(stage, key, "running"))
+        self.release(stage, key)
 
     def clear(self, stage: str, key: str) -> None:
         """Forget a key: its records and how far its arrays were written. Its results stay, unseen."""
-        paths = [self._path(stage, key, status) for status in ("done", "failed", "running")]
-        self._remove(*paths, self.progress(key))
+        self._remove(*(self._path(stage, key, status) for status in ("done", "failed")), self.progress(key))
+        self.release(stage, key)
 
     def progress(self, key: str) -> Path:
         """Return the file that says how much of a key's arrays an unfinished writer left on disk."""
@@ -83,31 +115,7 @@ class Ledger:
             return
         yield from (name.removesuffix(suffix) for name in names if name.endswith(suffix))
 
-    def _holder(self, stage: str, key: str) -> tuple[str, int] | None:
-        """Return host and process of a key's running mark, unless that process is known to be dead."""
-        path = self._path(stage, key, "running")
-        try:
-            mark = read_json(path)
-            host, pid = str(mark["host"]), int(mark["pid"])
-        except FileNotFoundError:
-            return None
-        except (KeyError, ValueError) as error:
-            raise StoreError(f"{path}: expected the host and pid of a running mark") from error
-        return (host, pid) if host != platform.node() or _alive(pid) else None
-
     @staticmethod
     def _remove(*paths: Path) -> None:
         for path in paths:
             path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it lives, as somebody else's
-        return True
-    return True

@@ -15,7 +15,7 @@ import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablati
 from store.errors import StoreError, nearest
 from store.factors import cell_coordinates, factor_names, with_cells
 from store.files import Json
-from store.layout import group_path
+from store.layout import VERSION, group_path
 from store.lazy import lazy_variables
 from store.ledger import Ledger
 from store.manifests import read_manifests
@@ -128,8 +128,10 @@ def _stage_nodes(
     groups = {family: _open_group(root, stage, family) for family in families}
     datasets = {}
     for family, chosen in families.items():
-        dataset = _family_dataset(groups[family], [cells[i]["keys"][stage] for i in chosen])
-        dataset.attrs = _common([records[stage, cells[i]["keys"][stage]] for i in chosen])
+        keys = [cells[i]["keys"][stage] for i in chosen]
+        found = [records[stage, key] for key in keys]
+        dataset = _family_dataset(groups[family], keys, found)
+        dataset.attrs = _common(found)
         datasets[family] = with_cells(dataset, stage, cell_coordinates(names, cells, chosen))
     if len(datasets) <= 1:
         return {f"/{stage}": dataset for dataset in datasets.values()}
@@ -153,19 +155,24 @@ def _common(records: Sequence[Json]) -> dict[str, str]:
 def _open_group(root: Path, stage: str, family: str) -> zarr.Group:
     path = group_path(root, stage, family)
     try:
-        return zarr.open_group(path, mode="r", use_consolidated=False)
+        group = zarr.open_group(path, mode="r", use_consolidated=False)
     except FileNotFoundError as error:
         raise StoreError(
             f"{path}: the ledger names this group of {stage} results, but it is missing"
         ) from error
+    if (version := group.attrs.get("layout", 1)) not in range(1, VERSION + 1):
+        raise StoreError(f"{path}: layout {version}; this version of the program reads up to {VERSION}")
+    return group
 
 
-def _family_dataset(group: zarr.Group, keys: Sequence[str]) -> xr.Dataset:
+def _family_dataset(group: zarr.Group, keys: Sequence[str], records: Sequence[Json]) -> xr.Dataset:
     known: Any = group.attrs["keys"]
     row_of: Mapping[str, int] = {key: row for row, key in enumerate(known)}
-    if missing := [key for key in keys if key not in row_of]:
+    # A record names the row that its own writer filled; by the key alone it is the newest writer's.
+    found = [record.get("row", row_of.get(key)) for key, record in zip(keys, records, strict=True)]
+    if missing := [key for key, row in zip(keys, found, strict=True) if row is None or row >= len(known)]:
         raise StoreError(f"{group.store_path}: no row of {missing[0]}, which the ledger holds for done")
-    rows = np.asarray([row_of[key] for key in keys], dtype=np.intp)
+    rows = np.asarray(found, dtype=np.intp)
     variables: dict[str, xr.Variable] = {}
     coordinates: dict[str, xr.Variable] = {}
     for name, array in group.arrays():

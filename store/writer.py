@@ -10,6 +10,7 @@ import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
+from store.claims import Claim
 from store.errors import StoreError
 from store.files import read_json, sync, write_json
 from store.layout import allocate, block_size, chunk_files, group_path, open_array, stacks
@@ -32,12 +33,16 @@ class StoreWriter:
         rows = allocate(self.root, family, wanted)
         return {key: rows[key] for key in wanted}
 
-    def cell(self, family: Family, key: str, *, resume: bool = True) -> "CellWriter":
+    def cell(
+        self, family: Family, key: str, *, resume: bool = True, claim: Claim | None = None
+    ) -> "CellWriter":
         """Return the writer of one stage key, its row allocated if need be; a key takes one at a time.
 
-        `resume=False` starts over: for results that cannot be continued where a killed run stopped.
+        `resume=False` starts over: for results that cannot be continued where a killed run stopped. Under a
+        claim nothing is written once that is lost (LostClaimError).
         """
-        return CellWriter(self.root, family, key, self.allocate(family, [key])[key], resume=resume)
+        row = allocate(self.root, family, [key], claim)[key]
+        return CellWriter(self.root, family, key, row, resume=resume, claim=claim)
 
 
 class CellWriter:
@@ -52,8 +57,18 @@ class CellWriter:
     A multiple of the block size, or the full size; the first batch to append is the one from here on.
     """
 
-    def __init__(self, root: Path, family: Family, key: str, row: int, *, resume: bool) -> None:
-        self.family, self.key, self.row = family, key, row
+    def __init__(
+        self,
+        root: Path,
+        family: Family,
+        key: str,
+        row: int,
+        *,
+        resume: bool = True,
+        claim: Claim | None = None,
+    ) -> None:
+        self.family, self.key, self._row = family, key, row
+        self._claim = claim
         self._folder = group_path(root, family.stage, family.key)
         self._progress = Ledger(root).progress(key)
         self._block = block_size(family)
@@ -91,6 +106,14 @@ class CellWriter:
             if self._filled == self._block or self._items + self._filled == self.family.size:
                 self._flush()
 
+    @property
+    def placement(self) -> dict[str, Any]:
+        """Where a done record says that its arrays are: their family, and the row that this writer fills.
+
+        By the row a reader meets this writer's values, whoever else has written for the same key.
+        """
+        return {"family": self.family.key, "row": self._row}
+
     def close(self) -> None:
         """Finish the cell; StoreError when items are missing. Its ledger record makes it visible, later."""
         if self._closed:
@@ -125,20 +148,24 @@ class CellWriter:
         except FileNotFoundError:
             return 0
         for stack in self._stacks:
-            for partial in (self._folder / stack.name).glob(f"c.{self.row}.*.partial"):
+            for partial in (self._folder / stack.name).glob(f"c.{self._row}.*.partial"):
                 partial.unlink(missing_ok=True)
-        return int(progress["items"]) if progress.get("family") == self.family.key else 0
+        same = (progress.get("family"), progress.get("row", self._row)) == (self.family.key, self._row)
+        return int(progress["items"]) if same else 0
 
     def _note_progress(self) -> None:
-        write_json(self._progress, {"family": self.family.key, "items": self._items})
+        content = {"family": self.family.key, "row": self._row, "items": self._items}
+        write_json(self._progress, content)
 
     def _flush(self) -> None:
+        if self._claim is not None:
+            self._claim.check()
         stop = self._items + self._filled
         for stack, array, buffer in zip(self._stacks, self._arrays, self._buffers, strict=True):
-            array[self.row, :, self._items : stop] = buffer[:, : self._filled]
+            array[self._row, :, self._items : stop] = buffer[:, : self._filled]
             folder = self._folder / stack.name
             # zarr renames whole files into place but leaves power loss open; progress may not outrun data.
-            for path in chunk_files(folder, array, self.row, self._items // self._block):
+            for path in chunk_files(folder, array, self._row, self._items // self._block):
                 sync(path)
             sync(folder)
         self._items, self._filled = stop, 0

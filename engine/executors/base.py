@@ -1,0 +1,62 @@
+"""What every executor takes and gives. Both are small: arrays travel through the store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from attrs import field, frozen
+
+from engine.execute import Options, Outcome
+from engine.plan import PlannedCell
+from specs import Spec
+
+
+@frozen
+class Job:
+    """What all units of one execution share; a worker makes the plan's tables from it."""
+
+    spec: Spec
+    root: Path
+    options: Options
+    lease: float
+
+
+@frozen
+class Resources:
+    """What a unit of work needs."""
+
+    memory: float | None = None  # bytes, at its peak; None: unknown
+
+
+@frozen
+class Work:
+    """A unit: cells of one model, those of one training together. Running it twice does no harm."""
+
+    cells: tuple[PlannedCell, ...]
+    model: Hashable  # units that agree in it load the same model
+    # Owners of claims that the submitter found silent for a lease: token → last beat.
+    silent: dict[str, str] = field(factory=dict, eq=False)
+
+
+@frozen
+class Finished:
+    """How a unit ended."""
+
+    work: Work
+    outcome: Outcome | None
+    error: str = ""  # why there is no outcome: the worker died, or could not begin
+
+
+class Executor(Protocol):
+    """Runs units of work, in any order, each at least once."""
+
+    def submit(self, work: Work, resources: Resources) -> None:
+        """Take a unit; also while `as_completed` is under way."""
+
+    def as_completed(self) -> Iterator[Finished]:
+        """Run what was submitted, and yield each unit as it ends. Raises Interrupted after a stop request."""
+
+    def cancel(self) -> None:
+        """Drop what is not finished and free all workers; harmless when there is nothing left."""

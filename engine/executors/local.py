@@ -1,0 +1,176 @@
+"""Worker processes on this machine, watched by their sentinels: one that dies loses its own unit alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from attrs import define, field
+
+from engine.errors import Interrupted
+from engine.execute import Outcome
+from engine.executors.base import Finished, Job, Resources, Work
+from engine.progress import StopRequest
+
+_SPAWN = multiprocessing.get_context("spawn")
+_TICK = 0.5  # seconds between looks at a stop request
+
+
+@define
+class _Slot:
+    """A place for one worker process, and what runs there."""
+
+    environment: Mapping[str, str]
+    threads: int
+    process: SpawnProcess | None = None
+    connection: Connection | None = None
+    work: Work | None = None
+    model: object = None  # of the unit before
+
+
+@define
+class LocalExecutor:
+    """Runs units in spawned processes, which live on from unit to unit."""
+
+    job: Job
+    stop: StopRequest
+    grace: float
+    slots: list[_Slot]
+    _queue: deque[Work] = field(factory=deque)
+
+    def submit(self, work: Work, resources: Resources) -> None:
+        """Take a unit."""
+        self._queue.append(work)
+
+    def as_completed(self) -> Iterator[Finished]:
+        """Run the units, each on a worker that has its model loaded where there is one."""
+        while self._queue or any(slot.work for slot in self.slots):
+            if self.stop.requested:
+                self.cancel()
+                raise Interrupted
+            for slot in self.slots:
+                if slot.work is None and self._queue:
+                    self._begin(slot)
+            signs: dict[Any, _Slot] = {}
+            for slot in self.slots:
+                if slot.work and slot.process and slot.connection:
+                    signs |= {slot.connection: slot, slot.process.sentinel: slot}
+            for slot in {id(signs[sign]): signs[sign] for sign in wait([*signs], timeout=_TICK)}.values():
+                yield self._end(slot)
+
+    def cancel(self) -> None:
+        """Ask all workers to save and end, and kill those that are not gone after the grace period."""
+        self._queue.clear()
+        processes = [slot.process for slot in self.slots if slot.process]
+        for process in processes:
+            process.terminate()
+        try:
+            deadline = time.monotonic() + self.grace
+            for process in processes:
+                process.join(max(0.0, deadline - time.monotonic()))
+        finally:  # also when a second Ctrl-C cuts the grace period short
+            for process in processes:
+                process.kill()
+            for slot in self.slots:
+                _close(slot)
+
+    def _begin(self, slot: _Slot) -> None:
+        same = (work for work in self._queue if work.model == slot.model)
+        slot.work = next(same, self._queue[0])
+        slot.model = slot.work.model
+        self._queue.remove(slot.work)
+        if slot.process is None:
+            slot.connection, theirs = _SPAWN.Pipe()
+            arguments = (self.job, theirs, slot.environment, slot.threads)
+            slot.process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
+            slot.process.start()
+            theirs.close()  # so that the worker's death ends the connection
+        assert slot.connection is not None
+        with suppress(OSError):  # it died between two units; its sentinel says so
+            slot.connection.send(slot.work)
+
+    def _end(self, slot: _Slot) -> Finished:
+        """Take the result of a slot's unit, or note that its worker died."""
+        work, slot.work = slot.work, None
+        assert work is not None and slot.process is not None and slot.connection is not None
+        try:
+            outcome, error = slot.connection.recv()
+        except (EOFError, OSError):
+            slot.process.join()
+            outcome, error = None, f"the worker process died: {_death(slot.process.exitcode)}"
+            _close(slot)
+        return Finished(work, outcome, error)
+
+
+def slots(workers: int, workers_per_gpu: int) -> list[_Slot]:
+    """Give places for workers: GPUs dealt out in turn, where there are any, and else the cores split."""
+    gpus = _gpus()
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    if not gpus:
+        return [_Slot({}, threads) for _ in range(workers)]
+    shown = [{"CUDA_VISIBLE_DEVICES": gpus[n // workers_per_gpu % len(gpus)]} for n in range(workers)]
+    return [_Slot(environment, threads) for environment in shown]
+
+
+def _gpus() -> list[str]:
+    """Name the GPUs that this process may use, as CUDA_VISIBLE_DEVICES does."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return visible.split(",")[:count] if visible else [str(number) for number in range(count)]
+
+
+def _close(slot: _Slot) -> None:
+    if slot.connection is not None:
+        slot.connection.close()
+    slot.process = slot.connection = slot.work = slot.model = None
+
+
+def _death(code: int | None) -> str:
+    return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+
+
+def _serve(job: Job, connection: Connection, environment: Mapping[str, str], threads: int) -> None:
+    """Run units as they come, until the connection ends or a stop is requested."""
+    os.environ.update(environment)  # before torch looks at it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the supervisor decides
+    stop = StopRequest()
+    signal.signal(signal.SIGTERM, lambda *_: setattr(stop, "requested", True))
+    threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
+    import torch
+
+    from engine.executors.worker import Worker
+
+    torch.set_num_threads(threads)
+    worker = None
+    while not stop.requested:
+        if not connection.poll(_TICK):
+            continue
+        try:
+            work = connection.recv()
+            worker = worker or Worker.of(job, stop)
+            result: tuple[Outcome | None, str] = worker.run(work), ""
+        except (EOFError, Interrupted):
+            return
+        except Exception:
+            result = None, traceback.format_exc()
+        connection.send(result)
+
+
+def _follow_parent(stop: StopRequest) -> None:
+    """Request a stop when the supervisor is gone."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        stop.requested = True

@@ -1,0 +1,33 @@
+"""The executor that the settings ask for."""
+
+from __future__ import annotations
+
+from importlib import util
+
+from engine.errors import UsageError
+from engine.executors.base import Executor, Job
+from engine.progress import StopRequest
+from specs.executor import Executor as Settings
+
+_PACKAGES = {"ray": "ray", "slurm": "submitit"}
+
+
+def make_executor(job: Job, settings: Settings, stop: StopRequest) -> Executor:
+    """Give an executor of other processes; UsageError where its package is not installed."""
+    package = _PACKAGES.get(settings.kind)
+    if package is not None and util.find_spec(package) is None:
+        raise UsageError(
+            f'executor.kind: found "{settings.kind}", which needs the package {package}; '
+            f"expected: pip install 'ablation-engine[{settings.kind}]'"
+        )
+    if settings.kind == "ray":
+        from engine.executors.ray_cluster import RayExecutor
+
+        return RayExecutor.of(job, settings, stop)
+    if settings.kind == "slurm":
+        from engine.executors.slurm import SlurmExecutor
+
+        return SlurmExecutor.of(job, settings, stop)
+    from engine.executors.local import LocalExecutor, slots
+
+    return LocalExecutor(job, stop, settings.grace, slots(settings.workers or 1, settings.workers_per_gpu))

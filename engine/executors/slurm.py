@@ -1,0 +1,109 @@
+"""SLURM through submitit: one array of jobs for all units that were submitted together."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import submitit
+from attrs import define, field, frozen
+
+from engine.errors import Interrupted
+from engine.execute import Outcome
+from engine.executors.base import Finished, Job, Resources, Work
+from engine.executors.worker import run_remotely
+from engine.progress import StopRequest
+from specs.executor import Executor as Settings
+
+
+@frozen
+class _Task:
+    """A unit as submitit runs it. On pre-emption or time-out the job is queued again and goes on."""
+
+    job: bytes
+    work: Work
+
+    def __call__(self) -> Outcome:
+        return run_remotely(self.job, self.work)
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """Give what to run when the job comes back; the store knows how far it came."""
+        return submitit.helpers.DelayedSubmission(self)
+
+
+@define
+class SlurmExecutor:
+    """Runs units as jobs of a SLURM cluster, or of submitit's local stand-in."""
+
+    job: bytes
+    settings: Settings
+    stop: StopRequest
+    _executor: submitit.AutoExecutor
+    _queue: list[tuple[Work, Resources]] = field(factory=list)
+    _running: list[tuple[submitit.Job[Outcome], Work]] = field(factory=list)
+
+    @classmethod
+    def of(cls, job: Job, settings: Settings, stop: StopRequest) -> SlurmExecutor:
+        """Make ready to submit; jobs log to the folder `slurm` of the store."""
+        limits = {
+            f"{settings.cluster}_max_num_timeout": 10**6
+        }  # a unit that comes further each time may go on
+        executor = submitit.AutoExecutor(job.root / "slurm", cluster=settings.cluster, **limits)
+        return cls(pickle.dumps(job), settings, stop, executor)
+
+    def submit(self, work: Work, resources: Resources) -> None:
+        """Take a unit."""
+        self._queue.append((work, resources))
+
+    def as_completed(self) -> Iterator[Finished]:
+        """Submit the units as one array, and look after its jobs."""
+        tick = 0.2 if self.settings.cluster == "local" else 10.0
+        while self._queue or self._running:
+            if self.stop.requested:
+                self.cancel()
+                raise Interrupted
+            if self._queue:
+                self._begin()
+            ended = [(job, work) for job, work in self._running if job.done()]
+            for job, work in ended:
+                self._running.remove((job, work))
+                yield self._end(job, work)
+            if not ended:
+                time.sleep(tick)
+
+    def cancel(self) -> None:
+        """Cancel the jobs."""
+        self._queue.clear()
+        for job, _ in self._running:
+            job.cancel()
+        self._running.clear()
+
+    def _begin(self) -> None:
+        self._executor.update_parameters(**self._parameters())
+        with self._executor.batch():
+            jobs = [self._executor.submit(_Task(self.job, work)) for work, _ in self._queue]
+        self._running += zip(jobs, (work for work, _ in self._queue), strict=True)
+        self._queue.clear()
+
+    def _parameters(self) -> dict[str, Any]:
+        settings = self.settings
+        memory = settings.memory or max((r.memory or 0 for _, r in self._queue), default=0) / 2**30
+        parameters: dict[str, Any] = {"name": "ablation", "timeout_min": settings.minutes}
+        parameters["gpus_per_node"] = settings.gpus
+        if memory:
+            parameters["mem_gb"] = math.ceil(memory)
+        if settings.cluster == "slurm":
+            parameters["slurm_partition"] = settings.partition
+            parameters["slurm_array_parallelism"] = settings.workers or 256
+            parameters["slurm_additional_parameters"] = dict(settings.sbatch)
+        return parameters
+
+    @staticmethod
+    def _end(job: submitit.Job[Outcome], work: Work) -> Finished:
+        try:
+            return Finished(work, job.result())
+        except Exception as error:  # the job's own, or submitit's about a job without a result
+            return Finished(work, None, f"job {job.job_id}: {error}")

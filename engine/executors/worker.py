@@ -1,0 +1,48 @@
+"""What a worker process does with a unit of work, whichever executor it belongs to."""
+
+from __future__ import annotations
+
+import pickle
+from functools import lru_cache
+
+from attrs import frozen
+
+from engine.execute import Display, Execution, Outcome
+from engine.executors.base import Job, Work
+from engine.plan import Plan
+from engine.progress import StopRequest
+from engine.provenance import provenance
+from engine.stages import Stages
+from specs import resolve
+from specs.model import STAGES
+from store import Ledger, StoreWriter
+
+
+@frozen
+class Worker:
+    """Runs units of one job, keeping the model that the last one used."""
+
+    execution: Execution
+
+    @classmethod
+    def of(cls, job: Job, stop: StopRequest) -> Worker:
+        """Make a worker; the cells and their keys come with the units."""
+        plan = Plan(resolve(job.spec), job.root, [], {stage: {} for stage in STAGES})
+        ledger = Ledger(job.root, job.lease)
+        stages = Stages(plan, ledger, StoreWriter(job.root), provenance(), stop)
+        return cls(Execution(plan, stages, job.options, Display(), stop))
+
+    def run(self, work: Work) -> Outcome:
+        """Run a unit."""
+        self.execution.stages.ledger.claims.believe(work.silent)
+        return self.execution.run(work.cells)
+
+
+def run_remotely(job: bytes, work: Work) -> Outcome:
+    """Run a unit of a pickled job in a process that may serve several, one after another."""
+    return _worker(job).run(work)
+
+
+@lru_cache(maxsize=1)
+def _worker(job: bytes) -> Worker:
+    return Worker.of(pickle.loads(job), StopRequest())

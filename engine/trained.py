@@ -1,0 +1,112 @@
+"""A training's files: its checkpoints while it runs, then its adapter, whole or not at all.
+
+An adapter is never written over. Of several owners of one training (a process that was taken for dead can
+come back) the first to save is the one whose adapter, summary and curves all later stages see.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from engine.errors import DamagedAdapterError
+from store.files import sync
+
+_WEIGHTS = "adapter_model.safetensors"
+_TRAINED = "training.json"  # in the adapter's folder, so that one rename makes both whole
+
+
+@frozen
+class Trained:
+    """What the train stage leaves beside the adapter."""
+
+    summary: dict[str, float]
+    curves: dict[str, np.ndarray]  # each [steps]
+
+
+def save_adapter(model: Any, trained: Trained, folder: Path) -> bool:
+    """Save an adapter as safetensors under `folder/adapter`, and drop the checkpoints behind it.
+
+    False, changing nothing, when another owner of this training has saved its own first.
+    """
+    partial, final = folder / f"adapter.{uuid.uuid4().hex}.partial", folder / "adapter"
+    model.save_pretrained(str(partial))
+    curves = {name: values.tolist() for name, values in trained.curves.items()}
+    (partial / _TRAINED).write_text(json.dumps({"summary": trained.summary, "curves": curves}), "utf-8")
+    for file in (*partial.iterdir(), partial):
+        sync(file)
+    if final.exists() and saved_training(folder) is None:  # written before trainings were saved with adapters
+        shutil.rmtree(final)
+    try:
+        partial.rename(final)
+    except OSError:
+        if not final.exists():
+            raise
+        shutil.rmtree(partial)
+        return False
+    sync(folder)
+    for left in (*folder.glob("checkpoints*"), *folder.glob("adapter.*.partial")):
+        shutil.rmtree(left, ignore_errors=True)
+    return True
+
+
+def saved_training(folder: Path) -> Trained | None:
+    """Give what was saved with the adapter in `folder`; None where there is none."""
+    try:
+        content = json.loads((folder / "adapter" / _TRAINED).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    curves = {name: np.array(values, np.float32) for name, values in content["curves"].items()}
+    return Trained(content["summary"], curves)
+
+
+def load_adapter(base: Any, folder: Path) -> Any:
+    """Put the saved adapter of `folder` on a base model; DamagedAdapterError where it cannot be read."""
+    from peft import PeftModel
+    from safetensors import SafetensorError, safe_open
+
+    file = folder / "adapter" / _WEIGHTS
+    try:
+        with safe_open(file, "pt"):  # before the base model is touched
+            pass
+    except (SafetensorError, OSError) as error:
+        raise DamagedAdapterError(f"{file}: not a whole safetensors file: {error}") from error
+    return PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+
+
+def set_aside(folder: Path) -> None:
+    """Move a damaged adapter away, so that the training can be run again."""
+    aside = folder / "adapter.damaged"
+    shutil.rmtree(aside, ignore_errors=True)
+    if (folder / "adapter").exists():
+        (folder / "adapter").rename(aside)
+
+
+def checkpoint_folder(folder: Path, *, fenced: bool) -> Path:
+    """Give the folder for checkpoints: the newest one, or a new one where another process may write there."""
+    numbers = [int(path.name.partition("-")[2] or 0) for path in folder.glob("checkpoints*")]
+    number = max(numbers, default=0) + fenced
+    return folder / (f"checkpoints-{number}" if number else "checkpoints")
+
+
+def newest_checkpoint(folder: Path) -> str | None:
+    """Give the checkpoint of most steps that is whole, from any of the folders."""
+    found = sorted(
+        folder.glob("checkpoints*/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True
+    )
+    return next((str(path) for path in found if _whole(path)), None)
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint is whole: the Trainer writes its state file last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True

@@ -1,0 +1,64 @@
+"""`[executor]`: where and how the work runs. No key of it is part of a stage's identity."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from attrs import field, frozen
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=1)]
+
+
+@frozen(kw_only=True)
+class Executor:
+    """`[executor]`: where the work runs; nothing here changes a result. See scale.md."""
+
+    kind: Annotated[
+        Literal["local", "ray", "slurm"],
+        Meta(description="This machine, a Ray cluster, or SLURM jobs (extras `ray`, `slurm`)."),
+    ] = "local"
+    workers: Annotated[
+        Count | None,
+        Meta(
+            description="`local`: worker processes; default: none, all runs in the command's own process. "
+            "`ray`, `slurm`: at most so many units of work at a time; default: as many as there is room for."
+        ),
+    ] = None
+    workers_per_gpu: Annotated[int, Meta(ge=1, description="Workers that share one GPU.")] = 1
+    batch: Annotated[
+        int,
+        Meta(
+            ge=1, description="`ray`, `slurm`: trainings of one model per unit of work, which loads it once."
+        ),
+    ] = 1
+    gpus: Annotated[int, Meta(ge=0, description="`slurm`: GPUs per job.")] = 1
+    memory: Annotated[
+        float | None,
+        Meta(gt=0, description="`ray`, `slurm`: GiB of memory per unit; default: the plan's estimate."),
+    ] = None
+    retries: Annotated[
+        int, Meta(ge=0, description="Times that a unit is tried again after its worker died.")
+    ] = 2
+    grace: Annotated[
+        float, Meta(ge=0, description="`local`: seconds that a worker has to save and end when it must stop.")
+    ] = 60.0
+    lease: Annotated[
+        float,
+        Meta(gt=0, description="Seconds of silence after which another machine's claim is taken over."),
+    ] = 60.0
+    address: Annotated[
+        str | None,
+        Meta(description="`ray`: address of a running cluster, or `auto`; default: one on this machine."),
+    ] = None
+    cluster: Annotated[
+        Literal["slurm", "local"],
+        Meta(description="`slurm`: `local` runs the jobs as processes of this machine, to try a set-up."),
+    ] = "slurm"
+    partition: Annotated[str | None, Meta(description="`slurm`: partition.")] = None
+    minutes: Annotated[
+        int, Meta(ge=1, description="`slurm`: a job's time limit; a job that reaches it is queued again.")
+    ] = 240
+    sbatch: Annotated[
+        dict[str, str | int], Meta(description="`slurm`: further options of sbatch, such as `account`.")
+    ] = field(factory=dict)

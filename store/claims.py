@@ -1,0 +1,236 @@
+"""Claims: which process works on which stage key, told without clocks and without file locks.
+
+The claims of a key are the files claims/STAGE/KEY/1.json, 2.json, …; the highest is the owner's. One is made
+whole by link(2), at which only one of several processes succeeds, and is never written over: a claim is taken
+over by making the next one, so a process that is late cannot take over the taker. While its owner lives, a
+thread of the owner counts up the claim's `beat`. Others compare beats, never times: a claim is abandoned when
+its process is known to be dead, or when its beat has stood still for a lease on the watcher's own clock.
+"""
+
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from threading import Event, Thread
+from uuid import uuid4
+
+from store.errors import LostClaimError, StoreError
+from store.files import Json, create_json, read_json
+
+LEASE = 60.0
+"""Seconds of silence after which a claim may be taken over."""
+
+_BEATS = 6  # per lease
+_DIGITS = 20  # of the beat, so that it is written over in place
+_START = "0" * _DIGITS
+
+
+class Claim:
+    """This process's claim on a stage key, renewed by a thread until it is released."""
+
+    def __init__(self, path: Path, mark: Json) -> None:
+        self.path = path
+        self.fenced = bool(mark["fenced"])
+        """Whether an earlier owner, silent but not known to be dead, might still write for the key."""
+        self._file = path.open("r+b", buffering=0)
+        self._offset = self._file.read().index(_START.encode())
+        self._ended = Event()
+        self._thread = Thread(target=self._renew, args=(float(mark["lease"]) / _BEATS,), daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise LostClaimError when another process has taken the key over."""
+        if self._ended.is_set() or not self._held():
+            raise LostClaimError(f"{self.path}: another process has taken this stage over")
+
+    def release(self) -> None:
+        """End the claim; a second call does nothing. What a successor has taken over is left to it."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._thread.join()
+        if self._held():
+            # Upwards: until this claim itself is gone, it is the highest.
+            for number in (n for n in sorted(_numbers(self.path.parent)) if n <= int(self.path.stem)):
+                (self.path.parent / f"{number}.json").unlink(missing_ok=True)
+            _remove_folder(self.path.parent)
+        self._file.close()
+
+    def _held(self) -> bool:
+        try:
+            same = self.path.stat().st_ino == os.fstat(self._file.fileno()).st_ino
+        except FileNotFoundError:
+            return False
+        return same and max(_numbers(self.path.parent), default=0) == int(self.path.stem)
+
+    def _renew(self, interval: float) -> None:
+        beat = 0
+        while not self._ended.wait(interval):
+            beat += 1
+            try:
+                os.pwrite(self._file.fileno(), f"{beat:0{_DIGITS}}".encode(), self._offset)
+                os.fsync(self._file.fileno())  # network file systems hold writes back
+            except OSError:  # a full disk or a lost server: whoever can write meanwhile may take over
+                continue
+
+
+class Claims:
+    """Makes this process's claims in one store, and remembers how long the others' have been silent."""
+
+    def __init__(self, root: Path, lease: float = LEASE) -> None:
+        self._root, self._lease = root, lease
+        self._seen: dict[str, tuple[str, float]] = {}  # token → beat, and when it was first seen (monotonic)
+
+    def take(self, stage: str, key: str) -> Claim | None:
+        """Claim a key; None while another process holds it, or was faster.
+
+        Silence counts from the first call, so whoever waits for an abandoned claim has to call again.
+        """
+        folder = self._folder(stage, key)
+        while True:
+            newest = _newest(folder)
+            if newest is not None and not self._abandoned(newest[1]):
+                return None
+            number, former = newest or (0, {})
+            mark = self._mark(fenced=newest is not None and (former["fenced"] or not _dead(former)))
+            path = folder / f"{number + 1}.json"
+            try:
+                if not create_json(path, mark):
+                    return None
+            except FileNotFoundError:  # the last owner removed the folder meanwhile
+                continue
+            # Other claims than these: the former owner ended just now, and somebody began anew.
+            if {n for n in _numbers(folder) if n >= number} != {number, number + 1} - {0}:
+                path.unlink(missing_ok=True)
+                return None
+            return Claim(path, mark)
+
+    def free(self, stage: str, key: str) -> bool:
+        """Tell whether `take` could succeed now."""
+        newest = _newest(self._folder(stage, key))
+        return newest is None or self._abandoned(newest[1])
+
+    def silent(self) -> dict[str, str]:
+        """Return the owners that have been silent for this store's lease: token → last beat."""
+        now = time.monotonic()
+        return {token: beat for token, (beat, since) in self._seen.items() if now - since >= self._lease}
+
+    def believe(self, silent: Mapping[str, str]) -> None:
+        """Take another process's word for what it has found silent; a beat since then proves it wrong."""
+        self._seen |= {token: (beat, -math.inf) for token, beat in silent.items()}
+
+    def _folder(self, stage: str, key: str) -> Path:
+        return self._root / "claims" / stage / key
+
+    def _abandoned(self, mark: Json) -> bool:
+        return _dead(mark) or self._silent(mark)
+
+    def _silent(self, mark: Json) -> bool:
+        now = time.monotonic()
+        beat, since = self._seen.get(mark["token"], ("", now))
+        if beat != mark["beat"]:
+            since = now
+        self._seen[mark["token"]] = (mark["beat"], since)
+        return bool(now - since >= mark["lease"])
+
+    def _mark(self, *, fenced: bool) -> Json:
+        pid = os.getpid()
+        return {
+            "token": uuid4().hex,
+            "host": platform.node(),
+            "machine": _machine(),
+            "pid": pid,
+            "born": _born(pid),
+            "started": time.time(),  # for people; nothing is decided by it
+            "lease": self._lease,
+            "fenced": fenced,
+            "beat": _START,
+        }
+
+
+def claimed(root: Path, stage: str) -> Iterator[str]:
+    """Yield the keys of a stage with an owner that is not known to be dead."""
+    folder = root / "claims" / stage
+    try:
+        folders = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return
+    for path in folders:
+        newest = _newest(path)
+        if newest is not None and not _dead(newest[1]):
+            yield path.name
+
+
+def _newest(folder: Path) -> tuple[int, Json] | None:
+    """Return the number and the content of a key's highest claim."""
+    while numbers := _numbers(folder):
+        path = folder / f"{max(numbers)}.json"
+        try:
+            mark = read_json(path)
+        except FileNotFoundError:  # released meanwhile
+            continue
+        if missing := {"token", "machine", "pid", "born", "lease", "fenced", "beat"} - mark.keys():
+            raise StoreError(f"{path}: not a claim: it lacks {sorted(missing)}; delete it to free the stage")
+        return max(numbers), mark
+    return None
+
+
+def _numbers(folder: Path) -> set[int]:
+    try:
+        return {int(path.stem) for path in folder.iterdir() if path.stem.isdecimal()}
+    except FileNotFoundError:
+        return set()
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove an empty folder of claims, with what a kill left half written in it."""
+    for partial in folder.glob(".*.tmp"):
+        partial.unlink(missing_ok=True)
+    with suppress(OSError):  # somebody is making a claim in it
+        folder.rmdir()
+
+
+def _dead(mark: Json) -> bool:
+    """Tell whether a claim's process is known to be dead, which only its own machine can know."""
+    if mark["machine"] != _machine():
+        return False
+    pid = int(mark["pid"])
+    return not _exists(pid) or _born(pid) not in ("", mark["born"])
+
+
+@cache
+def _machine() -> str:
+    """Identify the running system whose process numbers this process sees: equal names do not suffice."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{platform.node()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return platform.node()
+
+
+def _born(pid: int) -> str:
+    """Return when a process began, in clock ticks since the machine did; "" where that cannot be known.
+
+    Process numbers are used again; this tells the new process from the old one.
+    """
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "dead" if state in "ZX" else fields[18]
+
+
+def _exists(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it lives, as somebody else's
+        return True
+    return True
