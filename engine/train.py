@@ -55,9 +55,9 @@ def train_adapter(
     settings: Train,
     seed: int,
     folder: Path,
-    fenced: bool,
     report: Report,
     stop: StopRequest,
+    fenced: bool = False,
 ) -> tuple[Any, Trained]:
     """Fine-tune an adapter on `base` and save it under `folder/adapter`; give (peft model, Trained).
 

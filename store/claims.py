@@ -140,6 +140,7 @@ class Claims:
     def _mark(self, *, fenced: bool) -> Json:
         pid = os.getpid()
         return {
+            "beat": _START,
             "token": uuid4().hex,
             "host": platform.node(),
             "machine": _machine(),
@@ -148,7 +149,6 @@ class Claims:
             "started": time.time(),  # for people; nothing is decided by it
             "lease": self._lease,
             "fenced": fenced,
-            "beat": _START,
         }
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test looks anything up on a hub
@@ -187,16 +188,19 @@ label = {{ target.content = "label" }}
 """
 
 
+def small_spec(
+    folder: Path, model: Path, data: Path, more: str = "", *, name: str = "small", train: str = "steps = 2"
+) -> Path:
+    """Write a small spec; its store is the folder `store` beside it."""
+    spec = folder / f"{name}.toml"
+    spec.write_text(spec_text(folder / "store", model, data, more, name=name, train=train))
+    return spec
+
+
 @pytest.fixture
 def write_spec(tmp_path: Path, tiny_model: Path, rated_file: Path):
     """Give a function that writes a small spec over the tiny model, with further TOML appended."""
-
-    def write(more: str = "", *, name: str = "small", train: str = "steps = 2") -> Path:
-        spec = tmp_path / f"{name}.toml"
-        spec.write_text(spec_text(tmp_path / "store", tiny_model, rated_file, more, name=name, train=train))
-        return spec
-
-    return write
+    return partial(small_spec, tmp_path, tiny_model, rated_file)
 
 
 @pytest.fixture(scope="session")
@@ -204,6 +208,5 @@ def small_store(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rate
     """The store of a small spec, probed at two positions, for tests that only read it."""
     folder = tmp_path_factory.mktemp("small")
     more = '[probe]\npositions = ["prompt_end", "completion_end"]\n'
-    (folder / "small.toml").write_text(spec_text(folder / "store", tiny_model, rated_file, more))
-    engine("execute", folder / "small.toml")
+    engine("execute", small_spec(folder, tiny_model, rated_file, more))
     return folder / "store"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from engine.adapters import load_adapter
 from engine.errors import DataError, Interrupted, UsageError
 from engine.lens import find_lens
 from engine.progress import StopRequest, silent
@@ -20,7 +21,6 @@ from engine.train import (
     attach_adapter,
     base_model_of,
     completion_loss,
-    load_adapter,
     train_adapter,
 )
 from specs.model import Lora, Train

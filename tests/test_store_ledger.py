@@ -1,19 +1,11 @@
 """The ledger and the manifests: what is done, and what an experiment consists of."""
 
-import json
-import os
 import subprocess
 import sys
 
 import pytest
 
 from store import Ledger, StoreError, cells, files, read_manifests, write_manifest
-
-
-def dead_pid():
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return child.pid
 
 
 def test_reading_creates_nothing(tmp_path):
@@ -41,22 +33,6 @@ def test_a_key_goes_from_running_over_failed_to_done(tmp_path):
     ledger.clear("train", "k")
     assert ledger.done("train") == set()
     assert list((tmp_path / "ledger/train").iterdir()) == []
-
-
-def test_a_dead_process_runs_nothing_and_a_living_one_is_not_disturbed(tmp_path):
-    ledger = Ledger(tmp_path)
-    ledger.start("train", "k")
-    path = tmp_path / "ledger/train/k.running.json"
-    mark = json.loads(path.read_text())
-    path.write_text(json.dumps(mark | {"pid": os.getppid()}))
-    assert ledger.running("train") == {"k"} and not ledger.start("train", "k")
-    path.write_text(json.dumps(mark | {"pid": dead_pid()}))
-    assert ledger.running("train") == set() and ledger.start("train", "k")
-    path.write_text(json.dumps(mark | {"pid": dead_pid(), "host": "elsewhere"}))
-    assert ledger.running("train") == {"k"} and not ledger.start("train", "k")
-    path.write_text("{}")
-    with pytest.raises(StoreError, match=r"k\.running\.json: expected the host and pid"):
-        ledger.running("train")
 
 
 def test_a_write_that_fails_leaves_the_old_record_and_no_litter(tmp_path, monkeypatch):

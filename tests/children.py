@@ -1,0 +1,104 @@
+"""The command in child processes that are forked with all imports done, so that a test can kill many."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import numpy as np
+
+import store
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        "children", "engine.cli", "engine.coordinate", "engine.display", "engine.executors.worker",
+        "engine.results", "transformers.models.llama.modeling_llama", "peft",
+    ]
+)  # fmt: skip
+# What Python says before it changes a file; writes themselves fall between these moments.
+EVENTS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
+
+
+def start(folder: Path, *arguments: object, before_event: int | None = None) -> ForkServerProcess:
+    """Start `engine` with its output in `folder/output`; it dies before the n-th event in the store."""
+    words = [str(argument) for argument in arguments]
+    process = FORKS.Process(target=_run, args=(folder, words, before_event))
+    process.start()
+    return process
+
+
+def run(folder: Path, *arguments: object) -> str:
+    """Run `engine` to its good end; give its output."""
+    process = start(folder, *arguments)
+    process.join(300)
+    output = (folder / "output").read_text()
+    assert process.exitcode == 0, output
+    return output
+
+
+def _run(folder: Path, arguments: list[str], before_event: int | None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "output").open("w") as output:
+        for descriptor in (1, 2):
+            os.dup2(output.fileno(), descriptor)
+    os.environ["COLUMNS"] = "200"
+    sys.argv = ["engine", *arguments]
+    sys.addaudithook(_counting(folder, before_event))
+    from engine.cli import main
+
+    main()
+
+
+def _counting(folder: Path, last: int | None) -> Callable[[str, tuple[object, ...]], None]:
+    """Count what happens to files of the store; at the `last` event the process dies."""
+    count, inside = 0, f"{folder}/store"
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal count
+        if event in EVENTS and str(arguments[0]).startswith(inside):
+            count += 1
+            if count == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook
+
+
+def contents(root: Path) -> dict[str, object]:
+    """Give all results of the one experiment in a store: arrays, adapters and data, by name."""
+    found: dict[str, object] = {
+        f"{node.path}/{name}": np.asarray(variable.values)
+        for node in store.open_store(root).subtree
+        for name, variable in node.data_vars.items()
+        if not name.endswith("seconds")
+    }
+    for pattern in ("train/*/adapter/*.safetensors", "data/*/examples.jsonl"):
+        found |= {str(file.relative_to(root)): file.read_bytes() for file in root.glob(pattern)}
+    ledger = store.Ledger(root)
+    for stage in ("data", "train", "evaluate", "probe"):
+        found[f"done {stage}"] = sorted(ledger.done(stage))
+        assert not ledger.failed(stage) | ledger.running(stage), stage
+    return found
+
+
+def assert_same(left: dict[str, object], right: dict[str, object]) -> None:
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        np.testing.assert_array_equal(np.asarray(value), np.asarray(right[name]), err_msg=name)
+
+
+def assert_whole(root: Path, undisturbed: Path) -> None:
+    """Whatever cells a reader sees are the undisturbed ones."""
+    tree = store.open_store(root)
+    seen = tree["small"].attrs["cells_complete"]
+    for stage in ("train", "evaluate", "probe") if seen else ():
+        part, whole = tree[f"small/{stage}"].ds, store.open_store(undisturbed)[f"small/{stage}"].ds
+        assert part.sizes["cell"] == seen
+        for name, variable in part.data_vars.items():
+            same = whole[name].sel(cell=part["cell"])
+            np.testing.assert_array_equal(variable.values, same.values, err_msg=f"{stage} {name}")

@@ -1,0 +1,168 @@
+"""What a store is worth when its writers are killed, stopped, or work on it together."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from children import assert_same, assert_whole, contents, run, start
+from conftest import small_spec
+
+from store import Ledger
+
+KILLS = int(os.environ.get("ABLATION_ENGINE_KILLS", "6"))
+TRAIN = "steps = 6\ncheckpoint_every = 2"
+DROPOUT = "[factors.dropout]\npath = 'lora.dropout'\nvalues = [0.3]\n"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rated_file: Path
+) -> tuple[Path, Path, float]:
+    """The spec, its store from an undisturbed run, and the seconds that took."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    spec = small_spec(folder, tiny_model, rated_file, DROPOUT, train=TRAIN)
+    began = time.monotonic()
+    run(folder, "execute", spec)
+    return spec, folder / "store", time.monotonic() - began
+
+
+def wait_for(path: Path, pattern: str) -> None:
+    deadline = time.monotonic() + 120
+    while not list(path.glob(pattern)):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def ran(*outputs: str) -> Counter[str]:
+    """Add up what several executions say that they ran."""
+    total: Counter[str] = Counter()
+    for output in outputs:
+        (said,) = re.findall(r"^Ran (.*); store", output, re.MULTILINE)
+        for number, stage in re.findall(r"(\d+) (\w+)", said):
+            total[stage] += int(number)
+    return total
+
+
+ALL = {"data": 1, "train": 4, "evaluate": 4, "probe": 4}
+
+
+def test_kills_at_any_moment_lose_nothing(undisturbed, tmp_path: Path) -> None:
+    """Every other kill comes before a drawn file operation, and so falls between any two of them; the others
+    come at a drawn time, and so also fall into computation and into writes.
+    """
+    spec, whole, seconds = undisturbed
+    expected, draw = contents(whole), random.Random(7)
+    folder, kills, stores = tmp_path / "0", 0, 0
+    while kills < KILLS:
+        root = folder / "store"
+        by_event = kills % 2 == 0
+        event = draw.randint(1, 400) if by_event else None
+        child = start(folder, "execute", spec, "--store", root, before_event=event)
+        child.join(300 if by_event else draw.uniform(0, seconds))
+        child.kill()
+        child.join()
+        kills += child.exitcode == -signal.SIGKILL
+        if (root / "experiments").is_dir():
+            assert_whole(root, whole)
+        if child.exitcode == 0 or kills == KILLS:
+            run(folder, "execute", spec, "--store", root)
+            assert_same(contents(root), expected)
+            stores += 1
+            folder = tmp_path / str(stores)
+    assert stores
+
+
+def test_executors_that_start_together_share_the_work(undisturbed, tmp_path: Path) -> None:
+    spec, whole, _ = undisturbed
+    root = tmp_path / "shared/store"
+    both = [start(tmp_path / name, "execute", spec, "--store", root) for name in ("one", "two")]
+    for child in both:
+        child.join(300)
+    outputs = [(tmp_path / name / "output").read_text() for name in ("one", "two")]
+    assert [child.exitcode for child in both] == [0, 0], outputs
+    assert ran(*outputs) == ALL
+    assert_same(contents(root), contents(whole))
+    assert list((root / "claims").glob("*/*")) == []
+
+
+def test_a_held_stage_is_left_alone_or_waited_for(undisturbed, tmp_path: Path) -> None:
+    spec, whole, _ = undisturbed
+    root = tmp_path / "first/store"
+    arguments = ("execute", spec, "--store", root)
+    first = start(tmp_path / "first", *arguments)
+    wait_for(root, "train/*/checkpoints/*/trainer_state.json")
+    os.kill(first.pid, signal.SIGSTOP)
+    second = run(tmp_path / "second", *arguments, "--no-wait")
+    assert ran(second) == {"train": 3, "evaluate": 3, "probe": 3}
+    assert "1 cells were left to another process that is running them" in second
+    third = start(tmp_path / "third", *arguments)
+    time.sleep(1)
+    os.kill(first.pid, signal.SIGCONT)
+    for child in (first, third):
+        child.join(300)
+        assert child.exitcode == 0
+    assert_same(contents(root), contents(whole))
+
+
+def test_an_owner_that_slept_through_its_lease_harms_nothing(undisturbed, tmp_path: Path) -> None:
+    """It wakes in the middle of its training, or of what comes behind it, when all is done."""
+    spec, whole, _ = undisturbed
+    root = tmp_path / "first/store"
+    arguments = ("execute", spec, "--store", root, "--set", "executor.lease=0.5")
+    first = start(tmp_path / "first", *arguments)
+    wait_for(root, "train/*/checkpoints/*/trainer_state.json")
+    os.kill(first.pid, signal.SIGSTOP)
+    second = run(tmp_path / "second", *arguments)
+    assert ran(second) == {"train": 4, "evaluate": 4, "probe": 4}
+    os.kill(first.pid, signal.SIGCONT)
+    first.join(300)
+    assert first.exitcode == 0 and ran((tmp_path / "first/output").read_text()) == {"data": 1}
+    assert_same(contents(root), contents(whole))
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+def test_signals_end_an_execution_and_free_its_claims(
+    undisturbed, tmp_path: Path, signals: list[signal.Signals]
+) -> None:
+    spec, whole, _ = undisturbed
+    root = tmp_path / "first/store"
+    first = start(tmp_path / "first", "execute", spec, "--store", root)
+    wait_for(root, "train/*/checkpoints/*/trainer_state.json")
+    for number in signals:
+        os.kill(first.pid, number)
+        time.sleep(0.05)
+    first.join(300)
+    assert first.exitcode == 130
+    assert list((root / "claims").glob("*/*")) == []
+    run(tmp_path / "first", "execute", spec, "--store", root)
+    assert_same(contents(root), contents(whole))
+
+
+def test_a_truncated_adapter_is_named_and_trained_again(undisturbed, tmp_path: Path) -> None:
+    spec, whole = undisturbed[0], shutil.copytree(undisturbed[1], tmp_path / "store")
+    expected = contents(whole)
+    (file, *_) = sorted(whole.glob("train/*/adapter/adapter_model.safetensors"))
+    key = file.parts[-3]
+    os.truncate(file, file.stat().st_size // 2)
+    probe_again = ("execute", spec, "--store", whole, "--set", "probe.top_k=2")
+    child = start(tmp_path / "again", *probe_again)
+    child.join(300)
+    output = (tmp_path / "again/output").read_text()
+    assert child.exitcode == 1 and f"{key}/adapter/adapter_model.safetensors: not a whole" in output
+    assert "--retry-failed trains it again" in output and ran(output) == {"probe": 3}
+    assert Ledger(whole).failed("train") == {key}
+    retried = run(tmp_path / "again", *probe_again, "--retry-failed")
+    assert ran(retried) == {"train": 1, "probe": 1}
+    found = contents(whole)
+    assert (
+        found[f"train/{key}/adapter/adapter_model.safetensors"]
+        == expected[f"train/{key}/adapter/adapter_model.safetensors"]
+    )
