@@ -1,0 +1,234 @@
+"""Executors: worker processes, a Ray cluster and submitit's local jobs come to the results of one process."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from children import assert_same, contents, run
+from conftest import engine, small_spec
+
+from engine.coordinate import Coordinator, Policy, units
+from engine.errors import Interrupted, UsageError
+from engine.execute import Display, Options, Outcome
+from engine.executors.base import Finished, Job, Resources, Work
+from engine.executors.local import LocalExecutor, slots
+from engine.executors.settings import executor_settings
+from engine.plan import make_plan
+from engine.progress import StopRequest
+from specs import SpecError, load_spec, resolve
+from store import Ledger, read_manifests
+
+
+@pytest.fixture(scope="module")
+def study(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rated_file: Path
+) -> tuple[Path, dict[str, object]]:
+    """A spec of four cells, and what one process makes of it."""
+    folder = tmp_path_factory.mktemp("study")
+    spec = small_spec(folder, tiny_model, rated_file, train="steps = 4\ncheckpoint_every = 1")
+    run(folder, "execute", spec)
+    return spec, contents(folder / "store")
+
+
+def kill_first(stage_file: str, root: Path, killed: list[int]) -> threading.Thread:
+    """Kill the process that first leaves such a file in the store, as its claims name it."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            for file in root.glob(stage_file):
+                for claim in root.glob(f"claims/train/{file.relative_to(root).parts[1]}/*.json"):
+                    pid = read_pid(claim)
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+                    return
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def read_pid(claim: Path) -> int:
+    from store.files import read_json
+
+    return int(read_json(claim)["pid"])
+
+
+CHECKPOINT = "train/*/checkpoints/*/trainer_state.json"
+
+
+def test_workers_share_the_cells_and_a_killed_one_is_replaced(study, tmp_path: Path) -> None:
+    spec, expected = study
+    root, killed = tmp_path / "store", list[int]()
+    thread = kill_first(CHECKPOINT, root, killed)
+    output = engine("execute", spec, "--store", root, "--executor", "local", "--workers", 2).output
+    thread.join()
+    assert killed and "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
+    assert_same(contents(root), expected)
+
+
+def test_a_ray_task_that_is_killed_is_run_again(study, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    spec, expected = study
+    root, killed = tmp_path / "store", list[int]()
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    thread = kill_first(CHECKPOINT, root, killed)
+    try:
+        set_batch = ("--set", "executor.batch=2", "--set", "executor.memory=0.1")
+        output = engine("execute", spec, "--store", root, "--executor", "ray", *set_batch).output
+    finally:
+        thread.join()
+        ray.shutdown()
+    assert killed and "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
+    assert_same(contents(root), expected)
+
+
+def test_jobs_of_submitit_come_to_the_same(study, tmp_path: Path) -> None:
+    pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
+    spec, expected = study
+    root = tmp_path / "store"
+    local = ("--executor", "slurm", "--set", "executor.cluster=local", "--set", "executor.batch=4")
+    output = engine("execute", spec, "--store", root, *local).output
+    assert "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
+    assert_same(contents(root), expected)
+
+
+def job_of(spec: Path, root: Path) -> tuple[Job, list[Work]]:
+    plan = make_plan(resolve(load_spec(spec)), root)
+    return Job(plan.matrix.spec.anchored(), root, Options(), 60.0), units(plan, plan.cells, 1)
+
+
+def test_a_stop_gives_workers_the_time_to_save(study, tmp_path: Path) -> None:
+    """The training's newest checkpoint is the step that was under way, and no claim is left."""
+    spec, _ = study
+    root, stop = tmp_path / "store", StopRequest()
+    engine("execute", spec, "--store", root, "--set", "train.steps=1", "--max-cells", 1)  # the data
+    long = (*("--set", "train.steps=500"), *("--set", "train.checkpoint_every=400"))
+    plan = make_plan(resolve(load_spec(spec, long[1::2])), root)
+    executor = LocalExecutor(Job(plan.matrix.spec, root, Options(), 60.0), stop, 60.0, slots(1, 1))
+    executor.submit(units(plan, plan.cells, 1)[0], Resources())
+
+    def request() -> None:
+        while not list(root.glob("claims/train/*/*.json")):
+            time.sleep(0.01)
+        time.sleep(1)
+        stop.requested = True
+
+    thread = threading.Thread(target=request)
+    thread.start()
+    with pytest.raises(Interrupted):
+        list(executor.as_completed())
+    thread.join()
+    (checkpoint,) = root.glob(CHECKPOINT)
+    assert int(checkpoint.parts[-2].removeprefix("checkpoint-")) < 400
+    assert list(root.glob("claims/*/*")) == []
+
+
+class Scripted:
+    """An executor whose units end as they are told to; no process is needed to lose or hold one."""
+
+    def __init__(self, *ends: Outcome | str) -> None:
+        self.ends, self.queue, self.submitted, self.cancelled = list(ends), [], [], False
+
+    def submit(self, work: Work, resources: Resources) -> None:
+        assert resources.memory > 0
+        self.queue.append(work)
+        self.submitted.append([cell.index for cell in work.cells])
+        assert len(pickle.dumps(work)) < 5000  # nothing but names travels
+
+    def as_completed(self):
+        while self.queue:
+            end, work = self.ends.pop(0), self.queue.pop(0)
+            yield Finished(work, None, end) if isinstance(end, str) else Finished(work, end)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def coordinate(spec: Path, root: Path, executor: Scripted, *, batch: int = 4, **policy: object) -> Outcome:
+    plan = make_plan(resolve(load_spec(spec)), root)
+    settings = Policy(poll=0.0, **policy)
+    coordinator = Coordinator(plan, Ledger(root), executor, settings, Display(), StopRequest())
+    outcome = coordinator.run(plan.cells, batch)
+    assert executor.cancelled
+    return outcome
+
+
+def test_a_unit_that_always_kills_its_worker_is_recorded_and_the_rest_goes_on(study, tmp_path: Path) -> None:
+    executor = Scripted("killed", "killed", "killed", Outcome())
+    ledger = Ledger(tmp_path)
+    spec, _ = study
+    (cell, *_) = make_plan(resolve(load_spec(spec)), tmp_path).cells
+    ledger.commit("data", cell.keys["data"], {})
+    outcome = coordinate(spec, tmp_path, executor, retries=2)
+    assert executor.submitted == [[0, 1, 2, 3]] * 3 + [[1, 2, 3]]
+    assert outcome.failed == [(0, "train", "lost 3 times, the last time: killed")]
+    assert ledger.record("train", cell.keys["train"], "failed")["error"] == outcome.failed[0][2]
+
+
+def test_what_is_held_is_taken_up_again_or_left(study, tmp_path: Path) -> None:
+    spec, _ = study
+    executor = Scripted(Outcome(held=[1, 2]), Outcome(held=[2]), Outcome())
+    assert coordinate(spec, tmp_path, executor).held == []
+    assert executor.submitted == [[0, 1, 2, 3], [1, 2], [2]]
+    executor = Scripted(*(Outcome(held=[n]) for n in range(4)))
+    assert coordinate(spec, tmp_path, executor, batch=1, wait=False).held == [0, 1, 2, 3]
+
+
+def test_the_first_failure_can_end_it(study, tmp_path: Path) -> None:
+    spec, _ = study
+    executor = Scripted(Outcome(failed=[(0, "train", "no")]))
+    assert coordinate(spec, tmp_path, executor, batch=1, fail_fast=True).failed == [(0, "train", "no")]
+
+
+def test_the_spec_wins_over_the_users_file_and_the_command_line_over_both(
+    study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load_spec(study[0], ["executor.retries=7", "executor.grace=1"])
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert executor_settings(spec, {"workers": None}).workers is None
+    file = tmp_path / "ablation-engine/executor.toml"
+    file.parent.mkdir()
+    file.write_text("workers = 3\nretries = 1\ngrace = 2\n")
+    settings = executor_settings(spec, {"grace": 3.0, "workers": None})
+    assert (settings.workers, settings.retries, settings.grace) == (3, 7, 3.0)
+    file.write_text("\nworker = 3\n")
+    with pytest.raises(SpecError, match=r'executor\.toml:2:1  worker: unknown key; did you mean "workers"'):
+        executor_settings(spec, {})
+
+
+def test_the_executor_is_no_part_of_a_key_and_no_factor(study) -> None:
+    spec, _ = study
+    plain = make_plan(resolve(load_spec(spec))).cells
+    assert make_plan(resolve(load_spec(spec, ['executor.kind="ray"', "executor.batch=3"]))).cells == plain
+    with pytest.raises(SpecError, match="unknown table `executor`"):
+        resolve(load_spec(spec, ['factors.f.path="executor.batch"', "factors.f.values=[1, 2]"]))
+
+
+def test_a_missing_package_is_named(study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.executors import make
+
+    job, _ = job_of(study[0], tmp_path)
+    monkeypatch.setitem(make._PACKAGES, "ray", "no_such_package")
+    settings = executor_settings(job.spec, {"kind": "ray"})
+    with pytest.raises(UsageError, match=r"needs the package no_such_package; .*ablation-engine\[ray\]"):
+        make.make_executor(job, settings, StopRequest())
+    assert read_manifests(tmp_path) == {}
+
+
+def test_gpus_are_dealt_out_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.executors import local
+
+    monkeypatch.setattr(local, "_gpus", lambda: ["2", "5"])
+    shown = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots(4, 2)]
+    assert shown == ["2", "2", "5", "5"]
+    monkeypatch.setattr(local, "_gpus", list)
+    assert [slot.environment for slot in slots(2, 1)] == [{}, {}]
+    assert slots(2, 1)[0].threads == max(1, (os.cpu_count() or 1) // 2)
