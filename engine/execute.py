@@ -170,7 +170,6 @@ class Execution:
         if not any(free):
             raise _HeldError
 
-
     def _adapted(self, cells: list[PlannedCell]) -> Any:
         """Give the trained model of the cells, which share it."""
         cell, key = cells[0], cells[0].keys["train"]

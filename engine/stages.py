@@ -20,6 +20,7 @@ from engine.probe import layer_numbers, probe_family, probe_layers, token_texts,
 from engine.progress import Report, StopRequest
 from engine.text import Writer, cell_writer
 from engine.train import curves_family, train_adapter
+from engine.trained import Trained, load_adapter, saved_training, set_aside
 from kernels import choose_backend
 from specs.data import Data
 from store import CellWriter, Claim, Family, Ledger, StoreWriter, write_vocabulary

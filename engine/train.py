@@ -24,6 +24,10 @@ from transformers import (
     set_seed,
 )
 
+from engine.errors import DataError, Interrupted, UsageError
+from engine.lens import Lens, find_lens
+from engine.progress import Report, StopRequest
+from engine.text import Encoded
 from engine.trained import (
     Trained,
     checkpoint_folder,
@@ -32,10 +36,6 @@ from engine.trained import (
     save_adapter,
     saved_training,
 )
-from engine.errors import DataError, Interrupted, UsageError
-from engine.lens import Lens, find_lens
-from engine.progress import Report, StopRequest
-from engine.text import Encoded
 from specs.model import Lora, Train
 from store import Coordinate, Family, Variable
 

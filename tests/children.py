@@ -18,7 +18,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
         "children", "engine.cli", "engine.coordinate", "engine.display", "engine.executors.worker",
-        "engine.results", "transformers.models.llama.modeling_llama", "peft",
+        "engine.results", "engine.trained", "transformers.models.llama.modeling_llama", "peft",
     ]
 )  # fmt: skip
 # What Python says before it changes a file; writes themselves fall between these moments.

@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from engine.adapters import load_adapter
 from engine.errors import DataError, Interrupted, UsageError
 from engine.lens import find_lens
 from engine.progress import StopRequest, silent
@@ -23,6 +22,7 @@ from engine.train import (
     completion_loss,
     train_adapter,
 )
+from engine.trained import load_adapter
 from specs.model import Lora, Train
 
 EOS = 1
