@@ -34,8 +34,8 @@ class Executor:
     ] = 1
     gpus: Annotated[int, Meta(ge=0, description="`slurm`: GPUs per job.")] = 1
     memory: Annotated[
-        float | None,
-        Meta(gt=0, description="`ray`, `slurm`: GiB of memory per unit; default: the plan's estimate."),
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="`ray`, `slurm`: GiB of memory per unit; default: the plan's estimate."),
     ] = None
     retries: Annotated[
         int, Meta(ge=0, description="Times that a unit is tried again after its worker died.")
