@@ -1,0 +1,144 @@
+"""A full disk, a read-only file system and flipped bits are named, and spoil nothing else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from store import Coordinate, Family, Ledger, StoreError, StoreWriter, Variable, open_store, write_manifest
+
+SIZE = 64
+FAMILY = Family(
+    "probe",
+    (Coordinate("example", "example", range(SIZE)), Coordinate("layer", "layer", range(512))),
+    (
+        Variable("entropy", ("example", "layer"), "float32"),
+        Variable("answer", ("example",), "string"),
+    ),
+)
+
+
+def values(seed: int) -> dict[str, object]:
+    rng = np.random.default_rng(seed)
+    entropy = rng.normal(size=(SIZE, 512)).astype("f4")
+    return {"entropy": entropy, "answer": [f"é{n}" for n in rng.integers(0, 99, SIZE)]}
+
+
+def write(root: Path, key: str, seed: int) -> None:
+    ledger = Ledger(root)
+    claim = ledger.start("probe", key)
+    try:
+        with StoreWriter(root).cell(FAMILY, key, claim=claim) as cell:
+            cell.append({name: column[cell.start :] for name, column in values(seed).items()})
+        ledger.commit("probe", key, cell.placement)
+    finally:
+        ledger.release("probe", key)
+
+
+def listed(root: Path, keys: int) -> None:
+    cells = [{"levels": {"seed": n}, "keys": {"probe": f"k{n}"}} for n in range(keys)]
+    write_manifest(root, "study", {"factors": ["seed"], "cells": cells})
+
+
+def assert_reads(root: Path, seeds: range) -> None:
+    ds = open_store(root)["study/probe"].ds
+    assert list(ds["seed"].values) == list(seeds)
+    for seed in seeds:
+        for name, column in values(seed).items():
+            np.testing.assert_array_equal(ds[name].sel(seed=seed), column)
+
+
+def mount(*arguments: object) -> None:
+    if subprocess.run(["mount", *map(str, arguments)], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 1 MB, on which about seven of these cells have room."""
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path], capture_output=True
+    ).returncode:
+        pytest.skip("mounting a small file system is not permitted here")
+    yield tmp_path
+    subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_a_full_disk_stops_writing_and_spoils_nothing(small_disk: Path) -> None:
+    """Cells are written until there is no room; with room again the next call goes on."""
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(200_000))
+    listed(small_disk, 30)
+    written = 0
+    with pytest.raises(OSError) as error:
+        for written in range(30):
+            write(small_disk, f"k{written}", written)
+    assert error.value.errno == errno.ENOSPC
+    assert 0 < written < 30
+    assert_reads(small_disk, range(written))
+    assert not list(small_disk.glob("claims/*/*/*"))
+    ballast.unlink()
+    write(small_disk, f"k{written}", written)
+    assert_reads(small_disk, range(written + 1))
+
+
+def test_a_store_on_a_read_only_file_system_can_be_read(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    listed(root, 1)
+    write(root, "k0", 0)
+    bind = subprocess.run(["mount", "--bind", root, root], capture_output=True)
+    if (
+        bind.returncode
+        or subprocess.run(["mount", "-o", "remount,ro,bind", root], capture_output=True).returncode
+    ):
+        pytest.skip("mounting is not permitted here")
+    try:
+        assert_reads(root, range(1))
+        with pytest.raises(OSError, match="Read-only file system"):
+            write(root, "k1", 1)
+    finally:
+        subprocess.run(["umount", "-l", root], check=True)
+
+
+@pytest.mark.parametrize("array", ["float32-example-layer", "string-example"])
+def test_a_flipped_bit_is_found_and_the_row_named(tmp_path: Path, array: str) -> None:
+    """Somewhere in the middle of each chunk of one row: checksums find what decompression would let pass."""
+    listed(tmp_path, 2)
+    write(tmp_path, "k0", 0)
+    write(tmp_path, "k1", 1)
+    (chunk,) = tmp_path.glob(f"results.zarr/probe/*/{array}/c.1.*")
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 3] ^= 1
+    chunk.write_bytes(content)
+    ds = open_store(tmp_path)["study/probe"].ds
+    name = "entropy" if array.startswith("float32") else "answer"
+    np.testing.assert_array_equal(ds[name].sel(seed=0), values(0)[name])
+    message = rf"{array}: row 1, probe k1, is damaged \(.*checksum.*delete ledger/probe/k1\.done\.json"
+    with pytest.raises(StoreError, match=message):
+        ds[name].values  # noqa: B018
+    (tmp_path / "ledger/probe/k1.done.json").unlink()
+    write(tmp_path, "k1", 1)
+    assert_reads(tmp_path, range(2))
+
+
+def test_a_layout_from_the_future_is_refused(tmp_path: Path) -> None:
+    listed(tmp_path, 1)
+    write(tmp_path, "k0", 0)
+    (file,) = tmp_path.glob("results.zarr/probe/*/zarr.json")
+    file.write_text(file.read_text().replace('"layout": 2', '"layout": 99'))
+    with pytest.raises(StoreError, match="layout 99; this version of the program reads up to 2"):
+        open_store(tmp_path)
+
+
+def test_a_file_system_without_hard_links_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StoreError, match="needs a file system with hard links"):
+        Ledger(tmp_path).start("probe", "k0")
