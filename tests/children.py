@@ -49,6 +49,9 @@ def _run(folder: Path, arguments: list[str], before_event: int | None) -> None:
             os.dup2(output.fileno(), descriptor)
     os.environ["COLUMNS"] = "200"
     sys.argv = ["engine", *arguments]
+    import torch
+
+    torch.set_num_threads(1)  # another number may sum in another order
     sys.addaudithook(_counting(folder, before_event))
     from engine.cli import main
 

@@ -61,6 +61,7 @@ def read_pid(claim: Path) -> int:
     return int(read_json(claim)["pid"])
 
 
+WORKERS = max(2, os.cpu_count() or 1)  # so that each has one thread
 CHECKPOINT = "train/*/checkpoints/*/trainer_state.json"
 
 
@@ -68,7 +69,7 @@ def test_workers_share_the_cells_and_a_killed_one_is_replaced(study, tmp_path: P
     spec, expected = study
     root, killed = tmp_path / "store", list[int]()
     thread = kill_first(CHECKPOINT, root, killed)
-    output = engine("execute", spec, "--store", root, "--executor", "local", "--workers", 2).output
+    output = engine("execute", spec, "--store", root, "--executor", "local", "--workers", WORKERS).output
     thread.join()
     assert killed and "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
     assert_same(contents(root), expected)
@@ -90,10 +91,11 @@ def test_a_ray_task_that_is_killed_is_run_again(study, tmp_path: Path) -> None:
     assert_same(contents(root), expected)
 
 
-def test_jobs_of_submitit_come_to_the_same(study, tmp_path: Path) -> None:
+def test_jobs_of_submitit_come_to_the_same(study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
     spec, expected = study
     root = tmp_path / "store"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     local = ("--executor", "slurm", "--set", "executor.cluster=local", "--set", "executor.batch=4")
     output = engine("execute", spec, "--store", root, *local).output
     assert "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
@@ -121,7 +123,7 @@ def test_a_stop_gives_workers_the_time_to_save(study, tmp_path: Path) -> None:
         time.sleep(1)
         stop.requested = True
 
-    thread = threading.Thread(target=request)
+    thread = threading.Thread(target=request, daemon=True)
     thread.start()
     with pytest.raises(Interrupted):
         list(executor.as_completed())

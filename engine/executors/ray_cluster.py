@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +32,9 @@ class RayExecutor:
     @classmethod
     def of(cls, job: Job, settings: Settings, stop: StopRequest) -> RayExecutor:
         """Join the cluster, or start one on this machine."""
+        terminated = signal.getsignal(signal.SIGTERM)
         ray.init(address=settings.address, ignore_reinit_error=True, log_to_driver=False)
+        signal.signal(signal.SIGTERM, terminated)  # Ray's own would end this process without a word
         return cls(pickle.dumps(job), settings, stop)
 
     def submit(self, work: Work, resources: Resources) -> None:
