@@ -108,10 +108,8 @@ class Execution:
     def _run_training(self, cells: list[PlannedCell]) -> None:
         """Run the cells that share one training: train once, then evaluate and probe each of them."""
         self._refresh(cells)
-        cells = [cell for cell in cells if self.plan.state(cell) != "cached"]
-        if not cells:
-            return
-        ready = [cell for cell in cells if self._has_data(cell)]
+        pending = [cell for cell in cells if self.plan.state(cell) != "cached"]
+        ready = [cell for cell in pending if self._has_data(cell) and self.plan.state(cell) != "cached"]
         if not ready:
             return
         model = None

@@ -75,10 +75,13 @@ def test_workers_share_the_cells_and_a_killed_one_is_replaced(study, tmp_path: P
     assert_same(contents(root), expected)
 
 
-def test_a_ray_task_that_is_killed_is_run_again(study, tmp_path: Path) -> None:
+def test_a_ray_task_that_is_killed_is_run_again(
+    study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
     spec, expected = study
     root, killed = tmp_path / "store", list[int]()
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else a busy machine leaves its workers nothing
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     thread = kill_first(CHECKPOINT, root, killed)
     try:
@@ -111,9 +114,7 @@ def test_a_stop_gives_workers_the_time_to_save(study, tmp_path: Path) -> None:
     """The training's newest checkpoint is the step that was under way, and no claim is left."""
     spec, _ = study
     root, stop = tmp_path / "store", StopRequest()
-    engine("execute", spec, "--store", root, "--set", "train.steps=1", "--max-cells", 1)  # the data
-    long = (*("--set", "train.steps=500"), *("--set", "train.checkpoint_every=400"))
-    plan = make_plan(resolve(load_spec(spec, long[1::2])), root)
+    plan = make_plan(resolve(load_spec(spec, ["train.steps=2000", "train.checkpoint_every=2000"])), root)
     executor = LocalExecutor(Job(plan.matrix.spec, root, Options(), 60.0), stop, 60.0, slots(1, 1))
     executor.submit(units(plan, plan.cells, 1)[0], Resources())
 
@@ -129,7 +130,7 @@ def test_a_stop_gives_workers_the_time_to_save(study, tmp_path: Path) -> None:
         list(executor.as_completed())
     thread.join()
     (checkpoint,) = root.glob(CHECKPOINT)
-    assert int(checkpoint.parts[-2].removeprefix("checkpoint-")) < 400
+    assert int(checkpoint.parts[-2].removeprefix("checkpoint-")) < 2000
     assert list(root.glob("claims/*/*")) == []
 
 
