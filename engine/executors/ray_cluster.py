@@ -68,8 +68,7 @@ class RayExecutor:
         gpus = 1 / self.settings.workers_per_gpu if ray.cluster_resources().get("GPU") else 0
         memory = self.settings.memory * 2**30 if self.settings.memory else resources.memory or 0
         self._check_room(memory)
-        # A task that died is submitted again by whoever counts the attempts, not by Ray.
-        options = {"num_gpus": gpus, "memory": int(memory) or None, "max_retries": 0, "max_calls": 0}
+        options = {"num_gpus": gpus, "memory": int(memory) or None}
         self._running[_run.options(**options).remote(self.job, work)] = work
 
     def _end(self, reference: Any) -> Finished:
@@ -92,4 +91,6 @@ class RayExecutor:
             )
 
 
-_run: Any = ray.remote(run_remotely)
+# A worker process serves task after task, and so keeps its model. A task that died is submitted again by
+# whoever counts the attempts, not by Ray.
+_run: Any = ray.remote(max_calls=0, max_retries=0)(run_remotely)
