@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 
 from attrs import define, evolve, field, frozen
 
-from engine.estimate import peak_memory
 from engine.execute import Display, Outcome, by_training
 from engine.executors.base import Executor, Finished, Resources, Work
 from engine.plan import Plan, PlannedCell
@@ -27,6 +26,10 @@ class Policy:
     fail_fast: bool = False
 
 
+def _unknown(_cells: Iterable[PlannedCell]) -> None:
+    return None
+
+
 @define
 class Coordinator:
     """Hands units to an executor until every cell is done, has failed, or is left to another process."""
@@ -37,15 +40,9 @@ class Coordinator:
     policy: Policy
     display: Display  # silent where the executor itself says what happens
     stop: StopRequest
+    memory: Callable[[Iterable[PlannedCell]], float | None] = _unknown  # bytes that cells need
     outcome: Outcome = field(factory=Outcome)
-    _lost: Counter[int] = field(
-        factory=Counter
-    )  # first cell of a unit → attempts that took their worker along
-    _memory: Callable[[Iterable[PlannedCell]], float | None] = field()
-
-    @_memory.default
-    def _estimated(self) -> Callable[[Iterable[PlannedCell]], float | None]:
-        return peak_memory(self.plan)
+    _lost: Counter[int] = field(factory=Counter)  # how often a unit was lost, by its first cell
 
     def run(self, cells: Iterable[PlannedCell], batch: int = 1) -> Outcome:
         """Run what is pending in these cells, `batch` trainings a unit. Raises Interrupted after Ctrl-C."""
@@ -64,7 +61,7 @@ class Coordinator:
     def _submit(self, works: Iterable[Work]) -> None:
         silent = self.ledger.claims.silent()
         for work in works:
-            resources = Resources(self._memory(work.cells))
+            resources = Resources(self.memory(work.cells))
             self.executor.submit(evolve(work, silent=silent), resources)
 
     def _round(self) -> list[Work]:

@@ -54,6 +54,7 @@ def ran(*outputs: str) -> Counter[str]:
 ALL = {"data": 1, "train": 4, "evaluate": 4, "probe": 4}
 
 
+@pytest.mark.timeout(120 * KILLS)
 def test_kills_at_any_moment_lose_nothing(undisturbed, tmp_path: Path) -> None:
     """Every other kill comes before a drawn file operation, and so falls between any two of them; the others
     come at a drawn time, and so also fall into computation and into writes.

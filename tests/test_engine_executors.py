@@ -15,6 +15,7 @@ from conftest import engine, small_spec
 
 from engine.coordinate import Coordinator, Policy, units
 from engine.errors import Interrupted, UsageError
+from engine.estimate import peak_memory
 from engine.execute import Display, Options, Outcome
 from engine.executors.base import Finished, Job, Resources, Work
 from engine.executors.local import LocalExecutor, slots
@@ -158,7 +159,8 @@ class Scripted:
 def coordinate(spec: Path, root: Path, executor: Scripted, *, batch: int = 4, **policy: object) -> Outcome:
     plan = make_plan(resolve(load_spec(spec)), root)
     settings = Policy(poll=0.0, **policy)
-    coordinator = Coordinator(plan, Ledger(root), executor, settings, Display(), StopRequest())
+    memory = peak_memory(plan)
+    coordinator = Coordinator(plan, Ledger(root), executor, settings, Display(), StopRequest(), memory)
     outcome = coordinator.run(plan.cells, batch)
     assert executor.cancelled
     return outcome
