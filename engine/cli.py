@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from engine.errors import EngineError, Interrupted, UsageError
+from engine.upkeep import gc, migrate, verify
 
 SPEC = click.argument("spec", type=click.Path(path_type=Path))
 SET = click.option(
@@ -252,6 +253,10 @@ def schema() -> None:
     from specs import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
+
+
+for command in (gc, verify, migrate):
+    cli.add_command(command)
 
 
 def _plan(spec: Path, overrides: tuple[str, ...], store: Path | None) -> Any:

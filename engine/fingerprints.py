@@ -7,7 +7,8 @@ import json
 import os
 from pathlib import Path
 
-CHUNK = 1 << 22
+from store.files import hash_file
+
 # What does not change a model's or data set's content: editors' and hubs' own files.
 IGNORED_SUFFIXES = {".md", ".lock", ".partial"}
 
@@ -34,7 +35,7 @@ def fingerprint_path(path: Path) -> str:
         status = file.stat()
         stamp = f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}"
         if stamp not in memory:
-            memory[stamp] = _hash_file(file)
+            memory[stamp] = hash_file(file)
         if file is not path:
             digest.update(str(file.relative_to(path)).encode())
         digest.update(memory[stamp].encode())
@@ -58,11 +59,3 @@ def _read_memory(file: Path) -> dict[str, str]:
         return dict(json.loads(file.read_text()))
     except (FileNotFoundError, ValueError):
         return {}
-
-
-def _hash_file(file: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -45,6 +45,11 @@ class Plan:
         found = {self.states[stage][cell.keys[stage]] for stage in STAGES if stage in cell.keys}
         return next(state for state in ("failed", "running", "pending", "cached") if state in found)
 
+    def look_up(self) -> None:
+        """Look the states of all stages up again, in the store's ledger."""
+        ledger = Ledger(self.root)
+        self.states.update({stage: _states(ledger, stage, self.cells) for stage in STAGES})
+
     def missing(self) -> list[str]:
         """Name the local data files that are not there yet; keys over them will change once they are."""
         trained = {cell.keys["data"]: self.matrix.table("data", cell.choice) for cell in self.cells}
@@ -62,8 +67,9 @@ def make_plan(matrix: Matrix, store: Path | None = None) -> Plan:
     root = store or Path(matrix.experiment.store or f"stores/{matrix.experiment.name}")
     keys = Keys(matrix)
     cells = [PlannedCell(index, cell, keys.of(cell)) for index, cell in enumerate(matrix.cells)]
-    ledger = Ledger(root)
-    return Plan(matrix, root, cells, {stage: _states(ledger, stage, cells) for stage in STAGES})
+    plan = Plan(matrix, root, cells, {})
+    plan.look_up()
+    return plan
 
 
 def _states(ledger: Ledger, stage: str, cells: Iterable[PlannedCell]) -> dict[str, str]:

@@ -40,6 +40,7 @@ def run(plan: Plan, pending: list[PlannedCell], console: Any, request: Request) 
     check_kernels()
     where = provenance()
     write_manifest(plan.root, plan.matrix.experiment.name, manifest(plan, where))
+    plan.look_up()  # from here on `engine gc` spares what the plan finds
     with stop_on_signal() as stop, TerminalDisplay(console, plan, len(pending)) as display:
         try:
             outcome = _execute(plan, pending, request, display, stop, where)
@@ -110,8 +111,10 @@ def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Any) -> int:
     if failed:
         console.print(f"{len(failed)} cells failed before; --retry-failed runs them again")
     # An extended or renamed spec may consist of results that other specs have left here.
-    if plan.matrix.experiment.name not in read_manifests(plan.root):
-        write_manifest(plan.root, plan.matrix.experiment.name, manifest(plan, provenance()))
+    name, described = plan.matrix.experiment.name, manifest(plan, {})
+    known = read_manifests(plan.root).get(name, {})
+    if any(known.get(part) != described[part] for part in ("cells", "data")):
+        write_manifest(plan.root, name, described | provenance())
     show_results(plan.root, console, plan.matrix.experiment.name)
     return 1 if failed else 0
 
@@ -132,6 +135,8 @@ def manifest(plan: Plan, where: dict[str, Any]) -> dict[str, Any]:
             for cell in plan.cells
         ],
         "contrasts": [list(pair) for pair in plan.matrix.pairs()],
+        # By these alone the store knows whose the data are: a reader of cells needs none.
+        "data": sorted({cell.keys[name] for cell in plan.cells for name in ("data", "test_data")}),
         **where,
     }
 

@@ -24,6 +24,7 @@ from engine.trained import Trained, load_adapter, saved_training, set_aside
 from kernels import choose_backend
 from specs.data import Data
 from store import CellWriter, Claim, Family, Ledger, StoreWriter, write_vocabulary
+from store.results import result_files
 
 
 @frozen
@@ -207,6 +208,8 @@ class Stages:
         record: dict[str, Any] = {}
         yield record
         record |= {"started": started, "seconds": time.time() - started, "provenance": self.provenance}
+        if files := result_files(self.plan.root, stage, key):
+            record["files"] = files
         self.ledger.commit(stage, key, record)
 
 

@@ -19,7 +19,7 @@ from threading import Event, Thread
 from uuid import uuid4
 
 from store.errors import LostClaimError, StoreError
-from store.files import Json, create_json, read_json
+from store.files import Json, create_json, plain, read_json
 
 LEASE = 60.0
 """Seconds of silence after which a claim may be taken over."""
@@ -124,7 +124,7 @@ class Claims:
         self._seen |= {token: (beat, -math.inf) for token, beat in silent.items()}
 
     def _folder(self, stage: str, key: str) -> Path:
-        return self._root / "claims" / stage / key
+        return self._root / "claims" / plain(stage) / plain(key)
 
     def _abandoned(self, mark: Json) -> bool:
         return _dead(mark) or self._silent(mark)
@@ -163,6 +163,31 @@ def claimed(root: Path, stage: str) -> Iterator[str]:
         newest = _newest(path)
         if newest is not None and not _dead(newest[1]):
             yield path.name
+
+
+def live_claims(root: Path) -> list[str]:
+    """Name the processes at work in a store, by their claims.
+
+    Takes up to a lease where a claim is another machine's, which only a standing beat can show to be dead.
+    """
+    newest = {folder: _newest(folder) for folder in root.glob("claims/*/*")}
+    watched = {folder: found for folder, found in newest.items() if found and not _dead(found[1])}
+    deadline = time.monotonic() + max(
+        (float(mark["lease"]) for _, mark in watched.values() if mark["machine"] != _machine()), default=0.0
+    )
+    live: list[str] = []
+    while watched:
+        for folder, found in list(watched.items()):
+            now = _newest(folder)
+            if now is None or (now != found and _dead(now[1])):
+                del watched[folder]
+            elif now != found or now[1]["machine"] == _machine():
+                stage, key = folder.parts[-2:]
+                live.append(f"{stage} {key} is running on {now[1]['host']}, process {now[1]['pid']}")
+        if live or time.monotonic() >= deadline:
+            break
+        time.sleep(0.1)
+    return live
 
 
 def _newest(folder: Path) -> tuple[int, Json] | None:

@@ -1,8 +1,10 @@
 """Atomic JSON files and the store's lock: what every writer to a store directory shares."""
 
 import errno
+import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ except ImportError:  # a platform without it can still read a store
     fcntl = None  # type: ignore[assignment]
 
 Json = dict[str, Any]
+
+_PLAIN = re.compile(r"[\w-]+", re.ASCII)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -79,6 +83,19 @@ def read_json(path: Path) -> Json:
     if not isinstance(content, dict):
         raise StoreError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def plain(name: str) -> str:
+    """Return a stage, key or family that is fit to be part of a path; StoreError for any other."""
+    if not _PLAIN.fullmatch(name):
+        raise StoreError(f"{name!r}: expected a name of letters, digits, _ and - that is no path")
+    return name
+
+
+def hash_file(path: Path) -> str:
+    """Return the BLAKE2b of a file's content: 32 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def sync(path: Path) -> None:

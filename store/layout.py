@@ -16,8 +16,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from store.claims import Claim
 from store.errors import StoreError
-from store.files import locked
+from store.files import locked, plain
 from store.schema import Coordinate, DType, Family, Variable
+from store.version import LAYOUT, mark_new
 
 BLOCK_BYTES = 8 * 2**20
 # A guess, for strings have no fixed size; only the block size depends on it.
@@ -25,11 +26,9 @@ STRING_BYTES = 64
 FILL: dict[DType, Any] = {"float32": float("nan"), "int32": -1, "int16": -1, "bool": False, "string": ""}
 
 # Separated by dots, the chunks of an array share one folder.
-KEYS = {"name": "default", "separator": "."}
+KEYS: Any = {"name": "default", "separator": "."}
 # The checksum stands last, so that it covers the bytes on disk.
 CODECS = (ZstdCodec(level=3), Crc32cCodec())
-# Of new groups. 1 (no attribute): without checksums, read and written as before.
-VERSION = 2
 
 
 @frozen
@@ -64,7 +63,7 @@ def block_size(family: Family) -> int:
 
 def group_path(root: Path, stage: str, family_key: str) -> Path:
     """Return the folder of a family's Zarr group."""
-    return root / "results.zarr" / stage / family_key
+    return root / "results.zarr" / plain(stage) / plain(family_key)
 
 
 def allocate(root: Path, family: Family, keys: Iterable[str], claim: Claim | None = None) -> dict[str, int]:
@@ -77,6 +76,7 @@ def allocate(root: Path, family: Family, keys: Iterable[str], claim: Claim | Non
     with locked(root):
         if claim is not None:
             claim.check()
+        mark_new(root)
         group = zarr.open_group(root / "results.zarr", mode="a", zarr_format=3)
         group = group.require_group(family.stage).require_group(family.key)
         if "keys" not in group.attrs:  # set last, so a group without it was left half made
@@ -111,6 +111,13 @@ def chunk_files(folder: Path, array: zarr.Array[Any], row: int, block: int) -> l
     return [folder / name for name in names]
 
 
+def row_files(folder: Path, array: zarr.Array[Any], row: int) -> list[Path]:
+    """Return the files of all of a row's blocks that exist."""
+    blocks = math.ceil(array.shape[2] / array.chunks[2])
+    files = (file for block in range(blocks) for file in chunk_files(folder, array, row, block))
+    return [file for file in files if file.exists()]
+
+
 def _known(group: zarr.Group) -> list[str]:
     keys = group.attrs["keys"]
     if not isinstance(keys, list):
@@ -129,7 +136,7 @@ def _create(group: zarr.Group, family: Family) -> None:
         _create_stack(group, family, stack)
     block = block_size(family)
     group.attrs.update(
-        {"stage": family.stage, "label": family.label, "block": block, "layout": VERSION, "keys": []}
+        {"stage": family.stage, "label": family.label, "block": block, "layout": LAYOUT, "keys": []}
     )
 
 
@@ -140,7 +147,7 @@ def _create_coordinate(group: zarr.Group, coordinate: Coordinate) -> None:
         shape=values.shape,
         chunks=values.shape,
         dtype="string" if values.dtype == object else values.dtype,
-        chunk_key_encoding=KEYS,  # type: ignore[arg-type]
+        chunk_key_encoding=KEYS,
         dimension_names=(coordinate.dim,),
         attributes={"units": coordinate.units, "long_name": coordinate.long_name},
         overwrite=True,
@@ -156,7 +163,8 @@ def _create_stack(group: zarr.Group, family: Family, stack: Stack) -> None:
     if stack.dtype.startswith("int"):
         # Other readers of this Zarr would otherwise take the fill value for a number.
         attributes["_FillValue"] = FILL[stack.dtype]
-    group.create_array(
+    create_array(
+        group,
         stack.name,
         shape=(0, count, family.size, *rest),
         chunks=(1, 1, block, *rest),
@@ -164,10 +172,18 @@ def _create_stack(group: zarr.Group, family: Family, stack: Stack) -> None:
         shards=None if stack.dtype == "string" else (1, count, block, *rest),
         dtype=stack.dtype,
         fill_value=FILL[stack.dtype],
-        compressors=CODECS,
-        chunk_key_encoding=KEYS,  # type: ignore[arg-type]
         # The statistics of two arrays differ, and so must the names of the dimensions.
         dimension_names=("row", f"statistic-{stack.name}", *stack.dims),
         attributes=attributes,
+    )
+
+
+def create_array(group: zarr.Group, name: str, **options: Any) -> zarr.Array[Any]:
+    """Make an array of results in a group, as the present layout encodes them."""
+    return group.create_array(
+        name,
+        compressors=CODECS,
+        chunk_key_encoding=KEYS,
         overwrite=True,
+        **options,
     )

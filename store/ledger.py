@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from store.claims import LEASE, Claim, Claims, claimed
 from store.errors import LostClaimError, StoreError
-from store.files import Json, create_json, read_json, write_json
+from store.files import Json, create_json, plain, read_json, write_json
+from store.version import layout_version
 
 Status = Literal["done", "failed"]
 
@@ -20,6 +21,7 @@ class Ledger:
 
     def __init__(self, root: str | os.PathLike[str], lease: float = LEASE) -> None:
         self.root = Path(root)
+        layout_version(self.root)
         self.claims = Claims(self.root, lease)
         self._held: dict[tuple[str, str], Claim] = {}
 
@@ -100,10 +102,10 @@ class Ledger:
 
     def progress(self, key: str) -> Path:
         """Return the file that says how much of a key's arrays an unfinished writer left on disk."""
-        return self.root / "progress" / f"{key}.json"
+        return self.root / "progress" / f"{plain(key)}.json"
 
     def _path(self, stage: str, key: str, status: str) -> Path:
-        return self.root / "ledger" / stage / f"{key}.{status}.json"
+        return self.root / "ledger" / plain(stage) / f"{plain(key)}.{status}.json"
 
     def _keys(self, stage: str, status: Status) -> Iterator[str]:
         suffix = f".{status}.json"

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from store.errors import StoreError
-from store.files import Json, read_json, write_json
+from store.files import Json, locked, read_json, write_json
 from store.ledger import Ledger
+from store.version import layout_version, mark_new
 
 
 def write_manifest(root: str | os.PathLike[str], name: str, manifest: Mapping[str, Any]) -> None:
@@ -21,11 +22,17 @@ def write_manifest(root: str | os.PathLike[str], name: str, manifest: Mapping[st
         raise StoreError(f"experiment name {name!r}: expected letters, digits and . _ + - only")
     if any("cell" in cell["levels"] for cell in manifest["cells"]):
         raise StoreError(f"experiment {name!r}: a factor cannot be called 'cell', the axis of all factors")
-    write_json(_folder(root) / f"{name}.json", manifest)
+    with locked(Path(root)):  # `store.garbage` removes under this lock what no manifest names
+        mark_new(Path(root))
+        write_json(_folder(root) / f"{name}.json", manifest)
 
 
 def read_manifests(root: str | os.PathLike[str]) -> dict[str, Json]:
-    """Return the manifests of a store by experiment name, in the names' order; none gives {}."""
+    """Return the manifests of a store by experiment name, in the names' order; none gives {}.
+
+    StoreError for a damaged one, and for a store that a later version of this program made.
+    """
+    layout_version(root)
     paths = sorted(path for path in _folder(root).glob("*.json") if not path.name.startswith("."))
     return {path.name.removesuffix(".json"): read_json(path) for path in paths}
 

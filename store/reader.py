@@ -15,10 +15,11 @@ import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablati
 from store.errors import StoreError, nearest
 from store.factors import cell_coordinates, factor_names, with_cells
 from store.files import Json
-from store.layout import VERSION, group_path
+from store.layout import group_path
 from store.lazy import lazy_variables
 from store.ledger import Ledger
 from store.manifests import read_manifests
+from store.version import LAYOUT
 
 Records = dict[tuple[str, str], Json]
 
@@ -160,8 +161,8 @@ def _open_group(root: Path, stage: str, family: str) -> zarr.Group:
         raise StoreError(
             f"{path}: the ledger names this group of {stage} results, but it is missing"
         ) from error
-    if (version := group.attrs.get("layout", 1)) not in range(1, VERSION + 1):
-        raise StoreError(f"{path}: layout {version}; this version of the program reads up to {VERSION}")
+    if (version := group.attrs.get("layout", 1)) not in range(1, LAYOUT + 1):
+        raise StoreError(f"{path}: layout {version}; this version of the program reads up to {LAYOUT}")
     return group
 
 

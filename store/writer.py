@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from store.claims import Claim
 from store.errors import StoreError
 from store.files import read_json, sync, write_json
-from store.layout import allocate, block_size, chunk_files, group_path, open_array, stacks
+from store.layout import allocate, block_size, chunk_files, group_path, open_array, row_files, stacks
 from store.ledger import Ledger
 from store.schema import Family, Variable
 
@@ -108,11 +108,16 @@ class CellWriter:
 
     @property
     def placement(self) -> dict[str, Any]:
-        """Where a done record says that its arrays are: their family, and the row that this writer fills.
+        """Where a done record says that its arrays are: family, row of this writer, number of its files.
 
-        By the row a reader meets this writer's values, whoever else has written for the same key.
+        By the row a reader meets this writer's values, whoever else has written for the same key. Blocks that
+        hold nothing but fill values have no file, so the number of files tells those from lost ones.
         """
-        return {"family": self.family.key, "row": self._row}
+        found = (
+            row_files(self._folder / stack.name, array, self._row)
+            for stack, array in zip(self._stacks, self._arrays, strict=True)
+        )
+        return {"family": self.family.key, "row": self._row, "chunks": sum(map(len, found))}
 
     def close(self) -> None:
         """Finish the cell; StoreError when items are missing. Its ledger record makes it visible, later."""

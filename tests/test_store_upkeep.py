@@ -1,0 +1,242 @@
+"""What keeps a store in order: garbage, verification, migration, and the version of its layout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from children import assert_same, contents, run, start
+from conftest import engine, small_spec
+
+import store
+from store import Ledger, StoreError, open_store
+from store.garbage import delete_garbage, find_garbage
+from store.migrate import migrate
+from store.verify import fix, verify
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rated_file: Path
+) -> tuple[Path, Path]:
+    """A spec of four cells and its finished store."""
+    folder = tmp_path_factory.mktemp("finished")
+    spec = small_spec(folder, tiny_model, rated_file)
+    run(folder, "execute", spec)
+    return spec, folder / "store"
+
+
+@pytest.fixture
+def copy(finished: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """The finished store once more, to be spoiled."""
+    return finished[0], Path(shutil.copytree(finished[1], tmp_path / "store"))
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def arrays(root: Path) -> dict[str, object]:
+    return {name: value for name, value in contents(root).items() if name.startswith("/")}
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A store of layout 1, as commit 6b595a3 wrote it."""
+    return Path(shutil.copytree(FIXTURES / "store-v1", tmp_path / "old"))
+
+
+def assert_old_values(root: Path) -> None:
+    expected = json.loads((FIXTURES / "store-v1-values.json").read_text())
+    tree = open_store(root)
+    found = {f"{node.path}/{name}": v for node in tree.subtree for name, v in node.data_vars.items()}
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        variable = found[name]
+        assert list(variable.dims) == value["dims"], name
+        np.testing.assert_array_equal(
+            variable.values, np.array(value["values"], variable.dtype), err_msg=name
+        )
+
+
+def test_a_store_of_layout_1_opens_and_is_migrated_to_equal_values(old: Path) -> None:
+    assert_old_values(old)
+    output = engine("verify", old).output
+    assert "layout 1: arrays without checksums" in output and "engine migrate" in output
+    steps = engine("migrate", old).output
+    for step in ("train/b777e42624e70778: checksums added", "ledger/probe: 2 records", "layout 1 → 2"):
+        assert step in steps
+    assert_old_values(old)
+    assert engine("verify", old).output == "7 done stages read, 0 problems\n"
+    assert "nothing to migrate" in engine("migrate", old).output
+    (chunk,) = old.glob("results.zarr/probe/*/float32-example-layer-position/c.0.*")
+    spoiled = bytearray(chunk.read_bytes())
+    spoiled[20] ^= 1
+    chunk.write_bytes(spoiled)
+    assert "cannot be read" in engine("verify", old, code=1).output
+
+
+@pytest.mark.parametrize("kill", range(2, 60, 9))
+def test_a_migration_that_is_killed_is_finished_by_the_next(tmp_path: Path, kill: int) -> None:
+    root = Path(shutil.copytree(FIXTURES / "store-v1", tmp_path / "store"))
+    child = start(tmp_path, "migrate", root, before_event=kill)
+    child.join(60)
+    list(migrate(root))
+    assert_old_values(root)
+    assert not verify(root).troubles
+    assert {path.suffix for path in root.glob("results.zarr/*/*") if path.is_dir()} == {""}
+
+
+def test_a_store_of_a_later_version_is_refused_by_all(old: Path, finished: tuple[Path, Path]) -> None:
+    (old / "store.json").write_text('{"layout": 3}')
+    spec = finished[0]
+    for command in (["status", old], ["results", old], ["gc", old], ["verify", old], ["migrate", old]):
+        assert "a store of layout 3" in engine(*command, code=1).output
+    for command in ("plan", "execute"):
+        assert "update ablation-engine" in engine(command, spec, "--store", old, code=1).output
+    with pytest.raises(StoreError, match="later version"):
+        open_store(old)
+    assert json.loads((finished[1] / "store.json").read_text()) == {"layout": 2}
+
+
+def test_a_whole_store_has_no_garbage_and_no_problems(finished: tuple[Path, Path]) -> None:
+    before = files(finished[1])
+    assert engine("gc", finished[1]).output == "garbage: 0 items, 0 B\n"
+    assert engine("gc", finished[1], "--delete").output == "deleted: 0 items, 0 B\n"
+    assert engine("verify", finished[1]).output == "13 done stages read, 0 problems\n"
+    assert files(finished[1]) == before
+
+
+def test_what_no_spec_needs_any_more_is_listed_then_deleted(copy: tuple[Path, Path], tmp_path: Path) -> None:
+    spec, root = copy
+    whole = files(root)
+    # One seed less, as the same experiment: half of the trainings and all behind them lose their name.
+    fewer = tmp_path / "fewer.toml"
+    fewer.write_text(spec.read_text().replace("seeds = [0, 1]", "seeds = [1]"))
+    engine("execute", fewer, "--store", root)
+    kept = arrays(root)
+    listed = engine("gc", root).output
+    assert listed.count("no experiment names it") == 2 * (1 + 3 + 3)  # folder; records and rows of train, evaluate, probe
+    assert files(root).keys() >= whole.keys()  # a dry run
+    assert "garbage: 0 items" in engine("gc", root, "--keep-spec", spec).output
+    assert "deleted: 14 items" in engine("gc", root, "--delete").output
+    assert_same(arrays(root), kept)
+    assert "garbage: 0 items" in engine("gc", root).output and not verify(root).troubles
+    engine("execute", spec, "--store", root)
+    trained = {name: content for name, content in files(root).items() if name.endswith(".safetensors")}
+    assert trained == {name: whole[name] for name in trained} and len(trained) == 4
+
+
+def test_scaffolding_and_strays_are_garbage_once_they_are_old(copy: tuple[Path, Path]) -> None:
+    _, root = copy
+    (key, *_) = sorted(Ledger(root).done("train"))
+    group = next(root.glob("results.zarr/probe/*"))
+    stray = [
+        root / f"train/{key}/adapter.1a2b.partial",
+        root / "ledger/train/.x.done.json.77.tmp",
+        next(group.glob("float32-*-position")) / "c.0.0.0.0.0.77.partial",
+    ]
+    for path in stray:
+        path.write_bytes(b"torn")
+    checkpoint = root / f"train/{key}/checkpoints/checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "optimizer.pt").write_bytes(b"1234")
+    assert [garbage.why for garbage in find_garbage(root)] == ["its training is finished"]
+    for path in stray:
+        os.utime(path, (0, time.time() - 7200))
+    assert sorted(garbage.bytes for garbage in find_garbage(root)) == [4, 4, 4, 4]
+    delete_garbage(root)
+    assert not any(path.exists() for path in (*stray, checkpoint.parent))
+
+
+def test_a_store_without_experiments_is_not_swept_away(copy: tuple[Path, Path]) -> None:
+    _, root = copy
+    (root / "experiments/small.json").unlink()
+    assert "no experiment is left" in engine("gc", root, "--delete", code=1).output
+
+
+def test_nothing_is_deleted_or_migrated_while_a_process_works(copy: tuple[Path, Path]) -> None:
+    _, root = copy
+    ledger = Ledger(root)
+    assert ledger.start("train", "0" * 32)
+    for command in (["gc", "--delete"], ["migrate"]):
+        output = engine(*command, root, code=1).output
+        assert f"in use: train {'0' * 32} is running on" in output
+    ledger.release("train", "0" * 32)
+    delete_garbage(root)
+
+
+def test_every_damage_is_named_and_mended(copy: tuple[Path, Path]) -> None:
+    spec, root = copy
+    expected = contents(root)
+    ledger = Ledger(root)
+    trained, evaluated, probed = (sorted(ledger.done(stage)) for stage in ("train", "evaluate", "probe"))
+    (data,) = ledger.done("data")
+    row = ledger.record("probe", probed[0])["row"]
+    chunks = root.glob(f"results.zarr/probe/*/float32-example-layer-position/c.{row}.*")
+    for path in (next(chunks), root / f"train/{trained[0]}/adapter/adapter_model.safetensors"):
+        spoiled = bytearray(path.read_bytes())
+        spoiled[-30] ^= 1  # of a chunk's compressed values, of a weight: no header tells
+        path.write_bytes(spoiled)
+    row = ledger.record("evaluate", evaluated[1])["row"]
+    next(root.glob(f"results.zarr/evaluate/*/float32-*/c.{row}.*")).unlink()
+    (root / f"ledger/probe/{probed[1]}.done.json").write_text("{")
+    shutil.rmtree(root / f"data/{data}")
+    (root / f"train/{trained[1]}/adapter/adapter_config.json").unlink()
+
+    output = engine("verify", root, code=1).output
+    for message in (
+        f"probe {probed[0]}: ", "cannot be read", f"evaluate {evaluated[1]}: ", "chunk files, expected",
+        f"probe {probed[1]}: ", "not a JSON record", f"data {data}: ", "examples.jsonl: missing",
+        f"{trained[0]}/adapter/adapter_model.safetensors: its content has changed",
+        f"{trained[1]}/adapter/adapter_config.json: missing", "6 problems",
+    ):  # fmt: skip
+        assert message in output, message
+    assert output.count("--fix") == 6
+    assert "to be done again" in engine("verify", root, "--fix", code=1).output
+    assert (root / f"train/{trained[0]}/adapter.damaged").is_dir()
+    engine("execute", spec, "--store", root)
+    assert_same(contents(root), expected)
+    assert engine("verify", root).output.endswith("13 done stages read, 0 problems\n")
+
+
+def test_fixing_leaves_alone_what_another_process_holds(copy: tuple[Path, Path]) -> None:
+    _, root = copy
+    (key, *_) = Ledger(root).done("evaluate")
+    (root / f"ledger/evaluate/{key}.done.json").write_text("{")
+    holder = Ledger(root)
+    assert holder.start("evaluate", key)
+    (said,) = fix(root, verify(root).troubles)
+    assert "another process is at work" in said
+    holder.release("evaluate", key)
+
+
+def test_a_row_that_nobody_finished_is_a_note(copy: tuple[Path, Path]) -> None:
+    _, root = copy
+    (key, *_) = Ledger(root).done("probe")
+    Ledger(root).clear("probe", key)
+    found = verify(root)
+    assert not found.troubles and f"1 rows without a done record ({key}, …)" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "", ".."])
+def test_no_name_in_a_store_is_a_path(tmp_path: Path, name: str) -> None:
+    ledger = Ledger(tmp_path / "store")
+    with pytest.raises(StoreError, match="no path"):
+        ledger.record("train", name)
+    with pytest.raises(StoreError, match="no path"):
+        ledger.start(name, "key")
+    with pytest.raises(StoreError, match="expected letters"):
+        store.write_manifest(tmp_path / "store", name, {"cells": []})
+    assert not (tmp_path / "store").exists()
