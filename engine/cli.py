@@ -76,6 +76,7 @@ def plan(
 @click.option("--no-wait", is_flag=True, help="Leave to another process what it is running.")
 @click.option("--executor", type=click.Choice(["local", "ray", "slurm"]), help="Where the work runs.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes, or units at a time.")
+@click.option("--ignore-space", is_flag=True, help="Begin even if the disk seems too small.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run.")
 def execute(
     spec: Path,
@@ -88,6 +89,7 @@ def execute(
     no_wait: bool,
     executor: str | None,
     workers: int | None,
+    ignore_space: bool,
     dry_run: bool,
 ) -> None:
     """Run what is pending: train, evaluate, probe; results go to the store."""
@@ -105,9 +107,12 @@ def execute(
         return
     from engine.executors.settings import executor_settings
     from engine.session import Request, nothing_to_do, run
+    from engine.space import check_space
 
     settings = executor_settings(planned.matrix.spec, {"kind": executor, "workers": workers})
     if pending:
+        if not ignore_space:
+            check_space(planned, pending, settings.workers or 1)
         code = run(planned, pending, console, Request(not keep_going, retry_failed, not no_wait, settings))
     else:
         code = nothing_to_do(planned, chosen, console)

@@ -22,6 +22,7 @@ from specs.model import Evaluate, Model, Probe, Target, Train
 
 CHARACTERS_PER_TOKEN = 4
 ACTIVATION_BYTES = 34
+CHECKPOINTS = 3  # of one training: two are kept, and for a moment there is the next
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 WEIGHT_BYTES = {"none": None, "int8": 1.0, "nf4": 0.55}
 
@@ -34,6 +35,7 @@ class Cost:
     flops: float = 0
     memory: float = 0  # bytes, peak
     stored: float = 0  # bytes
+    scratch: float = 0  # bytes of checkpoints while a training runs
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -41,29 +43,33 @@ class Cost:
             self.flops + other.flops,
             max(self.memory, other.memory),
             self.stored + other.stored,
+            max(self.scratch, other.scratch),
         )
 
     def times(self, count: int) -> Cost:
         """Give the cost of doing this so many times."""
-        return Cost(self.tokens * count, self.flops * count, self.memory, self.stored * count)
+        return Cost(self.tokens * count, self.flops * count, self.memory, self.stored * count, self.scratch)
 
 
-def estimate(plan: Plan) -> dict[str, Cost] | None:
-    """Estimate every stage's pending work; None where the model's files are not on this machine."""
-    cards = _Cards()
+def estimate(plan: Plan, cells: Iterable[PlannedCell] | None = None) -> dict[str, Cost] | None:
+    """Estimate every stage's work that is not done, of some cells or of all.
+
+    None where the model's files are not on this machine.
+    """
+    cards, wanted = _Cards(), plan.cells if cells is None else list(cells)
     total: dict[str, Cost] = {}
     for stage in _TABLES:
-        cost = _stage_cost(plan, stage, cards)
+        cost = _stage_cost(plan, wanted, stage, cards)
         if cost is None:
             return None
         total[stage] = cost
     return total
 
 
-def _stage_cost(plan: Plan, stage: str, cards: _Cards) -> Cost | None:
+def _stage_cost(plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: _Cards) -> Cost | None:
     """Add up a stage's pending runs; those of equal settings are estimated once."""
     states, choose = plan.states[stage], plan.matrix.chooser(*_TABLES[stage])
-    pending = {key: cell for cell in plan.cells if (key := cell.keys.get(stage)) and states[key] != "cached"}
+    pending = {key: cell for cell in wanted if (key := cell.keys.get(stage)) and states[key] != "cached"}
     total = Cost()
     for cells in grouped(pending.values(), lambda cell: choose(cell.choice)):
         cost = _cost(plan, cells[0], stage, cards)
@@ -175,6 +181,7 @@ def _train(train: Train, r: int, data: Data, model: ModelCard, lengths: _Lengths
         flops=2 * forward * examples,
         memory=weights + 4 * adapter + activations,  # the adapter, its gradient and Adam's two moments
         stored=adapter if steps != 0 else 0,
+        scratch=CHECKPOINTS * 3 * adapter if steps != 0 else 0,  # the adapter and Adam's two moments
     )
 
 

@@ -57,6 +57,12 @@ class Plan:
         read = (trained | tested).values()
         return sorted({str(source) for data in read for source in sources(data) if source.missing})
 
+    def trusted(self) -> list[str]:
+        """Name the models whose repositories' own code will run."""
+        models = {self.matrix.choice("model", cell.choice): cell.choice for cell in self.cells}
+        settings = [self.matrix.table("model", choice) for choice in models.values()]
+        return sorted({model.id for model in settings if model.trust_remote_code})
+
     def counts(self) -> dict[str, Counter[str]]:
         """Count the distinct stage keys by state: stage → state → number."""
         return {stage: Counter(states.values()) for stage, states in self.states.items()}

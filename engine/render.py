@@ -36,8 +36,8 @@ def plan_tables(plan: Plan, *, cells: bool) -> Iterator[Table | str]:
     pairs = Counter(name for name, _, _ in plan.matrix.pairs())
     for name, number in pairs.items():
         yield f"contrast  {name}  ({number} pairs)"
-    if plan.matrix.experiment.model.trust_remote_code:
-        yield "[red]model.trust_remote_code is on: the model repository's own code will run here.[/]"
+    for model in plan.trusted():
+        yield f"[red]model.trust_remote_code is on: {escape(model)}'s own code will run here.[/]"
     if cells:
         yield _cell_table(plan)
 
@@ -217,11 +217,9 @@ def status_tables(root: Path) -> Iterator[Table | Text | str]:
             table.add_row(stage, *(str(counts[state]) for state in ("done", "running", "failed", "pending")))
             failures |= {(stage, key): {} for key, state in states.items() if state == "failed"}
         yield table
-        backends = {
-            ledger.record("probe", cell["keys"]["probe"])["attributes"]["backend"]
-            for cell in listed
-            if cell["status"].get("probe") == "done"
-        }
+        probed = {cell["keys"]["probe"] for cell in listed if cell["status"].get("probe") == "done"}
+        records = ledger.records("probe", probed).values()
+        backends = {record["attributes"]["backend"] for record in records}
         if backends:
             yield f"probe backend: {', '.join(sorted(map(str, backends)))}"
         yield from _signatures(root, name, sum(cell["status"].get("evaluate") == "done" for cell in listed))

@@ -25,6 +25,7 @@ from specs.describe import expected, found, members, split_annotated
 from specs.errors import Problem, nearest, one_of
 from specs.keys import Path, join, split
 from specs.model import Experiment
+from specs.parse import MAX_INTEGER
 
 T = TypeVar("T")
 Hook = Callable[[Any, Any], Any]
@@ -33,10 +34,13 @@ Hook = Callable[[Any, Any], Any]
 class MismatchError(ValueError):
     """A value of the wrong type, or out of its bounds."""
 
-    def __init__(self, type_: Any, raw: Any, hint: str = "") -> None:
-        super().__init__(f"expected {expected(type_)}, found {found(raw)}")
+    def __init__(self, type_: Any, raw: Any, hint: str = "", limit: str = "") -> None:
+        super().__init__(
+            f"{' '.join(filter(None, ['expected', expected(type_), limit]))}, found {found(raw)}"
+        )
         self.raw = raw
         self.hint = hint
+        self.limit = limit
 
 
 def _scalar(type_: type) -> Hook:
@@ -52,6 +56,8 @@ def _scalar(type_: type) -> Hook:
             raise MismatchError(type_, raw) from None
         if type_ is float and not math.isfinite(value):
             raise MismatchError(type_, raw)
+        if type_ is int and abs(value) > MAX_INTEGER:
+            raise MismatchError(type_, raw, limit=f"within ±{MAX_INTEGER}")
         return value
 
     return structure_scalar
@@ -92,7 +98,7 @@ def _union(type_: Any, converter: Converter) -> Hook:
         try:
             return hook(raw, member)
         except MismatchError as error:
-            raise MismatchError(type_, raw, error.hint) from None
+            raise MismatchError(type_, raw, error.hint, error.limit) from None
 
     return structure_union
 
@@ -116,7 +122,9 @@ def _annotated(type_: Any, converter: Converter) -> Hook:
         try:
             value = inner(raw, bare)
         except MismatchError as error:
-            raise MismatchError(type_, raw, error.hint) from None  # now with the bounds in its words
+            raise MismatchError(
+                type_, raw, error.hint, error.limit
+            ) from None  # now with the bounds in its words
         if any(_breaks(value, meta) for meta in metas):
             raise MismatchError(type_, raw)
         return value

@@ -19,6 +19,7 @@ from specs.describe import found
 from specs.errors import Problem, SpecError, nearest
 from specs.locate import Places, locate, positions
 from specs.model import Experiment
+from specs.parse import MAX_BYTES, TooMuchError, parse
 from specs.rules import read_rules
 
 
@@ -89,8 +90,16 @@ def read_table(file: Path, cls: type) -> dict[str, Any]:
     return source.raw
 
 
-def _read_chain(path: Path, children: tuple[Path, ...] = ()) -> list[Source]:
-    """The file and all that it extends, nearest first: of several parents the last, with what it extends."""
+def _read_chain(
+    path: Path, children: tuple[Path, ...] = (), known: dict[Path, list[Source]] | None = None
+) -> list[Source]:
+    """The file and all that it extends, nearest first: of several parents the last, with what it extends.
+
+    `known` holds the chains that were read before: the ways to a file can be many more than the files.
+    """
+    known = {} if known is None else known
+    if path.resolve() in known:
+        return known[path.resolve()]
     child = _read(path)
     chain = (*children, path.resolve())
     sources = [child]
@@ -101,10 +110,11 @@ def _read_chain(path: Path, children: tuple[Path, ...] = ()) -> list[Source]:
             raise SpecError([child.problem(key, f"a cycle: {cycle}")])
         if not file.is_file():
             raise SpecError([child.problem(key, f"no such file: {file}", _nearest_file(Path(parent), file))])
-        sources += _read_chain(file, chain)
+        sources += _read_chain(file, chain, known)
     # What two parents both extend lies below both.
     last = {source.file.resolve(): source for source in reversed(sources)}
-    return list(reversed(last.values()))
+    known[path.resolve()] = list(reversed(last.values()))
+    return known[path.resolve()]
 
 
 def _parents(child: Source) -> list[tuple[str, str]]:
@@ -125,8 +135,10 @@ def _read(file: Path) -> Source:
     if not file.is_file():
         raise SpecError([Problem(file, "", "no such file", _nearest_file(file, file))])
     try:
+        if (size := file.stat().st_size) > MAX_BYTES:
+            raise SpecError([Problem(file, "", f"{size:,} bytes; expected at most {MAX_BYTES:,}")])
         text = file.read_bytes().decode()
-        return Source(file, text, tomllib.loads(text))
+        return Source(file, text, parse(text))
     except OSError as error:
         problem = Problem(file, "", f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
@@ -134,6 +146,8 @@ def _read(file: Path) -> Source:
         problem = Problem(file, "", "expected UTF-8 text", line=line)
     except tomllib.TOMLDecodeError as error:
         problem = _syntax_problem(file, text, str(error))
+    except TooMuchError as error:
+        problem = Problem(file, "", str(error), line=error.line)
     raise SpecError([problem])
 
 
@@ -188,7 +202,7 @@ def _parse_override(argument: str) -> tuple[keys.Path, Any]:
     if path[0] == "extends" or any(isinstance(part, int) for part in path):
         raise ValueError(f"`{key}` cannot be set from outside a file")
     try:
-        parsed = tomllib.loads(f"value = {text}")
+        parsed = parse(f"value = {text}")
     except tomllib.TOMLDecodeError as error:
         if not text or text[0] in "[{\"'":
             raise ValueError(f"not a TOML value: {str(error).partition(' (at ')[0]}") from None

@@ -154,7 +154,7 @@ class Claims:
 
 def claimed(root: Path, stage: str) -> Iterator[str]:
     """Yield the keys of a stage with an owner that is not known to be dead."""
-    folder = root / "claims" / stage
+    folder = root / "claims" / plain(stage)
     try:
         folders = sorted(folder.iterdir())
     except FileNotFoundError:

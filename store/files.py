@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
+
 from store.errors import StoreError
 
 try:
@@ -76,8 +78,16 @@ def read_json(path: Path) -> Json:
 
     A missing file raises FileNotFoundError, which callers tell apart from a damaged one.
     """
+    return parse_json(path.read_bytes(), path)
+
+
+def parse_json(text: bytes, path: Path | str) -> Json:
+    """Return the JSON object that was read from `path`."""
     try:
-        content = json.loads(path.read_bytes())
+        try:
+            content = msgspec.json.decode(text)  # several times as fast
+        except msgspec.DecodeError:  # or one of Python's own NaN and Infinity
+            content = json.loads(text)
     except ValueError as error:
         raise StoreError(f"{path}: not a JSON record ({error}); delete it to have it made again") from error
     if not isinstance(content, dict):

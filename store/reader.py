@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from store.ledger import Ledger
 from store.manifests import read_manifests
 from store.version import LAYOUT
 
-Records = dict[tuple[str, str], Json]
+Records = dict[str, dict[str, Json]]  # stage → key → done record
 
 
 def open_store(path: str | os.PathLike[str], experiment: str | None = None) -> xr.DataTree:
@@ -67,8 +66,10 @@ def _experiment_nodes(root: Path, manifest: Json) -> dict[str, xr.Dataset]:
     nodes = {"": xr.Dataset(attrs=attributes)}
     if not whole:
         return nodes
-    wanted = {(stage, key) for i in whole for stage, key in cells[i]["keys"].items()}
-    records = {(stage, key): ledger.record(stage, key) for stage, key in wanted}
+    records = {
+        stage: ledger.records(stage, {cells[i]["keys"][stage] for i in whole if stage in cells[i]["keys"]})
+        for stage in stages
+    }
     names = factor_names(manifest)
     summary = _summary([cells[i] for i in whole], stages, records, taken=names)
     nodes["/summary"] = summary.assign_coords(cell_coordinates(names, cells, whole))
@@ -98,11 +99,13 @@ def _summary(
     units: dict[tuple[str, str], str] = {}
     for i, cell in enumerate(cells):
         for stage in (s for s in stages if s in cell["keys"]):
-            record = records[stage, cell["keys"][stage]]
+            record = records[stage][cell["keys"][stage]]
             for name, value in record.get("summary", {}).items():
-                if isinstance(value, Real) and not isinstance(value, bool):
-                    columns.setdefault((stage, name), [float("nan")] * len(cells))[i] = float(value)
-                    units[stage, name] = str(record.get("units", {}).get(name, ""))
+                if type(value) in (int, float):
+                    if (stage, name) not in columns:
+                        columns[stage, name] = [float("nan")] * len(cells)
+                        units[stage, name] = str(record.get("units", {}).get(name, ""))
+                    columns[stage, name][i] = float(value)
     used = [*taken, *(name for _, name in columns)]
     variables = {}
     for (stage, name), column in columns.items():
@@ -123,14 +126,14 @@ def _stage_nodes(
     families: dict[str, list[int]] = {}
     for i in whole:
         key = cells[i]["keys"].get(stage)
-        family = records[stage, key].get("family") if key is not None else None
+        family = records[stage][key].get("family") if key is not None else None
         if family is not None:
             families.setdefault(family, []).append(i)
     groups = {family: _open_group(root, stage, family) for family in families}
     datasets = {}
     for family, chosen in families.items():
         keys = [cells[i]["keys"][stage] for i in chosen]
-        found = [records[stage, key] for key in keys]
+        found = [records[stage][key] for key in keys]
         dataset = _family_dataset(groups[family], keys, found)
         dataset.attrs = _common(found)
         datasets[family] = with_cells(dataset, stage, cell_coordinates(names, cells, chosen))

@@ -127,7 +127,9 @@ def test_what_no_spec_needs_any_more_is_listed_then_deleted(copy: tuple[Path, Pa
     engine("execute", fewer, "--store", root)
     kept = arrays(root)
     listed = engine("gc", root).output
-    assert listed.count("no experiment names it") == 2 * (1 + 3 + 3)  # folder; records and rows of train, evaluate, probe
+    assert listed.count("no experiment names it") == 2 * (
+        1 + 3 + 3
+    )  # folder; records and rows of train, evaluate, probe
     assert files(root).keys() >= whole.keys()  # a dry run
     assert "garbage: 0 items" in engine("gc", root, "--keep-spec", spec).output
     assert "deleted: 14 items" in engine("gc", root, "--delete").output
