@@ -10,6 +10,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from store.errors import StoreError
+from store.shards import ShardReader
 
 
 class RowsArray(BackendArray):
@@ -17,6 +18,7 @@ class RowsArray(BackendArray):
 
     def __init__(self, array: zarr.Array[Any], rows: NDArray[np.intp], statistic: int) -> None:
         self._array, self._rows, self._statistic = array, rows, statistic
+        self._shards = ShardReader.of(array)
         self.shape = (len(rows), *array.shape[2:])
         self.dtype = np.dtype(array.dtype) if array.dtype.kind in "bif" else np.dtype(object)
 
@@ -32,6 +34,8 @@ class RowsArray(BackendArray):
 
     def _rows_at(self, rows: NDArray[np.intp], rest: tuple[Any, ...]) -> Any:
         try:
+            if self._shards is not None:
+                return self._shards.read(rows, self._statistic, rest)
             return self._array.oindex[(rows, self._statistic, *rest)]
         except Exception as error:  # whatever a codec makes of damaged bytes
             if len(rows) == 1:

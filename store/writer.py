@@ -167,10 +167,13 @@ class CellWriter:
             self._claim.check()
         stop = self._items + self._filled
         for stack, array, buffer in zip(self._stacks, self._arrays, self._buffers, strict=True):
-            array[self._row, :, self._items : stop] = buffer[:, : self._filled]
             folder = self._folder / stack.name
+            files = chunk_files(folder, array, self._row, self._items // self._block)
+            for path in files:  # of an attempt before: zarr would read it first, and fail where it is damaged
+                path.unlink(missing_ok=True)
+            array[self._row, :, self._items : stop] = buffer[:, : self._filled]
             # zarr renames whole files into place but leaves power loss open; progress may not outrun data.
-            for path in chunk_files(folder, array, self._row, self._items // self._block):
+            for path in files:
                 sync(path)
             sync(folder)
         self._items, self._filled = stop, 0

@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from store import (
     open_store,
     write_manifest,
 )
+from store.shards import ShardReader
 
 TYPES = ("float32", "int32", "int16", "bool", "string")
 
@@ -290,6 +292,35 @@ def test_any_family_comes_back(tmp_path_factory, monkeypatch, shape, step, block
         assert_same(ds, values[seed], seed=seed)
     for coordinate in shape.coordinates:
         assert tuple(ds[coordinate.name].values) == coordinate.values
+
+
+@given(shape=families(), block=st.integers(1, 400), choose=st.data())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_shards_are_read_as_zarr_reads_them(tmp_path_factory, monkeypatch, shape, block, choose):
+    monkeypatch.setattr(layout, "BLOCK_BYTES", block)
+    root = tmp_path_factory.mktemp("store")
+    StoreWriter(root).allocate(shape, [f"k{s}" for s in range(6)])  # some rows stay empty
+    for s in (0, 2, 3, 4):
+        write(root, shape, f"k{s}", seed=s)
+    group = zarr.open_group(layout.group_path(root, "probe", shape.key), mode="r")
+    for stack in layout.stacks(shape):
+        array = layout.open_array(group, stack.name)
+        reader = ShardReader.of(array)
+        assert (reader is None) == (stack.dtype == "string")
+        if reader is None:
+            continue
+        rest = tuple(
+            choose.draw(
+                st.sampled_from([slice(None), slice(0, 1), slice(None, None, 2), n - 1, np.array([n - 1, 0])])
+            )
+            for n in array.shape[2:]
+        )
+        rows = np.array(choose.draw(st.lists(st.integers(0, 5), max_size=9, unique=True)), np.intp)
+        for statistic in range(array.shape[1]):
+            expected = np.asarray(array[:])[rows, statistic]
+            for axis in reversed(range(len(rest))):
+                expected = expected[(slice(None),) * (axis + 1) + (rest[axis],)]
+            np.testing.assert_array_equal(reader.read(rows, statistic, rest), expected)
 
 
 def test_importing_the_store_is_cheap():

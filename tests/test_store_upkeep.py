@@ -143,11 +143,10 @@ def test_what_no_spec_needs_any_more_is_listed_then_deleted(copy: tuple[Path, Pa
 def test_scaffolding_and_strays_are_garbage_once_they_are_old(copy: tuple[Path, Path]) -> None:
     _, root = copy
     (key, *_) = sorted(Ledger(root).done("train"))
-    group = next(root.glob("results.zarr/probe/*"))
     stray = [
         root / f"train/{key}/adapter.1a2b.partial",
         root / "ledger/train/.x.done.json.77.tmp",
-        next(group.glob("float32-*-position")) / "c.0.0.0.0.0.77.partial",
+        next(root.glob("results.zarr/probe/*/float32-example-layer-position")) / "c.0.0.0.0.0.77.partial",
     ]
     for path in stray:
         path.write_bytes(b"torn")
