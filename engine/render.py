@@ -15,7 +15,7 @@ from rich.text import Text
 from engine.estimate import Cost, estimate
 from engine.plan import STATES, Plan, describe
 from specs.model import STAGES
-from store import Ledger, cells, open_store, read_manifests
+from store import Ledger, cells, read_manifests
 
 STATE_STYLES = {"cached": "green", "done": "green", "pending": "", "failed": "red", "running": "yellow"}
 MAX_LEVELS = 12  # levels listed in a table before it is cut
@@ -182,11 +182,12 @@ def _signatures(root: Path, experiment: str, evaluated: int) -> Iterator[Text]:
     """Yield the failure signatures that are found among an experiment's cells."""
     if not 0 < evaluated <= SCREENED_CELLS:
         return
+    from store import open_store
+    from store.analysis import detect_failures
+
     tree = open_store(root, experiment).children[experiment]
     if "summary" not in tree.children:
         return
-    from store.analysis import detect_failures
-
     failures = detect_failures(tree)
     for signature in failures["signature"].values:
         hits = failures.sel(signature=signature)
