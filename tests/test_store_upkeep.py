@@ -135,7 +135,7 @@ def test_what_no_spec_needs_any_more_is_listed_then_deleted(copy: tuple[Path, Pa
     assert "deleted: 14 items" in engine("gc", root, "--delete").output
     assert_same(arrays(root), kept)
     assert "garbage: 0 items" in engine("gc", root).output and not verify(root).troubles
-    engine("execute", spec, "--store", root)
+    run(tmp_path, "execute", spec, "--store", root)
     trained = {name: content for name, content in files(root).items() if name.endswith(".safetensors")}
     assert trained == {name: whole[name] for name in trained} and len(trained) == 4
 
@@ -178,7 +178,7 @@ def test_nothing_is_deleted_or_migrated_while_a_process_works(copy: tuple[Path, 
     delete_garbage(root)
 
 
-def test_every_damage_is_named_and_mended(copy: tuple[Path, Path]) -> None:
+def test_every_damage_is_named_and_mended(copy: tuple[Path, Path], tmp_path: Path) -> None:
     spec, root = copy
     expected = contents(root)
     ledger = Ledger(root)
@@ -207,7 +207,7 @@ def test_every_damage_is_named_and_mended(copy: tuple[Path, Path]) -> None:
     assert output.count("--fix") == 6
     assert "to be done again" in engine("verify", root, "--fix", code=1).output
     assert (root / f"train/{trained[0]}/adapter.damaged").is_dir()
-    engine("execute", spec, "--store", root)
+    run(tmp_path, "execute", spec, "--store", root)
     assert_same(contents(root), expected)
     assert engine("verify", root).output.endswith("13 done stages read, 0 problems\n")
 
