@@ -21,7 +21,9 @@ CONVERSATIONS, CONCURRENCY = 40, 4
 
 
 def start(spec: Path) -> subprocess.Popen[str]:
-    code = "from engine.cli import main; main()"
+    # A suite that runs in the background of a shell ignores SIGINT, and its children would, too.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from engine.cli import main; main()"
     line = [sys.executable, "-c", code, "annotate", str(spec)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
 
