@@ -1,7 +1,7 @@
 """The converter: strict types, all problems at once, and a way back to plain dicts."""
 
 import math
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 from hypothesis import given
@@ -173,6 +173,8 @@ def kinds(type_: Any) -> set[type]:
         return set().union(*(kinds(member) for member in members(bare)))
     if bare in KINDS:
         return {bare, int} if bare is float else {bare}
+    if get_origin(bare) is dict:
+        return {dict}
     choices = getattr(bare, "__args__", ())
     return {type(choice) for choice in choices if isinstance(choice, str)}
 
