@@ -14,7 +14,7 @@ from engine.adapters import Raw, Row
 from engine.errors import DataError
 from engine.row_checks import RowChecks
 from engine.sources import Source, sources
-from specs.data import BUILT_IN, BUILT_IN_SETS, PUBLIC_SETS, Data
+from specs.data import BUILT_IN, NAMED_SETS, Data
 from specs.errors import nearest
 from specs.paths import DATA_FILES
 
@@ -192,7 +192,7 @@ def _failure(source: Source, split: str, error: Exception) -> str:
         return f'data.source: "{source}" (split "{split}") cannot be read: {reason}'
     expected = f'neither "{BUILT_IN}", nor a {", ".join(DATA_FILES)} file, nor a hub data set within reach'
     text = f'data.source: found "{source}" (split "{split}"), which is {expected}: {reason}'
-    near = nearest(str(source), (*BUILT_IN_SETS, *PUBLIC_SETS))
+    near = nearest(str(source), NAMED_SETS)
     if near and source.public is None:
         text += f'; did you mean "{near}"?'
     if datasets.config.HF_HUB_OFFLINE:

@@ -17,6 +17,7 @@ Adapted = Literal[
 BUILT_IN = "graded-dialogues"
 BUILT_IN_SETS = (BUILT_IN, *(f"{BUILT_IN}/{field}" for field in ("machines", "people", "world")))
 PUBLIC_SETS = get_args(Adapted)[1:]
+NAMED_SETS = (*BUILT_IN_SETS, *PUBLIC_SETS)  # that a source may name without being a path or a hub id
 
 
 @frozen(kw_only=True)

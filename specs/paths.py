@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from specs.data import BUILT_IN_SETS, PUBLIC_SETS
+from specs.data import NAMED_SETS
 
 DATA_FILES = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # suffix → reader of `datasets`
 
@@ -30,7 +30,7 @@ def _anchored(table: dict[str, Any], key: str, folder: Path) -> dict[str, Any]:
 
 
 def _absolute(value: Any, folder: Path) -> Any:
-    if not isinstance(value, str) or ":" in value or value in (*BUILT_IN_SETS, *PUBLIC_SETS):
+    if not isinstance(value, str) or ":" in value or value in NAMED_SETS:
         return value
     path = folder / Path(value).expanduser()
     local = path.suffix in DATA_FILES or value.startswith((".", "/", "~")) or path.exists()

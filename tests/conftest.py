@@ -104,29 +104,31 @@ def writer(tokenizer: Any, **options: Any) -> Any:
     return Writer(tokenizer=tokenizer, **(defaults | options))
 
 
+def make_llama(folder: Path, **sizes: int) -> Path:
+    """Save a random-weight Llama of these sizes, V = 320, with its tokenizer; give the folder."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=320, bos_token_id=0, eos_token_id=1, tie_word_embeddings=False, **sizes)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    make_tokenizer(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random-weight Llama: 3 layers, D = 32, V = 320."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = tmp_path_factory.mktemp("tiny-llama")
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=320,
+    return make_llama(
+        tmp_path_factory.mktemp("tiny-llama"),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
-        bos_token_id=0,
-        eos_token_id=1,
-        tie_word_embeddings=False,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    make_tokenizer(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 import pytest
-from conftest import engine, make_tokenizer
+from conftest import engine, make_llama
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -19,23 +19,14 @@ NOTEBOOK = Path(__file__).parents[1] / "docs" / "tutorial.ipynb"
 @pytest.fixture(scope="module")
 def deep_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random-weight Llama as deep as the demo's model, so that layers 15 to 30 are there."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("deep-llama")
-    config = LlamaConfig(
-        vocab_size=320,
+    return make_llama(
+        tmp_path_factory.mktemp("deep-llama"),
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=30,
         num_attention_heads=2,
         max_position_embeddings=2048,
-        bos_token_id=0,
-        eos_token_id=1,
-        tie_word_embeddings=False,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    make_tokenizer(folder)
-    return folder
 
 
 def sources() -> list[str]:
