@@ -33,6 +33,7 @@ class ModelCard:
     layers: int
     hidden: int
     vocabulary: int
+    heads: int  # attention heads of a layer; 0 where that is not known
     parameters: int  # of the decoder layers
     linear_sides: (
         int  # sum of (inputs + outputs) over the decoder's linear modules: LoRA's size is r times this
@@ -61,7 +62,7 @@ def model_card(model: Model) -> ModelCard | None:
         path = path / model.gguf_file
     if path is None or not path.exists():
         return None
-    memory = cache_folder() / "cards" / f"{fingerprint_path(path)}.json"
+    memory = cache_folder() / "cards-2" / f"{fingerprint_path(path)}.json"
     if memory.is_file():
         return ModelCard(**json.loads(memory.read_text()))
     card = _from_gguf(path) if is_gguf(path) else _from_folder(path)
@@ -92,8 +93,9 @@ def _from_folder(folder: Path) -> ModelCard | None:
     hidden = config.get("hidden_size") or config.get("n_embd")
     if not (layers and hidden and shapes):
         return None
+    heads = config.get("num_attention_heads") or config.get("n_head") or 0
     body = [shape for name, shape in shapes.items() if _is_block(name)]
-    return ModelCard(layers, hidden, config.get("vocab_size", 0), *_sizes(body))
+    return ModelCard(layers, hidden, config.get("vocab_size", 0), heads, *_sizes(body))
 
 
 def _safetensors_shapes(file: Path) -> Iterator[tuple[str, list[int]]]:
@@ -120,7 +122,10 @@ def _from_gguf(file: Path) -> ModelCard:
     body = [shape for name, shape in shapes.items() if _is_block(name)]
     layers = 1 + max(int(name.split(".")[1]) for name in shapes if _is_block(name))
     hidden, vocabulary = shapes["token_embd.weight"]
-    return ModelCard(layers, hidden, vocabulary, *_sizes(body))
+    heads = next(
+        (int(field.contents()) for name, field in reader.fields.items() if name.endswith(".head_count")), 0
+    )
+    return ModelCard(layers, hidden, vocabulary, heads, *_sizes(body))
 
 
 def data_card(data: Data) -> DataCard | None:

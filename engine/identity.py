@@ -36,13 +36,10 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def fields_read(table: str, cls: type, stage: str) -> list[str]:
-    """Name the fields of a table's class that can change a stage's result."""
-    return [
-        field.name
-        for field in attrs.fields(cls)
-        if stage in field.metadata.get("stages", TABLE_STAGES[table])
-    ]
+def fields_read(table: str, cls: type, stage: str) -> list[attrs.Attribute[Any]]:
+    """Give the fields of a table's class that can change a stage's result."""
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cls)
+    return [field for field in fields if stage in field.metadata.get("stages", TABLE_STAGES[table])]
 
 
 def source_identity(data: Data) -> str:
@@ -220,8 +217,12 @@ def test_data(matrix: Matrix, cell: Cell) -> Data:
 
 
 def _settings_read(settings: Any, table: str, stage: str) -> dict[str, Any]:
-    values = ((name, getattr(settings, name)) for name in fields_read(table, type(settings), stage))
-    return {name: attrs.asdict(value) if attrs.has(type(value)) else value for name, value in values}
+    values = ((field, getattr(settings, field.name)) for field in fields_read(table, type(settings), stage))
+    return {
+        field.name: attrs.asdict(value) if attrs.has(type(value)) else value
+        for field, value in values
+        if not (field.metadata.get("later") and value == field.default)
+    }
 
 
 assert set(VERSIONS) == set(STAGES)

@@ -26,6 +26,7 @@ class Lens:
     layers: nn.ModuleList
     norm: nn.Module
     unembedding: Unembedding
+    heads: int  # of each layer, as the config says; 0 where it names no one number
 
     def last_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Run the decoder alone: normed hidden states [B, T, D] of the last layer, without logits."""
@@ -85,6 +86,7 @@ def find_lens(model: Any) -> Lens:
     """Find the lens of a transformers causal model, with or without a peft adapter around it."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = base.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", 0)
     decoder = base.get_decoder()
     layers, owner = _layers(decoder, config.num_hidden_layers)
     norm = next((getattr(owner, name) for name in FINAL_NORMS if getattr(owner, name, None)), None)
@@ -107,6 +109,7 @@ def find_lens(model: Any) -> Lens:
             softcap=getattr(config, "final_logit_softcapping", None),
             vocab_size=min(int(config.vocab_size), len(head.weight)),
         ),
+        heads=heads if isinstance(heads, int) else 0,
     )
 
 

@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from attrs import frozen
+from torch import Tensor
 
 from engine.errors import UsageError
+from engine.heads import watching_heads
 from engine.lens import Lens, find_lens
 from engine.progress import Report, StopRequest
 from engine.scoring import pad_right
 from engine.text import Encoded, Example, Writer
 from engine.train import padding_id
-from kernels import LensStatistics, lens_statistics
+from kernels import LensStatistics, activation_entropy, lens_statistics
+from kernels.backends import OPERATIONS
 from specs.model import Probe
 from store import Coordinate, Family, Variable
 
@@ -71,15 +75,21 @@ def position_indices(probe: Probe, example: Encoded) -> list[int]:
 
 
 def probe_family(
-    rows: Sequence[Example], layers: Sequence[int], watched: dict[str, int], probe: Probe
+    rows: Sequence[Example], layers: Sequence[int], watched: dict[str, int], probe: Probe, heads: int
 ) -> Family:
-    """Give the store's layout of the statistics for these examples, layers and watched tokens."""
+    """Give the store's layout of the statistics for these examples, layers, watched tokens and heads."""
     variables = [
         Variable(name, AXES, "float32", *STATISTICS[name]) for name in STATISTICS if name in probe.statistics
     ]
     variables.append(
         Variable("nonfinite", ("example",), "int32", "1", "rows with a NaN or Inf, of layers x positions")
     )
+    if probe.activation:
+        meaning = "entropy of the residual stream's energy over its coordinates"
+        variables.append(Variable("activation_entropy", AXES, "float32", "nat", meaning))
+    if probe.heads:
+        meaning = "entropy of the head's attention weights; none at the embedding"
+        variables.append(Variable("head_entropy", (*AXES, "head"), "float32", "nat", meaning))
     if watched:
         variables += [
             Variable("watch_logprob", (*AXES, "watch"), "float32", "nat", "log-probability"),
@@ -101,6 +111,8 @@ def probe_family(
             Coordinate("watch", "watch", list(watched), long_name="watched text"),
             Coordinate("watch_id", "watch", list(watched.values()), long_name="token id of its first token"),
         ]
+    if probe.heads:
+        coordinates.append(Coordinate("head", "head", list(range(heads)), long_name="attention head"))
     if probe.top_k:
         coordinates.append(Coordinate("top", "top", list(range(probe.top_k)), long_name="place, 0 = top"))
     return Family(stage="probe", coordinates=tuple(coordinates), variables=tuple(variables))
@@ -130,26 +142,48 @@ def probe_layers(
     for start in range(0, len(rows), probe.batch_size):
         stop.check()
         batch = [writer.encode(row) for row in rows[start : start + probe.batch_size]]
-        hidden = normed_states(lens, batch, wanted, probe, padding_id(tokenizer))
-        result = _statistics(lens, hidden, watch_ids, probe)
+        states = watched_states(lens, batch, wanted, probe, padding_id(tokenizer))
+        result = _statistics(lens, states.normed, watch_ids, probe)
         keep = [wanted.index(layer) for layer in layers]
         report(start + len(batch), len(rows), "")
-        yield result.backend, _by_example(result, hidden.shape[:3], keep, family)
+        yield result.backend, _by_example(result, states, keep, family)
 
 
-def normed_states(
+@frozen(eq=False)
+class States:
+    """What is kept of one forward pass, at the watch positions: L layers, B examples, P positions."""
+
+    normed: Tensor  # [L, B, P, D] after the final norm
+    entropies: dict[str, Tensor]  # by variable: of activations [L, B, P], of heads [L, B, P, H]
+
+
+def watched_states(
     lens: Lens, batch: Sequence[Encoded], layers: list[int], probe: Probe, padding: int
-) -> torch.Tensor:
-    """Give the residual stream after the final norm at the watch positions: [L, B, P, D]."""
+) -> States:
+    """Run the model once over a batch and keep what the probe asks for."""
     device = lens.device
     positions = torch.tensor([position_indices(probe, example) for example in batch], device=device)
     # Causal attention: what stands behind the last watch position cannot reach it.
     needed = [max(position_indices(probe, example)) + 1 for example in batch]
     texts = [(e.prompt + e.completion)[:count] for e, count in zip(batch, needed, strict=True)]
     ids, mask = pad_right(texts, padding, device)
+    entropies: dict[str, Tensor] = {}
     with lens.watching(layers, positions) as caught:
-        lens.last_hidden(ids, mask)
-    return torch.stack([lens.norm(hidden) for hidden in caught])
+        if probe.heads:
+            with watching_heads(lens, layers, positions, _backend(probe, "attention_row_entropy")) as heads:
+                lens.last_hidden(ids, mask)
+            entropies["head_entropy"] = torch.stack(heads)
+        else:
+            lens.last_hidden(ids, mask)
+    if probe.activation:
+        backend = _backend(probe, "activation_entropy")
+        entropies["activation_entropy"] = activation_entropy(torch.stack(caught), backend=backend)
+    return States(torch.stack([lens.norm(hidden) for hidden in caught]), entropies)
+
+
+def _backend(probe: Probe, operation: str) -> str:
+    """Give the probe's backend where it knows an operation beside the lens, else leave the choice open."""
+    return probe.backend if probe.backend in OPERATIONS[operation] else "auto"
 
 
 def _statistics(lens: Lens, hidden: torch.Tensor, watch_ids: list[int], probe: Probe) -> LensStatistics:
@@ -168,15 +202,19 @@ def _statistics(lens: Lens, hidden: torch.Tensor, watch_ids: list[int], probe: P
 
 
 def _by_example(
-    result: LensStatistics, shape: Sequence[int], keep: list[int], family: Family
+    result: LensStatistics, states: States, keep: list[int], family: Family
 ) -> dict[str, np.ndarray]:
+    shape = states.normed.shape[:3]
     names = {"top_logprob": "top_logprobs", "top_id": "top_ids"}
     lost = torch.isnan(result.logsumexp).reshape(*shape).sum(dim=(0, 2), dtype=torch.int32)
     values = {"nonfinite": lost.cpu().numpy()}
     for variable in family.variables:
         if variable.name in values:
             continue
-        rows = getattr(result, names.get(variable.name, variable.name)).cpu().numpy()
-        by_layer = rows.reshape(*shape, *rows.shape[1:])[keep]
-        values[variable.name] = np.moveaxis(by_layer, 0, 1)  # [B, L, P, ...]
+        if variable.name in states.entropies:
+            by_layer = states.entropies[variable.name].cpu().numpy()
+        else:
+            rows = getattr(result, names.get(variable.name, variable.name)).cpu().numpy()
+            by_layer = rows.reshape(*shape, *rows.shape[1:])
+        values[variable.name] = np.moveaxis(by_layer[keep], 0, 1)  # [B, L, P, ...]
     return values

@@ -13,6 +13,7 @@ from attrs import frozen
 from engine import data as data_stage
 from engine.errors import DamagedAdapterError, DataError, DoneElsewhereError, HeldElsewhereError
 from engine.evaluate import evaluate, evaluation_family, summarise
+from engine.heads import check_heads
 from engine.identity import data_key, test_data
 from engine.lens import find_lens
 from engine.plan import Plan, PlannedCell
@@ -128,10 +129,11 @@ class Stages:
         with self._committing("probe", key) as record:
             rows = self._test_rows(cell)[: settings.examples]
             text = self._text(cell, tokenizer, test=True)
-            layers = layer_numbers(settings, len(find_lens(model).layers))
+            lens = find_lens(model)
+            layers = layer_numbers(settings, len(lens.layers))
             watched = watched_tokens(tokenizer, text, rows[0], settings)
-            family = probe_family(rows, layers, watched, settings)
-            backend = choose_backend(find_lens(model).device, settings.backend)
+            family = probe_family(rows, layers, watched, settings, lens.heads)
+            backend = choose_backend(lens.device, settings.backend)
             with self._sink(family, key) as sink:
                 report = _checked(report, self._claim("probe", key))
                 remaining = rows[sink.start :]
@@ -148,8 +150,11 @@ class Stages:
             }
 
     def check_probe(self, cell: PlannedCell, base: Any) -> None:
-        """Raise UsageError where the cell's probe asks for layers that the model lacks."""
-        layer_numbers(self.settings("probe", cell), len(find_lens(base).layers))
+        """Raise where the cell's probe asks for layers that the model lacks, or heads that hide."""
+        settings, lens = self.settings("probe", cell), find_lens(base)
+        layer_numbers(settings, len(lens.layers))
+        if settings.heads:
+            check_heads(lens)
 
     def folder(self, stage: str, key: str) -> Path:
         """Give the folder of a stage's files in the store."""

@@ -3,6 +3,7 @@
 from kernels.activation import activation_entropy
 from kernels.api import lens_statistics
 from kernels.attention import attention_entropy
+from kernels.attention_rows import attention_row_entropy
 from kernels.backends import available_backends, choose_backend, cpu_paths, why_not
 from kernels.result import LensStatistics
 from kernels.unembedding import Unembedding
@@ -12,6 +13,7 @@ __all__ = [
     "Unembedding",
     "activation_entropy",
     "attention_entropy",
+    "attention_row_entropy",
     "available_backends",
     "choose_backend",
     "cpu_paths",

@@ -58,26 +58,33 @@ def attention_entropy(
 
     Raises TypeError or ValueError that names the argument, what was found and what was expected.
     """
-    _check_heads(query, key)
+    check_heads(query, key)
     if window is not None and window < 1:
         raise ValueError(f"window: found {window}, expected None or 1 or more")
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"softcap: found {softcap}, expected None or a positive number")
+    check_softcap(softcap)
     compute = get_backend(choose_backend(query.device, backend, "attention_entropy"), "attention_entropy")
     scoring = Scoring(query.shape[3] ** -0.5 if scale is None else float(scale), causal, window, softcap)
     entropy: Tensor = compute(query, key, scoring, _lengths(lengths, query))
     return entropy
 
 
-def _check_heads(query: Tensor, key: Tensor) -> None:
+def check_softcap(softcap: float | None) -> None:
+    """Raise ValueError for a soft-cap that is none."""
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap: found {softcap}, expected None or a positive number")
+
+
+def check_heads(query: Tensor, key: Tensor, *, same_length: bool = True) -> None:
+    """Raise TypeError or ValueError where query and key do not belong together."""
     for name, heads in (("query", query), ("key", key)):
         if heads.ndim != 4 or heads.shape[3] == 0:
             raise ValueError(f"{name}: found shape {tuple(heads.shape)}, expected [B, H, T, E]")
         if not heads.is_floating_point():
             raise TypeError(f"{name}: found {heads.dtype}, expected a floating type")
     batch, count, length, width = query.shape
-    if (key.shape[0], *key.shape[2:]) != (batch, length, width):
-        raise ValueError(f"key: found shape {tuple(key.shape)}, expected [{batch}, Hkv, {length}, {width}]")
+    keys = length if same_length else key.shape[2]
+    if (key.shape[0], *key.shape[2:]) != (batch, keys, width):
+        raise ValueError(f"key: found shape {tuple(key.shape)}, expected [{batch}, Hkv, {keys}, {width}]")
     if key.shape[1] == 0 or count % key.shape[1]:
         raise ValueError(f"key: found {key.shape[1]} heads, expected a divisor of the query's {count}")
     if key.dtype != query.dtype:

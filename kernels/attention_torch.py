@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ def reference(query: Tensor, key: Tensor, scoring: Scoring, lengths: Tensor) -> 
     """Compute all scores in float64, then their entropy: [B, Hq, T] float64."""
     positions = torch.arange(query.shape[2], device=query.device)
     seen = scoring.visible(positions, positions, lengths)[:, None]
-    scores = _scores(query.double(), key.double(), scoring)
+    scores = head_scores(query.double(), key.double(), scoring)
     broken = (seen & ~torch.isfinite(scores)).any(dim=3)
     scores = scores.masked_fill(~seen, -math.inf).masked_fill(broken[..., None], 0.0)
     logp = torch.log_softmax(scores, dim=3)
@@ -41,14 +42,27 @@ def torch_tiled(query: Tensor, key: Tensor, scoring: Scoring, lengths: Tensor) -
 def _block(
     query: Tensor, key: Tensor, queries: Tensor, positions: Tensor, scoring: Scoring, lengths: Tensor
 ) -> Tensor:
-    """Give the entropies [B, Hq, q] of a block of queries, by the online softmax over blocks of keys."""
+    """Give the entropies [B, Hq, q] of a block of queries."""
+
+    def tiles() -> Iterable[tuple[Tensor, Tensor]]:
+        for keys in torch.split(positions, KEYS):
+            seen = scoring.visible(queries, keys, lengths)[:, None]
+            if seen.any():
+                yield seen, head_scores(query, key[:, :, keys[0] : keys[-1] + 1], scoring).float()
+
+    entropy, _ = online_entropy(tiles(), query)
+    return entropy.masked_fill((queries >= lengths[:, None])[:, None], math.nan).float()
+
+
+def online_entropy(tiles: Iterable[tuple[Tensor, Tensor]], query: Tensor) -> tuple[Tensor, Tensor]:
+    """Give entropy and log Σ exp score over all keys, each [B, Hq, q] float64, for query [B, Hq, q, E].
+
+    tiles: of some keys each, which of them are seen [B, 1 or Hq, q, k], and their scores [B, Hq, q, k]. A
+    query that sees no key, or a NaN or infinite score, gets NaN.
+    """
     maximum = torch.full(query.shape[:3], -math.inf, dtype=torch.float64, device=query.device)
     total, weighted = torch.zeros_like(maximum), torch.zeros_like(maximum)
-    for keys in torch.split(positions, KEYS):
-        seen = scoring.visible(queries, keys, lengths)[:, None]
-        if not seen.any():
-            continue
-        scores = _scores(query, key[:, :, keys[0] : keys[-1] + 1], scoring).float()
+    for seen, scores in tiles:
         # A NaN or infinite score makes the weighted sum NaN (0 · −∞ included); that is its only mark.
         new = torch.maximum(maximum, torch.where(seen, scores, -math.inf).amax(dim=3).double())
         safe = torch.where(new == -math.inf, 0.0, new)
@@ -58,11 +72,10 @@ def _block(
         total = shift.exp() * total
         weighted = shift.exp() * weighted + shift * total + (e * shifted).sum(dim=3, dtype=torch.float64)
         total, maximum = total + e.sum(dim=3, dtype=torch.float64), new
-    padded = (queries >= lengths[:, None])[:, None]
-    return (total.log() - weighted / total).clamp_min(0).masked_fill(padded, math.nan).float()
+    return (total.log() - weighted / total).clamp_min(0), maximum + total.log()
 
 
-def _scores(query: Tensor, key: Tensor, scoring: Scoring) -> Tensor:
+def head_scores(query: Tensor, key: Tensor, scoring: Scoring) -> Tensor:
     """Give scores [B, Hq, q, k]; a group of query heads reads one key head."""
     batch, heads, length, width = query.shape
     groups, keys = key.shape[1:3]

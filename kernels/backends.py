@@ -27,6 +27,10 @@ OPERATIONS = {
         "torch": ("kernels.attention_torch", "torch_tiled"),
         "triton": ("kernels.gpu.attention", "triton_backend"),
     },
+    "attention_row_entropy": {
+        "reference": ("kernels.attention_rows", "reference"),
+        "torch": ("kernels.attention_rows", "torch_tiled"),
+    },
     "activation_entropy": {
         "reference": ("kernels.activation", "reference"),
         "torch": ("kernels.activation", "torch_rows"),

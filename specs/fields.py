@@ -8,6 +8,9 @@ from msgspec import Meta
 
 PositiveInt = Annotated[int, Meta(ge=1)]
 
+# A key that came later than results that stand: at its default it is no part of their identity.
+LATER = {"later": True}
+
 EXECUTION_ONLY: dict[str, tuple[str, ...]] = {"stages": ()}
 
 

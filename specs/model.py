@@ -3,7 +3,8 @@
 A field's `Meta` carries its bounds and its documentation; the loader checks the bounds, the JSON Schema
 and `docs/spec.md` show both. `stages` in a field's metadata names the stages whose result the key can
 change, where that differs from the table's own entry in `TABLE_STAGES`; an empty tuple marks a key that
-only says how to run, so changing it never invalidates a result.
+only says how to run, so changing it never invalidates a result. `later` marks a key that is newer than
+results that stand: at its default it leaves their identity as it was.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from specs.annotate import Annotate
 from specs.data import Data
 from specs.design import Contrast, Factor, Rules
 from specs.executor import Executor
-from specs.fields import EXECUTION_ONLY, PositiveInt, read_by
+from specs.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
 from specs.signatures import Signatures
 
 STAGES = ("data", "train", "evaluate", "probe")
@@ -288,6 +289,16 @@ class Probe:
             "logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy",
         ]
     )  # fmt: skip
+    heads: Annotated[
+        bool, Meta(description="Also the entropy of every attention head's weights at the watch positions.")
+    ] = field(default=False, metadata=LATER)
+    activation: Annotated[
+        bool,
+        Meta(
+            description="Also the activation entropy: how the residual stream's energy is spread over its "
+            "coordinates."
+        ),
+    ] = field(default=False, metadata=LATER)
     top_k: Annotated[int, Meta(ge=0, le=1024, description="Most likely tokens kept per position.")] = 5
     examples: Annotated[PositiveInt | None, Meta(description="Test examples to probe; default: all.")] = None
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(

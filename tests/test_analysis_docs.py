@@ -37,6 +37,7 @@ evaluate = {{ labels = ["1", "2", "3"] }}
 """
     designs = {
         "ablation-small": """
+probe = { heads = true }
 [factors.target.levels]
 label = { target.content = "label" }
 "label+explanation" = { target.content = "label+explanation" }

@@ -110,6 +110,8 @@ OTHER: dict[str, Any] = {
     "probe.positions": ["completion_end"],
     "probe.watch": ["yes"],
     "probe.statistics": ["entropy"],
+    "probe.heads": True,
+    "probe.activation": True,
     "probe.top_k": 2,
     "probe.examples": 3,
     "probe.batch_size": 2,
@@ -304,3 +306,15 @@ def test_a_fingerprint_is_checked_and_is_no_part_of_the_key(files: dict[str, str
         keys_of(text, files["folder"], 'data.fingerprint="0123"')
     found = str(error.value).split('"')[-2]
     assert keys_of(text, files["folder"], f'data.fingerprint="{found}"') == keys_of(text, files["folder"])
+
+
+def test_keys_of_specs_without_newer_settings_are_what_they_were(files: dict[str, str]) -> None:
+    """As computed before `probe.heads` came: people's stores are known by them, until a stage's version rises."""
+    (keys,) = keys_of(BASE.format(**files), files["folder"])
+    assert keys == {
+        "data": "7f48c8dcbbc912f71756b9ed074cbb6c",
+        "test_data": "7f48c8dcbbc912f71756b9ed074cbb6c",
+        "train": "90288497fe1a34c3960ff639f8754f89",
+        "evaluate": "ff086c4638c066a0b9876e23dc40e219",
+        "probe": "119080d3f63eceebc4ee8756bd43842d",
+    }

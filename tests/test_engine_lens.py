@@ -5,55 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import tiny_models
 import torch
-import transformers
+from tiny_models import MODELS
 
 from engine.errors import EngineError
 from engine.lens import find_lens
 from engine.train import attach_adapter, base_model_of
 from specs.model import Lora
 
-SMALL = {
-    "vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "head_dim": 8,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
-SAME_HEADS = {**SMALL, "num_key_value_heads": 4}
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("LlamaConfig", SMALL | {"tie_word_embeddings": False}),
-    "llama, tied": ("LlamaConfig", SMALL | {"tie_word_embeddings": True}),
-    "mistral": ("MistralConfig", SMALL | {"sliding_window": 4}),
-    "qwen2": ("Qwen2Config", SMALL),
-    "qwen3": ("Qwen3Config", SMALL),
-    "gemma": ("GemmaConfig", SMALL),
-    "gemma 2, soft-capped": ("Gemma2Config", SMALL | {"final_logit_softcapping": 3.0}),
-    "gemma 3": ("Gemma3TextConfig", SMALL),
-    "cohere, scaled": ("CohereConfig", SMALL | {"logit_scale": 0.25}),
-    "phi, biased head": ("PhiConfig", SAME_HEADS),
-    "phi3": ("Phi3Config", SMALL),
-    "gpt2": ("GPT2Config", {"vocab_size": 96, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}),
-    "gpt-neox": ("GPTNeoXConfig", SAME_HEADS),
-    "opt": ("OPTConfig", {**SAME_HEADS, "ffn_dim": 64, "word_embed_proj_dim": 32}),
-    "mixtral": ("MixtralConfig", SMALL | {"num_local_experts": 4, "num_experts_per_tok": 2}),
-    "qwen2-moe": (
-        "Qwen2MoeConfig",
-        SMALL | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
-                 "shared_expert_intermediate_size": 16},
-    ),
-}  # fmt: skip
 IDS = torch.tensor([[5, 9, 33, 2, 71, 8], [4, 4, 90, 17, 6, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]])
 
 
 def build(name: str) -> Any:
-    kind, options = MODELS[name]
-    torch.manual_seed(0)
-    config = getattr(transformers, kind)(**options)
-    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
-    head = model.get_output_embeddings()
-    if head.bias is not None:
-        torch.nn.init.normal_(head.bias)
-    return model.requires_grad_(False)
+    return tiny_models.build(*MODELS[name])
 
 
 @pytest.mark.parametrize("adapted", [False, True], ids=["base", "lora"])
@@ -61,10 +27,7 @@ def build(name: str) -> Any:
 def test_the_last_layer_unembeds_to_the_models_own_logits(name: str, adapted: bool) -> None:
     model = build(name)
     if adapted:
-        model = attach_adapter(model, Lora(r=2)).eval()
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                torch.nn.init.normal_(parameter, std=0.1)
+        model = tiny_models.adapt(model)
     lens = find_lens(model)
     with torch.no_grad():
         truth = model(input_ids=IDS, attention_mask=MASK).logits
