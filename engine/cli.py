@@ -93,7 +93,7 @@ def execute(
     dry_run: bool,
 ) -> None:
     """Run what is pending: train, evaluate, probe; results go to the store."""
-    from engine.plan import describe, select
+    from engine.plan import check_donors, describe, select
 
     planned = _plan(spec, overrides, store)
     chosen = select(planned, _levels(only, planned))
@@ -111,6 +111,7 @@ def execute(
 
     settings = executor_settings(planned.matrix.spec, {"kind": executor, "workers": workers})
     if pending:
+        check_donors(planned, pending)
         if not ignore_space:
             check_space(planned, pending, settings.workers or 1)
         code = run(planned, pending, console, Request(not keep_going, retry_failed, not no_wait, settings))

@@ -49,8 +49,7 @@ class Coordinator:
         try:
             self._submit(units(self.plan, cells, batch))
             held = self._round()
-            while held and self.policy.wait and not self._ends_early():
-                free = self._wait_for(held)
+            while held and not self._ends_early() and (free := self._left_free(held)):
                 self._submit(free)
                 held = [work for work in held if work not in free] + self._round()
         finally:
@@ -82,9 +81,9 @@ class Coordinator:
     def _ends_early(self) -> bool:
         return bool(self.policy.fail_fast and self.outcome.failed)
 
-    def _wait_for(self, held: list[Work]) -> list[Work]:
-        """Wait until other processes leave some unit, and give all that they have left."""
-        while not (free := [work for work in held if self._is_free(work)]):
+    def _left_free(self, held: list[Work]) -> list[Work]:
+        """Give the units that other processes have left; if that is the policy, wait for one."""
+        while not (free := [work for work in held if self._is_free(work)]) and self.policy.wait:
             self.stop.check()
             time.sleep(self.policy.poll)
         return free
@@ -93,7 +92,7 @@ class Coordinator:
         stages = [(stage, cell.keys[stage]) for cell in work.cells for stage in STAGES if stage in cell.keys]
         due = [(stage, key) for stage, key in stages if not self.ledger.has(stage, key)]
         free = [self.ledger.free(stage, key) for stage, key in due]  # all, so that all are watched
-        return all(free)
+        return all(free) and all(self._ended("train", donor) for cell in work.cells for donor in cell.donors)
 
     def _add(self, outcome: Outcome) -> None:
         self.outcome.add(outcome)

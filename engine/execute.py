@@ -20,6 +20,7 @@ from engine.train import base_model_of
 from store import LostClaimError
 
 Result = TypeVar("Result")
+MEASURES = ("evaluate", "probe", "intervene")  # the stages of a trained model
 
 
 @frozen
@@ -119,6 +120,7 @@ class Execution:
             for cell in ready:
                 self._measure(cell, "evaluate", self.stages.evaluate, model)
                 self._measure(cell, "probe", self.stages.probe, model)
+                self._measure(cell, "intervene", self.stages.intervene, model)
         except _NotToBeHadError:
             pass
         except _HeldError:
@@ -145,7 +147,8 @@ class Execution:
     def _refresh(self, cells: list[PlannedCell]) -> None:
         """Learn what other processes have done of these cells since the plan was made."""
         for cell in cells:
-            for name, key in cell.keys.items():
+            donors = [("train", donor) for donor in cell.donors]
+            for name, key in [*cell.keys.items(), *donors]:
                 stage = "data" if name == "test_data" else name
                 states = self.plan.states[stage]
                 if states.get(key) == "cached":
@@ -162,8 +165,13 @@ class Execution:
         key = cells[0].keys["train"]
         due = [("train", key)]
         if self.plan.states["train"][key] == "cached":
-            measures = [(s, cell.keys[s]) for cell in cells for s in ("evaluate", "probe") if s in cell.keys]
-            due = [(stage, key) for stage, key in measures if self.plan.states[stage][key] != "cached"]
+            measures = [(cell, s) for cell in cells for s in MEASURES if s in cell.keys]
+            due = [
+                (stage, cell.keys[stage])
+                for cell, stage in measures
+                if self.plan.states[stage][cell.keys[stage]] != "cached"
+                and (stage != "intervene" or self._has_donors(cell))
+            ]
         free = [self.stages.ledger.free(stage, key) for stage, key in due]  # all, so that all are watched
         if not any(free):
             raise _HeldError
@@ -188,15 +196,30 @@ class Execution:
                 check = partial(self.stages.check_probe, cell, base)
                 self._attempt(cell, "probe", cell.keys["probe"], lambda _: check(), recorded=False)
 
+    def _has_donors(self, cell: PlannedCell) -> bool:
+        """Tell whether the adapters that a cell's interventions take from are trained."""
+        return all(self.plan.states["train"][donor] == "cached" for donor in cell.donors)
+
     def _measure(self, cell: PlannedCell, stage: str, run: Callable[..., None], model: Any) -> None:
         try:
             if stage in cell.keys and self._is_due(stage, cell.keys[stage]):
                 key = cell.keys[stage]
+                if stage == "intervene" and not self._has_donors(cell):
+                    self._wait_for_donors(cell)
                 self._attempt(cell, stage, key, lambda report: run(cell, model, self._tokenizer, report))
         except (_NotToBeHadError, DoneElsewhereError):
             pass  # recorded; the cell's other measurement does not need this one
         except _HeldError:
             self.outcome.held.append(cell.index)
+
+    def _wait_for_donors(self, cell: PlannedCell) -> None:
+        """Leave the cell's interventions until its donors are trained; for good where one has failed."""
+        self._refresh([cell])
+        states = [self.plan.states["train"][donor] for donor in cell.donors]
+        if "failed" in states:
+            raise _NotToBeHadError
+        if set(states) != {"cached"}:
+            raise _HeldError
 
     def _load(self, cell: PlannedCell) -> Any:
         choice = self.plan.matrix.choice("model", cell.choice)
@@ -277,6 +300,10 @@ class Execution:
 
 
 def by_training(plan: Plan, cells: Iterable[PlannedCell]) -> Iterator[list[PlannedCell]]:
-    """Yield the cells that share a training together; trainings of one model follow one another."""
+    """Yield the cells that share a training together; trainings of one model follow one another.
+
+    Those that take nothing from other cells come first: later ones may take from them.
+    """
     for same_model in grouped(cells, lambda cell: plan.matrix.choice("model", cell.choice)):
-        yield from grouped(same_model, lambda cell: cell.keys["train"])
+        trainings = grouped(same_model, lambda cell: cell.keys["train"])
+        yield from sorted(trainings, key=lambda group: any(cell.donors for cell in group))

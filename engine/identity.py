@@ -20,10 +20,11 @@ from engine.errors import DataError
 from engine.sources import Source, sources
 from specs import Matrix
 from specs.data import Data
+from specs.interventions import Intervention
 from specs.model import STAGES, TABLE_STAGES, Model
 
 # Raise a stage's number when a change to the code alters its results.
-VERSIONS = {"data": 2, "train": 2, "evaluate": 3, "probe": 2}
+VERSIONS = {"data": 2, "train": 2, "evaluate": 3, "probe": 2, "intervene": 1}
 
 Cell = tuple[int, ...]
 # Contents of the target that the run seed draws.
@@ -113,17 +114,23 @@ class Keys:
         self._probe = _joined(
             matrix, test, test_size("probe"), *parts("probe", *tables, "probe"), shuffling_seed
         )
+        self._intervene = _joined(
+            matrix,
+            test,
+            test_size("intervene"),
+            *parts("intervene", "prompt", "target", "evaluate", "probe"),
+            shuffling_seed,
+        )
         self._untrained = _joined(matrix, _Part(("train",), self._is_untrained))
         self._probed = _joined(matrix, _Part(("probe",), self._is_probed))
 
     def of(self, cell: Cell) -> dict[str, str]:
-        """Give the cell's keys: data, test_data, train, evaluate and, if it is probed, probe.
+        """Give the cell's keys: data, test_data, train, evaluate; probe and intervene where they are done.
 
         `test_data` is the data stage's key for the test examples, the same as `data` unless `evaluate.data`
         is given. An untrained model's train key depends on the model alone.
         """
-        untrained = self._untrained(cell)
-        train = _combine("train", self._model(cell) if untrained else self._train(cell))
+        train = self._train_key(cell)
         keys = {
             "data": self._data(cell),
             "test_data": self._test(cell),
@@ -132,7 +139,34 @@ class Keys:
         }
         if self._probed(cell):
             keys["probe"] = _combine("probe", train + self._probe(cell))
+        if sources := self.sources(cell):
+            done = [
+                [_settings_done(settings), sources[settings.name], self._matrix.named(donor)]
+                for settings, donor in self._matrix.interventions(cell)
+                if settings.name in sources
+            ]
+            keys["intervene"] = _combine("intervene", f"{train}{self._intervene(cell)}\n{digest(done)}")
         return keys
+
+    def sources(self, cell: Cell) -> dict[str, str]:
+        """Give, by the interventions that change the cell's model, the train key of what each takes from.
+
+        "" is the model without adapter. Head ablation takes from nothing, and goes to every cell.
+        """
+        found: dict[str, str] = {}
+        own = self._adapter(cell)
+        for settings, donor in self._matrix.interventions(cell):
+            source = "" if donor is None else self._adapter(donor)
+            if settings.kind == "heads" or source != own:
+                found[settings.name] = source
+        return found
+
+    def _train_key(self, cell: Cell) -> str:
+        return _combine("train", self._model(cell) if self._untrained(cell) else self._train(cell))
+
+    def _adapter(self, cell: Cell) -> str:
+        """Give the train key of a cell that has an adapter, "" of one that has none."""
+        return "" if self._untrained(cell) else self._train_key(cell)
 
     def _labels(self, cell: Cell) -> list[str]:
         labels: list[str] = self._matrix.table("evaluate", cell).labels
@@ -214,6 +248,11 @@ def test_data(matrix: Matrix, cell: Cell) -> Data:
     overlay: Data | None = matrix.table("evaluate", cell).data
     data: Data = matrix.table("data", cell) if overlay is None else overlay
     return data
+
+
+def _settings_done(settings: Intervention) -> dict[str, Any]:
+    """Give what an intervention does, without where and from whom."""
+    return {name: value for name, value in attrs.asdict(settings).items() if name not in ("cells", "donor")}
 
 
 def _settings_read(settings: Any, table: str, stage: str) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
+from engine.errors import UsageError
 from engine.identity import Cell, Keys, test_data
 from engine.sources import sources
 from specs import Matrix
@@ -25,6 +26,13 @@ class PlannedCell:
     index: int
     choice: Cell
     keys: dict[str, str]
+    # By intervention the train key of what it takes from, "": the model without adapter.
+    sources: dict[str, str] = field(factory=dict)
+
+    @property
+    def donors(self) -> set[str]:
+        """The train keys of other cells that the cell's interventions take from."""
+        return set(self.sources.values()) - {"", self.keys["train"]}
 
 
 @frozen
@@ -72,7 +80,9 @@ def make_plan(matrix: Matrix, store: Path | None = None) -> Plan:
     """Compute all stage keys and look up their states. Reads the store's ledger, writes nothing."""
     root = store or Path(matrix.experiment.store or f"stores/{matrix.experiment.name}")
     keys = Keys(matrix)
-    cells = [PlannedCell(index, cell, keys.of(cell)) for index, cell in enumerate(matrix.cells)]
+    cells = [
+        PlannedCell(index, cell, keys.of(cell), keys.sources(cell)) for index, cell in enumerate(matrix.cells)
+    ]
     plan = Plan(matrix, root, cells, {})
     plan.look_up()
     return plan
@@ -103,6 +113,19 @@ def select(plan: Plan, only: Iterable[tuple[str, str]]) -> list[PlannedCell]:
         for cell in plan.cells
         if all(str(plan.levels(cell)[factor]) in levels for factor, levels in wanted.items())
     ]
+
+
+def check_donors(plan: Plan, cells: Sequence[PlannedCell]) -> None:
+    """Raise UsageError where a cell's interventions take from an adapter that these cells do not train."""
+    trained = {cell.keys["train"] for cell in cells}
+    states = plan.states["train"]
+    for cell in cells:
+        for name, source in cell.sources.items():
+            if source in cell.donors and source not in trained and states[source] not in ("cached", "failed"):
+                raise UsageError(
+                    f'{describe(plan.levels(cell))}: the intervention "{name}" takes from a cell that is not '
+                    "trained, and not among those to run; expected --only or --max-cells to take it in"
+                )
 
 
 def grouped(cells: Iterable[PlannedCell], key: Callable[[PlannedCell], Hashable]) -> list[list[PlannedCell]]:

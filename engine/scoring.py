@@ -33,35 +33,53 @@ class Spelling:
         return self.total / len(self.logprobs)
 
 
+# An example's place, and the tokens behind its prompt that some of its spellings begin with.
+Stem = tuple[int, tuple[int, ...]]
+
+
 def score_spellings(lens: Lens, questions: Sequence[Question], padding: int) -> list[list[Spelling]]:
-    """Score the tokens of every spelling after its prompt, by question.
+    """Score the tokens of every spelling after its prompt, by question."""
+    found = unscored(questions)
+    for chunk in stems(questions):
+        sequences = [questions[row][0] + list(stem) for row, stem in chunk]
+        hidden = lens.last_hidden(*pad_right(sequences, padding, lens.device))
+        for place, (row, stem) in enumerate(chunk):
+            first = len(questions[row][0]) - 1
+            score(found[row], stem, lens, hidden[place, first : first + len(stem) + 1])
+    return found
+
+
+def unscored(questions: Sequence[Question]) -> list[list[Spelling]]:
+    """Give every spelling of each question, its tokens not scored yet."""
+    return [
+        [Spelling(label, ids, []) for label, spellings in enumerate(labels) for ids in spellings]
+        for _, labels in questions
+    ]
+
+
+def stems(questions: Sequence[Question]) -> list[list[Stem]]:
+    """Give the sequences to run, in chunks of never more than there are questions.
 
     Spellings that differ in their last token alone share one forward pass, so single-token labels cost one
     pass for all of them.
     """
     found = [
-        [Spelling(label, ids, []) for label, spellings in enumerate(labels) for ids in spellings]
-        for _, labels in questions
-    ]
-    stems = [
         (row, stem)
-        for row, spellings in enumerate(found)
-        for stem in dict.fromkeys(tuple(spelling.ids[:-1]) for spelling in spellings)
+        for row, (_, labels) in enumerate(questions)
+        for stem in dict.fromkeys(tuple(ids[:-1]) for spellings in labels for ids in spellings)
     ]
-    for start in range(0, len(stems), len(questions)):  # never more sequences at once than examples
-        chunk = stems[start : start + len(questions)]
-        sequences = [questions[row][0] + list(stem) for row, stem in chunk]
-        hidden = lens.last_hidden(*pad_right(sequences, padding, lens.device))
-        for place, (row, stem) in enumerate(chunk):
-            first = len(questions[row][0]) - 1
-            logits = lens.logits(hidden[place, first : first + len(stem) + 1])
-            logprobs = torch.log_softmax(logits, dim=-1).double()
-            for spelling in found[row]:
-                if tuple(spelling.ids[:-1]) == stem:
-                    spelling.logprobs.extend(
-                        logprobs[i, token].item() for i, token in enumerate(spelling.ids)
-                    )
-    return found
+    return [found[start : start + len(questions)] for start in range(0, len(found), len(questions))]
+
+
+def score(spellings: Sequence[Spelling], stem: tuple[int, ...], lens: Lens, hidden: torch.Tensor) -> None:
+    """Score those spellings that are `stem` and one token more, from normed states [len(stem) + 1, D].
+
+    The first state is that of the prompt's last token.
+    """
+    logprobs = torch.log_softmax(lens.logits(hidden), dim=-1).double()
+    for spelling in spellings:
+        if tuple(spelling.ids[:-1]) == stem:
+            spelling.logprobs.extend(logprobs[i, token].item() for i, token in enumerate(spelling.ids))
 
 
 def log_likelihoods(spellings: Sequence[Spelling], labels: int) -> np.ndarray:

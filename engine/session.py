@@ -123,7 +123,7 @@ def manifest(plan: Plan, where: dict[str, Any]) -> dict[str, Any]:
     """Give the experiment's manifest: spec, factors, cells, contrasts and provenance."""
     from specs.convert import unstructure
 
-    stages = ("train", "evaluate", "probe")
+    stages = STAGES[1:]  # "data" below
     return {
         "spec": unstructure(plan.matrix.experiment),
         "factors": [axis.name for axis in plan.matrix.axes],

@@ -11,6 +11,9 @@ from typing import Any
 from attrs import frozen
 
 from engine import data as data_stage
+from engine.causal.arrangement import arrangement
+from engine.causal.changes import Entry, Model, expand
+from engine.causal.intervene import Experiment, head_count, intervention_family
 from engine.errors import DamagedAdapterError, DataError, DoneElsewhereError, HeldElsewhereError
 from engine.evaluate import evaluate, evaluation_family, summarise
 from engine.heads import check_heads
@@ -148,6 +151,32 @@ class Stages:
                 },
                 "summary": {"probed_examples": float(len(rows))},
             }
+
+    def intervene(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
+        """Do the cell's interventions; goes on behind the last batch that is on disk."""
+        key, probe = cell.keys["intervene"], self.settings("probe", cell)
+        evaluate_settings = self.settings("evaluate", cell)
+        with self._committing("intervene", key) as record:
+            rows = self._test_rows(cell)[: probe.examples]
+            layers = len(find_lens(model).layers)
+            changes = expand(self._entries(cell), Model(layers, head_count(model)))
+            family = intervention_family(rows, changes, layers, evaluate_settings.labels)
+            donors = {donor: self.folder("train", donor) for donor in sorted(cell.donors)}
+            with arrangement(model, donors) as arranged, self._sink(family, key) as sink:
+                text = self._text(cell, tokenizer, test=True)
+                experiment = Experiment(arranged, tokenizer, text, evaluate_settings, probe)
+                report = _checked(report, self._claim("intervene", key))
+                for values in experiment.run(rows, changes, report, self.stop, start=sink.start):
+                    sink.append(values)
+            record |= {**sink.placement, "summary": {"interventions": float(len(changes))}}
+
+    def _entries(self, cell: PlannedCell) -> list[Entry]:
+        """Give the interventions that change the cell's model."""
+        return [
+            Entry(settings, cell.sources[settings.name], self.plan.matrix.named(donor))
+            for settings, donor in self.plan.matrix.interventions(cell.choice)
+            if settings.name in cell.sources
+        ]
 
     def check_probe(self, cell: PlannedCell, base: Any) -> None:
         """Raise where the cell's probe asks for layers that the model lacks, or heads that hide."""

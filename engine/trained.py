@@ -66,8 +66,11 @@ def saved_training(folder: Path) -> Trained | None:
     return Trained(content["summary"], curves)
 
 
-def load_adapter(base: Any, folder: Path) -> Any:
-    """Put the saved adapter of `folder` on a base model; DamagedAdapterError where it cannot be read."""
+def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
+    """Put the saved adapter of `folder` on a base model, or beside the adapter that a model has.
+
+    DamagedAdapterError where it cannot be read.
+    """
     from peft import PeftModel
     from safetensors import SafetensorError, safe_open
 
@@ -77,7 +80,11 @@ def load_adapter(base: Any, folder: Path) -> Any:
             pass
     except (SafetensorError, OSError) as error:
         raise DamagedAdapterError(f"{file}: not a whole safetensors file: {error}") from error
-    return PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+    path = str(folder / "adapter")
+    if isinstance(model, PeftModel):
+        model.load_adapter(path, adapter_name=name)
+        return model.eval()
+    return PeftModel.from_pretrained(model, path, adapter_name=name).eval()
 
 
 def set_aside(folder: Path) -> None:

@@ -20,7 +20,10 @@ from specs.model import TABLE_STAGES, Experiment
 Label = str | int | float | bool
 
 # Dimensions and coordinates of the store, and words of its tables.
-RESERVED = ("cell", "example", "label", "layer", "position", "seed", "statistic", "step", "top", "watch")
+RESERVED = (
+    "cell", "example", "intervention", "label", "layer", "position", "seed", "statistic", "step", "top",
+    "watch",
+)  # fmt: skip
 # How tables and figures show that a factor does not apply.
 NOT_APPLICABLE = "-"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from math import prod
 from operator import itemgetter
@@ -14,9 +14,11 @@ from specs.axes import Axis, Label, Level, read_axes
 from specs.convert import structure, tables
 from specs.describe import value as spell
 from specs.errors import Problem, SpecError
+from specs.intervention_rules import intervention_problems
+from specs.interventions import Intervention
 from specs.model import TABLE_STAGES
 from specs.paths import anchor
-from specs.rules import Comparison, Pattern, Rules, read_rules
+from specs.rules import Comparison, Pattern, Rules, Scope, read_rules
 from specs.spellings import SPELLINGS, misspelled
 
 if TYPE_CHECKING:
@@ -92,6 +94,28 @@ class Matrix:
         """
         return [pair for comparison in self._rules.comparisons for pair in self._pairs_of(comparison)]
 
+    def interventions(self, cell: Cell) -> list[tuple[Intervention, Cell | None]]:
+        """The interventions on a cell, each with the cell that it takes from; None: no other cell."""
+        found = []
+        for settings, scope in zip(self.experiment.interventions, self._rules.scopes, strict=True):
+            if all(cell[axis] in levels for axis, levels in scope.cells):
+                found.append((settings, self._donor(cell, scope) if scope.donor else None))
+        return found
+
+    def named(self, donor: Cell | None) -> str:
+        """What an intervention takes from, in words: base, or the donor's levels."""
+        if donor is None:
+            return "base"
+        levels = self.levels(donor).items()
+        return ", ".join(f"{name}={label}" for name, label in levels if label is not None)
+
+    def _donor(self, cell: Cell, scope: Scope) -> Cell:
+        levels = dict(scope.donor)
+        for group in self._rules.zips:  # factors that vary together move together
+            moved = [levels[axis] for axis in group if axis in levels]
+            levels |= dict.fromkeys(group, moved[0]) if moved else {}
+        return self._partner(cell, levels)
+
     def _pairs_of(self, comparison: Comparison) -> Iterator[tuple[str, int, int]]:
         index_of = {cell: index for index, cell in enumerate(self.cells)}
         axis = self.axes[comparison.axis]
@@ -101,14 +125,15 @@ class Matrix:
             name = f"{axis.name}: {_plain(axis.levels[level].label)} vs {_plain(baseline)}"
             for index, cell in enumerate(self.cells):
                 if cell[comparison.axis] == level:
-                    partner = self._partner(cell, moving, comparison.baseline)
+                    partner = self._partner(cell, dict.fromkeys(moving, comparison.baseline))
                     if partner in index_of:
                         yield name, index, index_of[partner]
 
-    def _partner(self, cell: Cell, moving: Iterable[int], baseline: int) -> Cell:
+    def _partner(self, cell: Cell, levels: Mapping[int, int]) -> Cell:
+        """The cell with other levels on some axes, and the same on all others that apply there."""
         moved = list(cell)
-        for axis in moving:
-            moved[axis] = baseline
+        for axis, level in levels.items():
+            moved[axis] = level
         for axis, pattern in self._rules.conditions:
             if not all(moved[other] in levels for other, levels in pattern):
                 moved[axis] = -1
@@ -120,11 +145,12 @@ def resolve(spec: Spec) -> Matrix:
     axes, problems = read_axes(spec.raw)
     rules, more = read_rules(spec.raw, axes)
     problems += [*more, *annotate_problems(spec.experiment.annotate)]
+    problems += intervention_problems(spec.experiment.interventions)
     if not problems:
         cells, problems = _cells(axes, rules)
     if not problems:
         matrix = Matrix(spec, axes, rules, cells)
-        problems = [*_without_pairs(matrix, rules), *_misspelled(matrix)]
+        problems = [*_without_pairs(matrix, rules), *_misspelled(matrix), *_without_donors(matrix)]
     if problems:
         raise SpecError(map(spec.place, problems))
     return matrix
@@ -168,6 +194,29 @@ def _without_pairs(matrix: Matrix, rules: Rules) -> Iterator[Problem]:
         if next(matrix._pairs_of(comparison), None) is None:
             name = matrix.axes[comparison.axis].name
             yield Problem(None, f"contrasts[{index}]", f"no two cells differ in `{name}` alone")
+
+
+def _without_donors(matrix: Matrix) -> Iterator[Problem]:
+    """Interventions that no cell has, and those whose donors are no cells, or of another model."""
+    experiment = matrix.experiment
+    if not experiment.interventions:
+        return
+    cells, used = set(matrix.cells), set()
+    wrong: dict[str, tuple[str, str]] = {}
+    for cell in matrix.cells:
+        for settings, donor in matrix.interventions(cell):
+            used.add(settings.name)
+            if donor is not None and donor not in cells:
+                message = f"no cell has {matrix.named(donor)}; name the cells that have a donor by `cells`"
+                wrong.setdefault(settings.name, ("donor", message))
+            elif donor is not None and matrix.choice("model", donor) != matrix.choice("model", cell):
+                wrong.setdefault(settings.name, ("donor", "the donor has another model than the cell"))
+    for index, settings in enumerate(experiment.interventions):
+        if settings.name not in used:
+            wrong[settings.name] = ("cells", "no cell has these levels")
+        if settings.name in wrong:
+            key, message = wrong[settings.name]
+            yield Problem(None, f"interventions[{index}].{key}", message)
 
 
 def _misspelled(matrix: Matrix) -> Iterator[Problem]:

@@ -19,16 +19,17 @@ from specs.data import Data
 from specs.design import Contrast, Factor, Rules
 from specs.executor import Executor
 from specs.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
+from specs.interventions import Intervention
 from specs.signatures import Signatures
 
-STAGES = ("data", "train", "evaluate", "probe")
+STAGES = ("data", "train", "evaluate", "probe", "intervene")
 
 # The stages that read each table, unless a field's metadata says otherwise.
 TABLE_STAGES: dict[str, tuple[str, ...]] = {
     "model": ("train",),
     "data": ("data",),
-    "prompt": ("train", "evaluate", "probe"),
-    "target": ("train", "evaluate", "probe"),
+    "prompt": ("train", "evaluate", "probe", "intervene"),
+    "target": ("train", "evaluate", "probe", "intervene"),
     "lora": ("train",),
     "train": ("train",),
     "evaluate": ("evaluate",),
@@ -204,12 +205,13 @@ class Evaluate:
     """`[evaluate]`: how label accuracy is measured."""
 
     labels: Annotated[list[str], Meta(min_length=2, description="All labels, in rating order.")] = field(
-        factory=lambda: ["1", "2", "3", "4", "5"], metadata=read_by("data", "train", "evaluate", "probe")
+        factory=lambda: ["1", "2", "3", "4", "5"],
+        metadata=read_by("data", "train", "evaluate", "probe", "intervene"),
     )
     spellings: Annotated[
         dict[str, list[Annotated[str, Meta(pattern=r"^\S(.*\S)?$")]]],
         Meta(description='Further texts that mean a label: `{ "5" = ["five", "5/5"] }`.'),
-    ] = field(factory=dict)
+    ] = field(factory=dict, metadata=read_by("evaluate", "intervene"))
     scoring: Annotated[
         list[Literal["loglikelihood", "constrained", "generation"]],
         Meta(
@@ -222,7 +224,7 @@ class Evaluate:
     length_normalized: Annotated[
         bool,
         Meta(description="Predict by the log-likelihood per token of each label's best spelling."),
-    ] = False
+    ] = field(default=False, metadata=read_by("evaluate", "intervene"))
     max_new_tokens: Annotated[
         PositiveInt | None,
         Meta(description="Longest generation, in tokens; default: 8 for labels alone, else 64."),
@@ -300,7 +302,10 @@ class Probe:
         ),
     ] = field(default=False, metadata=LATER)
     top_k: Annotated[int, Meta(ge=0, le=1024, description="Most likely tokens kept per position.")] = 5
-    examples: Annotated[PositiveInt | None, Meta(description="Test examples to probe; default: all.")] = None
+    examples: Annotated[
+        PositiveInt | None,
+        Meta(description="Test examples to probe and to intervene on; default: all."),
+    ] = field(default=None, metadata=read_by("probe", "intervene"))
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )
@@ -346,3 +351,4 @@ class Experiment:
     factors: Annotated[dict[str, Factor], Meta(description="The axes of the matrix.")] = field(factory=dict)
     rules: Rules = field(factory=Rules)
     contrasts: list[Contrast] = field(factory=list)
+    interventions: list[Intervention] = field(factory=list)

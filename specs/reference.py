@@ -10,6 +10,7 @@ from specs.annotate import Annotator, RatedExample, Strategy
 from specs.convert import field_types, table_class, unstructure
 from specs.describe import expected, split_annotated, value
 from specs.design import Contrast, Factor
+from specs.interventions import Intervention
 from specs.introduction import INTRODUCTION
 from specs.model import TABLE_STAGES, Experiment
 
@@ -20,6 +21,7 @@ _REPEATED: tuple[tuple[str, type], ...] = (
     ("[annotate.strategies.examples]", RatedExample),
     ("factors.NAME", Factor),
     ("[contrasts]", Contrast),
+    ("[interventions]", Intervention),
 )
 _HEADER = ("Key", "Value", "Default", "Meaning")
 
@@ -62,7 +64,7 @@ def _section(heading: str, cls: type) -> list[str]:
     types = field_types(cls)
     for field in attrs.fields(cls):
         type_ = types[field.name]
-        if heading or not (table_class(type_) or field.name in ("factors", "contrasts")):
+        if heading or not (table_class(type_) or field.name in ("factors", "contrasts", "interventions")):
             lines.append(_row(_cells(heading, field, type_, stages)))
     text = [summary[:1].upper() + summary[1:]] if summary and heading else []
     return [title, *text, "\n".join(lines)]

@@ -30,6 +30,14 @@ class Comparison:
 
 
 @frozen
+class Scope:
+    """`[[interventions]]`, resolved: the cells that one is done to, and the levels of its donor by axis."""
+
+    cells: Pattern
+    donor: tuple[tuple[int, int], ...]  # empty: no other cell
+
+
+@frozen
 class Rules:
     """The resolved rules; `conditions` (from `only_when`) in an order in which each finds its own decided."""
 
@@ -38,6 +46,7 @@ class Rules:
     include: tuple[Pattern, ...] = ()
     zips: tuple[tuple[int, ...], ...] = ()
     comparisons: tuple[Comparison, ...] = field(default=())
+    scopes: tuple[Scope, ...] = field(default=())  # in the order of the interventions
 
 
 def read_rules(raw: Mapping[str, Any], axes: Sequence[Axis]) -> tuple[Rules, list[Problem]]:
@@ -49,6 +58,7 @@ def read_rules(raw: Mapping[str, Any], axes: Sequence[Axis]) -> tuple[Rules, lis
         include=reader.patterns(raw, "include"),
         zips=reader.zips(keys.dig(raw, ("rules", "zip"), list)),
         comparisons=reader.comparisons(keys.dig(raw, ("contrasts",), list)),
+        scopes=reader.scopes(keys.dig(raw, ("interventions",), list)),
     )
     for index, pattern in enumerate(rules.include):
         if pattern in rules.exclude:
@@ -193,6 +203,19 @@ class _RuleReader:
                 self.add((*at, "levels", index), f"{spell(label)} is the baseline itself")
             levels.append(level or 0)
         return Comparison(axis, baseline or 0, tuple(levels))
+
+    def scopes(self, tables: Sequence[Any]) -> tuple[Scope, ...]:
+        scopes = []
+        for index, table in enumerate(tables):
+            at = ("interventions", index)
+            cells = self._pattern(keys.dig(table, ("cells",), dict), (*at, "cells"))
+            donor = self._pattern(keys.dig(table, ("donor",), dict), (*at, "donor"))
+            for axis, levels in donor:
+                name = self.names[axis]
+                if len(levels) > 1:
+                    self.add((*at, "donor", name), f"expected one level, found {len(levels)}")
+            scopes.append(Scope(cells, tuple((axis, min(levels)) for axis, levels in donor if levels)))
+        return tuple(scopes)
 
     def _check_repeated(self, comparisons: Sequence[Comparison]) -> None:
         for (_, first), (i_second, second) in combinations(enumerate(comparisons), 2):

@@ -1,0 +1,1 @@
+"""Interventions on trained models: which layers carry an effect."""

@@ -1,0 +1,116 @@
+"""Which adapter works where: a model whose layers take their LoRA deltas from several trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+
+from engine.causal.changes import Change
+from engine.errors import UsageError
+from engine.lens import find_lens
+from engine.train import base_model_of
+from engine.trained import load_adapter
+
+OWN = "default"  # peft's name of the adapter that a model was trained with
+
+
+@frozen
+class Arrangement:
+    """A model with the adapters of several trainings, of which each part of each layer uses one."""
+
+    model: Any
+    own: str  # name of the cell's own adapter, "" where it has none
+    sites: tuple[tuple[int, str, BaseTunerLayer], ...]  # layer, attention or mlp, adapted module
+
+    @contextmanager
+    def using(self, source: str) -> Iterator[None]:
+        """Run the model of another training, "" without any adapter, inside the `with` block."""
+        with self._set(lambda _layer, _part: (source, 1.0)):
+            yield
+
+    @contextmanager
+    def changed(self, change: Change) -> Iterator[None]:
+        """Run the model with a mask or graft inside the `with` block; other changes leave its adapters."""
+
+        def arranged(layer: int, part: str) -> tuple[str, float]:
+            if change.kind not in ("mask", "graft") or layer not in change.layers or part not in change.parts:
+                return self.own, 1.0
+            return (self.own, change.alpha) if change.alpha else (change.source, 1.0)
+
+        with self._set(arranged):
+            yield
+
+    @contextmanager
+    def _set(self, arranged: Callable[[int, str], tuple[str, float]]) -> Iterator[None]:
+        """Give each adapted module its adapter and the factor on its deltas; afterwards the own one again."""
+        scaled = []
+        try:
+            for layer, part, module in self.sites:
+                name, factor = arranged(layer, part)
+                module.set_adapter([name] if name else [], inference_mode=True)
+                if factor != 1 and name in module.scaling:
+                    scaled.append((module, name, module.scaling[name]))
+                    module.scaling[name] *= factor
+            yield
+        finally:
+            for module, name, scale in scaled:
+                module.scaling[name] = scale
+            for _, _, module in self.sites:
+                module.set_adapter([self.own] if self.own else [], inference_mode=True)
+
+
+@contextmanager
+def arrangement(model: Any, donors: Mapping[str, Path]) -> Iterator[Arrangement]:
+    """Put the donors' adapters (train key → folder) beside the model's own inside the `with` block.
+
+    Raises UsageError where an adapter reaches outside the layers, so that no layer would account for it.
+    """
+    own = OWN if hasattr(model, "peft_config") else ""
+    adapted, added = model, []
+    try:
+        for key, folder in donors.items():
+            adapted = load_adapter(adapted, folder, name=key)
+            added.append(key)
+        yield Arrangement(adapted, own, _sites(adapted))
+    finally:
+        if own:
+            for key in added:
+                model.delete_adapter(key)
+            model.eval()
+        elif adapted is not model:
+            base_model_of(adapted)
+
+
+def _sites(model: Any) -> tuple[tuple[int, str, BaseTunerLayer], ...]:
+    if not isinstance(model, PeftModel):
+        return ()
+    found: list[tuple[int, str, BaseTunerLayer]] = []
+    for number, layer in enumerate(find_lens(model).layers, start=1):
+        attention = {id(inner) for part in attention_modules(layer) for inner in part.modules()}
+        adapted = (module for module in layer.modules() if isinstance(module, BaseTunerLayer))
+        found += [(number, "attention" if id(module) in attention else "mlp", module) for module in adapted]
+    inside = {id(module) for _, _, module in found}
+    for name, module in model.named_modules():
+        if isinstance(module, ModulesToSaveWrapper | BaseTunerLayer) and id(module) not in inside:
+            raise UsageError(
+                f"interventions: the adapter trains {name.removeprefix('base_model.model.')}, which is "
+                "in no layer; expected lora.target_modules and lora.modules_to_save that keep to layers"
+            )
+    return tuple(found)
+
+
+def attention_modules(layer: nn.Module) -> list[nn.Module]:
+    """Give a layer's attention, by the names that transformers uses: self_attn, attn, attention, ..."""
+    return [
+        child
+        for name, child in layer.named_children()
+        if ("attn" in name or "attention" in name or name == "mixer") and "norm" not in name
+    ]
