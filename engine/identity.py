@@ -141,7 +141,7 @@ class Keys:
             keys["probe"] = _combine("probe", train + self._probe(cell))
         if sources := self.sources(cell):
             done = [
-                [_settings_done(settings), sources[settings.name], self._matrix.named(donor)]
+                [_settings_done(settings), sources[settings.name], self._matrix.donor_name(cell, donor)]
                 for settings, donor in self._matrix.interventions(cell)
                 if settings.name in sources
             ]

@@ -173,7 +173,7 @@ class Stages:
     def _entries(self, cell: PlannedCell) -> list[Entry]:
         """Give the interventions that change the cell's model."""
         return [
-            Entry(settings, cell.sources[settings.name], self.plan.matrix.named(donor))
+            Entry(settings, cell.sources[settings.name], self.plan.matrix.donor_name(cell.choice, donor))
             for settings, donor in self.plan.matrix.interventions(cell.choice)
             if settings.name in cell.sources
         ]

@@ -102,12 +102,13 @@ class Matrix:
                 found.append((settings, self._donor(cell, scope) if scope.donor else None))
         return found
 
-    def named(self, donor: Cell | None) -> str:
-        """What an intervention takes from, in words: base, or the donor's levels."""
+    def donor_name(self, cell: Cell, donor: Cell | None) -> str:
+        """What an intervention takes from, in words: base, or the levels in which the donor differs."""
         if donor is None:
             return "base"
-        levels = self.levels(donor).items()
-        return ", ".join(f"{name}={label}" for name, label in levels if label is not None)
+        own, other = self.levels(cell), self.levels(donor)
+        differing = [name for name in own if own[name] != other[name]] or list(own)
+        return ", ".join(f"{name}={other[name]}" for name in differing if other[name] is not None)
 
     def _donor(self, cell: Cell, scope: Scope) -> Cell:
         levels = dict(scope.donor)
@@ -207,7 +208,8 @@ def _without_donors(matrix: Matrix) -> Iterator[Problem]:
         for settings, donor in matrix.interventions(cell):
             used.add(settings.name)
             if donor is not None and donor not in cells:
-                message = f"no cell has {matrix.named(donor)}; name the cells that have a donor by `cells`"
+                name = matrix.donor_name(cell, donor)
+                message = f"no other cell equal in all but {name}; name the cells that have one by `cells`"
                 wrong.setdefault(settings.name, ("donor", message))
             elif donor is not None and matrix.choice("model", donor) != matrix.choice("model", cell):
                 wrong.setdefault(settings.name, ("donor", "the donor has another model than the cell"))

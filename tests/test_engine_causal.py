@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import writer
-from test_engine_lens import build
+from tiny_models import MODELS, build
 
 from engine.causal.arrangement import Arrangement, arrangement
 from engine.causal.changes import PARTS, Change, Entry, Model, expand
@@ -36,7 +36,8 @@ LABELS = ["1", "2", "3"]
 
 def small(name: str) -> Any:
     """A model with the vocabulary of the tests' tokenizer, and logits large enough to tell states apart."""
-    model = build(name, vocab_size=320)
+    kind, options = MODELS[name]
+    model = build(kind, options | {"vocab_size": 320})
     model.get_output_embeddings().weight.data.mul_(20)
     return model
 
@@ -304,9 +305,9 @@ def test_a_model_of_more_than_one_stream_is_refused(llama: Study) -> None:
         llama.run(arranged, [graft(2)])
 
 
-def sweep(model: Model = Model(6, 2), **options: Any) -> list[Change]:
+def sweep(**options: Any) -> list[Change]:
     settings = Intervention(name="x", kind=options.pop("kind", "mask"), **options)
-    return expand([Entry(settings, "", "base")], model)
+    return expand([Entry(settings, "", "base")], Model(layers=6, heads=2))
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,14 @@ from specs import load_spec, resolve
 from specs.convert import field_types, tables
 from specs.model import TABLE_STAGES
 
-KEYS = ("data", "test_data", "train", "evaluate", "probe")
+KEYS = ("data", "test_data", "train", "evaluate", "probe", "intervene")
 # Which keys follow when a stage's own result changes.
 FOLLOWERS = {
     "data": set(KEYS),
-    "train": {"train", "evaluate", "probe"},
+    "train": {"train", "evaluate", "probe", "intervene"},
     "evaluate": {"evaluate"},
     "probe": {"probe"},
+    "intervene": {"intervene"},
 }
 BASE = """
 name = "base"
@@ -38,6 +39,9 @@ steps = 5
 early_stopping = 1
 [target]
 content = "label+explanation"
+[[interventions]]
+name = "off"
+kind = "mask"
 """
 # Another valid value for every key that can change a result or the way of running.
 OTHER: dict[str, Any] = {
@@ -192,6 +196,7 @@ data = { columns.label = "label", source = "rated.jsonl", holdout = 0.25 }
 model = { dtype = "bfloat16", id = "model" }
 evaluate = { batch_size = 3 }
 probe = { backend = "torch", lens = "logit" }
+interventions = [{ kind = "mask", name = "off", cells = { seed = 3 }, width = [1] }]
 """
     (after,) = keys_of(respelled, files["folder"])
     assert after == before
@@ -311,6 +316,7 @@ def test_a_fingerprint_is_checked_and_is_no_part_of_the_key(files: dict[str, str
 def test_keys_of_specs_without_newer_settings_are_what_they_were(files: dict[str, str]) -> None:
     """As computed before `probe.heads` came: people's stores are known by them, until a stage's version rises."""
     (keys,) = keys_of(BASE.format(**files), files["folder"])
+    del keys["intervene"]
     assert keys == {
         "data": "7f48c8dcbbc912f71756b9ed074cbb6c",
         "test_data": "7f48c8dcbbc912f71756b9ed074cbb6c",
@@ -318,3 +324,53 @@ def test_keys_of_specs_without_newer_settings_are_what_they_were(files: dict[str
         "evaluate": "ff086c4638c066a0b9876e23dc40e219",
         "probe": "119080d3f63eceebc4ee8756bd43842d",
     }
+
+
+def test_an_intervention_is_known_by_what_it_does_and_what_it_takes_from(files: dict[str, str]) -> None:
+    text = (
+        BASE.format(**files)
+        + """
+[factors.rank]
+path = "lora.r"
+values = [16, 4, 8]
+[[interventions]]
+name = "graft"
+kind = "graft"
+donor = { rank = 4 }
+cells = { rank = [16, 4] }
+"""
+    )
+    before = keys_of(text, files["folder"])
+    more = keys_of(text.replace("values = [16, 4, 8]", "values = [16, 4, 8, 2]"), files["folder"])
+    assert more[:3] == before
+    assert keys_of(text.replace("cells = { rank = [16, 4] }", ""), files["folder"])[:2] == before[:2]
+    for old, new in (
+        ("rank = 4", "rank = 8"),
+        ('name = "graft"', 'name = "g"'),
+        ("donor = ", "stride = 2\ndonor = "),
+    ):
+        after = keys_of(text.replace(old, new, 1), files["folder"])
+        assert changed(before[0], after[0]) == {"intervene"}, old
+    other = keys_of(text, files["folder"], "train.lr=0.5")
+    assert changed(before[0], other[0]) == FOLLOWERS["train"]
+
+
+def test_what_a_cell_takes_from_itself_changes_nothing_and_is_left_out(files: dict[str, str]) -> None:
+    text = (
+        BASE.format(**files)
+        + """
+[factors.steps]
+path = "train.steps"
+values = [5, 0]
+[[interventions]]
+name = "graft"
+kind = "graft"
+donor = { steps = 5 }
+"""
+    )
+    path = Path(files["folder"]) / "spec.toml"
+    path.write_text(text)
+    keys = Keys(matrix := resolve(load_spec(path)))
+    trained, untrained = matrix.cells
+    assert keys.sources(trained) == {"off": ""}  # grafting a cell's own adapter is no change
+    assert keys.sources(untrained) == {"graft": keys.of(trained)["train"]}  # nor masking where there is none
