@@ -82,7 +82,12 @@ class Coordinator:
         return bool(self.policy.fail_fast and self.outcome.failed)
 
     def _left_free(self, held: list[Work]) -> list[Work]:
-        """Give the units that other processes have left; if that is the policy, wait for one."""
+        """Give the units that can go on; while there is none, wait for other processes, if that is the policy.
+
+        Units that had to wait for their donors' trainings wait for no other process.
+        """
+        if not self.policy.wait:
+            held = [work for work in held if any(cell.donors for cell in work.cells)]
         while not (free := [work for work in held if self._is_free(work)]) and self.policy.wait:
             self.stop.check()
             time.sleep(self.policy.poll)

@@ -314,7 +314,7 @@ def test_a_fingerprint_is_checked_and_is_no_part_of_the_key(files: dict[str, str
 
 
 def test_keys_of_specs_without_newer_settings_are_what_they_were(files: dict[str, str]) -> None:
-    """As computed before `probe.heads` came: people's stores are known by them, until a stage's version rises."""
+    """As computed before `probe.heads` came: stores are known by them, until a stage's version rises."""
     (keys,) = keys_of(BASE.format(**files), files["folder"])
     del keys["intervene"]
     assert keys == {
