@@ -82,7 +82,7 @@ class Coordinator:
         return bool(self.policy.fail_fast and self.outcome.failed)
 
     def _left_free(self, held: list[Work]) -> list[Work]:
-        """Give the units that can go on; while there is none, wait for other processes, if that is the policy.
+        """Give the units that can go on; if that is the policy, wait for other processes until one can.
 
         Units that had to wait for their donors' trainings wait for no other process.
         """

@@ -9,6 +9,7 @@ from store.analysis.changes import change, contrast, relative_entropy
 from store.analysis.cluster import clusters
 from store.analysis.evaluation import calibration_curve, confusion, transfer_matrix
 from store.analysis.factorial import effects
+from store.analysis.interventions import intervention_effects, mediation
 from store.analysis.means import means
 from store.analysis.nodes import select
 from store.analysis.permutation import sign_flip
@@ -29,9 +30,11 @@ __all__ = [
     "detect_failures",
     "effect_sizes",
     "effects",
+    "intervention_effects",
     "layer_specialisation",
     "mcnemar",
     "means",
+    "mediation",
     "rank_trajectory",
     "relative_entropy",
     "saturation",

@@ -6,6 +6,7 @@ writes PDF and SVG whose text can be edited. docs/analysis.md has examples.
 """
 
 from store.plots.curves import calibration_curve, training
+from store.plots.interventions import intervention_effects
 from store.plots.layers import change, means, rank_trajectory, saturation
 from store.plots.matrices import confusion, transfer_matrix
 from store.plots.panels import panels
@@ -19,6 +20,7 @@ __all__ = [
     "calibration_curve",
     "change",
     "confusion",
+    "intervention_effects",
     "layer_tokens",
     "means",
     "panels",

@@ -1,0 +1,218 @@
+"""What interventions change: effects by layer, and how much of a difference runs through a set of layers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from store.analysis.changes import undetermined
+from store.analysis.multiplicity import Correction
+from store.analysis.nodes import Data, by_condition, group_seeds, levels, numbers, variable, with_cell_index
+from store.analysis.resampling import CONFIDENCE, RESAMPLES, Floats, mean_interval, pigeonhole
+from store.analysis.results import EXAMPLES, MISSING, add_adjusted, count, intervals, labelled, span
+from store.errors import StoreError, nearest
+
+UNCHANGED = "none"
+OUTCOMES = {
+    "correct": ("1", "prediction equals the true label"),
+    "log_odds": ("nat", "log-odds of the true label among the labels"),
+    "entropy": ("nat", "entropy of the lens distribution where the label is predicted"),
+}
+
+
+def intervention_effects(
+    data: Data,
+    entry: str,
+    outcome: str = "correct",
+    *,
+    correction: Correction = "holm",
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Return what each change of an intervention does to an outcome, against the unchanged model.
+
+    entry: an intervention of the spec, by name. outcome: correct, log_odds (of the true label among the
+    labels) or entropy (of the lens, by layer). Differences are paired by example and cell. Result, by
+    (condition, intervention[, layer]): `effect`, `low`, `high`, `p_value` (two-sided t test, seeds and
+    examples random), `p_adjusted` (corrected across the changes), `examples`, `missing`; `first`, `last`
+    (layers), `source` and `head` are coordinates of `intervention`. StoreError for unknown names.
+    """
+    parts, seeds = [], []
+    for condition, own in _conditions(data, entry):
+        changed = _entry(own, entry)
+        values, found_seeds = _outcome(own, outcome)
+        place = own.get_index("intervention").get_loc(UNCHANGED)
+        chosen = np.flatnonzero(own["entry"].values == entry)
+        difference = np.take(values, chosen, axis=2) - values[:, :, [place]]
+        found, low, high = mean_interval(difference, resamples, seed, confidence)
+        low, high, p = undetermined(outcome, found, low, high)
+        like = xr.DataArray(found.mean, coords=_axes(changed, outcome), dims=_dims(outcome))
+        units, title = OUTCOMES[outcome]
+        parts.append(
+            labelled(
+                like,
+                {
+                    "effect": (found.mean, units, f"change in {title}"),
+                    "low": (low, units, "lower bound"),
+                    "high": (high, units, "upper bound"),
+                    "p_value": (p, "1", "p value, two-sided"),
+                    "examples": (found.examples, "1", EXAMPLES),
+                    "missing": (difference.shape[1] - found.examples, "1", MISSING),
+                },
+            )
+            .assign_coords(_described(changed))
+            .expand_dims(condition=[condition])
+        )
+        seeds.append(len(found_seeds))
+    result = xr.concat(parts, "condition")
+    words = add_adjusted(result, "p_value", correction, "intervention")
+    result.attrs = {
+        "entry": entry,
+        "outcome": outcome,
+        "method": f"Changes in {outcome} by the intervention {entry}, against the same models unchanged, "
+        f"paired by example and cell; mean over {span(result['examples'])} examples and "
+        f"{count(min(seeds), 'seed')}, {intervals(min(seeds), confidence, resamples, seed)}; two-sided "
+        f"t tests, {words}.",
+    }
+    return result
+
+
+def mediation(
+    data: Data,
+    entry: str,
+    outcome: str = "correct",
+    *,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Return how much of the difference between a model and its donor runs through each set of layers.
+
+    entry: a mask, graft or patch. The total is the unchanged model's outcome less that of the model taken
+    from, on the same inputs; the part that a set of layers carries is the unchanged outcome less that with
+    the donor's layers there. Result, by (condition, intervention): `total`, `part`, `share` = part / total
+    and its bootstrap bounds `low` and `high`; NaN where the interval of the total holds 0, for then there is
+    nothing to share out. Shares of overlapping or interacting sets need not add up to 1. outcome: correct or
+    log_odds. StoreError where the intervention takes from no other model.
+    """
+    if outcome == "entropy":
+        raise StoreError("mediation: expected correct or log_odds, found entropy")
+    parts, seeds = [], []
+    for condition, own in _conditions(data, entry):
+        changed = _entry(own, entry)
+        values, found_seeds = _outcome(own, outcome)
+        names = own.get_index("intervention")
+        source = str(changed["source"].values[0])
+        if not source:
+            raise StoreError(f"{entry}: takes from no other model, so there is no difference to share out")
+        unchanged = values[:, :, [names.get_loc(UNCHANGED)]]
+        total = unchanged - values[:, :, [names.get_loc(f"all of {source}")]]
+        part = unchanged - values[:, :, np.flatnonzero(own["entry"].values == entry)]
+        columns = _shares(total, part, OUTCOMES[outcome][0], resamples, seed, confidence)
+        like = xr.DataArray(columns["part"][0], coords=_axes(changed, outcome), dims=_dims(outcome))
+        found = labelled(like, columns).assign_coords(_described(changed))
+        parts.append(found.expand_dims(condition=[condition]))
+        seeds.append(len(found_seeds))
+    result = xr.concat(parts, "condition")
+    result.attrs = {
+        "entry": entry,
+        "outcome": outcome,
+        "method": f"Share of the difference in {outcome} between each model and the one that {entry} takes "
+        "from, on the same inputs, that goes when the latter's layers are put in; "
+        f"{count(min(seeds), 'seed')}, {confidence:.0%} percentile intervals by the pigeonhole bootstrap "
+        f"({resamples} resamples, random seed {seed}); no share where the interval of the total "
+        "difference holds 0.",
+    }
+    return result
+
+
+def _shares(
+    total: Floats, part: Floats, units: str, resamples: int, seed: int, confidence: float
+) -> dict[str, tuple[Any, str, str]]:
+    whole, low, high = mean_interval(total, resamples, seed, confidence)
+    mean = np.broadcast_to(whole.mean, part.shape[2:])
+    parts = np.nanmean(part, axis=(0, 1))
+    open_ = ~((low > 0) | (high < 0))[0]
+    weights = pigeonhole(part.shape[0], part.shape[1], resamples, seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = weights.mean(part) / weights.mean(total)
+        share = np.where(open_, np.nan, parts / mean)
+    upper = (1 + confidence) / 2
+    drawn = np.where(np.isfinite(drawn), drawn, np.nan)
+    bounds = (
+        np.full((2, *parts.shape), np.nan) if open_ else np.nanquantile(drawn, [1 - upper, upper], axis=0)
+    )
+    return {
+        "total": (mean, units, "difference between the model and the one taken from"),
+        "part": (parts, units, "difference that goes with the changed layers"),
+        "share": (share, "1", "share of the difference"),
+        "low": (bounds[0], "1", "lower bound of the share"),
+        "high": (bounds[1], "1", "upper bound of the share"),
+    }
+
+
+def _conditions(data: Data, entry: str) -> Iterator[tuple[str, xr.Dataset]]:
+    """Give the cells of each condition that has the intervention."""
+    nodes = _nodes(data)
+    known = [name for node in nodes for name in dict.fromkeys(map(str, node["entry"].values))]
+    if entry not in known:
+        raise StoreError(f"no intervention {entry!r}{nearest(entry, known)}")
+    for node in nodes:
+        if entry in node["entry"].values:
+            dataset = by_condition(node)
+            for condition in levels(dataset, "condition"):
+                chosen = dataset.indexes["cell"].get_level_values("condition") == condition
+                yield str(condition), dataset.isel(cell=chosen)
+
+
+def _nodes(data: Data) -> list[xr.Dataset]:
+    """Give the datasets of the stage, one per set of interventions."""
+    if isinstance(data, xr.Dataset):
+        return [with_cell_index(data)]
+    if "intervene" in data.children:
+        return _nodes(data.children["intervene"])
+    if "cell" in data.dims and "intervention" in data.dims:
+        return [with_cell_index(data.to_dataset())]
+    shapes = [child for child in data.children.values() if "intervention" in child.dims]
+    if shapes:
+        return [with_cell_index(child.to_dataset()) for child in shapes]
+    if len(data.children) == 1 and "summary" not in data.children:
+        return _nodes(next(iter(data.children.values())))
+    raise StoreError(f"{data.path}: expected an experiment with interventions, found none")
+
+
+def _outcome(own: xr.Dataset, outcome: str) -> tuple[Floats, list[Any]]:
+    """Give an outcome as [seed, example, intervention(, layer)], and the seeds."""
+    if outcome not in OUTCOMES:
+        raise StoreError(f"no outcome {outcome!r}{nearest(outcome, OUTCOMES)}")
+    found = _log_odds(own) if outcome == "log_odds" else variable(own, outcome)
+    values = numbers(found.transpose("cell", "example", "intervention", ...)).values
+    return group_seeds(values, own.indexes["cell"])
+
+
+def _log_odds(own: xr.Dataset) -> xr.DataArray:
+    scores = own["label_logprob"].astype(float)
+    true = own["label"] == own["gold"]
+    others = scores.where(~true)
+    highest = others.max("label")
+    rest = highest + xr.apply_ufunc(np.log, xr.apply_ufunc(np.exp, others - highest).sum(dim="label"))
+    found: xr.DataArray = scores.where(true).max("label") - rest
+    return found
+
+
+def _entry(own: xr.Dataset, entry: str) -> xr.Dataset:
+    return own.isel(intervention=own["entry"].values == entry)
+
+
+def _dims(outcome: str) -> tuple[str, ...]:
+    return ("intervention", "layer") if outcome == "entropy" else ("intervention",)
+
+
+def _axes(changed: xr.Dataset, outcome: str) -> dict[str, Any]:
+    return {dim: changed[dim].variable for dim in _dims(outcome)}
+
+
+def _described(changed: xr.Dataset) -> dict[str, Any]:
+    return {name: changed[name].variable for name in ("first", "last", "source", "head")}
