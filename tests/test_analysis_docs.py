@@ -38,6 +38,7 @@ evaluate = {{ labels = ["1", "2", "3"] }}
     designs = {
         "ablation-small": """
 probe = { heads = true }
+interventions = [{ name = "off", kind = "mask" }]
 [factors.target.levels]
 label = { target.content = "label" }
 "label+explanation" = { target.content = "label+explanation" }

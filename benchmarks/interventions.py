@@ -1,0 +1,102 @@
+"""A sweep of interventions against running each changed model alone: `python -m benchmarks.interventions`.
+
+A random-weight Llama of 30 layers with a LoRA adapter; windows of 1, 2, 4 and 8 layers, masked. Alone, every
+change is one whole forward pass, its labels scored and its layers probed; in the sweep the unchanged layers below
+it are not run again. Ratios of processor time and of the clock, both measured in one run, alternating.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from tests.conftest import make_tokenizer
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from engine.causal.arrangement import arrangement
+from engine.causal.changes import Change, Entry, Model, expand
+from engine.causal.intervene import Experiment
+from engine.causal.residual import record
+from engine.causal.sequences import chunks
+from engine.progress import StopRequest, silent
+from engine.text import Writer
+from engine.train import attach_adapter, padding_id
+from kernels import lens_statistics
+from specs.interventions import Intervention
+from specs.model import Evaluate, Lora, Probe, Prompt, Target
+
+LAYERS = 30
+LABELS = ["1", "2", "3", "4", "5"]
+
+
+def experiment(width: int, folder: Path) -> tuple[Any, Any, Any]:
+    """A model with an adapter, its tokenizer, and the writer of its examples."""
+    torch.manual_seed(0)
+    make_tokenizer(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=8192, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=LAYERS,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
+    )  # fmt: skip
+    model = attach_adapter(LlamaForCausalLM(config).eval(), Lora(r=8)).eval()
+    prompt = Prompt(template="{context} {response}:", chat_template=False)
+    writer = Writer(tokenizer=tokenizer, prompt=prompt, target=Target(), labels=LABELS, dimension="", seed=0)
+    return model, tokenizer, writer
+
+
+def alone(own: Experiment, rows: list[dict[str, str]], changes: list[Change]) -> None:
+    """Every change by a whole pass of its own."""
+    lens = own.lens
+    questions = [own.writer.encode_spellings(row) for row in rows]
+    for change in changes:
+        for chunk in chunks(questions, padding_id(own.tokenizer), lens.device):
+            with torch.inference_mode(), own.arrangement.changed(change):
+                states = torch.stack([chunk.batch.at(s) for s in record(lens, chunk.batch).states])
+                normed = lens.norm(states[:, chunk.leading, 0])
+                lens_statistics(normed.flatten(0, 1), lens.unembedding, top_k=0, backend=own.probe.backend)
+                torch.log_softmax(lens.logits(normed[-1]), dim=-1)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--width", type=int, default=256, help="D of the model")
+    parser.add_argument("--examples", type=int, default=8)
+    parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    rows = [
+        {"id": str(i), "context": "the model rates", "response": "a reply on topic " * 12, "label": "1"}
+        for i in range(options.examples)
+    ]
+    settings = Intervention(name="off", kind="mask", width=[1, 2, 4, 8], stride=options.stride)
+    changes = expand([Entry(settings, "", "base")], Model(LAYERS, 4))
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        model, tokenizer, writer = experiment(options.width, Path(folder))
+        with arrangement(model, {}) as arranged:
+            probe = Probe(batch_size=options.examples)
+            own = Experiment(arranged, tokenizer, writer, Evaluate(labels=LABELS), probe)
+            for _ in range(options.rounds):
+                spent = []
+                for run in (
+                    lambda: list(own.run(rows, changes, silent, StopRequest())),
+                    lambda: alone(own, rows, changes[2:]),
+                ):
+                    clock, processor = time.perf_counter(), time.process_time()
+                    run()
+                    spent.append((time.perf_counter() - clock, time.process_time() - processor))
+                ratios.append(tuple(a / b for a, b in zip(*spent, strict=True)))
+    wall, processor = (median(values) for values in zip(*ratios, strict=True))
+    print(
+        f"{len(changes) - 2} changes: sweep / alone = {wall:.2f} by the clock, {processor:.2f} of processor"
+    )
+
+
+if __name__ == "__main__":
+    main()
