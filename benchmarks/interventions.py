@@ -1,8 +1,8 @@
 """A sweep of interventions against running each changed model alone: `python -m benchmarks.interventions`.
 
 A random-weight Llama of 30 layers with a LoRA adapter; windows of 1, 2, 4 and 8 layers, masked. Alone, every
-change is one whole forward pass, its labels scored and its layers probed; in the sweep the unchanged layers below
-it are not run again. Ratios of processor time and of the clock, both measured in one run, alternating.
+change is one whole forward pass, its labels scored and its layers probed; in the sweep the unchanged layers
+below it are not run again. Ratios of processor time and of the clock, both measured in one run, alternating.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from tests.conftest import make_tokenizer
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from engine.causal.arrangement import arrangement
@@ -29,6 +28,7 @@ from engine.train import attach_adapter, padding_id
 from kernels import lens_statistics
 from specs.interventions import Intervention
 from specs.model import Evaluate, Lora, Probe, Prompt, Target
+from tests.conftest import make_tokenizer
 
 LAYERS = 30
 LABELS = ["1", "2", "3", "4", "5"]
