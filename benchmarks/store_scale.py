@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engine import render
 from store import Coordinate, Family, Ledger, StoreWriter, Variable, open_store, write_manifest
-from store.layout import group_path, open_array, stacks
+from store.layout import group_name, open_array, stacks
 
 EXAMPLES, LAYERS, POSITIONS, STEPS = 64, 32, 8, 20
 AXES = ("example", "layer", "position")
@@ -205,7 +205,7 @@ def writing(folder: Path, rounds: int) -> None:
     for name in ("ours", "bare"):
         StoreWriter(folder / name).allocate(probe, [f"k{n}" for n in range(2 * rounds * count)])
     writer, place = StoreWriter(folder / "ours"), {"ours": 0, "bare": 0}
-    group = zarr.open_group(group_path(folder / "bare", "probe", probe.key))
+    group = zarr.open_group(folder / "bare" / group_name("probe", probe.key))
     stacked = [
         (open_array(group, stack.name), np.stack([batch[variable.name] for variable in stack.variables]))
         for stack in stacks(probe)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from store import StoreError, open_store, read_manifests
 from store.analysis import change
 from store.analysis.nodes import SEED, stage_node
 from store.factors import factor_names, level_text
+from store.places import Root
 
 # Summary numbers whose examples are in the store: there the analysis gives an interval.
 BY_EXAMPLE = {"accuracy": "correct", "generated_accuracy": "generated_correct", "mae": "absolute_error"}
@@ -101,7 +101,7 @@ class Comparison:
         return describe(dict(zip(self.factors, levels, strict=True)))
 
 
-def compare_stores(a: Path, b: Path, experiment: str | None = None) -> list[Comparison]:
+def compare_stores(a: Root, b: Root, experiment: str | None = None) -> list[Comparison]:
     """Compare an experiment of two stores, or all that they have in common.
 
     UsageError when there is none, or when an experiment's factors differ.

@@ -7,19 +7,19 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from engine.errors import DataError
 from engine.reading import read_source, unit_interval
 from engine.row_checks import KINDS
 from specs.data import Data
+from store.places import Root, place_of
 
 SPLITS = ("train", "validation", "test")
 
 
-def prepare(data: Data, labels: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Read the sources, split them and write `folder/examples.jsonl`; give the stage's record.
+def prepare(data: Data, labels: Sequence[str], home: Root) -> dict[str, Any]:
+    """Read the sources, split them and write `examples.jsonl` of `home`; give the stage's record.
 
     Each line holds id, context, response, label (one of `labels`), explanation, group and split. Examples of
     one group are always in one split. Within a split the order is drawn from `data.seed`, so that the first n
@@ -30,10 +30,12 @@ def prepare(data: Data, labels: Sequence[str], folder: Path) -> dict[str, Any]:
     assign_splits(rows, data)
     _check_splits(rows, data, dropped)
     random.Random(f"order {data.seed}").shuffle(rows)
+    home = place_of(home)
+    folder = home.scratch()
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"examples.jsonl.{uuid.uuid4().hex}.partial"
     partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    partial.replace(folder / "examples.jsonl")
+    home.publish(partial, "examples.jsonl")
     return {
         "summary": describe(rows) | {f"dropped_{kind}": dropped[kind] for kind in KINDS},
         "labels": dict(sorted(Counter(row["label"] for row in rows).items())),
@@ -53,9 +55,9 @@ def _check_splits(rows: Sequence[Mapping[str, str]], data: Data, dropped: Counte
         )
 
 
-def load(folder: Path, split: str, count: int | None) -> list[dict[str, str]]:
+def load(home: Root, split: str, count: int | None) -> list[dict[str, str]]:
     """Give the first `count` examples of a split of a prepared data set (None: all of them)."""
-    with (folder / "examples.jsonl").open(encoding="utf-8") as lines:
+    with place_of(home).local("examples.jsonl").open(encoding="utf-8") as lines:
         rows = [row for row in map(json.loads, lines) if row["split"] == split]
     if count is not None and count > len(rows):
         raise DataError(

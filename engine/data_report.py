@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -29,8 +28,8 @@ def data_tables(plan: Plan) -> Iterator[Table]:
         data = plan.matrix.table("data", cells[0].choice)
         labels = list(plan.matrix.table("evaluate", cells[0].choice).labels)
         with TemporaryDirectory() as folder:
-            record = data_stage.prepare(data, labels, Path(folder))
-            rows = {split: data_stage.load(Path(folder), split, None) for split in data_stage.SPLITS}
+            record = data_stage.prepare(data, labels, folder)
+            rows = {split: data_stage.load(folder, split, None) for split in data_stage.SPLITS}
         names = [source.name for source in sources(data)]
         title = f"{' + '.join(names)}, {data.dimension}"
         yield _splits(title, rows, labels)

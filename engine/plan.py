@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
@@ -15,6 +14,7 @@ from engine.sources import sources
 from specs import Matrix
 from specs.model import STAGES
 from store import Ledger
+from store.places import Place, Root, place_of
 
 STATES = ("cached", "pending", "failed", "running")
 
@@ -40,7 +40,7 @@ class Plan:
     """All cells of a spec, and the store they go to."""
 
     matrix: Matrix
-    root: Path
+    root: Place
     cells: list[PlannedCell]
     states: dict[str, dict[str, str]]  # stage → key → cached, pending, failed or running
 
@@ -76,9 +76,9 @@ class Plan:
         return {stage: Counter(states.values()) for stage, states in self.states.items()}
 
 
-def make_plan(matrix: Matrix, store: Path | None = None) -> Plan:
+def make_plan(matrix: Matrix, store: Root | None = None) -> Plan:
     """Compute all stage keys and look up their states. Reads the store's ledger, writes nothing."""
-    root = store or Path(matrix.experiment.store or f"stores/{matrix.experiment.name}")
+    root = place_of(store or matrix.experiment.store or f"stores/{matrix.experiment.name}")
     keys = Keys(matrix)
     cells = [
         PlannedCell(index, cell, keys.of(cell), keys.sources(cell)) for index, cell in enumerate(matrix.cells)

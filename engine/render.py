@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -16,6 +15,7 @@ from engine.estimate import Cost, estimate
 from engine.plan import STATES, Plan, describe
 from specs.model import STAGES
 from store import Ledger, cells, read_manifests
+from store.places import Root
 
 STATE_STYLES = {"cached": "green", "done": "green", "pending": "", "failed": "red", "running": "yellow"}
 MAX_LEVELS = 12  # levels listed in a table before it is cut
@@ -178,7 +178,7 @@ def _fill(table: Any, settings: Any) -> None:
 SCREENED_CELLS = 500
 
 
-def _signatures(root: Path, experiment: str, evaluated: int) -> Iterator[Text]:
+def _signatures(root: Root, experiment: str, evaluated: int) -> Iterator[Text]:
     """Yield the failure signatures that are found among an experiment's cells."""
     if not 0 < evaluated <= SCREENED_CELLS:
         return
@@ -198,7 +198,7 @@ def _signatures(root: Path, experiment: str, evaluated: int) -> Iterator[Text]:
             )
 
 
-def status_tables(root: Path) -> Iterator[Table | Text | str]:
+def status_tables(root: Root) -> Iterator[Table | Text | str]:
     """Yield, for every experiment in a store, what is done, running and failed, with the errors."""
     manifests = read_manifests(root)
     if not manifests:

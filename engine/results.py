@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,8 @@ def _spread(values: Any, form: str, ranged: bool) -> str:
     return f"{mean} ({low}–{high})" if ranged and low != high else mean
 
 
-def entropy_figure(experiment: xr.DataTree, file: Path) -> None:
-    """Save a figure of lens entropy by layer, one line per condition and panel per watch position.
+def entropy_figure(experiment: xr.DataTree) -> bytes:
+    """Draw, as PNG, lens entropy by layer, one line per condition and panel per watch position.
 
     Line: mean over examples and seeds; band: its 95 % interval. StoreError when the store has no entropy.
     """
@@ -58,4 +59,6 @@ def entropy_figure(experiment: xr.DataTree, file: Path) -> None:
 
     found = means(experiment, "entropy")
     width = min(plots.WIDE, 1.3 * plots.COLUMN * found.sizes["position"])
-    plots.save(plots.panels(plots.means, found, "position", width=width), file)
+    with TemporaryDirectory() as folder:
+        figure = plots.panels(plots.means, found, "position", width=width)
+        return plots.save(figure, Path(folder) / "figure.png").read_bytes()

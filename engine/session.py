@@ -16,6 +16,7 @@ from engine.provenance import provenance
 from specs.executor import Executor
 from specs.model import STAGES
 from store import Ledger, StoreError, StoreWriter, open_store, read_manifests, write_manifest
+from store.places import Root, place_of
 
 if TYPE_CHECKING:
     from engine.execute import Display, Outcome
@@ -93,7 +94,7 @@ def _execute(
     ready = [cell for cell in cells if not failed & {cell.keys["data"], cell.keys["test_data"]}]
     if not ready or (request.fail_fast and prepared.failed):
         return prepared
-    job = Job(plan.matrix.spec.anchored(), plan.root.resolve(), options, settings.lease)
+    job = Job(plan.matrix.spec.anchored(), plan.root.absolute(), options, settings.lease)
     executor = make_executor(job, settings, stop)
     batch = 1 if settings.kind == "local" else settings.batch  # local workers live on from unit to unit
     coordinator = Coordinator(plan, ledger, executor, policy, display, stop)
@@ -141,7 +142,7 @@ def manifest(plan: Plan, where: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def show_results(root: Path, console: Any, experiment: str | None = None) -> None:
+def show_results(root: Root, console: Any, experiment: str | None = None) -> None:
     """Print the table of results of each experiment and save its figure of entropy by layer."""
     from engine.results import entropy_figure, results_table
 
@@ -153,13 +154,14 @@ def show_results(root: Path, console: Any, experiment: str | None = None) -> Non
         factors = [str(name) for name in summary["cell"].to_index().names]
         console.print(results_table(summary, factors))
         if "probe" in node.children:
-            file = root / "figures" / f"{name}-entropy-by-layer.png"
             try:
-                entropy_figure(node, file)
+                figure = entropy_figure(node)
             except StoreError as error:
                 console.print(f"no figure of entropy: {error}", markup=False, soft_wrap=True)
             else:
-                console.print(f"figure: {file}")
+                file = f"figures/{name}-entropy-by-layer.png"
+                place_of(root).write(file, figure)
+                console.print(f"figure: {place_of(root)}/{file}")
 
 
 def check_kernels() -> None:

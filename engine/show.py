@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from engine.plan import describe
 from store import open_store, read_vocabulary
 from store.analysis.nodes import stage_nodes
 from store.errors import nearest
+from store.places import Root
 from store.tokens import token_text
 
 BAR = "▏▎▍▌▋▊▉█"
@@ -29,7 +29,7 @@ SHADES = ("#f7fbff", "#d6e6f4", "#abd0e6", "#6aaed6", "#3787c0", "#105ba4")
 
 
 def show(
-    root: Path,
+    root: Root,
     cell: Iterable[str],
     example: str | None,
     experiment: str | None,
@@ -61,7 +61,7 @@ def show(
         yield _side_by_side(own.sel(position=positions[start : start + fit]), texts)
 
 
-def _experiment(root: Path, name: str | None) -> xr.DataTree:
+def _experiment(root: Root, name: str | None) -> xr.DataTree:
     tree = open_store(root, name)
     known = list(tree.children)
     if len(known) != 1:

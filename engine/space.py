@@ -21,7 +21,7 @@ def check_space(plan: Plan, cells: Iterable[PlannedCell], workers: int) -> None:
         return
     total = sum(costs.values(), Cost())
     checkpoints = total.scratch * workers
-    root = plan.root.absolute()
+    root = plan.root.scratch().absolute()
     free = shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
     if total.stored + checkpoints > free:
         raise UsageError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -24,10 +23,11 @@ from engine.probe import layer_numbers, probe_family, probe_layers, token_texts,
 from engine.progress import Report, StopRequest
 from engine.text import Writer, cell_writer
 from engine.train import curves_family, train_adapter
-from engine.trained import Trained, load_adapter, saved_training, set_aside
+from engine.trained import ADAPTER, Trained, load_adapter, saved_training
 from kernels import choose_backend
 from specs.data import Data
 from store import CellWriter, Claim, Family, Ledger, StoreWriter, write_vocabulary
+from store.places import Place
 from store.results import result_files
 
 
@@ -50,7 +50,7 @@ class Stages:
                 raise DataError(
                     f"data.source: {data.source} has changed since the plan was made; run it again"
                 )
-            record |= data_stage.prepare(data, labels, self.folder("data", key))
+            record |= data_stage.prepare(data, labels, self.home("data", key))
 
     def train(self, cell: PlannedCell, base: Any, tokenizer: Any, report: Report) -> Any:
         """Train the cell's adapter; give the adapted model."""
@@ -74,7 +74,7 @@ class Stages:
                 lora=self.settings("lora", cell),
                 settings=settings,
                 seed=self.plan.matrix.seed(cell.choice),
-                folder=self.folder("train", key),
+                home=self.home("train", key),
                 fenced=claim.fenced,
                 report=_checked(report, claim),
                 stop=self.stop,
@@ -91,9 +91,9 @@ class Stages:
             return base
         key = cell.keys["train"]
         try:
-            return load_adapter(base, self.folder("train", key))
+            return load_adapter(base, self.home("train", key))
         except DamagedAdapterError as error:
-            set_aside(self.folder("train", key))
+            self.home("train", key).put_aside(ADAPTER)
             self.ledger.clear("train", key)
             raise DamagedAdapterError(f"{error}; --retry-failed trains it again") from error
 
@@ -161,7 +161,7 @@ class Stages:
             layers = len(find_lens(model).layers)
             changes = expand(self._entries(cell), Model(layers, head_count(model)))
             family = intervention_family(rows, changes, layers, evaluate_settings.labels)
-            donors = {donor: self.folder("train", donor) for donor in sorted(cell.donors)}
+            donors = {donor: self.home("train", donor) for donor in sorted(cell.donors)}
             with arrangement(model, donors) as arranged, self._sink(family, key) as sink:
                 text = self._text(cell, tokenizer, test=True)
                 experiment = Experiment(arranged, tokenizer, text, evaluate_settings, probe)
@@ -185,9 +185,9 @@ class Stages:
         if settings.heads:
             check_heads(lens)
 
-    def folder(self, stage: str, key: str) -> Path:
-        """Give the folder of a stage's files in the store."""
-        return self.plan.root / stage / key
+    def home(self, stage: str, key: str) -> Place:
+        """Give the place of a stage's files in the store."""
+        return self.plan.root.under(f"{stage}/{key}")
 
     def settings(self, table: str, cell: PlannedCell) -> Any:
         """Give a table of the spec as the cell's levels set it."""
@@ -197,7 +197,7 @@ class Stages:
         return test_data(self.plan.matrix, cell.choice) if test else self.settings("data", cell)
 
     def _rows(self, cell: PlannedCell, key: str, split: str, count: int | None) -> list[dict[str, str]]:
-        return data_stage.load(self.folder("data", cell.keys[key]), split, count)
+        return data_stage.load(self.home("data", cell.keys[key]), split, count)
 
     def _test_rows(self, cell: PlannedCell) -> list[dict[str, str]]:
         return self._rows(cell, "test_data", "test", self._data(cell, test=True).test)
@@ -209,14 +209,14 @@ class Stages:
 
     def _saved(self, cell: PlannedCell, base: Any) -> tuple[Any, Trained] | None:
         """Give the adapted model of a training that has ended, but was never committed."""
-        folder = self.folder("train", cell.keys["train"])
-        trained = saved_training(folder)
+        home = self.home("train", cell.keys["train"])
+        trained = saved_training(home)
         if trained is None:
             return None
         try:
-            return load_adapter(base, folder), trained
+            return load_adapter(base, home), trained
         except DamagedAdapterError:
-            set_aside(folder)
+            home.put_aside(ADAPTER)
             return None
 
     def _sink(self, family: Family, key: str, *, resume: bool = True) -> CellWriter:

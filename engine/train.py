@@ -38,6 +38,7 @@ from engine.trained import (
 )
 from specs.model import Lora, Train
 from store import Coordinate, Family, Variable
+from store.places import Place
 
 # peft asks transformers for checkpointing by its former name, at every adapter.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -54,14 +55,14 @@ def train_adapter(
     lora: Lora,
     settings: Train,
     seed: int,
-    folder: Path,
+    home: Place,
     report: Report,
     stop: StopRequest,
     fenced: bool = False,
 ) -> tuple[Any, Trained]:
-    """Fine-tune an adapter on `base` and save it under `folder/adapter`; give (peft model, Trained).
+    """Fine-tune an adapter on `base` and save it as `adapter` of `home`; give (peft model, Trained).
 
-    Goes on from the newest whole checkpoint under `folder`, to the same result; when `fenced`, its own
+    Goes on from the newest whole checkpoint on this machine, to the same result; when `fenced`, its own
     checkpoints go to a folder that no earlier owner of the training knows. Raises Interrupted, with a
     checkpoint saved, when a stop is requested; whatever is raised, the base model is as it was.
     """
@@ -82,7 +83,7 @@ def train_adapter(
             args=_arguments(
                 settings,
                 seed,
-                checkpoint_folder(folder, fenced=fenced),
+                checkpoint_folder(home.scratch(), fenced=fenced),
                 next(base.parameters()).device,
                 bool(validation),
             ),
@@ -92,7 +93,7 @@ def train_adapter(
             callbacks=[callback, *_early_stopping(settings)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=newest_checkpoint(folder) if settings.resume else None)
+        trainer.train(resume_from_checkpoint=newest_checkpoint(home.scratch()) if settings.resume else None)
         if stop.requested and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted
     except BaseException:
@@ -110,8 +111,8 @@ def train_adapter(
         "train_seconds": time.perf_counter() - started,
     }
     trained = Trained(summary, curves)
-    if not save_adapter(model, trained, folder) and (first := saved_training(folder)):
-        return load_adapter(base_model_of(model), folder), first
+    if not save_adapter(model, trained, home) and (first := saved_training(home)):
+        return load_adapter(base_model_of(model), home), first
     return model, trained
 
 

@@ -16,8 +16,10 @@ import numpy as np
 from attrs import frozen
 
 from engine.errors import DamagedAdapterError
-from store.files import sync
+from store.errors import DamagedError
+from store.places import Place
 
+ADAPTER = "adapter"  # its name in a training's folder
 _WEIGHTS = "adapter_model.safetensors"
 _TRAINED = "training.json"  # in the adapter's folder, so that one rename makes both whole
 
@@ -30,69 +32,54 @@ class Trained:
     curves: dict[str, np.ndarray]  # each [steps]
 
 
-def save_adapter(model: Any, trained: Trained, folder: Path) -> bool:
-    """Save an adapter as safetensors under `folder/adapter`, and drop the checkpoints behind it.
+def save_adapter(model: Any, trained: Trained, home: Place) -> bool:
+    """Save an adapter as safetensors as `adapter` of `home`, and drop the checkpoints behind it.
 
     False, changing nothing, when another owner of this training has saved its own first.
     """
-    partial, final = folder / f"adapter.{uuid.uuid4().hex}.partial", folder / "adapter"
+    folder = home.scratch()
+    partial = folder / f"adapter.{uuid.uuid4().hex}.partial"
     model.save_pretrained(str(partial))
     curves = {name: values.tolist() for name, values in trained.curves.items()}
     (partial / _TRAINED).write_text(json.dumps({"summary": trained.summary, "curves": curves}), "utf-8")
-    for file in (*partial.iterdir(), partial):
-        sync(file)
-    if final.exists() and saved_training(folder) is None:  # written before trainings were saved with adapters
-        shutil.rmtree(final)
-    try:
-        partial.rename(final)
-    except OSError:
-        if not final.exists():
-            raise
-        shutil.rmtree(partial)
+    if saved_training(home) is None:  # damaged, or written before trainings were saved with adapters
+        home.put_aside(ADAPTER)
+    if not home.publish(partial, ADAPTER):
         return False
-    sync(folder)
     for left in (*folder.glob("checkpoints*"), *folder.glob("adapter.*.partial")):
         shutil.rmtree(left, ignore_errors=True)
     return True
 
 
-def saved_training(folder: Path) -> Trained | None:
-    """Give what was saved with the adapter in `folder`; None where there is none."""
+def saved_training(home: Place) -> Trained | None:
+    """Give what was saved with the adapter of `home`; None where there is none."""
     try:
-        content = json.loads((folder / "adapter" / _TRAINED).read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+        content = json.loads((home.local(ADAPTER) / _TRAINED).read_text("utf-8"))
+    except (FileNotFoundError, DamagedError, ValueError):
         return None
     curves = {name: np.array(values, np.float32) for name, values in content["curves"].items()}
     return Trained(content["summary"], curves)
 
 
-def load_adapter(model: Any, folder: Path, name: str = "default") -> Any:
-    """Put the saved adapter of `folder` on a base model, or beside the adapter that a model has.
+def load_adapter(model: Any, home: Place, name: str = "default") -> Any:
+    """Put the saved adapter of `home` on a base model, or beside the adapter that a model has.
 
     DamagedAdapterError where it cannot be read.
     """
     from peft import PeftModel
     from safetensors import SafetensorError, safe_open
 
-    file = folder / "adapter" / _WEIGHTS
     try:
-        with safe_open(file, "pt"):  # before the base model is touched
+        folder = home.local(ADAPTER)
+        with safe_open(folder / _WEIGHTS, "pt"):  # before the base model is touched
             pass
-    except (SafetensorError, OSError) as error:
-        raise DamagedAdapterError(f"{file}: not a whole safetensors file: {error}") from error
-    path = str(folder / "adapter")
+    except (SafetensorError, OSError, DamagedError) as error:
+        message = f"{home}/{ADAPTER}/{_WEIGHTS}: not a whole safetensors file: {error}"
+        raise DamagedAdapterError(message) from error
     if isinstance(model, PeftModel):
-        model.load_adapter(path, adapter_name=name)
+        model.load_adapter(str(folder), adapter_name=name)
         return model.eval()
-    return PeftModel.from_pretrained(model, path, adapter_name=name).eval()
-
-
-def set_aside(folder: Path) -> None:
-    """Move a damaged adapter away, so that the training can be run again."""
-    aside = folder / "adapter.damaged"
-    shutil.rmtree(aside, ignore_errors=True)
-    if (folder / "adapter").exists():
-        (folder / "adapter").rename(aside)
+    return PeftModel.from_pretrained(model, str(folder), adapter_name=name).eval()
 
 
 def checkpoint_folder(folder: Path, *, fenced: bool) -> Path:

@@ -7,12 +7,13 @@ thread of the owner counts up the claim's `beat`. Others compare beats, never ti
 its process is known to be dead, or when its beat has stood still for a lease on the watcher's own clock.
 """
 
+from __future__ import annotations
+
 import math
 import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Event, Thread
@@ -20,6 +21,7 @@ from uuid import uuid4
 
 from store.errors import LostClaimError, StoreError
 from store.files import Json, create_json, plain, read_json
+from store.places import Place
 
 LEASE = 60.0
 """Seconds of silence after which a claim may be taken over."""
@@ -32,12 +34,13 @@ _START = "0" * _DIGITS
 class Claim:
     """This process's claim on a stage key, renewed by a thread until it is released."""
 
-    def __init__(self, path: Path, mark: Json) -> None:
-        self.path = path
+    def __init__(self, place: Place, folder: str, number: int, mark: Json) -> None:
+        self._place, self._folder, self._number = place, folder, number
+        self.name = f"{folder}/{number}.json"
         self.fenced = bool(mark["fenced"])
         """Whether an earlier owner, silent but not known to be dead, might still write for the key."""
-        self._file = path.open("r+b", buffering=0)
-        self._offset = self._file.read().index(_START.encode())
+        self._hold = place.hold(self.name)
+        self._offset = place.read(self.name).index(_START.encode())
         self._ended = Event()
         self._thread = Thread(target=self._renew, args=(float(mark["lease"]) / _BEATS,), daemon=True)
         self._thread.start()
@@ -45,7 +48,7 @@ class Claim:
     def check(self) -> None:
         """Raise LostClaimError when another process has taken the key over."""
         if self._ended.is_set() or not self._held():
-            raise LostClaimError(f"{self.path}: another process has taken this stage over")
+            raise LostClaimError(f"{self._place}/{self.name}: another process has taken this stage over")
 
     def release(self) -> None:
         """End the claim; a second call does nothing. What a successor has taken over is left to it."""
@@ -55,34 +58,30 @@ class Claim:
         self._thread.join()
         if self._held():
             # Upwards: until this claim itself is gone, it is the highest.
-            for number in (n for n in sorted(_numbers(self.path.parent)) if n <= int(self.path.stem)):
-                (self.path.parent / f"{number}.json").unlink(missing_ok=True)
-            _remove_folder(self.path.parent)
-        self._file.close()
+            for number in (n for n in sorted(_numbers(self._place, self._folder)) if n <= self._number):
+                self._place.remove(f"{self._folder}/{number}.json")
+            self._place.prune(self._folder)
+        self._hold.close()
 
     def _held(self) -> bool:
-        try:
-            same = self.path.stat().st_ino == os.fstat(self._file.fileno()).st_ino
-        except FileNotFoundError:
-            return False
-        return same and max(_numbers(self.path.parent), default=0) == int(self.path.stem)
+        newest = max(_numbers(self._place, self._folder), default=0)
+        return newest == self._number and self._hold.held()
 
     def _renew(self, interval: float) -> None:
         beat = 0
         while not self._ended.wait(interval):
             beat += 1
             try:
-                os.pwrite(self._file.fileno(), f"{beat:0{_DIGITS}}".encode(), self._offset)
-                os.fsync(self._file.fileno())  # network file systems hold writes back
-            except OSError:  # a full disk or a lost server: whoever can write meanwhile may take over
+                self._hold.renew(self._offset, f"{beat:0{_DIGITS}}".encode())
+            except (OSError, StoreError):  # a full disk or a lost server: whoever can write may take over
                 continue
 
 
 class Claims:
     """Makes this process's claims in one store, and remembers how long the others' have been silent."""
 
-    def __init__(self, root: Path, lease: float = LEASE) -> None:
-        self._root, self._lease = root, lease
+    def __init__(self, place: Place, lease: float = LEASE) -> None:
+        self._place, self._lease = place, lease
         self._seen: dict[str, tuple[str, float]] = {}  # token → beat, and when it was first seen (monotonic)
 
     def take(self, stage: str, key: str) -> Claim | None:
@@ -90,28 +89,28 @@ class Claims:
 
         Silence counts from the first call, so whoever waits for an abandoned claim has to call again.
         """
-        folder = self._folder(stage, key)
+        folder = _folder(stage, key)
         while True:
-            newest = _newest(folder)
+            newest = _newest(self._place, folder)
             if newest is not None and not self._abandoned(newest[1]):
                 return None
             number, former = newest or (0, {})
             mark = self._mark(fenced=newest is not None and (former["fenced"] or not _dead(former)))
-            path = folder / f"{number + 1}.json"
+            name = f"{folder}/{number + 1}.json"
             try:
-                if not create_json(path, mark):
+                if not create_json(self._place, name, mark):
                     return None
             except FileNotFoundError:  # the last owner removed the folder meanwhile
                 continue
             # Other claims than these: the former owner ended just now, and somebody began anew.
-            if {n for n in _numbers(folder) if n >= number} != {number, number + 1} - {0}:
-                path.unlink(missing_ok=True)
+            if {n for n in _numbers(self._place, folder) if n >= number} != {number, number + 1} - {0}:
+                self._place.remove(name)
                 return None
-            return Claim(path, mark)
+            return Claim(self._place, folder, number + 1, mark)
 
     def free(self, stage: str, key: str) -> bool:
         """Tell whether `take` could succeed now."""
-        newest = _newest(self._folder(stage, key))
+        newest = _newest(self._place, _folder(stage, key))
         return newest is None or self._abandoned(newest[1])
 
     def silent(self) -> dict[str, str]:
@@ -122,9 +121,6 @@ class Claims:
     def believe(self, silent: Mapping[str, str]) -> None:
         """Take another process's word for what it has found silent; a beat since then proves it wrong."""
         self._seen |= {token: (beat, -math.inf) for token, beat in silent.items()}
-
-    def _folder(self, stage: str, key: str) -> Path:
-        return self._root / "claims" / plain(stage) / plain(key)
 
     def _abandoned(self, mark: Json) -> bool:
         return _dead(mark) or self._silent(mark)
@@ -152,25 +148,23 @@ class Claims:
         }
 
 
-def claimed(root: Path, stage: str) -> Iterator[str]:
+def claimed(place: Place, stage: str) -> Iterator[str]:
     """Yield the keys of a stage with an owner that is not known to be dead."""
-    folder = root / "claims" / plain(stage)
-    try:
-        folders = sorted(folder.iterdir())
-    except FileNotFoundError:
-        return
-    for path in folders:
-        newest = _newest(path)
+    for key in sorted(place.names(f"claims/{plain(stage)}")):
+        newest = _newest(place, _folder(stage, key))
         if newest is not None and not _dead(newest[1]):
-            yield path.name
+            yield key
 
 
-def live_claims(root: Path) -> list[str]:
+def live_claims(place: Place) -> list[str]:
     """Name the processes at work in a store, by their claims.
 
     Takes up to a lease where a claim is another machine's, which only a standing beat can show to be dead.
     """
-    newest = {folder: _newest(folder) for folder in root.glob("claims/*/*")}
+    folders = [
+        _folder(stage, key) for stage in place.names("claims") for key in place.names(f"claims/{stage}")
+    ]
+    newest = {folder: _newest(place, folder) for folder in folders}
     watched = {folder: found for folder, found in newest.items() if found and not _dead(found[1])}
     deadline = time.monotonic() + max(
         (float(mark["lease"]) for _, mark in watched.values() if mark["machine"] != _machine()), default=0.0
@@ -178,11 +172,11 @@ def live_claims(root: Path) -> list[str]:
     live: list[str] = []
     while watched:
         for folder, found in list(watched.items()):
-            now = _newest(folder)
+            now = _newest(place, folder)
             if now is None or (now != found and _dead(now[1])):
                 del watched[folder]
             elif now != found or now[1]["machine"] == _machine():
-                stage, key = folder.parts[-2:]
+                _, stage, key = folder.split("/")
                 live.append(f"{stage} {key} is running on {now[1]['host']}, process {now[1]['pid']}")
         if live or time.monotonic() >= deadline:
             break
@@ -190,33 +184,29 @@ def live_claims(root: Path) -> list[str]:
     return live
 
 
-def _newest(folder: Path) -> tuple[int, Json] | None:
+def _folder(stage: str, key: str) -> str:
+    return f"claims/{plain(stage)}/{plain(key)}"
+
+
+def _newest(place: Place, folder: str) -> tuple[int, Json] | None:
     """Return the number and the content of a key's highest claim."""
-    while numbers := _numbers(folder):
-        path = folder / f"{max(numbers)}.json"
+    while numbers := _numbers(place, folder):
+        name = f"{folder}/{max(numbers)}.json"
         try:
-            mark = read_json(path)
+            mark = read_json(place, name)
         except FileNotFoundError:  # released meanwhile
             continue
         if missing := {"token", "machine", "pid", "born", "lease", "fenced", "beat"} - mark.keys():
-            raise StoreError(f"{path}: not a claim: it lacks {sorted(missing)}; delete it to free the stage")
+            raise StoreError(
+                f"{place}/{name}: not a claim: it lacks {sorted(missing)}; delete it to free the stage"
+            )
         return max(numbers), mark
     return None
 
 
-def _numbers(folder: Path) -> set[int]:
-    try:
-        return {int(path.stem) for path in folder.iterdir() if path.stem.isdecimal()}
-    except FileNotFoundError:
-        return set()
-
-
-def _remove_folder(folder: Path) -> None:
-    """Remove an empty folder of claims, with what a kill left half written in it."""
-    for partial in folder.glob(".*.tmp"):
-        partial.unlink(missing_ok=True)
-    with suppress(OSError):  # somebody is making a claim in it
-        folder.rmdir()
+def _numbers(place: Place, folder: str) -> set[int]:
+    stems = (name.partition(".")[0] for name in place.names(folder))
+    return {int(stem) for stem in stems if stem.isdecimal()}
 
 
 def _dead(mark: Json) -> bool:

@@ -12,6 +12,14 @@ class LostClaimError(StoreError):
     """Another process has taken a stage over, or finished it first; nothing of it may be written any more."""
 
 
+class UnreachableError(StoreError):
+    """An object store does not answer, or refuses; nothing is known to be wrong with what it holds."""
+
+
+class DamagedError(StoreError):
+    """A file of a stage's results has changed since it was made."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return "; the nearest is …" for an error message, "" when there are no names."""
     near = get_close_matches(name, list(names), n=1, cutoff=0.0)

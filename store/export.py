@@ -19,13 +19,14 @@ import xarray as xr
 from store.errors import StoreError, nearest
 from store.files import write_json
 from store.manifests import read_manifests
+from store.places import Root, place_of
 from store.reader import open_store
 
 Format = Literal["netcdf", "parquet", "csv"]
 
 
 def export(
-    root: str | os.PathLike[str],
+    root: Root,
     form: Format,
     folder: str | os.PathLike[str],
     experiment: str | None = None,
@@ -58,7 +59,7 @@ def export(
             else:
                 written += _tables(flat, place, title, form)
         for file, content in (("manifest.json", manifests[name]), ("variables.json", described)):
-            write_json(place / file, content)
+            write_json(place_of(place), file, content)
             written.append(place / file)
     if not written:
         raise StoreError(f"{root}: no complete cell to export; `engine status` says what is there")

@@ -1,84 +1,49 @@
-"""Atomic JSON files and the store's lock: what every writer to a store directory shares."""
+"""JSON records in a store, and what its files have in common wherever it lies."""
 
-import errno
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from store.errors import StoreError
 
-try:
-    import fcntl
-except ImportError:  # a platform without it can still read a store
-    fcntl = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    from store.places import Place
 
 Json = dict[str, Any]
 
 _PLAIN = re.compile(r"[\w-]+", re.ASCII)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace `path` by `content` as a whole: a reader or a crash meets the old file or the new one.
+def write_json(place: Place, name: str, content: Mapping[str, Any]) -> None:
+    """Replace the file by `content` as a whole: a reader or a crash meets the old file or the new one.
 
-    Folders are made as needed. Content that JSON cannot hold raises StoreError and leaves the old file.
+    Content that JSON cannot hold raises StoreError and leaves the old file.
     """
-    with _written(path, content) as temporary:
-        temporary.replace(path)
+    place.write(name, _text(place, name, content))
 
 
-def create_json(path: Path, content: Mapping[str, Any]) -> bool:
-    """Make `path` with `content` as a whole; False, changing nothing, when it is there already.
+def create_json(place: Place, name: str, content: Mapping[str, Any]) -> bool:
+    """Make the file with `content` as a whole; False, changing nothing, when it is there already.
 
     Of several processes that try, on one machine or on many, exactly one is told True.
     """
-    with _written(path, content) as temporary:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            # A network file system may have made the link and lost the answer.
-            return temporary.stat().st_nlink == 2
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
-                raise
-            raise StoreError(f"{path}: writing a store needs a file system with hard links") from error
-        return True
+    return place.create(name, _text(place, name, content))
 
 
-@contextmanager
-def _written(path: Path, content: Mapping[str, Any]) -> Iterator[Path]:
-    """Give a file with the content beside `path`, to be moved there."""
-    try:
-        text = json.dumps(content, indent=1)
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"{path}: content is not JSON: {error}") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Named so that no listing by suffix (".done.json") ever takes it for a record.
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
-
-
-def read_json(path: Path) -> Json:
-    """Return the JSON object in `path`; StoreError names the file when it is torn or no object.
+def read_json(place: Place, name: str) -> Json:
+    """Return the JSON object in a file; StoreError names the file when it is torn or no object.
 
     A missing file raises FileNotFoundError, which callers tell apart from a damaged one.
     """
-    return parse_json(path.read_bytes(), path)
+    return parse_json(place.read(name), f"{place}/{name}")
 
 
 def parse_json(text: bytes, path: Path | str) -> Json:
@@ -93,6 +58,13 @@ def parse_json(text: bytes, path: Path | str) -> Json:
     if not isinstance(content, dict):
         raise StoreError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def _text(place: Place, name: str, content: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(content, indent=1).encode()
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{place}/{name}: content is not JSON: {error}") from error
 
 
 def plain(name: str) -> str:
@@ -120,17 +92,3 @@ def sync(path: Path) -> None:
         pass
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Hold the store's one lock, against other threads and other processes alike.
-
-    The system releases it when its holder dies, so it is never left behind. Not re-entrant.
-    """
-    if fcntl is None:
-        raise StoreError(f"{root}: writing a store needs POSIX file locks, which this platform lacks")
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

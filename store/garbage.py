@@ -1,18 +1,16 @@
 """Garbage: what no experiment of a store reaches any more, and what killed processes have left behind."""
 
-import shutil
-import time
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
 from store.claims import live_claims
 from store.errors import StoreError
-from store.files import locked, read_json
+from store.files import read_json
 from store.ledger import Ledger
 from store.manifests import read_manifests
+from store.places import DOOMED, Place, Root, place_of
 from store.results import RESULTS
 
 UNREACHED = "no experiment names it"
@@ -20,7 +18,6 @@ FINISHED = "its training is finished"
 LEFT = "left by a process that was killed"
 # A file still being written is younger.
 STRAY_AGE = 3600.0
-DOOMED = ".garbage"  # suffix of a group's folder that is about to be removed
 
 
 @frozen
@@ -30,12 +27,8 @@ class Garbage:
     what: str
     """A path in the store; of an array's row `results.zarr/STAGE/FAMILY: row KEY`."""
     why: str
-    paths: tuple[Path, ...]
-    bytes: int = field()
-
-    @bytes.default
-    def _measured(self) -> int:
-        return sum(_size(path) for path in self.paths)
+    names: tuple[str, ...]
+    bytes: int
 
 
 @frozen
@@ -51,45 +44,48 @@ class Reach:
         return key in self.keys.get(stage, ()) or (stage == "data" and not self.data_known)
 
 
-def find_garbage(root: Path, keep: Mapping[str, Collection[str]] | None = None) -> list[Garbage]:
+def find_garbage(root: Root, keep: Mapping[str, Collection[str]] | None = None) -> list[Garbage]:
     """Return all garbage of a store, of which nothing is touched; `keep` are further keys to spare, by stage.
 
     StoreError where no experiment is left that could reach anything: then the store itself is to be deleted.
     """
-    reach = _reach(root, keep or {})
-    ledger = Ledger(root)
-    done = {stage: ledger.done(stage) for stage in _names(root / "ledger")}
-    found = [*_records(root, reach), *_progress(root, reach, done)]
+    place = place_of(root)
+    reach = _reach(place, keep or {})
+    ledger = Ledger(place)
+    done = {stage: ledger.done(stage) for stage in _names(place, "ledger")}
+    found = [*_records(place, reach), *_progress(place, reach, done)]
     for stage in RESULTS:
-        found += _folders(root, stage, reach, done.get(stage, set()))
-    for stage in _names(root / "results.zarr"):
-        found += _arrays(root, stage, reach, ledger)
-    return [*found, *_strays(root)]
+        found += _folders(place, stage, reach, done.get(stage, set()))
+    for stage in _names(place, "results.zarr"):
+        found += _arrays(ledger, stage, reach)
+    return [*found, *_strays(place)]
 
 
-def delete_garbage(root: Path, keep: Mapping[str, Collection[str]] | None = None) -> list[Garbage]:
+def delete_garbage(root: Root, keep: Mapping[str, Collection[str]] | None = None) -> list[Garbage]:
     """Find and delete all garbage; return what went.
 
     A kill in the midst of it leaves less garbage and nothing half: records go before what they describe.
     StoreError while another process is at work in the store, which may count on what it found there;
     one that starts meanwhile waits, for it registers its experiment under the lock that is held here.
     """
-    if at_work := live_claims(root):
+    place = place_of(root)
+    if at_work := live_claims(place):
         raise StoreError(
-            f"{root}: in use: {at_work[0]}; gc deletes nothing while a process is at work in the store"
+            f"{place}: in use: {at_work[0]}; gc deletes nothing while a process is at work in the store"
         )
-    with locked(root):
-        found = find_garbage(root, keep)
+    with place.locked() as check:
+        found = find_garbage(place, keep)
         for garbage in found:
-            for path in garbage.paths:
-                _remove(path)
+            for name in garbage.names:
+                check()
+                place.remove(name)
     return found
 
 
-def _reach(root: Path, keep: Mapping[str, Collection[str]]) -> Reach:
-    manifests = read_manifests(root)
+def _reach(place: Place, keep: Mapping[str, Collection[str]]) -> Reach:
+    manifests = read_manifests(place)
     if not manifests and not keep:
-        raise StoreError(f"{root}: no experiment is left in this store; delete the folder, or name a spec")
+        raise StoreError(f"{place}: no experiment is left in this store; delete the folder, or name a spec")
     keys = {stage: set(named) for stage, named in keep.items()}
     for manifest in manifests.values():
         keys.setdefault("data", set()).update(manifest.get("data", ()))
@@ -99,67 +95,68 @@ def _reach(root: Path, keep: Mapping[str, Collection[str]]) -> Reach:
     return Reach(keys, all("data" in manifest for manifest in manifests.values()))
 
 
-def _records(root: Path, reach: Reach) -> Iterator[Garbage]:
-    for stage in _names(root / "ledger"):
-        for name in _names(root / "ledger" / stage):
+def _records(place: Place, reach: Reach) -> Iterator[Garbage]:
+    for stage in _names(place, "ledger"):
+        for name in _names(place, f"ledger/{stage}"):
             if name.endswith(".json") and not reach.has(stage, name.partition(".")[0]):
-                yield _garbage(root, root / "ledger" / stage / name, UNREACHED)
+                yield _garbage(place, f"ledger/{stage}/{name}", UNREACHED)
 
 
-def _progress(root: Path, reach: Reach, done: Mapping[str, Collection[str]]) -> Iterator[Garbage]:
-    for name in _names(root / "progress"):
+def _progress(place: Place, reach: Reach, done: Mapping[str, Collection[str]]) -> Iterator[Garbage]:
+    for name in _names(place, "progress"):
         key = name.removesuffix(".json")
         if name.endswith(".json"):
             if any(key in keys for keys in done.values()):
-                yield _garbage(root, root / "progress" / name, LEFT)
+                yield _garbage(place, f"progress/{name}", LEFT)
             elif not any(reach.has(stage, key) for stage in (*reach.keys, *done) if stage != "data"):
-                yield _garbage(root, root / "progress" / name, UNREACHED)
+                yield _garbage(place, f"progress/{name}", UNREACHED)
 
 
-def _folders(root: Path, stage: str, reach: Reach, done: Collection[str]) -> Iterator[Garbage]:
-    for key in _names(root / stage):
-        folder = root / stage / key
+def _folders(place: Place, stage: str, reach: Reach, done: Collection[str]) -> Iterator[Garbage]:
+    for key in _names(place, stage):
+        folder = f"{stage}/{key}"
         if not reach.has(stage, key):
-            yield _garbage(root, folder, UNREACHED)
+            yield _garbage(place, folder, UNREACHED)
             continue
-        for name in _names(folder):
+        for name in _names(place, folder):
             if key in done and name.startswith("checkpoints"):
-                yield _garbage(root, folder / name, FINISHED)
-            elif key in done and name == "adapter.damaged":
-                yield _garbage(root, folder / name, "it has been made again")
-            elif name.endswith(".partial") and _is_old(folder / name):
-                yield _garbage(root, folder / name, LEFT)
+                yield _garbage(place, f"{folder}/{name}", FINISHED)
+            elif key in done and name.startswith("adapter.damaged"):
+                yield _garbage(place, f"{folder}/{name}", "it has been made again")
+        for name in place.unpublished(folder):
+            if place.age(f"{folder}/{name}") > STRAY_AGE:
+                yield _garbage(place, f"{folder}/{name}", LEFT)
 
 
-def _arrays(root: Path, stage: str, reach: Reach, ledger: Ledger) -> Iterator[Garbage]:
-    for family in _names(root / "results.zarr" / stage):
-        folder = root / "results.zarr" / stage / family
+def _arrays(ledger: Ledger, stage: str, reach: Reach) -> Iterator[Garbage]:
+    place = ledger.place
+    for family in _names(place, f"results.zarr/{stage}"):
+        folder = f"results.zarr/{stage}/{family}"
         if family.endswith(DOOMED):
-            yield _garbage(root, folder, LEFT)
-        elif (folder / "zarr.json").is_file():
-            yield from _rows(root, folder, reach, ledger)
+            yield _garbage(place, folder, LEFT)
+        elif place.exists(f"{folder}/zarr.json"):
+            yield from _rows(ledger, folder, reach)
+        elif place.age(folder) > STRAY_AGE:  # made, or removed, by halves
+            yield _garbage(place, folder, LEFT)
 
 
-def _rows(root: Path, folder: Path, reach: Reach, ledger: Ledger) -> Iterator[Garbage]:
+def _rows(ledger: Ledger, folder: str, reach: Reach) -> Iterator[Garbage]:
     """Yield the rows of one group that nothing reaches; the group itself where that is all of them."""
-    stage = folder.parent.name
-    names: list[Any] = read_json(folder / "zarr.json").get("attributes", {}).get("keys", [])
+    place, stage = ledger.place, folder.split("/")[1]
+    names: list[Any] = read_json(place, f"{folder}/zarr.json").get("attributes", {}).get("keys", [])
     rows = {row for row, name in enumerate(names) if not _is_reached(row, str(name), stage, reach, ledger)}
     if names and len(rows) == len(names):
-        yield _garbage(root, folder, UNREACHED)
+        yield _garbage(place, folder, UNREACHED)
         return
-    files: dict[int, list[Path]] = {}
-    for array in _names(folder):
-        for name in _names(folder / array):
-            chunk, row = folder / array / name, name.split(".")[1] if name.startswith("c.") else ""
-            if name.endswith(".partial"):
-                if _is_old(chunk):
-                    yield _garbage(root, chunk, LEFT)
-            elif row.isdecimal() and int(row) in rows:
-                files.setdefault(int(row), []).append(chunk)
-    where = folder.relative_to(root)
+    files: dict[int, list[str]] = {}
+    for array in _names(place, folder):
+        for name in _names(place, f"{folder}/{array}"):
+            row = name.split(".")[1] if name.startswith("c.") and not name.endswith(".partial") else ""
+            if row.isdecimal() and int(row) in rows:
+                files.setdefault(int(row), []).append(f"{folder}/{array}/{name}")
     for number, chunks in sorted(files.items()):
-        yield Garbage(f"{where}: row {number}, {names[number]}", UNREACHED, tuple(chunks))
+        size = sum(map(place.size, chunks))
+        yield Garbage(f"{folder}: row {number}, {names[number]}", UNREACHED, tuple(chunks), size)
 
 
 def _is_reached(row: int, name: str, stage: str, reach: Reach, ledger: Ledger) -> bool:
@@ -172,43 +169,39 @@ def _is_reached(row: int, name: str, stage: str, reach: Reach, ledger: Ledger) -
     return not former
 
 
-def _strays(root: Path) -> Iterator[Garbage]:
-    """Yield the halves of small files that were never moved into their places."""
-    for top in ("experiments", "ledger", "progress", "claims", "."):
-        pattern = ".*.tmp" if top == "." else "**/.*.tmp"
-        for path in sorted((root / top).glob(pattern)):
-            if _is_old(path):
-                yield _garbage(root, path, LEFT)
+def _strays(place: Place) -> Iterator[Garbage]:
+    """Yield the halves of small files, and of arrays' chunks and metadata, that never got to their places."""
+    for folder in _folders_with_strays(place):
+        for name in _names(place, folder):
+            half = (name.startswith(".") and name.endswith(".tmp")) or (
+                folder.startswith("results.zarr") and name.endswith(".partial")
+            )
+            path = f"{folder}/{name}" if folder else name
+            if half and place.age(path) > STRAY_AGE:
+                yield _garbage(place, path, LEFT)
 
 
-def _garbage(root: Path, path: Path, why: str) -> Garbage:
-    return Garbage(str(path.relative_to(root)), why, (path,))
+def _folders_with_strays(place: Place) -> Iterator[str]:
+    depths = {
+        "": 0,
+        "experiments": 0,
+        "progress": 0,
+        "vocabulary": 0,
+        "ledger": 1,
+        "claims": 2,
+        "results.zarr": 3,
+    }
+    for top, depth in depths.items():
+        level = [top]
+        for _ in range(depth + 1):
+            yield from level
+            level = [f"{folder}/{name}" for folder in level for name in _names(place, folder)]
 
 
-def _names(folder: Path) -> list[str]:
-    """Return the names in a folder; none where it is missing, or not a folder of the store itself."""
-    if folder.is_symlink() or not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir())
+def _garbage(place: Place, name: str, why: str) -> Garbage:
+    return Garbage(name, why, (name,), place.size(name))
 
 
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.lstat().st_mtime > STRAY_AGE
-    except FileNotFoundError:
-        return False
-
-
-def _size(path: Path) -> int:
-    if path.is_symlink() or not path.is_dir():
-        return path.lstat().st_size if path.exists() else 0
-    return sum(map(_size, path.iterdir()))
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    if path.parent.parent.name == "results.zarr" and path.suffix != DOOMED:
-        path = path.rename(path.with_name(path.name + DOOMED))  # a group half deleted could be written to
-    shutil.rmtree(path)
+def _names(place: Place, folder: str) -> list[str]:
+    """Return the names in a folder, in order; none where it is not a folder of the store itself."""
+    return sorted(place.names(folder, follow=False))

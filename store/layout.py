@@ -4,19 +4,21 @@ Shapes: (row, statistic, *dims), a row per stage key. A shard holds one row's bl
 of its array and is written once, by one writer; an inner chunk holds one statistic of it.
 """
 
+import json
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from attrs import frozen
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
 
 from store.claims import Claim
 from store.errors import StoreError
-from store.files import locked, plain
+from store.files import Json, parse_json, plain
+from store.places import Place
 from store.schema import Coordinate, DType, Family, Variable
 from store.version import LAYOUT, mark_new
 
@@ -61,38 +63,89 @@ def block_size(family: Family) -> int:
     return max(1, min(family.size, BLOCK_BYTES // per_item))
 
 
-def group_path(root: Path, stage: str, family_key: str) -> Path:
-    """Return the folder of a family's Zarr group."""
-    return root / "results.zarr" / plain(stage) / plain(family_key)
+def group_name(stage: str, family_key: str) -> str:
+    """Return the folder of a family's Zarr group in the store."""
+    return f"results.zarr/{plain(stage)}/{plain(family_key)}"
 
 
-def allocate(root: Path, family: Family, keys: Iterable[str], claim: Claim | None = None) -> dict[str, int]:
+def allocate(place: Place, family: Family, keys: Iterable[str], claim: Claim | None = None) -> dict[str, int]:
     """Give every new key the next free row, making the group when missing; return all rows by key.
 
     Rows are never reordered or reused, and growing touches no data. Safe against other processes. Under a
     claim whose former owner may still write, the keys get new rows, and their old ones lose their names.
     """
-    keys = list(keys)
-    with locked(root):
-        if claim is not None:
-            claim.check()
-        mark_new(root)
-        group = zarr.open_group(root / "results.zarr", mode="a", zarr_format=3)
-        group = group.require_group(family.stage).require_group(family.key)
-        if "keys" not in group.attrs:  # set last, so a group without it was left half made
-            _create(group, family)
-        known = {key: row for row, key in enumerate(_known(group))}
-        if claim is not None and claim.fenced:
-            known = {f"{key}~{row}" if key in keys else key: row for key, row in known.items()}
-        new = [key for key in dict.fromkeys(keys) if key not in known]
-        if new:
+    keys, folder = list(dict.fromkeys(keys)), group_name(family.stage, family.key)
+    while True:
+        with place.swapping():
+            if claim is not None:
+                claim.check()
+            group, text = _opened(place, folder, family)
+            known = {key: row for row, key in enumerate(_known(group, f"{place}/{folder}"))}
+            if claim is not None and claim.fenced:
+                known = {f"{key}~{row}" if key in keys else key: row for key, row in known.items()}
+            new = [key for key in keys if key not in known]
             known |= {key: row for row, key in enumerate(new, start=len(known))}
+            if not new:
+                return known
             for stack in stacks(family):
-                array = open_array(group, stack.name)
-                array.resize((len(known), *array.shape[1:]))
+                _grow(place, f"{folder}/{stack.name}/zarr.json", len(known))
             # Rows exist before they are named: a reader that knows a key finds its row.
-            group.attrs["keys"] = list(known)
-        return known
+            group["attributes"]["keys"] = list(known)
+            if place.swap(f"{folder}/zarr.json", text, _metadata(group)):
+                return known
+
+
+def _opened(place: Place, folder: str, family: Family) -> tuple[Json, bytes]:
+    """Return a group's metadata, and their text; the group is made where it is missing."""
+    name = f"{folder}/zarr.json"
+    try:
+        text = place.read(name)
+        if "keys" in (group := parse_json(text, f"{place}/{name}"))["attributes"]:
+            return group, text
+    except FileNotFoundError:
+        text = b""
+    mark_new(place)
+    made = _made(folder, family)
+    last = made.pop(name)
+    # All who make it make the same, so it is as well if some of it is there.
+    for path, content in made.items():
+        place.create(path, content)
+    if text:  # left half made by an earlier version of this program
+        place.swap(name, text, last)
+    else:
+        place.create(name, last)
+    text = place.read(name)
+    return parse_json(text, f"{place}/{name}"), text
+
+
+def _made(folder: str, family: Family) -> dict[str, bytes]:
+    """Return the files of an empty group, and of the groups above it, by their names in the store."""
+    files: dict[str, Any] = {}
+    group = zarr.open_group(MemoryStore(files), mode="a", zarr_format=3)
+    top, *names = folder.split("/")
+    for name in names:
+        group = group.require_group(name)
+    _create(group, family)
+    return {f"{top}/{name}": content.to_bytes() for name, content in files.items()}
+
+
+def _grow(place: Place, name: str, rows: int) -> None:
+    """Make an array at least so many rows long, which touches no data."""
+    while True:
+        try:
+            text = place.read(name)
+        except FileNotFoundError as error:
+            raise StoreError(f"{place}/{name}: no such array") from error
+        array = parse_json(text, f"{place}/{name}")
+        if array["shape"][0] >= rows:
+            return
+        array["shape"][0] = rows
+        if place.swap(name, text, _metadata(array)):
+            return
+
+
+def _metadata(content: Json) -> bytes:
+    return json.dumps(content, indent=2).encode()
 
 
 def open_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -103,25 +156,25 @@ def open_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array
 
 
-def chunk_files(folder: Path, array: zarr.Array[Any], row: int, block: int) -> list[Path]:
+def chunk_files(folder: str, array: zarr.Array[Any], row: int, block: int) -> list[str]:
     """Return the files that hold one block of a row (those of blocks all fill value do not exist)."""
     statistics = 1 if array.shards else array.shape[1]
     rest = (0,) * (array.ndim - 3)
     names = [array.metadata.encode_chunk_key((row, s, block, *rest)) for s in range(statistics)]
-    return [folder / name for name in names]
+    return [f"{folder}/{name}" for name in names]
 
 
-def row_files(folder: Path, array: zarr.Array[Any], row: int) -> list[Path]:
+def row_files(place: Place, folder: str, array: zarr.Array[Any], row: int) -> list[str]:
     """Return the files of all of a row's blocks that exist."""
     blocks = math.ceil(array.shape[2] / array.chunks[2])
     files = (file for block in range(blocks) for file in chunk_files(folder, array, row, block))
-    return [file for file in files if file.exists()]
+    return [file for file in files if place.exists(file)]
 
 
-def _known(group: zarr.Group) -> list[str]:
-    keys = group.attrs["keys"]
+def _known(group: Json, where: str) -> list[str]:
+    keys = group["attributes"]["keys"]
     if not isinstance(keys, list):
-        raise StoreError(f"{group.store_path}: attribute 'keys': expected a list of stage keys")
+        raise StoreError(f"{where}: attribute 'keys': expected a list of stage keys")
     return [str(key) for key in keys]
 
 

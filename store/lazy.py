@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from store.errors import StoreError
+from store.errors import StoreError, UnreachableError
 from store.shards import ShardReader
 
 
@@ -37,6 +37,8 @@ class RowsArray(BackendArray):
             if self._shards is not None:
                 return self._shards.read(rows, self._statistic, rest)
             return self._array.oindex[(rows, self._statistic, *rest)]
+        except UnreachableError:
+            raise
         except Exception as error:  # whatever a codec makes of damaged bytes
             if len(rows) == 1:
                 raise _damage(self._array, int(rows[0]), error) from error

@@ -3,14 +3,13 @@
 A stage's results count only once its done record is here, so that record is written last.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from store.claims import LEASE, Claim, Claims, claimed
 from store.errors import LostClaimError, StoreError
 from store.files import Json, create_json, parse_json, plain, read_json, write_json
+from store.places import Root, place_of
 from store.version import layout_version
 
 Status = Literal["done", "failed"]
@@ -19,10 +18,10 @@ Status = Literal["done", "failed"]
 class Ledger:
     """The records of one store; opening it for reading creates nothing, and no folder means no records."""
 
-    def __init__(self, root: str | os.PathLike[str], lease: float = LEASE) -> None:
-        self.root = Path(root)
-        layout_version(self.root)
-        self.claims = Claims(self.root, lease)
+    def __init__(self, root: Root, lease: float = LEASE) -> None:
+        self.place = place_of(root)
+        layout_version(self.place)
+        self.claims = Claims(self.place, lease)
         self._held: dict[tuple[str, str], Claim] = {}
 
     def done(self, stage: str) -> set[str]:
@@ -35,35 +34,31 @@ class Ledger:
 
     def running(self, stage: str) -> set[str]:
         """Keys of `stage` that a process works on which is not known to be dead."""
-        return set(claimed(self.root, stage))
+        return set(claimed(self.place, stage))
 
     def has(self, stage: str, key: str, status: Status = "done") -> bool:
         """Tell whether a key has such a record."""
-        return self._path(stage, key, status).exists()
+        return self.place.exists(_name(stage, key, status))
 
     def record(self, stage: str, key: str, status: Status = "done") -> Json:
         """Return a key's record; StoreError when there is none, or when it is damaged."""
-        path = self._path(stage, key, status)
+        name = _name(stage, key, status)
         try:
-            return read_json(path)
+            return read_json(self.place, name)
         except FileNotFoundError as error:
-            raise StoreError(f"{path}: no {status} record of {stage} {key}") from error
+            raise StoreError(f"{self.place}/{name}: no {status} record of {stage} {key}") from error
 
     def records(self, stage: str, keys: Iterable[str]) -> dict[str, Json]:
         """Return the done records of many keys, which opens and reads small files and does little else."""
-        folder, found = f"{self.root}/ledger/{plain(stage)}", {}
-        for key in keys:
-            path = f"{folder}/{plain(key)}.done.json"
-            try:
-                descriptor = os.open(path, os.O_RDONLY)
-            except FileNotFoundError as error:
-                raise StoreError(f"{path}: no done record of {stage} {key}") from error
-            try:
-                text = os.read(descriptor, os.fstat(descriptor).st_size)
-            finally:
-                os.close(descriptor)
-            found[key] = parse_json(text, path)
-        return found
+        names = {key: _name(stage, key, "done") for key in keys}
+        try:
+            texts = self.place.read_all(names.values())
+        except FileNotFoundError as error:
+            raise StoreError(f"a done record of {stage} is missing: {error}") from error
+        return {
+            key: parse_json(text, f"{self.place}/{name}")
+            for (key, name), text in zip(names.items(), texts, strict=True)
+        }
 
     def start(self, stage: str, key: str) -> Claim | None:
         """Claim a key for this process until commit, fail or release; None while another one holds it.
@@ -91,14 +86,14 @@ class Ledger:
 
         Under a claim LostClaimError when it is lost, or another process has committed first.
         """
-        claim, path = self._held.get((stage, key)), self._path(stage, key, "done")
+        claim, name = self._held.get((stage, key)), _name(stage, key, "done")
         if claim is None:
-            write_json(path, record)
+            write_json(self.place, name, record)
         else:
             claim.check()
-            if not create_json(path, record):
-                raise LostClaimError(f"{path}: another process has finished this stage first")
-        self._remove(self._path(stage, key, "failed"), self.progress(key))
+            if not create_json(self.place, name, record):
+                raise LostClaimError(f"{self.place}/{name}: another process has finished this stage first")
+        self._remove(_name(stage, key, "failed"), progress_name(key))
         self.release(stage, key)
 
     def fail(self, stage: str, key: str, record: Mapping[str, Any]) -> None:
@@ -108,32 +103,30 @@ class Ledger:
         """
         if claim := self._held.get((stage, key)):
             claim.check()
-        write_json(self._path(stage, key, "failed"), record)
+        write_json(self.place, _name(stage, key, "failed"), record)
         self.release(stage, key)
 
     def clear(self, stage: str, key: str) -> None:
         """Forget a key: its records and how far its arrays were written. Its results stay, unseen."""
-        self._remove(*(self._path(stage, key, status) for status in ("done", "failed")), self.progress(key))
+        self._remove(_name(stage, key, "done"), _name(stage, key, "failed"), progress_name(key))
         self.release(stage, key)
-
-    def progress(self, key: str) -> Path:
-        """Return the file that says how much of a key's arrays an unfinished writer left on disk."""
-        return self.root / "progress" / f"{plain(key)}.json"
-
-    def _path(self, stage: str, key: str, status: str) -> Path:
-        return self.root / "ledger" / plain(stage) / f"{plain(key)}.{status}.json"
 
     def _keys(self, stage: str, status: Status) -> Iterator[str]:
         suffix = f".{status}.json"
-        try:
-            with os.scandir(self.root / "ledger" / plain(stage)) as entries:
-                # Hidden names are files still being written, or left by a crash at that moment.
-                names = [entry.name for entry in entries if entry.name[0] != "."]
-        except FileNotFoundError:
-            return
-        yield from (name.removesuffix(suffix) for name in names if name.endswith(suffix))
+        for name in self.place.names(f"ledger/{plain(stage)}"):
+            # Hidden names are files still being written, or left by a crash at that moment.
+            if name.endswith(suffix) and name[0] != ".":
+                yield name.removesuffix(suffix)
 
-    @staticmethod
-    def _remove(*paths: Path) -> None:
-        for path in paths:
-            path.unlink(missing_ok=True)
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            self.place.remove(name)
+
+
+def progress_name(key: str) -> str:
+    """Return the file that says how much of a key's arrays an unfinished writer left on disk."""
+    return f"progress/{plain(key)}.json"
+
+
+def _name(stage: str, key: str, status: str) -> str:
+    return f"ledger/{plain(stage)}/{plain(key)}.{status}.json"

@@ -1,18 +1,17 @@
 """Manifests: what each experiment of a store consists of, and how far it has come."""
 
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from store.errors import StoreError
-from store.files import Json, locked, read_json, write_json
+from store.files import Json, read_json, write_json
 from store.ledger import Ledger
+from store.places import Place, Root, place_of
 from store.version import layout_version, mark_new
 
 
-def write_manifest(root: str | os.PathLike[str], name: str, manifest: Mapping[str, Any]) -> None:
+def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
     """Write or replace the manifest of experiment `name` (a plain name, no path) as a whole.
 
     It holds `factors` (names in order), `cells` (each with `levels` by factor and `keys` by stage), and
@@ -20,24 +19,37 @@ def write_manifest(root: str | os.PathLike[str], name: str, manifest: Mapping[st
     """
     if not re.fullmatch(r"\w[\w.+ -]*", name):
         raise StoreError(f"experiment name {name!r}: expected letters, digits and . _ + - only")
-    if any("cell" in cell["levels"] for cell in manifest["cells"]):
-        raise StoreError(f"experiment {name!r}: a factor cannot be called 'cell', the axis of all factors")
-    with locked(Path(root)):  # `store.garbage` removes under this lock what no manifest names
-        mark_new(Path(root))
-        write_json(_folder(root) / f"{name}.json", manifest)
+    for factor in dict.fromkeys(factor for cell in manifest["cells"] for factor in cell["levels"]):
+        if factor == "cell":
+            raise StoreError(
+                f"experiment {name!r}: a factor cannot be called 'cell', the axis of all factors"
+            )
+        if not factor or "/" in factor:
+            raise StoreError(f"experiment {name!r}: factor {factor!r}: expected a name without '/'")
+    place = place_of(root)
+    with place.locked() as check:  # `store.garbage` removes under this lock what no manifest names
+        mark_new(place)
+        check()
+        write_json(place, f"experiments/{name}.json", manifest)
 
 
-def read_manifests(root: str | os.PathLike[str]) -> dict[str, Json]:
+def read_manifests(root: Root) -> dict[str, Json]:
     """Return the manifests of a store by experiment name, in the names' order; none gives {}.
 
     StoreError for a damaged one, and for a store that a later version of this program made.
     """
     layout_version(root)
-    paths = sorted(path for path in _folder(root).glob("*.json") if not path.name.startswith("."))
-    return {path.name.removesuffix(".json"): read_json(path) for path in paths}
+    place = place_of(root)
+    return {name: read_json(place, f"experiments/{name}.json") for name in manifest_names(place)}
 
 
-def cells(root: str | os.PathLike[str], experiment: str) -> list[Json]:
+def manifest_names(place: Place) -> list[str]:
+    """Return the names of a store's experiments, in order."""
+    names = (name for name in place.names("experiments") if not name.startswith("."))
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
+def cells(root: Root, experiment: str) -> list[Json]:
     """Return the manifest's cells, each with `status` (stage → done, running, failed or pending) added.
 
     An unknown experiment raises StoreError.
@@ -63,7 +75,3 @@ def cells(root: str | os.PathLike[str], experiment: str) -> list[Json]:
         }
         for cell in listed
     ]
-
-
-def _folder(root: str | os.PathLike[str]) -> Path:
-    return Path(root) / "experiments"

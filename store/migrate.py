@@ -15,39 +15,44 @@ import zarr
 
 from store.claims import live_claims
 from store.errors import StoreError
-from store.files import locked, write_json
-from store.layout import create_array, group_path, open_array, row_files
-from store.ledger import Ledger
+from store.files import write_json
+from store.layout import create_array, group_name, open_array, row_files
+from store.ledger import Ledger, progress_name
+from store.places import Folder, Root, place_of
 from store.results import result_files
 from store.version import LAYOUT, layout_version
 
 NEW, OLD = ".migrated", ".layout-1"  # suffixes of a group's folder before, and behind, its successor
 
 
-def migrate(root: Path) -> Iterator[str]:
+def migrate(root: Root) -> Iterator[str]:
     """Bring a store to the present layout; yield what has been done, step by step.
 
     StoreError where there is no store, a process is at work in it, or a chunk of it cannot be read.
     """
-    version = layout_version(root)
+    place = place_of(root)
+    version = layout_version(place)
     if version is None:
-        raise StoreError(f"{root}: no such store")
-    if at_work := live_claims(root):
-        raise StoreError(f"{root}: in use: {at_work[0]}; a store is migrated while nobody writes to it")
-    with locked(root):
+        raise StoreError(f"{place}: no such store")
+    if not isinstance(place, Folder):  # stores of layout 1 were folders all
+        return
+    if at_work := live_claims(place):
+        raise StoreError(f"{place}: in use: {at_work[0]}; a store is migrated while nobody writes to it")
+    root = place.root
+    with place.locked():
         groups = sorted({_home(path) for path in root.glob("results.zarr/*/*") if path.is_dir()})
-        ledger = Ledger(root)
+        ledger = Ledger(place)
         for folder in groups:
-            if _renew_group(folder, ledger):
+            if _renew_group(place, folder):
                 yield f"{folder.relative_to(root)}: checksums added"
         for stage in sorted(path.name for path in root.glob("ledger/*") if path.is_dir()):
             for mark in (root / "ledger" / stage).glob("*.running.json"):  # claims have taken their place
                 mark.unlink()
-            renewed = [key for key in sorted(ledger.done(stage)) if _renew_record(ledger, stage, key)]
+            renewed = [key for key in sorted(ledger.done(stage)) if _renew_record(place, ledger, stage, key)]
             if renewed:
                 yield f"ledger/{stage}: {len(renewed)} records completed"
         if version < LAYOUT:
-            write_json(root / "store.json", {"layout": LAYOUT})
+            write_json(place, "store.json", {"layout": LAYOUT})
             yield f"store.json: layout {version} → {LAYOUT}"
 
 
@@ -55,7 +60,7 @@ def _home(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(NEW).removesuffix(OLD))
 
 
-def _renew_group(folder: Path, ledger: Ledger) -> bool:
+def _renew_group(place: Folder, folder: Path) -> bool:
     """Write a group anew with checksums, or finish that; False where it has them, or is no group."""
     new, old = folder.with_name(folder.name + NEW), folder.with_name(folder.name + OLD)
     if not folder.exists():  # killed between the two renames below
@@ -66,7 +71,7 @@ def _renew_group(folder: Path, ledger: Ledger) -> bool:
     done = "layout" in group.attrs
     if not done and "keys" in group.attrs:
         shutil.rmtree(new, ignore_errors=True)
-        _copy_group(group, folder, new, ledger)
+        _copy_group(place, group, folder, new)
         folder.rename(old)
         new.rename(folder)
     if old.exists():
@@ -74,21 +79,21 @@ def _renew_group(folder: Path, ledger: Ledger) -> bool:
     return not done
 
 
-def _copy_group(group: zarr.Group, folder: Path, new: Path, ledger: Ledger) -> None:
+def _copy_group(place: Folder, group: zarr.Group, folder: Path, new: Path) -> None:
     attributes: dict[str, Any] = dict(group.attrs)
-    done, keys = ledger.done(folder.parent.name), dict(enumerate(map(str, attributes["keys"])))
-    unfinished = {row: ledger.progress(key) for row, key in keys.items() if key not in done}
+    done, keys = Ledger(place).done(folder.parent.name), dict(enumerate(map(str, attributes["keys"])))
+    unfinished = {row: place.root / progress_name(key) for row, key in keys.items() if key not in done}
     copy = zarr.open_group(new, mode="w", zarr_format=3)
     for name, array in group.arrays():
         if "variables" in array.attrs:
-            _copy_array(array, folder / name, copy, unfinished)
+            _copy_array(place, array, folder / name, copy, unfinished)
         else:
             shutil.copytree(folder / name, new / name)
     copy.attrs.update({**attributes, "layout": 2})
 
 
 def _copy_array(
-    array: zarr.Array[Any], folder: Path, copy: zarr.Group, unfinished: Mapping[int, Path]
+    place: Folder, array: zarr.Array[Any], folder: Path, copy: zarr.Group, unfinished: Mapping[int, Path]
 ) -> None:
     """Copy all rows but unfinished ones that cannot be read, of which the note of progress goes as well."""
     text = array.dtype.kind not in "bif"
@@ -103,7 +108,8 @@ def _copy_array(
         dimension_names=array.metadata.dimension_names,  # type: ignore[union-attr]
         attributes=dict(array.attrs),
     )
-    for row in (row for row in range(array.shape[0]) if row_files(folder, array, row)):
+    name = folder.relative_to(place.root).as_posix()
+    for row in (row for row in range(array.shape[0]) if row_files(place, name, array, row)):
         try:
             for start in range(0, array.shape[2], array.chunks[2]):
                 block = (row, slice(None), slice(start, start + array.chunks[2]))
@@ -116,22 +122,22 @@ def _copy_array(
             unfinished[row].unlink(missing_ok=True)
 
 
-def _renew_record(ledger: Ledger, stage: str, key: str) -> bool:
+def _renew_record(place: Folder, ledger: Ledger, stage: str, key: str) -> bool:
     """Complete a done record; False where it is complete."""
     record = ledger.record(stage, key)
     added: dict[str, Any] = {}
     if "family" in record and "chunks" not in record:
-        folder = group_path(ledger.root, stage, record["family"])
-        group = zarr.open_group(folder, mode="r", use_consolidated=False)
+        folder = group_name(stage, record["family"])
+        group = place.group(folder)
         names: Any = group.attrs["keys"]
         row = record.get("row", names.index(key) if key in names else None)
         if row is None:
-            raise StoreError(f"{folder}: no row of {stage} {key}; `engine verify STORE --fix` first")
+            raise StoreError(f"{place}/{folder}: no row of {stage} {key}; `engine verify STORE --fix` first")
         stacked = [name for name, array in group.arrays() if "variables" in array.attrs]
-        files = (row_files(folder / name, open_array(group, name), row) for name in stacked)
+        files = (row_files(place, f"{folder}/{name}", open_array(group, name), row) for name in stacked)
         added |= {"row": row, "chunks": sum(map(len, files))}
-    if "files" not in record and (files_found := result_files(ledger.root, stage, key)):
+    if "files" not in record and (files_found := result_files(place, stage, key)):
         added["files"] = files_found
     if added:
-        write_json(ledger.root / "ledger" / stage / f"{key}.done.json", record | added)
+        write_json(place, f"ledger/{stage}/{key}.done.json", record | added)
     return bool(added)

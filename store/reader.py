@@ -1,9 +1,7 @@
 """Reading: a store as a labelled xarray tree of its whole cells."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +12,17 @@ import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablati
 from store.errors import StoreError, nearest
 from store.factors import cell_coordinates, factor_names, with_cells
 from store.files import Json
-from store.layout import group_path
+from store.layout import group_name
 from store.lazy import lazy_variables
 from store.ledger import Ledger
 from store.manifests import read_manifests
+from store.places import Place, Root, place_of
 from store.version import LAYOUT
 
 Records = dict[str, dict[str, Json]]  # stage → key → done record
 
 
-def open_store(path: str | os.PathLike[str], experiment: str | None = None) -> xr.DataTree:
+def open_store(path: Root, experiment: str | None = None) -> xr.DataTree:
     """Open a store, or one experiment of it, as /<experiment>/summary, /<experiment>/<stage>, …
 
     Every stage node has the dim `cell` (a MultiIndex of the factors) before its own dims; a stage whose
@@ -32,33 +31,31 @@ def open_store(path: str | os.PathLike[str], experiment: str | None = None) -> x
 
     StoreError when the path is missing or no store, the experiment unknown, or a record damaged.
     """
-    root = _existing(Path(path))
-    manifests = read_manifests(root)
+    place = _existing(place_of(path))
+    manifests = read_manifests(place)
     if experiment is not None:
         if experiment not in manifests:
-            raise StoreError(f"{root}: no experiment {experiment!r}{nearest(experiment, manifests)}")
+            raise StoreError(f"{place}: no experiment {experiment!r}{nearest(experiment, manifests)}")
         manifests = {experiment: manifests[experiment]}
     nodes: dict[str, xr.Dataset] = {}
     for name, manifest in manifests.items():
-        for child, dataset in _experiment_nodes(root, manifest).items():
+        for child, dataset in _experiment_nodes(place, manifest).items():
             nodes[f"/{name}{child}"] = dataset
     return xr.DataTree.from_dict(nodes)
 
 
-def _existing(root: Path) -> Path:
-    if not root.is_dir():
-        parent = root.absolute().parent
-        siblings = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
-        raise StoreError(f"{root}: no such store{nearest(root.name, siblings)}")
-    found = {entry.name for entry in root.iterdir()}
+def _existing(place: Place) -> Place:
+    if absence := place.absence():
+        raise StoreError(f"{place}: {absence}")
+    found = {*place.names("")}
     if found and not found & {"experiments", "ledger", "results.zarr"}:
-        raise StoreError(f"{root}: not a store: expected a folder 'experiments' in it")
-    return root
+        raise StoreError(f"{place}: not a store: expected a folder 'experiments' in it")
+    return place
 
 
-def _experiment_nodes(root: Path, manifest: Json) -> dict[str, xr.Dataset]:
+def _experiment_nodes(place: Place, manifest: Json) -> dict[str, xr.Dataset]:
     cells = manifest["cells"]
-    ledger = Ledger(root)
+    ledger = Ledger(place)
     stages = list(dict.fromkeys(stage for cell in cells for stage in cell["keys"]))
     done = {stage: ledger.done(stage) for stage in stages}
     whole = [i for i, cell in enumerate(cells) if all(k in done[s] for s, k in cell["keys"].items())]
@@ -74,7 +71,7 @@ def _experiment_nodes(root: Path, manifest: Json) -> dict[str, xr.Dataset]:
     summary = _summary([cells[i] for i in whole], stages, records, taken=names)
     nodes["/summary"] = summary.assign_coords(cell_coordinates(names, cells, whole))
     for stage in stages:
-        nodes |= _stage_nodes(root, stage, names, cells, whole, records)
+        nodes |= _stage_nodes(place, stage, names, cells, whole, records)
     return nodes
 
 
@@ -116,7 +113,7 @@ def _summary(
 
 
 def _stage_nodes(
-    root: Path,
+    place: Place,
     stage: str,
     names: Sequence[str],
     cells: Sequence[Json],
@@ -129,7 +126,7 @@ def _stage_nodes(
         family = records[stage][key].get("family") if key is not None else None
         if family is not None:
             families.setdefault(family, []).append(i)
-    groups = {family: _open_group(root, stage, family) for family in families}
+    groups = {family: _open_group(place, stage, family) for family in families}
     datasets = {}
     for family, chosen in families.items():
         keys = [cells[i]["keys"][stage] for i in chosen]
@@ -156,10 +153,11 @@ def _common(records: Sequence[Json]) -> dict[str, str]:
     return {name: ", ".join(sorted(found)) for name, found in values.items()}
 
 
-def _open_group(root: Path, stage: str, family: str) -> zarr.Group:
-    path = group_path(root, stage, family)
+def _open_group(place: Place, stage: str, family: str) -> zarr.Group:
+    name = group_name(stage, family)
+    path = f"{place}/{name}"
     try:
-        group = zarr.open_group(path, mode="r", use_consolidated=False)
+        group = place.group(name)
     except FileNotFoundError as error:
         raise StoreError(
             f"{path}: the ledger names this group of {stage} results, but it is missing"

@@ -1,21 +1,24 @@
 """The files that hold a stage's results beside its arrays, and what a done record says of them."""
 
-from pathlib import Path
-
 from store.files import Json, hash_file
+from store.places import Place
 
 # What the stages of this name keep under STAGE/KEY/; anything else there is scaffolding.
 RESULTS = {"data": "examples.jsonl", "train": "adapter"}
 
 
-def result_path(root: Path, stage: str, key: str) -> Path | None:
-    """Return the file or folder of a stage's results; None for a stage that has arrays alone."""
-    return root / stage / key / RESULTS[stage] if stage in RESULTS else None
+def result_name(stage: str, key: str) -> str | None:
+    """Return the file or folder of a stage's results in the store; None for a stage that has arrays alone."""
+    return f"{stage}/{key}/{RESULTS[stage]}" if stage in RESULTS else None
 
 
-def result_files(root: Path, stage: str, key: str) -> Json:
+def result_files(place: Place, stage: str, key: str) -> Json:
     """Return size and BLAKE2b of every file of a stage's results, by its path under STAGE/KEY/."""
-    top = result_path(root, stage, key)
+    name = result_name(stage, key)
+    try:
+        top = place.local(name) if name else None
+    except FileNotFoundError:
+        top = None
     if top is None:
         return {}
     files = sorted(file for file in (top, *top.rglob("*")) if file.is_file())

@@ -5,18 +5,20 @@ is hashed. What an unfinished stage has on disk is none of this: no reader sees 
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import zarr
-from attrs import frozen
+from attrs import field, frozen
 from safetensors import SafetensorError, safe_open
 
-from store.errors import StoreError
+from store.errors import DamagedError, StoreError, UnreachableError
 from store.files import Json, hash_file, read_json
-from store.layout import group_path, open_array, row_files
+from store.layout import group_name, open_array, row_files
 from store.ledger import Ledger
-from store.results import RESULTS, result_path
+from store.manifests import manifest_names
+from store.places import Place, Root, place_of
+from store.results import RESULTS, result_name
 from store.version import LAYOUT, layout_version
 
 AGAIN = "`engine verify STORE --fix`, then `engine execute`, makes it again"
@@ -28,7 +30,7 @@ class Trouble:
 
     stage: str
     key: str
-    path: Path
+    path: str
     message: str
     remedy: str = AGAIN
     fixable: bool = True
@@ -44,41 +46,56 @@ class Verified:
     notes: list[str]
 
 
-def verify(root: Path) -> Verified:
+def verify(root: Root) -> Verified:
     """Read all of a store; StoreError where it is none, or of a later version of this program."""
-    version = layout_version(root)
-    if version is None:
-        raise StoreError(f"{root}: not a store: expected a folder 'experiments' in it")
-    notes = []
-    if version < LAYOUT:
-        notes.append(
-            f"layout {version}: arrays without checksums, whose damage is seen only where they cannot be "
-            "decoded; `engine migrate STORE` adds them"
-        )
-    troubles = list(_manifests(root))
-    ledger, records = Ledger(root), 0
-    rows: dict[tuple[str, str], set[int]] = {}  # of done records, by stage and family
-    groups: dict[Path, zarr.Group] = {}
-    for stage in _stages(root):
-        for key in sorted(ledger.done(stage)):
-            records += 1
-            try:
-                record = ledger.record(stage, key)
-            except StoreError as error:
-                path = root / "ledger" / stage / f"{key}.done.json"
-                troubles.append(Trouble(stage, key, path, str(error).removeprefix(f"{path}: ")))
-                continue
-            troubles += _files(root, stage, key, record)
-            if "family" in record:
-                found = _row(root, stage, key, record, groups)
-                troubles += [found] if isinstance(found, Trouble) else []
-                if isinstance(found, int):
-                    rows.setdefault((stage, str(record["family"])), set()).add(found)
-    notes += _leftovers(root, rows, ledger)
-    return Verified(records, troubles, notes)
+    with place_of(root).fresh() as place:
+        version = layout_version(place)
+        if version is None:
+            raise StoreError(f"{place}: not a store: expected a folder 'experiments' in it")
+        notes = []
+        if version < LAYOUT:
+            notes.append(
+                f"layout {version}: arrays without checksums, whose damage is seen only where they cannot be "
+                "decoded; `engine migrate STORE` adds them"
+            )
+        ledger, rows = Ledger(place), Rows()
+        troubles, records = list(_manifests(place)), 0
+        for stage in sorted(place.names("ledger")):
+            for key in sorted(ledger.done(stage)):
+                records += 1
+                troubles += _stage(ledger, stage, key, rows)
+        return Verified(records, troubles, [*notes, *_leftovers(ledger, rows.done)])
 
 
-def fix(root: Path, troubles: list[Trouble]) -> list[str]:
+@frozen
+class Rows:
+    """The groups of arrays that were opened, and their rows that done records name."""
+
+    groups: dict[str, zarr.Group] = field(factory=dict)
+    done: dict[str, set[int]] = field(factory=dict)  # by group
+
+
+def _stage(ledger: Ledger, stage: str, key: str, rows: Rows) -> Iterator[Trouble]:
+    """Yield what is wrong with the results of a done stage."""
+    place = ledger.place
+    try:
+        record = ledger.record(stage, key)
+    except UnreachableError:
+        raise
+    except StoreError as error:
+        path = f"{place}/ledger/{stage}/{key}.done.json"
+        yield Trouble(stage, key, path, str(error).removeprefix(f"{path}: "))
+        return
+    yield from _files(place, stage, key, record)
+    if "family" in record:
+        found = _row(place, stage, key, record, rows.groups)
+        if isinstance(found, Trouble):
+            yield found
+        else:
+            rows.done.setdefault(group_name(stage, str(record["family"])), set()).add(found)
+
+
+def fix(root: Root, troubles: list[Trouble]) -> list[str]:
     """Mark broken stages as to be done again; return what was done. Results that are whole stay as they are.
 
     A damaged adapter is moved to `adapter.damaged`, for a training would otherwise take it for its own.
@@ -89,14 +106,9 @@ def fix(root: Path, troubles: list[Trouble]) -> list[str]:
             said.append(f"{stage} {key}: left alone: another process is at work on it")
             continue
         try:
-            adapter = result_path(root, stage, key) if stage == "train" else None
-            if adapter is not None and adapter.exists() and _is_damaged(troubles, stage, key, adapter):
-                aside = adapter.with_name("adapter.damaged")
-                number = 1
-                while aside.exists():
-                    number += 1
-                    aside = adapter.with_name(f"adapter.damaged-{number}")
-                adapter.rename(aside)
+            adapter = result_name(stage, key) if stage == "train" else None
+            if adapter is not None and _is_damaged(troubles, stage, key, f"{ledger.place}/{adapter}"):
+                ledger.place.put_aside(adapter)
             ledger.clear(stage, key)
         finally:
             ledger.release(stage, key)
@@ -104,72 +116,79 @@ def fix(root: Path, troubles: list[Trouble]) -> list[str]:
     return said
 
 
-def _is_damaged(troubles: list[Trouble], stage: str, key: str, adapter: Path) -> bool:
+def _is_damaged(troubles: list[Trouble], stage: str, key: str, adapter: str) -> bool:
     return any(
-        (t.stage, t.key) == (stage, key) and (t.path == adapter or adapter in t.path.parents)
+        (t.stage, t.key) == (stage, key) and (t.path == adapter or t.path.startswith(f"{adapter}/"))
         for t in troubles
     )
 
 
-def _stages(root: Path) -> list[str]:
-    folder = root / "ledger"
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-
-
-def _manifests(root: Path) -> Iterator[Trouble]:
+def _manifests(place: Place) -> Iterator[Trouble]:
     """Yield the manifests that cannot be read."""
-    for path in sorted((root / "experiments").glob("*.json")):
-        if path.name.startswith("."):
-            continue
+    for name in manifest_names(place):
+        file = f"experiments/{name}.json"
         try:
-            cells = read_json(path)["cells"]
+            cells = read_json(place, file)["cells"]
             if any(not isinstance(cell["keys"], dict) or "levels" not in cell for cell in cells):
                 raise KeyError("keys")
+        except UnreachableError:
+            raise
         except (StoreError, KeyError, TypeError) as error:
             remedy = "`engine execute` of its spec writes it again"
-            yield Trouble("", path.stem, path, f"not a manifest: {error}", remedy, fixable=False)
+            yield Trouble("", name, f"{place}/{file}", f"not a manifest: {error}", remedy, fixable=False)
 
 
-def _files(root: Path, stage: str, key: str, record: Json) -> Iterator[Trouble]:
+def _files(place: Place, stage: str, key: str, record: Json) -> Iterator[Trouble]:
     """Yield what is wrong with the files of a stage's results."""
-    top = result_path(root, stage, key)
-    recorded: Mapping[str, Any] = record.get("files", {})
-    for name, known in recorded.items():
-        path = root / stage / key / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            yield Trouble(stage, key, path, "the record names a file outside of the stage's folder")
-        elif not path.is_file():
-            yield Trouble(stage, key, path, "missing")
-        elif (size := path.stat().st_size) != known["bytes"]:
-            yield Trouble(stage, key, path, f"{size:,} bytes, expected {known['bytes']:,}")
-        elif hash_file(path) != known["blake2b"]:
-            yield Trouble(stage, key, path, "its content has changed since it was made")
+    name, recorded = result_name(stage, key), record.get("files", {})
     # An untrained model has neither adapter nor curves.
-    if not recorded and top is not None and (stage != "train" or "family" in record):
-        yield from _unrecorded(stage, key, top)
+    if name is None or (not recorded and stage == "train" and "family" not in record):
+        return
+    try:
+        top = place.local(name)
+    except (FileNotFoundError, DamagedError) as error:
+        yield Trouble(stage, key, f"{place}/{name}", "missing" if isinstance(error, OSError) else str(error))
+        return
+    if not recorded:
+        yield from _unrecorded(stage, key, top, f"{place}/{name}")
+    for file, known in recorded.items():
+        where = f"{place}/{stage}/{key}/{file}"
+        if ".." in (parts := PurePosixPath(file).parts) or PurePosixPath(file).is_absolute():
+            yield Trouble(stage, key, where, "the record names a file outside of the stage's folder")
+            continue
+        path = top.joinpath(*parts[1:])  # below `top`, whatever its name is on this machine
+        if not path.is_file():
+            yield Trouble(stage, key, where, "missing")
+        elif (size := path.stat().st_size) != known["bytes"]:
+            yield Trouble(stage, key, where, f"{size:,} bytes, expected {known['bytes']:,}")
+        elif hash_file(path) != known["blake2b"]:
+            yield Trouble(stage, key, where, "its content has changed since it was made")
 
 
-def _unrecorded(stage: str, key: str, top: Path) -> Iterator[Trouble]:
+def _unrecorded(stage: str, key: str, top: Path, where: str) -> Iterator[Trouble]:
     """Yield what can be seen of results whose hashes an older layout did not record."""
     if not top.exists():
-        yield Trouble(stage, key, top, "missing")
+        yield Trouble(stage, key, where, "missing")
     elif stage == "train":
-        for file in [top / "adapter_model.safetensors"]:
-            try:
-                with safe_open(file, "np"):
-                    pass
-            except (SafetensorError, OSError) as error:
-                yield Trouble(stage, key, file, f"not a whole safetensors file: {error}")
+        try:
+            with safe_open(top / "adapter_model.safetensors", "np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            message = f"not a whole safetensors file: {error}"
+            yield Trouble(stage, key, f"{where}/adapter_model.safetensors", message)
 
 
-def _row(root: Path, stage: str, key: str, record: Json, groups: dict[Path, zarr.Group]) -> int | Trouble:
+def _row(place: Place, stage: str, key: str, record: Json, groups: dict[str, zarr.Group]) -> int | Trouble:
     """Read the row of a done record; give its number, or what is wrong with it."""
-    path = group_path(root, stage, str(record["family"]))
+    folder = group_name(stage, str(record["family"]))
+    path = f"{place}/{folder}"
     try:
-        if path not in groups:
-            groups[path] = zarr.open_group(path, mode="r", use_consolidated=False)
-        group = groups[path]
+        if folder not in groups:
+            groups[folder] = place.group(folder)
+        group = groups[folder]
         names: Any = group.attrs["keys"]
+    except UnreachableError:
+        raise
     except Exception as error:  # missing, torn or changed metadata, in zarr's many words
         return Trouble(stage, key, path, f"its group of arrays cannot be opened: {error}")
     row = record.get("row", names.index(key) if key in names else None)
@@ -179,37 +198,46 @@ def _row(root: Path, stage: str, key: str, record: Json, groups: dict[Path, zarr
     for name, array in group.arrays():
         if "variables" not in array.attrs:
             continue
-        found = row_files(path / name, array, row)
+        found = row_files(place, f"{folder}/{name}", array, row)
         files += len(found)
         try:
             for block in range(0, array.shape[2], array.chunks[2]):
                 array[row, :, block : block + array.chunks[2]]
+        except UnreachableError:
+            raise
         except Exception as error:  # whatever a codec makes of damaged bytes
-            where = found[0] if len(found) == 1 else path / name
+            where = f"{place}/{found[0]}" if len(found) == 1 else f"{path}/{name}"
             return Trouble(stage, key, where, f"row {row} cannot be read: {error}")
     if files < (expected := record.get("chunks", 1)):
         return Trouble(stage, key, path, f"row {row}: {files} chunk files, expected {expected}")
     return row
 
 
-def _leftovers(root: Path, rows: Mapping[tuple[str, str], set[int]], ledger: Ledger) -> Iterator[str]:
+def _leftovers(ledger: Ledger, rows: Mapping[str, set[int]]) -> Iterator[str]:
     """Say how many rows have no record: of attempts that were killed, or given up."""
-    for stage in sorted(path.name for path in root.glob("results.zarr/*") if path.is_dir()):
-        for path in sorted((root / "results.zarr" / stage).glob("*/zarr.json")):
-            group = zarr.open_group(path.parent, mode="r", use_consolidated=False)
+    place = ledger.place
+    stages = sorted(set(place.names("results.zarr")) - {"zarr.json"})
+    for stage in stages:
+        running = ledger.running(stage)
+        for folder in (
+            f"results.zarr/{stage}/{name}" for name in sorted(place.names(f"results.zarr/{stage}"))
+        ):
+            if not place.exists(f"{folder}/zarr.json"):
+                continue
+            group = place.group(folder)
             names: Any = group.attrs.get("keys", [])
-            known, running = rows.get((stage, path.parent.name), set()), ledger.running(stage)
             without = [
                 name
                 for row, name in enumerate(names)
-                if row not in known
+                if row not in rows.get(folder, set())
                 and name not in running
-                and any(row_files(path.parent / s, open_array(group, s), row) for s in _stacked(group))
+                and any(row_files(place, f"{folder}/{s}", open_array(group, s), row) for s in _stacked(group))
             ]
             if without:
                 yield (
-                    f"{path.parent}: {len(without)} rows without a done record ({without[0]}, …): unfinished "
-                    "or given up; `engine execute` goes on with what a spec needs, `engine gc` lists the rest"
+                    f"{place}/{folder}: {len(without)} rows without a done record ({without[0]}, …): "
+                    "unfinished or given up; `engine execute` goes on with what a spec needs, "
+                    "`engine gc` lists the rest"
                 )
 
 

@@ -4,25 +4,24 @@
 files are theirs. A store of an older version is read and written as it is; `store.migrate` brings it up.
 """
 
-import os
-from pathlib import Path
-
 from store.errors import StoreError
-from store.files import read_json, write_json
+from store.files import create_json, read_json
+from store.places import Place, Root, place_of
 
 LAYOUT = 2
 _CONTENTS = ("experiments", "ledger", "results.zarr")
 
 
-def layout_version(root: str | os.PathLike[str]) -> int | None:
+def layout_version(root: Root) -> int | None:
     """Return the version of the store at `root`, None where there is none yet.
 
     StoreError when a later version of this program made it, for what that changed is unknown here.
     """
+    place = place_of(root)
     try:
-        found = read_json(Path(root) / "store.json").get("layout")
+        found = read_json(place, "store.json").get("layout")
     except FileNotFoundError:
-        return 1 if any((Path(root) / name).exists() for name in _CONTENTS) else None
+        return 1 if {*_CONTENTS} & {*place.names("")} else None
     if type(found) is not int or found < 1:
         raise StoreError(f"{root}/store.json: layout: expected a whole number from 1 on, found {found!r}")
     if found > LAYOUT:
@@ -33,7 +32,7 @@ def layout_version(root: str | os.PathLike[str]) -> int | None:
     return found
 
 
-def mark_new(root: Path) -> None:
+def mark_new(place: Place) -> None:
     """Give a store that is about to get its first content the present version."""
-    if layout_version(root) is None:
-        write_json(root / "store.json", {"layout": LAYOUT})
+    if layout_version(place) is None:
+        create_json(place, "store.json", {"layout": LAYOUT})

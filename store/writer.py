@@ -1,28 +1,26 @@
 """Writing: a row per stage key, streamed in blocks, resumable after a kill."""
 
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import zarr
 from numpy.typing import ArrayLike, NDArray
 
 from store.claims import Claim
 from store.errors import StoreError
-from store.files import read_json, sync, write_json
-from store.layout import allocate, block_size, chunk_files, group_path, open_array, row_files, stacks
-from store.ledger import Ledger
+from store.files import read_json, write_json
+from store.layout import allocate, block_size, chunk_files, group_name, open_array, row_files, stacks
+from store.ledger import progress_name
+from store.places import Place, Root, place_of
 from store.schema import Family, Variable
 
 
 class StoreWriter:
     """Writes the arrays of stages under the store at `root`, which is made when missing."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Root) -> None:
+        self.place = place_of(root)
 
     def allocate(self, family: Family, keys: Iterable[str]) -> dict[str, int]:
         """Give every key of `keys` a row in the family and return the rows by key; repeats are harmless.
@@ -30,7 +28,7 @@ class StoreWriter:
         Asking for all cells of an experiment at once grows the arrays once instead of once per cell.
         """
         wanted = list(keys)
-        rows = allocate(self.root, family, wanted)
+        rows = allocate(self.place, family, wanted)
         return {key: rows[key] for key in wanted}
 
     def cell(
@@ -41,8 +39,8 @@ class StoreWriter:
         `resume=False` starts over: for results that cannot be continued where a killed run stopped. Under a
         claim nothing is written once that is lost (LostClaimError).
         """
-        row = allocate(self.root, family, [key], claim)[key]
-        return CellWriter(self.root, family, key, row, resume=resume, claim=claim)
+        row = allocate(self.place, family, [key], claim)[key]
+        return CellWriter(self.place, family, key, row, resume=resume, claim=claim)
 
 
 class CellWriter:
@@ -59,7 +57,7 @@ class CellWriter:
 
     def __init__(
         self,
-        root: Path,
+        place: Place,
         family: Family,
         key: str,
         row: int,
@@ -69,11 +67,10 @@ class CellWriter:
     ) -> None:
         self.family, self.key, self._row = family, key, row
         self._claim = claim
-        self._folder = group_path(root, family.stage, family.key)
-        self._progress = Ledger(root).progress(key)
+        self._place, self._folder = place, group_name(family.stage, family.key)
         self._block = block_size(family)
         self._stacks = stacks(family)
-        group = zarr.open_group(self._folder, mode="r+")
+        group = place.group(self._folder, "r+")
         self._arrays = [open_array(group, stack.name) for stack in self._stacks]
         self._buffers = [
             np.empty(
@@ -114,7 +111,7 @@ class CellWriter:
         hold nothing but fill values have no file, so the number of files tells those from lost ones.
         """
         found = (
-            row_files(self._folder / stack.name, array, self._row)
+            row_files(self._place, f"{self._folder}/{stack.name}", array, self._row)
             for stack, array in zip(self._stacks, self._arrays, strict=True)
         )
         return {"family": self.family.key, "row": self._row, "chunks": sum(map(len, found))}
@@ -140,7 +137,7 @@ class CellWriter:
 
     @property
     def _name(self) -> str:
-        return f"{self._folder}: {self.family.stage} {self.key}"
+        return f"{self._place}/{self._folder}: {self.family.stage} {self.key}"
 
     def _release(self) -> None:
         self._closed = True
@@ -149,33 +146,31 @@ class CellWriter:
     def _resume(self) -> int:
         """Return the items an earlier writer finished, sweeping the files that its kill left half written."""
         try:
-            progress = read_json(self._progress)
+            progress = read_json(self._place, progress_name(self.key))
         except FileNotFoundError:
             return 0
         for stack in self._stacks:
-            for partial in (self._folder / stack.name).glob(f"c.{self._row}.*.partial"):
-                partial.unlink(missing_ok=True)
+            for name in self._place.unpublished(f"{self._folder}/{stack.name}"):
+                if name.startswith(f"c.{self._row}."):
+                    self._place.remove(f"{self._folder}/{stack.name}/{name}")
         same = (progress.get("family"), progress.get("row", self._row)) == (self.family.key, self._row)
         return int(progress["items"]) if same else 0
 
     def _note_progress(self) -> None:
         content = {"family": self.family.key, "row": self._row, "items": self._items}
-        write_json(self._progress, content)
+        write_json(self._place, progress_name(self.key), content)
 
     def _flush(self) -> None:
         if self._claim is not None:
             self._claim.check()
         stop = self._items + self._filled
         for stack, array, buffer in zip(self._stacks, self._arrays, self._buffers, strict=True):
-            folder = self._folder / stack.name
-            files = chunk_files(folder, array, self._row, self._items // self._block)
-            for path in files:  # of an attempt before: zarr would read it first, and fail where it is damaged
-                path.unlink(missing_ok=True)
+            files = chunk_files(f"{self._folder}/{stack.name}", array, self._row, self._items // self._block)
+            for name in files:  # of an attempt before: zarr would read it first, and fail where it is damaged
+                self._place.remove(name)
             array[self._row, :, self._items : stop] = buffer[:, : self._filled]
             # zarr renames whole files into place but leaves power loss open; progress may not outrun data.
-            for path in files:
-                sync(path)
-            sync(folder)
+            self._place.settle(files)
         self._items, self._filled = stop, 0
         self._note_progress()
 

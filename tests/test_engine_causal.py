@@ -24,6 +24,7 @@ from engine.trained import Trained, load_adapter, save_adapter
 from kernels import lens_statistics
 from specs.interventions import Intervention
 from specs.model import Evaluate, Lora, Probe
+from store.places import Place, place_of
 
 # One of each way to build a block: rotary, sliding windows, soft-caps, fused or biased projections, experts.
 ARCHITECTURES = ["llama", "mistral", "qwen3", "gemma 2, soft-capped", "gpt2", "gpt-neox", "opt", "mixtral"]
@@ -42,15 +43,16 @@ def small(name: str) -> Any:
     return model
 
 
-def trained(name: str, folder: Path, seed: int, **options: Any) -> Path:
+def trained(name: str, folder: Path, seed: int, **options: Any) -> Place:
     """Save an adapter of random weights, large enough to matter."""
     model = attach_adapter(small(name), Lora(r=2, **options))
     torch.manual_seed(seed)
     for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.3)
-    save_adapter(model, Trained({}, {"loss": np.zeros(1)}), folder)
-    return folder
+    home = place_of(folder)
+    save_adapter(model, Trained({}, {"loss": np.zeros(1)}), home)
+    return home
 
 
 class Study:
@@ -61,12 +63,12 @@ class Study:
         self.own = trained(name, folder / "own", 1, **options)
         self.donor = trained(name, folder / "donor", 2, **options)
 
-    def model(self, adapter: Path | None) -> Any:
+    def model(self, adapter: Place | None) -> Any:
         base = small(self.name)
         return base if adapter is None else load_adapter(base, adapter)
 
     @contextmanager
-    def arranged(self, adapter: Path | None = None) -> Iterator[Arrangement]:
+    def arranged(self, adapter: Place | None = None) -> Iterator[Arrangement]:
         with arrangement(self.model(adapter or self.own), {"donor": self.donor}) as found:
             yield found
 

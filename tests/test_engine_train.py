@@ -24,6 +24,7 @@ from engine.train import (
 )
 from engine.trained import load_adapter
 from specs.model import Lora, Train
+from store.places import place_of
 
 EOS = 1
 EXAMPLES = [
@@ -47,7 +48,7 @@ def train(base: Any, tokenizer: Any, folder: Path, examples: Any = EXAMPLES, **o
     defaults = {
         "lora": Lora(r=2), "settings": FAST, "seed": 0, "report": silent, "stop": StopRequest(),
     }  # fmt: skip
-    return train_adapter(base, tokenizer, examples, [], folder=folder, **(defaults | options))
+    return train_adapter(base, tokenizer, examples, [], home=place_of(folder), **(defaults | options))
 
 
 def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
@@ -140,7 +141,7 @@ def test_an_adapter_is_saved_as_safetensors_and_taken_off_without_a_trace(
     assert not torch.equal(adapted, before)
     base = base_model_of(model)
     assert torch.equal(base(input_ids=ids).logits, before)
-    assert torch.equal(load_adapter(base, tmp_path)(input_ids=ids).logits, adapted)
+    assert torch.equal(load_adapter(base, place_of(tmp_path))(input_ids=ids).logits, adapted)
 
 
 def test_modules_trained_in_full_do_not_stay_behind_in_the_base(
@@ -152,7 +153,7 @@ def test_modules_trained_in_full_do_not_stay_behind_in_the_base(
     adapted = model(input_ids=ids).logits
     base = base_model_of(model)
     assert torch.equal(base(input_ids=ids).logits, before)
-    assert torch.equal(load_adapter(base, tmp_path)(input_ids=ids).logits, adapted)
+    assert torch.equal(load_adapter(base, place_of(tmp_path))(input_ids=ids).logits, adapted)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ def test_early_stopping_keeps_the_best_adapter(base: Any, tokenizer: Any, tmp_pa
     )
     _, trained = train_adapter(
         base, tokenizer, EXAMPLES[:2], EXAMPLES[2:],
-        lora=Lora(r=2), settings=settings, seed=0, folder=tmp_path, report=silent, stop=StopRequest(),
+        lora=Lora(r=2), settings=settings, seed=0, home=place_of(tmp_path), report=silent, stop=StopRequest(),
     )  # fmt: skip
     assert trained.summary["train_steps"] < 40
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -18,6 +17,7 @@ from engine.errors import UsageError
 from engine.lens import find_lens
 from engine.train import base_model_of
 from engine.trained import load_adapter
+from store.places import Place
 
 OWN = "default"  # peft's name of the adapter that a model was trained with
 
@@ -68,16 +68,16 @@ class Arrangement:
 
 
 @contextmanager
-def arrangement(model: Any, donors: Mapping[str, Path]) -> Iterator[Arrangement]:
-    """Put the donors' adapters (train key → folder) beside the model's own inside the `with` block.
+def arrangement(model: Any, donors: Mapping[str, Place]) -> Iterator[Arrangement]:
+    """Put the donors' adapters (train key → home) beside the model's own inside the `with` block.
 
     Raises UsageError where an adapter reaches outside the layers, so that no layer would account for it.
     """
     own = OWN if hasattr(model, "peft_config") else ""
     adapted, added = model, []
     try:
-        for key, folder in donors.items():
-            adapted = load_adapter(adapted, folder, name=key)
+        for key, home in donors.items():
+            adapted = load_adapter(adapted, home, name=key)
             added.append(key)
         yield Arrangement(adapted, own, _sites(adapted))
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from pathlib import Path
 from typing import Protocol
 
 from attrs import field, frozen
@@ -11,6 +10,7 @@ from attrs import field, frozen
 from engine.execute import Options, Outcome
 from engine.plan import PlannedCell
 from specs import Spec
+from store.places import Place
 
 
 @frozen
@@ -18,7 +18,7 @@ class Job:
     """What all units of one execution share; a worker makes the plan's tables from it."""
 
     spec: Spec
-    root: Path
+    root: Place
     options: Options
     lease: float
 

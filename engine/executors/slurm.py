@@ -51,7 +51,7 @@ class SlurmExecutor:
         limits = {
             f"{settings.cluster}_max_num_timeout": 10**6
         }  # a unit that comes further each time may go on
-        executor = submitit.AutoExecutor(job.root / "slurm", cluster=settings.cluster, **limits)
+        executor = submitit.AutoExecutor(job.root.scratch() / "slurm", cluster=settings.cluster, **limits)
         return cls(pickle.dumps(job), settings, stop, executor)
 
     def submit(self, work: Work, resources: Resources) -> None:

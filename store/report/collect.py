@@ -1,11 +1,9 @@
 """From a store to the plain data of its report: every section, or a sentence on what it lacks."""
 
 import json
-import os
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
@@ -19,6 +17,7 @@ from store.files import Json
 from store.ledger import Ledger
 from store.manifests import cells as manifest_cells
 from store.manifests import read_manifests
+from store.places import Root, place_of
 from store.reader import open_store
 from store.report import outcomes, probing
 from store.report.contrasts import contrasts
@@ -27,7 +26,7 @@ from store.report.samples import SAMPLE_BYTES, samples
 PROVENANCE = ("packages", "python", "git", "hardware")
 
 
-def collect(root: str | os.PathLike[str], experiment: str | None = None) -> Json:
+def collect(root: Root, experiment: str | None = None) -> Json:
     """Return the report's data: plain JSON values, one entry per experiment.
 
     StoreError when the store has no experiment, or not the one that is asked for.
@@ -38,16 +37,16 @@ def collect(root: str | os.PathLike[str], experiment: str | None = None) -> Json
     if not names:
         raise StoreError(f"{root}: no experiment to report on; `engine execute` makes one")
     return {
-        "store": Path(root).resolve().name,
+        "store": str(place_of(root).absolute()).rpartition("/")[2],
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "experiments": [
-            _experiment(Path(root), name, manifests[name], tree.children[name], SAMPLE_BYTES // len(names))
+            _experiment(root, name, manifests[name], tree.children[name], SAMPLE_BYTES // len(names))
             for name in names
         ],
     }
 
 
-def _experiment(root: Path, name: str, manifest: Json, node: xr.DataTree, budget: int) -> Json:
+def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget: int) -> Json:
     names = factor_names(manifest)
     listed = manifest_cells(root, name)
     index = _index(names, listed)

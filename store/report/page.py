@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from store.places import Root
 from store.report.collect import collect
 
 SCRIPTS = (
@@ -18,9 +19,7 @@ SCRIPTS = (
 )  # fmt: skip
 
 
-def write_report(
-    root: str | os.PathLike[str], file: str | os.PathLike[str], experiment: str | None = None
-) -> Path:
+def write_report(root: Root, file: str | os.PathLike[str], experiment: str | None = None) -> Path:
     """Write the report of a store, or of one experiment in it, as one HTML file; return its path.
 
     StoreError when the store, or the experiment, is not there.

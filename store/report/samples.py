@@ -1,6 +1,5 @@
 """Single examples side by side: lens statistics and top tokens of each layer, bounded in size."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import xarray as xr
 
 from store.analysis.nodes import SEED, by_condition, numbers, stage_nodes
 from store.files import Json
+from store.places import Root
 from store.report.encode import fixed_point, whole_numbers
 from store.report.probing import probes
 from store.vocabulary import read_vocabulary
@@ -26,7 +26,7 @@ SCALES = {
 NEGATIVE = ("watch_logprob", "top_logprob")
 
 
-def samples(root: Path, node: xr.DataTree, places: dict[str, int], budget: int) -> Json:
+def samples(root: Root, node: xr.DataTree, places: dict[str, int], budget: int) -> Json:
     """Return, per shape of the probe, some examples in one cell (the first seed) of each condition.
 
     Examples are drawn without replacement, random seed 0: at most 40, fewer where the arrays would pass
@@ -36,7 +36,7 @@ def samples(root: Path, node: xr.DataTree, places: dict[str, int], budget: int) 
     return {"shapes": [_shape(root, node, part, places, budget // len(shapes)) for part in shapes]}
 
 
-def _shape(root: Path, node: xr.DataTree, whole: xr.Dataset, places: dict[str, int], budget: int) -> Json:
+def _shape(root: Root, node: xr.DataTree, whole: xr.Dataset, places: dict[str, int], budget: int) -> Json:
     words = by_condition(whole).indexes["cell"].get_level_values("condition")
     cells = [int(np.flatnonzero(words == word)[0]) for word in dict.fromkeys(words)]
     total = whole.sizes["example"]
@@ -92,7 +92,7 @@ def _arrays(part: xr.Dataset) -> Json:
     return found
 
 
-def _tokens(root: Path, part: xr.Dataset) -> Json:
+def _tokens(root: Root, part: xr.Dataset) -> Json:
     """Return the top tokens as places in a list of ids, and their texts where the store has them."""
     if "top_id" not in part:
         return {"ids": [], "texts": None}
