@@ -12,15 +12,16 @@ from rich.console import Console
 from rich.text import Text
 
 from engine.errors import EngineError, Interrupted, UsageError
+from engine.parameters import NEW_STORE, STORE
 from engine.upkeep import gc, migrate, verify
+from store.places import Place, Root
 
 SPEC = click.argument("spec", type=click.Path(path_type=Path))
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec; repeatable."
 )
-FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 EXPERIMENT = click.option("--experiment", metavar="NAME", help="This experiment alone.")
-STORE = click.option("--store", type=click.Path(path_type=Path), help="Folder of the store.")
+AT = click.option("--store", type=NEW_STORE, help="Folder or URL of the store.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,7 +33,7 @@ def cli() -> None:
 @cli.command()
 @SPEC
 @SET
-@STORE
+@AT
 @click.option("--cells", "show_cells", is_flag=True, help="List every cell with its state.")
 @click.option("--resolved", is_flag=True, help="Print the spec with every default filled in.")
 @click.option("--diff", type=click.Path(path_type=Path), metavar="OTHER", help="Compare with another spec.")
@@ -40,7 +41,7 @@ def cli() -> None:
 def plan(
     spec: Path,
     overrides: tuple[str, ...],
-    store: Path | None,
+    store: Root | None,
     show_cells: bool,
     resolved: bool,
     diff: Path | None,
@@ -68,7 +69,7 @@ def plan(
 @cli.command()
 @SPEC
 @SET
-@STORE
+@AT
 @click.option("--only", multiple=True, metavar="FACTOR=LEVEL", help="Run only these cells; repeatable.")
 @click.option("--max-cells", type=click.IntRange(min=1), help="Run at most so many cells.")
 @click.option("--keep-going/--fail-fast", default=True, help="Go on after a failed cell (default), or stop.")
@@ -81,7 +82,7 @@ def plan(
 def execute(
     spec: Path,
     overrides: tuple[str, ...],
-    store: Path | None,
+    store: Root | None,
     only: tuple[str, ...],
     max_cells: int | None,
     keep_going: bool,
@@ -121,21 +122,24 @@ def execute(
 
 
 @cli.command()
-@click.argument("target", type=click.Path(path_type=Path), metavar="SPEC|STORE")
+@click.argument("target", type=NEW_STORE, metavar="SPEC|STORE")
 @SET
-@STORE
-def status(target: Path, overrides: tuple[str, ...], store: Path | None) -> None:
+@AT
+def status(target: Path | Place, overrides: tuple[str, ...], store: Root | None) -> None:
     """Show what is done, running or failed, and why."""
     from engine import render
 
-    root = target if target.is_dir() else _plan(target, overrides, store).root
+    if isinstance(target, Place) or target.is_dir():
+        root: Root = target
+    else:
+        root = _plan(target, overrides, store).root
     for part in render.status_tables(root):
         Console().print(part, soft_wrap=isinstance(part, Text))
 
 
 @cli.command()
-@click.argument("store", type=FOLDER)
-def results(store: Path) -> None:
+@click.argument("store", type=STORE)
+def results(store: Root) -> None:
     """Print the table of results per condition and save the entropy figure."""
     from engine.session import show_results
 
@@ -143,24 +147,24 @@ def results(store: Path) -> None:
 
 
 @cli.command()
-@click.argument("store", type=FOLDER)
+@click.argument("store", type=STORE)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The file (default: STORE/report.html)."
 )
 @EXPERIMENT
-def report(store: Path, output: Path | None, experiment: str | None) -> None:
+def report(store: Root, output: Path | None, experiment: str | None) -> None:
     """Write a report as one HTML file, which needs no network: what changed, in which layer, how sure."""
-    from store.report import write_report
+    from store.report import keep_report, write_report
 
-    click.echo(write_report(store, output or store / "report.html", experiment))
+    click.echo(write_report(store, output, experiment) if output else keep_report(store, experiment))
 
 
 @cli.command()
-@click.argument("store_a", type=FOLDER)
-@click.argument("store_b", type=FOLDER)
+@click.argument("store_a", type=STORE)
+@click.argument("store_b", type=STORE)
 @EXPERIMENT
 @click.option("--cells", is_flag=True, help="List the differences of every cell.")
-def compare(store_a: Path, store_b: Path, experiment: str | None, cells: bool) -> None:
+def compare(store_a: Root, store_b: Root, experiment: str | None, cells: bool) -> None:
     """Hold two stores against each other: cells, results, settings and versions."""
     from engine.compare import compare_stores
 
@@ -170,7 +174,7 @@ def compare(store_a: Path, store_b: Path, experiment: str | None, cells: bool) -
 
 
 @cli.command()
-@click.argument("store", type=FOLDER)
+@click.argument("store", type=STORE)
 @click.option(
     "--to",
     "form",
@@ -180,22 +184,24 @@ def compare(store_a: Path, store_b: Path, experiment: str | None, cells: bool) -
 )
 @EXPERIMENT
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; by default STORE/export.")
-def export(store: Path, form: Any, experiment: str | None, output: Path | None) -> None:
+def export(store: Root, form: Any, experiment: str | None, output: Path | None) -> None:
     """Write what a store holds as netCDF files or tidy tables."""
     from store.export import export
 
-    for file in export(store, form, output or store / "export", experiment):
+    if output is None and isinstance(store, Place):
+        raise UsageError(f"{store}: expected -o FOLDER, in which to write what a bucket's store holds")
+    for file in export(store, form, output or Path(str(store)) / "export", experiment):
         click.echo(file)
 
 
 @cli.command()
-@click.argument("store", type=FOLDER)
+@click.argument("store", type=STORE)
 @click.option("--cell", multiple=True, metavar="FACTOR=LEVEL,…", help="The cell to show; repeatable.")
 @click.option("--example", metavar="ID", help="A test example; by default the first.")
 @click.option("--position", help="Only this watch position, with the ranks of the watched tokens.")
 @EXPERIMENT
 def show(
-    store: Path, cell: tuple[str, ...], example: str | None, position: str | None, experiment: str | None
+    store: Root, cell: tuple[str, ...], example: str | None, position: str | None, experiment: str | None
 ) -> None:
     """Show what every layer of one cell holds for likely in one example."""
     from engine.show import show
@@ -265,7 +271,7 @@ for command in (gc, verify, migrate):
     cli.add_command(command)
 
 
-def _plan(spec: Path, overrides: tuple[str, ...], store: Path | None) -> Any:
+def _plan(spec: Path, overrides: tuple[str, ...], store: Root | None) -> Any:
     from engine.plan import make_plan
     from specs import load_spec, resolve
 

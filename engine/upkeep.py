@@ -10,17 +10,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-STORE = click.argument("store", type=click.Path(path_type=Path, exists=True, file_okay=False))
+from engine.parameters import STORE
+from store.places import Root
+
+AT = click.argument("store", type=STORE)
 
 
 @click.command()
-@STORE
+@AT
 @click.option("--delete", is_flag=True, help="Delete what is listed; without this nothing is touched.")
 @click.option(
     "--keep-spec", "specs", multiple=True, type=click.Path(path_type=Path), metavar="SPEC",
     help="Spare what this spec needs, too; repeatable.",
 )  # fmt: skip
-def gc(store: Path, delete: bool, specs: tuple[Path, ...]) -> None:
+def gc(store: Root, delete: bool, specs: tuple[Path, ...]) -> None:
     """List, or delete, what no experiment of a store needs any more."""
     from engine.render import si
     from store.garbage import delete_garbage, find_garbage
@@ -44,9 +47,9 @@ def gc(store: Path, delete: bool, specs: tuple[Path, ...]) -> None:
 
 
 @click.command()
-@STORE
+@AT
 @click.option("--fix", "fixing", is_flag=True, help="Mark broken stages as to be done again.")
-def verify(store: Path, fixing: bool) -> None:
+def verify(store: Root, fixing: bool) -> None:
     """Read all results of a store and check them; exit code 1 where anything is wrong."""
     from store.verify import fix
     from store.verify import verify as check
@@ -65,8 +68,8 @@ def verify(store: Path, fixing: bool) -> None:
 
 
 @click.command()
-@STORE
-def migrate(store: Path) -> None:
+@AT
+def migrate(store: Root) -> None:
     """Bring a store of an older version to the present layout, in place."""
     from store.migrate import migrate as bring_up
 
@@ -78,7 +81,7 @@ def migrate(store: Path) -> None:
         console.print(f"{store}: nothing to migrate", highlight=False, soft_wrap=True)
 
 
-def _keys_of(specs: tuple[Path, ...], store: Path) -> dict[str, set[str]]:
+def _keys_of(specs: tuple[Path, ...], store: Root) -> dict[str, set[str]]:
     """Give the stage keys of all cells of some specs, by stage."""
     from engine.plan import make_plan
     from specs import load_spec, resolve

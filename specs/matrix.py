@@ -17,7 +17,7 @@ from specs.errors import Problem, SpecError
 from specs.intervention_rules import intervention_problems
 from specs.interventions import Intervention
 from specs.model import TABLE_STAGES
-from specs.paths import anchor
+from specs.paths import anchor, store_problems
 from specs.rules import Comparison, Pattern, Rules, Scope, read_rules
 from specs.spellings import SPELLINGS, misspelled
 
@@ -147,6 +147,7 @@ def resolve(spec: Spec) -> Matrix:
     rules, more = read_rules(spec.raw, axes)
     problems += [*more, *annotate_problems(spec.experiment.annotate)]
     problems += intervention_problems(spec.experiment.interventions)
+    problems += store_problems(spec.experiment.store)
     if not problems:
         cells, problems = _cells(axes, rules)
     if not problems:

@@ -335,7 +335,13 @@ class Experiment:
             "later overrides the earlier."
         ),
     ] = None
-    store: Annotated[str | None, Meta(description="Folder of the store; default: `stores/NAME`.")] = None
+    store: Annotated[
+        str | None,
+        Meta(
+            description="Folder of the store, or a place in a bucket by its URL (`s3://BUCKET/PREFIX`, "
+            "`gs://…`, `az://…`; credentials come from the environment); default: `stores/NAME`."
+        ),
+    ] = None
     seeds: Annotated[
         list[Annotated[int, Meta(ge=0)]], Meta(min_length=1, description="One cell per seed and condition.")
     ] = field(factory=lambda: [0])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from specs.data import NAMED_SETS
+from specs.describe import value as spell
+from specs.errors import Problem
 
+BUCKETS = ("s3", "gs", "az")  # schemes of URLs that a store may have
 DATA_FILES = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # suffix → reader of `datasets`
 
 
@@ -35,3 +39,17 @@ def _absolute(value: Any, folder: Path) -> Any:
     path = folder / Path(value).expanduser()
     local = path.suffix in DATA_FILES or value.startswith((".", "/", "~")) or path.exists()
     return str(path.resolve()) if local else value
+
+
+def store_problems(store: str | None) -> Iterator[Problem]:
+    """What is wrong with a store that is named by a URL; the user and password in one are not shown."""
+    parts = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)(.*)", store or "")
+    if parts is None:
+        return
+    scheme, bucket, rest = parts.groups()
+    expected = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in BUCKETS)
+    if "@" in bucket or re.search("[?#]", bucket + rest):
+        message = f"expected {expected} without user, password and query; credentials are the environment's"
+        yield Problem(None, "store", message)
+    elif scheme not in BUCKETS or not bucket:
+        yield Problem(None, "store", f"expected a folder, or one of {expected}; found {spell(store)}")

@@ -26,6 +26,7 @@ from store.places import Place
 LEASE = 60.0
 """Seconds of silence after which a claim may be taken over."""
 
+CLAIMS = "claims"  # the folder
 _BEATS = 6  # per lease
 _DIGITS = 20  # of the beat, so that it is written over in place
 _START = "0" * _DIGITS
@@ -34,20 +35,26 @@ _START = "0" * _DIGITS
 class Claim:
     """This process's claim on a stage key, renewed by a thread until it is released."""
 
-    def __init__(self, place: Place, folder: str, number: int, mark: Json) -> None:
+    def __init__(self, place: Place, folder: str, number: int, mark: Json, since: float) -> None:
         self._place, self._folder, self._number = place, folder, number
         self.name = f"{folder}/{number}.json"
         self.fenced = bool(mark["fenced"])
         """Whether an earlier owner, silent but not known to be dead, might still write for the key."""
         self._hold = place.hold(self.name)
         self._offset = place.read(self.name).index(_START.encode())
+        # Others follow after a lease of silence, and the beat was seen to stand here at that time.
+        self._beaten, self._lease = since, float(mark["lease"])
         self._ended = Event()
-        self._thread = Thread(target=self._renew, args=(float(mark["lease"]) / _BEATS,), daemon=True)
+        self._thread = Thread(target=self._renew, args=(self._lease / _BEATS,), daemon=True)
         self._thread.start()
 
-    def check(self) -> None:
-        """Raise LostClaimError when another process has taken the key over."""
-        if self._ended.is_set() or not self._held():
+    def check(self, *, now: bool = False) -> None:
+        """Raise LostClaimError when another process has taken the key over.
+
+        Where a look costs a round trip, a beat of the last half lease will do, unless it is asked for `now`.
+        """
+        sure = self._place.distant and not now and _clock() - self._beaten < self._lease / 2
+        if self._ended.is_set() or not (sure or self._held()):
             raise LostClaimError(f"{self._place}/{self.name}: another process has taken this stage over")
 
     def release(self) -> None:
@@ -70,18 +77,19 @@ class Claim:
     def _renew(self, interval: float) -> None:
         beat = 0
         while not self._ended.wait(interval):
-            beat += 1
+            beat, began = beat + 1, _clock()
             try:
                 self._hold.renew(self._offset, f"{beat:0{_DIGITS}}".encode())
             except (OSError, StoreError):  # a full disk or a lost server: whoever can write may take over
                 continue
+            self._beaten = began
 
 
 class Claims:
     """Makes this process's claims in one store, and remembers how long the others' have been silent."""
 
-    def __init__(self, place: Place, lease: float = LEASE) -> None:
-        self._place, self._lease = place, lease
+    def __init__(self, place: Place, lease: float = LEASE, top: str = CLAIMS) -> None:
+        self._place, self._lease, self._top = place, lease, top
         self._seen: dict[str, tuple[str, float]] = {}  # token → beat, and when it was first seen (monotonic)
 
     def take(self, stage: str, key: str) -> Claim | None:
@@ -89,14 +97,14 @@ class Claims:
 
         Silence counts from the first call, so whoever waits for an abandoned claim has to call again.
         """
-        folder = _folder(stage, key)
+        folder = _folder(stage, key, self._top)
         while True:
             newest = _newest(self._place, folder)
             if newest is not None and not self._abandoned(newest[1]):
                 return None
             number, former = newest or (0, {})
             mark = self._mark(fenced=newest is not None and (former["fenced"] or not _dead(former)))
-            name = f"{folder}/{number + 1}.json"
+            name, began = f"{folder}/{number + 1}.json", _clock()
             try:
                 if not create_json(self._place, name, mark):
                     return None
@@ -106,11 +114,11 @@ class Claims:
             if {n for n in _numbers(self._place, folder) if n >= number} != {number, number + 1} - {0}:
                 self._place.remove(name)
                 return None
-            return Claim(self._place, folder, number + 1, mark)
+            return Claim(self._place, folder, number + 1, mark, began)
 
     def free(self, stage: str, key: str) -> bool:
         """Tell whether `take` could succeed now."""
-        newest = _newest(self._place, _folder(stage, key))
+        newest = _newest(self._place, _folder(stage, key, self._top))
         return newest is None or self._abandoned(newest[1])
 
     def silent(self) -> dict[str, str]:
@@ -184,8 +192,8 @@ def live_claims(place: Place) -> list[str]:
     return live
 
 
-def _folder(stage: str, key: str) -> str:
-    return f"claims/{plain(stage)}/{plain(key)}"
+def _folder(stage: str, key: str, top: str = CLAIMS) -> str:
+    return f"{top}/{plain(stage)}/{plain(key)}"
 
 
 def _newest(place: Place, folder: str) -> tuple[int, Json] | None:
@@ -215,6 +223,11 @@ def _dead(mark: Json) -> bool:
         return False
     pid = int(mark["pid"])
     return not _exists(pid) or _born(pid) not in ("", mark["born"])
+
+
+def _clock() -> float:
+    """Return seconds on a clock that goes on while the machine sleeps, where it has one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @cache

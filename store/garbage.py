@@ -78,7 +78,7 @@ def delete_garbage(root: Root, keep: Mapping[str, Collection[str]] | None = None
         for garbage in found:
             for name in garbage.names:
                 check()
-                place.remove(name)
+                place.remove_all(name)
     return found
 
 
@@ -121,7 +121,7 @@ def _folders(place: Place, stage: str, reach: Reach, done: Collection[str]) -> I
         for name in _names(place, folder):
             if key in done and name.startswith("checkpoints"):
                 yield _garbage(place, f"{folder}/{name}", FINISHED)
-            elif key in done and name.startswith("adapter.damaged"):
+            elif key in done and name.removesuffix(DOOMED).endswith(".damaged"):
                 yield _garbage(place, f"{folder}/{name}", "it has been made again")
         for name in place.unpublished(folder):
             if place.age(f"{folder}/{name}") > STRAY_AGE:

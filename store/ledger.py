@@ -90,7 +90,7 @@ class Ledger:
         if claim is None:
             write_json(self.place, name, record)
         else:
-            claim.check()
+            claim.check(now=True)
             if not create_json(self.place, name, record):
                 raise LostClaimError(f"{self.place}/{name}: another process has finished this stage first")
         self._remove(_name(stage, key, "failed"), progress_name(key))
@@ -102,7 +102,7 @@ class Ledger:
         LostClaimError when another process has taken the key over, for then it is no longer this one's.
         """
         if claim := self._held.get((stage, key)):
-            claim.check()
+            claim.check(now=True)
         write_json(self.place, _name(stage, key, "failed"), record)
         self.release(stage, key)
 

@@ -16,9 +16,10 @@ import zarr
 from store.claims import live_claims
 from store.errors import StoreError
 from store.files import write_json
+from store.folders import Folder
 from store.layout import create_array, group_name, open_array, row_files
 from store.ledger import Ledger, progress_name
-from store.places import Folder, Root, place_of
+from store.places import Root, place_of
 from store.results import result_files
 from store.version import LAYOUT, layout_version
 

@@ -1,5 +1,7 @@
 """The files that hold a stage's results beside its arrays, and what a done record says of them."""
 
+from pathlib import PurePosixPath
+
 from store.files import Json, hash_file
 from store.places import Place
 
@@ -22,7 +24,8 @@ def result_files(place: Place, stage: str, key: str) -> Json:
     if top is None:
         return {}
     files = sorted(file for file in (top, *top.rglob("*")) if file.is_file())
+    names = [PurePosixPath(RESULTS[stage], file.relative_to(top)).as_posix() for file in files]
     return {
-        file.relative_to(top.parent).as_posix(): {"bytes": file.stat().st_size, "blake2b": hash_file(file)}
-        for file in files
+        name: {"bytes": file.stat().st_size, "blake2b": hash_file(file)}
+        for name, file in zip(names, files, strict=True)
     }

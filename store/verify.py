@@ -98,7 +98,7 @@ def _stage(ledger: Ledger, stage: str, key: str, rows: Rows) -> Iterator[Trouble
 def fix(root: Root, troubles: list[Trouble]) -> list[str]:
     """Mark broken stages as to be done again; return what was done. Results that are whole stay as they are.
 
-    A damaged adapter is moved to `adapter.damaged`, for a training would otherwise take it for its own.
+    A damaged adapter is put aside, for a training would otherwise take it for its own; so are damaged data.
     """
     ledger, said = Ledger(root), []
     for stage, key in dict.fromkeys((t.stage, t.key) for t in troubles if t.fixable):
@@ -106,9 +106,9 @@ def fix(root: Root, troubles: list[Trouble]) -> list[str]:
             said.append(f"{stage} {key}: left alone: another process is at work on it")
             continue
         try:
-            adapter = result_name(stage, key) if stage == "train" else None
-            if adapter is not None and _is_damaged(troubles, stage, key, f"{ledger.place}/{adapter}"):
-                ledger.place.put_aside(adapter)
+            name = result_name(stage, key)
+            if name is not None and _is_damaged(troubles, stage, key, f"{ledger.place}/{name}"):
+                ledger.place.put_aside(name)
             ledger.clear(stage, key)
         finally:
             ledger.release(stage, key)
@@ -116,9 +116,9 @@ def fix(root: Root, troubles: list[Trouble]) -> list[str]:
     return said
 
 
-def _is_damaged(troubles: list[Trouble], stage: str, key: str, adapter: str) -> bool:
+def _is_damaged(troubles: list[Trouble], stage: str, key: str, path: str) -> bool:
     return any(
-        (t.stage, t.key) == (stage, key) and (t.path == adapter or t.path.startswith(f"{adapter}/"))
+        (t.stage, t.key) == (stage, key) and (t.path == path or t.path.startswith(f"{path}/"))
         for t in troubles
     )
 

@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,24 +27,39 @@ FORKS.set_forkserver_preload(
 EVENTS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
-def start(folder: Path, *arguments: object, before_event: int | None = None) -> ForkServerProcess:
-    """Start `engine` with its output in `folder/output`; it dies before the n-th event in the store."""
+def start(folder: Path, *arguments: object, **options: Any) -> ForkServerProcess:
+    """Start `engine` with its output in `folder/output`.
+
+    Options: `before_event`, it dies before the n-th event in the store's folder; `before_request`, before the
+    n-th request to a bucket; `patience`, how long it tries requests again; `environment`, added to its own.
+    """
     words = [str(argument) for argument in arguments]
-    process = FORKS.Process(target=_run, args=(folder, words, before_event))
+    process = FORKS.Process(target=_run, args=(folder, words), kwargs=options)
     process.start()
     return process
 
 
-def run(folder: Path, *arguments: object) -> str:
+def run(folder: Path, *arguments: object, **options: Any) -> str:
     """Run `engine` to its good end; give its output."""
-    process = start(folder, *arguments)
+    process = start(folder, *arguments, **options)
     process.join(300)
     output = (folder / "output").read_text()
     assert process.exitcode == 0, output
     return output
 
 
-def _run(folder: Path, arguments: list[str], before_event: int | None) -> None:
+def _run(
+    folder: Path,
+    arguments: list[str],
+    *,
+    before_event: int | None = None,
+    before_request: int | None = None,
+    patience: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    os.environ.update(environment or {})
+    if environment:
+        _to_a_bucket(before_request, patience)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output").open("w") as output:
         for descriptor in (1, 2):
@@ -72,7 +89,24 @@ def _counting(folder: Path, last: int | None) -> Callable[[str, tuple[object, ..
     return hook
 
 
-def contents(root: Path) -> dict[str, object]:
+def _to_a_bucket(last: int | None, patience: float | None) -> None:
+    """Count the requests to a bucket; at the `last` one the process dies."""
+    from store import objects, requests
+
+    requests.PATIENCE = patience or requests.PATIENCE
+    attempts, count = requests.attempts, 0
+
+    def counting(where: str, name: str) -> Iterator[AbstractContextManager[None]]:
+        nonlocal count
+        count += 1
+        if count == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return attempts(where, name)
+
+    objects.attempts = requests.attempts = counting
+
+
+def contents(root: Path | str) -> dict[str, object]:
     """Give all results of the one experiment in a store: arrays, adapters and data, by name."""
     found: dict[str, object] = {
         f"{node.path}/{name}": np.asarray(variable.values)
@@ -80,9 +114,12 @@ def contents(root: Path) -> dict[str, object]:
         for name, variable in node.data_vars.items()
         if not name.endswith("seconds")
     }
-    for pattern in ("train/*/adapter/*.safetensors", "data/*/examples.jsonl"):
-        found |= {str(file.relative_to(root)): file.read_bytes() for file in root.glob(pattern)}
     ledger = store.Ledger(root)
+    for name in (f"train/{key}/adapter" for key in ledger.done("train")):
+        file = ledger.place.local(name) / "adapter_model.safetensors"
+        found[f"{name}/{file.name}"] = file.read_bytes()
+    for name in (f"data/{key}/examples.jsonl" for key in ledger.done("data")):
+        found[name] = ledger.place.local(name).read_bytes()
     for stage in ("data", "train", "evaluate", "probe"):
         found[f"done {stage}"] = sorted(ledger.done(stage))
         assert not ledger.failed(stage) | ledger.running(stage), stage
@@ -95,7 +132,7 @@ def assert_same(left: dict[str, object], right: dict[str, object]) -> None:
         np.testing.assert_array_equal(np.asarray(value), np.asarray(right[name]), err_msg=name)
 
 
-def assert_whole(root: Path, undisturbed: Path) -> None:
+def assert_whole(root: Path | str, undisturbed: Path) -> None:
     """Whatever cells a reader sees are the undisturbed ones."""
     tree = store.open_store(root)
     seen = tree["small"].attrs["cells_complete"]

@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -48,6 +50,16 @@ def engine(*arguments: object, code: int = 0) -> Ended:
                 found = int(end.code or 0)
     assert found == code, output.getvalue()
     return Ended(found, output.getvalue())
+
+
+def ran(*outputs: str) -> Counter[str]:
+    """Add up what several executions say that they ran."""
+    total: Counter[str] = Counter()
+    for output in outputs:
+        (said,) = re.findall(r"^Ran (.*); store", output, re.MULTILINE)
+        for number, stage in re.findall(r"(\d+) (\w+)", said):
+            total[stage] += int(number)
+    return total
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import shutil
 import signal
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from children import assert_same, assert_whole, contents, run, start
-from conftest import small_spec
+from conftest import ran, small_spec
 
 from store import Ledger
 
@@ -39,16 +37,6 @@ def wait_for(path: Path, pattern: str) -> None:
     while not list(path.glob(pattern)):
         assert time.monotonic() < deadline
         time.sleep(0.002)
-
-
-def ran(*outputs: str) -> Counter[str]:
-    """Add up what several executions say that they ran."""
-    total: Counter[str] = Counter()
-    for output in outputs:
-        (said,) = re.findall(r"^Ran (.*); store", output, re.MULTILINE)
-        for number, stage in re.findall(r"(\d+) (\w+)", said):
-            total[stage] += int(number)
-    return total
 
 
 ALL = {"data": 1, "train": 4, "evaluate": 4, "probe": 4}

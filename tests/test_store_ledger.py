@@ -86,5 +86,7 @@ def test_manifests_and_the_status_of_cells(tmp_path):
         cells(tmp_path, "c")
     with pytest.raises(StoreError, match="expected letters"):
         write_manifest(tmp_path, "a/b", {"cells": []})
+    with pytest.raises(StoreError, match="factor 'a/b': expected a name without '/'"):
+        write_manifest(tmp_path, "c", {"factors": [], "cells": [{"levels": {"a/b": 1}, "keys": {}}]})
     with pytest.raises(StoreError, match="'cell', the axis"):
         write_manifest(tmp_path, "c", {"cells": [{"levels": {"cell": 1}, "keys": {}}]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -159,6 +160,48 @@ def test_scaffolding_and_strays_are_garbage_once_they_are_old(copy: tuple[Path, 
     assert sorted(garbage.bytes for garbage in find_garbage(root)) == [4, 4, 4, 4]
     delete_garbage(root)
     assert not any(path.exists() for path in (*stray, checkpoint.parent))
+
+
+def test_halves_of_a_groups_metadata_are_garbage_once_they_are_old(copy: tuple[Path, Path]) -> None:
+    """Beside the group's own `zarr.json`, beside an array's, and above them; a new half is left alone."""
+    _, root = copy
+    group = next(root.glob("results.zarr/probe/*/zarr.json"))
+    array = next(root.glob("results.zarr/probe/*/float32-*/zarr.json"))
+    strays = [file.with_name(f"zarr.json.{n}.partial") for n, file in enumerate([group, array])]
+    strays += [root / "results.zarr/zarr.json.2.partial", group.with_name(".zarr.json.3.tmp")]
+    for path in strays:
+        path.write_bytes(b"{")
+    assert find_garbage(root) == []
+    for path in strays:
+        os.utime(path, (0, time.time() - 7200))
+    assert {root / name for garbage in delete_garbage(root) for name in garbage.names} == set(strays)
+    assert group.is_file() and array.is_file() and not verify(root).troubles
+
+
+@pytest.mark.parametrize("event", [2, 9, 17, 31])
+def test_a_deletion_that_is_killed_leaves_whole_cells_and_is_finished_by_the_next(
+    copy: tuple[Path, Path], tmp_path: Path, event: int
+) -> None:
+    """SIGKILL before a drawn file operation; what is kept is as before, and the former spec runs again."""
+    spec, root = copy
+    before = contents(root)
+    fewer = tmp_path / "fewer.toml"
+    fewer.write_text(spec.read_text().replace("seeds = [0, 1]", "seeds = [1]"))
+    engine("execute", fewer, "--store", root)
+    kept = arrays(root)
+    child = start(tmp_path, "gc", root, "--delete", before_event=event)
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL, (tmp_path / "output").read_text()
+    assert_same(arrays(root), kept)
+    assert not verify(root).troubles
+    if event % 2:  # without a second deletion, what is half gone is made again
+        run(tmp_path, "execute", spec, "--store", root)
+        assert_same(contents(root), before)
+    else:
+        delete_garbage(root)
+        assert find_garbage(root) == [] and not list(root.glob("**/*.garbage"))
+        assert_same(arrays(root), kept)
+    assert not verify(root).troubles
 
 
 def test_a_store_without_experiments_is_not_swept_away(copy: tuple[Path, Path]) -> None:

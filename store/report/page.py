@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from store.places import Root
+from store.places import Root, place_of
 from store.report.collect import collect
 
 SCRIPTS = (
@@ -28,6 +28,13 @@ def write_report(root: Root, file: str | os.PathLike[str], experiment: str | Non
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(collect(root, experiment)), "utf-8")
     return path
+
+
+def keep_report(root: Root, experiment: str | None = None) -> str:
+    """Write the report into the store itself; return where it is."""
+    place = place_of(root)
+    place.write("report.html", page(collect(place, experiment)).encode())
+    return f"{place}/report.html"
 
 
 def page(data: dict[str, Any]) -> str:

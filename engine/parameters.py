@@ -1,0 +1,33 @@
+"""How a command's arguments name a store: a folder, or the URL of a place in a bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from store import StoreError
+from store.places import Place, is_url, place_of
+
+
+class StoreParameter(click.ParamType[Any]):
+    """A store by its folder or URL."""
+
+    name = "store"
+
+    def __init__(self, *, exists: bool) -> None:
+        self._folder = click.Path(path_type=Path, exists=exists, file_okay=not exists)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place | Path:
+        """Give the place of a URL, and a folder as click does."""
+        if not (isinstance(value, str) and is_url(value)):
+            return Path(self._folder.convert(value, param, ctx))
+        try:
+            return place_of(value)
+        except StoreError as error:
+            self.fail(str(error), param, ctx)
+
+
+STORE = StoreParameter(exists=True)
+NEW_STORE = StoreParameter(exists=False)

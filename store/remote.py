@@ -1,0 +1,38 @@
+"""Zarr's view of a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from zarr.storage import ObjectStore
+
+from store.requests import attempts
+
+Answer = TypeVar("Answer")
+
+
+class Objects(ObjectStore[Any]):
+    """zarr's store over obstore, with the store's own attempts and errors; others would pass for damage."""
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:  # noqa: D102 - as zarr's
+        request = super().get
+        return await self._asked(key, lambda: request(key, prototype, byte_range))
+
+    async def get_partial_values(self, prototype: Any, key_ranges: Iterable[Any]) -> list[Any]:  # noqa: D102
+        request, ranges = super().get_partial_values, list(key_ranges)
+        return await self._asked("", lambda: request(prototype, ranges))
+
+    async def exists(self, key: str) -> bool:  # noqa: D102
+        request = super().exists
+        return await self._asked(key, lambda: request(key))
+
+    async def set(self, key: str, value: Any) -> None:  # noqa: D102
+        request = super().set
+        await self._asked(key, lambda: request(key, value))
+
+    async def _asked(self, key: str, request: Callable[[], Awaitable[Answer]]) -> Answer:
+        for attempt in attempts(str(self), key):
+            with attempt:
+                return await request()
+        raise AssertionError("the last attempt raises")
