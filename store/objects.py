@@ -2,8 +2,8 @@
 
 A put makes an object visible whole, and with a condition (`If-None-Match: *`, `If-Match: ETAG`) only where
 that holds: on this all rests. Whoever loses the answer to such a put looks whether its own content is there.
-What several files make up (an adapter) goes up under a name of its own, and counts once its manifest is
-there, and is read from a copy in this machine's cache. Credentials, endpoint and region come from the environment alone.
+What several files make up (an adapter) goes up under a name of its own, counts once its manifest is there,
+and is read from a copy in this machine's cache. Credentials, endpoint and region are the environment's alone.
 """
 
 from __future__ import annotations
