@@ -5,6 +5,7 @@ from kernels.api import lens_statistics
 from kernels.attention import attention_entropy
 from kernels.attention_rows import attention_row_entropy
 from kernels.backends import available_backends, choose_backend, cpu_paths, why_not
+from kernels.divergence import lens_divergence
 from kernels.result import LensStatistics
 from kernels.unembedding import Unembedding
 
@@ -17,6 +18,7 @@ __all__ = [
     "available_backends",
     "choose_backend",
     "cpu_paths",
+    "lens_divergence",
     "lens_statistics",
     "why_not",
 ]

@@ -22,6 +22,10 @@ OPERATIONS = {
         "c": ("kernels.c_backend", "c_backend"),
         "triton": ("kernels.gpu.lens", "triton_backend"),
     },
+    "lens_divergence": {
+        "reference": ("kernels.divergence", "reference"),
+        "torch": ("kernels.divergence", "torch_tiled"),
+    },
     "attention_entropy": {
         "reference": ("kernels.attention_torch", "reference"),
         "torch": ("kernels.attention_torch", "torch_tiled"),

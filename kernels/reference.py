@@ -19,13 +19,18 @@ def reference(
     final_rows: Tensor | None,
 ) -> LensStatistics:
     """Compute logits [R, V] in float64, then their statistics."""
+    return statistics_from_logits(whole_logits(hidden, unembedding), watch_ids, top_k, final_rows)
+
+
+def whole_logits(hidden: Tensor, unembedding: Unembedding) -> Tensor:
+    """Compute the lens logits [..., V] of rows [..., D] in float64."""
     logits = hidden.double() @ unembedding.tokens.double().T
     if unembedding.token_bias is not None:
         logits = logits + unembedding.token_bias.double()
     logits = unembedding.scale * logits
     if unembedding.softcap is not None:
         logits = unembedding.softcap * torch.tanh(logits / unembedding.softcap)
-    return statistics_from_logits(logits, watch_ids, top_k, final_rows)
+    return logits
 
 
 def statistics_from_logits(

@@ -69,7 +69,7 @@ def torch_tiled(
         else torch.argsort(final_rows, stable=True)
     )
     for block in torch.split(order, rows):
-        first = _first_pass(hidden[block], projection, watch_ids, top_k)
+        first = first_pass(hidden[block], projection, watch_ids, top_k)
         out.put(block, first, watch_ids)
         out.watch_rank[block] = _ranks(hidden[block], projection, watch_ids, first.watched)
         if final_rows is not None:
@@ -81,7 +81,7 @@ def torch_tiled(
 
 
 @define(eq=False)
-class _First:
+class FirstPass:
     """Running values of the first pass over the tiles, for r rows; sums in float64."""
 
     maximum: Tensor  # [r]
@@ -94,6 +94,7 @@ class _First:
 
     @property
     def logsumexp(self) -> Tensor:
+        """Log Σ exp x, [r]."""
         return self.maximum + self.total.log()
 
     def logprobs(self, x: Tensor) -> Tensor:
@@ -105,13 +106,15 @@ class _First:
 
     @property
     def entropy(self) -> Tensor:
+        """Entropy, [r]."""
         return (self.total.log() - self.weighted / self.total).clamp_min(0)
 
 
-def _first_pass(hidden: Tensor, projection: Projection, watch_ids: Tensor, top_k: int) -> _First:
+def first_pass(hidden: Tensor, projection: Projection, watch_ids: Tensor, top_k: int) -> FirstPass:
+    """Run rows [r, D] over all tiles once: normaliser, entropy, top tokens and watched logits."""
     count, device = len(hidden), hidden.device
     zeros = torch.zeros(count, dtype=torch.float64, device=device)
-    state = _First(
+    state = FirstPass(
         maximum=torch.full_like(zeros, -math.inf),
         total=zeros,
         weighted=zeros,
@@ -131,7 +134,7 @@ def _first_pass(hidden: Tensor, projection: Projection, watch_ids: Tensor, top_k
     return state
 
 
-def _accumulate(state: _First, x: Tensor, top: Tensor) -> None:
+def _accumulate(state: FirstPass, x: Tensor, top: Tensor) -> None:
     """Merge a tile into the sums by the online softmax (Milakov & Gimelshein, arXiv 1805.02867)."""
     shifted = x - top[:, None]
     exp = shifted.exp()
@@ -147,7 +150,7 @@ def _accumulate(state: _First, x: Tensor, top: Tensor) -> None:
     state.maximum = new
 
 
-def _merge_top(state: _First, x: Tensor, start: int, top_k: int) -> tuple[Tensor, Tensor]:
+def _merge_top(state: FirstPass, x: Tensor, start: int, top_k: int) -> tuple[Tensor, Tensor]:
     """Merge a tile's top entries into those of the tiles before it, ties by the lower token id."""
     values, ids = exact_top(x, min(top_k, x.shape[1]))
     values = torch.cat([state.top_values, values], dim=1)
@@ -190,10 +193,10 @@ def _ranks(hidden: Tensor, projection: Projection, watch_ids: Tensor, watched: T
 
 
 def _divergences(
-    hidden: Tensor, block: Tensor, finals: Tensor, place: Tensor, projection: Projection, first: _First
+    hidden: Tensor, block: Tensor, finals: Tensor, place: Tensor, projection: Projection, first: FirstPass
 ) -> tuple[Tensor, Tensor]:
     """Give (KL(final ‖ row), JS(final, row)) for each row of a block: [r] float64, nats."""
-    reference = _first_pass(hidden[finals], projection, finals[:0], 0)
+    reference = first_pass(hidden[finals], projection, finals[:0], 0)
     kl = torch.zeros(len(block), dtype=torch.float64, device=hidden.device)
     js = torch.zeros_like(kl)
     for start, end in projection.tiles():
@@ -242,7 +245,7 @@ class _Output:
             js_final=floats(),
         )
 
-    def put(self, block: Tensor, first: _First, watch_ids: Tensor) -> None:
+    def put(self, block: Tensor, first: FirstPass, watch_ids: Tensor) -> None:
         lse = first.logsumexp
         logprobs = first.watched.double() - lse[:, None]
         once = torch.zeros(len(watch_ids), dtype=torch.bool, device=lse.device)
