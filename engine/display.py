@@ -14,6 +14,7 @@ from engine.progress import Report
 # The numbers worth a place on a stage's closing line.
 SHOWN = {
     "train": {"train_loss": "loss {:.3f}"},
+    "lens": {"lens_kl": "KL {:.3f}"},
     "evaluate": {"accuracy": "accuracy {:.1%}", "mae": "mean error {:.2f}"},
 }
 

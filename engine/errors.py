@@ -33,6 +33,10 @@ class DamagedAdapterError(EngineError):
     """A saved adapter cannot be read."""
 
 
+class DamagedLensError(EngineError):
+    """A tuned lens's saved translators cannot be read, or are not those that were saved."""
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error: the person asked for it
     """The person pressed Ctrl-C; everything up to the batch in flight is safe on disk."""
 

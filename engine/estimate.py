@@ -124,13 +124,14 @@ _TEXTS = ("model", "data", "prompt", "target", "train")
 _TABLES = {
     "train": (*_TEXTS, "lora"),
     "evaluate": (*_TEXTS, "evaluate"),
+    "lens": (*_TEXTS, "probe"),
     "probe": (*_TEXTS, "evaluate", "probe"),
 }
 
 
 def _cost(plan: Plan, cell: PlannedCell, stage: str, cards: _Cards) -> Cost | None:
     tables = {name: plan.matrix.table(name, cell.choice) for name in _TABLES[stage]}
-    data: Data = tables["data"] if stage == "train" else test_data(plan.matrix, cell.choice)
+    data: Data = tables["data"] if stage in ("train", "lens") else test_data(plan.matrix, cell.choice)
     model, texts = cards.model(tables["model"]), cards.data(data)
     if model is None:
         return None
@@ -138,6 +139,8 @@ def _cost(plan: Plan, cell: PlannedCell, stage: str, cards: _Cards) -> Cost | No
     weights = _weight_bytes(tables["model"], model)
     if stage == "train":
         return _train(tables["train"], tables["lora"].r, data, model, lengths, weights)
+    if stage == "lens":
+        return _lens(tables["probe"], data, model, lengths, weights)
     examples = data.test or 1000
     if stage == "evaluate":
         return _evaluate(tables["evaluate"], tables["target"], examples, model, lengths, weights)
@@ -199,6 +202,22 @@ def _evaluate(
         flops=2 * (model.parameters * tokens + model.unembedding * heads),
         memory=weights + working + evaluate.batch_size * model.vocabulary * 4 * (generated > 0),
         stored=examples * 4 * (len(evaluate.labels) + 4),
+    )
+
+
+def _lens(probe: Probe, data: Data, model: ModelCard, lengths: _Lengths, weights: float) -> Cost:
+    length = lengths.prompt + lengths.completion
+    batch = min(probe.batch_size * length, probe.tuned.tokens)
+    tokens = probe.tuned.steps * min(probe.tuned.tokens, (data.train or 1000) * length)
+    translators = 4 * model.layers * model.hidden * (model.hidden + 1)
+    rows = tokens * model.layers
+    # Logits twice and the gradient once, of every layer; a translation forward, and backward by its weights.
+    per_row = 2 * 3 * model.unembedding + 2 * 2 * model.hidden**2
+    return Cost(
+        tokens=tokens,
+        flops=2 * (model.parameters + 2 * model.unembedding) * tokens + per_row * rows,
+        memory=weights + 3 * translators + 4 * 4 * batch * model.layers * model.hidden + 128e6,
+        stored=translators + 4 * probe.tuned.steps * model.layers,
     )
 
 

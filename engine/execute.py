@@ -20,7 +20,7 @@ from engine.train import base_model_of
 from store import LostClaimError
 
 Result = TypeVar("Result")
-MEASURES = ("evaluate", "probe", "intervene")  # the stages of a trained model
+MEASURES = ("evaluate", "lens", "probe", "intervene")  # the stages of a trained model
 
 
 @frozen
@@ -119,7 +119,8 @@ class Execution:
             model = self._adapted(ready)
             for cell in ready:
                 self._measure(cell, "evaluate", self.stages.evaluate, model)
-                self._measure(cell, "probe", self.stages.probe, model)
+                if self._measure(cell, "lens", self.stages.tune, model):
+                    self._measure(cell, "probe", self.stages.probe, model)
                 self._measure(cell, "intervene", self.stages.intervene, model)
         except _NotToBeHadError:
             pass
@@ -200,17 +201,22 @@ class Execution:
         """Tell whether the adapters that a cell's interventions take from are trained."""
         return all(self.plan.states["train"][donor] == "cached" for donor in cell.donors)
 
-    def _measure(self, cell: PlannedCell, stage: str, run: Callable[..., None], model: Any) -> None:
+    def _measure(self, cell: PlannedCell, stage: str, run: Callable[..., None], model: Any) -> bool:
+        """Run a stage on the cell's model where it is due; tell whether what consumes its result can run."""
         try:
             if stage in cell.keys and self._is_due(stage, cell.keys[stage]):
                 key = cell.keys[stage]
                 if stage == "intervene" and not self._has_donors(cell):
                     self._wait_for_donors(cell)
                 self._attempt(cell, stage, key, lambda report: run(cell, model, self._tokenizer, report))
-        except (_NotToBeHadError, DoneElsewhereError):
-            pass  # recorded; the cell's other measurement does not need this one
+        except DoneElsewhereError:
+            pass
+        except _NotToBeHadError:
+            return False  # recorded; the cell's other measurement does not need this one
         except _HeldError:
             self.outcome.held.append(cell.index)
+            return False
+        return True
 
     def _wait_for_donors(self, cell: PlannedCell) -> None:
         """Leave the cell's interventions until its donors are trained; for good where one has failed."""

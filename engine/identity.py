@@ -24,7 +24,7 @@ from specs.interventions import Intervention
 from specs.model import STAGES, TABLE_STAGES, Model
 
 # Raise a stage's number when a change to the code alters its results.
-VERSIONS = {"data": 2, "train": 2, "evaluate": 3, "probe": 2, "intervene": 1}
+VERSIONS = {"data": 2, "train": 2, "evaluate": 3, "lens": 1, "probe": 2, "intervene": 1}
 
 Cell = tuple[int, ...]
 # Contents of the target that the run seed draws.
@@ -111,6 +111,7 @@ class Keys:
         self._model = _joined(matrix, model)
         self._train = _joined(matrix, model, data, *parts("train", "data", "lora", *tables), seed)
         self._evaluate = _joined(matrix, test, test_size("evaluate"), *parts("evaluate", *tables))
+        self._lens = _joined(matrix, data, *parts("lens", "data", *tables, "probe"), shuffling_seed)
         self._probe = _joined(
             matrix, test, test_size("probe"), *parts("probe", *tables, "probe"), shuffling_seed
         )
@@ -123,12 +124,14 @@ class Keys:
         )
         self._untrained = _joined(matrix, _Part(("train",), self._is_untrained))
         self._probed = _joined(matrix, _Part(("probe",), self._is_probed))
+        self._tuned = _joined(matrix, _Part(("probe",), self._is_tuned))
 
     def of(self, cell: Cell) -> dict[str, str]:
-        """Give the cell's keys: data, test_data, train, evaluate; probe and intervene where they are done.
+        """Give the cell's keys: data, test_data, train, evaluate; lens, probe, intervene where they are done.
 
         `test_data` is the data stage's key for the test examples, the same as `data` unless `evaluate.data`
-        is given. An untrained model's train key depends on the model alone.
+        is given. An untrained model's train key depends on the model alone; a tuned lens's on the training
+        examples, too, trained on or not.
         """
         train = self._train_key(cell)
         keys = {
@@ -138,7 +141,10 @@ class Keys:
             "evaluate": _combine("evaluate", train + self._evaluate(cell)),
         }
         if self._probed(cell):
-            keys["probe"] = _combine("probe", train + self._probe(cell))
+            lens = ""
+            if self._tuned(cell):
+                lens = keys["lens"] = _combine("lens", train + self._lens(cell))
+            keys["probe"] = _combine("probe", train + lens + self._probe(cell))
         if sources := self.sources(cell):
             done = [
                 [_settings_done(settings), sources[settings.name], self._matrix.donor_name(cell, donor)]
@@ -177,6 +183,9 @@ class Keys:
 
     def _is_probed(self, cell: Cell) -> str:
         return "probed" if self._matrix.table("probe", cell).enabled else ""
+
+    def _is_tuned(self, cell: Cell) -> str:
+        return "tuned" if self._matrix.table("probe", cell).lens == "tuned" else ""
 
     def _shuffling_seed(self, cell: Cell) -> str:
         """Give the seed where it draws the text that is watched; elsewhere the probe ignores it."""

@@ -1,4 +1,4 @@
-"""The logit lens of any causal model: its decoder layers, final norm and unembedding."""
+"""The lens of any causal model: its decoder layers, final norm and unembedding."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from engine.errors import EngineError
+from engine.translators import Translators
 from kernels import Unembedding
 
 # The names under which the decoders of transformers keep the norm before the unembedding.
@@ -20,13 +21,23 @@ FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 @frozen
 class Lens:
-    """Final norm, then unembedding, of a model (logit lens: nostalgebraist, 2020)."""
+    """Final norm, then unembedding, of a model (logit lens: nostalgebraist, 2020).
+
+    With translators before them it is a tuned lens.
+    """
 
     decoder: nn.Module
     layers: nn.ModuleList
     norm: nn.Module
     unembedding: Unembedding
     heads: int  # of each layer, as the config says; 0 where it names no one number
+    translators: Translators | None = None
+
+    def normed(self, hidden: Tensor, layer: int) -> Tensor:
+        """Give a layer's residual stream [..., D] as the unembedding is to read it."""
+        translated = hidden if self.translators is None else self.translators.translate(hidden, layer)
+        normed: Tensor = self.norm(translated)
+        return normed
 
     def last_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Run the decoder alone: normed hidden states [B, T, D] of the last layer, without logits."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.errors import UsageError
 from engine.heads import watching_heads
-from engine.lens import Lens, find_lens
+from engine.lens import Lens
 from engine.progress import Report, StopRequest
 from engine.scoring import pad_right
 from engine.text import Encoded, Example, Writer
@@ -120,7 +120,7 @@ def probe_family(
 
 @torch.inference_mode()
 def probe_layers(
-    model: Any,
+    lens: Lens,
     tokenizer: Any,
     writer: Writer,
     rows: Sequence[Example],
@@ -135,7 +135,6 @@ def probe_layers(
     the watch positions are kept: [L, B, P, D]. All their rows go through the probe kernel in one call, which
     never holds [rows, vocabulary] logits.
     """
-    lens = find_lens(model)
     layers = layer_numbers(probe, len(lens.layers))
     wanted = sorted({*layers, len(lens.layers)})  # KL and JS refer to the final layer
     watch_ids = [int(i) for c in family.coordinates if c.name == "watch_id" for i in c.values]
@@ -178,7 +177,8 @@ def watched_states(
     if probe.activation:
         backend = _backend(probe, "activation_entropy")
         entropies["activation_entropy"] = activation_entropy(torch.stack(caught), backend=backend)
-    return States(torch.stack([lens.norm(hidden) for hidden in caught]), entropies)
+    normed = [lens.normed(hidden, layer) for hidden, layer in zip(caught, layers, strict=True)]
+    return States(torch.stack(normed), entropies)
 
 
 def _backend(probe: Probe, operation: str) -> str:

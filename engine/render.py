@@ -61,7 +61,7 @@ def _stage_table(plan: Plan, costs: dict[str, Cost] | None) -> Table:
     for column in ("tokens", "FLOPs", "peak memory", "store"):
         table.add_column(column, justify="right")
     counts = plan.counts()
-    for stage in STAGES:
+    for stage in (stage for stage in STAGES if counts[stage]):
         table.add_row(stage, _states(counts[stage]), *_cost_cells(costs.get(stage) if costs else None))
     if costs:
         table.add_section()

@@ -7,13 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import frozen
+import numpy as np
+from attrs import evolve, frozen
 
 from engine import data as data_stage
+from engine import translators
 from engine.causal.arrangement import arrangement
 from engine.causal.changes import Entry, Model, expand
 from engine.causal.intervene import Experiment, head_count, intervention_family
-from engine.errors import DamagedAdapterError, DataError, DoneElsewhereError, HeldElsewhereError
+from engine.errors import (
+    DamagedAdapterError,
+    DamagedLensError,
+    DataError,
+    DoneElsewhereError,
+    HeldElsewhereError,
+)
 from engine.evaluate import evaluate, evaluation_family, summarise
 from engine.heads import check_heads
 from engine.identity import data_key, test_data
@@ -21,9 +29,11 @@ from engine.lens import find_lens
 from engine.plan import Plan, PlannedCell
 from engine.probe import layer_numbers, probe_family, probe_layers, token_texts, watched_tokens
 from engine.progress import Report, StopRequest
-from engine.text import Writer, cell_writer
-from engine.train import curves_family, train_adapter
+from engine.text import Encoded, Writer, cell_writer
+from engine.train import curves_family, padding_id, short_enough, train_adapter
 from engine.trained import ADAPTER, Trained, load_adapter, saved_training
+from engine.translators import Translators
+from engine.tune import lens_family, tune
 from kernels import choose_backend
 from specs.data import Data
 from store import CellWriter, Claim, Family, Ledger, StoreWriter, write_vocabulary
@@ -62,7 +72,7 @@ class Stages:
             data = self._data(cell, test=False)
             text = self._text(cell, tokenizer, test=False)
 
-            def encoded(split: str, count: int | None) -> list[Any]:
+            def encoded(split: str, count: int | None) -> list[Encoded]:
                 return [text.encode(row) for row in self._rows(cell, "data", split, count)]
 
             claim = self._claim("train", key)
@@ -126,6 +136,43 @@ class Stages:
         found = summarise(rows, values, settings.labels)
         return {f"train_{name}": value for name, value in found.items() if name.endswith("accuracy")}
 
+    def tune(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
+        """Train the translators of the cell's tuned lens; a killed training starts again."""
+        settings, key = self.settings("probe", cell), cell.keys["lens"]
+        with self._committing("lens", key) as record:
+            text = self._text(cell, tokenizer, test=False)
+            rows = self._rows(cell, "data", "train", self.settings("data", cell).train)
+            examples = [text.encode(row) for row in rows]
+            examples = short_enough(examples, self.settings("train", cell).max_length)
+            lens, home = find_lens(model), self.home("lens", key)
+            saved = self._saved_lens(home, lens.device)
+            if saved is None:
+                saved = tune(
+                    lens,
+                    examples,
+                    settings.tuned,
+                    batch_size=settings.batch_size,
+                    padding=padding_id(tokenizer),
+                    backend=settings.backend,
+                    report=_checked(report, self._claim("lens", key)),
+                    stop=self.stop,
+                )
+                self._claim("lens", key).check()
+                if not translators.save(home, *saved):
+                    saved = translators.read(home, lens.device)
+            curve = saved[1]
+            with self._sink(lens_family(*curve.shape), key, resume=False) as sink:
+                sink.append({"translator_kl": curve})
+            record |= {
+                **sink.placement,
+                "summary": {
+                    "lens_kl": float(curve[-1].mean()),
+                    "lens_kl_untrained": float(curve[0].mean()),
+                    "lens_examples": float(len(examples)),
+                },
+                "units": {"lens_kl": "nat", "lens_kl_untrained": "nat"},
+            }
+
     def probe(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
         """Probe every layer of the cell's model; goes on behind the last batch that is on disk."""
         settings, key = self.settings("probe", cell), cell.keys["probe"]
@@ -140,13 +187,15 @@ class Stages:
             with self._sink(family, key) as sink:
                 report = _checked(report, self._claim("probe", key))
                 remaining = rows[sink.start :]
-                batches = probe_layers(model, tokenizer, text, remaining, family, settings, report, self.stop)
+                lens = evolve(lens, translators=self._translators(cell, lens.device))
+                batches = probe_layers(lens, tokenizer, text, remaining, family, settings, report, self.stop)
                 for backend, values in batches:  # noqa: B007 - a backend may leave what it cannot do to another
                     sink.append(values)
             record |= {
                 **sink.placement,
                 "attributes": {
                     "backend": backend,
+                    "lens": settings.lens,
                     "vocabulary": write_vocabulary(self.plan.root, token_texts(tokenizer)),
                 },
                 "summary": {"probed_examples": float(len(rows))},
@@ -218,6 +267,30 @@ class Stages:
         except DamagedAdapterError:
             home.put_aside(ADAPTER)
             return None
+
+    def _saved_lens(self, home: Place, device: Any) -> tuple[Translators, np.ndarray] | None:
+        """Give the translators of a training that has ended, but was never committed."""
+        try:
+            return translators.read(home, device)
+        except FileNotFoundError:
+            return None
+        except DamagedLensError:
+            home.put_aside(translators.FILE)
+            return None
+
+    def _translators(self, cell: PlannedCell, device: Any) -> Translators | None:
+        """Give the translators of the cell's tuned lens, checked against what was recorded of them."""
+        if "lens" not in cell.keys:
+            return None
+        key = cell.keys["lens"]
+        home, files = self.home("lens", key), self.ledger.record("lens", key)["files"]
+        try:
+            translators.check(home, files[translators.FILE]["blake2b"])
+            return translators.read(home, device)[0]
+        except DamagedLensError as error:
+            home.put_aside(translators.FILE)
+            self.ledger.clear("lens", key)
+            raise DamagedLensError(f"{error}; --retry-failed trains it again") from error
 
     def _sink(self, family: Family, key: str, *, resume: bool = True) -> CellWriter:
         """Give the writer of a stage's arrays, which ends where this process loses its claim."""

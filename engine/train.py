@@ -67,12 +67,7 @@ def train_adapter(
     checkpoint saved, when a stop is requested; whatever is raised, the base model is as it was.
     """
     started = time.perf_counter()
-    kept = [example for example in examples if len(example) <= settings.max_length]
-    if not kept:
-        raise DataError(
-            f"train.max_length: found {settings.max_length}, shorter than every training example "
-            f"(shortest: {min(map(len, examples))} tokens)"
-        )
+    kept = short_enough(examples, settings.max_length)
     set_seed(seed)
     model = attach_adapter(base, lora)
     try:
@@ -114,6 +109,17 @@ def train_adapter(
     if not save_adapter(model, trained, home) and (first := saved_training(home)):
         return load_adapter(base_model_of(model), home), first
     return model, trained
+
+
+def short_enough(examples: Sequence[Encoded], max_length: int) -> list[Encoded]:
+    """Give the examples of at most so many tokens; DataError where there is none."""
+    kept = [example for example in examples if len(example) <= max_length]
+    if not kept:
+        raise DataError(
+            f"train.max_length: found {max_length}, shorter than every training example "
+            f"(shortest: {min(map(len, examples))} tokens)"
+        )
+    return kept
 
 
 def attach_adapter(base: Any, lora: Lora) -> Any:

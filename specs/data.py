@@ -112,7 +112,7 @@ class Data:
     ] = 0.1
     seed: Annotated[int, Meta(ge=0, description="Seed of split and order; independent of the run seeds.")] = 0
     train: Annotated[PositiveInt | None, Meta(description="Training examples; default: all.")] = field(
-        default=None, metadata=read_by("train")
+        default=None, metadata=read_by("train", "lens")
     )
     validation: Annotated[
         PositiveInt | None, Meta(description="Validation examples (early stopping); default: all.")

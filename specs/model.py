@@ -21,15 +21,16 @@ from specs.executor import Executor
 from specs.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
 from specs.interventions import Intervention
 from specs.signatures import Signatures
+from specs.tuned import Tuned
 
-STAGES = ("data", "train", "evaluate", "probe", "intervene")
+STAGES = ("data", "train", "evaluate", "lens", "probe", "intervene")
 
 # The stages that read each table, unless a field's metadata says otherwise.
 TABLE_STAGES: dict[str, tuple[str, ...]] = {
     "model": ("train",),
     "data": ("data",),
-    "prompt": ("train", "evaluate", "probe", "intervene"),
-    "target": ("train", "evaluate", "probe", "intervene"),
+    "prompt": ("train", "evaluate", "lens", "probe", "intervene"),
+    "target": ("train", "evaluate", "lens", "probe", "intervene"),
     "lora": ("train",),
     "train": ("train",),
     "evaluate": ("evaluate",),
@@ -180,7 +181,7 @@ class Train:
     ] = "bfloat16"
     max_length: Annotated[
         int, Meta(ge=8, description="Tokens per example; longer examples are counted and left out.")
-    ] = field(default=1024, metadata=read_by("train", "evaluate", "probe"))
+    ] = field(default=1024, metadata=read_by("train", "evaluate", "lens", "probe"))
     early_stopping: Annotated[
         int,
         Meta(ge=0, description="Stop after so many validations without a better loss; 0: never stop."),
@@ -206,7 +207,7 @@ class Evaluate:
 
     labels: Annotated[list[str], Meta(min_length=2, description="All labels, in rating order.")] = field(
         factory=lambda: ["1", "2", "3", "4", "5"],
-        metadata=read_by("data", "train", "evaluate", "probe", "intervene"),
+        metadata=read_by("data", "train", "evaluate", "lens", "probe", "intervene"),
     )
     spellings: Annotated[
         dict[str, list[Annotated[str, Meta(pattern=r"^\S(.*\S)?$")]]],
@@ -264,8 +265,16 @@ class Probe:
 
     enabled: Annotated[bool, Meta(description="Probe at all.")] = field(default=True, metadata=EXECUTION_ONLY)
     lens: Annotated[
-        Literal["logit"], Meta(description="Final norm, then unembedding, of each layer's residual stream.")
+        Literal["logit", "tuned"],
+        Meta(
+            description="`logit`: final norm, then unembedding, of each layer's residual stream; `tuned`: "
+            "the same behind an affine translator per layer, trained once per trained model to come near "
+            "the final layer (arXiv 2303.08112)."
+        ),
     ] = "logit"
+    tuned: Annotated[Tuned, Meta(description="The training of the tuned lens.")] = field(
+        factory=Tuned, metadata=read_by("lens")
+    )
     layers: Annotated[
         Literal["all"] | list[int],
         Meta(description="Layers to probe; 0 is the embedding, L the last block; negative from the end."),

@@ -6,7 +6,7 @@ from store.files import Json, hash_file
 from store.places import Place
 
 # What the stages of this name keep under STAGE/KEY/; anything else there is scaffolding.
-RESULTS = {"data": "examples.jsonl", "train": "adapter"}
+RESULTS = {"data": "examples.jsonl", "train": "adapter", "lens": "translators.safetensors"}
 
 
 def result_name(stage: str, key: str) -> str | None:

@@ -18,12 +18,13 @@ from specs import load_spec, resolve
 from specs.convert import field_types, tables
 from specs.model import TABLE_STAGES
 
-KEYS = ("data", "test_data", "train", "evaluate", "probe", "intervene")
+KEYS = ("data", "test_data", "train", "evaluate", "lens", "probe", "intervene")
 # Which keys follow when a stage's own result changes.
 FOLLOWERS = {
     "data": set(KEYS),
-    "train": {"train", "evaluate", "probe", "intervene"},
+    "train": {"train", "evaluate", "lens", "probe", "intervene"},
     "evaluate": {"evaluate"},
+    "lens": {"lens", "probe"},
     "probe": {"probe"},
     "intervene": {"intervene"},
 }
@@ -39,6 +40,8 @@ steps = 5
 early_stopping = 1
 [target]
 content = "label+explanation"
+[probe]
+lens = "tuned"
 [[interventions]]
 name = "off"
 kind = "mask"
@@ -114,6 +117,11 @@ OTHER: dict[str, Any] = {
     "probe.positions": ["completion_end"],
     "probe.watch": ["yes"],
     "probe.statistics": ["entropy"],
+    "probe.tuned.steps": 7,
+    "probe.tuned.tokens": 100,
+    "probe.tuned.lr": 0.5,
+    "probe.tuned.weight_decay": 0.0,
+    "probe.tuned.seed": 4,
     "probe.heads": True,
     "probe.activation": True,
     "probe.top_k": 2,
@@ -165,9 +173,9 @@ def readers(key: str) -> tuple[str, ...]:
 def test_the_list_of_settings_is_complete() -> None:
     known = {
         f"{table}.{name}"
-        for table in (*TABLE_STAGES, "data.columns")
+        for table in (*TABLE_STAGES, "data.columns", "probe.tuned")
         for name in field_types(tables()[table])
-        if f"{table}.{name}" not in ("data.columns", "evaluate.data")
+        if f"{table}.{name}" not in ("data.columns", "evaluate.data", "probe.tuned")
     }
     assert known == set(OTHER) | ELSEWHERE
 
@@ -195,7 +203,7 @@ seeds = [3]
 data = { columns.label = "label", source = "rated.jsonl", holdout = 0.25 }
 model = { dtype = "bfloat16", id = "model" }
 evaluate = { batch_size = 3 }
-probe = { backend = "torch", lens = "logit" }
+probe = { backend = "torch", lens = "tuned" }
 interventions = [{ kind = "mask", name = "off", cells = { seed = 3 }, width = [1] }]
 """
     (after,) = keys_of(respelled, files["folder"])
@@ -248,7 +256,7 @@ def test_the_run_seed_reaches_training_and_the_shuffled_text_alone(files: dict[s
     )
     shuffled = ("train.steps=0", 'target.content="label+shuffled"')
     (before,), (after,) = (keys_of(text, files["folder"], *shuffled, f"seeds=[{s}]") for s in (3, 4))
-    assert changed(before, after) == {"probe"}
+    assert changed(before, after) == {"lens", "probe"}
 
 
 def test_cells_that_differ_in_the_test_set_share_their_training(files: dict[str, str]) -> None:
@@ -300,7 +308,23 @@ def test_hub_models_are_known_by_id_revision_and_file(files: dict[str, str]) -> 
 def test_a_probe_that_is_off_has_no_key(files: dict[str, str]) -> None:
     (before,) = keys_of(BASE.format(**files), files["folder"])
     (after,) = keys_of(BASE.format(**files), files["folder"], "probe.enabled=false")
-    assert changed(before, after) == {"probe"} and "probe" not in after
+    assert changed(before, after) == {"lens", "probe"} and not {"lens", "probe"} & set(after)
+
+
+def test_a_tuned_lens_is_trained_once_per_trained_model(files: dict[str, str]) -> None:
+    text, logit = BASE.format(**files), 'probe.lens="logit"'
+    (before,), (after,) = (keys_of(text, files["folder"], *more) for more in ((logit,), ()))
+    assert changed(before, after) == {"lens", "probe"} and "lens" not in before
+    assert keys_of(text, files["folder"], logit, "probe.tuned.lr=0.5") == [before]  # nobody reads it
+    # Other test data, scoring or probing make no other lens; another seed's model does.
+    for same in ('evaluate.data.dimension="b"', "evaluate.length_normalized=true", "probe.top_k=1"):
+        (other,) = keys_of(text, files["folder"], same)
+        assert other["lens"] == after["lens"]
+    (seeded,) = keys_of(text, files["folder"], "seeds=[4]")
+    assert seeded["lens"] != after["lens"]
+    # An untrained model's training is the same on any data, its lens is not.
+    untrained = [keys_of(text, files["folder"], "train.steps=0", f"data.train={n}")[0] for n in (5, 6)]
+    assert changed(*untrained) == {"lens", "probe"}
 
 
 def test_a_fingerprint_is_checked_and_is_no_part_of_the_key(files: dict[str, str]) -> None:
@@ -314,8 +338,8 @@ def test_a_fingerprint_is_checked_and_is_no_part_of_the_key(files: dict[str, str
 
 
 def test_keys_of_specs_without_newer_settings_are_what_they_were(files: dict[str, str]) -> None:
-    """As computed before `probe.heads` came: stores are known by them, until a stage's version rises."""
-    (keys,) = keys_of(BASE.format(**files), files["folder"])
+    """As computed before `probe.heads` came; people's stores go by them until a stage's version rises."""
+    (keys,) = keys_of(BASE.format(**files), files["folder"], 'probe.lens="logit"')
     del keys["intervene"]
     assert keys == {
         "data": "7f48c8dcbbc912f71756b9ed074cbb6c",

@@ -15,7 +15,9 @@ from store.errors import StoreError, nearest
 from store.factors import NOT_APPLICABLE
 
 SEED = "seed"
-DIMS = frozenset({"cell", "example", "intervention", "label", "layer", "position", "step", "top", "watch"})
+DIMS = frozenset(
+    {"cell", "example", "head", "intervention", "label", "layer", "position", "step", "top", "watch"}
+)
 BLOCK_BYTES = 2**28
 Data = xr.Dataset | xr.DataTree
 Floats = NDArray[np.float64]
