@@ -27,6 +27,7 @@ from engine.text import Encoded
 from engine.translators import Translators
 from specs.tuned import Tuned
 from store.places import place_of
+from store.report.collect import collect
 
 COMMAND = [sys.executable, "-c", "from engine.cli import main; main()"]
 ONE = ("--only", "seed=0", "--only", "target=label")
@@ -210,6 +211,9 @@ def test_a_tuned_lens_is_a_stage_of_its_own(write_spec, tmp_path: Path) -> None:
     assert probe.attrs["lens"] == "logit, tuned"
     changed = tree["small"].ablation.change("kl_final", "lens", "logit")
     assert (changed["difference"].sel(layer=layers) < 0).all()
+    (reported,) = collect(tmp_path / "store")["experiments"]
+    drawn = [curve for curve in reported["layers"]["curves"] if curve["statistic"] == "kl_final"]
+    assert len(drawn) == len(reported["conditions"]) == 4
     assert "Nothing to do" in engine("execute", spec, "--only", "seed=0").output
     # Another way of probing shares the translators; another way of training them does not.
     more = ("--only", "seed=0", "--only", "lens=tuned", *ONE[2:])
