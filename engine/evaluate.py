@@ -13,7 +13,7 @@ from engine.generation import generate
 from engine.lens import Lens, find_lens
 from engine.metrics import calibration_error, label_metrics
 from engine.progress import Report, StopRequest
-from engine.scoring import best_means, constrained_label, log_likelihoods, score_spellings
+from engine.scoring import constrained_label, predictions, score_spellings
 from engine.text import Example, Writer
 from engine.train import padding_id
 from specs.model import Evaluate, Target
@@ -109,11 +109,8 @@ def _score(
     found = score_spellings(lens, questions, padding_id(tokenizer))
     labels, values = settings.labels, {}
     if "loglikelihood" in settings.scoring:
-        scores = np.array([log_likelihoods(spellings, len(labels)) for spellings in found])
-        ranked = scores
-        if settings.length_normalized:
-            ranked = np.array([best_means(spellings, len(labels)) for spellings in found])
-        values["prediction"] = _strings(labels[index] for index in np.argmax(ranked, axis=1))
+        predicted, scores = predictions(found, labels, length_normalized=settings.length_normalized)
+        values["prediction"] = _strings(predicted)
         values["label_logprob"] = scores.astype(np.float32)
     if "constrained" in settings.scoring:
         values["constrained_label"] = _strings(labels[constrained_label(spellings)] for spellings in found)

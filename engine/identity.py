@@ -160,8 +160,10 @@ class Keys:
         "" is the model without adapter. Head ablation takes from nothing, and goes to every cell.
         """
         found: dict[str, str] = {}
+        if not (interventions := self._matrix.interventions(cell)):
+            return found
         own = self._adapter(cell)
-        for settings, donor in self._matrix.interventions(cell):
+        for settings, donor in interventions:
             source = "" if donor is None else self._adapter(donor)
             if settings.kind == "heads" or source != own:
                 found[settings.name] = source

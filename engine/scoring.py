@@ -104,6 +104,17 @@ def best_means(spellings: Sequence[Spelling], labels: int) -> np.ndarray:
     return means
 
 
+def predictions(
+    found: Sequence[Sequence[Spelling]], labels: Sequence[str], *, length_normalized: bool
+) -> tuple[list[str], np.ndarray]:
+    """Give the label that each question's spellings predict, and all log-likelihoods, [questions, labels]."""
+    scores = np.array([log_likelihoods(spellings, len(labels)) for spellings in found])
+    ranked = scores
+    if length_normalized:
+        ranked = np.array([best_means(spellings, len(labels)) for spellings in found])
+    return [labels[index] for index in np.argmax(ranked, axis=1)], scores
+
+
 def constrained_label(spellings: Sequence[Spelling]) -> int:
     """Give the place of the label that greedy decoding writes if only spellings can be written.
 

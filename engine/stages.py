@@ -14,7 +14,7 @@ from engine import data as data_stage
 from engine import translators
 from engine.causal.arrangement import arrangement
 from engine.causal.changes import Entry, Model, expand
-from engine.causal.intervene import Experiment, head_count, intervention_family
+from engine.causal.intervene import Experiment, intervention_family
 from engine.errors import (
     DamagedAdapterError,
     DamagedLensError,
@@ -207,8 +207,9 @@ class Stages:
         evaluate_settings = self.settings("evaluate", cell)
         with self._committing("intervene", key) as record:
             rows = self._test_rows(cell)[: probe.examples]
-            layers = len(find_lens(model).layers)
-            changes = expand(self._entries(cell), Model(layers, head_count(model)))
+            lens = find_lens(model)
+            layers = len(lens.layers)
+            changes = expand(self._entries(cell), Model(layers, lens.heads))
             family = intervention_family(rows, changes, layers, evaluate_settings.labels)
             donors = {donor: self.home("train", donor) for donor in sorted(cell.donors)}
             with arrangement(model, donors) as arranged, self._sink(family, key) as sink:

@@ -15,7 +15,7 @@ from tiny_models import MODELS, build
 
 from engine.causal.arrangement import Arrangement, arrangement
 from engine.causal.changes import PARTS, Change, Entry, Model, expand
-from engine.causal.intervene import Experiment, head_count
+from engine.causal.intervene import Experiment
 from engine.errors import EngineError, UsageError
 from engine.lens import find_lens
 from engine.progress import StopRequest, silent
@@ -159,7 +159,7 @@ def test_a_graft_below_equals_the_patch_of_all_positions_there(study: Study) -> 
 
 def test_heads_are_replaced_where_they_enter_the_projection(study: Study) -> None:
     with study.arranged() as arranged:
-        count = head_count(arranged.model)
+        count = find_lens(arranged.model).heads
         changes = [
             Change("h", "h", "heads", (2,), heads=(1, 3)),
             Change("m", "m", "heads", (3,), heads=(0,), ablation="mean"),

@@ -51,11 +51,13 @@ class Arrangement:
     @contextmanager
     def _set(self, arranged: Callable[[int, str], tuple[str, float]]) -> Iterator[None]:
         """Give each adapted module its adapter and the factor on its deltas; afterwards the own one again."""
-        scaled = []
+        switched, scaled = [], []
         try:
             for layer, part, module in self.sites:
                 name, factor = arranged(layer, part)
-                module.set_adapter([name] if name else [], inference_mode=True)
+                if name != self.own:
+                    switched.append(module)
+                    _switch(module, name)
                 if factor != 1 and name in module.scaling:
                     scaled.append((module, name, module.scaling[name]))
                     module.scaling[name] *= factor
@@ -63,8 +65,8 @@ class Arrangement:
         finally:
             for module, name, scale in scaled:
                 module.scaling[name] = scale
-            for _, _, module in self.sites:
-                module.set_adapter([self.own] if self.own else [], inference_mode=True)
+            for module in switched:
+                _switch(module, self.own)
 
 
 @contextmanager
@@ -79,7 +81,10 @@ def arrangement(model: Any, donors: Mapping[str, Place]) -> Iterator[Arrangement
         for key, home in donors.items():
             adapted = load_adapter(adapted, home, name=key)
             added.append(key)
-        yield Arrangement(adapted, own, _sites(adapted))
+        sites = _sites(adapted)
+        for _, _, module in sites:
+            _switch(module, own)
+        yield Arrangement(adapted, own, sites)
     finally:
         if own:
             for key in added:
@@ -87,6 +92,11 @@ def arrangement(model: Any, donors: Mapping[str, Place]) -> Iterator[Arrangement
             model.eval()
         elif adapted is not model:
             base_model_of(adapted)
+
+
+def _switch(module: BaseTunerLayer, name: str) -> None:
+    """Let a module work with one adapter, "" with none."""
+    module.set_adapter([name] if name else [], inference_mode=True)
 
 
 def _sites(model: Any) -> tuple[tuple[int, str, BaseTunerLayer], ...]:

@@ -129,6 +129,8 @@ class _Sweep:
         count, named = self.model.heads, self.entry.settings.heads
         if self.entry.settings.kind != "heads":
             return [()]
+        if not count:
+            raise UsageError(f"{self.at}.kind: found heads, but the model's config names no number of heads")
         if named == "each":
             return [(head,) for head in range(count)]
         if named == "all":

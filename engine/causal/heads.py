@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from engine.causal.arrangement import attention_modules
 from engine.causal.changes import Change
-from engine.causal.residual import Batch
 from engine.errors import EngineError
 from engine.lens import Lens
 
@@ -22,7 +21,7 @@ Means = Mapping[int, Tensor]  # by layer, the heads' mean outputs [H * head widt
 
 
 @contextmanager
-def ablated(lens: Lens, change: Change, heads: int, means: Means) -> Iterator[None]:
+def ablated(lens: Lens, change: Change, means: Means) -> Iterator[None]:
     """Replace the outputs of a change's heads by zero or their means inside the `with` block."""
     with ExitStack() as stack:
         for layer in change.layers if change.kind == "heads" else ():
@@ -30,11 +29,9 @@ def ablated(lens: Lens, change: Change, heads: int, means: Means) -> Iterator[No
 
             def replace(_: nn.Module, args: Any, mean: Tensor | None = mean) -> Any:
                 written = args[0].clone()
-                by_head = written.view(*written.shape[:-1], heads, -1)
+                by_head = written.view(*written.shape[:-1], lens.heads, -1)
                 for head in change.heads:
-                    by_head[..., head, :] = (
-                        0 if mean is None else mean.view(heads, -1)[head].to(written.dtype)
-                    )
+                    by_head[..., head, :] = 0 if mean is None else mean.view(lens.heads, -1)[head]
                 return (written, *args[1:])
 
             stack.callback(output_projection(lens, layer).register_forward_pre_hook(replace).remove)
@@ -42,12 +39,17 @@ def ablated(lens: Lens, change: Change, heads: int, means: Means) -> Iterator[No
 
 
 @torch.inference_mode()
-def head_means(lens: Lens, layers: Iterable[int], batches: Iterable[Batch]) -> dict[int, Tensor]:
-    """Give the mean output of the heads of each layer over all tokens of the batches, padding left out."""
+def head_means(
+    lens: Lens, layers: Iterable[int], batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[int, Tensor]:
+    """Give the mean output of the heads of each layer over all tokens of the batches, padding left out.
+
+    batches: token ids and mask, [S, T] each.
+    """
     sums: dict[int, Tensor] = {}
     tokens = 0
-    for batch in batches:
-        kept = batch.mask.bool()
+    for ids, mask in batches:
+        kept = mask.bool()
         tokens += int(kept.sum())
         with ExitStack() as stack:
             for layer in layers:
@@ -57,7 +59,7 @@ def head_means(lens: Lens, layers: Iterable[int], batches: Iterable[Batch]) -> d
                     sums[layer] = sums[layer] + own if layer in sums else own
 
                 stack.callback(output_projection(lens, layer).register_forward_pre_hook(add).remove)
-            lens.last_hidden(batch.ids, batch.mask)
+            lens.last_hidden(ids, mask)
     return {layer: total / tokens for layer, total in sums.items()}
 
 

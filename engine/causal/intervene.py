@@ -18,11 +18,11 @@ from torch import Tensor
 from engine.causal.arrangement import Arrangement
 from engine.causal.changes import Change
 from engine.causal.heads import Means, ablated, head_means
-from engine.causal.residual import Batch, Edit, Record, check_resumable, record, resume
+from engine.causal.residual import Edit, Record, check_resumable, record, resume
 from engine.causal.sequences import Answers, Chunk, chunks
 from engine.lens import Lens, find_lens
 from engine.progress import Report, StopRequest
-from engine.scoring import pad_right
+from engine.scoring import pad_right, predictions
 from engine.text import Example, Writer
 from engine.train import padding_id
 from kernels import lens_statistics
@@ -85,13 +85,9 @@ class Experiment:
     probe: Probe
     lens: Lens = field(init=False)
 
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "lens", find_lens(self.arrangement.model))
-
-    @property
-    def heads(self) -> int:
-        """The number of attention heads of a layer."""
-        return head_count(self.arrangement.model)
+    @lens.default
+    def _find_lens(self) -> Lens:
+        return find_lens(self.arrangement.model)
 
     @torch.inference_mode()
     def run(
@@ -123,11 +119,11 @@ class Experiment:
             yield self._values(answers)
 
     def _values(self, answers: Sequence[Answers]) -> dict[str, np.ndarray]:
-        labels = self.evaluate.labels
-        predictions = [answer.predictions(self.evaluate) for answer in answers]
+        labels, normalized = self.evaluate.labels, self.evaluate.length_normalized
+        read = [predictions(a.spellings, labels, length_normalized=normalized) for a in answers]
         return {
-            "prediction": np.array(predictions, dtype=object).T,
-            "label_logprob": np.stack([a.label_logprob(labels) for a in answers], axis=1).astype(np.float32),
+            "prediction": np.array([predicted for predicted, _ in read], dtype=object).T,
+            "label_logprob": np.stack([scores for _, scores in read], axis=1).astype(np.float32),
             "entropy": np.stack([answer.entropy for answer in answers], axis=1),
         }
 
@@ -137,23 +133,15 @@ class Experiment:
         layers = sorted({layer for change in ablations for layer in change.layers})
         if not layers:
             return {}
-        size = self.probe.batch_size
-        starts = range(0, len(rows), size)
+        size, padding = self.probe.batch_size, padding_id(self.tokenizer)
 
-        def batches() -> Iterator[Batch]:
-            for first in starts:
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for first in range(0, len(rows), size):
                 prompts = [self.writer.encode_spellings(row)[0] for row in rows[first : first + size]]
-                ids, mask = pad_right(prompts, padding_id(self.tokenizer), self.lens.device)
-                yield Batch(ids, mask, ids[:, :1])
+                yield pad_right(prompts, padding, self.lens.device)
 
         with self.arrangement.using(self.arrangement.own):
             return head_means(self.lens, layers, batches())
-
-
-def head_count(model: Any) -> int:
-    """Give the number of attention heads of each layer of a causal model."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return int(base.config.get_text_config().num_attention_heads)
 
 
 @frozen
@@ -189,7 +177,7 @@ class _Runs:
         with ExitStack() as stack:
             if not change.swaps_below:  # what lies above is the model's own
                 stack.enter_context(experiment.arrangement.changed(change))
-            stack.enter_context(ablated(experiment.lens, change, experiment.heads, self.means))
+            stack.enter_context(ablated(experiment.lens, change, self.means))
             return resume(experiment.lens, self.chunk.batch, past, start, state, edits)
 
     def _origin(self, change: Change) -> str:

@@ -64,8 +64,9 @@ def resume(
 ) -> Tensor:
     """Run the layers above `start` on the residual stream `state` [S, T, D] behind it.
 
-    `edits` change the stream behind single layers above `start`. Gives the streams behind layers start, …, L
-    at the batch's positions: [L - start + 1, S, P, D].
+    Above 0, that is all layers, it is the embedding that the model makes itself. `edits` change the stream
+    behind single layers above `start`. Gives the streams behind layers start, …, L at the batch's positions:
+    [L - start + 1, S, P, D].
     """
     count = len(lens.layers)
     if start == count:
@@ -103,19 +104,6 @@ def _skipping(lens: Lens, past: Record, start: int, state: Tensor) -> Iterator[N
     def passed(shape: Any) -> Callable[..., Any]:
         return lambda *_args, **_kwargs: state if shape is None else (state, *shape)
 
-    if start == 0:  # no layer to skip, so the first one is given its input
-
-        def given(_: nn.Module, args: Any, kwargs: Any) -> Any:
-            if args:
-                return (state, *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": state}
-
-        handle = lens.layers[0].register_forward_pre_hook(given, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
-        return
     skipped = list(lens.layers[:start])
     before = [layer.__dict__.get("forward") for layer in skipped]
     try:

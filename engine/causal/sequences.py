@@ -11,18 +11,7 @@ from torch import Tensor
 
 from engine.causal.residual import Batch
 from engine.lens import Lens
-from engine.scoring import (
-    Question,
-    Spelling,
-    Stem,
-    best_means,
-    log_likelihoods,
-    pad_right,
-    score,
-    stems,
-    unscored,
-)
-from specs.model import Evaluate
+from engine.scoring import Question, Spelling, Stem, pad_right, score, stems, unscored
 
 
 @frozen
@@ -68,24 +57,16 @@ class Answers:
     spellings: list[list[Spelling]] = field(init=False)
     entropy: np.ndarray = field(init=False)  # [examples, L + 1]
 
-    def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "spellings", unscored(self.questions))
-        object.__setattr__(self, "entropy", np.empty((len(self.questions), self.layers + 1), np.float32))
+    @spellings.default
+    def _unscored(self) -> list[list[Spelling]]:
+        return unscored(self.questions)
+
+    @entropy.default
+    def _nothing_yet(self) -> np.ndarray:
+        return np.empty((len(self.questions), self.layers + 1), np.float32)
 
     def take(self, chunk: Chunk, lens: Lens, final: Tensor, entropy: Tensor) -> None:
         """Read a chunk's normed final states [S, P, D], and entropies [L + 1, leading sequences]."""
         for place, (row, stem) in enumerate(chunk.stems):
             score(self.spellings[row], stem, lens, final[place, : len(stem) + 1])
         self.entropy[chunk.examples] = entropy.T.cpu().numpy()
-
-    def label_logprob(self, labels: Sequence[str]) -> np.ndarray:
-        """Give each label's log-likelihood: [examples, labels]."""
-        return np.array([log_likelihoods(own, len(labels)) for own in self.spellings])
-
-    def predictions(self, settings: Evaluate) -> list[str]:
-        """Give the labels that the evaluate stage would predict."""
-        count = len(settings.labels)
-        ranked = self.label_logprob(settings.labels)
-        if settings.length_normalized:
-            ranked = np.array([best_means(own, count) for own in self.spellings])
-        return [settings.labels[place] for place in np.argmax(ranked, axis=1)]
