@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from store.files import hash_file
+from store.files import cache_root, hash_file
 
 # What does not change a model's or data set's content: editors' and hubs' own files.
 IGNORED_SUFFIXES = {".md", ".lock", ".partial"}
@@ -15,8 +15,7 @@ IGNORED_SUFFIXES = {".md", ".lock", ".partial"}
 
 def cache_folder() -> Path:
     """Give the folder for converted models and remembered fingerprints."""
-    root = os.environ.get("ABLATION_ENGINE_CACHE") or Path("~/.cache/ablation-engine").expanduser()
-    folder = Path(root)
+    folder = cache_root()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

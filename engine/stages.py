@@ -147,6 +147,7 @@ class Stages:
             lens, home = find_lens(model), self.home("lens", key)
             saved = self._saved_lens(home, lens.device)
             if saved is None:
+                claim = self._claim("lens", key)
                 saved = tune(
                     lens,
                     examples,
@@ -154,12 +155,12 @@ class Stages:
                     batch_size=settings.batch_size,
                     padding=padding_id(tokenizer),
                     backend=settings.backend,
-                    report=_checked(report, self._claim("lens", key)),
+                    report=_checked(report, claim),
                     stop=self.stop,
                 )
-                self._claim("lens", key).check()
+                claim.check()
                 if not translators.save(home, *saved):
-                    saved = translators.read(home, lens.device)
+                    saved = translators.read(home, lens.device) or saved
             curve = saved[1]
             with self._sink(lens_family(*curve.shape), key, resume=False) as sink:
                 sink.append({"translator_kl": curve})
@@ -273,8 +274,6 @@ class Stages:
         """Give the translators of a training that has ended, but was never committed."""
         try:
             return translators.read(home, device)
-        except FileNotFoundError:
-            return None
         except DamagedLensError:
             home.put_aside(translators.FILE)
             return None
@@ -286,8 +285,7 @@ class Stages:
         key = cell.keys["lens"]
         home, files = self.home("lens", key), self.ledger.record("lens", key)["files"]
         try:
-            translators.check(home, files[translators.FILE]["blake2b"])
-            return translators.read(home, device)[0]
+            return translators.checked(home, device, files[translators.FILE]["blake2b"])
         except DamagedLensError as error:
             home.put_aside(translators.FILE)
             self.ledger.clear("lens", key)

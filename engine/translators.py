@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -56,11 +57,8 @@ def save(home: Place, translators: Translators, curve: np.ndarray) -> bool:
     """
     from safetensors.torch import save_file
 
-    try:
-        read(home, translators.weight.device)
+    if _saved(home) is not None:
         return False
-    except FileNotFoundError:
-        pass
     scratch = home.scratch()
     scratch.mkdir(parents=True, exist_ok=True)
     partial = scratch / f"{FILE}.{uuid.uuid4().hex}.partial"
@@ -69,28 +67,42 @@ def save(home: Place, translators: Translators, curve: np.ndarray) -> bool:
     return home.publish(partial, FILE)
 
 
-def read(home: Place, device: torch.device) -> tuple[Translators, np.ndarray]:
-    """Give saved translators and the curve of their training.
+def read(home: Place, device: torch.device) -> tuple[Translators, np.ndarray] | None:
+    """Give saved translators and the curve of their training; None where there are none.
 
-    FileNotFoundError where there are none, DamagedLensError where they cannot be read.
+    DamagedLensError where they cannot be read.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors.torch import load_file
 
     try:
-        tensors = load(home.local(FILE).read_bytes())
-        curve = tensors["curve"].numpy()
-        return Translators(tensors["weight"].to(device), tensors["bias"].to(device)), curve
+        if (file := _saved(home)) is None:
+            return None
+        tensors = load_file(file, device=str(device))
+        curve = tensors["curve"].cpu().numpy()
+        return Translators(tensors["weight"], tensors["bias"]), curve
     except (SafetensorError, DamagedError, KeyError) as error:
         raise DamagedLensError(f"{home}/{FILE}: not a whole file of translators: {error}") from error
 
 
-def check(home: Place, known: str) -> None:
-    """Raise DamagedLensError where the file is missing, or its BLAKE2b is not the one that is known."""
+def checked(home: Place, device: torch.device, known: str) -> Translators:
+    """Give saved translators; DamagedLensError where they are missing, or their BLAKE2b is not `known`."""
     try:
-        found = home.local(FILE)
-        whole = hash_file(found) == known
-    except (FileNotFoundError, DamagedError) as error:
-        raise DamagedLensError(f"{home}/{FILE}: missing or damaged: {error}") from error
-    if not whole:
-        raise DamagedLensError(f"{home}/{FILE}: its content has changed since it was made")
+        if (file := _saved(home)) is None:
+            raise DamagedLensError(f"{home}/{FILE}: missing")
+        if hash_file(file) != known:
+            raise DamagedLensError(f"{home}/{FILE}: its content has changed since it was made")
+    except DamagedError as error:
+        raise DamagedLensError(str(error)) from error
+    found = read(home, device)
+    assert found is not None
+    return found[0]
+
+
+def _saved(home: Place) -> Path | None:
+    """Give the file of translators on this machine, None where there is none."""
+    try:
+        file = home.local(FILE)
+    except FileNotFoundError:
+        return None
+    return file if file.exists() else None

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-import attrs
 
 from specs.describe import value as spell
 from specs.errors import Problem, one_of
@@ -13,6 +10,7 @@ from specs.interventions import ONLY_FOR, Intervention
 
 # The result without any intervention has this name.
 UNCHANGED = "none"
+_DEFAULT = Intervention(name="-", kind="mask")
 
 
 def intervention_problems(interventions: Sequence[Intervention]) -> Iterator[Problem]:
@@ -32,12 +30,12 @@ def intervention_problems(interventions: Sequence[Intervention]) -> Iterator[Pro
 
 def _unused_keys(at: str, settings: Intervention) -> Iterator[Problem]:
     for key, kinds in ONLY_FOR.items():
-        if settings.kind not in kinds and getattr(settings, key) != _default(key):
+        if settings.kind not in kinds and getattr(settings, key) != getattr(_DEFAULT, key):
             wanted = one_of(f'kind = "{kind}"' for kind in kinds)
             yield Problem(
                 None, f"{at}.{key}", f"expected only beside {wanted}, found kind = {spell(settings.kind)}"
             )
-    if settings.sweep != "window" and settings.width != _default("width"):
+    if settings.sweep != "window" and settings.width != _DEFAULT.width:
         yield Problem(
             None, f"{at}.width", f'expected only beside sweep = "window", found {spell(settings.sweep)}'
         )
@@ -66,8 +64,3 @@ def _useless(at: str, settings: Intervention) -> Iterator[Problem]:
                 )
     if settings.donor == {}:
         yield Problem(None, f"{at}.donor", 'expected a factor and its level, or "base"; found an empty table')
-
-
-def _default(key: str) -> Any:
-    default: Any = attrs.fields_dict(Intervention)[key].default
-    return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]

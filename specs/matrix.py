@@ -98,7 +98,7 @@ class Matrix:
         """The interventions on a cell, each with the cell that it takes from; None: no other cell."""
         found = []
         for settings, scope in zip(self.experiment.interventions, self._rules.scopes, strict=True):
-            if all(cell[axis] in levels for axis, levels in scope.cells):
+            if _matches(cell, scope.cells):
                 found.append((settings, self._donor(cell, scope) if scope.donor else None))
         return found
 
@@ -136,7 +136,7 @@ class Matrix:
         for axis, level in levels.items():
             moved[axis] = level
         for axis, pattern in self._rules.conditions:
-            if not all(moved[other] in levels for other, levels in pattern):
+            if not _matches(moved, pattern):
                 moved[axis] = -1
         return tuple(moved)
 
@@ -182,6 +182,10 @@ def _cells(axes: Sequence[Axis], rules: Rules) -> tuple[list[Cell], list[Problem
         return left, []
     counts = ", ".join(f"exclude[{i}] removes {len(hits)}" for i, hits in enumerate(removed))
     return [], [Problem(None, "rules.exclude", f"no cell is left of {len(cells)}: {counts}")]
+
+
+def _matches(cell: Sequence[int], pattern: Pattern) -> bool:
+    return all(cell[axis] in levels for axis, levels in pattern)
 
 
 def _matching(cells: list[Cell], pattern: Pattern) -> list[Cell]:

@@ -74,6 +74,11 @@ def plain(name: str) -> str:
     return name
 
 
+def cache_root() -> Path:
+    """Return this machine's folder for what can be made, or fetched, again; nobody may have made it yet."""
+    return Path(os.environ.get("ABLATION_ENGINE_CACHE") or Path("~/.cache/ablation-engine").expanduser())
+
+
 def hash_file(path: Path) -> str:
     """Return the BLAKE2b of a file's content: 32 hex digits."""
     with path.open("rb") as file:

@@ -9,7 +9,6 @@ and is read from a copy in this machine's cache. Credentials, endpoint and regio
 from __future__ import annotations
 
 import functools
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +27,7 @@ from uuid import uuid4
 
 from store import requests
 from store.errors import DamagedError, LostClaimError, StoreError, UnreachableError
-from store.files import create_json, hash_file, read_json
+from store.files import cache_root, create_json, hash_file, read_json
 from store.places import Hold, Mode, Place
 from store.requests import attempts, client, first_line, tag_of
 
@@ -359,8 +358,7 @@ def bucket(url: str) -> Bucket:
             "pip install 'ablation-engine[cloud]'"
         ) from error
     whole = "/".join([f"{parts.scheme}://{parts.netloc}", *names])
-    cache = Path(os.environ.get("ABLATION_ENGINE_CACHE") or Path("~/.cache/ablation-engine").expanduser())
-    return Bucket(whole, cache / "stores" / blake2b(whole.encode(), digest_size=8).hexdigest())
+    return Bucket(whole, cache_root() / "stores" / blake2b(whole.encode(), digest_size=8).hexdigest())
 
 
 def _without_user(url: str) -> str:

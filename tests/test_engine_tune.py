@@ -175,17 +175,17 @@ def test_a_file_of_translators_is_saved_once_and_checked(tmp_path: Path) -> None
     curve = np.random.default_rng(0).random((3, 2), np.float32)
     assert translators.save(home, first, curve)
     assert not translators.save(home, Translators.identity(2, 4, device), curve)
-    again, own = translators.read(home, device)
+    again, own = translators.read(home, device) or ()
     assert torch.equal(again.weight, first.weight) and torch.equal(again.bias, first.bias)
     np.testing.assert_array_equal(own, curve)
     assert [path.name for path in file.parent.iterdir()] == [translators.FILE]
     with pytest.raises(DamagedLensError, match="its content has changed"):
-        translators.check(home, "0" * 32)
+        translators.checked(home, device, "0" * 32)
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(DamagedLensError, match="not a whole file"):
         translators.read(home, device)
     with pytest.raises(DamagedLensError, match="missing"):
-        translators.check(place_of(tmp_path / "none"), "")
+        translators.checked(place_of(tmp_path / "none"), device, "")
 
 
 def test_a_tuned_lens_is_a_stage_of_its_own(write_spec, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from successors import succeed
 
 from store import (
     Coordinate,
@@ -165,14 +166,7 @@ def test_a_former_owner_that_still_writes_does_not_reach_the_rows_of_its_success
     late, unaware = (StoreWriter(tmp_path).cell(family, "k", claim=claim) for _ in range(2))
     claim._ended.set()  # its beat stands still
     taken = wait_for_claim(second)
-    with StoreWriter(tmp_path).cell(family, "k", claim=taken) as cell:
-        assert cell.start == 0
-        cell.append(values(2))
-    with pytest.raises(LostClaimError):
-        late.append(values(1))
-    unaware._claim = None  # as if it had been stopped right behind that check
-    unaware.append(values(1))
-    second.commit("train", "k", cell.placement)
+    cell = succeed(tmp_path, family, "k", taken, second, (late, unaware), (values(1), values(2)))
     write_manifest(
         tmp_path, "study", {"factors": ["seed"], "cells": [{"levels": {"seed": 0}, "keys": {"train": "k"}}]}
     )

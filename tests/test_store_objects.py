@@ -15,6 +15,7 @@ import obstore
 import pytest
 from obstore.store import from_url
 from s3_server import BUCKET, SECRET, Line, s3_server, settings
+from successors import succeed
 
 from store import (
     Coordinate,
@@ -190,14 +191,7 @@ def test_an_owner_is_followed_after_a_lease_of_silence_and_reaches_nothing_any_m
     while (taken := second.start("probe", "k0")) is None:
         time.sleep(0.02)
     assert taken.fenced and time.monotonic() - silent > LEASE / 2
-    with StoreWriter(url).cell(FAMILY, "k0", claim=taken) as cell:
-        assert cell.start == 0
-        cell.append(values(2))
-    with pytest.raises(LostClaimError):
-        late.append(values(1))
-    unaware._claim = None  # as if it had been stopped right behind that check
-    unaware.append(values(1))
-    second.commit("probe", "k0", cell.placement)
+    succeed(url, FAMILY, "k0", taken, second, (late, unaware), (values(1), values(2)))
     claim._ended.clear()
     with pytest.raises(LostClaimError):
         first.commit("probe", "k0", late.placement)

@@ -123,9 +123,7 @@ def test_what_no_spec_needs_any_more_is_listed_then_deleted(copy: tuple[Path, Pa
     spec, root = copy
     whole = files(root)
     # One seed less, as the same experiment: half of the trainings and all behind them lose their name.
-    fewer = tmp_path / "fewer.toml"
-    fewer.write_text(spec.read_text().replace("seeds = [0, 1]", "seeds = [1]"))
-    engine("execute", fewer, "--store", root)
+    engine("execute", spec, "--store", root, "--set", "seeds=[1]")
     kept = arrays(root)
     listed = engine("gc", root).output
     assert listed.count("no experiment names it") == 2 * (
@@ -185,9 +183,7 @@ def test_a_deletion_that_is_killed_leaves_whole_cells_and_is_finished_by_the_nex
     """SIGKILL before a drawn file operation; what is kept is as before, and the former spec runs again."""
     spec, root = copy
     before = contents(root)
-    fewer = tmp_path / "fewer.toml"
-    fewer.write_text(spec.read_text().replace("seeds = [0, 1]", "seeds = [1]"))
-    engine("execute", fewer, "--store", root)
+    engine("execute", spec, "--store", root, "--set", "seeds=[1]")
     kept = arrays(root)
     child = start(tmp_path, "gc", root, "--delete", before_event=event)
     child.join(60)

@@ -66,7 +66,7 @@ def change(
         for layers in layer_blocks(own):
             block = own.isel(layer=layers) if "layer" in own.dims else own
             values, seeds = by_seed(block)
-            blocks.append(_summary(values, without_units(block), variable, resamples, seed, confidence))
+            blocks.append(summary(values, without_units(block), variable, resamples, seed, confidence))
         part = xr.concat(blocks, "layer") if len(blocks) > 1 else blocks[0]
         parts.append(part.assign(seeds=((), len(seeds), {"units": "1", "long_name": "seeds"})))
     result = by_level(parts, difference["level"])
@@ -126,9 +126,10 @@ def undetermined(variable: str, found: TwoWay, low: Floats, high: Floats) -> tup
     return low, high, np.where(still & (found.mean != 0), np.nan, p)
 
 
-def _summary(
+def summary(
     values: Floats, like: xr.DataArray, variable: str, resamples: int, seed: int, confidence: float
 ) -> xr.Dataset:
+    """Return mean, interval, test and effect size of differences [seed, example, *rest], labels of `like`."""
     found, low, high = mean_interval(values, resamples, seed, confidence)
     low, high, p = undetermined(variable, found, low, high)
     columns = {

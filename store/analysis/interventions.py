@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from store.analysis.changes import undetermined
+from store.analysis.changes import summary
 from store.analysis.multiplicity import Correction
-from store.analysis.nodes import Data, by_condition, group_seeds, levels, numbers, variable, with_cell_index
+from store.analysis.nodes import Data, by_condition, group_seeds, levels, numbers, stage_nodes, variable
 from store.analysis.resampling import CONFIDENCE, RESAMPLES, Floats, mean_interval, pigeonhole
-from store.analysis.results import EXAMPLES, MISSING, add_adjusted, count, intervals, labelled, span
+from store.analysis.results import add_adjusted, count, intervals, labelled, span
 from store.errors import StoreError, nearest
 
 UNCHANGED = "none"
@@ -46,27 +46,19 @@ def intervention_effects(
         place = own.get_index("intervention").get_loc(UNCHANGED)
         chosen = np.flatnonzero(own["entry"].values == entry)
         difference = np.take(values, chosen, axis=2) - values[:, :, [place]]
-        found, low, high = mean_interval(difference, resamples, seed, confidence)
-        low, high, p = undetermined(outcome, found, low, high)
-        like = xr.DataArray(found.mean, coords=_axes(changed, outcome), dims=_dims(outcome))
-        units, title = OUTCOMES[outcome]
+        like = xr.DataArray(difference[0, 0], coords=_axes(changed, outcome), dims=_dims(outcome))
+        found = summary(difference, like, outcome, resamples, seed, confidence).drop_vars("effect_size")
         parts.append(
-            labelled(
-                like,
-                {
-                    "effect": (found.mean, units, f"change in {title}"),
-                    "low": (low, units, "lower bound"),
-                    "high": (high, units, "upper bound"),
-                    "p_value": (p, "1", "p value, two-sided"),
-                    "examples": (found.examples, "1", EXAMPLES),
-                    "missing": (difference.shape[1] - found.examples, "1", MISSING),
-                },
-            )
+            found.rename(difference="effect")
             .assign_coords(_described(changed))
             .expand_dims(condition=[condition])
         )
         seeds.append(len(found_seeds))
     result = xr.concat(parts, "condition")
+    units, title = OUTCOMES[outcome]
+    result["effect"].attrs = {"units": units, "long_name": f"change in {title}"}
+    result["low"].attrs = {"units": units, "long_name": "lower bound"}
+    result["high"].attrs = {"units": units, "long_name": "upper bound"}
     words = add_adjusted(result, "p_value", correction, "intervention")
     result.attrs = {
         "entry": entry,
@@ -155,7 +147,7 @@ def _shares(
 
 def _conditions(data: Data, entry: str) -> Iterator[tuple[str, xr.Dataset]]:
     """Give the cells of each condition that has the intervention."""
-    nodes = _nodes(data)
+    nodes = stage_nodes(data, "intervene").values()
     known = [name for node in nodes for name in dict.fromkeys(map(str, node["entry"].values))]
     if entry not in known:
         raise StoreError(f"no intervention {entry!r}{nearest(entry, known)}")
@@ -165,22 +157,6 @@ def _conditions(data: Data, entry: str) -> Iterator[tuple[str, xr.Dataset]]:
             for condition in levels(dataset, "condition"):
                 chosen = dataset.indexes["cell"].get_level_values("condition") == condition
                 yield str(condition), dataset.isel(cell=chosen)
-
-
-def _nodes(data: Data) -> list[xr.Dataset]:
-    """Give the datasets of the stage, one per set of interventions."""
-    if isinstance(data, xr.Dataset):
-        return [with_cell_index(data)]
-    if "intervene" in data.children:
-        return _nodes(data.children["intervene"])
-    if "cell" in data.dims and "intervention" in data.dims:
-        return [with_cell_index(data.to_dataset())]
-    shapes = [child for child in data.children.values() if "intervention" in child.dims]
-    if shapes:
-        return [with_cell_index(child.to_dataset()) for child in shapes]
-    if len(data.children) == 1 and "summary" not in data.children:
-        return _nodes(next(iter(data.children.values())))
-    raise StoreError(f"{data.path}: expected an experiment with interventions, found none")
 
 
 def _outcome(own: xr.Dataset, outcome: str) -> tuple[Floats, list[Any]]:
