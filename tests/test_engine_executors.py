@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -57,9 +58,7 @@ def kill_first(stage_file: str, root: Path, killed: list[int]) -> threading.Thre
 
 
 def read_pid(claim: Path) -> int:
-    from store.files import read_json
-
-    return int(read_json(claim)["pid"])
+    return int(json.loads(claim.read_text())["pid"])
 
 
 WORKERS = max(2, os.cpu_count() or 1)  # so that each has one thread
@@ -108,7 +107,7 @@ def test_jobs_of_submitit_come_to_the_same(study, tmp_path: Path, monkeypatch: p
 
 def job_of(spec: Path, root: Path) -> tuple[Job, list[Work]]:
     plan = make_plan(resolve(load_spec(spec)), root)
-    return Job(plan.matrix.spec.anchored(), root, Options(), 60.0), units(plan, plan.cells, 1)
+    return Job(plan.matrix.spec.anchored(), plan.root, Options(), 60.0), units(plan, plan.cells, 1)
 
 
 def test_a_stop_gives_workers_the_time_to_save(study, tmp_path: Path) -> None:
@@ -116,7 +115,7 @@ def test_a_stop_gives_workers_the_time_to_save(study, tmp_path: Path) -> None:
     spec, _ = study
     root, stop = tmp_path / "store", StopRequest()
     plan = make_plan(resolve(load_spec(spec, ["train.steps=2000", "train.checkpoint_every=2000"])), root)
-    executor = LocalExecutor(Job(plan.matrix.spec, root, Options(), 60.0), stop, 60.0, slots(1, 1))
+    executor = LocalExecutor(Job(plan.matrix.spec, plan.root, Options(), 60.0), stop, 60.0, slots(1, 1))
     executor.submit(units(plan, plan.cells, 1)[0], Resources())
 
     def request() -> None:
