@@ -102,7 +102,7 @@ def problems_of(raw: Any, cls: type, at: str = "") -> dict[str, str]:
         ),
         (Probe, {"examples": None}, "train.examples", "expected an integer >= 1, found a NoneType|"),
         (Train, {"lrr": 1}, "train.lrr", "unknown key|lr"),
-        (Lora, {"lr": 1}, "train.lr", "unknown key; `lr` belongs to [train]|"),
+        (Lora, {"lr": 1}, "train.lr", "unknown key; `lr` belongs to [train] or [probe.tuned]|"),
         (Train, {"seeds": [1]}, "train.seeds", "unknown key; `seeds` belongs to the top level|"),
         (Data, {"source": "s", "columns": {"contxt": "c"}}, "train.columns.contxt", "unknown key|context"),
     ],
