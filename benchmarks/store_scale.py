@@ -20,7 +20,16 @@ import zarr
 from numpy.typing import NDArray
 
 from engine import render
-from store import Coordinate, Family, Ledger, StoreWriter, Variable, open_store, write_manifest
+from store import (
+    Coordinate,
+    Family,
+    Ledger,
+    StoreWriter,
+    Variable,
+    open_store,
+    read_manifests,
+    write_manifest,
+)
 from store.layout import group_name, open_array, stacks
 
 EXAMPLES, LAYERS, POSITIONS, STEPS = 64, 32, 8, 20
@@ -34,12 +43,12 @@ WHERE = {
 WHERE["packages"]["ablation-engine"] = "0.1.0"
 
 
-def probe_family() -> Family:
+def probe_family(examples: int = EXAMPLES) -> Family:
     """Give the layout of a cell's probe: some of its statistics, at full size."""
     return Family(
         "probe",
         (
-            Coordinate("example", "example", [f"example-{number}" for number in range(EXAMPLES)]),
+            Coordinate("example", "example", [f"example-{number}" for number in range(examples)]),
             Coordinate("layer", "layer", range(LAYERS)),
             Coordinate("position", "position", [f"p{number}" for number in range(POSITIONS)]),
         ),
@@ -47,9 +56,9 @@ def probe_family() -> Family:
     )
 
 
-def whole_family() -> Family:
+def whole_family(examples: int) -> Family:
     """Give the layout of a cell's probe with all that it records: 7 statistics, 5 labels, the top 5."""
-    probe = probe_family()
+    probe = probe_family(examples)
     names = ("logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy")
     further = [
         Variable(f"{dim}_{kind}", (*AXES, dim), "float32", "nat", kind)
@@ -174,21 +183,32 @@ def reading(root: Path, cells: int, rounds: int) -> None:
     )
     for name, (wall, processor) in times.items():
         show(f"{name}, {cells:,} cells", f"{wall:.2f} s; processor {processor:.2f} s", "< 1 s")
-    entropy = open_store(root)["bench/probe"]["entropy"]
+    tree = open_store(root)
+    entropy = tree["bench/probe"]["entropy"]
     what = f"{cells:,} cells of one statistic ({entropy.size * 4 / 1e6:.0f} MB)"
-    for name, before in (("from the disk", lambda: forget(root)), ("from memory", lambda: None)):
+    for name, before, target in (
+        ("from the disk", lambda: forget(root), "≤ 2"),
+        ("from memory", lambda: None, ""),
+    ):
         times = medians(
-            rounds, before, bytes=lambda: read_bytes(root), mean=lambda: entropy.mean("cell").load(),
-            ready=lambda: np.asarray(entropy),
+            rounds, before, bytes=lambda: read_bytes(root), ready=lambda: np.asarray(entropy),
+            means=lambda: tree["bench"].ablation.means("entropy", by="seed"),
+            mean=lambda: entropy.mean("cell").load(),
         )  # fmt: skip
-        show(f"mean over {what} / the bytes of its shards, {name}", ratio(times, "mean", "bytes"), "≤ 2")
+        show(
+            f"means by seed over {what} / the bytes of its shards, {name}",
+            ratio(times, "means", "bytes"),
+            target,
+        )
+        show(f"xarray's mean over {what} / the same, {name}", ratio(times, "mean", "bytes"), target)
         show(f"reading {what} / the same, {name}", ratio(times, "ready", "bytes"), "")
     files = sum(len(names) for _, _, names in os.walk(root))
     show("files per cell", f"{files / cells:.2f}", "bounded")
 
 
-def growing(root: Path, cells: int) -> None:
+def growing(root: Path) -> None:
     """Add a level and see what of the old is written again."""
+    cells = len(read_manifests(root)["bench"]["cells"])
     before = {file: file.stat().st_mtime_ns for file in root.rglob("*") if file.is_file()}
     with without_sync():
         fill(root, range(cells, cells + SEEDS))
@@ -198,9 +218,9 @@ def growing(root: Path, cells: int) -> None:
     show(f"files of old cells written again for {SEEDS} more", str(len(chunks)), "0")
 
 
-def writing(folder: Path, rounds: int) -> None:
+def writing(folder: Path, rounds: int, examples: int, count: int) -> None:
     """Compare a cell's writing with that of the same arrays by zarr alone: no progress, no syncs, no lock."""
-    probe, rng, count = whole_family(), np.random.default_rng(0), 10
+    probe, rng = whole_family(examples), np.random.default_rng(0)
     batch = values(probe, rng)
     for name in ("ours", "bare"):
         StoreWriter(folder / name).allocate(probe, [f"k{n}" for n in range(2 * rounds * count)])
@@ -248,10 +268,11 @@ def main() -> None:
                 print(f"built in {seconds(lambda: fill(root, range(arguments.cells))):.0f} s", flush=True)
                 declare(root, arguments.cells)
         print("| | measured | target |\n| --- | --- | --- |")
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            writing(Path(scratch), arguments.rounds)
+        for examples, count in ((EXAMPLES, 10), (8 * EXAMPLES, 2)):
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                writing(Path(scratch), arguments.rounds, examples, count)
         reading(root, arguments.cells, arguments.rounds)
-        growing(root, arguments.cells)
+        growing(root)
     finally:
         if arguments.folder is None:
             shutil.rmtree(folder)

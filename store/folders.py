@@ -110,7 +110,7 @@ class Folder(Place):
 
     def settle(self, names: Iterable[str]) -> None:  # noqa: D102
         paths = [self._path(name) for name in names]
-        for path in (*paths, paths[0].parent):
+        for path in (*paths, *dict.fromkeys(path.parent for path in paths)):
             sync(path)
 
     def hold(self, name: str) -> Hold:  # noqa: D102

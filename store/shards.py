@@ -20,6 +20,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 from zarr.storage import LocalStore
 
 _ABSENT = 2**64 - 1  # offset of a chunk that is all fill value
+_ROWS_PER_THREAD = 16  # with fewer, starting threads takes longer than they save
 _CHECKSUM = 4  # bytes, behind the index and behind each chunk that has one
 
 
@@ -64,8 +65,8 @@ class ShardReader:
                 if not whole:
                     out[place] = _select(row, rest)
 
-        threads = min(8, os.cpu_count() or 1)
-        if len(rows) < 2 * threads:
+        threads = min(8, 2 * (os.cpu_count() or 1))  # more than cores: from a disk, most of them wait
+        if len(rows) < _ROWS_PER_THREAD * threads:
             some(np.arange(len(rows)))
             return out
         with ThreadPoolExecutor(threads) as pool:

@@ -163,14 +163,15 @@ class CellWriter:
     def _flush(self) -> None:
         if self._claim is not None:
             self._claim.check()
-        stop = self._items + self._filled
+        stop, written = self._items + self._filled, []
         for stack, array, buffer in zip(self._stacks, self._arrays, self._buffers, strict=True):
             files = chunk_files(f"{self._folder}/{stack.name}", array, self._row, self._items // self._block)
             for name in files:  # of an attempt before: zarr would read it first, and fail where it is damaged
                 self._place.remove(name)
             array[self._row, :, self._items : stop] = buffer[:, : self._filled]
-            # zarr renames whole files into place but leaves power loss open; progress may not outrun data.
-            self._place.settle(files)
+            written += files
+        # zarr renames whole files into place but leaves power loss open; progress may not outrun data.
+        self._place.settle(written)
         self._items, self._filled = stop, 0
         self._note_progress()
 
