@@ -8,8 +8,9 @@ from specs.describe import value as spell
 from specs.errors import Problem, one_of
 from specs.interventions import ONLY_FOR, Intervention
 
-# The result without any intervention has this name.
-UNCHANGED = "none"
+UNCHANGED, SOURCE = "none", "source"
+# Names of results that are no intervention's.
+TAKEN = {UNCHANGED: "the result without any", SOURCE: "the result of a model that others take from"}
 _DEFAULT = Intervention(name="-", kind="mask")
 
 
@@ -20,10 +21,9 @@ def intervention_problems(interventions: Sequence[Intervention]) -> Iterator[Pro
         names = [other.name for other in interventions[:index]]
         if settings.name in names:
             yield Problem(None, f"{at}.name", f"{spell(settings.name)} is the name of two interventions")
-        if settings.name == UNCHANGED:
-            yield Problem(
-                None, f"{at}.name", f"{spell(UNCHANGED)} is the result without any; expected another"
-            )
+        if settings.name in TAKEN:
+            message = f"{spell(settings.name)} is {TAKEN[settings.name]}; expected another"
+            yield Problem(None, f"{at}.name", message)
         yield from _unused_keys(at, settings)
         yield from _useless(at, settings)
 

@@ -40,6 +40,9 @@ class Design:
     contrasts: Sequence[dict[str, Any]] = ()
     paths: Mapping[str, str] = MappingProxyType({})
     """Factors that set one key of a spec."""
+    interventions: Sequence[Mapping[str, Any]] = ()
+    """As in a spec."""
+    heads: int = 4
     distinct: int | None = None
     """Results to write; cells beyond share them, as cells of equal settings do."""
     failed: Sequence[int] = ()
@@ -54,7 +57,8 @@ def write_synthetic(root: Path, design: Design) -> Path:
     combos = list(product(*design.factors.values(), design.seeds))
     cells = []
     for number, combo in enumerate(combos):
-        stages = ("train", "evaluate", "probe") if design.probe else ("train", "evaluate")
+        wanted = {"probe": design.probe, "intervene": bool(design.interventions)}
+        stages = ("train", "evaluate", *(stage for stage, there in wanted.items() if there))
         own = number % (design.distinct or len(combos))
         keys = {stage: f"{stage}{own:08d}" for stage in stages}
         cells.append({"levels": dict(zip([*design.factors, "seed"], combo, strict=True)), "keys": keys})
@@ -75,6 +79,8 @@ def write_synthetic(root: Path, design: Design) -> Path:
         _evaluate(writer, ledger, keys["evaluate"], design, shift, rng)
         if design.probe:
             _probe(writer, ledger, keys["probe"], design, shift, rng, vocabulary)
+        if design.interventions:
+            _intervene(writer, ledger, keys["intervene"], design, shift, rng)
     spec = {
         "name": design.name,
         "seeds": list(design.seeds),
@@ -85,6 +91,7 @@ def write_synthetic(root: Path, design: Design) -> Path:
             for name, levels in design.factors.items()
         },
         "contrasts": list(design.contrasts),
+        "interventions": list(design.interventions),
     }
     manifest = {"spec": spec, "factors": [*design.factors, "seed"], "cells": cells, "contrasts": []}
     write_manifest(root, design.name, manifest | PROVENANCE)
@@ -216,3 +223,44 @@ def _probe(
         rows.append({name: v if v.dtype.kind == "i" else v.astype(np.float32) for name, v in batch.items()})
     attributes = {"backend": "c", "vocabulary": vocabulary}
     ledger.commit("probe", key, {"family": family.key, "summary": {}, "attributes": attributes})
+
+
+def _intervene(
+    writer: StoreWriter, ledger: Ledger, key: str, design: Design, shift: int, rng: np.random.Generator
+) -> None:
+    """Let the layers in the middle carry most of what the adapter adds to the true label's log-odds."""
+    from engine.causal.changes import Entry, Model, expand
+    from engine.causal.intervene import intervention_family
+    from specs.interventions import Intervention
+
+    blocks = design.layers - 1
+    ids, gold = _examples(design)
+    settings = [Intervention(**own) for own in design.interventions]
+    changes = expand([Entry(own, "", "base") for own in settings], Model(blocks, design.heads))
+    rows = [{"id": name, "label": label} for name, label in zip(ids, gold, strict=True)]
+    family = intervention_family(rows, changes, blocks, LABELS)
+    depth = np.arange(1, blocks + 1) / blocks
+    carried = np.exp(-30 * (depth - 0.6) ** 2)
+    carried *= (1 + shift) / carried.sum()
+    taken = np.array(
+        [
+            1 + shift if change.kind == "source" else sum(carried[n - 1] for n in change.layers)
+            for change in changes
+        ]
+    )
+    taken *= [1 / design.heads if change.heads else 1 for change in changes]
+    truth = np.eye(5)[[LABELS.index(label) for label in gold]]
+    scores = 1.5 * rng.normal(size=(design.examples, 1, 5)) + truth[:, None] * (1 + shift - taken[:, None])
+    scores += 0.2 * rng.normal(size=scores.shape)
+    logprob = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
+    lowest = np.array([min(change.layers, default=design.layers) for change in changes])
+    behind = np.arange(design.layers) >= lowest[:, None]
+    entropy = 3 + 0.3 * behind * taken[:, None] + 0.1 * rng.normal(size=(design.examples, *behind.shape))
+    batch = {
+        "prediction": np.array(LABELS, object)[logprob.argmax(axis=-1)],
+        "label_logprob": logprob.astype(np.float32),
+        "entropy": entropy.astype(np.float32),
+    }
+    with writer.cell(family, key) as rows_written:
+        rows_written.append(batch)
+    ledger.commit("intervene", key, {"family": family.key, "summary": {}})

@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 
 from store import StoreError, plots
 from store.analysis import intervention_effects, mediation
+from store.analysis.interventions import of_condition, sweep_of
 
 LABELS = ["1", "2", "3"]
 NAMES = ["none", "all of base", "off, layer 1", "off, layer 2", "off, layer 3", "heads, layer 1"]
@@ -86,6 +87,36 @@ def test_shares_of_the_difference_are_what_was_planted() -> None:
     data["label_logprob"][:, :, 1] = data["label_logprob"][:, :, 4].values
     undetermined = mediation(data, "off", "log_odds")
     assert np.isnan(undetermined["share"]).all() and np.isnan(undetermined["low"]).all()
+
+
+def test_sets_stand_at_their_middle_or_at_the_end_that_moves() -> None:
+    def placed(first: list[int], last: list[int]) -> tuple[str, list[float], list[str]]:
+        sweep = sweep_of(xr.Dataset({}, {"first": ("change", first), "last": ("change", last)}))
+        return sweep.axis, sweep.place.tolist(), sweep.lines
+
+    assert placed([1, 2], [1, 2]) == ("changed layer", [1, 2], ["single layers"] * 2)
+    windows = ["single layers", "single layers", "2 layers"]
+    assert placed([1, 2, 1], [1, 2, 2]) == ("changed layers (middle)", [1, 2, 1.5], windows)
+    assert placed([1, 1, 1], [1, 2, 3]) == ("changed up to layer", [1, 2, 3], ["growing sets"] * 3)
+    assert placed([3, 2, 1], [3, 3, 3]) == ("changed from layer", [3, 2, 1], ["growing sets"] * 3)
+    assert placed([2], [5]) == ("changed layers (middle)", [3.5], ["4 layers"])
+
+
+def test_a_condition_has_the_changes_that_were_made_to_it() -> None:
+    whole, fewer = planted(), planted().isel(intervention=[0, 1, 3])
+    index = pd.MultiIndex.from_product([["label"], range(3)], names=["target", "seed"])
+    fewer = fewer.drop_vars(["cell", "target", "seed"])
+    fewer = fewer.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "cell"))
+    nodes = {"/summary": xr.Dataset(), "/intervene/a": whole, "/intervene/b": fewer}
+    found = intervention_effects(xr.DataTree.from_dict(nodes), "off", "log_odds")
+    assert list(of_condition(found, "target=both")["first"]) == [1, 2, 3]
+    only = of_condition(found, "target=label")
+    assert list(only["intervention"]) == ["off, layer 2"]
+    np.testing.assert_allclose(only["effect"], [-1.5], atol=0.05)
+    ax = plots.intervention_effects(found)
+    drawn = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "None"]
+    assert drawn[1:] == [[1, 2, 3], [2]]  # behind the line at 0
+    plt.close("all")
 
 
 def test_one_seed_is_said_and_coverage_is_not_claimed() -> None:

@@ -13,6 +13,7 @@ import torch
 from conftest import engine
 
 import store
+from store.report.collect import collect
 
 MORE = """
 [probe]
@@ -76,6 +77,13 @@ def test_cells_that_take_from_each_other_end_whole(write_spec: Any, tmp_path: Pa
         np.testing.assert_allclose(dataset["label_logprob"].sel(intervention="none"), expected, atol=1e-5)
     probed = tree["small/probe"].to_dataset()["entropy"].sel(position="prompt_end", target="label")
     np.testing.assert_allclose(label["entropy"].sel(intervention="none"), probed, atol=1e-5)
+    (reported,) = collect(tmp_path / "store")["experiments"]
+    entries = {own["name"]: own for own in reported["interventions"]["entries"]}
+    assert list(entries) == ["off", "to the other", "heads", "and back"]
+    (other,) = entries["to the other"]["conditions"]
+    assert (other["axis"], other["place"]) == ("changed up to layer", [1, 2, 3])
+    assert other["source"] == "target=label+explanation"
+    assert [len(own["conditions"]) for own in entries.values()] == [2, 1, 2, 1]
     assert "Nothing to do" in engine("execute", spec).output
 
 

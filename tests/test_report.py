@@ -18,8 +18,8 @@ from hypothesis.extra.numpy import arrays
 from report_store import Design, write_synthetic
 
 from store import StoreError, open_store, read_vocabulary, write_vocabulary
-from store.analysis import change, means
-from store.report import write_report
+from store.analysis import change, intervention_effects, means, mediation
+from store.report import interventions, write_report
 from store.report.collect import collect
 from store.report.encode import NOTHING, fixed_point, rounded
 from store.report.page import embedded
@@ -97,6 +97,42 @@ def test_contrasts_are_those_of_the_analysis(root: Path, experiment: dict[str, A
         "target=label, rank=8",
         "target=label, rank=16",
     ]
+
+
+CHANGES = [
+    {"name": "off", "kind": "mask", "width": [1, 2]},
+    {"name": "heads", "kind": "heads", "layers": [2, 1], "ablation": "mean"},
+]
+
+
+def test_interventions_are_those_of_the_analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    design = Design({"target": TARGETS}, examples=10, layers=4, interventions=CHANGES)
+    node = open_store(write_synthetic(tmp_path, design))["synthetic"]
+    off, heads = collect(tmp_path)["experiments"][0]["interventions"]["entries"]
+    assert [own["condition"] for own in off["conditions"]] == [0, 1]
+    own = off["conditions"][1]
+    assert own["changed"] == ["layer 1", "layer 2", "layer 3", "layers 1-2", "layers 2-3"]
+    assert own["place"] == [1, 2, 3, 1.5, 2.5]
+    assert own["line"] == ["single layers"] * 3 + ["2 layers"] * 2
+    condition = {"condition": "target=label+explanation"}
+    for outcome, found in own["effects"].items():
+        expected = intervention_effects(node, "off", outcome).sel(condition)
+        for name in ("effect", "low", "high", "p_adjusted"):
+            assert found[name] == rounded(expected[name])
+        assert off["methods"][outcome] == expected.attrs["method"]
+        shares = mediation(node, "off", outcome).sel(condition)
+        assert own["shares"][outcome]["share"] == rounded(shares["share"])
+        assert own["shares"][outcome]["total"] == rounded(shares["total"][0])
+    entropy = intervention_effects(node, "off", "entropy").sel(condition)
+    assert own["entropy"]["effect"] == rounded(entropy["effect"])
+    assert np.array_equal(own["entropy"]["sure"], entropy["p_adjusted"] < 0.05)
+    # Single heads take from no other model, and their entropies stay in the store.
+    own = heads["conditions"][0]
+    assert own["changed"][:5] == [*(f"layer 1, head {n}" for n in range(4)), "layer 2, head 0"]
+    assert own["entropy"] is None and own["shares"] == {} and "takes from no other model" in heads["unshared"]
+    monkeypatch.setattr(interventions, "MOST_BYTES", 100)
+    short = collect(tmp_path)["experiments"][0]["interventions"]["entries"]
+    assert [(len(own["conditions"]), own["left_out"]) for own in short] == [(1, 1), (1, 1)]
 
 
 def test_failed_cells_stand_in_the_matrix_with_their_traceback(experiment: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from report_store import LABELS, WORDS, Design, write_synthetic
 
 from store import open_store
+from store.analysis import intervention_effects
 from store.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -75,6 +76,7 @@ def store_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         examples=6,
         layers=5,
         failed=(7,),
+        interventions=[{"name": "off", "kind": "mask", "width": [1, 2]}, {"name": "heads", "kind": "heads"}],
     )
     return write_synthetic(tmp_path_factory.mktemp("page") / "store", design)
 
@@ -196,6 +198,38 @@ def test_charts_read_out_values_by_key(show: Callable[..., Page], report: Path, 
     assert read.startswith("layer 1") and f"label · 8: {mean:.2f} [" in " ".join(read.split())
 
 
+def test_effects_of_interventions_are_read_by_layer_and_by_head(
+    show: Callable[..., Page], report: Path, store_root: Path
+) -> None:
+    page = show(report)
+    section = page.locator("#interventions")
+    page.wait_for_selector("#interventions .picture svg")
+    assert section.locator(".chart figcaption").all_inner_texts() == ["Single layers", "2 layers"]
+    node = open_store(store_root)["synthetic"]
+    found = intervention_effects(node, "off", "log_odds").sel(condition="target=label, rank=8")
+    section.locator(".picture svg").nth(1).focus()
+    page.keyboard.press("ArrowRight")
+    read = " ".join(section.locator(".readout").nth(1).inner_text().split())
+    effect = found["effect"].sel(intervention="off, layers 1-2").item()
+    assert read.startswith("layers 1-2") and f"label · 8: {effect:+.2f}".replace("-", "−") in read
+    shares = section.locator("table", has_text="Share of the difference")
+    assert shares.locator("tbody tr").count() >= 4  # conditions, one row each where there is nothing to share
+    assert section.locator("table.heat tbody tr").count() == 4 + 3  # changes, of one condition
+    page.select_option("[data-choice='intervention']", "heads")
+    assert section.locator("table.heat").count() == 4
+    assert section.locator("table.heat tbody tr").count() == 4 * 4
+    heads = intervention_effects(node, "heads", "log_odds")["effect"]
+    largest = section.locator("table:not(.heat) tbody tr").first.locator("td").nth(1).inner_text()
+    strongest = heads.values.flat[np.abs(heads.values).argmax()]
+    assert largest == f"{strongest:+.2f}".replace("-", "−")
+    rows = [row for row in download(page, "interventions") if row["measure"] == "change in log_odds"]
+    assert len(rows) == 4 * (7 + 16)
+    page.click("summary:has-text('rank')")
+    page.uncheck(".filter[open] label:has-text('16') input")
+    assert section.locator(".heat figcaption").count() == 2
+    assert page.input_value("[data-choice='intervention']") == "heads"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_in_both_themes(show: Callable[..., Page], report: Path, scheme: str) -> None:
     page = show(report, color_scheme={"light": "dark", "dark": "light"}[scheme])
@@ -248,7 +282,12 @@ def test_hostile_text_stays_text(show: Callable[..., Page], tmp_path: Path) -> N
 LACKING = {
     "one condition, one seed": (
         Design({"target": ["label"]}, seeds=(0,), examples=3, layers=2),
-        {"short": "only one condition", "transfer": "no pair of factors", "results": "accuracy"},
+        {
+            "short": "only one condition",
+            "transfer": "no pair of factors",
+            "results": "accuracy",
+            "interventions": "Not in this store: no complete cell has interventions",
+        },
     ),
     "no probe": (
         Design({"target": TARGETS}, seeds=(0,), examples=3, probe=False),

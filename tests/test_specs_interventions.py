@@ -42,10 +42,11 @@ def test_mistakes_name_their_place(tmp_path: Path, body: str, key: str, message:
 
 
 def test_names_must_differ(tmp_path: Path) -> None:
-    text = 2 * f'{HEAD}kind = "mask"\n' + '[[interventions]]\nname = "none"\nkind = "mask"\n'
-    twice, reserved = problems_of(tmp_path, text)
+    named = "".join(f'[[interventions]]\nname = "{name}"\nkind = "mask"\n' for name in ("none", "source"))
+    twice, *reserved = problems_of(tmp_path, 2 * f'{HEAD}kind = "mask"\n' + named)
     assert "the name of two interventions" in twice.message
-    assert reserved.key == "interventions[2].name"
+    assert [problem.key for problem in reserved] == ["interventions[2].name", "interventions[3].name"]
+    assert "the result of a model that others take from" in reserved[1].message
 
 
 def test_a_donor_must_be_a_cell_of_the_same_model(tmp_path: Path) -> None:

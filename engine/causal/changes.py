@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from attrs import evolve, frozen
 
 from engine.errors import UsageError
-from specs.intervention_rules import UNCHANGED
+from specs.intervention_rules import SOURCE, UNCHANGED
 from specs.interventions import Intervention
 
 PARTS = frozenset({"attention", "mlp"})
@@ -62,7 +62,7 @@ def expand(entries: Iterable[Entry], model: Model) -> list[Change]:
     sources = {e.source: e.source_name for e in entries if e.settings.kind != "heads"}
     found = [Change(UNCHANGED, UNCHANGED, "none")]
     for source, name in sources.items():
-        found.append(Change(f"all of {name}", "source", "source", source=source, source_name=name))
+        found.append(Change(f"all of {name}", SOURCE, SOURCE, source=source, source_name=name))
     for entry in entries:
         found += _Sweep(entry, model).changes()
     return found

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from attrs import frozen
+from numpy.typing import NDArray
 
 from store.analysis.changes import summary
 from store.analysis.multiplicity import Correction
@@ -13,12 +15,65 @@ from store.analysis.resampling import CONFIDENCE, RESAMPLES, Floats, mean_interv
 from store.analysis.results import add_adjusted, count, intervals, labelled, span
 from store.errors import StoreError, nearest
 
-UNCHANGED = "none"
+UNCHANGED, SOURCE = "none", "source"
+"""Entries that are no interventions: the model as it is, and those that others take from."""
 OUTCOMES = {
     "correct": ("1", "prediction equals the true label"),
     "log_odds": ("nat", "log-odds of the true label among the labels"),
     "entropy": ("nat", "entropy of the lens distribution where the label is predicted"),
 }
+
+OUTER: Any = {
+    "join": "outer",
+    "coords": "different",
+    "compat": "equals",
+}  # conditions have changes of their own
+
+
+@frozen
+class Sweep:
+    """How the changes of an intervention are set out: where each stands among the layers, and its line."""
+
+    axis: str
+    place: Floats
+    spans: NDArray[np.intp]
+    """Layers from the lowest to the highest changed one; all 0 where sets grow, for they are one line."""
+
+    @property
+    def lines(self) -> list[str]:
+        """The line of each change, by its name."""
+        names = {0: "growing sets", 1: "single layers"}
+        return [names.get(span, f"{span} layers") for span in self.spans.tolist()]
+
+
+def sweep_of(changed: xr.Dataset) -> Sweep:
+    """Set out changes by their coordinates `first` and `last`.
+
+    Sets that grow from one end stand at the end that moves; all others at their middle, by their span.
+    """
+    first, last = (changed[name].values.astype(int) for name in ("first", "last"))
+    count = len(first)
+    for fixed, moving, axis in (
+        (first, last, "changed up to layer"),
+        (last, first, "changed from layer"),
+    ):
+        if count > 1 and len(set(fixed)) == 1 and len(set(moving)) == count:
+            return Sweep(axis, moving.astype(float), np.zeros(count, int))
+    axis = "changed layer" if (first == last).all() else "changed layers (middle)"
+    return Sweep(axis, (first + last) / 2, last - first + 1)
+
+
+def of_condition(found: xr.Dataset, condition: str) -> xr.Dataset:
+    """Return the changes of one condition from a result in which others may have had others."""
+    own = found.sel(condition=condition)
+    return own.isel(intervention=np.isfinite(own["first"].values))
+
+
+def entries(data: Data) -> list[str]:
+    """Return the names of the interventions that were done."""
+    nodes = stage_nodes(data, "intervene").values()
+    known = (str(name) for node in nodes for name in node["entry"].values)
+    return [name for name in dict.fromkeys(known) if name not in (UNCHANGED, SOURCE)]
 
 
 def intervention_effects(
@@ -54,7 +109,7 @@ def intervention_effects(
             .expand_dims(condition=[condition])
         )
         seeds.append(len(found_seeds))
-    result = xr.concat(parts, "condition")
+    result = xr.concat(parts, "condition", **OUTER)
     units, title = OUTCOMES[outcome]
     result["effect"].attrs = {"units": units, "long_name": f"change in {title}"}
     result["low"].attrs = {"units": units, "long_name": "lower bound"}
@@ -107,7 +162,7 @@ def mediation(
         found = labelled(like, columns).assign_coords(_described(changed))
         parts.append(found.expand_dims(condition=[condition]))
         seeds.append(len(found_seeds))
-    result = xr.concat(parts, "condition")
+    result = xr.concat(parts, "condition", **OUTER)
     result.attrs = {
         "entry": entry,
         "outcome": outcome,
@@ -147,11 +202,9 @@ def _shares(
 
 def _conditions(data: Data, entry: str) -> Iterator[tuple[str, xr.Dataset]]:
     """Give the cells of each condition that has the intervention."""
-    nodes = stage_nodes(data, "intervene").values()
-    known = [name for node in nodes for name in dict.fromkeys(map(str, node["entry"].values))]
-    if entry not in known:
+    if entry not in (known := entries(data)):
         raise StoreError(f"no intervention {entry!r}{nearest(entry, known)}")
-    for node in nodes:
+    for node in stage_nodes(data, "intervene").values():
         if entry in node["entry"].values:
             dataset = by_condition(node)
             for condition in levels(dataset, "condition"):

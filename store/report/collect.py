@@ -21,6 +21,7 @@ from store.places import Root, place_of
 from store.reader import open_store
 from store.report import outcomes, probing
 from store.report.contrasts import contrasts
+from store.report.interventions import interventions
 from store.report.samples import SAMPLE_BYTES, samples
 
 PROVENANCE = ("packages", "python", "git", "hardware")
@@ -68,6 +69,7 @@ def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget
         "training": lambda: outcomes.training(node, places),
         "transfer": lambda: outcomes.transfer(node, manifest.get("spec", {})),
         "failures": lambda: outcomes.signatures(node, manifest.get("spec", {}), places),
+        "interventions": lambda: interventions(node, manifest.get("spec", {}), places),
         "layers": lambda: probing.layers(node, places),
         "saturation": lambda: probing.saturations(node, places),
         "samples": lambda: samples(root, node, places, budget),

@@ -13,6 +13,7 @@ from store.errors import StoreError
 from store.files import Json
 from store.report.encode import rounded
 from store.report.roles import at, other_levels
+from store.report.stages import Places
 
 OUTCOMES = {
     "correct": "accuracy",
@@ -38,7 +39,7 @@ class Part:
     """Other factors averaged over."""
 
 
-def contrasts(node: xr.DataTree, spec: Json, places: dict[str, int]) -> Json:
+def contrasts(node: xr.DataTree, spec: Json, places: Places) -> Json:
     """Return the changes of each contrast in outcomes and, by layer and position, in lens entropy."""
     if "summary" not in node.children:
         raise StoreError("no cell is complete yet")
@@ -69,7 +70,7 @@ def _add(
     summary: xr.Dataset,
     factor: str,
     baseline: Any,
-    places: dict[str, int],
+    places: Places,
 ) -> str:
     """Add a contrast's changes to the rows; return why a part of the matrix lacks it, "" if none does."""
     reason = ""
@@ -93,7 +94,7 @@ def _add(
     return reason
 
 
-def _rows(part: Part, pairs: Pairs, places: dict[str, int]) -> Iterator[tuple[Any, Json]]:
+def _rows(part: Part, pairs: Pairs, places: Places) -> Iterator[tuple[Any, Json]]:
     """Yield each level that has pairs, with its row as yet without changes."""
     words = by_condition(part.cells).indexes["cell"].get_level_values("condition")
     for number, level in enumerate(pairs.levels):

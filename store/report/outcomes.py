@@ -6,14 +6,12 @@ import numpy as np
 import xarray as xr
 
 from store.analysis import calibration_curve, confusion, detect_failures, means, select, transfer_matrix
-from store.analysis.nodes import SEED, by_condition, factors, levels, stage_nodes
+from store.analysis.nodes import SEED, by_condition, factors, levels
 from store.errors import StoreError
 from store.files import Json
 from store.report.encode import rounded
 from store.report.roles import other_levels, roles
-
-Places = dict[str, int]
-"""The number of each condition by its words."""
+from store.report.stages import Places, datasets
 
 POINTS = 200  # of a training curve
 OF_EXAMPLES = {"accuracy": "correct", "mae": "absolute_error", "generated_accuracy": "generated_correct"}
@@ -34,7 +32,7 @@ LOWER_IS_BETTER = ("mae", "ece", "unparsed_share", "train_loss")
 
 def results(node: xr.DataTree, places: Places) -> Json:
     """Return the metrics that the store has, each as [condition, mean, low, high, seeds, examples]."""
-    summary = _stage(node, "summary")[0]
+    summary = datasets(node, "summary")[0]
     metrics = []
     for name, title in TITLES.items():
         if name not in summary:
@@ -63,7 +61,7 @@ def results(node: xr.DataTree, places: Places) -> Json:
 
 def confusions(node: xr.DataTree, places: Places) -> Json:
     """Return counts [condition, gold, predicted] of the scored labels, else of the generated ones."""
-    known = {str(name) for part in _stage(node, "evaluate") for name in part.data_vars}
+    known = {str(name) for part in datasets(node, "evaluate") for name in part.data_vars}
     prediction = "prediction" if "prediction" in known else "generated_label"
     found = confusion(node, prediction=prediction)
     return {
@@ -78,7 +76,7 @@ def confusions(node: xr.DataTree, places: Places) -> Json:
 
 def calibration(node: xr.DataTree, places: Places) -> Json:
     """Return the reliability curve and calibration error of each condition."""
-    _stage(node, "evaluate")
+    datasets(node, "evaluate")
     found = calibration_curve(node)
     return {
         "conditions": _conditions(found, places),
@@ -91,7 +89,7 @@ def calibration(node: xr.DataTree, places: Places) -> Json:
 def training(node: xr.DataTree, places: Places) -> Json:
     """Return curves by condition: the mean over seeds, and the lowest and highest seed, of means of steps."""
     curves = []
-    for whole in _stage(node, "train"):
+    for whole in datasets(node, "train"):
         dataset = by_condition(whole)
         steps = np.array_split(dataset["step"].values, min(POINTS, dataset.sizes["step"]))
         own = dataset.indexes["cell"].get_level_values("condition")
@@ -119,7 +117,7 @@ def training(node: xr.DataTree, places: Places) -> Json:
 
 def transfer(node: xr.DataTree, spec: Json) -> Json:
     """Return a matrix of each metric by training and test level, for every combination of other factors."""
-    summary = _stage(node, "summary")[0]
+    summary = datasets(node, "summary")[0]
     found = roles(spec, summary)
     if found.train is None or found.test is None:
         raise StoreError(
@@ -147,7 +145,7 @@ def transfer(node: xr.DataTree, spec: Json) -> Json:
 
 def signatures(node: xr.DataTree, spec: Json, places: Places) -> Json:
     """Return which failure signatures were found, in which cells, and why others cannot be measured."""
-    summary = _stage(node, "summary")[0]
+    summary = datasets(node, "summary")[0]
     own = roles(spec, summary)
     found = detect_failures(node, train=own.train, test=own.test, dimension=own.dimension)
     names = factors(summary)
@@ -174,14 +172,6 @@ def signatures(node: xr.DataTree, spec: Json, places: Places) -> Json:
     thresholds = dict(zip(found["signature"].values, rounded(found["threshold"]), strict=True))
     method = found.attrs["method"]
     return {"thresholds": thresholds, "rows": rows, "not_measurable": reasons, "method": method}
-
-
-def _stage(node: xr.DataTree, stage: str) -> list[xr.Dataset]:
-    if stage not in node.children:
-        if "summary" not in node.children:
-            raise StoreError("no cell is complete yet")
-        raise StoreError(f"no complete cell has the stage {stage!r}")
-    return list(stage_nodes(node, stage).values())
 
 
 def _conditions(found: xr.Dataset, places: Places) -> list[Any]:

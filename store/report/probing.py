@@ -5,17 +5,17 @@ from typing import Any
 import xarray as xr
 
 from store.analysis import means, saturation
-from store.analysis.nodes import stage_nodes
 from store.errors import StoreError
 from store.files import Json
 from store.report.encode import rounded
+from store.report.stages import Places, datasets
 
 STATISTICS = ("entropy", "kl_final", "max_prob", "watch_mass")
 PERMUTATIONS = 1000
 POINTS = ("mean", "low", "high")
 
 
-def layers(node: xr.DataTree, places: dict[str, int]) -> Json:
+def layers(node: xr.DataTree, places: Places) -> Json:
     """Return the mean of each lens statistic by condition, position and layer, with intervals."""
     curves: list[Json] = []
     methods: dict[str, str] = {}
@@ -41,7 +41,7 @@ def layers(node: xr.DataTree, places: dict[str, int]) -> Json:
     return {"curves": curves, "methods": methods}
 
 
-def saturations(node: xr.DataTree, places: dict[str, int]) -> Json:
+def saturations(node: xr.DataTree, places: Places) -> Json:
     """Return the share of examples not yet saturated by condition, position and layer."""
     probes(node)
     found = saturation(node, permutations=PERMUTATIONS)
@@ -66,10 +66,7 @@ def saturations(node: xr.DataTree, places: dict[str, int]) -> Json:
 
 def probes(node: xr.DataTree) -> list[xr.Dataset]:
     """Return the probe's datasets, one per shape; StoreError when there is none."""
-    if "probe" not in node.children:
-        whole = "summary" in node.children
-        raise StoreError("no complete cell was probed" if whole else "no cell is complete yet")
-    return list(stage_nodes(node, "probe").values())
+    return datasets(node, "probe", "no complete cell was probed")
 
 
 def _product(found: xr.Dataset) -> list[tuple[Any, Any]]:

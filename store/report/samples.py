@@ -10,6 +10,7 @@ from store.files import Json
 from store.places import Root
 from store.report.encode import fixed_point, whole_numbers
 from store.report.probing import probes
+from store.report.stages import Places
 from store.vocabulary import read_vocabulary
 
 MOST_EXAMPLES = 40
@@ -26,7 +27,7 @@ SCALES = {
 NEGATIVE = ("watch_logprob", "top_logprob")
 
 
-def samples(root: Root, node: xr.DataTree, places: dict[str, int], budget: int) -> Json:
+def samples(root: Root, node: xr.DataTree, places: Places, budget: int) -> Json:
     """Return, per shape of the probe, some examples in one cell (the first seed) of each condition.
 
     Examples are drawn without replacement, random seed 0: at most 40, fewer where the arrays would pass
@@ -36,7 +37,7 @@ def samples(root: Root, node: xr.DataTree, places: dict[str, int], budget: int) 
     return {"shapes": [_shape(root, node, part, places, budget // len(shapes)) for part in shapes]}
 
 
-def _shape(root: Root, node: xr.DataTree, whole: xr.Dataset, places: dict[str, int], budget: int) -> Json:
+def _shape(root: Root, node: xr.DataTree, whole: xr.Dataset, places: Places, budget: int) -> Json:
     words = by_condition(whole).indexes["cell"].get_level_values("condition")
     cells = [int(np.flatnonzero(words == word)[0]) for word in dict.fromkeys(words)]
     total = whole.sizes["example"]

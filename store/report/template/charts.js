@@ -8,8 +8,9 @@ const MARKS = [
 ];
 const mark = (series, x, y) => MARKS[series % MARKS.length](x, y);
 
-// series: [{label, x: [], y: [], low: [], high: [], strong: [], slot}]; slot fixes colour, dash and mark.
-function lineChart({ title, series, xTitle, yTitle, xDigits = 0, yDigits = 2, zero = false, diagonal = false, unit = "", domain = null, write = fixed }) {
+// series: [{label, x: [], y: [], low: [], high: [], strong: [], slot}]; slot fixes colour, dash and mark; where(x)
+// names a place in words.
+function lineChart({ title, series, xTitle, yTitle, xDigits = 0, yDigits = 2, zero = false, diagonal = false, unit = "", domain = null, write = fixed, where = (place) => `${xTitle.split(" (")[0]} ${fixed(place, xDigits)}` }) {
   const readout = el("div", { class: "readout", "aria-live": "polite" });
   const picture = el("div", { class: "picture" });
   const figure = el("figure", { class: "chart" }, el("figcaption", {}, title), picture, readout);
@@ -71,13 +72,19 @@ function lineChart({ title, series, xTitle, yTitle, xDigits = 0, yDigits = 2, ze
       const extra = own.notes ? ` ${own.notes[index]}` : "";
       return [el("span", { class: `reading s${own.slot}` }, sample(own.slot), el("span", {}, `${own.label}: `, el("b", {}, write(own.y[index], yDigits)), `${unit}${sure}${extra}`))];
     });
-    return el("div", {}, el("span", { class: "reading-place" }, `${xTitle.split(" (")[0]} ${fixed(place, xDigits)}`), rows);
+    return el("div", {}, el("span", { class: "reading-place" }, where(place)), rows);
   }
 
   fitWidth(picture, plot);
   readout.append(el("span", { class: "quiet" }, "Point at the chart, or focus it and use the arrow keys, to read values."));
   return figure;
 }
+
+// What a series shows of its corrected p values: filled marks, and words in the reading.
+const tested = (p) => ({
+  strong: p.map((value) => !missing(value) && value < ALPHA),
+  notes: p.map((value) => `p ${missing(value) ? "–" : `= ${pValue(value)}`.replace("= <", "<")}`),
+});
 
 // Draw once the width is known, and again when it changes.
 function fitWidth(element, plot) {

@@ -49,6 +49,12 @@ function fixed(value, digits = 2) {
 
 const signed = (value, digits = 2) => (value > 0 && Number(value.toFixed(digits)) !== 0 ? "+" : "") + fixed(value, digits);
 
+// Digits that tell even small numbers from 0: two of the largest one, four at most.
+function finer(digits, values) {
+  const most = Math.max(...extent(values).map(Math.abs));
+  return most > 0 ? Math.min(4, Math.max(digits, 1 - Math.floor(Math.log10(most)))) : digits;
+}
+
 function interval(low, high, digits = 2, write = fixed) {
   return missing(low) || missing(high) ? "no interval" : `[${write(low, digits)}, ${write(high, digits)}]`;
 }

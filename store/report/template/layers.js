@@ -14,7 +14,7 @@ function entropyContrasts(experiment, redraw) {
       const place = own.position.indexOf(position);
       if (place < 0) return [];
       const p = own.p_adjusted[place];
-      return [{ slot, label: contrastName(row), x: own.layer, y: own.difference[place], low: own.low[place], high: own.high[place], strong: p.map((value) => !missing(value) && value < ALPHA), notes: p.map((value) => `p ${missing(value) ? "–" : `= ${pValue(value)}`.replace("= <", "<")}`) }];
+      return [{ slot, label: contrastName(row), x: own.layer, y: own.difference[place], low: own.low[place], high: own.high[place], ...tested(p) }];
     });
     return lineChart({ title: `Position ${position}`, series, xTitle: "layer (0 = embedding)", yTitle: "relative entropy (nat)", zero: true, domain, write: signed, unit: " nat" });
   });

@@ -30,14 +30,14 @@ function shade(cell, share) {
 }
 
 // cells: [row][column] of {text, share, title}.
-function heatTable({ caption, rowTitle, columnTitle, rows, columns, cells }) {
+function heatTable({ caption, rowTitle, columnTitle, rows, columns, cells, tall = false }) {
   return el(
     "figure",
     { class: "heat" },
     el("figcaption", {}, caption),
     el(
       "div",
-      { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
+      { class: tall ? "scroll tall" : "scroll", tabindex: 0, role: "region", "aria-label": caption },
       el(
         "table",
         { class: "heat" },

@@ -1,0 +1,118 @@
+"""The section on interventions: effects by changed layers or heads, and shares of a difference."""
+
+import json
+
+import numpy as np
+import xarray as xr
+from attrs import frozen
+from numpy.typing import NDArray
+
+from store.analysis import intervention_effects, mediation
+from store.analysis.interventions import entries, of_condition, sweep_of
+from store.errors import StoreError
+from store.files import Json
+from store.report.encode import rounded
+from store.report.stages import Places, datasets
+
+OUTCOMES = ("log_odds", "correct")
+EFFECT = ("effect", "low", "high", "p_adjusted")
+ALPHA = 0.05
+MAP_RESAMPLES = 200  # of maps of entropy, whose intervals the page does not show
+MOST_BYTES = 2 * 2**20  # of one experiment's effects
+Order = NDArray[np.intp]
+TOLD = ("kind", "alpha", "modules", "positions", "ablation")
+
+
+def interventions(node: xr.DataTree, spec: Json, places: Places) -> Json:
+    """Return each intervention's effects by condition, and the shares of the layers that it changes.
+
+    Conditions beyond `MOST_BYTES` are left out, all but the first one of an intervention, and counted.
+    """
+    datasets(node, "intervene", "no complete cell has interventions")
+    settings = {own["name"]: own for own in spec.get("interventions", [])}
+    found, room = [], MOST_BYTES
+    for name in entries(node):
+        results = _results(node, name)
+        told = {key: value for key, value in settings.get(name, {}).items() if key in TOLD}
+        own = results.described() | {"name": name, "settings": told, "conditions": [], "left_out": 0}
+        for condition in results.conditions:
+            effects = results.of(condition) | {"condition": places[condition]}
+            size = len(json.dumps(effects))
+            if own["conditions"] and size > room:
+                own["left_out"] += 1
+            else:
+                own["conditions"].append(effects)
+                room -= size
+        found.append(own)
+    return {"entries": found}
+
+
+@frozen
+class _Results:
+    """What is known of one intervention, by condition."""
+
+    effects: dict[str, xr.Dataset]
+    """By outcome; of single heads without entropy, for that would be too much."""
+    shares: dict[str, xr.Dataset]
+    unshared: str
+    """Why there are no shares, else ""."""
+
+    @property
+    def conditions(self) -> list[str]:
+        return [str(condition) for condition in self.effects["correct"]["condition"].values]
+
+    def described(self) -> Json:
+        return {
+            "methods": {outcome: own.attrs["method"] for outcome, own in self.effects.items()},
+            "share_methods": {outcome: own.attrs["method"] for outcome, own in self.shares.items()},
+            "unshared": self.unshared,
+        }
+
+    def of(self, condition: str) -> Json:
+        """Return one condition's changes in the order of the sweep, with all that is known of them."""
+        own = {outcome: of_condition(found, condition) for outcome, found in self.effects.items()}
+        changed = own["correct"]
+        sweep = sweep_of(changed)
+        order = np.lexsort((changed["head"], sweep.place, sweep.spans))
+        return {
+            "source": str(changed["source"].values[0]),
+            "changed": [str(name).partition(", ")[2] for name in changed["intervention"].values[order]],
+            "head": [int(head) for head in changed["head"].values[order]],
+            "axis": sweep.axis,
+            "place": rounded(sweep.place[order]),
+            "line": [sweep.lines[number] for number in order],
+            "effects": {outcome: _columns(own[outcome], order, *EFFECT) for outcome in OUTCOMES},
+            "entropy": _map(own["entropy"], order) if "entropy" in own else None,
+            "shares": {
+                outcome: _shares(of_condition(found, condition), order)
+                for outcome, found in self.shares.items()
+            },
+        }
+
+
+def _results(node: xr.DataTree, entry: str) -> _Results:
+    effects = {outcome: intervention_effects(node, entry, outcome) for outcome in OUTCOMES}
+    if not (effects["correct"]["head"] >= 0).any():
+        effects["entropy"] = intervention_effects(node, entry, "entropy", resamples=MAP_RESAMPLES)
+    try:
+        return _Results(effects, {outcome: mediation(node, entry, outcome) for outcome in OUTCOMES}, "")
+    except StoreError as error:  # it takes from no other model
+        return _Results(effects, {}, str(error))
+
+
+def _columns(own: xr.Dataset, order: Order, *names: str) -> Json:
+    return {name: rounded(own[name][order]) for name in names}
+
+
+def _map(own: xr.Dataset, order: Order) -> Json:
+    """Return effects as [changed][layer], and where they are significant."""
+    turned = own.transpose("intervention", "layer").isel(intervention=order)
+    return {
+        "layer": [int(layer) for layer in own["layer"].values],
+        "effect": rounded(turned["effect"]),
+        "sure": (turned["p_adjusted"].values < ALPHA).astype(int).tolist(),
+    }
+
+
+def _shares(own: xr.Dataset, order: Order) -> Json:
+    return _columns(own, order, "share", "low", "high") | {"total": rounded(own["total"][0])}

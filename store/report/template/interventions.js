@@ -1,0 +1,171 @@
+// What changing layers or heads of trained models does: effects, shares of a difference, maps over layers.
+
+const CHANGED = {
+  log_odds: { title: "log-odds of the true label", unit: "nat", scale: 1, digits: 2 },
+  correct: { title: "accuracy", unit: "points", scale: 100, digits: 1 },
+};
+const KINDS = {
+  mask: ({ alpha }) => (alpha ? `the adapter's deltas times ${alpha}` : "the adapter switched off"),
+  graft: () => "the donor's adapter in their stead",
+  patch: () => "the donor's residual stream put in behind them",
+  heads: ({ ablation }) => (ablation === "mean" ? "heads replaced by their mean" : "heads set to zero"),
+};
+const MOST_HEADS = 12;
+
+function interventions(experiment, redraw) {
+  const { entries } = experiment.interventions;
+  const entry = choice("intervention", "Intervention", asOptions(entries.map(({ name }) => name)), redraw);
+  const outcome = choice("intervention-outcome", "Effect on", Object.entries(CHANGED).map(([value, { title }]) => ({ value, text: title })), redraw);
+  const own = entries.find(({ name }) => name === entry.value);
+  const { chosen, legend: key, note: cut } = chartConditions(own.conditions.map(({ condition }) => condition));
+  const left = own.left_out > 0 && note(`${plural(own.left_out, "condition")} left out to keep this file small.`);
+  if (!chosen.length) return [entry.element, note("The filters hide all conditions of this intervention."), left];
+  const shown = chosen.map((index) => own.conditions.find(({ condition }) => condition === index));
+  const heads = shown[0].head.some((number) => number >= 0);
+  return [
+    el("div", { class: "controls" }, entry.element, outcome.element),
+    el("p", {}, described(own, shown)),
+    heads ? headEffects(shown, outcome.value) : [key, layerEffects(shown, outcome.value)],
+    cut,
+    left,
+    howMade(`${heads ? `* p < ${ALPHA} after correction.` : `Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each change by itself.`} ${own.methods[outcome.value]}`),
+    shares(own, shown, outcome.value),
+    own.methods.entropy && entropyMap(own, shown, redraw),
+  ];
+}
+
+function described({ settings }, shown) {
+  const sources = unique(shown.map(({ source }) => source).filter(Boolean));
+  const parts = settings.modules?.length === 1 ? `, in ${settings.modules[0] === "mlp" ? "the MLPs" : "attention"} alone` : "";
+  const where = Array.isArray(settings.positions) ? `, at ${settings.positions.join(", ")}` : "";
+  const from = sources.length && settings.kind !== "mask" ? `; taken from ${sources.length > 4 ? plural(sources.length, "model") : sources.join(", ")}` : "";
+  return `In the changed layers: ${KINDS[settings.kind]?.(settings) ?? "another model's part"}${parts}${where}${from}.`;
+}
+
+// The columns of a condition's effects, in the unit that is shown.
+function effectsOf(own, outcome) {
+  const { scale } = CHANGED[outcome];
+  const { p_adjusted: p, ...numbers } = own.effects[outcome];
+  const scaled = (values) => values.map((value) => (missing(value) ? null : scale * value));
+  return { ...Object.fromEntries(Object.entries(numbers).map(([name, values]) => [name, scaled(values)])), p };
+}
+
+// What all conditions shown have in common: their effects in one unit, and the digits that these need.
+function inUnits(shown, outcome) {
+  const all = shown.map((own) => ({ ...own, ...effectsOf(own, outcome) }));
+  return { all, digits: finer(CHANGED[outcome].digits, all.flatMap(({ effect }) => effect)) };
+}
+
+// What a map's darkest shade stands for; effects too small to matter are all pale.
+const strongest = (values) => Math.max(0.01, ...extent(values).map(Math.abs));
+
+// One chart for each number of changed layers, a line per condition.
+function layerEffects(shown, outcome) {
+  const { title, unit } = CHANGED[outcome];
+  const { all, digits } = inUnits(shown, outcome);
+  const domain = padded(extent([0, ...all.flatMap(({ effect, low, high }) => [effect, low, high].flat())]));
+  const charts = unique(all.flatMap(({ line }) => line)).map((name) => {
+    const names = new Map();
+    const series = all.flatMap((own, slot) => {
+      const there = own.line.flatMap((line, n) => (line === name ? [n] : []));
+      const take = (column) => there.map((n) => own[column][n]);
+      for (const n of there) names.set(own.place[n], own.changed[n]);
+      return there.length ? [{ slot, label: shortLabel(own.condition), x: take("place"), y: take("effect"), low: take("low"), high: take("high"), ...tested(take("p")) }] : [];
+    });
+    return lineChart({ title: name[0].toUpperCase() + name.slice(1), series, xTitle: all[0].axis, yTitle: `change in ${title} (${unit})`, yDigits: digits, zero: true, domain, write: signed, unit: ` ${unit}`, where: (place) => names.get(place) });
+  });
+  return el("div", { class: "charts" }, charts);
+}
+
+// A map of layers by heads for each condition, and the heads of the largest effects.
+function headEffects(shown, outcome) {
+  const { title, unit } = CHANGED[outcome];
+  const { all, digits } = inUnits(shown, outcome);
+  const most = strongest(all.flatMap(({ effect }) => effect));
+  const maps = all.map((own) => {
+    const sets = own.changed.map((name) => name.split(", head ")[0]);
+    const rows = unique(sets);
+    const columns = unique(own.head).sort((a, b) => a - b);
+    const cells = rows.map((set) => columns.map((head) => {
+      const n = sets.findIndex((name, place) => name === set && own.head[place] === head);
+      return effectCell(own, n, most, digits);
+    }));
+    return heatTable({ caption: `${shortLabel(own.condition)}: change in ${title} (${unit})`, rowTitle: "ablated in", columnTitle: "head", rows, columns: columns.map(String), cells });
+  });
+  const ranked = all.flatMap((own) => own.changed.map((name, n) => ({ own, name, n }))).filter(({ own, n }) => !missing(own.effect[n]));
+  ranked.sort((a, b) => Math.abs(b.own.effect[b.n]) - Math.abs(a.own.effect[a.n]));
+  const largest = ranked.slice(0, MOST_HEADS);
+  const limits = padded(extent([0, ...largest.flatMap(({ own, n }) => [own.effect[n], own.low[n], own.high[n]])]));
+  return [
+    el("div", { class: "tiles" }, maps),
+    el("p", { class: "method" }, "The darker a cell, the larger the effect, up or down."),
+    table({
+      caption: `The ${largest.length} largest of ${plural(ranked.length, "effect")}; the largest of many is larger here than it would be on new examples`,
+      columns: [{ title: "Condition" }, { title: "Ablated" }, { title: `Change (${unit})`, number: true }, { title: "95% interval", number: true }, { title: "0 marked" }, { title: "p, corrected", number: true }],
+      rows: largest.map(({ own, name, n }) => {
+        const sure = interval(own.low[n], own.high[n], digits, signed);
+        return [shortLabel(own.condition), name, signed(own.effect[n], digits), sure, intervalPlot({ value: own.effect[n], low: own.low[n], high: own.high[n], domain: limits, reference: 0, label: `${signed(own.effect[n], digits)} ${sure}` }), pValue(own.p[n])];
+      }),
+    }),
+  ];
+}
+
+function effectCell(own, n, most, digits) {
+  const value = own.effect[n];
+  const sure = !missing(own.p[n]) && own.p[n] < ALPHA;
+  return { text: `${signed(value, digits)}${sure ? "*" : ""}`, share: missing(value) ? null : Math.abs(value) / most, title: `${own.changed[n]}: ${signed(value, digits)} ${interval(own.low[n], own.high[n], digits, signed)}, p ${pValue(own.p[n])}` };
+}
+
+// How much of the whole difference to the other model goes with each set of layers.
+function shares(own, shown, outcome) {
+  if (own.unshared) return note(`No shares: ${own.unshared.replace(": ", " ")}.`);
+  const { title, unit, scale } = CHANGED[outcome];
+  const digits = finer(CHANGED[outcome].digits, shown.map((condition) => scale * condition.shares[outcome].total));
+  const known = shown.filter(({ shares: { [outcome]: { share } } }) => !share.every(missing));
+  const limits = padded(extent([0, 1, ...known.flatMap(({ shares: { [outcome]: { share, low, high } } }) => [share, low, high].flat())]));
+  const rows = shown.flatMap((condition) => {
+    const { total, share, low, high } = condition.shares[outcome];
+    const whole = missing(total) ? "–" : signed(scale * total, digits);
+    const label = shortLabel(condition.condition);
+    if (!known.includes(condition)) return [[label, "all", whole, "–", "no share: the interval of the whole difference holds 0", ""]];
+    return condition.changed.map((name, n) => {
+      const sure = interval(low[n], high[n], 0, percent);
+      return [label, name, whole, percent(share[n], 0), sure, intervalPlot({ value: share[n], low: low[n], high: high[n], domain: limits, reference: 0, label: `${percent(share[n], 0)} % ${sure}` })];
+    });
+  });
+  return [
+    table({
+      caption: `Share of the difference in ${title} to the model taken from; shares of sets that work together do not add up to 100%`,
+      columns: [{ title: "Condition" }, { title: "Changed" }, { title: `Whole difference (${unit})`, number: true }, { title: "Share (%)", number: true }, { title: "95% interval" }, { title: "0 marked" }],
+      rows,
+      tall: rows.length > 14,
+    }),
+    howMade(own.share_methods[outcome]),
+  ];
+}
+
+// What changed layers do to the lens entropy of every layer, of one condition at a time.
+function entropyMap(own, shown, redraw) {
+  const picked = choice("intervention-entropy", "Condition", shown.map(({ condition }) => ({ value: String(condition), text: shortLabel(condition) })), redraw);
+  const { changed, entropy } = shown.find(({ condition }) => String(condition) === picked.value);
+  const most = strongest(entropy.effect.flat());
+  const digits = finer(2, entropy.effect.flat());
+  const cells = entropy.effect.map((row, n) => row.map((value, layer) => ({ text: `${signed(value, digits)}${entropy.sure[n][layer] ? "*" : ""}`, share: missing(value) ? null : Math.abs(value) / most, title: `${changed[n]}: ${signed(value, digits)} nat in layer ${entropy.layer[layer]}` })));
+  return [
+    shown.length > 1 && picked.element,
+    heatTable({ caption: "Change in lens entropy (nat) where the label is predicted", rowTitle: "changed", columnTitle: "measured in layer", rows: changed, columns: entropy.layer.map(String), cells, tall: changed.length > 14 }),
+    howMade(`* p < ${ALPHA} after correction. The darker a cell, the larger the change, up or down. ${own.methods.entropy}`),
+  ];
+}
+
+const interventionsCsv = ({ interventions: { entries } }) => [
+  [...levelHeader(), "intervention", "changed", "measure", "layer", "value", "low", "high", "p_adjusted"],
+  entries.flatMap(({ name, conditions }) => conditions.filter(({ condition }) => visible(condition)).flatMap((own) => own.changed.flatMap((changed, n) => {
+    const before = [...levelCells(own.condition), name, changed];
+    return [
+      ...Object.entries(own.effects).map(([outcome, { effect, low, high, p_adjusted }]) => [...before, `change in ${outcome}`, "", effect[n], low[n], high[n], p_adjusted[n]]),
+      ...Object.entries(own.shares).map(([outcome, { share, low, high }]) => [...before, `share of ${outcome}`, "", share[n], low[n], high[n], ""]),
+      ...(own.entropy?.layer ?? []).map((layer, place) => [...before, "change in entropy", layer, own.entropy.effect[n][place], "", "", ""]),
+    ];
+  }))),
+];
