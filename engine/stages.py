@@ -31,7 +31,7 @@ from engine.probe import layer_numbers, probe_family, probe_layers, token_texts,
 from engine.progress import Report, StopRequest
 from engine.text import Encoded, Writer, cell_writer
 from engine.train import curves_family, padding_id, short_enough, train_adapter
-from engine.trained import ADAPTER, Trained, load_adapter, saved_training
+from engine.trained import ADAPTER, Trained, check_adapter, load_adapter, saved_training
 from engine.translators import Translators
 from engine.tune import lens_family, tune
 from kernels import choose_backend
@@ -99,13 +99,7 @@ class Stages:
         """Give the base model with the cell's trained adapter."""
         if self.settings("train", cell).steps == 0:
             return base
-        key = cell.keys["train"]
-        try:
-            return load_adapter(base, self.home("train", key))
-        except DamagedAdapterError as error:
-            self.home("train", key).put_aside(ADAPTER)
-            self.ledger.clear("train", key)
-            raise DamagedAdapterError(f"{error}; --retry-failed trains it again") from error
+        return load_adapter(base, self._adapter(cell.keys["train"]))
 
     def evaluate(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
         """Evaluate the cell's model on its test examples."""
@@ -212,7 +206,7 @@ class Stages:
             layers = len(lens.layers)
             changes = expand(self._entries(cell), Model(layers, lens.heads))
             family = intervention_family(rows, changes, layers, evaluate_settings.labels)
-            donors = {donor: self.home("train", donor) for donor in sorted(cell.donors)}
+            donors = {donor: self._adapter(donor) for donor in sorted(cell.donors)}
             with arrangement(model, donors) as arranged, self._sink(family, key) as sink:
                 text = self._text(cell, tokenizer, test=True)
                 experiment = Experiment(arranged, tokenizer, text, evaluate_settings, probe)
@@ -269,6 +263,17 @@ class Stages:
         except DamagedAdapterError:
             home.put_aside(ADAPTER)
             return None
+
+    def _adapter(self, key: str) -> Place:
+        """Give the home of a trained adapter, checked against what was recorded of it."""
+        home = self.home("train", key)
+        try:
+            check_adapter(home, self.ledger.record("train", key).get("files", {}))
+        except DamagedAdapterError as error:
+            home.put_aside(ADAPTER)
+            self.ledger.clear("train", key)
+            raise DamagedAdapterError(f"{error}; --retry-failed trains it again") from error
+        return home
 
     def _saved_lens(self, home: Place, device: Any) -> tuple[Translators, np.ndarray] | None:
         """Give the translators of a training that has ended, but was never committed."""

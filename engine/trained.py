@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from attrs import frozen
 
 from engine.errors import DamagedAdapterError
 from store.errors import DamagedError
+from store.files import hash_file
 from store.places import Place
 
 ADAPTER = "adapter"  # its name in a training's folder
@@ -67,19 +69,36 @@ def load_adapter(model: Any, home: Place, name: str = "default") -> Any:
     DamagedAdapterError where it cannot be read.
     """
     from peft import PeftModel
-    from safetensors import SafetensorError, safe_open
 
-    try:
-        folder = home.local(ADAPTER)
-        with safe_open(folder / _WEIGHTS, "pt"):  # before the base model is touched
-            pass
-    except (SafetensorError, OSError, DamagedError) as error:
-        message = f"{home}/{ADAPTER}/{_WEIGHTS}: not a whole safetensors file: {error}"
-        raise DamagedAdapterError(message) from error
+    folder = _readable(home)  # before the base model is touched
     if isinstance(model, PeftModel):
         model.load_adapter(str(folder), adapter_name=name)
         return model.eval()
     return PeftModel.from_pretrained(model, str(folder), adapter_name=name).eval()
+
+
+def check_adapter(home: Place, recorded: Mapping[str, Any]) -> None:
+    """Raise DamagedAdapterError where an adapter's files are not those that the done record names."""
+    folder = _readable(home)
+    for name, known in recorded.items():
+        file = folder.joinpath(*PurePosixPath(name).parts[1:])  # `folder` may have another name here
+        if not file.is_file():
+            raise DamagedAdapterError(f"{home}/{name}: missing")
+        if hash_file(file) != known["blake2b"]:
+            raise DamagedAdapterError(f"{home}/{name}: its content has changed since it was made")
+
+
+def _readable(home: Place) -> Path:
+    """Give the folder of a saved adapter on this machine; DamagedAdapterError where it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        folder = home.local(ADAPTER)
+        with safe_open(folder / _WEIGHTS, "pt"):
+            return folder
+    except (SafetensorError, OSError, DamagedError) as error:
+        message = f"{home}/{ADAPTER}/{_WEIGHTS}: not a whole safetensors file: {error}"
+        raise DamagedAdapterError(message) from error
 
 
 def checkpoint_folder(folder: Path, *, fenced: bool) -> Path:

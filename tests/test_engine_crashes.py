@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -135,17 +136,32 @@ def test_signals_end_an_execution_and_free_its_claims(
     assert_same(contents(root), contents(whole))
 
 
-def test_a_truncated_adapter_is_named_and_trained_again(undisturbed, tmp_path: Path) -> None:
+def _truncate(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def _flip_a_bit(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "found_wrong"),
+    [(_truncate, "not a whole safetensors file"), (_flip_a_bit, "its content has changed since it was made")],
+)
+def test_a_damaged_adapter_is_named_and_trained_again(
+    undisturbed, tmp_path: Path, damage: Callable[[Path], None], found_wrong: str
+) -> None:
     spec, whole = undisturbed[0], shutil.copytree(undisturbed[1], tmp_path / "store")
     expected = contents(whole)
     (file, *_) = sorted(whole.glob("train/*/adapter/adapter_model.safetensors"))
     key = file.parts[-3]
-    os.truncate(file, file.stat().st_size // 2)
+    damage(file)
     probe_again = ("execute", spec, "--store", whole, "--set", "probe.top_k=2")
     child = start(tmp_path / "again", *probe_again)
     child.join(300)
     output = (tmp_path / "again/output").read_text()
-    assert child.exitcode == 1 and f"{key}/adapter/adapter_model.safetensors: not a whole" in output
+    assert child.exitcode == 1 and f"{key}/adapter/adapter_model.safetensors: {found_wrong}" in output
     assert "--retry-failed trains it again" in output and ran(output) == {"probe": 3}
     assert Ledger(whole).failed("train") == {key}
     retried = run(tmp_path / "again", *probe_again, "--retry-failed")

@@ -123,6 +123,24 @@ def test_a_donor_left_out_is_named(write_spec: Any) -> None:
     engine("execute", spec, "--only", "target=label")  # now it is trained
 
 
+def test_a_damaged_donor_is_trained_again(write_spec: Any, tmp_path: Path) -> None:
+    spec, only = write_spec(MORE), ("--only", "seed=0")
+    engine("execute", spec, *only)
+    before = node_of(tmp_path / "store")["label"]
+    donor = max((tmp_path / "store").glob("train/*/adapter/*.safetensors"))
+    content = donor.read_bytes()
+    donor.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    spec.write_text(spec.read_text().replace("layers = [1]", "layers = [2]"))
+    ended = engine("execute", spec, *only, code=1)
+    assert (
+        f"{donor.relative_to(tmp_path / 'store')}: its content has changed since it was made" in ended.output
+    )
+    assert "2 train" not in engine("execute", spec, *only, "--retry-failed").output
+    assert donor.read_bytes() == content
+    after = node_of(tmp_path / "store")["label"].sel(intervention=before["intervention"][:9])
+    assert after.equals(before.isel(intervention=slice(9)))
+
+
 def test_a_layer_that_the_model_lacks_fails_the_stage_alone(write_spec: Any) -> None:
     spec = write_spec(MORE.replace("layers = [1]", "layers = [9]"))
     ended = engine("execute", spec, code=1)
