@@ -41,6 +41,7 @@ class Coordinator:
     display: Display  # silent where the executor itself says what happens
     stop: StopRequest
     memory: Callable[[Iterable[PlannedCell]], float | None] = _unknown  # bytes that cells need
+    sleep: Callable[[float], None] = time.sleep
     outcome: Outcome = field(factory=Outcome)
     _lost: Counter[int] = field(factory=Counter)  # how often a unit was lost, by its first cell
 
@@ -90,7 +91,7 @@ class Coordinator:
             held = [work for work in held if any(cell.donors for cell in work.cells)]
         while not (free := [work for work in held if self._is_free(work)]) and self.policy.wait:
             self.stop.check()
-            time.sleep(self.policy.poll)
+            self.sleep(self.policy.poll)
         return free
 
     def _is_free(self, work: Work) -> bool:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 
-from engine import models
 from engine.errors import DoneElsewhereError, HeldElsewhereError, Interrupted
 from engine.plan import Plan, PlannedCell, grouped
 from engine.progress import Report, StopRequest, silent
@@ -232,7 +231,7 @@ class Execution:
         if self._base is None or self._loaded != choice:
             self._base = self._tokenizer = None
             gc.collect()
-            self._base, self._tokenizer = models.load(self.stages.settings("model", cell))
+            self._base, self._tokenizer = self.stages.base(cell)
             self._loaded = choice
         return self._base
 

@@ -11,7 +11,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from engine import data as data_stage
-from engine import translators
+from engine import models, translators
 from engine.causal.arrangement import arrangement
 from engine.causal.changes import Entry, Model, expand
 from engine.causal.intervene import Experiment, intervention_family
@@ -61,6 +61,10 @@ class Stages:
                     f"data.source: {data.source} has changed since the plan was made; run it again"
                 )
             record |= data_stage.prepare(data, labels, self.home("data", key))
+
+    def base(self, cell: PlannedCell) -> tuple[Any, Any]:
+        """Load the model that the cell starts from, and its tokenizer."""
+        return models.load(self.settings("model", cell))
 
     def train(self, cell: PlannedCell, base: Any, tokenizer: Any, report: Report) -> Any:
         """Train the cell's adapter; give the adapted model."""
