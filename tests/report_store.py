@@ -39,7 +39,7 @@ class Design:
     vocabulary: Sequence[str] = (*LABELS, *WORDS)
     contrasts: Sequence[dict[str, Any]] = ()
     paths: Mapping[str, str] = MappingProxyType({})
-    """Factors that set one key of a spec."""
+    """Factors that set one key of a spec; one named lens gives cells at "tuned" a tuned lens."""
     interventions: Sequence[Mapping[str, Any]] = ()
     """As in a spec."""
     heads: int = 4
@@ -57,7 +57,12 @@ def write_synthetic(root: Path, design: Design) -> Path:
     combos = list(product(*design.factors.values(), design.seeds))
     cells = []
     for number, combo in enumerate(combos):
-        wanted = {"probe": design.probe, "intervene": bool(design.interventions)}
+        own_levels = dict(zip(design.factors, combo, strict=False))
+        wanted = {
+            "lens": own_levels.get("lens") == "tuned",
+            "probe": design.probe,
+            "intervene": bool(design.interventions),
+        }
         stages = ("train", "evaluate", *(stage for stage, there in wanted.items() if there))
         own = number % (design.distinct or len(combos))
         keys = {stage: f"{stage}{own:08d}" for stage in stages}
@@ -79,6 +84,8 @@ def write_synthetic(root: Path, design: Design) -> Path:
         _evaluate(writer, ledger, keys["evaluate"], design, shift, rng)
         if design.probe:
             _probe(writer, ledger, keys["probe"], design, shift, rng, vocabulary)
+        if "lens" in keys:
+            _lens(writer, ledger, keys["lens"], design, rng)
         if design.interventions:
             _intervene(writer, ledger, keys["intervene"], design, shift, rng)
     spec = {
@@ -223,6 +230,19 @@ def _probe(
         rows.append({name: v if v.dtype.kind == "i" else v.astype(np.float32) for name, v in batch.items()})
     attributes = {"backend": "c", "vocabulary": vocabulary}
     ledger.commit("probe", key, {"family": family.key, "summary": {}, "attributes": attributes})
+
+
+def _lens(writer: StoreWriter, ledger: Ledger, key: str, design: Design, rng: np.random.Generator) -> None:
+    from engine.tune import lens_family
+
+    family = lens_family(design.steps, design.layers - 1)
+    depth = np.arange(design.layers - 1) / (design.layers - 1)
+    left = 0.3 + 0.7 * np.exp(-np.arange(design.steps) / (design.steps / 4))
+    curve = (7 * (1 - depth**2) * left[:, None] + 0.1 * rng.random((design.steps, 1))).astype(np.float32)
+    with writer.cell(family, key) as rows:
+        rows.append({"translator_kl": curve})
+    summary = {"lens_kl": float(curve[-1].mean()), "lens_kl_untrained": float(curve[0].mean())}
+    ledger.commit("lens", key, {"family": family.key, "summary": summary})
 
 
 def _intervene(

@@ -214,6 +214,7 @@ def test_a_tuned_lens_is_a_stage_of_its_own(write_spec, tmp_path: Path) -> None:
     (reported,) = collect(tmp_path / "store")["experiments"]
     drawn = [curve for curve in reported["layers"]["curves"] if curve["statistic"] == "kl_final"]
     assert len(drawn) == len(reported["conditions"]) == 4
+    assert reported["tuned"]["twins"] == {"1": 0, "3": 2}
     assert "Nothing to do" in engine("execute", spec, "--only", "seed=0").output
     # Another way of probing shares the translators; another way of training them does not.
     more = ("--only", "seed=0", "--only", "lens=tuned", *ONE[2:])

@@ -135,6 +135,27 @@ def test_interventions_are_those_of_the_analysis(tmp_path: Path, monkeypatch: py
     assert [(len(own["conditions"]), own["left_out"]) for own in short] == [(1, 1), (1, 1)]
 
 
+def test_a_tuned_lens_stands_beside_its_logit_twin(tmp_path: Path) -> None:
+    def reported(folder: str, lenses: list[str]) -> Any:
+        design = Design(
+            {"target": TARGETS, "lens": lenses}, examples=4, layers=3, paths={"lens": "probe.lens"}
+        )
+        return collect(write_synthetic(tmp_path / folder, design))["experiments"][0]["tuned"]
+
+    found = reported("both", ["logit", "tuned"])
+    assert found["twins"] == {"1": 0, "3": 2}
+    assert reported("alone", ["tuned"])["twins"] == {}
+    assert "no complete cell has a tuned lens" in reported("none", ["logit"])["missing"]
+    kl = open_store(tmp_path / "both")["synthetic/lens"].to_dataset()["translator_kl"].astype(float)
+    own = kl.sel(target="label")
+    layers, curve = found["layers"][0], found["curves"][0]
+    assert (layers["condition"], layers["layer"], curve["condition"]) == (1, [0, 1], 1)
+    for name, step in (("first", 0), ("last", -1)):
+        assert layers[name]["mean"] == rounded(own.isel(step=step).mean("cell"))
+        assert layers[name]["high"] == rounded(own.isel(step=step).max("cell"))
+    assert curve["step"] == list(range(1, 31)) and curve["mean"] == rounded(own.mean(("cell", "layer")))
+
+
 def test_failed_cells_stand_in_the_matrix_with_their_traceback(experiment: dict[str, Any]) -> None:
     states = [cell["state"] for cell in experiment["cells"]]
     assert states == ["done"] * 7 + ["failed"]

@@ -230,6 +230,41 @@ def test_effects_of_interventions_are_read_by_layer_and_by_head(
     assert page.input_value("[data-choice='intervention']") == "heads"
 
 
+def test_lenses_stand_side_by_side_where_there_is_a_tuned_one(
+    show: Callable[..., Page], report: Path, tmp_path: Path
+) -> None:
+    design = Design(
+        {"target": TARGETS, "lens": ["logit", "tuned"]},
+        paths={"lens": "probe.lens"},
+        examples=4,
+        layers=3,
+        positions=["prompt_end"],
+    )
+    page = show(write_report(write_synthetic(tmp_path / "store", design), tmp_path / "page.html"))
+    section = page.locator("#tuned")
+    assert page.locator("#contents a[href='#tuned']").count() == 1
+    page.wait_for_selector("#tuned .picture svg")
+    assert section.locator("figcaption").all_inner_texts() == [
+        "KL to the final layer, position prompt_end",
+        "Entropy, position prompt_end",
+        "KL to the final layer by layer: label · tuned",
+        "KL to the final layer by step, mean over layers",
+    ]
+    page.select_option("[data-choice='tuned']", label="label+explanation · tuned")
+    legends = section.locator(".legend").all_inner_texts()
+    assert legends[0].split("\n") == ["label+explanation · logit", "label+explanation · tuned"]
+    kl = open_store(tmp_path / "store")["synthetic/lens"].to_dataset()["translator_kl"].astype(float)
+    section.locator(".picture svg").nth(2).focus()
+    page.keyboard.press("ArrowRight")
+    last = kl.sel(target="label+explanation").isel(step=-1, layer=0).mean().item()
+    assert f"last step: {last:.2f} nat" in section.locator(".readout").nth(2).inner_text()
+    assert len(download(page, "tuned")) == 2 * (2 * 2 + 30)
+    page.click("summary:has-text('lens')")
+    page.uncheck(".filter[open] label:has-text('logit') input")
+    assert "The filters hide the condition with the logit lens" in section.inner_text()
+    assert show(report).locator("#tuned, #contents a[href='#tuned']").count() == 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_in_both_themes(show: Callable[..., Page], report: Path, scheme: str) -> None:
     page = show(report, color_scheme={"light": "dark", "dark": "light"}[scheme])

@@ -23,6 +23,7 @@ from store.report import outcomes, probing
 from store.report.contrasts import contrasts
 from store.report.interventions import interventions
 from store.report.samples import SAMPLE_BYTES, samples
+from store.report.tuned import tuned
 
 PROVENANCE = ("packages", "python", "git", "hardware")
 
@@ -71,6 +72,7 @@ def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget
         "failures": lambda: outcomes.signatures(node, manifest.get("spec", {}), places),
         "interventions": lambda: interventions(node, manifest.get("spec", {}), places),
         "layers": lambda: probing.layers(node, places),
+        "tuned": lambda: tuned(node, manifest.get("spec", {}), places),
         "saturation": lambda: probing.saturations(node, places),
         "samples": lambda: samples(root, node, places, budget),
     }

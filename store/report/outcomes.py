@@ -1,12 +1,14 @@
 """The sections on what was trained and predicted, by condition, from the analysis functions."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from store.analysis import calibration_curve, confusion, detect_failures, means, select, transfer_matrix
-from store.analysis.nodes import SEED, by_condition, factors, levels
+from store.analysis.nodes import SEED, by_condition, factors
 from store.errors import StoreError
 from store.files import Json
 from store.report.encode import rounded
@@ -88,31 +90,40 @@ def calibration(node: xr.DataTree, places: Places) -> Json:
 
 def training(node: xr.DataTree, places: Places) -> Json:
     """Return curves by condition: the mean over seeds, and the lowest and highest seed, of means of steps."""
-    curves = []
+    found = []
     for whole in datasets(node, "train"):
         dataset = by_condition(whole)
-        steps = np.array_split(dataset["step"].values, min(POINTS, dataset.sizes["step"]))
-        own = dataset.indexes["cell"].get_level_values("condition")
         for name in (str(name) for name, values in dataset.data_vars.items() if values.dims[-1] == "step"):
-            values = dataset[name].transpose("cell", "step").values.astype(float)
-            binned = np.stack([part.mean(1) for part in np.array_split(values, len(steps), 1)], axis=1)
-            for level in levels(dataset, "condition"):
-                chosen = binned[own == level]
-                curves.append(
-                    {
-                        "condition": places[str(level)],
-                        "variable": name,
-                        "title": str(dataset[name].attrs.get("long_name") or name),
-                        "units": str(dataset[name].attrs.get("units") or "1"),
-                        "step": rounded([part.mean() for part in steps]),
-                        "mean": rounded(chosen.mean(0)),
-                        "low": rounded(chosen.min(0)),
-                        "high": rounded(chosen.max(0)),
-                        "seeds": len(chosen),
-                        "steps": dataset.sizes["step"],
-                    }
-                )
-    return {"curves": curves}
+            attrs = dataset[name].attrs
+            own = {"title": str(attrs.get("long_name") or name), "units": str(attrs.get("units") or "1")}
+            found += [{"variable": name} | own | curve for curve in step_curves(dataset[name], places)]
+    return {"curves": found}
+
+
+def step_curves(values: xr.DataArray, places: Places) -> Iterator[Json]:
+    """Yield the curve over steps of each condition, of values (cell, step) that have conditions."""
+    steps = np.array_split(values["step"].values, min(POINTS, values.sizes["step"]))
+    all_cells = values.transpose("cell", "step").values.astype(float)
+    binned = np.stack([part.mean(1) for part in np.array_split(all_cells, len(steps), 1)], axis=1)
+    words = values.indexes["cell"].get_level_values("condition")
+    for level in dict.fromkeys(words):
+        chosen = binned[words == level]
+        yield {
+            "condition": places[str(level)],
+            "step": rounded([part.mean() for part in steps]),
+            **over_seeds(chosen),
+            "seeds": len(chosen),
+            "steps": values.sizes["step"],
+        }
+
+
+def over_seeds(values: NDArray[np.float64]) -> Json:
+    """Return the mean over seeds of values [seed, point], and the lowest and highest seed."""
+    return {
+        "mean": rounded(values.mean(0)),
+        "low": rounded(values.min(0)),
+        "high": rounded(values.max(0)),
+    }
 
 
 def transfer(node: xr.DataTree, spec: Json) -> Json:

@@ -28,7 +28,7 @@ def roles(spec: Json, summary: xr.Dataset) -> Roles:
     """
     known = factors(summary)
     named = {role: name for role, name in spec.get("signatures", {}).items() if name in known}
-    paths = {name: _paths(own) for name, own in spec.get("factors", {}).items() if name in known}
+    paths = {name: paths_of(own) for name, own in spec.get("factors", {}).items() if name in known}
     tested = [name for name, own in paths.items() if any(p.startswith("evaluate.data") for p in own)]
     trained = [name for name, own in paths.items() if any(p.startswith("data") for p in own)]
     pairs = [
@@ -61,7 +61,7 @@ def at(dataset: xr.Dataset, chosen: dict[str, Any]) -> xr.Dataset:
     return dataset.isel(cell=np.flatnonzero(keep))
 
 
-def _paths(factor: Json) -> list[str]:
+def paths_of(factor: Json) -> list[str]:
     """Return the keys of a spec that a factor sets, as dotted paths."""
     if "path" in factor:
         return [str(factor["path"])]

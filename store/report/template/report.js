@@ -9,8 +9,11 @@ function render() {
     `What changed, in which layer, how sure. ${plural(experiment.conditions.length, "condition")}, ${done} of ${plural(experiment.cells.length, "cell")} complete. Store “${report.store}”, written ${report.written}.`;
   const count = document.getElementById("filter-count");
   count.textContent = `${shown} of ${plural(experiment.conditions.length, "condition")} shown`;
-  const main = document.getElementById("main");
-  main.replaceChildren(...SECTIONS.map((section) => drawSection(section, experiment)));
+  const sections = SECTIONS.filter(({ only, key }) => !only || !experiment[key].missing);
+  document.getElementById("main").replaceChildren(...sections.map((section) => drawSection(section, experiment)));
+  document.getElementById("contents").replaceChildren(
+    el("ol", {}, sections.map(({ id, title }) => el("li", {}, el("a", { href: `#${id}` }, title)))),
+  );
 }
 
 function drawSection({ id, title, lead, make, csv, key }, experiment) {
@@ -121,9 +124,6 @@ function setUpPrinting() {
   });
 }
 
-document.getElementById("contents").append(
-  el("ol", {}, SECTIONS.map(({ id, title }) => el("li", {}, el("a", { href: `#${id}` }, title)))),
-);
 document.getElementById("footer").textContent = "Made by ablation-engine. This file loads nothing from a network; all data is inside.";
 drawExperiments();
 drawFilters();

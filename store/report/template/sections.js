@@ -50,6 +50,7 @@ function duration(seconds) {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
+// only: a section that stands where the store has something for it, and else is not missed.
 const SECTIONS = [
   { id: "short", title: "In short", key: "contrasts", make: inShort },
   { id: "matrix", title: "Matrix", make: matrix, csv: matrixCsv },
@@ -59,6 +60,7 @@ const SECTIONS = [
   { id: "interventions", title: "Effect by layer", key: "interventions", lead: "Outcome of a changed model less that of the same model unchanged: where it falls below 0, the changed layers carry some of it.", make: interventions, csv: interventionsCsv },
   { id: "layers", title: "Layers by condition", key: "layers", make: lensStatistics, csv: layersCsv },
   { id: "lens", title: "Layer × token", key: "samples", lead: "What each layer would say next, read through the final norm and the unembedding. Point at a cell, or move with the arrow keys.", make: lensView, csv: lensCsv },
+  { id: "tuned", title: "Logit and tuned lens", key: "tuned", only: true, lead: "The tuned lens reads each layer through an affine map that is trained to come near the final layer; the logit lens reads it as it is.", make: tunedLens, csv: tunedCsv },
   { id: "saturation", title: "Saturation", key: "saturation", lead: "The layer from which on a model is sure: its top probability stays at 0.95 or more to the last layer.", make: saturation, csv: saturationCsv },
   { id: "confusion", title: "Confusion", key: "confusion", make: confusion, csv: confusionCsv },
   { id: "calibration", title: "Calibration", key: "calibration", make: calibration, csv: calibrationCsv },
