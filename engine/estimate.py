@@ -3,21 +3,25 @@
 Rules of thumb, stated so that they can be checked: 4 characters per token; 2 FLOPs per parameter and token
 forward; backward through frozen weights costs as much as forward, since LoRA needs activations' gradients but
 not the weights'; activations kept for the backward pass take 34 bytes per token, layer and hidden unit at
-16 bits (Korthikanti et al., arXiv 2205.05198), twice that at 32 bits.
+16 bits (Korthikanti et al., arXiv 2205.05198), twice that at 32 bits; a change of an intervention runs the
+layers from its first one on, and of each model that runs whole L + 1 residual streams of a batch are kept.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from attrs import define, field, frozen
 
 from engine.cards import DataCard, ModelCard, data_card, model_card
+from engine.causal import changes
+from engine.errors import UsageError
 from engine.identity import test_data
 from engine.plan import Plan, PlannedCell, grouped
 from specs.data import Data
+from specs.intervention_rules import SOURCE, UNCHANGED
 from specs.model import Evaluate, Model, Probe, Target, Train
 
 CHARACTERS_PER_TOKEN = 4
@@ -68,10 +72,10 @@ def estimate(plan: Plan, cells: Iterable[PlannedCell] | None = None) -> dict[str
 
 def _stage_cost(plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: _Cards) -> Cost | None:
     """Add up a stage's pending runs; those of equal settings are estimated once."""
-    states, choose = plan.states[stage], plan.matrix.chooser(*_TABLES[stage])
+    states = plan.states[stage]
     pending = {key: cell for cell in wanted if (key := cell.keys.get(stage)) and states[key] != "cached"}
     total = Cost()
-    for cells in grouped(pending.values(), lambda cell: choose(cell.choice)):
+    for cells in grouped(pending.values(), _alike(plan, stage)):
         cost = _cost(plan, cells[0], stage, cards)
         if cost is None:
             return None
@@ -82,14 +86,14 @@ def _stage_cost(plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: _C
 def peak_memory(plan: Plan) -> Callable[[Iterable[PlannedCell]], float | None]:
     """Give a function from cells to the bytes that their most demanding stage needs, None where unknown."""
     cards = _Cards()
-    choosers = {stage: plan.matrix.chooser(*tables) for stage, tables in _TABLES.items()}
+    alike = {stage: _alike(plan, stage) for stage in _TABLES}
     known: dict[Any, Cost | None] = {}
 
     def peak(cells: Iterable[PlannedCell]) -> float | None:
         costs = []
         for cell in cells:
             for stage in (stage for stage in _TABLES if stage in cell.keys):
-                choice = (stage, choosers[stage](cell.choice))
+                choice = (stage, alike[stage](cell))
                 if choice not in known:
                     known[choice] = _cost(plan, cell, stage, cards)
                 costs.append(known[choice])
@@ -126,7 +130,16 @@ _TABLES = {
     "evaluate": (*_TEXTS, "evaluate"),
     "lens": (*_TEXTS, "probe"),
     "probe": (*_TEXTS, "evaluate", "probe"),
+    "intervene": (*_TEXTS, "evaluate", "probe"),
 }
+
+
+def _alike(plan: Plan, stage: str) -> Callable[[PlannedCell], Hashable]:
+    """Give a function from a cell to what its cost depends on."""
+    choose = plan.matrix.chooser(*_TABLES[stage])
+    if stage != "intervene":
+        return lambda cell: choose(cell.choice)
+    return lambda cell: (choose(cell.choice), *cell.sources, len(set(cell.sources.values())))
 
 
 def _cost(plan: Plan, cell: PlannedCell, stage: str, cards: _Cards) -> Cost | None:
@@ -144,6 +157,8 @@ def _cost(plan: Plan, cell: PlannedCell, stage: str, cards: _Cards) -> Cost | No
     examples = data.test or 1000
     if stage == "evaluate":
         return _evaluate(tables["evaluate"], tables["target"], examples, model, lengths, weights)
+    if stage == "intervene":
+        return _intervene(changes.entries(plan, cell), tables, examples, model, lengths, weights)
     return _probe(tables["probe"], examples, model, lengths, weights, len(tables["evaluate"].labels))
 
 
@@ -236,4 +251,38 @@ def _probe(
         flops=2 * model.parameters * tokens + 2 * model.unembedding * rows,
         memory=weights + probe.batch_size * layers * len(probe.positions) * model.hidden * 8 + 64e6,
         stored=rows * per_row,
+    )
+
+
+def _intervene(
+    entries: list[changes.Entry],
+    tables: dict[str, Any],
+    examples: int,
+    model: ModelCard,
+    lengths: _Lengths,
+    weights: float,
+) -> Cost:
+    try:
+        sweep = changes.expand(entries, changes.Model(model.layers, model.heads))
+    except UsageError:  # layers or heads that the model lacks: the stage will fail before it runs anything
+        return Cost()
+    probe: Probe = tables["probe"]
+    examples = min(examples, probe.examples or examples)
+    length = lengths.prompt + (lengths.completion if tables["target"].explains_first else 0)
+    # Models that others take from and the unmodified one run whole, once; a change from its first layer on.
+    kept = sum(change.kind in (UNCHANGED, SOURCE) for change in sweep)
+    above = [model.layers - change.start(model.layers) for change in sweep]
+    averages = any(change.kind == "heads" and change.ablation == "mean" for change in sweep)
+    passes = kept + averages + sum(above) / model.layers
+    lens_rows = examples * (kept * (model.layers + 1) + sum(count + 1 for count in above) + len(sweep))
+    batch = probe.batch_size * length * model.hidden
+    labels = len(tables["evaluate"].labels)
+    return Cost(
+        tokens=examples * length * passes,
+        flops=2 * model.parameters * examples * length * passes + 2 * model.unembedding * lens_rows,
+        memory=weights
+        + batch * (kept * (model.layers + 1) * BYTES[tables["model"].dtype] + 4 * 8)
+        + probe.batch_size * (model.layers + 1) * model.hidden * 8
+        + 64e6,
+        stored=examples * len(sweep) * 4 * (labels + model.layers + 1 + 4),
     )

@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from engine import data as data_stage
 from engine import models, translators
 from engine.causal.arrangement import arrangement
-from engine.causal.changes import Entry, Model, expand
+from engine.causal.changes import Model, entries, expand
 from engine.causal.intervene import Experiment, intervention_family
 from engine.errors import (
     DamagedAdapterError,
@@ -208,7 +208,7 @@ class Stages:
             rows = self._test_rows(cell)[: probe.examples]
             lens = find_lens(model)
             layers = len(lens.layers)
-            changes = expand(self._entries(cell), Model(layers, lens.heads))
+            changes = expand(entries(self.plan, cell), Model(layers, lens.heads))
             family = intervention_family(rows, changes, layers, evaluate_settings.labels)
             donors = {donor: self._adapter(donor) for donor in sorted(cell.donors)}
             with arrangement(model, donors) as arranged, self._sink(family, key) as sink:
@@ -218,14 +218,6 @@ class Stages:
                 for values in experiment.run(rows, changes, report, self.stop, start=sink.start):
                     sink.append(values)
             record |= {**sink.placement, "summary": {"interventions": float(len(changes))}}
-
-    def _entries(self, cell: PlannedCell) -> list[Entry]:
-        """Give the interventions that change the cell's model."""
-        return [
-            Entry(settings, cell.sources[settings.name], self.plan.matrix.donor_name(cell.choice, donor))
-            for settings, donor in self.plan.matrix.interventions(cell.choice)
-            if settings.name in cell.sources
-        ]
 
     def check_probe(self, cell: PlannedCell, base: Any) -> None:
         """Raise where the cell's probe asks for layers that the model lacks, or heads that hide."""

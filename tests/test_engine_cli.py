@@ -69,6 +69,75 @@ def test_the_estimate_follows_its_rules(write_spec) -> None:
     assert longer["train"]["flops"] == pytest.approx(2 * plan(spec)["estimate"]["train"]["flops"])
 
 
+SWEEPS = """
+[probe]
+batch_size = 2
+
+[[interventions]]
+name = "heads"
+kind = "heads"
+layers = [2]
+ablation = "mean"
+"""
+TAKING = """
+[[interventions]]
+name = "off"
+kind = "mask"
+
+[[interventions]]
+name = "stream of base"
+kind = "patch"
+sweep = "below"
+"""
+
+
+def test_the_estimate_counts_the_layers_that_interventions_run(write_spec) -> None:
+    def estimated(more: str, *options: object) -> dict[str, Any]:
+        one = ("--set", "seeds=[0]", "--set", 'rules.exclude=[{target="label+explanation"}]')
+        found: dict[str, Any] = plan(write_spec(more), *one, *options)["estimate"]
+        return found
+
+    heads, both = estimated(SWEEPS), estimated(SWEEPS + TAKING)
+    tokens = both["evaluate"]["tokens"]  # one pass over the prompts of six examples
+    # The model itself, a pass for the heads' means, and layers 2 and 3 for each of four heads.
+    assert heads["intervene"]["tokens"] == pytest.approx(tokens * (2 + 4 * 2 / 3))
+    # Without the adapter in layer 1 a pass is the base model's up to there; patches go on behind layer 1.
+    more = 1 + (2 + 2 + 1 + 3 * 2) / 3
+    assert both["intervene"]["tokens"] == pytest.approx(tokens * (2 + 4 * 2 / 3 + more))
+    changes = 2 + 4 + 3 + 3
+    assert both["intervene"]["store_bytes"] == 6 * changes * 4 * (3 + 4 + 4)
+    block = 32 * 32 * 2 + 2 * 16 * 32 + 3 * 32 * 64 + 2 * 32
+    rows = 6 * ((1 * 4) + (1 + 4 * 3) + 5)
+    forward = 3 * block * heads["intervene"]["tokens"] + 32 * 320 * rows
+    assert heads["intervene"]["flops"] == pytest.approx(2 * forward)
+    kept = 2 * tokens / 6 * 32 * 4 * 4  # of one model more: a batch of two, D = 32, L + 1 streams, 4 bytes
+    grown = both["intervene"]["peak_memory_bytes"] - heads["intervene"]["peak_memory_bytes"]
+    assert grown == pytest.approx(kept)
+    assert estimated(SWEEPS, "--set", "probe.examples=3")["intervene"]["tokens"] == pytest.approx(
+        heads["intervene"]["tokens"] / 2
+    )
+    lacking = estimated(SWEEPS.replace("layers = [2]", "layers = [9]"))
+    assert lacking["intervene"]["tokens"] == 0  # the stage will fail before it runs anything
+    assert estimated("")["intervene"]["tokens"] == 0
+
+
+def test_cells_with_other_donors_are_estimated_by_themselves(write_spec) -> None:
+    more = TAKING + '[[interventions]]\nname = "to it"\nkind = "graft"\ndonor = { target = "label" }\n'
+    scoped = more + 'cells = { target = "label+explanation" }\n'
+    seed = ("--set", "seeds=[0]")
+    alone, with_graft = (plan(write_spec(own), *seed)["estimate"]["intervene"] for own in (TAKING, scoped))
+    tokens = plan(write_spec(), *seed)["estimate"]["evaluate"]["tokens"] / 2
+    # Of two cells one takes from the other: that runs whole, and three grafts above their first layer.
+    assert with_graft["tokens"] - alone["tokens"] == pytest.approx(tokens * (1 + (2 + 2 + 1) / 3))
+
+
+def test_the_estimate_counts_the_training_of_a_tuned_lens(write_spec) -> None:
+    more = '[probe]\nlens = "tuned"\n[probe.tuned]\nsteps = 5\ntokens = 40\n'
+    found = plan(write_spec(more), "--set", "seeds=[0]")["estimate"]["lens"]
+    assert found["tokens"] == 2 * 5 * 40
+    assert found["store_bytes"] == 2 * 4 * (3 * 32 * 33 + 5 * 3)
+
+
 def test_the_resolved_spec_shows_every_default_and_is_a_spec_itself(write_spec) -> None:
     spec = write_spec()
     text = engine("plan", spec, "--resolved").output

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from attrs import evolve, frozen
 
 from engine.errors import UsageError
+from engine.plan import Plan, PlannedCell
 from specs.intervention_rules import SOURCE, UNCHANGED
 from specs.interventions import Intervention
 
@@ -35,6 +36,14 @@ class Change:
         whole = self.kind in ("mask", "graft") and self.alpha == 0 and self.parts == PARTS
         return whole and self.layers == tuple(range(1, len(self.layers) + 1))
 
+    def start(self, count: int) -> int:
+        """Give the highest of `count` layers up to which it is a model that runs anyway."""
+        if self.kind in (UNCHANGED, SOURCE):
+            return count
+        if self.kind == "patch":
+            return self.layers[0]
+        return self.layers[-1] if self.swaps_below else self.layers[0] - 1
+
 
 @frozen
 class Model:
@@ -53,6 +62,15 @@ class Entry:
     source_name: str
 
 
+def entries(plan: Plan, cell: PlannedCell) -> list[Entry]:
+    """Give the interventions that change the cell's model."""
+    return [
+        Entry(settings, cell.sources[settings.name], plan.matrix.donor_name(cell.choice, donor))
+        for settings, donor in plan.matrix.interventions(cell.choice)
+        if settings.name in cell.sources
+    ]
+
+
 def expand(entries: Iterable[Entry], model: Model) -> list[Change]:
     """Give all changes, after the model as it is (`none`) and every model that one of them takes from.
 
@@ -60,7 +78,7 @@ def expand(entries: Iterable[Entry], model: Model) -> list[Change]:
     """
     entries = list(entries)
     sources = {e.source: e.source_name for e in entries if e.settings.kind != "heads"}
-    found = [Change(UNCHANGED, UNCHANGED, "none")]
+    found = [Change(UNCHANGED, UNCHANGED, UNCHANGED)]
     for source, name in sources.items():
         found.append(Change(f"all of {name}", SOURCE, SOURCE, source=source, source_name=name))
     for entry in entries:

@@ -162,7 +162,7 @@ class _Runs:
 
     def changed(self, change: Change) -> tuple[Tensor, Tensor]:
         """Run a change: normed final states [S, P, D], and entropies [L + 1, leading sequences]."""
-        origin, start = self._origin(change), self._start(change)
+        origin, start = self._origin(change), change.start(len(self.experiment.lens.layers))
         streams = self._streams(change, self._record(origin), start)
         entropy = torch.cat([self._entropy(origin)[:start], self._entropies_of(streams)])
         return self.experiment.lens.norm(streams[-1]), entropy
@@ -184,14 +184,6 @@ class _Runs:
         """Give the model whose run the change's lowest layers are part of."""
         taken = change.kind == "source" or change.swaps_below
         return change.source if taken else self.experiment.arrangement.own
-
-    def _start(self, change: Change) -> int:
-        """Give the highest layer up to which the change is that model's run; a patch changes this one."""
-        if change.kind in ("none", "source"):
-            return len(self.experiment.lens.layers)
-        if change.kind == "patch":
-            return change.layers[0]
-        return change.layers[-1] if change.swaps_below else change.layers[0] - 1
 
     def _patch(self, change: Change, layer: int) -> Edit:
         donor = self._record(change.source).states[layer]
