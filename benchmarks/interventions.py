@@ -8,14 +8,13 @@ below it are not run again. Ratios of processor time and of the clock, both meas
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from engine.causal.arrangement import arrangement
 from engine.causal.changes import Change, Entry, Model, expand
@@ -28,17 +27,24 @@ from engine.train import attach_adapter, padding_id
 from kernels import lens_statistics
 from specs.interventions import Intervention
 from specs.model import Evaluate, Lora, Probe, Prompt, Target
-from tests.conftest import make_tokenizer
 
 LAYERS = 30
 LABELS = ["1", "2", "3", "4", "5"]
+CONTEXT, RESPONSE = "the model rates", "a reply on topic " * 12
 
 
-def experiment(width: int, folder: Path) -> tuple[Any, Any, Any]:
+def make_tokenizer() -> Any:
+    """One token per word of the examples."""
+    words = dict.fromkeys(["<end>", *CONTEXT.split(), *RESPONSE.split(), ":", *LABELS])
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<end>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
+
+
+def experiment(width: int) -> tuple[Any, Any, Any]:
     """A model with an adapter, its tokenizer, and the writer of its examples."""
     torch.manual_seed(0)
-    make_tokenizer(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = make_tokenizer()
     config = LlamaConfig(
         vocab_size=8192, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=LAYERS,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
@@ -71,27 +77,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     rows = [
-        {"id": str(i), "context": "the model rates", "response": "a reply on topic " * 12, "label": "1"}
+        {"id": str(i), "context": CONTEXT, "response": RESPONSE, "label": "1"}
         for i in range(options.examples)
     ]
     settings = Intervention(name="off", kind="mask", width=[1, 2, 4, 8], stride=options.stride)
     changes = expand([Entry(settings, "", "base")], Model(LAYERS, 4))
     ratios = []
-    with tempfile.TemporaryDirectory() as folder:
-        model, tokenizer, writer = experiment(options.width, Path(folder))
-        with arrangement(model, {}) as arranged:
-            probe = Probe(batch_size=options.examples)
-            own = Experiment(arranged, tokenizer, writer, Evaluate(labels=LABELS), probe)
-            for _ in range(options.rounds):
-                spent = []
-                for run in (
-                    lambda: list(own.run(rows, changes, silent, StopRequest())),
-                    lambda: alone(own, rows, changes[2:]),
-                ):
-                    clock, processor = time.perf_counter(), time.process_time()
-                    run()
-                    spent.append((time.perf_counter() - clock, time.process_time() - processor))
-                ratios.append(tuple(a / b for a, b in zip(*spent, strict=True)))
+    model, tokenizer, writer = experiment(options.width)
+    with arrangement(model, {}) as arranged:
+        probe = Probe(batch_size=options.examples)
+        own = Experiment(arranged, tokenizer, writer, Evaluate(labels=LABELS), probe)
+        for _ in range(options.rounds):
+            spent = []
+            for run in (
+                lambda: list(own.run(rows, changes, silent, StopRequest())),
+                lambda: alone(own, rows, changes[2:]),
+            ):
+                clock, processor = time.perf_counter(), time.process_time()
+                run()
+                spent.append((time.perf_counter() - clock, time.process_time() - processor))
+            ratios.append(tuple(a / b for a, b in zip(*spent, strict=True)))
     wall, processor = (median(values) for values in zip(*ratios, strict=True))
     print(
         f"{len(changes) - 2} changes: sweep / alone = {wall:.2f} by the clock, {processor:.2f} of processor"
