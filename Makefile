@@ -19,8 +19,9 @@ $(BIN)/.ready: pyproject.toml constraints.txt Makefile setup.py $(wildcard kerne
 demo: $(BIN)/.ready
 	$(BIN)/engine execute specs/demo.toml
 
+# Several test files at a time, each in a process with one thread.
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(BIN)/.ready
 	$(BIN)/ruff check .
