@@ -23,6 +23,7 @@ from attrs import evolve, field, frozen
 from benchmarks.simulated_pool import HOUR, Clock, Faults, Gpu, Pool, Process
 from benchmarks.simulated_work import Costs, Hardware, Records, SimulatedLedger, SimulatedStages
 from engine.coordinate import Coordinator, Policy, units
+from engine.estimate import estimator
 from engine.execute import Display, Execution, Options
 from engine.executors.worker import Worker
 from engine.plan import Plan, make_plan
@@ -154,9 +155,9 @@ def simulate(costs: Costs, settings: Settings) -> Result:
 
     pool = Pool(clock, gpus, settings.faults, make_worker, settings.start, settings.lasting, draw)
     ledger: Any = SimulatedLedger(records, clock, Process())
-    coordinator = Coordinator(
-        plan, ledger, pool, Policy(retries=settings.retries), Display(), StopRequest(), sleep=clock.sleep
-    )
+    policy = Policy(retries=settings.retries)
+    coordinator = Coordinator(plan, ledger, pool, policy, Display(), StopRequest(), estimator(plan))
+    coordinator.clock, coordinator.sleep = (lambda: clock.now), clock.sleep
     try:
         outcome = coordinator.run(plan.cells, settings.batch)
     finally:

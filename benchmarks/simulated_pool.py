@@ -17,6 +17,7 @@ from attrs import define, field, frozen
 from greenlet import getcurrent, greenlet
 
 from engine.executors.base import Finished, Resources, Work
+from engine.executors.queue import Queue
 from engine.executors.worker import Worker
 
 HOUR = 3600.0
@@ -126,10 +127,11 @@ class Pool:
     draw: random.Random = field(factory=random.Random)
     deaths: Counter[str] = field(factory=Counter)
     coordinating: float = 0.0  # real seconds that the caller took between the units
-    _queue: deque[Work] = field(factory=deque)
+    _queue: Queue = field(factory=Queue)
     _free: deque[Gpu] = field(factory=deque)
     _ended: deque[Finished] = field(factory=deque)
     _running: int = 0
+    _tick: float = 0.0  # when the caller was last heard
 
     def __attrs_post_init__(self) -> None:
         self._free.extend(self.gpus)
@@ -148,19 +150,20 @@ class Pool:
 
     def submit(self, work: Work, resources: Resources) -> None:
         """Take a unit."""
-        self._queue.append(work)
+        self._queue.add(work)
 
-    def as_completed(self) -> Iterator[Finished]:
+    def as_completed(self) -> Iterator[Finished | None]:
         """Let time pass, and yield each unit as it ends."""
         while self._queue or self._running or self._ended:
             while self._queue and self._free:
-                self._begin(self._free.popleft(), self._queue.popleft())
-            if self._ended:
-                finished, began = self._ended.popleft(), time.perf_counter()
-                yield finished
-                self.coordinating += time.perf_counter() - began
-            else:
+                gpu = self._free.popleft()
+                self._begin(gpu, self._queue.take(gpu.model))
+            if not self._ended:
                 self.clock.step()
+            if self._ended or self.clock.now >= self._tick + TICK:
+                self._tick, began = self.clock.now, time.perf_counter()
+                yield self._ended.popleft() if self._ended else None
+                self.coordinating += time.perf_counter() - began
 
     def cancel(self) -> None:
         """Drop what is not finished."""

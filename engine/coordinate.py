@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, evolve, field, frozen
 
@@ -15,6 +17,9 @@ from engine.progress import StopRequest
 from specs.model import STAGES
 from store import Ledger
 
+if TYPE_CHECKING:
+    from engine.estimate import Cost
+
 
 @frozen
 class Policy:
@@ -22,8 +27,11 @@ class Policy:
 
     wait: bool = True  # for stages that other processes hold
     poll: float = 1.0  # seconds between looks at them
-    retries: int = 0  # of a unit whose worker died
+    retries: int = 0  # of a stage that a worker died at
     fail_fast: bool = False
+
+
+CostOf: TypeAlias = Callable[[Iterable[PlannedCell]], "Cost | None"]
 
 
 def _unknown(_cells: Iterable[PlannedCell]) -> None:
@@ -40,65 +48,82 @@ class Coordinator:
     policy: Policy
     display: Display  # silent where the executor itself says what happens
     stop: StopRequest
-    memory: Callable[[Iterable[PlannedCell]], float | None] = _unknown  # bytes that cells need
+    cost: CostOf = _unknown  # of cells, by which long units go first and each gets its memory
+    clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     outcome: Outcome = field(factory=Outcome)
-    _lost: Counter[int] = field(factory=Counter)  # how often a unit was lost, by its first cell
+    _held: list[Work] = field(factory=list)
+    _next_look: float = -math.inf
+    _lost: Counter[tuple[str, str]] = field(factory=Counter)  # workers that died, by stage and key
 
     def run(self, cells: Iterable[PlannedCell], batch: int = 1) -> Outcome:
         """Run what is pending in these cells, `batch` trainings a unit. Raises Interrupted after Ctrl-C."""
         try:
-            self._submit(units(self.plan, cells, batch))
-            held = self._round()
-            while held and not self._ends_early() and (free := self._left_free(held)):
-                self._submit(free)
-                held = [work for work in held if work not in free] + self._round()
+            self._submit(units(self.plan, cells, batch, self.cost))
+            self._round()
+            while self._held and not self._ends_early() and self._wait_for_held():
+                self._round()
         finally:
             self.executor.cancel()
-        self.outcome.held = [cell.index for work in held for cell in work.cells]
+        self.outcome.held = [cell.index for work in self._held for cell in work.cells]
         return self.outcome
 
     def _submit(self, works: Iterable[Work]) -> None:
         silent = self.ledger.claims.silent()
         for work in works:
-            resources = Resources(self.memory(work.cells))
-            self.executor.submit(evolve(work, silent=silent), resources)
+            cost = self.cost(work.cells)
+            self.executor.submit(evolve(work, silent=silent), Resources(cost.memory if cost else None))
 
-    def _round(self) -> list[Work]:
-        """Run what is submitted to its end; give what other processes hold of it."""
-        held = []
+    def _round(self) -> None:
+        """Run what is submitted to its end, and what is held as soon as it can go on."""
         for finished in self.executor.as_completed():
-            if finished.outcome is None:
-                self._submit(self._after_loss(finished))
-            else:
-                self._add(finished.outcome)
-                if waiting := set(finished.outcome.held):
-                    cells = tuple(cell for cell in finished.work.cells if cell.index in waiting)
-                    held.append(evolve(finished.work, cells=cells))
+            if finished is not None:
+                self._take(finished)
             if self._ends_early():
                 break
-        return held
+            if self._held and self.clock() >= self._next_look:
+                self._submit_free()
+
+    def _take(self, finished: Finished) -> None:
+        if finished.outcome is None:
+            self._submit(self._after_loss(finished))
+            return
+        self._add(finished.outcome)
+        if waiting := set(finished.outcome.held):
+            cells = tuple(cell for cell in finished.work.cells if cell.index in waiting)
+            self._held.append(evolve(finished.work, cells=cells))
 
     def _ends_early(self) -> bool:
         return bool(self.policy.fail_fast and self.outcome.failed)
 
-    def _left_free(self, held: list[Work]) -> list[Work]:
-        """Give the units that can go on; if that is the policy, wait for other processes until one can.
+    def _wait_for_held(self) -> bool:
+        """Submit held units that can go on; if that is the policy, wait for other processes until one can."""
+        while not (found := self._submit_free()) and self.policy.wait:
+            self.stop.check()
+            self.sleep(self.policy.poll)
+        return found
+
+    def _submit_free(self) -> bool:
+        """Submit the held units that can go on, and tell whether there are any.
 
         Units that had to wait for their donors' trainings wait for no other process.
         """
-        if not self.policy.wait:
-            held = [work for work in held if any(cell.donors for cell in work.cells)]
-        while not (free := [work for work in held if self._is_free(work)]) and self.policy.wait:
-            self.stop.check()
-            self.sleep(self.policy.poll)
-        return free
+        began = self.clock()
+        free, held = list[Work](), list[Work]()
+        for work in self._held:
+            asked = self.policy.wait or any(cell.donors for cell in work.cells)
+            (free if asked and self._is_free(work) else held).append(work)
+        self._held = held
+        self._submit(free)
+        took = self.clock() - began
+        self._next_look = began + took + max(self.policy.poll, 9 * took)  # a tenth of the time at most
+        return bool(free)
 
     def _is_free(self, work: Work) -> bool:
         stages = [(stage, cell.keys[stage]) for cell in work.cells for stage in STAGES if stage in cell.keys]
         due = [(stage, key) for stage, key in stages if not self.ledger.has(stage, key)]
         free = [self.ledger.free(stage, key) for stage, key in due]  # all, so that all are watched
-        return all(free) and all(self._ended("train", donor) for cell in work.cells for donor in cell.donors)
+        return all(free) and all(self._has_donors(cell) for cell in work.cells)
 
     def _add(self, outcome: Outcome) -> None:
         self.outcome.add(outcome)
@@ -108,34 +133,65 @@ class Coordinator:
             self.display.failed(self.plan.cells[index], stage, message)
 
     def _after_loss(self, finished: Finished) -> list[Work]:
-        """Give a lost unit again; after its last attempt, what does not need the stage it was lost at."""
+        """Give a lost unit again; after the last attempt at a stage, what of the unit does not need it."""
         cells = finished.work.cells
-        self._lost[cells[0].index] += 1
-        if self._lost[cells[0].index] <= self.policy.retries:
-            return [finished.work]
-        stages = ((cell, stage) for cell in cells for stage in STAGES if stage in cell.keys)
-        at = next(((cell, stage) for cell, stage in stages if not self._ended(stage, cell.keys[stage])), None)
+        at = self._lost_at(cells)
         if at is None:
             return []
         cell, stage = at
-        message = f"lost {self._lost[cells[0].index]} times, the last time: {finished.error}"
+        key = cell.keys[stage]
+        self._lost[stage, key] += 1
+        if self._lost[stage, key] <= self.policy.retries:
+            return [finished.work]
+        message = f"lost {self._lost[stage, key]} times, the last time: {finished.error}"
         record = {"error": message, "traceback": message, "levels": self.plan.levels(cell)}
-        self.ledger.fail(stage, cell.keys[stage], record)
+        self.ledger.fail(stage, key, record)
         self._add(Outcome(failed=[(cell.index, stage, message)]))
         name = "train" if stage in ("data", "train") else stage
         rest = tuple(each for each in cells if each.keys.get(name) != cell.keys[name])
         return [evolve(finished.work, cells=rest)] if rest else []
 
+    def _lost_at(self, cells: Iterable[PlannedCell]) -> tuple[PlannedCell, str] | None:
+        """Give the stage that the unit's worker died at: the first that can run and has not ended."""
+        stages = ((cell, stage) for cell in cells for stage in STAGES if stage in cell.keys)
+        return next(
+            (
+                (cell, stage)
+                for cell, stage in stages
+                if not self._ended(stage, cell.keys[stage])
+                and (stage != "intervene" or self._has_donors(cell))
+            ),
+            None,
+        )
+
+    def _has_donors(self, cell: PlannedCell) -> bool:
+        return all(self._ended("train", donor) for donor in cell.donors)
+
     def _ended(self, stage: str, key: str) -> bool:
         return self.ledger.has(stage, key) or self.ledger.has(stage, key, "failed")
 
 
-def units(plan: Plan, cells: Iterable[PlannedCell], batch: int) -> list[Work]:
-    """Give the units of work: cells that share a training, up to `batch` trainings of one model together."""
+def units(plan: Plan, cells: Iterable[PlannedCell], batch: int, cost: CostOf = _unknown) -> list[Work]:
+    """Give the units of work: cells that share a training, up to `batch` trainings of one model together.
+
+    The model with the longest training comes first, and of each model the longest, but for those that take
+    from others: what is left for the end is short (Graham, SIAM J. Appl. Math. 17, 1969).
+    """
+    groups = [
+        (plan.matrix.choice("model", group[0].choice), found.flops if (found := cost(group)) else 0.0, group)
+        for group in by_training(plan, cells)
+    ]
+    longest: dict[Hashable, float] = {}
+    for model, flops, _ in groups:
+        longest[model] = max(flops, longest.get(model, 0.0))
+
+    def place(entry: tuple[tuple[int, ...], float, list[PlannedCell]]) -> tuple[Any, ...]:
+        model, flops, group = entry
+        return -longest[model], model, any(cell.donors for cell in group), -flops
+
     works: list[Work] = []
     trainings = 0
-    for group in by_training(plan, cells):
-        model = plan.matrix.choice("model", group[0].choice)
+    for model, _, group in sorted(groups, key=place):
         if works and works[-1].model == model and trainings < batch:
             works[-1] = evolve(works[-1], cells=(*works[-1].cells, *group))
             trainings += 1

@@ -83,23 +83,24 @@ def _stage_cost(plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: _C
     return total
 
 
-def peak_memory(plan: Plan) -> Callable[[Iterable[PlannedCell]], float | None]:
-    """Give a function from cells to the bytes that their most demanding stage needs, None where unknown."""
+def estimator(plan: Plan) -> Callable[[Iterable[PlannedCell]], Cost | None]:
+    """Give a function from cells to what all their stages cost, done or not; None where that is unknown."""
     cards = _Cards()
     alike = {stage: _alike(plan, stage) for stage in _TABLES}
     known: dict[Any, Cost | None] = {}
 
-    def peak(cells: Iterable[PlannedCell]) -> float | None:
-        costs = []
-        for cell in cells:
-            for stage in (stage for stage in _TABLES if stage in cell.keys):
-                choice = (stage, alike[stage](cell))
-                if choice not in known:
-                    known[choice] = _cost(plan, cell, stage, cards)
-                costs.append(known[choice])
-        return max((cost.memory for cost in costs if cost), default=None)
+    def cost_of(cells: Iterable[PlannedCell]) -> Cost | None:
+        runs = {(stage, cell.keys[stage]): cell for cell in cells for stage in _TABLES if stage in cell.keys}
+        total = None
+        for (stage, _), cell in runs.items():
+            choice = (stage, alike[stage](cell))
+            if choice not in known:
+                known[choice] = _cost(plan, cell, stage, cards)
+            if cost := known[choice]:
+                total = cost + (total or Cost())
+        return total
 
-    return peak
+    return cost_of
 
 
 @define

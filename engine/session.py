@@ -73,7 +73,7 @@ def _execute(
 ) -> Outcome:
     from engine import execute
     from engine.coordinate import Coordinator, Policy
-    from engine.estimate import peak_memory
+    from engine.estimate import estimator
     from engine.executors.base import Job
     from engine.executors.in_process import InProcess
     from engine.executors.make import make_executor
@@ -97,9 +97,7 @@ def _execute(
     job = Job(plan.matrix.spec.anchored(), plan.root.absolute(), options, settings.lease)
     executor = make_executor(job, settings, stop)
     batch = 1 if settings.kind == "local" else settings.batch  # local workers live on from unit to unit
-    coordinator = Coordinator(plan, ledger, executor, policy, display, stop)
-    if settings.kind != "local":
-        coordinator.memory = peak_memory(plan)
+    coordinator = Coordinator(plan, ledger, executor, policy, display, stop, estimator(plan))
     outcome = coordinator.run(ready, batch)
     outcome.add(prepared)
     return outcome

@@ -8,6 +8,7 @@ import pickle
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ from conftest import engine, small_spec
 
 from engine.coordinate import Coordinator, Policy, units
 from engine.errors import Interrupted, UsageError
-from engine.estimate import peak_memory
+from engine.estimate import Cost, estimator
 from engine.execute import Display, Options, Outcome
 from engine.executors.base import Finished, Job, Resources, Work
 from engine.executors.local import LocalExecutor, slots
+from engine.executors.queue import Queue
 from engine.executors.settings import executor_settings
-from engine.plan import make_plan
+from engine.plan import PlannedCell, make_plan
 from engine.progress import StopRequest
 from specs import SpecError, load_spec, resolve
 from store import Ledger, read_manifests
@@ -139,6 +141,7 @@ class Scripted:
 
     def __init__(self, *ends: Outcome | str) -> None:
         self.ends, self.queue, self.submitted, self.cancelled = list(ends), [], [], False
+        self.rounds = 0
 
     def submit(self, work: Work, resources: Resources) -> None:
         assert resources.memory > 0
@@ -147,6 +150,7 @@ class Scripted:
         assert len(pickle.dumps(work)) < 5000  # nothing but names travels
 
     def as_completed(self):
+        self.rounds += 1
         while self.queue:
             end, work = self.ends.pop(0), self.queue.pop(0)
             yield Finished(work, None, end) if isinstance(end, str) else Finished(work, end)
@@ -155,12 +159,20 @@ class Scripted:
         self.cancelled = True
 
 
-def coordinate(spec: Path, root: Path, executor: Scripted, *, batch: int = 4, **policy: object) -> Outcome:
+def coordinate(
+    spec: Path,
+    root: Path,
+    executor: Scripted,
+    *,
+    batch: int = 4,
+    cells: Sequence[PlannedCell] = (),
+    **policy: object,
+) -> Outcome:
     plan = make_plan(resolve(load_spec(spec)), root)
     settings = Policy(poll=0.0, **policy)
-    memory = peak_memory(plan)
-    coordinator = Coordinator(plan, Ledger(root), executor, settings, Display(), StopRequest(), memory)
-    outcome = coordinator.run(plan.cells, batch)
+    cost = estimator(plan)
+    coordinator = Coordinator(plan, Ledger(root), executor, settings, Display(), StopRequest(), cost)
+    outcome = coordinator.run(cells or plan.cells, batch)
     assert executor.cancelled
     return outcome
 
@@ -169,21 +181,74 @@ def test_a_unit_that_always_kills_its_worker_is_recorded_and_the_rest_goes_on(st
     executor = Scripted("killed", "killed", "killed", Outcome())
     ledger = Ledger(tmp_path)
     spec, _ = study
-    (cell, *_) = make_plan(resolve(load_spec(spec)), tmp_path).cells
-    ledger.commit("data", cell.keys["data"], {})
+    (_, _, longest, _) = make_plan(resolve(load_spec(spec)), tmp_path).cells
+    ledger.commit("data", longest.keys["data"], {})
     outcome = coordinate(spec, tmp_path, executor, retries=2)
-    assert executor.submitted == [[0, 1, 2, 3]] * 3 + [[1, 2, 3]]
-    assert outcome.failed == [(0, "train", "lost 3 times, the last time: killed")]
-    assert ledger.record("train", cell.keys["train"], "failed")["error"] == outcome.failed[0][2]
+    assert executor.submitted == [[2, 3, 0, 1]] * 3 + [[3, 0, 1]]
+    assert outcome.failed == [(2, "train", "lost 3 times, the last time: killed")]
+    assert ledger.record("train", longest.keys["train"], "failed")["error"] == outcome.failed[0][2]
+
+
+def test_a_unit_may_be_lost_as_often_as_it_likes_while_it_comes_further(study, tmp_path: Path) -> None:
+    """What is counted are the deaths at one stage, not those of a unit, of which a large one meets more."""
+    spec, _ = study
+    ledger, plan = Ledger(tmp_path), make_plan(resolve(load_spec(spec)), tmp_path)
+
+    class Progressing(Scripted):
+        def as_completed(self):
+            stages = iter(("data", "train", "evaluate", "probe"))
+            for finished in super().as_completed():
+                stage = next(stages)
+                ledger.commit(stage, finished.work.cells[0].keys[stage], {})
+                yield finished
+
+    executor = Progressing("killed", "killed", "killed", Outcome())
+    assert coordinate(spec, tmp_path, executor, batch=1, cells=plan.cells[:1], retries=1).failed == []
+    assert executor.submitted == [[0]] * 4
 
 
 def test_what_is_held_is_taken_up_again_or_left(study, tmp_path: Path) -> None:
     spec, _ = study
     executor = Scripted(Outcome(held=[1, 2]), Outcome(held=[2]), Outcome())
     assert coordinate(spec, tmp_path, executor).held == []
-    assert executor.submitted == [[0, 1, 2, 3], [1, 2], [2]]
-    executor = Scripted(*(Outcome(held=[n]) for n in range(4)))
-    assert coordinate(spec, tmp_path, executor, batch=1, wait=False).held == [0, 1, 2, 3]
+    assert executor.submitted == [[2, 3, 0, 1], [2, 1], [2]]
+    executor = Scripted(*(Outcome(held=[n]) for n in (2, 3, 0, 1)))
+    assert coordinate(spec, tmp_path, executor, batch=1, wait=False).held == [2, 3, 0, 1]
+
+
+def test_what_is_held_goes_on_while_others_still_run(study, tmp_path: Path) -> None:
+    """A unit whose worker's claim outlives it has to wait for the lease, and not for the last unit of all."""
+
+    class Ticking(Scripted):
+        def as_completed(self):
+            for finished in super().as_completed():
+                yield from (finished, None)
+
+    executor = Ticking(Outcome(held=[2]), Outcome(), Outcome(), Outcome(), Outcome())
+    assert coordinate(study[0], tmp_path, executor, batch=1).held == []
+    assert executor.submitted == [[2], [3], [0], [1], [2]]
+    assert executor.rounds == 1
+
+
+def test_long_units_go_first_and_models_stay_together(study, tmp_path: Path) -> None:
+    plan = make_plan(resolve(load_spec(study[0])), tmp_path)
+    lengths = {0: 1.0, 1: 3.0, 2: 2.0, 3: 3.0}
+
+    def order(batch: int) -> list[list[int]]:
+        works = units(plan, plan.cells, batch, lambda cells: Cost(flops=lengths[next(iter(cells)).index]))
+        return [[cell.index for cell in work.cells] for work in works]
+
+    assert order(1) == [[1], [3], [2], [0]]
+    assert order(3) == [[1, 3, 2], [0]]
+
+
+def test_a_worker_takes_units_of_its_model_first(study, tmp_path: Path) -> None:
+    cells = make_plan(resolve(load_spec(study[0])), tmp_path).cells
+    queue, works = Queue(), [Work((cell,), model) for cell, model in zip(cells, "abba", strict=True)]
+    for work in works:
+        queue.add(work)
+    assert [queue.take(model) for model in ("b", "c", None, "a")] == [works[n] for n in (1, 0, 2, 3)]
+    assert not queue
 
 
 def test_the_first_failure_can_end_it(study, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from benchmarks.simulated_pool import Faults
 from benchmarks.simulated_work import Costs, Hardware
 
 CALM = Settings(gpus=40, faults=Faults())
-ROUGH = evolve(CALM, faults=Faults(gpu_hours=3, node_hours=4, slow_share=0.1))
+ROUGH = evolve(CALM, faults=Faults(gpu_hours=3, node_hours=2, slow_share=0.1))
 
 
 @pytest.fixture(scope="module")

@@ -55,8 +55,11 @@ class Executor(Protocol):
     def submit(self, work: Work, resources: Resources) -> None:
         """Take a unit; also while `as_completed` is under way."""
 
-    def as_completed(self) -> Iterator[Finished]:
-        """Run what was submitted, and yield each unit as it ends. Raises Interrupted after a stop request."""
+    def as_completed(self) -> Iterator[Finished | None]:
+        """Run what was submitted, and yield each unit as it ends. Raises Interrupted after a stop request.
+
+        Yields None now and then while nothing ends, so that the caller can look after what it holds back.
+        """
 
     def cancel(self) -> None:
         """Drop what is not finished and free all workers; harmless when there is nothing left."""

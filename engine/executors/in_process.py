@@ -22,7 +22,7 @@ class InProcess:
         """Take a unit."""
         self._queue.append(work)
 
-    def as_completed(self) -> Iterator[Finished]:
+    def as_completed(self) -> Iterator[Finished | None]:
         """Run the units in the order in which they came."""
         while self._queue:
             work = self._queue.popleft()

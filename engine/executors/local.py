@@ -8,8 +8,7 @@ import signal
 import threading
 import time
 import traceback
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -20,6 +19,7 @@ from attrs import define, field
 from engine.errors import Interrupted
 from engine.execute import Outcome
 from engine.executors.base import Finished, Job, Resources, Work
+from engine.executors.queue import Queue
 from engine.progress import StopRequest
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -35,7 +35,7 @@ class _Slot:
     process: SpawnProcess | None = None
     connection: Connection | None = None
     work: Work | None = None
-    model: object = None  # of the unit before
+    model: Hashable = None  # of the unit before
 
 
 @define
@@ -46,13 +46,13 @@ class LocalExecutor:
     stop: StopRequest
     grace: float
     slots: list[_Slot]
-    _queue: deque[Work] = field(factory=deque)
+    _queue: Queue = field(factory=Queue)
 
     def submit(self, work: Work, resources: Resources) -> None:
         """Take a unit."""
-        self._queue.append(work)
+        self._queue.add(work)
 
-    def as_completed(self) -> Iterator[Finished]:
+    def as_completed(self) -> Iterator[Finished | None]:
         """Run the units, each on a worker that has its model loaded where there is one."""
         while self._queue or any(slot.work for slot in self.slots):
             if self.stop.requested:
@@ -67,6 +67,7 @@ class LocalExecutor:
                     signs |= {slot.connection: slot, slot.process.sentinel: slot}
             for slot in {id(signs[sign]): signs[sign] for sign in wait([*signs], timeout=_TICK)}.values():
                 yield self._end(slot)
+            yield None
 
     def cancel(self) -> None:
         """Ask all workers to save and end, and kill those that are not gone after the grace period."""
@@ -85,10 +86,8 @@ class LocalExecutor:
                 _close(slot)
 
     def _begin(self, slot: _Slot) -> None:
-        same = (work for work in self._queue if work.model == slot.model)
-        slot.work = next(same, self._queue[0])
+        slot.work = self._queue.take(slot.model)
         slot.model = slot.work.model
-        self._queue.remove(slot.work)
         if slot.process is None:
             slot.connection, theirs = _SPAWN.Pipe()
             arguments = (self.job, theirs, slot.environment, slot.threads)

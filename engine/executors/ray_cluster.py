@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import signal
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +27,7 @@ class RayExecutor:
     job: bytes
     settings: Settings
     stop: StopRequest
-    _queue: list[tuple[Work, Resources]] = field(factory=list)
+    _queue: deque[tuple[Work, Resources]] = field(factory=deque)
     _running: dict[Any, Work] = field(factory=dict)  # reference → unit
 
     @classmethod
@@ -41,17 +42,18 @@ class RayExecutor:
         """Take a unit."""
         self._queue.append((work, resources))
 
-    def as_completed(self) -> Iterator[Finished]:
+    def as_completed(self) -> Iterator[Finished | None]:
         """Run the units wherever the cluster has room."""
         while self._queue or self._running:
             if self.stop.requested:
                 self.cancel()
                 raise Interrupted
             while self._queue and len(self._running) < (self.settings.workers or len(self._queue) + 1):
-                self._begin(*self._queue.pop(0))
+                self._begin(*self._queue.popleft())
             ready, _ = ray.wait(list(self._running), timeout=_TICK)
             for reference in ready:
                 yield self._end(reference)
+            yield None
 
     def cancel(self) -> None:
         """Interrupt what runs; its claims are released, and its last checkpoints stay."""

@@ -6,7 +6,7 @@ import math
 import pickle
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import submitit
 from attrs import define, field, frozen
@@ -17,6 +17,8 @@ from engine.executors.base import Finished, Job, Resources, Work
 from engine.executors.worker import run_remotely
 from engine.progress import StopRequest
 from specs.executor import Executor as Settings
+
+_Pair: TypeAlias = "tuple[submitit.Job[Outcome], Work]"
 
 
 @frozen
@@ -43,7 +45,7 @@ class SlurmExecutor:
     stop: StopRequest
     _executor: submitit.AutoExecutor
     _queue: list[tuple[Work, Resources]] = field(factory=list)
-    _running: list[tuple[submitit.Job[Outcome], Work]] = field(factory=list)
+    _running: list[_Pair] = field(factory=list)
 
     @classmethod
     def of(cls, job: Job, settings: Settings, stop: StopRequest) -> SlurmExecutor:
@@ -58,7 +60,7 @@ class SlurmExecutor:
         """Take a unit."""
         self._queue.append((work, resources))
 
-    def as_completed(self) -> Iterator[Finished]:
+    def as_completed(self) -> Iterator[Finished | None]:
         """Submit the units as one array, and look after its jobs."""
         tick = 0.2 if self.settings.cluster == "local" else 10.0
         while self._queue or self._running:
@@ -67,11 +69,14 @@ class SlurmExecutor:
                 raise Interrupted
             if self._queue:
                 self._begin()
-            ended = [(job, work) for job, work in self._running if job.done()]
+            ended, running = list[_Pair](), list[_Pair]()
+            for job, work in self._running:
+                (ended if job.done() else running).append((job, work))
+            self._running = running
             for job, work in ended:
-                self._running.remove((job, work))
                 yield self._end(job, work)
             if not ended:
+                yield None
                 time.sleep(tick)
 
     def cancel(self) -> None:
