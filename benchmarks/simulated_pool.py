@@ -126,7 +126,8 @@ class Pool:
     lasting: bool = True
     draw: random.Random = field(factory=random.Random)
     deaths: Counter[str] = field(factory=Counter)
-    coordinating: float = 0.0  # real seconds that the caller took between the units
+    heard: float = 0.0  # when the caller began, by the real clock
+    coordinating: float = 0.0  # real seconds that the caller took before and between the units
     _queue: Queue = field(factory=Queue)
     _free: deque[Gpu] = field(factory=deque)
     _ended: deque[Finished] = field(factory=deque)
@@ -154,6 +155,8 @@ class Pool:
 
     def as_completed(self) -> Iterator[Finished | None]:
         """Let time pass, and yield each unit as it ends."""
+        if not self.coordinating:
+            self.coordinating = time.perf_counter() - self.heard
         while self._queue or self._running or self._ended:
             while self._queue and self._free:
                 gpu = self._free.popleft()

@@ -9,6 +9,8 @@ import gc
 import math
 import random
 from collections.abc import Mapping
+from functools import cached_property
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from engine.progress import Report
 from engine.stages import Stages
 from store.claims import LEASE
 
+_NORMAL = NormalDist()
 PROBE_BATCHES = 20  # of which one is lost with its worker
 
 
@@ -38,7 +41,7 @@ class Hardware:
     noise: float = 0.2  # sigma of the log-normal factor of a stage's time
 
 
-@frozen
+@frozen(slots=False)
 class Costs:
     """Seconds of every stage by the plan's estimate, and of loading models and saving checkpoints."""
 
@@ -59,9 +62,14 @@ class Costs:
 
     def seconds(self, cell: PlannedCell, stage: str) -> float:
         """Give the seconds of one of the cell's stages; the same whenever it is tried."""
-        sigma = self.noise
-        factor = random.Random(f"{self.seed} {cell.keys[stage]}").lognormvariate(-(sigma**2) / 2, sigma)
+        drawn = (int(cell.keys[stage], 16) ^ self._mask) % 2**52  # a key is a hash, and so random
+        normal = _NORMAL.inv_cdf((drawn + 0.5) / 2**52)
+        factor = math.exp(self.noise * normal - self.noise**2 / 2)
         return self._by_condition[cell.choice[:-1]][stage] * factor
+
+    @cached_property
+    def _mask(self) -> int:
+        return random.Random(self.seed).getrandbits(52)
 
     def saving(self, cell: PlannedCell) -> float:
         """Give the seconds that a checkpoint of the cell's training takes."""
@@ -122,6 +130,7 @@ class SimulatedLedger:
     clock: Clock
     process: Process
     lease: float = LEASE
+    looks: int = 0  # at records and claims
     _seen: dict[int, float] = field(factory=dict)  # silent owner → when it was first seen so
 
     @property
@@ -131,6 +140,7 @@ class SimulatedLedger:
 
     def has(self, stage: str, key: str, status: str = "done") -> bool:
         """Tell whether a key has such a record."""
+        self.looks += 1
         return (stage, key, status) in self.records.kept
 
     def record(self, stage: str, key: str, status: str = "done") -> dict[str, Any]:
@@ -146,6 +156,7 @@ class SimulatedLedger:
 
     def free(self, stage: str, key: str) -> bool:
         """Tell whether `start` could succeed now."""
+        self.looks += 1
         owner = self.records.claims.get((stage, key))
         if owner is None or owner is self.process or (owner.known_dead and owner.node == self.process.node):
             return True

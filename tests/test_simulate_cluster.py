@@ -7,8 +7,8 @@ import math
 import pytest
 from attrs import evolve
 
-from benchmarks.simulate_cluster import Result, Settings, planned, simulate
 from benchmarks.simulated_pool import Faults
+from benchmarks.simulated_run import Result, Settings, planned, simulate
 from benchmarks.simulated_work import Costs, Hardware
 
 CALM = Settings(gpus=40, faults=Faults())
