@@ -7,14 +7,19 @@ import random
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from engine.errors import DataError
 from engine.reading import read_source, unit_interval
 from engine.row_checks import KINDS
 from specs.data import Data
-from store.places import Root, place_of
+from store.errors import DamagedError
+from store.files import hash_file
+from store.places import Place, Root, place_of
+from store.results import RESULTS
 
+FILE = RESULTS["data"]
 SPLITS = ("train", "validation", "test")
 
 
@@ -33,13 +38,26 @@ def prepare(data: Data, labels: Sequence[str], home: Root) -> dict[str, Any]:
     home = place_of(home)
     folder = home.scratch()
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"examples.jsonl.{uuid.uuid4().hex}.partial"
+    partial = folder / f"{FILE}.{uuid.uuid4().hex}.partial"
     partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    home.publish(partial, "examples.jsonl")
+    if _holds_another(home, partial):
+        home.put_aside(FILE)
+    home.publish(partial, FILE)
     return {
         "summary": describe(rows) | {f"dropped_{kind}": dropped[kind] for kind in KINDS},
         "labels": dict(sorted(Counter(row["label"] for row in rows).items())),
     }
+
+
+def _holds_another(home: Place, made: Path) -> bool:
+    """Tell whether there is a file of examples that has changed, for all make the same of a key."""
+    try:
+        known = home.local(FILE)
+        return known.exists() and hash_file(known) != hash_file(made)
+    except FileNotFoundError:
+        return False
+    except DamagedError:
+        return True
 
 
 def _check_splits(rows: Sequence[Mapping[str, str]], data: Data, dropped: Counter[str]) -> None:
@@ -57,7 +75,7 @@ def _check_splits(rows: Sequence[Mapping[str, str]], data: Data, dropped: Counte
 
 def load(home: Root, split: str, count: int | None) -> list[dict[str, str]]:
     """Give the first `count` examples of a split of a prepared data set (None: all of them)."""
-    with place_of(home).local("examples.jsonl").open(encoding="utf-8") as lines:
+    with place_of(home).local(FILE).open(encoding="utf-8") as lines:
         rows = [row for row in map(json.loads, lines) if row["split"] == split]
     if count is not None and count > len(rows):
         raise DataError(

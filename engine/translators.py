@@ -57,8 +57,6 @@ def save(home: Place, translators: Translators, curve: np.ndarray) -> bool:
     """
     from safetensors.torch import save_file
 
-    if _saved(home) is not None:
-        return False
     scratch = home.scratch()
     scratch.mkdir(parents=True, exist_ok=True)
     partial = scratch / f"{FILE}.{uuid.uuid4().hex}.partial"

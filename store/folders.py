@@ -69,18 +69,7 @@ class Folder(Place):
 
     def create(self, name: str, content: bytes) -> bool:  # noqa: D102
         with self._written(name, content, keep=True) as temporary:
-            try:
-                os.link(temporary, self._path(name))
-            except FileExistsError:
-                # A network file system may have made the link and lost the answer.
-                return temporary.stat().st_nlink == 2
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
-                    raise
-                raise StoreError(
-                    f"{self}/{name}: writing a store needs a file system with hard links"
-                ) from error
-            return True
+            return self._linked(temporary, name)
 
     def swap(self, name: str, former: bytes, content: bytes) -> bool:  # noqa: D102
         if self.read(name) != former:
@@ -144,9 +133,12 @@ class Folder(Place):
 
     def publish(self, made: Path, name: str) -> bool:  # noqa: D102
         final = self._path(name)
-        if made.is_file():  # made from what its key says alone: any other one is equal
+        if made.is_file():
             sync(made)
-            made.replace(final)
+            first = self._linked(made, name)
+            made.unlink()
+            if not first:
+                return False
         else:
             for file in (*made.iterdir(), made):
                 sync(file)
@@ -200,6 +192,19 @@ class Folder(Place):
 
     def _path(self, name: str) -> Path:
         return self.root / name
+
+    def _linked(self, made: Path, name: str) -> bool:
+        """Give a whole file its place by a hard link, which of several processes succeeds for one."""
+        try:
+            os.link(made, self._path(name))
+        except FileExistsError:
+            # A network file system may have made the link and lost the answer.
+            return made.stat().st_nlink == 2
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+                raise
+            raise StoreError(f"{self}/{name}: writing a store needs a file system with hard links") from error
+        return True
 
     @contextmanager
     def _written(self, name: str, content: bytes, *, keep: bool) -> Iterator[Path]:

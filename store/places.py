@@ -110,7 +110,7 @@ class Place(ABC):
 
     @abstractmethod
     def publish(self, made: Path, name: str) -> bool:
-        """Give the file or folder `made` its place as a whole; False where another folder has been first."""
+        """Move the file or folder `made` to its place as a whole; False, dropping it, where one is there."""
 
     @abstractmethod
     def local(self, name: str) -> Path:
@@ -122,7 +122,7 @@ class Place(ABC):
 
     @abstractmethod
     def put_aside(self, name: str) -> None:
-        """Take a published folder from its place, in which another one shall come."""
+        """Take what was published from its place, in which another one shall come."""
 
     @abstractmethod
     def unpublished(self, folder: str) -> list[str]:

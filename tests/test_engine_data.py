@@ -62,6 +62,10 @@ def test_prepared_data_is_the_same_every_time_and_has_no_leaks(tmp_path: Path) -
     assert (tmp_path / "a" / "examples.jsonl").read_bytes() == (
         tmp_path / "b" / "examples.jsonl"
     ).read_bytes()
+    (tmp_path / "b" / "examples.jsonl").write_text("changed")
+    prepare(data, LABELS, tmp_path / "b")
+    assert load(tmp_path / "b", "test", None) == load(tmp_path / "a", "test", None)
+    assert (tmp_path / "b" / "examples.jsonl.damaged").read_text() == "changed"
     splits = {split: load(tmp_path / "a", split, None) for split in SPLITS}
     assert sum(map(len, splits.values())) == 40 and all(splits.values())
     groups = [{row["group"] for row in rows} for rows in splits.values()]

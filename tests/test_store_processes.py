@@ -3,12 +3,15 @@
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from store import Coordinate, Family, Ledger, StoreWriter, Variable, layout, open_store, write_manifest
+from store.places import place_of
 
 ROOT = Path(__file__).parents[1]
 SIZE, BLOCK = 50, 8
@@ -140,3 +143,27 @@ def test_an_allocation_cut_off_midway_is_made_good(tmp_path):
     write(tmp_path, "k0", 0)
     assert_written(tmp_path, [0])
     assert StoreWriter(tmp_path).allocate(example_family(), ["k0"]) == {"k0": 0}
+
+
+def publish(root, kind, content, ready):
+    """Make a file or folder and, when all are ready, publish it."""
+    made = root / f"{content}.partial"
+    if kind == "folder":
+        made.mkdir()
+        (made / "inside").write_text(content)
+    else:
+        made.write_text(content)
+    ready.wait()
+    return place_of(root).publish(made, "published")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_of_several_publishers_the_first_stays(tmp_path, kind):
+    names = [f"own {n}" for n in range(8)]
+    ready = threading.Barrier(len(names))
+    with ThreadPoolExecutor(len(names)) as pool:
+        firsts = list(pool.map(lambda name: publish(tmp_path, kind, name, ready), names))
+    assert firsts.count(True) == 1
+    found = tmp_path / "published" / "inside" if kind == "folder" else tmp_path / "published"
+    assert found.read_text() == names[firsts.index(True)]
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]
