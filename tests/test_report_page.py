@@ -216,8 +216,14 @@ def test_effects_of_interventions_are_read_by_layer_and_by_head(
     assert shares.locator("tbody tr").count() >= 4  # conditions, one row each where there is nothing to share
     assert section.locator("table.heat tbody tr").count() == 4 + 3  # changes, of one condition
     page.select_option("[data-choice='intervention']", "heads")
-    assert section.locator("table.heat").count() == 4
-    assert section.locator("table.heat tbody tr").count() == 4 * 4
+    assert section.locator("table.heat tbody tr").count() == 4
+    page.select_option("[data-choice='intervention-heads']", label="label+explanation · 8")
+    head = intervention_effects(node, "heads", "log_odds")["effect"].sel(
+        condition="target=label+explanation, rank=8"
+    )
+    shown = section.locator("table.heat tbody tr").nth(2).locator("td").nth(1).inner_text().rstrip("*")
+    value = head.sel(intervention="heads, layer 3, head 1").item()
+    assert float(shown.replace("−", "-")) == pytest.approx(value, abs=0.006)
     heads = intervention_effects(node, "heads", "log_odds")["effect"]
     largest = section.locator("table:not(.heat) tbody tr").first.locator("td").nth(1).inner_text()
     strongest = heads.values.flat[np.abs(heads.values).argmax()]
@@ -226,7 +232,7 @@ def test_effects_of_interventions_are_read_by_layer_and_by_head(
     assert len(rows) == 4 * (7 + 16)
     page.click("summary:has-text('rank')")
     page.uncheck(".filter[open] label:has-text('16') input")
-    assert section.locator(".heat figcaption").count() == 2
+    assert page.locator("[data-choice='intervention-heads'] option").count() == 2
     assert page.input_value("[data-choice='intervention']") == "heads"
 
 

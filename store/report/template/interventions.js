@@ -25,7 +25,7 @@ function interventions(experiment, redraw) {
   return [
     el("div", { class: "controls" }, entry.element, outcome.element),
     el("p", {}, described(own, shown)),
-    heads ? headEffects(shown, outcome.value) : [key, layerEffects(shown, outcome.value)],
+    heads ? headEffects(shown, outcome.value, redraw) : [key, layerEffects(shown, outcome.value)],
     cut,
     left,
     howMade(`${heads ? `* p < ${ALPHA} after correction.` : `Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each change by itself.`} ${own.methods[outcome.value]}`),
@@ -77,28 +77,26 @@ function layerEffects(shown, outcome) {
   return el("div", { class: "charts" }, charts);
 }
 
-// A map of layers by heads for each condition, and the heads of the largest effects.
-function headEffects(shown, outcome) {
+// A map of layers by heads, of one condition at a time, and the heads of the largest effects in all of them.
+function headEffects(shown, outcome, redraw) {
   const { title, unit } = CHANGED[outcome];
   const { all, digits } = inUnits(shown, outcome);
   const most = strongest(all.flatMap(({ effect }) => effect));
-  const maps = all.map((own) => {
-    const sets = own.changed.map((name) => name.split(", head ")[0]);
-    const rows = unique(sets);
-    const columns = unique(own.head).sort((a, b) => a - b);
-    const cells = rows.map((set) => columns.map((head) => {
-      const n = sets.findIndex((name, place) => name === set && own.head[place] === head);
-      return effectCell(own, n, most, digits);
-    }));
-    return heatTable({ caption: `${shortLabel(own.condition)}: change in ${title} (${unit})`, rowTitle: "ablated in", columnTitle: "head", rows, columns: columns.map(String), cells });
-  });
+  const picked = oneCondition("intervention-heads", shown, redraw);
+  const own = all.find(({ condition }) => condition === picked.condition);
+  const sets = own.changed.map((name) => name.split(", head ")[0]);
+  const rows = unique(sets);
+  const columns = unique(own.head).sort((a, b) => a - b);
+  const places = new Map(own.head.map((head, n) => [`${sets[n]}, ${head}`, n]));
+  const cells = rows.map((set) => columns.map((head) => effectCell(own, places.get(`${set}, ${head}`), most, digits)));
   const ranked = all.flatMap((own) => own.changed.map((name, n) => ({ own, name, n }))).filter(({ own, n }) => !missing(own.effect[n]));
   ranked.sort((a, b) => Math.abs(b.own.effect[b.n]) - Math.abs(a.own.effect[a.n]));
   const largest = ranked.slice(0, MOST_HEADS);
   const limits = padded(extent([0, ...largest.flatMap(({ own, n }) => [own.effect[n], own.low[n], own.high[n]])]));
   return [
-    el("div", { class: "tiles" }, maps),
-    el("p", { class: "method" }, "The darker a cell, the larger the effect, up or down."),
+    picked.element,
+    heatTable({ caption: `Change in ${title} (${unit})`, rowTitle: "ablated in", columnTitle: "head", rows, columns: columns.map(String), cells, tall: rows.length > 14, fine: true }),
+    el("p", { class: "method" }, "The darker a cell, the larger the effect, up or down; one scale for all conditions."),
     table({
       caption: `The ${largest.length} largest of ${plural(ranked.length, "effect")}; the largest of many is larger here than it would be on new examples`,
       columns: [{ title: "Condition" }, { title: "Ablated" }, { title: `Change (${unit})`, number: true }, { title: "95% interval", number: true }, { title: "0 marked" }, { title: "p, corrected", number: true }],
@@ -108,6 +106,12 @@ function headEffects(shown, outcome) {
       }),
     }),
   ];
+}
+
+// Which of the conditions shown a map is of, and the select where there are several.
+function oneCondition(key, shown, redraw) {
+  const { element, value } = choice(key, "Condition", shown.map(({ condition }) => ({ value: String(condition), text: shortLabel(condition) })), redraw);
+  return { element: shown.length > 1 && element, condition: Number(value) };
 }
 
 function effectCell(own, n, most, digits) {
@@ -146,14 +150,14 @@ function shares(own, shown, outcome) {
 
 // What changed layers do to the lens entropy of every layer, of one condition at a time.
 function entropyMap(own, shown, redraw) {
-  const picked = choice("intervention-entropy", "Condition", shown.map(({ condition }) => ({ value: String(condition), text: shortLabel(condition) })), redraw);
-  const { changed, entropy } = shown.find(({ condition }) => String(condition) === picked.value);
+  const picked = oneCondition("intervention-entropy", shown, redraw);
+  const { changed, entropy } = shown.find(({ condition }) => condition === picked.condition);
   const most = strongest(entropy.effect.flat());
   const digits = finer(2, entropy.effect.flat());
   const cells = entropy.effect.map((row, n) => row.map((value, layer) => ({ text: `${signed(value, digits)}${entropy.sure[n][layer] ? "*" : ""}`, share: missing(value) ? null : Math.abs(value) / most, title: `${changed[n]}: ${signed(value, digits)} nat in layer ${entropy.layer[layer]}` })));
   return [
-    shown.length > 1 && picked.element,
-    heatTable({ caption: "Change in lens entropy (nat) where the label is predicted", rowTitle: "changed", columnTitle: "measured in layer", rows: changed, columns: entropy.layer.map(String), cells, tall: changed.length > 14 }),
+    picked.element,
+    heatTable({ caption: "Change in lens entropy (nat) of each layer where the label is predicted", rowTitle: "changed", columnTitle: "layer", rows: changed, columns: entropy.layer.map(String), cells, tall: changed.length > 14, fine: true }),
     howMade(`* p < ${ALPHA} after correction. The darker a cell, the larger the change, up or down. ${own.methods.entropy}`),
   ];
 }

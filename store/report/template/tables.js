@@ -29,11 +29,11 @@ function shade(cell, share) {
   return cell;
 }
 
-// cells: [row][column] of {text, share, title}.
-function heatTable({ caption, rowTitle, columnTitle, rows, columns, cells, tall = false }) {
+// cells: [row][column] of {text, share, title}. fine: many rows and columns, whose names stay in view.
+function heatTable({ caption, rowTitle, columnTitle, rows, columns, cells, tall = false, fine = false }) {
   return el(
     "figure",
-    { class: "heat" },
+    { class: fine ? "heat fine" : "heat" },
     el("figcaption", {}, caption),
     el(
       "div",
