@@ -152,6 +152,8 @@ def plot(rows: dict[str, list[Row]], path: Path) -> None:
             best = next(point for point in points if point[2])
             right.plot(*best[:2], marker="*", markersize=9, color=colour)
         right.set(xlabel="seconds between checkpoints", ylabel="lost or spent on saving (%)", xscale="log")
+        right.set_xticks([60, 300, 900, 3600], labels=["60", "300", "900", "3,600"])
+        right.minorticks_off()
         right.set_ylim(bottom=0)
         right.legend(title="a GPU fails every (star: √(2CM))")
         save(figure, path)

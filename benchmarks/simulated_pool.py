@@ -126,8 +126,8 @@ class Pool:
     lasting: bool = True
     draw: random.Random = field(factory=random.Random)
     deaths: Counter[str] = field(factory=Counter)
-    heard: float = 0.0  # when the caller began, by the real clock
-    coordinating: float = 0.0  # real seconds that the caller took before and between the units
+    heard: float = 0.0  # when the caller began, by the processor's clock
+    coordinating: float = 0.0  # processor seconds that the caller took before and between units
     _queue: Queue = field(factory=Queue)
     _free: deque[Gpu] = field(factory=deque)
     _ended: deque[Finished] = field(factory=deque)
@@ -156,7 +156,7 @@ class Pool:
     def as_completed(self) -> Iterator[Finished | None]:
         """Let time pass, and yield each unit as it ends."""
         if not self.coordinating:
-            self.coordinating = time.perf_counter() - self.heard
+            self.coordinating = time.process_time() - self.heard
         while self._queue or self._running or self._ended:
             while self._queue and self._free:
                 gpu = self._free.popleft()
@@ -164,9 +164,9 @@ class Pool:
             if not self._ended:
                 self.clock.step()
             if self._ended or self.clock.now >= self._tick + TICK:
-                self._tick, began = self.clock.now, time.perf_counter()
+                self._tick, began = self.clock.now, time.process_time()
                 yield self._ended.popleft() if self._ended else None
-                self.coordinating += time.perf_counter() - began
+                self.coordinating += time.process_time() - began
 
     def cancel(self) -> None:
         """Drop what is not finished."""

@@ -96,7 +96,7 @@ class Result:
     failed: int = 0  # cells with a failed stage
     held: int = 0
     deaths: int = 0
-    coordinating: float = 0.0  # real seconds of the coordinator's own code
+    coordinating: float = 0.0  # processor seconds of the coordinator's own code
     looks: int = 0  # at records and claims, by launchers
 
     @property
@@ -153,7 +153,7 @@ def simulate(costs: Costs, settings: Settings) -> Result:
     policy = Policy(retries=settings.retries)
     coordinator = Coordinator(plan, ledger, pool, policy, Display(), StopRequest(), estimator(plan))
     coordinator.clock, coordinator.sleep = (lambda: clock.now), clock.sleep
-    pool.heard = time.perf_counter()
+    pool.heard = time.process_time()
     try:
         outcome = coordinator.run(plan.cells, settings.batch)
     finally:

@@ -86,7 +86,13 @@ class Coordinator:
 
     def _take(self, finished: Finished) -> None:
         if finished.outcome is None:
-            self._submit(self._after_loss(finished))
+            for work in self._after_loss(finished):
+                # As a whole: were it to go on behind the stage that a dead worker's claim still holds, and
+                # die again, that would count as another death at this stage.
+                if self._is_free(work) or not self.policy.wait:
+                    self._submit([work])
+                else:
+                    self._held.append(work)
             return
         self._add(finished.outcome)
         if waiting := set(finished.outcome.held):

@@ -230,6 +230,26 @@ def test_what_is_held_goes_on_while_others_still_run(study, tmp_path: Path) -> N
     assert executor.rounds == 1
 
 
+def test_a_lost_unit_waits_as_a_whole_for_its_dead_workers_claim(study, tmp_path: Path) -> None:
+    spec, _ = study
+    key = make_plan(resolve(load_spec(spec)), tmp_path).cells[2].keys["train"]
+    dead = Ledger(tmp_path)
+    assert dead.start("train", key) is not None
+
+    class Releasing(Scripted):
+        def as_completed(self):
+            for finished in super().as_completed():
+                yield finished
+                if finished.outcome is None:
+                    assert self.queue == []
+                    dead.release("train", key)
+                    yield None
+
+    executor = Releasing("killed", Outcome())
+    coordinate(spec, tmp_path, executor, retries=1)
+    assert executor.submitted == [[2, 3, 0, 1]] * 2
+
+
 def test_long_units_go_first_and_models_stay_together(study, tmp_path: Path) -> None:
     plan = make_plan(resolve(load_spec(study[0])), tmp_path)
     lengths = {0: 1.0, 1: 3.0, 2: 2.0, 3: 3.0}
