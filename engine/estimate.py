@@ -234,6 +234,7 @@ def _lens(probe: Probe, data: Data, model: ModelCard, lengths: _Lengths, weights
         flops=2 * (model.parameters + 2 * model.unembedding) * tokens + per_row * rows,
         memory=weights + 3 * translators + 4 * 4 * batch * model.layers * model.hidden + 128e6,
         stored=translators + 4 * probe.tuned.steps * model.layers,
+        scratch=4 * translators,  # with the momentum, and for a moment two checkpoints
     )
 
 

@@ -135,7 +135,7 @@ class Stages:
         return {f"train_{name}": value for name, value in found.items() if name.endswith("accuracy")}
 
     def tune(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
-        """Train the translators of the cell's tuned lens; a killed training starts again."""
+        """Train the translators of the cell's tuned lens; goes on from its checkpoint."""
         settings, key = self.settings("probe", cell), cell.keys["lens"]
         with self._committing("lens", key) as record:
             text = self._text(cell, tokenizer, test=False)
@@ -145,7 +145,7 @@ class Stages:
             lens, home = find_lens(model), self.home("lens", key)
             saved = self._saved_lens(home, lens.device)
             if saved is None:
-                claim = self._claim("lens", key)
+                claim, checkpoint = self._claim("lens", key), translators.checkpoint_of(home)
                 saved = tune(
                     lens,
                     examples,
@@ -155,10 +155,12 @@ class Stages:
                     backend=settings.backend,
                     report=_checked(report, claim),
                     stop=self.stop,
+                    checkpoint=checkpoint,
                 )
                 claim.check()
                 if not translators.save(home, *saved):
                     saved = translators.read(home, lens.device) or saved
+                checkpoint.drop()
             curve = saved[1]
             with self._sink(lens_family(*curve.shape), key, resume=False) as sink:
                 sink.append({"translator_kl": curve})

@@ -50,19 +50,60 @@ def translated(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return (rows + rows @ weight.mT + bias.unsqueeze(-2)).to(hidden.dtype)
 
 
+@frozen(eq=False)
+class Checkpoint:
+    """Where a training of translators stands, in one file that is replaced as a whole."""
+
+    file: Path
+
+    def write(self, translators: Translators, momentum: Translators, curve: np.ndarray) -> None:
+        """Keep translators, the optimiser's momentum, and the curve [steps so far, L]."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.file.with_name(f"{self.file.name}.{uuid.uuid4().hex}.partial")
+        names = {"momentum_weight": momentum.weight, "momentum_bias": momentum.bias}
+        _write(partial, translators, curve, names)
+        partial.replace(self.file)
+
+    def read(self, device: torch.device) -> tuple[Translators, Translators, np.ndarray] | None:
+        """Give what was kept; None where there is nothing, or nothing whole."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            kept = load_file(self.file, device=str(device))
+        except (FileNotFoundError, SafetensorError):
+            return None
+        momentum = Translators(kept["momentum_weight"], kept["momentum_bias"])
+        return Translators(kept["weight"], kept["bias"]), momentum, kept["curve"].cpu().numpy()
+
+    def drop(self) -> None:
+        """Remove it."""
+        self.file.unlink(missing_ok=True)
+
+
+def checkpoint_of(home: Place) -> Checkpoint:
+    """Give the checkpoint of the training of `home`, on this machine."""
+    return Checkpoint(home.scratch() / "checkpoint.safetensors")
+
+
 def save(home: Place, translators: Translators, curve: np.ndarray) -> bool:
     """Save translators and the curve [steps, L] of their training, whole or not at all.
 
     False, changing nothing, when another owner of this training has saved its own first.
     """
-    from safetensors.torch import save_file
-
     scratch = home.scratch()
     scratch.mkdir(parents=True, exist_ok=True)
     partial = scratch / f"{FILE}.{uuid.uuid4().hex}.partial"
-    tensors = {"weight": translators.weight, "bias": translators.bias, "curve": torch.from_numpy(curve)}
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
+    _write(partial, translators, curve, {})
     return home.publish(partial, FILE)
+
+
+def _write(file: Path, translators: Translators, curve: np.ndarray, more: dict[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {"weight": translators.weight, "bias": translators.bias, "curve": torch.from_numpy(curve)}
+    tensors |= more
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
 
 
 def read(home: Place, device: torch.device) -> tuple[Translators, np.ndarray] | None:

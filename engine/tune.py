@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from engine.lens import Lens
 from engine.progress import Report, StopRequest
 from engine.scoring import pad_right
 from engine.text import Encoded
-from engine.translators import Translators, translated
+from engine.translators import Checkpoint, Translators, translated
 from kernels import lens_divergence
 from specs.tuned import Tuned
 from store import Coordinate, Family, Variable
 
 MOMENTUM, LARGEST_NORM = 0.9, 1.0
+KEPT_EVERY = 25  # steps from one checkpoint to the next
 TOKENS = 1024  # of one backward pass through all layers
 
 
@@ -32,6 +34,7 @@ def tune(
     backend: str,
     report: Report,
     stop: StopRequest,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Translators, np.ndarray]:
     """Train a translator per layer; give them and the KL per step and layer, [steps, L], in nats.
 
@@ -39,10 +42,13 @@ def tune(
     prompts and completions (Belrose et al., arXiv 2303.08112), by `kernels.lens_divergence`. Optimiser, as in
     tuned-lens 0.2.0: SGD with Nesterov momentum, its rate times 1 − momentum and falling linearly to 0,
     gradients clipped to norm 1 over all layers. The same examples, settings and seed give the same
-    translators. The model is left as it is.
+    translators, also where it goes on from a checkpoint. The model is left as it is.
     """
     layers = len(lens.layers)
-    translators = Translators.identity(layers, lens.unembedding.width, lens.device)
+    curve = np.empty((settings.steps, layers), np.float32)
+    kept = checkpoint.read(lens.device) if checkpoint else None
+    start = len(kept[2]) if kept else 0
+    translators = kept[0] if kept else Translators.identity(layers, lens.unembedding.width, lens.device)
     parameters = [translators.weight.requires_grad_(), translators.bias.requires_grad_()]
     optimizer = torch.optim.SGD(
         parameters,
@@ -51,10 +57,13 @@ def tune(
         nesterov=True,
         weight_decay=settings.weight_decay,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / settings.steps)
-    curve = np.empty((settings.steps, layers), np.float32)
-    for step, chosen in zip(range(settings.steps), draws(examples, settings), strict=False):
+    if kept:
+        curve[:start] = kept[2]
+        for parameter, buffer in zip(parameters, (kept[1].weight, kept[1].bias), strict=True):
+            optimizer.state[parameter]["momentum_buffer"] = buffer
+    for step, chosen in enumerate(islice(draws(examples, settings), start, settings.steps), start):
         stop.check()
+        optimizer.param_groups[0]["lr"] = settings.lr * (1 - MOMENTUM) * (1 - step / settings.steps)
         batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
         count = sum(map(len, chosen))
         optimizer.zero_grad()
@@ -69,7 +78,9 @@ def tune(
             )
         torch.nn.utils.clip_grad_norm_(parameters, LARGEST_NORM)
         optimizer.step()
-        schedule.step()
+        if checkpoint and (step + 1) % KEPT_EVERY == 0:
+            buffers = (optimizer.state[parameter]["momentum_buffer"] for parameter in parameters)
+            checkpoint.write(translators, Translators(*buffers), curve[: step + 1])
         report(step + 1, settings.steps, f"KL {curve[step].mean():.3f}")
     return Translators(*(parameter.detach() for parameter in parameters)), curve
 

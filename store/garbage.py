@@ -119,7 +119,7 @@ def _folders(place: Place, stage: str, reach: Reach, done: Collection[str]) -> I
             yield _garbage(place, folder, UNREACHED)
             continue
         for name in _names(place, folder):
-            if key in done and name.startswith("checkpoints"):
+            if key in done and name.startswith("checkpoint"):
                 yield _garbage(place, f"{folder}/{name}", FINISHED)
             elif key in done and name.removesuffix(DOOMED).endswith(".damaged"):
                 yield _garbage(place, f"{folder}/{name}", "it has been made again")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import store
 from engine import translators, tune
-from engine.errors import DamagedLensError, EngineError
+from engine.errors import DamagedLensError, EngineError, Interrupted
 from engine.lens import Lens, find_lens
 from engine.progress import StopRequest, silent
 from engine.text import Encoded
@@ -166,6 +166,36 @@ def test_a_training_that_leaves_the_numbers_names_the_rate() -> None:
     model.model.norm.weight.data[0] = torch.nan
     with pytest.raises(EngineError, match=r"probe.tuned.lr: found 1.0, .* no number at step 1"):
         trained(find_lens(model), Tuned(steps=2, tokens=20))
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "KEPT_EVERY", 4)
+    lens, settings = find_lens(model_of("llama")), Tuned(steps=12, tokens=40)
+    checkpoint, stop, steps = translators.Checkpoint(tmp_path / "a" / "kept.safetensors"), StopRequest(), []
+
+    def until(step: int, _: int, __: str) -> None:
+        steps.append(step)
+        stop.requested = step == 6 and steps.count(6) == 1
+
+    def run(**options: Any) -> tuple[Translators, np.ndarray]:
+        return tune.tune(
+            lens, examples(), settings, batch_size=4, padding=0, backend="auto", report=until, stop=stop,
+            **options,
+        )  # fmt: skip
+
+    with pytest.raises(Interrupted):
+        run(checkpoint=checkpoint)
+    stop.requested = False
+    found, curve = run(checkpoint=checkpoint)
+    assert steps == [*range(1, 7), *range(5, 13)]
+    truth, whole = trained(lens, settings)
+    assert torch.equal(found.weight, truth.weight) and torch.equal(found.bias, truth.bias)
+    np.testing.assert_array_equal(curve, whole)
+    checkpoint.file.write_bytes(checkpoint.file.read_bytes()[:40])  # a torn one is as none
+    assert checkpoint.read(lens.device) is None
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept.safetensors"]
 
 
 def test_a_file_of_translators_is_saved_once_and_checked(tmp_path: Path) -> None:
