@@ -29,6 +29,10 @@ class DoneElsewhereError(EngineError):
     """Another process has finished this very stage since the plan was made."""
 
 
+class LostRankError(EngineError):
+    """One of the processes that share a unit of work has died, or failed where the others did not."""
+
+
 class DamagedAdapterError(EngineError):
     """A saved adapter cannot be read."""
 

@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 from engine.cards import DataCard, ModelCard, data_card, model_card
 from engine.causal import changes
 from engine.errors import UsageError
+from engine.executors.settings import executor_settings
 from engine.identity import test_data
 from engine.plan import Plan, PlannedCell, grouped
 from specs.data import Data
@@ -56,27 +57,30 @@ class Cost:
 
 
 def estimate(plan: Plan, cells: Iterable[PlannedCell] | None = None) -> dict[str, Cost] | None:
-    """Estimate every stage's work that is not done, of some cells or of all.
+    """Estimate every stage's work that is not done, of some cells or of all; memory is that of one rank.
 
     None where the model's files are not on this machine.
     """
     cards, wanted = _Cards(), plan.cells if cells is None else list(cells)
+    ranks = executor_settings(plan.matrix.spec, {}).ranks
     total: dict[str, Cost] = {}
     for stage in _TABLES:
-        cost = _stage_cost(plan, wanted, stage, cards)
+        cost = _stage_cost(plan, wanted, stage, cards, ranks)
         if cost is None:
             return None
         total[stage] = cost
     return total
 
 
-def _stage_cost(plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: _Cards) -> Cost | None:
+def _stage_cost(
+    plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: _Cards, ranks: int
+) -> Cost | None:
     """Add up a stage's pending runs; those of equal settings are estimated once."""
     states = plan.states[stage]
     pending = {key: cell for cell in wanted if (key := cell.keys.get(stage)) and states[key] != "cached"}
     total = Cost()
     for cells in grouped(pending.values(), _alike(plan, stage)):
-        cost = _cost(plan, cells[0], stage, cards)
+        cost = _cost(plan, cells[0], stage, cards, ranks)
         if cost is None:
             return None
         total += cost.times(len(cells))
@@ -143,14 +147,14 @@ def _alike(plan: Plan, stage: str) -> Callable[[PlannedCell], Hashable]:
     return lambda cell: (choose(cell.choice), *cell.sources, len(set(cell.sources.values())))
 
 
-def _cost(plan: Plan, cell: PlannedCell, stage: str, cards: _Cards) -> Cost | None:
+def _cost(plan: Plan, cell: PlannedCell, stage: str, cards: _Cards, ranks: int = 1) -> Cost | None:
     tables = {name: plan.matrix.table(name, cell.choice) for name in _TABLES[stage]}
     data: Data = tables["data"] if stage in ("train", "lens") else test_data(plan.matrix, cell.choice)
     model, texts = cards.model(tables["model"]), cards.data(data)
     if model is None:
         return None
     lengths = _Lengths.of(tables, texts)
-    weights = _weight_bytes(tables["model"], model)
+    weights = _weight_bytes(tables["model"], model, ranks)
     if stage == "train":
         return _train(tables["train"], tables["lora"].r, data, model, lengths, weights)
     if stage == "lens":
@@ -179,9 +183,10 @@ class _Lengths:
         return _Lengths(prompt / CHARACTERS_PER_TOKEN, 2 + explanation / CHARACTERS_PER_TOKEN)
 
 
-def _weight_bytes(settings: Any, model: ModelCard) -> float:
+def _weight_bytes(settings: Any, model: ModelCard, ranks: int) -> float:
     dense = BYTES[settings.dtype]
-    return model.parameters * (WEIGHT_BYTES[settings.quantization] or dense) + model.unembedding * dense
+    blocks = model.parameters * (WEIGHT_BYTES[settings.quantization] or dense)
+    return blocks / ranks + model.unembedding * dense
 
 
 def _train(train: Train, r: int, data: Data, model: ModelCard, lengths: _Lengths, weights: float) -> Cost:

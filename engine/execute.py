@@ -259,7 +259,7 @@ class Execution:
         """
         report, ledger = self.display.begin(cell, stage) if recorded else silent, self.stages.ledger
         try:
-            result = action(report)
+            result = self.stages.ranks.together(lambda: action(report))
         except (HeldElsewhereError, LostClaimError) as error:
             ledger.release(stage, key)
             raise _HeldError from error

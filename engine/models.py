@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, UsageError
 from engine.fingerprints import cache_folder, fingerprint_path
+from engine.ranks import ALONE, Ranks
 from specs.model import Model
 
 if TYPE_CHECKING:
@@ -45,11 +46,19 @@ def is_gguf(path: Path) -> bool:
     return path.suffix == ".gguf"
 
 
-def load(model: Model) -> tuple[Any, Any]:
-    """Load (model, tokenizer), the model frozen, in evaluation mode and on the GPU if there is one."""
+def load(model: Model, ranks: Ranks = ALONE) -> tuple[Any, Any]:
+    """Load (model, tokenizer), the model frozen, in evaluation mode and on the GPU if there is one.
+
+    Its blocks are sharded over the ranks; UsageError where quantised weights would have to be.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
+    if ranks.size > 1 and model.quantization != "none":
+        raise UsageError(
+            f'model.quantization: found "{model.quantization}", whose weights cannot be sharded over '
+            f'executor.ranks = {ranks.size}; expected "none", or executor.ranks = 1'
+        )
     tokenizer = load_tokenizer(model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with _reading(model) as (name, options):
@@ -60,9 +69,13 @@ def load(model: Model) -> tuple[Any, Any]:
             **_quantization(model, device),
             **options,
         )
+    base.requires_grad_(False)
+    if ranks.size > 1:
+        from engine.lens import find_lens
+
+        ranks.shard(find_lens(base).layers, device)
     if model.quantization == "none":
         base.to(device)
-    base.requires_grad_(False)
     return base.eval(), tokenizer
 
 

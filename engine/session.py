@@ -85,7 +85,7 @@ def _execute(
     ledger = Ledger(plan.root, settings.lease)
     stages = Stages(plan, ledger, StoreWriter(plan.root), where, stop)
     execution = execute.Execution(plan, stages, options, display, stop)
-    if settings.kind == "local" and settings.workers is None:
+    if settings.kind == "local" and settings.workers is None and settings.ranks == 1:
         silent = execute.Display()
         return Coordinator(plan, ledger, InProcess(execution), policy, silent, stop).run(cells)
     # Every unit needs its data: made here, it keeps no worker waiting.
@@ -94,9 +94,11 @@ def _execute(
     ready = [cell for cell in cells if not failed & {cell.keys["data"], cell.keys["test_data"]}]
     if not ready or (request.fail_fast and prepared.failed):
         return prepared
-    job = Job(plan.matrix.spec.anchored(), plan.root.absolute(), options, settings.lease)
+    root = plan.root.absolute()
+    job = Job(plan.matrix.spec.anchored(), root, options, settings.lease, settings.ranks, settings.grace)
     executor = make_executor(job, settings, stop)
-    batch = 1 if settings.kind == "local" else settings.batch  # local workers live on from unit to unit
+    lives_on = settings.kind == "local" and settings.ranks == 1  # a worker, from unit to unit
+    batch = 1 if lives_on else settings.batch
     coordinator = Coordinator(plan, ledger, executor, policy, display, stop, estimator(plan))
     outcome = coordinator.run(ready, batch)
     outcome.add(prepared)

@@ -29,6 +29,7 @@ from engine.lens import find_lens
 from engine.plan import Plan, PlannedCell
 from engine.probe import layer_numbers, probe_family, probe_layers, token_texts, watched_tokens
 from engine.progress import Report, StopRequest
+from engine.ranks import ALONE, Ranks
 from engine.text import Encoded, Writer, cell_writer
 from engine.train import curves_family, padding_id, short_enough, train_adapter
 from engine.trained import ADAPTER, Trained, check_adapter, load_adapter, saved_training
@@ -50,6 +51,7 @@ class Stages:
     writer: StoreWriter
     provenance: dict[str, Any]
     stop: StopRequest
+    ranks: Ranks = ALONE
 
     def prepare_data(self, cell: PlannedCell, _report: Report, *, test: bool) -> None:
         """Run the data stage of a cell's training or test data."""
@@ -60,11 +62,12 @@ class Stages:
                 raise DataError(
                     f"data.source: {data.source} has changed since the plan was made; run it again"
                 )
-            record |= data_stage.prepare(data, labels, self.home("data", key))
+            home = self.home("data", key)
+            record |= self.ranks.lead(lambda: data_stage.prepare(data, labels, home))
 
     def base(self, cell: PlannedCell) -> tuple[Any, Any]:
         """Load the model that the cell starts from, and its tokenizer."""
-        return models.load(self.settings("model", cell))
+        return models.load(self.settings("model", cell), self.ranks)
 
     def train(self, cell: PlannedCell, base: Any, tokenizer: Any, report: Report) -> Any:
         """Train the cell's adapter; give the adapted model."""
@@ -92,6 +95,7 @@ class Stages:
                 fenced=claim.fenced,
                 report=_checked(report, claim),
                 stop=self.stop,
+                ranks=self.ranks,
             )
             family = curves_family(len(trained.curves["loss"]))
             with self._sink(family, key, resume=False) as sink:
@@ -158,7 +162,8 @@ class Stages:
                     checkpoint=checkpoint,
                 )
                 claim.check()
-                if not translators.save(home, *saved):
+                found = saved
+                if not self.ranks.lead(lambda: translators.save(home, *found)):
                     saved = translators.read(home, lens.device) or saved
                 checkpoint.drop()
             curve = saved[1]
@@ -197,7 +202,9 @@ class Stages:
                 "attributes": {
                     "backend": backend,
                     "lens": settings.lens,
-                    "vocabulary": write_vocabulary(self.plan.root, token_texts(tokenizer)),
+                    "vocabulary": self.ranks.lead(
+                        lambda: write_vocabulary(self.plan.root, token_texts(tokenizer))
+                    ),
                 },
                 "summary": {"probed_examples": float(len(rows))},
             }
@@ -259,7 +266,7 @@ class Stages:
         try:
             return load_adapter(base, home), trained
         except DamagedAdapterError:
-            home.put_aside(ADAPTER)
+            self._put_aside(home, ADAPTER)
             return None
 
     def _adapter(self, key: str) -> Place:
@@ -268,7 +275,7 @@ class Stages:
         try:
             check_adapter(home, self.ledger.record("train", key).get("files", {}))
         except DamagedAdapterError as error:
-            home.put_aside(ADAPTER)
+            self._put_aside(home, ADAPTER)
             self.ledger.clear("train", key)
             raise DamagedAdapterError(f"{error}; --retry-failed trains it again") from error
         return home
@@ -278,7 +285,7 @@ class Stages:
         try:
             return translators.read(home, device)
         except DamagedLensError:
-            home.put_aside(translators.FILE)
+            self._put_aside(home, translators.FILE)
             return None
 
     def _translators(self, cell: PlannedCell, device: Any) -> Translators | None:
@@ -290,9 +297,13 @@ class Stages:
         try:
             return translators.checked(home, device, files[translators.FILE]["blake2b"])
         except DamagedLensError as error:
-            home.put_aside(translators.FILE)
+            self._put_aside(home, translators.FILE)
             self.ledger.clear("lens", key)
             raise DamagedLensError(f"{error}; --retry-failed trains it again") from error
+
+    def _put_aside(self, home: Place, name: str) -> None:
+        """Take a damaged file or folder out of the way."""
+        self.ranks.lead(lambda: home.put_aside(name))
 
     def _sink(self, family: Family, key: str, *, resume: bool = True) -> CellWriter:
         """Give the writer of a stage's arrays, which ends where this process loses its claim."""

@@ -27,6 +27,7 @@ from transformers import (
 from engine.errors import DataError, Interrupted, UsageError
 from engine.lens import Lens, find_lens
 from engine.progress import Report, StopRequest
+from engine.ranks import ALONE, Ranks
 from engine.text import Encoded
 from engine.trained import (
     Trained,
@@ -59,6 +60,7 @@ def train_adapter(
     report: Report,
     stop: StopRequest,
     fenced: bool = False,
+    ranks: Ranks = ALONE,
 ) -> tuple[Any, Trained]:
     """Fine-tune an adapter on `base` and save it as `adapter` of `home`; give (peft model, Trained).
 
@@ -69,11 +71,12 @@ def train_adapter(
     started = time.perf_counter()
     kept = short_enough(examples, settings.max_length)
     set_seed(seed)
-    model = attach_adapter(base, lora)
+    model = attach_adapter(base, lora, ranks)
     try:
         callback = _Reporter(report, stop, tokens=sum(map(len, kept)) / len(kept))
         trainer = _Trainer(
             lens=find_lens(model),
+            ranks=ranks,
             model=model,
             args=_arguments(
                 settings,
@@ -106,7 +109,7 @@ def train_adapter(
         "train_seconds": time.perf_counter() - started,
     }
     trained = Trained(summary, curves)
-    if not save_adapter(model, trained, home) and (first := saved_training(home)):
+    if not ranks.lead(lambda: save_adapter(model, trained, home)) and (first := saved_training(home)):
         return load_adapter(base_model_of(model), home), first
     return model, trained
 
@@ -122,10 +125,15 @@ def short_enough(examples: Sequence[Encoded], max_length: int) -> list[Encoded]:
     return kept
 
 
-def attach_adapter(base: Any, lora: Lora) -> Any:
+def attach_adapter(base: Any, lora: Lora, ranks: Ranks = ALONE) -> Any:
     """Put a fresh LoRA adapter on a base model (LoRA: arXiv 2106.09685); the base stays frozen."""
     from peft import LoraConfig, get_peft_model
 
+    if lora.dora and ranks.size > 1:
+        raise UsageError(
+            f"lora.dora: found true, which needs whole weights to begin with; expected false with "
+            f"executor.ranks = {ranks.size}"
+        )
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -146,6 +154,11 @@ def attach_adapter(base: Any, lora: Lora) -> Any:
             f"lora.target_modules: found {lora.target_modules!r}, which takes in the unembedding; the lens "
             'needs its whole matrix: train it in full by modules_to_save = ["lm_head"]'
         )
+    try:
+        ranks.check_adapter(model)
+    except UsageError:
+        base_model_of(model)
+        raise
     return model
 
 
@@ -195,9 +208,10 @@ class Collator:
 class _Trainer(Trainer):
     """Trainer whose loss unembeds only the positions that predict a completion token."""
 
-    def __init__(self, *, lens: Lens, **options: Any) -> None:
+    def __init__(self, *, lens: Lens, ranks: Ranks, **options: Any) -> None:
         super().__init__(**options)
-        self._lens = lens
+        self._lens, self._ranks = lens, ranks
+        self._batches = 0  # of the optimiser step under way
         # compute_loss below divides by the tokens of the whole accumulated batch itself.
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True
@@ -211,6 +225,25 @@ class _Trainer(Trainer):
     ) -> Any:
         loss = completion_loss(self._lens, inputs, num_items_in_batch)
         return (loss, {"loss": loss}) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *items: Any) -> Tensor:
+        """Do a rank's part of a batch; loss and, after a step's last batch, gradients are the whole's."""
+        with self._ranks.drawing(self.args.seed, self.state.global_step, self._batches):
+            loss = super().training_step(model, self._ranks.share(inputs), *items)
+        self._batches += 1
+        if self.accelerator.sync_gradients:
+            self._batches = 0
+            self._ranks.add_gradients(model.parameters())
+        return self._ranks.total(loss)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        save = super()._save_checkpoint
+
+        def saved() -> str | None:
+            save(model, trial)
+            return self.state.best_model_checkpoint
+
+        self.state.best_model_checkpoint = self._ranks.lead(saved)
 
 
 def completion_loss(lens: Lens, inputs: dict[str, Tensor], items: Tensor | int | None = None) -> Tensor:

@@ -26,10 +26,20 @@ class Executor:
         ),
     ] = None
     workers_per_gpu: Annotated[int, Meta(ge=1, description="Workers that share one GPU.")] = 1
+    ranks: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Processes that share one unit's model, each with a GPU of its own: the weights of "
+            "the blocks are sharded over them (FSDP).",
+        ),
+    ] = 1
     batch: Annotated[
         int,
         Meta(
-            ge=1, description="`ray`, `slurm`: trainings of one model per unit of work, which loads it once."
+            ge=1,
+            description="`ray`, `slurm`, or with `ranks`: trainings of one model per unit of work, which "
+            "loads it once.",
         ),
     ] = 1
     gpus: Annotated[int, Meta(ge=0, description="`slurm`: GPUs per job.")] = 1

@@ -315,9 +315,9 @@ def test_a_missing_package_is_named(study, tmp_path: Path, monkeypatch: pytest.M
 def test_gpus_are_dealt_out_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     from engine.executors import local
 
-    monkeypatch.setattr(local, "_gpus", lambda: ["2", "5"])
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["2", "5"])
     shown = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots(4, 2)]
     assert shown == ["2", "2", "5", "5"]
-    monkeypatch.setattr(local, "_gpus", list)
+    monkeypatch.setattr(local, "visible_gpus", list)
     assert [slot.environment for slot in slots(2, 1)] == [{}, {}]
     assert slots(2, 1)[0].threads == max(1, (os.cpu_count() or 1) // 2)

@@ -21,6 +21,8 @@ class Job:
     root: Place
     options: Options
     lease: float
+    ranks: int = 1  # processes that share a unit
+    grace: float = 60.0  # seconds that they have to save and end
 
 
 @frozen

@@ -16,9 +16,10 @@ from typing import Any
 
 from attrs import define, field
 
-from engine.errors import Interrupted
+from engine.errors import Interrupted, LostRankError
 from engine.execute import Outcome
 from engine.executors.base import Finished, Job, Resources, Work
+from engine.executors.launch import visible_gpus
 from engine.executors.queue import Queue
 from engine.progress import StopRequest
 
@@ -91,7 +92,8 @@ class LocalExecutor:
         if slot.process is None:
             slot.connection, theirs = _SPAWN.Pipe()
             arguments = (self.job, theirs, slot.environment, slot.threads)
-            slot.process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
+            daemon = self.job.ranks == 1  # else it has processes of its own
+            slot.process = _SPAWN.Process(target=_serve, args=arguments, daemon=daemon)
             slot.process.start()
             theirs.close()  # so that the worker's death ends the connection
         assert slot.connection is not None
@@ -111,23 +113,16 @@ class LocalExecutor:
         return Finished(work, outcome, error)
 
 
-def slots(workers: int, workers_per_gpu: int) -> list[_Slot]:
+def slots(workers: int, workers_per_gpu: int, ranks: int = 1) -> list[_Slot]:
     """Give places for workers: GPUs dealt out in turn, where there are any, and else the cores split."""
-    gpus = _gpus()
+    gpus = visible_gpus()
     threads = max(1, (os.cpu_count() or 1) // workers)
     if not gpus:
         return [_Slot({}, threads) for _ in range(workers)]
-    shown = [{"CUDA_VISIBLE_DEVICES": gpus[n // workers_per_gpu % len(gpus)]} for n in range(workers)]
-    return [_Slot(environment, threads) for environment in shown]
-
-
-def _gpus() -> list[str]:
-    """Name the GPUs that this process may use, as CUDA_VISIBLE_DEVICES does."""
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
-    return visible.split(",")[:count] if visible else [str(number) for number in range(count)]
+    ranks = min(ranks, len(gpus))
+    turns = [[n // workers_per_gpu * ranks + rank for rank in range(ranks)] for n in range(workers)]
+    shown = [",".join(gpus[turn % len(gpus)] for turn in own) for own in turns]
+    return [_Slot({"CUDA_VISIBLE_DEVICES": names}, threads) for names in shown]
 
 
 def _close(slot: _Slot) -> None:
@@ -149,7 +144,7 @@ def _serve(job: Job, connection: Connection, environment: Mapping[str, str], thr
     threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
     import torch
 
-    from engine.executors.worker import Worker
+    from engine.executors.worker import worker_of
 
     torch.set_num_threads(threads)
     worker = None
@@ -158,10 +153,12 @@ def _serve(job: Job, connection: Connection, environment: Mapping[str, str], thr
             continue
         try:
             work = connection.recv()
-            worker = worker or Worker.of(job, stop)
+            worker = worker or worker_of(job, stop)
             result: tuple[Outcome | None, str] = worker.run(work), ""
         except (EOFError, Interrupted):
             return
+        except LostRankError as error:
+            result = None, str(error)
         except Exception:
             result = None, traceback.format_exc()
         connection.send(result)

@@ -30,4 +30,5 @@ def make_executor(job: Job, settings: Settings, stop: StopRequest) -> Executor:
         return SlurmExecutor.of(job, settings, stop)
     from engine.executors.local import LocalExecutor, slots
 
-    return LocalExecutor(job, stop, settings.grace, slots(settings.workers or 1, settings.workers_per_gpu))
+    places = slots(settings.workers or 1, settings.workers_per_gpu, settings.ranks)
+    return LocalExecutor(job, stop, settings.grace, places)

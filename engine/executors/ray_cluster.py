@@ -67,7 +67,8 @@ class RayExecutor:
             ray.shutdown()
 
     def _begin(self, work: Work, resources: Resources) -> None:
-        gpus = 1 / self.settings.workers_per_gpu if ray.cluster_resources().get("GPU") else 0
+        share = self.settings.ranks / self.settings.workers_per_gpu
+        gpus = share if ray.cluster_resources().get("GPU") else 0
         memory = self.settings.memory * 2**30 if self.settings.memory else resources.memory or 0
         self._check_room(memory)
         options = {"num_gpus": gpus, "memory": int(memory) or None}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.errors import UsageError
 from specs import Spec
 from specs.convert import structure
 from specs.executor import Executor
@@ -25,4 +26,9 @@ def executor_settings(spec: Spec, options: Mapping[str, Any]) -> Executor:
     given = {name: value for name, value in options.items() if value is not None}
     settings, problems = structure({**own, **spec.raw.get("executor", {}), **given}, Executor, "executor")
     assert settings is not None, problems  # each part has been checked
+    if settings.ranks > 1 and settings.workers_per_gpu > 1:
+        raise UsageError(
+            f"executor.workers_per_gpu: found {settings.workers_per_gpu} with executor.ranks = "
+            f"{settings.ranks}; expected 1: a unit either shares a GPU or takes several"
+        )
     return settings

@@ -97,7 +97,7 @@ class SlurmExecutor:
         settings = self.settings
         memory = settings.memory or max((r.memory or 0 for _, r in self._queue), default=0) / 2**30
         parameters: dict[str, Any] = {"name": "ablation", "timeout_min": settings.minutes}
-        parameters["gpus_per_node"] = settings.gpus
+        parameters["gpus_per_node"] = settings.gpus and max(settings.gpus, settings.ranks)
         if memory:
             parameters["mem_gb"] = math.ceil(memory)
         if settings.cluster == "slurm":

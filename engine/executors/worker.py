@@ -9,9 +9,11 @@ from attrs import frozen
 
 from engine.execute import Display, Execution, Outcome
 from engine.executors.base import Job, Work
+from engine.executors.launch import Launcher
 from engine.plan import Plan
 from engine.progress import StopRequest
 from engine.provenance import provenance
+from engine.ranks import ALONE, Ranks
 from engine.stages import Stages
 from specs import resolve
 from specs.model import STAGES
@@ -25,11 +27,12 @@ class Worker:
     execution: Execution
 
     @classmethod
-    def of(cls, job: Job, stop: StopRequest) -> Worker:
+    def of(cls, job: Job, stop: StopRequest, ranks: Ranks = ALONE) -> Worker:
         """Make a worker; the cells and their keys come with the units."""
         plan = Plan(resolve(job.spec), job.root, [], {stage: {} for stage in STAGES})
-        ledger = Ledger(job.root, job.lease)
-        stages = Stages(plan, ledger, StoreWriter(job.root), provenance(), stop)
+        ledger = ranks.led(Ledger, lambda: Ledger(job.root, job.lease))
+        writer = ranks.led(StoreWriter, lambda: StoreWriter(job.root))
+        stages = Stages(plan, ledger, writer, provenance(), stop, ranks)
         return cls(Execution(plan, stages, job.options, Display(), stop))
 
     def run(self, work: Work) -> Outcome:
@@ -38,11 +41,16 @@ class Worker:
         return self.execution.run(work.cells)
 
 
+def worker_of(job: Job, stop: StopRequest) -> Worker | Launcher:
+    """Give what runs the units of a job in this process, or below it."""
+    return Worker.of(job, stop) if job.ranks == 1 else Launcher(job, stop)
+
+
 def run_remotely(job: bytes, work: Work) -> Outcome:
     """Run a unit of a pickled job in a process that may serve several, one after another."""
     return _worker(job).run(work)
 
 
 @lru_cache(maxsize=1)
-def _worker(job: bytes) -> Worker:
-    return Worker.of(pickle.loads(job), StopRequest())
+def _worker(job: bytes) -> Worker | Launcher:
+    return worker_of(pickle.loads(job), StopRequest())

@@ -1,0 +1,146 @@
+"""One unit of work on several processes of this machine, started and watched by torchrun's own launcher."""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from engine.errors import Interrupted, LostRankError, UsageError
+from engine.execute import Outcome
+from engine.executors.base import Job, Work
+from engine.progress import StopRequest
+
+_TICK = 0.2  # seconds between looks at the ranks
+_IMPORTS = ["engine.executors.worker", "torch.distributed.fsdp", "peft"]
+
+
+@frozen
+class Launcher:
+    """Runs units of one job, each on `ranks` processes that end with it."""
+
+    job: Job
+    stop: StopRequest
+
+    def run(self, work: Work) -> Outcome:
+        """Run a unit. Interrupted after a stop request, LostRankError when a process died or failed alone."""
+        with tempfile.TemporaryDirectory(prefix="ablation-engine-") as folder:
+            context = self._start(work, Path(folder))
+            try:
+                while (result := context.wait(_TICK, _TICK)) is None:
+                    self.stop.check()
+            finally:
+                context.close(signal.SIGTERM, math.ceil(self.job.grace))
+        self.stop.check()
+        for failure in result.failures.values():  # of the rank that failed first
+            text = failure.message
+            text = text["message"] if isinstance(text, dict) else text
+            raise LostRankError(f"rank {failure.local_rank} of {self.job.ranks}: {text}")
+        outcome: Outcome | None = result.return_values[0]
+        if outcome is None:
+            raise Interrupted
+        return outcome
+
+    def _start(self, work: Work, folder: Path) -> Any:
+        import torch
+        from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std, start_processes
+
+        logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # errors are told below
+        ranks, gpus = range(self.job.ranks), self._gpus()
+        threads = max(1, torch.get_num_threads() // self.job.ranks)
+        multiprocessing.set_forkserver_preload(_IMPORTS)
+        with _own_signals():
+            return start_processes(
+                "unit",
+                _serve,
+                args={rank: (self.job, work, rank, str(folder / "meeting"), threads) for rank in ranks},
+                envs={rank: {"CUDA_VISIBLE_DEVICES": gpus[rank]} if gpus else {} for rank in ranks},
+                logs_specs=DefaultLogsSpecs(
+                    str(folder), redirects={rank: Std.ALL if rank else Std.NONE for rank in ranks}
+                ),
+                start_method="forkserver",  # which has imported all that they need once
+            )
+
+    def _gpus(self) -> list[str]:
+        gpus = visible_gpus()
+        if gpus and len(gpus) < self.job.ranks:
+            raise UsageError(
+                f"executor.ranks: found {self.job.ranks}, but a unit of work sees {len(gpus)} GPUs here; "
+                "expected no more ranks than GPUs"
+            )
+        return gpus
+
+
+def visible_gpus() -> list[str]:
+    """Name the GPUs that this process may use, as CUDA_VISIBLE_DEVICES does."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return visible.split(",")[:count] if visible else [str(number) for number in range(count)]
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's signal handlers, in whose place the launcher puts its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _serve(job: Job, work: Work, rank: int, meeting: str, threads: int) -> Outcome | None:
+    """Run a unit as one rank of several; None where a stop was requested."""
+    import torch
+
+    from engine.executors.worker import Worker
+    from engine.ranks import AgreedStop, DivergedError, Team
+
+    logging.getLogger("transformers.training_args").addFilter(_tells_no_group)
+    torch.set_num_threads(threads)
+    team = Team.join(rank, job.ranks, meeting)
+    stop = AgreedStop(team)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(stop, "requested", True))
+    threading.Thread(target=_follow_parent, args=(stop, job.grace), daemon=True).start()
+    try:
+        outcome = Worker.of(job, stop, team).run(work)
+    except Interrupted:
+        outcome = None
+    except DivergedError as error:
+        raise LostRankError(str(error)) from error
+    team.leave()
+    return outcome
+
+
+def _tells_no_group(record: logging.LogRecord) -> bool:
+    """Leave out the Trainer's wonder at a process group that it is not to use."""
+    return "process group is initialized" not in record.getMessage()
+
+
+def _follow_parent(stop: StopRequest, grace: float) -> None:
+    """Request a stop when the launching process is gone, and end this one at the latest after the grace."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        stop.requested = True
+        time.sleep(grace)
+        os._exit(1)
