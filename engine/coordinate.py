@@ -129,7 +129,9 @@ class Coordinator:
         stages = [(stage, cell.keys[stage]) for cell in work.cells for stage in STAGES if stage in cell.keys]
         due = [(stage, key) for stage, key in stages if not self.ledger.has(stage, key)]
         free = [self.ledger.free(stage, key) for stage, key in due]  # all, so that all are watched
-        return all(free) and all(self._has_donors(cell) for cell in work.cells)
+        own = {cell.keys["train"] for cell in work.cells}  # donors that the unit trains itself
+        donors = {donor for cell in work.cells for donor in cell.donors} - own
+        return all(free) and all(self._ended("train", donor) for donor in donors)
 
     def _add(self, outcome: Outcome) -> None:
         self.outcome.add(outcome)
