@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import multiprocessing
 import os
 import signal
@@ -11,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,11 @@ class Launcher:
             try:
                 while (result := context.wait(_TICK, _TICK)) is None:
                     self.stop.check()
+            except BaseException:
+                self._stop(context)
+                raise
             finally:
-                context.close(signal.SIGTERM, math.ceil(self.job.grace))
+                context.close(signal.SIGKILL)
         self.stop.check()
         for failure in result.failures.values():  # of the rank that failed first
             text = failure.message
@@ -52,6 +54,13 @@ class Launcher:
         if outcome is None:
             raise Interrupted
         return outcome
+
+    def _stop(self, context: Any) -> None:
+        """Ask all ranks to save and end, and wait for that at most the grace."""
+        for pid in context.pids().values():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        context.wait(self.job.grace, _TICK)
 
     def _start(self, work: Work, folder: Path) -> Any:
         import torch
