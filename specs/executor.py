@@ -67,7 +67,12 @@ class Executor:
     ] = "slurm"
     partition: Annotated[str | None, Meta(description="`slurm`: partition.")] = None
     minutes: Annotated[
-        int, Meta(ge=1, description="`slurm`: a job's time limit; a job that reaches it is queued again.")
+        int,
+        Meta(
+            ge=5,
+            description="`slurm`: a job's time limit. Some two minutes before it a training saves, and the "
+            "job is queued again.",
+        ),
     ] = 240
     sbatch: Annotated[
         dict[str, str | int], Meta(description="`slurm`: further options of sbatch, such as `account`.")

@@ -107,6 +107,34 @@ def test_jobs_of_submitit_come_to_the_same(study, tmp_path: Path, monkeypatch: p
     assert_same(contents(root), expected)
 
 
+def test_a_job_that_is_warned_saves_and_is_queued_again(
+    study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As SLURM does before a job's time is up: no periodic checkpoint is due when the signal comes."""
+    pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
+    spec, expected = study
+    root, steps = tmp_path / "store", ("--set", "train.checkpoint_every=1000")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    saved = []
+
+    def warn() -> None:
+        while not (claims := list(root.glob("claims/train/*/*.json"))):
+            time.sleep(0.01)
+        os.kill(read_pid(claims[0]), signal.SIGUSR2)
+        while not saved:
+            saved.extend(root.glob(CHECKPOINT))
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=warn, daemon=True)
+    thread.start()
+    local = ("--executor", "slurm", "--set", "executor.cluster=local", "--set", "executor.batch=4")
+    output = engine("execute", spec, "--store", root, *local, *steps).output
+    thread.join(10)
+    assert saved and "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
+    assert "Requeued job" in "".join(log.read_text() for log in root.glob("slurm/*_log.out"))
+    assert_same(contents(root), expected)
+
+
 def job_of(spec: Path, root: Path) -> tuple[Job, list[Work]]:
     plan = make_plan(resolve(load_spec(spec)), root)
     return Job(plan.matrix.spec.anchored(), plan.root, Options(), 60.0), units(plan, plan.cells, 1)

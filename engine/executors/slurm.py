@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import pickle
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -11,14 +15,17 @@ from typing import Any, TypeAlias
 import submitit
 from attrs import define, field, frozen
 
-from engine.errors import Interrupted
+from engine.errors import Interrupted, UsageError
 from engine.execute import Outcome
 from engine.executors.base import Finished, Job, Resources, Work
-from engine.executors.worker import run_remotely
+from engine.executors.worker import worker_of
 from engine.progress import StopRequest
 from specs.executor import Executor as Settings
 
 _Pair: TypeAlias = "tuple[submitit.Job[Outcome], Work]"
+
+_WARNING = signal.SIGUSR2  # of the time limit, as submitit asks for it
+_KILLED_WITHIN = 3600.0  # seconds after SIGTERM; sites give less
 
 
 @frozen
@@ -29,7 +36,23 @@ class _Task:
     work: Work
 
     def __call__(self) -> Outcome:
-        return run_remotely(self.job, self.work)
+        """Run the unit; after a warning, save at the next step and let the job be queued again."""
+        stop, warnings, queue_again = StopRequest(), [], signal.getsignal(_WARNING)
+
+        def warned(number: int, _frame: Any) -> None:
+            warnings.append(number)
+            stop.requested = True
+
+        for number in (_WARNING, signal.SIGTERM):
+            signal.signal(number, warned)
+        try:
+            return worker_of(pickle.loads(self.job), stop).run(self.work)
+        except Interrupted:
+            if _WARNING in warnings and callable(queue_again):
+                queue_again(_WARNING, None)
+            # Pre-empted or cancelled. Only a job that SLURM has to kill is queued again by it.
+            time.sleep(_KILLED_WITHIN)
+            sys.exit(128 + signal.SIGTERM)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Give what to run when the job comes back; the store knows how far it came."""
@@ -50,6 +73,8 @@ class SlurmExecutor:
     @classmethod
     def of(cls, job: Job, settings: Settings, stop: StopRequest) -> SlurmExecutor:
         """Make ready to submit; jobs log to the folder `slurm` of the store."""
+        if settings.cluster == "slurm":
+            _check_cluster()
         limits = {
             f"{settings.cluster}_max_num_timeout": 10**6
         }  # a unit that comes further each time may go on
@@ -112,3 +137,16 @@ class SlurmExecutor:
             return Finished(work, job.result())
         except Exception as error:  # the job's own, or submitit's about a job without a result
             return Finished(work, None, f"job {job.job_id}: {error}")
+
+
+def _check_cluster() -> None:
+    """Raise UsageError where no job can be submitted, or nobody would learn how one that was killed ended."""
+    expected = 'expected: a machine of a SLURM cluster, or executor.cluster = "local" to try a set-up'
+    if shutil.which("sbatch") is None:
+        raise UsageError(f'executor.kind: found "slurm", but there is no sbatch here; {expected}')
+    asked = subprocess.run(["sacct", "--jobs=0"], capture_output=True, text=True)
+    if asked.returncode != 0:
+        said = asked.stderr.strip().partition("\n")[0]
+        raise UsageError(
+            f'executor.kind: found "slurm", but sacct fails here: {said}; expected: a cluster with accounting'
+        )
