@@ -9,9 +9,10 @@ from typing import Any
 
 from children import FORKS
 
-from engine import ranks
+import engine.team
 from engine.errors import UsageError
-from engine.ranks import AgreedStop, DivergedError, Ranks, Team
+from engine.ranks import Ranks
+from engine.team import AgreedStop, DivergedError, Team
 
 
 def together(check: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
@@ -122,7 +123,7 @@ def failure_of_one(team: Team) -> str:
     """Fail on one rank, while the other waits for its part of a sum."""
     import torch
 
-    ranks.PATIENCE = 1.0
+    engine.team.PATIENCE = 1.0
     team.total(torch.ones(1))  # so that the ranks are connected
 
     def work() -> None:

@@ -121,7 +121,7 @@ def _serve(job: Job, work: Work, rank: int, meeting: str, threads: int) -> Outco
     import torch
 
     from engine.executors.worker import Worker
-    from engine.ranks import AgreedStop, DivergedError, Team
+    from engine.team import AgreedStop, DivergedError, Team
 
     logging.getLogger("transformers.training_args").addFilter(_tells_no_group)
     torch.set_num_threads(threads)
