@@ -220,8 +220,9 @@ def _execution(costs: Costs, gpu: Gpu, records: Records, interval: float) -> Exe
     """Give what a process on a GPU runs cells with."""
     own = Plan(costs.plan.matrix, costs.plan.root, [], {stage: {} for stage in STAGES})
     ledger = SimulatedLedger(records, gpu.clock, gpu.process)
-    parts: Any = (own, ledger, None, {}, StopRequest(), costs, gpu, records, interval)
-    return Execution(own, SimulatedStages(*parts), Options(), Display(), StopRequest())
+    parts: Any = (own, ledger, None, {}, StopRequest())
+    stages = SimulatedStages(*parts, costs=costs, gpu=gpu, records=records, interval=interval)
+    return Execution(own, stages, Options(), Display(), StopRequest())
 
 
 def _is_done(cell: PlannedCell, records: Records) -> bool:

@@ -191,7 +191,7 @@ class SimulatedLedger:
         self.release(stage, key)
 
 
-@frozen
+@frozen(kw_only=True)
 class SimulatedStages(Stages):
     """Stages that take their time and compute nothing. The data are there."""
 
