@@ -8,8 +8,10 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from children import assert_same, contents, run
@@ -40,7 +42,13 @@ def study(
     return spec, contents(folder / "store")
 
 
-def kill_first(stage_file: str, root: Path, killed: list[int]) -> threading.Thread:
+def sigkill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def kill_first(
+    stage_file: str, root: Path, killed: list[int], kill: Callable[[int], None] = sigkill
+) -> threading.Thread:
     """Kill the process that first leaves such a file in the store, as its claims name it."""
 
     def watch() -> None:
@@ -48,10 +56,11 @@ def kill_first(stage_file: str, root: Path, killed: list[int]) -> threading.Thre
         while time.monotonic() < deadline:
             for file in root.glob(stage_file):
                 for claim in root.glob(f"claims/train/{file.relative_to(root).parts[1]}/*.json"):
-                    pid = read_pid(claim)
-                    os.kill(pid, signal.SIGKILL)
-                    killed.append(pid)
-                    return
+                    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                        pid = read_pid(claim)
+                        kill(pid)
+                        killed.append(pid)
+                        return
             time.sleep(0.002)
 
     thread = threading.Thread(target=watch)
@@ -94,6 +103,41 @@ def test_a_ray_task_that_is_killed_is_run_again(
         ray.shutdown()
     assert killed and "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
     assert_same(contents(root), expected)
+
+
+def test_a_ray_node_that_is_killed_is_done_without(
+    study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes beside the head, one of which goes down while it trains; its units go on at the other."""
+    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    from ray.cluster_utils import Cluster
+
+    spec, expected = study
+    root, killed = tmp_path / "store", list[int]()
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = {raylet_of(node): node for node in (cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1))}
+
+    def remove(pid: int) -> None:
+        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        cluster.remove_node(nodes[int(parent)], allow_graceful=False)
+
+    thread = kill_first(CHECKPOINT, root, killed, remove)
+    try:
+        settings = (f"address={cluster.address}", "batch=2", "memory=0.1")
+        flags = [flag for setting in settings for flag in ("--set", f"executor.{setting}")]
+        engine("execute", spec, "--store", root, "--executor", "ray", *flags)
+    finally:
+        thread.join()
+        ray.shutdown()
+        cluster.shutdown()
+    assert killed
+    assert_same(contents(root), expected)
+
+
+def raylet_of(node: Any) -> int:
+    """The process whose children are a node's workers."""
+    return int(node.all_processes["raylet"][0].process.pid)
 
 
 def test_jobs_of_submitit_come_to_the_same(study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
