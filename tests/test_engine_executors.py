@@ -179,6 +179,19 @@ def test_a_job_that_is_warned_saves_and_is_queued_again(
     assert_same(contents(root), expected)
 
 
+def test_a_machine_without_slurm_or_its_accounting_is_told(
+    study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
+    call = ("execute", study[0], "--store", tmp_path / "store", "--executor", "slurm")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert 'executor.kind: found "slurm", but there is no sbatch here' in engine(*call, code=2).output
+    for name, script in {"sbatch": "", "sacct": "echo accounting is off >&2; exit 1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    assert "but sacct fails here: accounting is off; expected" in engine(*call, code=2).output
+
+
 def job_of(spec: Path, root: Path) -> tuple[Job, list[Work]]:
     plan = make_plan(resolve(load_spec(spec)), root)
     return Job(plan.matrix.spec.anchored(), plan.root, Options(), 60.0), units(plan, plan.cells, 1)
