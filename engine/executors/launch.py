@@ -129,7 +129,7 @@ def _serve(job: Job, work: Work, rank: int, meeting: str, threads: int) -> Outco
     stop = AgreedStop(team)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(stop, "requested", True))
-    threading.Thread(target=_follow_parent, args=(stop, job.grace), daemon=True).start()
+    threading.Thread(target=follow_parent, args=(stop, job.grace), daemon=True).start()
     try:
         outcome = Worker.of(job, stop, team).run(work)
     except Interrupted:
@@ -145,11 +145,12 @@ def _tells_no_group(record: logging.LogRecord) -> bool:
     return "process group is initialized" not in record.getMessage()
 
 
-def _follow_parent(stop: StopRequest, grace: float) -> None:
-    """Request a stop when the launching process is gone, and end this one at the latest after the grace."""
+def follow_parent(stop: StopRequest, grace: float | None = None) -> None:
+    """Request a stop when the starting process is gone; with a grace, end this one at the latest after it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
         stop.requested = True
-        time.sleep(grace)
-        os._exit(1)
+        if grace is not None:
+            time.sleep(grace)
+            os._exit(1)

@@ -19,7 +19,7 @@ from attrs import define, field
 from engine.errors import Interrupted, LostRankError
 from engine.execute import Outcome
 from engine.executors.base import Finished, Job, Resources, Work
-from engine.executors.launch import visible_gpus
+from engine.executors.launch import follow_parent, visible_gpus
 from engine.executors.queue import Queue
 from engine.progress import StopRequest
 
@@ -141,7 +141,7 @@ def _serve(job: Job, connection: Connection, environment: Mapping[str, str], thr
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the supervisor decides
     stop = StopRequest()
     signal.signal(signal.SIGTERM, lambda *_: setattr(stop, "requested", True))
-    threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
+    threading.Thread(target=follow_parent, args=(stop,), daemon=True).start()
     import torch
 
     from engine.executors.worker import worker_of
@@ -162,11 +162,3 @@ def _serve(job: Job, connection: Connection, environment: Mapping[str, str], thr
         except Exception:
             result = None, traceback.format_exc()
         connection.send(result)
-
-
-def _follow_parent(stop: StopRequest) -> None:
-    """Request a stop when the supervisor is gone."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        stop.requested = True
