@@ -30,8 +30,9 @@ EVENTS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "
 def start(folder: Path, *arguments: object, **options: Any) -> ForkServerProcess:
     """Start `engine` with its output in `folder/output`.
 
-    Options: `before_event`, it dies before the n-th event in the store's folder; `before_request`, before the
-    n-th request to a bucket; `patience`, how long it tries requests again; `environment`, added to its own.
+    Options: `before_event`, it dies before the n-th event in the store's folder, of those whose path holds
+    `among`, or gets the signal `how` instead; `before_request`, it dies before the n-th request to a bucket;
+    `patience`, how long it tries requests again; `environment`, added to its own.
     """
     words = [str(argument) for argument in arguments]
     process = FORKS.Process(target=_run, args=(folder, words), kwargs=options)
@@ -53,6 +54,8 @@ def _run(
     arguments: list[str],
     *,
     before_event: int | None = None,
+    among: str = "",
+    how: signal.Signals = signal.SIGKILL,
     before_request: int | None = None,
     patience: float | None = None,
     environment: Mapping[str, str] | None = None,
@@ -69,22 +72,24 @@ def _run(
     import torch
 
     torch.set_num_threads(1)  # another number may sum in another order
-    sys.addaudithook(_counting(folder, before_event))
+    sys.addaudithook(_counting(folder, before_event, among, how))
     from engine.cli import main
 
     main()
 
 
-def _counting(folder: Path, last: int | None) -> Callable[[str, tuple[object, ...]], None]:
-    """Count what happens to files of the store; at the `last` event the process dies."""
+def _counting(
+    folder: Path, last: int | None, among: str, how: signal.Signals
+) -> Callable[[str, tuple[object, ...]], None]:
+    """Count what happens to files of the store `among` all; at the `last` event the process gets a signal."""
     count, inside = 0, f"{folder}/store"
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal count
-        if event in EVENTS and str(arguments[0]).startswith(inside):
+        if event in EVENTS and (path := str(arguments[0])).startswith(inside) and among in path:
             count += 1
             if count == last:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), how)
 
     return hook
 

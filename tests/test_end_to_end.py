@@ -6,11 +6,11 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from children import run, start
 from conftest import engine
 
 import store
@@ -167,20 +167,6 @@ def test_the_same_cell_run_twice_gives_the_same_bits(write_spec, tmp_path: Path)
     assert_same(arrays(tmp_path / "here"), arrays(tmp_path / "there"))
 
 
-def interrupted(spec: Path, only: tuple[str, ...], train: Path, how: signal.Signals) -> subprocess.Popen[str]:
-    """Start the command and send it a signal as soon as the first checkpoint of its training is whole."""
-    process = subprocess.Popen(
-        [*COMMAND, "execute", str(spec), *only], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    deadline = time.monotonic() + 240
-    while not list(train.glob("*/checkpoints/checkpoint-*/trainer_state.json")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(how)
-    process.wait(timeout=240)
-    return process
-
-
 @pytest.mark.parametrize(
     ("how", "dropout"), [(signal.SIGKILL, 0.0), (signal.SIGKILL, 0.3), (signal.SIGINT, 0.3)]
 )
@@ -189,23 +175,21 @@ def test_a_stop_in_the_middle_of_training_changes_nothing(
 ) -> None:
     spec = write_spec(
         f"[factors.dropout]\npath = 'lora.dropout'\nvalues = [{dropout}]\n",
-        train="steps = 60\ncheckpoint_every = 5",
+        train="steps = 20\ncheckpoint_every = 5",
     )
-    only = ("--only", "seed=0", "--only", "target=label")
-    engine("execute", spec, *only, "--store", tmp_path / "undisturbed")
+    arguments = ("execute", spec, "--only", "seed=0", "--only", "target=label")
+    run(tmp_path, *arguments, "--store", tmp_path / "undisturbed")
     train = tmp_path / "store" / "train"
-    process = interrupted(spec, only, train, how)
+    stopped = start(tmp_path, *arguments, before_event=1, among="/checkpoint-10/trainer_state.json", how=how)
+    stopped.join(300)
     if how is signal.SIGINT:
-        assert process.returncode == 130
-        assert "Stopped. What is done is safe" in process.stdout.read()
+        assert stopped.exitcode == 130
+        assert "Stopped. What is done is safe" in (tmp_path / "output").read_text()
     else:
-        assert process.returncode == -how
+        assert stopped.exitcode == -how
     assert not list(train.glob("*/adapter"))
     assert store.open_store(tmp_path / "store")["small"].attrs["cells_complete"] == 0
-    (newest, *_) = sorted(
-        train.glob("*/checkpoints/*"), key=lambda path: int(path.name.split("-")[1]), reverse=True
-    )
-    resumed = engine("execute", spec, *only)
-    assert "Ran 1 train, 1 evaluate, 1 probe" in resumed.output
+    steps = {int(path.name.split("-")[1]) for path in train.glob("*/checkpoints/*")}
+    assert steps and max(steps) < 20
+    assert "Ran 1 train, 1 evaluate, 1 probe" in run(tmp_path, *arguments)
     assert_same(arrays(tmp_path / "undisturbed"), arrays(tmp_path / "store"))
-    assert int(newest.name.split("-")[1]) < 60

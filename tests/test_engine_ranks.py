@@ -23,6 +23,7 @@ from engine.executors.local import slots
 from engine.executors.settings import executor_settings
 from engine.plan import make_plan
 from engine.ranks import Ranks
+from engine.trained import newest_checkpoint
 from specs import load_spec, resolve
 from store import Ledger, open_store
 
@@ -137,24 +138,33 @@ def parent_of(stat: Path) -> int:
         return 0
 
 
-def test_a_stopped_training_goes_on_from_its_checkpoint(spec: Path, tmp_path: Path) -> None:
+def test_a_stopped_training_goes_on_from_its_checkpoint(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By any number of ranks, as none is part of a key: here by one process."""
     root = tmp_path / "store"
-    one = ("execute", spec, "--store", root, "--max-cells", 1, "--set", "train.steps=300")
-    child = start(tmp_path, *one, *TWO, "--set", "train.checkpoint_every=300")
+    one = ("execute", spec, "--store", root, "--max-cells", 1, "--set", "train.steps=500")
+    child = start(tmp_path, *one, *TWO, "--set", "train.checkpoint_every=500")
     deadline = time.monotonic() + 240
     while not list(root.glob("claims/train/*/*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(1)
+    time.sleep(0.2)
     os.kill(child.pid or 0, signal.SIGTERM)
     child.join(300)
     assert child.exitcode == 130, (tmp_path / "output").read_text()
     (checkpoint,) = root.glob(CHECKPOINT)
     stopped = int(checkpoint.parts[-2].removeprefix("checkpoint-"))
-    assert 0 < stopped < 300 and list(root.glob("claims/*/*")) == []
-    steps = ("--set", f"train.steps={stopped + 1}")
-    engine(*one[:-2], *steps)
-    assert open_store(root)["small/train"].sizes["step"] == stopped + 1
+    assert 0 < stopped < 500 and list(root.glob("claims/*/*")) == []
+    taken_up: list[str | None] = []
+
+    def noted(scratch: Path) -> str | None:
+        taken_up.append(newest_checkpoint(scratch))
+        return taken_up[-1]
+
+    monkeypatch.setattr("engine.train.newest_checkpoint", noted)
+    engine(*one)
+    assert taken_up == [str(checkpoint.parent)]
+    assert np.isfinite(open_store(root)["small/train"]["loss"]).all()
 
 
 def test_a_cell_that_fails_says_why_and_the_others_run(

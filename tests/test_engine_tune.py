@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import pytest
 import tiny_models
 import torch
 from attrs import evolve
+from children import run, start
 from conftest import engine
 from torch import Tensor, nn
 
@@ -29,7 +27,6 @@ from specs.tuned import Tuned
 from store.places import place_of
 from store.report.collect import collect
 
-COMMAND = [sys.executable, "-c", "from engine.cli import main; main()"]
 ONE = ("--only", "seed=0", "--only", "target=label")
 TUNED = """
 [factors.lens]
@@ -285,20 +282,19 @@ def test_a_store_with_a_lens_is_looked_after(write_spec, tmp_path: Path) -> None
 
 
 def test_a_kill_in_the_midst_of_it_leaves_nothing_half(write_spec, tmp_path: Path) -> None:
-    only = (*ONE, "--only", "lens=tuned")
-    spec = write_spec(TUNED.replace("steps = 30", "steps = 120"), train="steps = 0")
-    process = subprocess.Popen([*COMMAND, "execute", str(spec), *only], stdout=subprocess.DEVNULL)
-    root, deadline = tmp_path / "store", time.monotonic() + 240
-    while not list((root / "claims" / "lens").glob("*/*.json")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    """It dies before its second checkpoint is in place, and goes on from the first."""
+    spec = write_spec(TUNED.replace("steps = 30", "steps = 60"), train="steps = 0")
+    arguments, root = ("execute", spec, *ONE, "--only", "lens=tuned"), tmp_path / "store"
+    killed = start(tmp_path, *arguments, before_event=2, among="/checkpoint.safetensors.")
+    killed.join(300)
+    assert killed.exitcode == -signal.SIGKILL, (tmp_path / "output").read_text()
     assert not list(root.glob("lens/*/translators*"))
+    (kept,) = root.rglob("checkpoint.safetensors")
+    _, _, curve = translators.Checkpoint(kept).read(torch.device("cpu")) or ()
+    assert len(curve) == tune.KEPT_EVERY
     assert store.open_store(root)["small"].attrs["cells_complete"] == 0
-    assert "Ran 1 lens, 1 probe" in engine("execute", spec, *only).output
-    engine("execute", spec, *only, "--store", tmp_path / "undisturbed")
+    assert "Ran 1 lens, 1 probe" in run(tmp_path, *arguments)
+    run(tmp_path, *arguments, "--store", tmp_path / "undisturbed")
     found, truth = (
         next(p.glob("lens/*/*.safetensors")).read_bytes() for p in (root, tmp_path / "undisturbed")
     )
