@@ -7,6 +7,7 @@ of its array and is written once, by one writer; an inner chunk holds one statis
 import json
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,20 @@ def open_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     if not isinstance(array, zarr.Array):
         raise StoreError(f"{group.store_path}: no array {name!r}")
     return array
+
+
+def array_to_write(place: Place, folder: str, name: str) -> zarr.Array[Any]:
+    """Return the array of a group, to write to; it is opened once for each state of its metadata."""
+    try:
+        metadata = place.read(f"{folder}/{name}/zarr.json")
+    except FileNotFoundError as error:
+        raise StoreError(f"{place}/{folder}: no array {name!r}") from error
+    return _array_to_write(place, folder, name, metadata)
+
+
+@lru_cache(maxsize=64)
+def _array_to_write(place: Place, folder: str, name: str, _metadata: bytes) -> zarr.Array[Any]:
+    return open_array(place.group(folder, "r+"), name)
 
 
 def chunk_files(folder: str, array: zarr.Array[Any], row: int, block: int) -> list[str]:

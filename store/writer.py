@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from store.claims import Claim
 from store.errors import StoreError
 from store.files import read_json, write_json
-from store.layout import allocate, block_size, chunk_files, group_name, open_array, row_files, stacks
+from store.layout import allocate, array_to_write, block_size, group_name, row_files, stacks
 from store.ledger import progress_name
 from store.places import Place, Root, place_of
 from store.schema import Family, Variable
+from store.shards import write_block
 
 
 class StoreWriter:
@@ -70,8 +71,7 @@ class CellWriter:
         self._place, self._folder = place, group_name(family.stage, family.key)
         self._block = block_size(family)
         self._stacks = stacks(family)
-        group = place.group(self._folder, "r+")
-        self._arrays = [open_array(group, stack.name) for stack in self._stacks]
+        self._arrays = [array_to_write(place, self._folder, stack.name) for stack in self._stacks]
         self._buffers = [
             np.empty(
                 (len(s.variables), self._block, *a.shape[3:]), object if s.dtype == "string" else s.dtype
@@ -149,10 +149,11 @@ class CellWriter:
             progress = read_json(self._place, progress_name(self.key))
         except FileNotFoundError:
             return 0
-        for stack in self._stacks:
-            for name in self._place.unpublished(f"{self._folder}/{stack.name}"):
-                if name.startswith(f"c.{self._row}."):
-                    self._place.remove(f"{self._folder}/{stack.name}/{name}")
+        block = f"c.{self._row}."
+        for folder in (f"{self._folder}/{stack.name}" for stack in self._stacks):
+            for name in self._place.names(folder):
+                if name.startswith((block, f".{block}")) and name.endswith((".partial", ".tmp")):
+                    self._place.remove(f"{folder}/{name}")
         same = (progress.get("family"), progress.get("row", self._row)) == (self.family.key, self._row)
         return int(progress["items"]) if same else 0
 
@@ -163,16 +164,10 @@ class CellWriter:
     def _flush(self) -> None:
         if self._claim is not None:
             self._claim.check()
-        stop, written = self._items + self._filled, []
         for stack, array, buffer in zip(self._stacks, self._arrays, self._buffers, strict=True):
-            files = chunk_files(f"{self._folder}/{stack.name}", array, self._row, self._items // self._block)
-            for name in files:  # of an attempt before: zarr would read it first, and fail where it is damaged
-                self._place.remove(name)
-            array[self._row, :, self._items : stop] = buffer[:, : self._filled]
-            written += files
-        # zarr renames whole files into place but leaves power loss open; progress may not outrun data.
-        self._place.settle(written)
-        self._items, self._filled = stop, 0
+            block = buffer[:, : self._filled]
+            write_block(self._place, f"{self._folder}/{stack.name}", array, self._row, self._items, block)
+        self._items, self._filled = self._items + self._filled, 0
         self._note_progress()
 
     def _checked(self, batch: Mapping[str, ArrayLike]) -> tuple[dict[str, NDArray[Any]], int]:

@@ -323,6 +323,40 @@ def test_shards_are_read_as_zarr_reads_them(tmp_path_factory, monkeypatch, shape
             np.testing.assert_array_equal(reader.read(rows, statistic, rest), expected)
 
 
+@given(shape=families(), block=st.integers(1, 400), checked=st.booleans(), choose=st.data())
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_blocks_are_written_as_zarr_writes_them(tmp_path_factory, monkeypatch, shape, block, checked, choose):
+    """To the bit, in place of a torn file, where some statistics or blocks hold nothing but fill values."""
+    monkeypatch.setattr(layout, "BLOCK_BYTES", block)
+    monkeypatch.setattr(layout, "CODECS", layout.CODECS if checked else layout.CODECS[:1])
+    ours, other = (tmp_path_factory.mktemp("store") for _ in range(2))
+    values, size = data(shape), layout.block_size(shape)
+    for variable in shape.variables:
+        if choose.draw(st.booleans()):
+            start = choose.draw(st.integers(0, shape.size - 1)) // size * size
+            values[variable.name][start:] = layout.FILL[variable.dtype]
+    with StoreWriter(ours).cell(shape, "k") as cell:
+        torn = [f"{cell._folder}/{stack.name}" for stack in layout.stacks(shape)]
+        for folder, array in zip(torn, cell._arrays, strict=True):
+            for file in layout.chunk_files(folder, array, 0, 0):
+                (ours / file).write_bytes(b"torn")
+        cell.append(values)
+    StoreWriter(other).allocate(shape, ["k"])
+    group = zarr.open_group(other / layout.group_name("probe", shape.key), mode="r+")
+    for stack in layout.stacks(shape):
+        array, whole = (
+            layout.open_array(group, stack.name),
+            np.stack([values[v.name] for v in stack.variables]),
+        )
+        for start in range(0, shape.size, size):
+            array[0, :, start : start + size] = whole[:, start : start + size]
+    files = [
+        {file.relative_to(root): file.read_bytes() for file in root.glob("results.zarr/probe/*/*/c.*")}
+        for root in (ours, other)
+    ]
+    assert files[0] == files[1]
+
+
 def test_importing_the_store_is_cheap():
     code = "import store, sys; from store import Ledger, StoreError; print(*sys.modules)"
     loaded = subprocess.run(

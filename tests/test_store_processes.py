@@ -97,9 +97,11 @@ def test_a_killed_writer_is_continued(tmp_path, stop):
     stray = tmp_path / "results.zarr/probe" / example_family().key / "float32-example-layer"
     for row in (0, 1):
         (stray / f"c.{row}.0.1.77.partial").write_bytes(b"torn")
+        (stray / f".c.{row}.0.1.77.tmp").write_bytes(b"torn")
     assert write(tmp_path, "k0", 0) == stop // BLOCK * BLOCK
     assert_written(tmp_path, [0])
-    assert [path.name for path in stray.glob("*.partial")] == ["c.1.0.1.77.partial"]
+    assert {path.name for path in stray.glob("*.1.0.1.77.*")} == {"c.1.0.1.77.partial", ".c.1.0.1.77.tmp"}
+    assert not list(stray.glob("*.0.0.1.77.*"))
     assert list((tmp_path / "progress").iterdir()) == []
 
 
