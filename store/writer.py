@@ -1,16 +1,18 @@
 """Writing: a row per stage key, streamed in blocks, resumable after a kill."""
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import zarr
 from numpy.typing import ArrayLike, NDArray
 
 from store.claims import Claim
 from store.errors import StoreError
 from store.files import read_json, write_json
-from store.layout import allocate, array_to_write, block_size, group_name, row_files, stacks
+from store.layout import Stack, allocate, array_to_write, block_size, group_name, row_files, stacks
 from store.ledger import progress_name
 from store.places import Place, Root, place_of
 from store.schema import Family, Variable
@@ -164,9 +166,13 @@ class CellWriter:
     def _flush(self) -> None:
         if self._claim is not None:
             self._claim.check()
-        for stack, array, buffer in zip(self._stacks, self._arrays, self._buffers, strict=True):
+
+        def write(stack: Stack, array: zarr.Array[Any], buffer: NDArray[Any]) -> None:
             block = buffer[:, : self._filled]
             write_block(self._place, f"{self._folder}/{stack.name}", array, self._row, self._items, block)
+
+        with ThreadPoolExecutor() as pool:  # one array is compressed while the disk keeps another
+            list(pool.map(write, self._stacks, self._arrays, self._buffers))  # raises what they raised
         self._items, self._filled = self._items + self._filled, 0
         self._note_progress()
 
