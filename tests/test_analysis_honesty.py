@@ -13,6 +13,7 @@ from store.analysis import (
     effects,
     layer_specialisation,
     mcnemar,
+    mediation,
     rank_trajectory,
     saturation,
     sign_flip,
@@ -20,6 +21,7 @@ from store.analysis import (
     variance_by_interval,
 )
 from store.analysis.multiplicity import adjust
+from store.analysis.resampling import ratio_interval
 
 SIMULATIONS = 1000
 FEW = 200
@@ -243,3 +245,40 @@ def test_changes_of_accuracy_and_mcnemar_keep_the_rate() -> None:
     data = cells(guess, "prediction", {"target": ["a", "b"]}, ("example", "position"))
     data = data.assign_coords(gold=("example", np.full(50, "1", object)))
     assert agreed(change(data, "correct", "target", resamples=2)["p_value"] < 0.05, 0.05)
+
+
+def shared_out(rng: np.random.Generator, shape: tuple[int, ...], clear: float) -> np.ndarray:
+    """Draw a whole of `clear` standard errors and its part, 0.4 of it on average: [2, seed, example, …]."""
+    whole, own = crossed(rng, (2, *shape), 0.5)
+    mean = clear * np.sqrt(0.25 / shape[0] + 1 / shape[1] + 1 / (shape[0] * shape[1]))
+    return np.stack([mean + whole, 0.4 * mean + 0.2 * whole + 0.4 * own])
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("clear", [3, 12])
+def test_ratios_are_covered_however_unclear_the_whole(seeds: int, clear: float) -> None:
+    whole, part = shared_out(np.random.default_rng(14), (seeds, 48, SIMULATIONS), clear)
+    low, high = ratio_interval(part, whole)
+    covered = (low <= 0.4) & (high >= 0.4)
+    assert at_most(~covered, 0.05, slack=0.02) and (covered[np.isfinite(low)].mean() > 0.88)
+    if seeds > 2:
+        assert agreed(covered, 0.95, slack=0.02)
+
+
+def test_shares_of_a_difference_are_covered_with_two_seeds() -> None:
+    drawn = shared_out(np.random.default_rng(15), (2, 24, FEW), 20)
+    whole, part = np.moveaxis(drawn, -1, 1)  # a condition for each simulation
+    odds = np.stack([np.zeros_like(whole), -whole, -part], axis=-1)  # of the true label: of two, the first
+    scores = np.stack([odds, np.zeros_like(odds)], axis=-1)
+    data = cells(scores, "label_logprob", {"target": range(FEW)}, ("example", "intervention", "label"))
+    data = data.assign_coords(
+        intervention=["none", "all of base", "off, layer 1"],
+        entry=("intervention", ["none", "source", "off"]),
+        source=("intervention", ["", "base", "base"]),
+        **{name: ("intervention", [0, 0, 1]) for name in ("first", "last", "head")},
+        label=["1", "2"],
+        gold=("example", ["1"] * 24),
+    )
+    found = mediation(data, "off", "log_odds")
+    covered = (found["low"] <= 0.4) & (found["high"] >= 0.4)
+    assert agreed(covered, 0.95, slack=0.01) and np.isfinite(found["low"]).mean() > 0.9

@@ -83,10 +83,44 @@ def test_shares_of_the_difference_are_what_was_planted() -> None:
     np.testing.assert_allclose(found["total"], 2.0, atol=0.05)
     np.testing.assert_allclose(found["share"], [0.25, 0.75, 0.0], atol=0.03)
     assert ((found["low"] <= found["share"]) & (found["share"] <= found["high"])).all()
-    # Where the two models do not differ, there is nothing to share out.
+    assert "over seeds and examples" in found.attrs["method"]
+
+
+def test_where_the_models_may_not_differ_any_share_would_do() -> None:
+    data = planted()
     data["label_logprob"][:, :, 1] = data["label_logprob"][:, :, 4].values
-    undetermined = mediation(data, "off", "log_odds")
-    assert np.isnan(undetermined["share"]).all() and np.isnan(undetermined["low"]).all()
+    found = mediation(data, "off", "log_odds")
+    assert np.isnan(found["share"]).all() and np.isfinite(found["total"]).all()
+    assert (found["low"] == -np.inf).all() and (found["high"] == np.inf).all()
+    assert "there is no share and its interval has no bounds" in found.attrs["method"]
+    ax = plots.intervention_effects(found)
+    assert np.isfinite([ax.get_xlim(), ax.get_ylim()]).all()
+    ax.figure.canvas.draw()
+    plt.close("all")
+
+
+def test_that_some_predictions_stay_does_not_bound_a_share() -> None:
+    data = planted()
+    assert (data["prediction"] == data["gold"]).all()
+    data["prediction"][:, ::2, 1] = "none"  # the base model loses half of the examples
+    data["prediction"][:, ::3, 3] = "none"  # and layer 2 a third, but the others none
+    found = mediation(data, "off").isel(condition=0)
+    layer_3 = found.sel(intervention="off, layer 3")
+    assert layer_3["share"] == 0 and np.isnan([layer_3["low"], layer_3["high"]]).all()
+    layer_2 = found.sel(intervention="off, layer 2")
+    assert layer_2["share"] == pytest.approx(14 / 20) and layer_2["low"] < 14 / 20 < layer_2["high"]
+
+
+def test_a_share_leaves_out_what_either_difference_lacks() -> None:
+    data = planted()
+    true = (data["label"] == data["gold"]).values
+    data["label_logprob"][1, :5, 2] = data["label_logprob"][1, :5, 2].where(~true.T[:5])  # one seed, layer 1
+    found = mediation(data, "off", "log_odds").isel(condition=0)
+    whole = mediation(planted(), "off", "log_odds").isel(condition=0)
+    fewer = mediation(planted().isel(example=slice(5, None)), "off", "log_odds").isel(condition=0)
+    for name in ("total", "part", "share", "low", "high"):
+        expected = [fewer[name][0], whole[name][1], whole[name][2]]
+        np.testing.assert_allclose(found[name], expected, rtol=1e-9, atol=1e-9)
 
 
 def test_sets_stand_at_their_middle_or_at_the_end_that_moves() -> None:

@@ -22,7 +22,7 @@ from store.analysis import (
 )
 from store.analysis.multiplicity import adjust
 from store.analysis.permutation import sign_flip_p
-from store.analysis.resampling import share_interval, two_way
+from store.analysis.resampling import ratio_interval, share_interval, two_way
 from store.analysis.survival import kaplan_meier, log_rank, saturation_layer
 
 
@@ -43,6 +43,54 @@ def test_the_two_way_variance_is_that_of_the_mixed_model() -> None:
     found = two_way(values)
     assert fitted.fe_params["Intercept"] == pytest.approx(float(found.mean))
     assert fitted.bse["Intercept"] == pytest.approx(float(np.sqrt(found.variance)), rel=1e-3)
+
+
+def fieller(part: list[float], whole: list[float]) -> tuple[float, float]:
+    """Give Fieller's 95 % bounds of a ratio of means of paired draws: the roots of a quadratic in it."""
+    n = len(part)
+    p, w = sum(part) / n, sum(whole) / n
+    variance = n * (n - 1) / stats.t.ppf(0.975, n - 1) ** 2
+    pp, pw, ww = (
+        sum((a - x) * (b - y) for a, b in zip(of, other, strict=True)) / variance
+        for of, x, other, y in ((part, p, part, p), (part, p, whole, w), (whole, w, whole, w))
+    )
+    a, b, c = w * w - ww, p * w - pw, p * p - pp  # a r² − 2 b r + c ≤ 0
+    return (b - (b * b - a * c) ** 0.5) / a, (b + (b * b - a * c) ** 0.5) / a
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 6])
+def test_ratios_have_fiellers_interval(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    rest = rng.normal(size=(2, seeds, 9))
+    if seeds == 1:
+        part, whole = rest + np.array([1, 9]).reshape(2, 1, 1)
+        draws = part[0], whole[0]  # its examples
+    else:  # examples have no effects of their own, so the seeds' means are the draws
+        rest -= rest.mean(axis=1, keepdims=True)
+        part, whole = rest + np.array([10, 90]).reshape(2, 1, 1) + 2 * rng.normal(size=(2, seeds, 1))
+        draws = part.mean(axis=1), whole.mean(axis=1)
+    low, high = ratio_interval(part, whole)
+    assert (low, high) == pytest.approx(fieller(*(own.tolist() for own in draws)), rel=1e-9)
+
+
+def test_the_bounds_of_a_ratio_are_where_the_test_of_the_remainder_rejects() -> None:
+    rng = np.random.default_rng(7)
+    shared = rng.normal(size=(3, 1, 50)) + rng.normal(size=(1, 20, 50)) + rng.normal(size=(3, 20, 50))
+    part, whole = 1 + shared + rng.normal(size=shared.shape), 2 + shared
+    low, high = ratio_interval(part, whole, confidence=0.9)
+    bounded = np.isfinite(low)
+    assert np.array_equal(bounded, two_way(whole).t_test() < 0.1) and 10 < bounded.sum() < 50
+    step = 1e-6 * np.where(bounded, high - low, 0)
+    for bound, inwards in ((low, step), (high, -step)):
+        inside, outside = (
+            two_way(part - np.where(bounded, own, 0) * whole).t_test()[bounded]
+            for own in (bound + inwards, bound - inwards)
+        )
+        assert (inside >= 0.1).all() and (outside < 0.1).all()
+    assert (low[~bounded] == -np.inf).all() and (high[~bounded] == np.inf).all()
+    # What goes with all of the whole is all of it, whatever the draws; a single example says nothing.
+    assert [bound[0] for bound in ratio_interval(whole[..., bounded], whole[..., bounded])] == [1, 1]
+    assert np.isnan(ratio_interval(part[:, :1], whole[:, :1])).all()
 
 
 def test_effects_are_the_coefficients_of_effect_coding() -> None:

@@ -8,10 +8,10 @@ import xarray as xr
 from attrs import frozen
 from numpy.typing import NDArray
 
-from store.analysis.changes import summary
+from store.analysis.changes import summary, undetermined
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data, by_condition, group_seeds, levels, numbers, stage_nodes, variable
-from store.analysis.resampling import CONFIDENCE, RESAMPLES, Floats, mean_interval, pigeonhole
+from store.analysis.resampling import CONFIDENCE, RESAMPLES, Floats, ratio_interval, two_way
 from store.analysis.results import add_adjusted, count, intervals, labelled, span
 from store.errors import StoreError, nearest
 
@@ -132,17 +132,17 @@ def mediation(
     outcome: str = "correct",
     *,
     confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> xr.Dataset:
     """Return how much of the difference between a model and its donor runs through each set of layers.
 
     entry: a mask, graft or patch. The total is the unchanged model's outcome less that of the model taken
     from, on the same inputs; the part that a set of layers carries is the unchanged outcome less that with
     the donor's layers there. Result, by (condition, intervention): `total`, `part`, `share` = part / total
-    and its bootstrap bounds `low` and `high`; NaN where the interval of the total holds 0, for then there is
-    nothing to share out. Shares of overlapping or interacting sets need not add up to 1. outcome: correct or
-    log_odds. StoreError where the intervention takes from no other model.
+    and its bounds `low` and `high`, Fieller's (1954) over seeds and examples. Where the t test of the total
+    does not reject 0 there may be nothing to share out: `share` is NaN, the bounds −inf and inf. Where a
+    share of `correct` is the same in every example, it has no bounds (NaN). Shares of overlapping or
+    interacting sets need not add up to 1. outcome: correct or log_odds. StoreError where the intervention
+    takes from no other model.
     """
     if outcome == "entropy":
         raise StoreError("mediation: expected correct or log_odds, found entropy")
@@ -157,7 +157,7 @@ def mediation(
         unchanged = values[:, :, [names.get_loc(UNCHANGED)]]
         total = unchanged - values[:, :, [names.get_loc(f"all of {source}")]]
         part = unchanged - values[:, :, np.flatnonzero(own["entry"].values == entry)]
-        columns = _shares(total, part, OUTCOMES[outcome][0], resamples, seed, confidence)
+        columns = _shares(total, part, outcome, confidence)
         like = xr.DataArray(columns["part"][0], coords=_axes(changed, outcome), dims=_dims(outcome))
         found = labelled(like, columns).assign_coords(_described(changed))
         parts.append(found.expand_dims(condition=[condition]))
@@ -168,35 +168,28 @@ def mediation(
         "outcome": outcome,
         "method": f"Share of the difference in {outcome} between each model and the one that {entry} takes "
         "from, on the same inputs, that goes when the latter's layers are put in; "
-        f"{count(min(seeds), 'seed')}, {confidence:.0%} percentile intervals by the pigeonhole bootstrap "
-        f"({resamples} resamples, random seed {seed}); no share where the interval of the total "
-        "difference holds 0.",
+        f"{count(min(seeds), 'seed')}, {intervals(min(seeds), confidence)}, Fieller's for a ratio of "
+        "means; where a t test of the whole difference does not reject 0, there is no share and its interval "
+        "has no bounds.",
     }
     return result
 
 
-def _shares(
-    total: Floats, part: Floats, units: str, resamples: int, seed: int, confidence: float
-) -> dict[str, tuple[Any, str, str]]:
-    whole, low, high = mean_interval(total, resamples, seed, confidence)
-    mean = np.broadcast_to(whole.mean, part.shape[2:])
-    parts = np.nanmean(part, axis=(0, 1))
-    open_ = ~((low > 0) | (high < 0))[0]
-    weights = pigeonhole(part.shape[0], part.shape[1], resamples, seed)
+def _shares(total: Floats, part: Floats, outcome: str, confidence: float) -> dict[str, tuple[Any, str, str]]:
+    there = np.isfinite(total) & np.isfinite(part)
+    total, part = np.where(there, total, np.nan), np.where(there, part, np.nan)
+    whole, carried = two_way(total).mean, two_way(part).mean
+    low, high = ratio_interval(part, total, confidence)
     with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = weights.mean(part) / weights.mean(total)
-        share = np.where(open_, np.nan, parts / mean)
-    upper = (1 + confidence) / 2
-    drawn = np.where(np.isfinite(drawn), drawn, np.nan)
-    bounds = (
-        np.full((2, *parts.shape), np.nan) if open_ else np.nanquantile(drawn, [1 - upper, upper], axis=0)
-    )
+        share = np.where(np.isfinite(low), carried / whole, np.nan)
+    low, high, _ = undetermined(outcome, two_way(part - share * total), low, high)
+    units = OUTCOMES[outcome][0]
     return {
-        "total": (mean, units, "difference between the model and the one taken from"),
-        "part": (parts, units, "difference that goes with the changed layers"),
+        "total": (whole, units, "difference between the model and the one taken from"),
+        "part": (carried, units, "difference that goes with the changed layers"),
         "share": (share, "1", "share of the difference"),
-        "low": (bounds[0], "1", "lower bound of the share"),
-        "high": (bounds[1], "1", "upper bound of the share"),
+        "low": (low, "1", "lower bound of the share"),
+        "high": (high, "1", "upper bound of the share"),
     }
 
 

@@ -6,6 +6,8 @@ distribution around it comes from the pigeonhole bootstrap (Owen, 2007, "The pig
 Applied Statistics 1), which draws seeds and examples anew, each with replacement.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from scipy import stats
 Floats = NDArray[np.float64]
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+HALVINGS = 40  # of a degree, down to rounding
 
 
 @frozen
@@ -42,6 +45,39 @@ class TwoWay:
         return self.mean - half, self.mean + half
 
 
+@frozen
+class _Deviations:
+    """Values [seeds, examples, *rest] taken apart: their mean [*rest], and what departs from it."""
+
+    mean: Floats
+    seed: Floats
+    example: Floats
+    rest: Floats
+    examples: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, values: Floats) -> "_Deviations":
+        """Take apart values; an example that is NaN in any seed is left out of that statistic."""
+        there = np.asarray(np.isfinite(values).all(axis=0))
+        n = there.sum(axis=0)
+        x = np.where(there, values, 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = x.sum(axis=(0, 1)) / (len(x) * n)
+            by_example = np.where(there, x.mean(axis=0) - mean, 0.0)
+            by_seed = x.sum(axis=1) / n - mean
+        rest = np.where(there, x - mean - by_example, 0.0) - np.where(there, by_seed[:, None], 0.0)
+        return cls(mean, by_seed, by_example, rest, n)
+
+    def products(self, other: "_Deviations") -> Floats:
+        """Return the mean products of seeds, examples and the rest [3, *rest]; with itself mean squares."""
+        count, n = len(self.seed), self.examples
+        with np.errstate(divide="ignore", invalid="ignore"):
+            seed = n * (self.seed * other.seed).sum(axis=0) / np.float64(count - 1)  # of one seed: NaN
+            example = count * (self.example * other.example).sum(axis=0) / (n - 1)
+            rest = (self.rest * other.rest).sum(axis=(0, 1)) / ((count - 1) * (n - 1))
+        return np.stack([seed, example, rest])
+
+
 def two_way(values: Floats) -> TwoWay:
     """Estimate the mean of values [seeds, examples, *rest] and its variance, both factors random and crossed.
 
@@ -49,33 +85,24 @@ def two_way(values: Floats) -> TwoWay:
     set to 0; degrees of freedom after Satterthwaite (1946, Biometrics Bulletin 2). An example that is NaN in
     any seed is left out of that statistic; NaN results where fewer than two examples are left.
     """
-    count = values.shape[0]
-    there = np.asarray(np.isfinite(values).all(axis=0))
-    n = there.sum(axis=0)
-    x = np.where(there, values, 0.0)
+    found = _Deviations.of(values)
+    return _estimate(found.mean, found.products(found), len(values), found.examples)
+
+
+def _estimate(mean: Floats, squares: Floats, count: int, n: NDArray[np.intp]) -> TwoWay:
+    """Return the estimate that a mean and its mean squares [seed, example, rest] give."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = x.sum(axis=(0, 1)) / (count * n)
-        by_example = np.where(there, x.mean(axis=0) - mean, 0.0)
-        ms_example = count * (by_example**2).sum(axis=0) / (n - 1)
         if count == 1:
-            variance, df = ms_example / n, (n - 1).astype(float)
+            variance, df = squares[1] / n, (n - 1).astype(float)
         else:
-            variance, df = _crossed(x, there, n, mean, by_example, ms_example)
+            variance, df = _crossed(squares, count, n)
     few = n < 2
-    return TwoWay(
-        np.where(n == 0, np.nan, mean), np.where(few, np.nan, variance), np.where(few, np.nan, df), count, n
-    )
+    return TwoWay(mean, np.where(few, np.nan, variance), np.where(few, np.nan, df), count, n)
 
 
-def _crossed(
-    x: Floats, there: NDArray[np.bool_], n: NDArray[np.intp], mean: Floats, by_example: Floats, ms_e: Floats
-) -> tuple[Floats, Floats]:
-    count = len(x)
-    by_seed = x.sum(axis=1) / n - mean
-    ms_s = n * (by_seed**2).sum(axis=0) / (count - 1)
-    rest = np.where(there, x - mean - by_example, 0.0) - np.where(there, by_seed[:, None], 0.0)
+def _crossed(squares: Floats, count: int, n: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    ms_s, ms_e, ms_r = squares
     df_s, df_e = count - 1, n - 1
-    ms_r = (rest**2).sum(axis=(0, 1)) / (df_s * df_e)
     more_s, more_e = ms_s > ms_r, ms_e > ms_r
     total = ms_r + np.where(more_s, ms_s - ms_r, 0) + np.where(more_e, ms_e - ms_r, 0)
     weight = 1.0 - more_s - more_e
@@ -151,6 +178,53 @@ def share_interval(found: TwoWay, confidence: float = CONFIDENCE) -> tuple[Float
     centre = (p + t2 / (2 * n)) / (1 + t2 / n)
     half = np.sqrt(t2) / (1 + t2 / n) * np.sqrt(p * (1 - p) / n + t2 / (4 * n**2))
     return centre - half, centre + half
+
+
+def ratio_interval(part: Floats, whole: Floats, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:
+    """Return the interval of mean(part) / mean(whole), of values [seeds, examples, *rest]: low, high [*rest].
+
+    Fieller's (1954, Journal of the Royal Statistical Society B 16): the ratios r for which a t test of
+    part − r · whole does not reject a mean of 0. The test is that of `two_way`, so seeds and examples count
+    as in a mean, and the interval covers as often as that test keeps its rate, however unclear the whole. It
+    goes from the lowest to the highest such r, should there be gaps, and from −inf to inf where a mean of 0
+    of the whole is not rejected, for then no r is too large. An example that is NaN in either is left out.
+    """
+    there = np.isfinite(part) & np.isfinite(whole)
+    parts, wholes = (_Deviations.of(np.where(there, values, np.nan)) for values in (part, whole))
+    squares, products, of_whole = parts.products(parts), parts.products(wholes), wholes.products(wholes)
+    count, n = len(there), parts.examples
+
+    def remainder(ratio: Floats) -> TwoWay:
+        """Estimate part − ratio · whole for ratios [place, *rest]."""
+        own = squares[:, None] - 2 * ratio * products[:, None] + ratio**2 * of_whole[:, None]
+        return _estimate(parts.mean - ratio * wholes.mean, np.maximum(own, 0), count, n)
+
+    open_ = _estimate(wholes.mean, of_whole, count, n).t_test() >= 1 - confidence
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = parts.mean / wholes.mean
+        error = np.sqrt(remainder(ratio[None]).variance[0]) / np.abs(wholes.mean)  # were the whole known
+
+        def at(angle: Floats) -> Floats:
+            """Return the ratio at an angle; all ratios lie within a right angle of the estimate, at 0."""
+            return np.asarray(ratio + error * np.tan(angle))
+
+        low, high = at(_ends(lambda angle: remainder(at(angle)).t_test() >= 1 - confidence, ratio.ndim))
+    return np.where(open_, -np.inf, low), np.where(open_, np.inf, high)
+
+
+def _ends(accepts: Callable[[Floats], NDArray[np.bool_]], ndim: int) -> Floats:
+    """Return the lowest and the highest angle [2, *rest] that is accepted: 0 is, a right angle is not."""
+    grid = np.radians(np.arange(-89.0, 90.0)).reshape(-1, *[1] * ndim)
+    accepted = accepts(grid) | (grid == 0)
+    inside = np.stack(
+        [np.where(accepted, grid, np.inf).min(axis=0), np.where(accepted, grid, -np.inf).max(axis=0)]
+    )
+    outside = inside + np.radians([-1.0, 1.0]).reshape(-1, *[1] * ndim)
+    for _ in range(HALVINGS):
+        middle = (inside + outside) / 2
+        within = accepts(middle)
+        inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
+    return inside
 
 
 def d_z(differences: Floats) -> Floats:

@@ -131,7 +131,7 @@ function shares(own, shown, outcome) {
     const { total, share, low, high } = condition.shares[outcome];
     const whole = missing(total) ? "–" : signed(scale * total, digits);
     const label = shortLabel(condition.condition);
-    if (!known.includes(condition)) return [[label, "all", whole, "–", "no share: the interval of the whole difference holds 0", ""]];
+    if (!known.includes(condition)) return [[label, "all", whole, "–", "no share and no bounds to it: the whole difference may be 0", ""]];
     return condition.changed.map((name, n) => {
       const sure = interval(low[n], high[n], 0, percent);
       return [label, name, whole, percent(share[n], 0), sure, intervalPlot({ value: share[n], low: low[n], high: high[n], domain: limits, reference: 0, label: `${percent(share[n], 0)} % ${sure}` })];
