@@ -121,7 +121,8 @@ def test_interventions_are_those_of_the_analysis(tmp_path: Path, monkeypatch: py
             assert found[name] == rounded(expected[name])
         assert off["methods"][outcome] == expected.attrs["method"]
         shares = mediation(node, "off", outcome).sel(condition)
-        assert own["shares"][outcome]["share"] == rounded(shares["share"])
+        for name in ("share", "low", "high"):
+            assert own["shares"][outcome][name] == rounded(shares[name])
         assert own["shares"][outcome]["total"] == rounded(shares["total"][0])
     entropy = intervention_effects(node, "off", "entropy").sel(condition)
     assert own["entropy"]["effect"] == rounded(entropy["effect"])

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from report_store import LABELS, WORDS, Design, write_synthetic
 
 from store import open_store
-from store.analysis import intervention_effects
+from store.analysis import intervention_effects, mediation
 from store.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -213,7 +213,12 @@ def test_effects_of_interventions_are_read_by_layer_and_by_head(
     effect = found["effect"].sel(intervention="off, layers 1-2").item()
     assert read.startswith("layers 1-2") and f"label · 8: {effect:+.2f}".replace("-", "−") in read
     shares = section.locator("table", has_text="Share of the difference")
-    assert shares.locator("tbody tr").count() >= 4  # conditions, one row each where there is nothing to share
+    for outcome in ("correct", "log_odds"):
+        page.select_option("[data-choice='intervention-outcome']", outcome)
+        known = np.isfinite(mediation(node, "off", outcome)["share"].values)
+        rows = np.where(known.any(axis=1), known.shape[1], 1)  # one where the whole difference may be 0
+        assert shares.locator("tbody tr").count() == rows.sum()
+        assert shares.get_by_text("the whole difference may be 0").count() == (rows == 1).sum()
     assert section.locator("table.heat tbody tr").count() == 4 + 3  # changes, of one condition
     page.select_option("[data-choice='intervention']", "heads")
     assert section.locator("table.heat tbody tr").count() == 4
