@@ -75,11 +75,11 @@ def test_ratios_have_fiellers_interval(seeds: int) -> None:
 
 def test_the_bounds_of_a_ratio_are_where_the_test_of_the_remainder_rejects() -> None:
     rng = np.random.default_rng(7)
-    shared = rng.normal(size=(3, 1, 50)) + rng.normal(size=(1, 20, 50)) + rng.normal(size=(3, 20, 50))
+    shared = rng.normal(size=(3, 1, 400)) + rng.normal(size=(1, 20, 400)) + rng.normal(size=(3, 20, 400))
     part, whole = 1 + shared + rng.normal(size=shared.shape), 2 + shared
     low, high = ratio_interval(part, whole, confidence=0.9)
     bounded = np.isfinite(low)
-    assert np.array_equal(bounded, two_way(whole).t_test() < 0.1) and 10 < bounded.sum() < 50
+    assert np.array_equal(bounded, two_way(whole).t_test() < 0.1) and 100 < bounded.sum() < 400
     step = 1e-6 * np.where(bounded, high - low, 0)
     for bound, inwards in ((low, step), (high, -step)):
         inside, outside = (
@@ -88,6 +88,12 @@ def test_the_bounds_of_a_ratio_are_where_the_test_of_the_remainder_rejects() -> 
         )
         assert (inside >= 0.1).all() and (outside < 0.1).all()
     assert (low[~bounded] == -np.inf).all() and (high[~bounded] == np.inf).all()
+    # Degrees of freedom jump with the ratio, so the accepted ones may have gaps; none lies outside.
+    ratios = np.linspace(-4, 4, 401)
+    accepted = np.array([two_way(part - ratio * whole).t_test() >= 0.1 for ratio in ratios])
+    runs = (np.diff(accepted.astype(int), axis=0, prepend=0) == 1).sum(axis=0)
+    assert (runs[bounded] > 1).any()
+    assert ((low <= ratios[:, None]) & (ratios[:, None] <= high))[accepted].all()
     # What goes with all of the whole is all of it, whatever the draws; a single example says nothing.
     assert [bound[0] for bound in ratio_interval(whole[..., bounded], whole[..., bounded])] == [1, 1]
     assert np.isnan(ratio_interval(part[:, :1], whole[:, :1])).all()
