@@ -1,8 +1,9 @@
 """A sweep of interventions against running each changed model alone: `python -m benchmarks.interventions`.
 
 A random-weight Llama of 30 layers with a LoRA adapter; windows of 1, 2, 4 and 8 layers, masked. Alone, every
-change is one whole forward pass, its labels scored and its layers probed; in the sweep the unchanged layers
-below it are not run again. Ratios of processor time and of the clock, both measured in one run, alternating.
+change is one whole forward pass, its labels scored and its layers probed; in the sweep the layers that it has
+in common with an earlier one are not run again. Ratios of processor time and of the clock, both measured in
+one run, alternating.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from engine.causal.changes import Change, Entry, Model, expand
 from engine.causal.intervene import Experiment
 from engine.causal.residual import record
 from engine.causal.sequences import chunks
+from engine.causal.turns import steps_of
 from engine.progress import StopRequest, silent
 from engine.text import Writer
 from engine.train import attach_adapter, padding_id
@@ -57,22 +59,25 @@ def experiment(width: int) -> tuple[Any, Any, Any]:
 
 def alone(own: Experiment, rows: list[dict[str, str]], changes: list[Change]) -> None:
     """Every change by a whole pass of its own."""
-    lens = own.lens
-    questions = [own.writer.encode_spellings(row) for row in rows]
+    lens, size = own.lens, own.probe.batch_size
     for change in changes:
-        for chunk in chunks(questions, padding_id(own.tokenizer), lens.device):
-            with torch.inference_mode(), own.arrangement.changed(change):
-                states = torch.stack([chunk.batch.at(s) for s in record(lens, chunk.batch).states])
-                normed = lens.norm(states[:, chunk.leading, 0])
-                lens_statistics(normed.flatten(0, 1), lens.unembedding, top_k=0, backend=own.probe.backend)
-                torch.log_softmax(lens.logits(normed[-1]), dim=-1)
+        steps = steps_of(change, own.arrangement.own, LAYERS)
+        for first in range(0, len(rows), size):
+            questions = [own.writer.encode_spellings(row) for row in rows[first : first + size]]
+            for chunk in chunks(questions, padding_id(own.tokenizer), lens.device):
+                with torch.inference_mode(), own.arrangement.changed(steps):
+                    states = torch.stack([chunk.batch.at(s) for s in record(lens, chunk.batch).states])
+                    normed = lens.norm(states[:, chunk.leading, 0])
+                    flat = normed.flatten(0, 1)
+                    lens_statistics(flat, lens.unembedding, top_k=0, backend=own.probe.backend)
+                    torch.log_softmax(lens.logits(normed[-1]), dim=-1)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--width", type=int, default=256, help="D of the model")
-    parser.add_argument("--examples", type=int, default=8)
+    parser.add_argument("--examples", type=int, default=16)
     parser.add_argument("--stride", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -85,7 +90,7 @@ def main() -> None:
     ratios = []
     model, tokenizer, writer = experiment(options.width)
     with arrangement(model, {}) as arranged:
-        probe = Probe(batch_size=options.examples)
+        probe = Probe(batch_size=8)
         own = Experiment(arranged, tokenizer, writer, Evaluate(labels=LABELS), probe)
         for _ in range(options.rounds):
             spent = []

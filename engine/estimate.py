@@ -4,7 +4,8 @@ Rules of thumb, stated so that they can be checked: 4 characters per token; 2 FL
 forward; backward through frozen weights costs as much as forward, since LoRA needs activations' gradients but
 not the weights'; activations kept for the backward pass take 34 bytes per token, layer and hidden unit at
 16 bits (Korthikanti et al., arXiv 2205.05198), twice that at 32 bits; a change of an intervention runs the
-layers from its first one on, and of each model that runs whole L + 1 residual streams of a batch are kept.
+layers above those that an earlier run has in common with it, and of each model that runs whole, and of that
+run, L + 1 residual streams of a batch are kept.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from attrs import define, field, frozen
 
 from engine.cards import DataCard, ModelCard, data_card, model_card
 from engine.causal import changes
+from engine.causal.turns import turns, whole_models
 from engine.errors import UsageError
 from engine.executors.settings import executor_settings
 from engine.identity import test_data
 from engine.plan import Plan, PlannedCell, grouped
 from specs.data import Data
-from specs.intervention_rules import SOURCE, UNCHANGED
 from specs.model import Evaluate, Model, Probe, Target, Train
 
 CHARACTERS_PER_TOKEN = 4
@@ -276,9 +277,10 @@ def _intervene(
     probe: Probe = tables["probe"]
     examples = min(examples, probe.examples or examples)
     length = lengths.prompt + (lengths.completion if tables["target"].explains_first else 0)
-    # Models that others take from and the unmodified one run whole, once; a change from its first layer on.
-    kept = sum(change.kind in (UNCHANGED, SOURCE) for change in sweep)
-    above = [model.layers - change.start(model.layers) for change in sweep]
+    # Models whose streams are kept run whole, once; a change above what an earlier run has in common with it.
+    own = "own"  # no source has this for its key
+    kept = len(whole_models(sweep, own))
+    above = [model.layers - turn.start for turn in turns(sweep, own, model.layers)]
     averages = any(change.kind == "heads" and change.ablation == "mean" for change in sweep)
     passes = kept + averages + sum(above) / model.layers
     lens_rows = examples * (kept * (model.layers + 1) + sum(count + 1 for count in above) + len(sweep))
@@ -288,7 +290,7 @@ def _intervene(
         tokens=examples * length * passes,
         flops=2 * model.parameters * examples * length * passes + 2 * model.unembedding * lens_rows,
         memory=weights
-        + batch * (kept * (model.layers + 1) * BYTES[tables["model"].dtype] + 4 * 8)
+        + batch * ((kept + 1) * (model.layers + 1) * BYTES[tables["model"].dtype] + 4 * 8)
         + probe.batch_size * (model.layers + 1) * model.hidden * 8
         + 64e6,
         stored=examples * len(sweep) * 4 * (labels + model.layers + 1 + 4),

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import writer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tiny_models import MODELS, build
 
 from engine.causal.arrangement import Arrangement, arrangement
 from engine.causal.changes import PARTS, Change, Entry, Model, expand
 from engine.causal.intervene import Experiment
+from engine.causal.turns import shared, steps_of, turns, whole_models
 from engine.errors import EngineError, UsageError
 from engine.lens import find_lens
 from engine.progress import StopRequest, silent
@@ -157,6 +160,51 @@ def test_a_graft_below_equals_the_patch_of_all_positions_there(study: Study) -> 
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-4)
 
 
+LAYERS = st.sets(st.integers(1, 3), min_size=1).map(lambda layers: tuple(sorted(layers)))
+CHANGES = st.lists(
+    st.one_of(
+        st.builds(lambda at, alpha: mask(*at, alpha=alpha), LAYERS, st.sampled_from([0.0, 0.5, 1.0])),
+        st.builds(lambda at: mask(*at, parts=frozenset({"mlp"})), LAYERS),
+        st.builds(lambda at: graft(*at), LAYERS),
+        st.builds(
+            lambda at, source, positions: patch(*at, source=source, positions=positions),
+            LAYERS,
+            st.sampled_from(["", "donor"]),
+            st.sampled_from([None, (-1,), (-2, -1)]),
+        ),
+        st.builds(lambda at, head: Change("h", "h", "heads", at, heads=(head,)), LAYERS, st.integers(0, 1)),
+        st.just(Change("none", "none", "none")),
+        st.sampled_from([Change("all", "source", "source", source=name) for name in ("", "donor")]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(changes=CHANGES)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_change_is_the_same_in_any_company(llama: Study, changes: list[Change]) -> None:
+    """Whatever else is in the sweep, and so from whichever run it goes on."""
+    with llama.arranged() as arranged:
+        together = llama.run(arranged, changes)
+        for place, change in enumerate(changes):
+            assert_same(together, place, llama.run(arranged, [change]))
+
+
+@given(changes=CHANGES)
+def test_no_layer_runs_again_that_has_run_before(changes: list[Change]) -> None:
+    """Each turn goes on as late as any earlier run would let it, and what it goes on from has been kept."""
+    found = turns(changes, "default", 3)
+    assert sorted(turn.place for turn in found) == list(range(len(changes)))
+    wholes = [
+        steps_of(Change("", "", "source", source=name), "", 3) for name in whole_models(changes, "default")
+    ]
+    for number, turn in enumerate(found):
+        before = [*wholes, *(former.steps for former in found[:number])]
+        assert turn.start == max(shared(steps, turn.steps) for steps in before)
+        assert turn.past is not None or turn.start <= found[number - 1].keep
+
+
 def test_heads_are_replaced_where_they_enter_the_projection(study: Study) -> None:
     with study.arranged() as arranged:
         count = find_lens(arranged.model).heads
@@ -269,7 +317,11 @@ def test_entropies_are_those_of_the_reference(llama: Study) -> None:
     with llama.arranged() as arranged:
         found = llama.run(arranged, [mask(2)])["entropy"][:, 0]
     model = llama.model(llama.own)
-    with arrangement(model, {}) as arranged, arranged.changed(mask(2)), torch.no_grad():
+    with (
+        arrangement(model, {}) as arranged,
+        arranged.changed(steps_of(mask(2), arranged.own, 3)),
+        torch.no_grad(),
+    ):
         lens, text = find_lens(model), writer(llama.tokenizer)
         for row, own in zip(ROWS, found, strict=True):
             ids = text.encode_spellings(row)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
-from engine.causal.changes import Change
+from engine.causal.turns import Adapter, Step
 from engine.errors import UsageError
 from engine.lens import find_lens
 from engine.train import base_model_of
@@ -37,19 +37,20 @@ class Arrangement:
             yield
 
     @contextmanager
-    def changed(self, change: Change) -> Iterator[None]:
-        """Run the model with a mask or graft inside the `with` block; other changes leave its adapters."""
+    def changed(self, steps: Sequence[Step], above: int = 0) -> Iterator[None]:
+        """Run the model with what each layer's step names, in those `above` one, inside the `with` block."""
 
-        def arranged(layer: int, part: str) -> tuple[str, float]:
-            if change.kind not in ("mask", "graft") or layer not in change.layers or part not in change.parts:
+        def arranged(layer: int, part: str) -> Adapter:
+            if layer <= above:
                 return self.own, 1.0
-            return (self.own, change.alpha) if change.alpha else (change.source, 1.0)
+            step = steps[layer - 1]
+            return step.attention if part == "attention" else step.mlp
 
         with self._set(arranged):
             yield
 
     @contextmanager
-    def _set(self, arranged: Callable[[int, str], tuple[str, float]]) -> Iterator[None]:
+    def _set(self, arranged: Callable[[int, str], Adapter]) -> Iterator[None]:
         """Give each adapted module its adapter and the factor on its deltas; afterwards the own one again."""
         switched, scaled = [], []
         try:

@@ -30,20 +30,6 @@ class Change:
     heads: tuple[int, ...] = ()
     ablation: str = "zero"
 
-    @property
-    def swaps_below(self) -> bool:
-        """Whether the lowest layers, whole, are those of the source: they are a model that runs anyway."""
-        whole = self.kind in ("mask", "graft") and self.alpha == 0 and self.parts == PARTS
-        return whole and self.layers == tuple(range(1, len(self.layers) + 1))
-
-    def start(self, count: int) -> int:
-        """Give the highest of `count` layers up to which it is a model that runs anyway."""
-        if self.kind in (UNCHANGED, SOURCE):
-            return count
-        if self.kind == "patch":
-            return self.layers[0]
-        return self.layers[-1] if self.swaps_below else self.layers[0] - 1
-
 
 @frozen
 class Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,25 +61,38 @@ def record(lens: Lens, batch: Batch) -> Record:
 
 
 def resume(
-    lens: Lens, batch: Batch, past: Record, start: int, state: Tensor, edits: dict[int, Edit] | None = None
-) -> Tensor:
+    lens: Lens,
+    batch: Batch,
+    past: Record,
+    start: int,
+    state: Tensor,
+    edits: dict[int, Edit] | None = None,
+    keep: int = 0,
+) -> tuple[list[Tensor], Tensor]:
     """Run the layers above `start` on the residual stream `state` [S, T, D] behind it.
 
     Above 0, that is all layers, it is the embedding that the model makes itself. `edits` change the stream
-    behind single layers above `start`. Gives the streams behind layers start, …, L at the batch's positions:
-    [L - start + 1, S, P, D].
+    behind single layers above `start`. Gives the streams behind layers start, …, `keep`, [S, T, D] each, and
+    those behind layers start, …, L at the batch's positions: [L - start + 1, S, P, D].
     """
-    count = len(lens.layers)
-    if start == count:
-        return batch.at(state)[None]
-    above = list(range(start + 1, count + 1))
+    kept, streams = [state], [batch.at(state)]
+    if start == len(lens.layers):
+        return kept, torch.stack(streams)
+
+    def behind(layer: int, _: nn.Module, _args: Any, output: Any) -> Any:
+        stream = _stream(output)
+        edited = edits[layer](stream) if edits and layer in edits else stream
+        streams.append(batch.at(edited))
+        if layer <= keep:
+            kept.append(edited)
+        return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
     with ExitStack() as stack:
         stack.enter_context(_skipping(lens, past, start, state))
-        for layer, edit in (edits or {}).items():
-            stack.callback(lens.layers[layer - 1].register_forward_hook(_editing(edit)).remove)
-        caught = stack.enter_context(lens.watching(above, batch.positions))
+        for layer, module in enumerate(lens.layers[start:], start=start + 1):
+            stack.callback(module.register_forward_hook(partial(behind, layer)).remove)
         lens.last_hidden(batch.ids, batch.mask)
-    return torch.stack([batch.at(state), *caught])
+    return kept, torch.stack(streams)
 
 
 def check_resumable(lens: Lens, batch: Batch, past: Record) -> None:
@@ -87,7 +101,7 @@ def check_resumable(lens: Lens, batch: Batch, past: Record) -> None:
     It does where a model hands more from layer to layer than one residual stream.
     """
     middle = len(lens.layers) // 2
-    found = resume(lens, batch, past, middle, past.states[middle])[-1].float()
+    found = resume(lens, batch, past, middle, past.states[middle])[1][-1].float()
     expected = batch.at(past.states[-1]).float()
     scale = expected.abs().max().clamp_min(1e-6)
     if not (found - expected).abs().max() <= 1e-3 * scale:
@@ -116,14 +130,6 @@ def _skipping(lens: Lens, past: Record, start: int, state: Tensor) -> Iterator[N
                 del layer.__dict__["forward"]
             else:  # the layer had a wrapped one of its own, as a model spread over devices has
                 layer.forward = forward
-
-
-def _editing(edit: Edit) -> Callable[..., Any]:
-    def edited(_: nn.Module, _args: Any, output: Any) -> Any:
-        stream = edit(_stream(output))
-        return (stream, *output[1:]) if isinstance(output, tuple) else stream
-
-    return edited
 
 
 def _stream(output: Any) -> Tensor:
