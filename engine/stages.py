@@ -295,7 +295,7 @@ class Stages:
         key = cell.keys["lens"]
         home, files = self.home("lens", key), self.ledger.record("lens", key)["files"]
         try:
-            return translators.checked(home, device, files[translators.FILE]["blake2b"])
+            return translators.checked(home, device, files)
         except DamagedLensError as error:
             self._put_aside(home, translators.FILE)
             self.ledger.clear("lens", key)

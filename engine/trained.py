@@ -18,8 +18,8 @@ from attrs import frozen
 
 from engine.errors import DamagedAdapterError
 from store.errors import DamagedError
-from store.files import hash_file
 from store.places import Place
+from store.results import file_trouble
 
 ADAPTER = "adapter"  # its name in a training's folder
 _WEIGHTS = "adapter_model.safetensors"
@@ -82,10 +82,8 @@ def check_adapter(home: Place, recorded: Mapping[str, Any]) -> None:
     folder = _readable(home)
     for name, known in recorded.items():
         file = folder.joinpath(*PurePosixPath(name).parts[1:])  # `folder` may have another name here
-        if not file.is_file():
-            raise DamagedAdapterError(f"{home}/{name}: missing")
-        if hash_file(file) != known["blake2b"]:
-            raise DamagedAdapterError(f"{home}/{name}: its content has changed since it was made")
+        if trouble := file_trouble(file, known):
+            raise DamagedAdapterError(f"{home}/{name}: {trouble}")
 
 
 def _readable(home: Place) -> Path:

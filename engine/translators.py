@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +14,8 @@ from torch import Tensor
 
 from engine.errors import DamagedLensError
 from store.errors import DamagedError
-from store.files import hash_file
 from store.places import Place
-from store.results import RESULTS
+from store.results import RESULTS, file_trouble
 
 FILE = RESULTS["lens"]
 
@@ -124,13 +125,12 @@ def read(home: Place, device: torch.device) -> tuple[Translators, np.ndarray] | 
         raise DamagedLensError(f"{home}/{FILE}: not a whole file of translators: {error}") from error
 
 
-def checked(home: Place, device: torch.device, known: str) -> Translators:
-    """Give saved translators; DamagedLensError where they are missing, or their BLAKE2b is not `known`."""
+def checked(home: Place, device: torch.device, recorded: Mapping[str, Any]) -> Translators:
+    """Give saved translators; DamagedLensError where they are not the file that the done record names."""
     try:
-        if (file := _saved(home)) is None:
-            raise DamagedLensError(f"{home}/{FILE}: missing")
-        if hash_file(file) != known:
-            raise DamagedLensError(f"{home}/{FILE}: its content has changed since it was made")
+        file = _saved(home)
+        if trouble := "missing" if file is None else file_trouble(file, recorded[FILE]):
+            raise DamagedLensError(f"{home}/{FILE}: {trouble}")
     except DamagedError as error:
         raise DamagedLensError(str(error)) from error
     found = read(home, device)

@@ -30,6 +30,7 @@ from store.errors import DamagedError, LostClaimError, StoreError, UnreachableEr
 from store.files import cache_root, create_json, hash_file, read_json
 from store.places import Hold, Mode, Place
 from store.requests import attempts, client, first_line, tag_of
+from store.results import file_trouble
 
 if TYPE_CHECKING:
     import zarr
@@ -275,8 +276,8 @@ class Bucket(Place):
                     raise DamagedError(f"{self}/{name}{_MANIFEST}: names a file outside of its folder")
                 file.parent.mkdir(parents=True, exist_ok=True)
                 self._asked(source, functools.partial(self._fetch, source, file))
-                if (file.stat().st_size, hash_file(file)) != (known["bytes"], known["blake2b"]):
-                    raise DamagedError(f"{self}/{source}: its content has changed since it was made")
+                if trouble := file_trouble(file, known):
+                    raise DamagedError(f"{self}/{source}: {trouble}")
             try:
                 partial.rename(kept)
             except OSError:  # another process of this machine has fetched it meanwhile

@@ -1,6 +1,8 @@
 """The files that hold a stage's results beside its arrays, and what a done record says of them."""
 
-from pathlib import PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from store.files import Json, hash_file
 from store.places import Place
@@ -29,3 +31,12 @@ def result_files(place: Place, stage: str, key: str) -> Json:
         name: {"bytes": file.stat().st_size, "blake2b": hash_file(file)}
         for name, file in zip(names, files, strict=True)
     }
+
+
+def file_trouble(file: Path, known: Mapping[str, Any]) -> str:
+    """Return what is wrong with a file whose size and BLAKE2b were recorded, "" where it is as it was."""
+    if not file.is_file():
+        return "missing"
+    if (size := file.stat().st_size) != known["bytes"]:
+        return f"its content has changed since it was made: {size:,} bytes, expected {known['bytes']:,}"
+    return "" if hash_file(file) == known["blake2b"] else "its content has changed since it was made"

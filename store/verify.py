@@ -13,12 +13,12 @@ from attrs import field, frozen
 from safetensors import SafetensorError, safe_open
 
 from store.errors import DamagedError, StoreError, UnreachableError
-from store.files import Json, hash_file, read_json
+from store.files import Json, read_json
 from store.layout import group_name, open_array, row_files
 from store.ledger import Ledger
 from store.manifests import manifest_names
 from store.places import Place, Root, place_of
-from store.results import RESULTS, result_name
+from store.results import RESULTS, file_trouble, result_name
 from store.version import LAYOUT, layout_version
 
 AGAIN = "`engine verify STORE --fix`, then `engine execute`, makes it again"
@@ -156,13 +156,9 @@ def _files(place: Place, stage: str, key: str, record: Json) -> Iterator[Trouble
         if ".." in (parts := PurePosixPath(file).parts) or PurePosixPath(file).is_absolute():
             yield Trouble(stage, key, where, "the record names a file outside of the stage's folder")
             continue
-        path = top.joinpath(*parts[1:])  # below `top`, whatever its name is on this machine
-        if not path.is_file():
-            yield Trouble(stage, key, where, "missing")
-        elif (size := path.stat().st_size) != known["bytes"]:
-            yield Trouble(stage, key, where, f"{size:,} bytes, expected {known['bytes']:,}")
-        elif hash_file(path) != known["blake2b"]:
-            yield Trouble(stage, key, where, "its content has changed since it was made")
+        # Below `top`, whatever its name is on this machine.
+        if trouble := file_trouble(top.joinpath(*parts[1:]), known):
+            yield Trouble(stage, key, where, trouble)
 
 
 def _unrecorded(stage: str, key: str, top: Path, where: str) -> Iterator[Trouble]:

@@ -24,6 +24,7 @@ from engine.progress import StopRequest, silent
 from engine.text import Encoded
 from engine.translators import Translators
 from specs.tuned import Tuned
+from store.files import hash_file
 from store.places import place_of
 from store.report.collect import collect
 
@@ -206,13 +207,16 @@ def test_a_file_of_translators_is_saved_once_and_checked(tmp_path: Path) -> None
     assert torch.equal(again.weight, first.weight) and torch.equal(again.bias, first.bias)
     np.testing.assert_array_equal(own, curve)
     assert [path.name for path in file.parent.iterdir()] == [translators.FILE]
+    known = {"bytes": file.stat().st_size, "blake2b": hash_file(file)}
+    same = translators.checked(home, device, {file.name: known})
+    assert torch.equal(same.weight, first.weight)
     with pytest.raises(DamagedLensError, match="its content has changed"):
-        translators.checked(home, device, "0" * 32)
+        translators.checked(home, device, {file.name: known | {"blake2b": "0" * 32}})
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(DamagedLensError, match="not a whole file"):
         translators.read(home, device)
     with pytest.raises(DamagedLensError, match="missing"):
-        translators.checked(place_of(tmp_path / "none"), device, "")
+        translators.checked(place_of(tmp_path / "none"), device, {})
 
 
 def test_a_tuned_lens_is_a_stage_of_its_own(write_spec, tmp_path: Path) -> None:
