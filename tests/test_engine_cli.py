@@ -101,7 +101,7 @@ def test_the_estimate_counts_the_layers_that_interventions_run(write_spec) -> No
     tokens = both["evaluate"]["tokens"]  # one pass over the prompts of six examples
     # The model itself, a pass for the heads' means, and layers 2 and 3 for each of four heads.
     assert heads["intervene"]["tokens"] == pytest.approx(tokens * (2 + 4 * 2 / 3))
-    # Without the adapter in layer 1 a pass is the base model's up to there; patches go on one behind the other.
+    # Without the adapter in layer 1 a pass is the base model's up to there; a patch goes on behind the last.
     more = 1 + (2 + 2 + 1 + 2 + 1 + 0) / 3
     assert both["intervene"]["tokens"] == pytest.approx(tokens * (2 + 4 * 2 / 3 + more))
     changes = 2 + 4 + 3 + 3
