@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,7 +26,7 @@ class Policy:
 
     wait: bool = True  # for stages that other processes hold
     poll: float = 1.0  # seconds between looks at them
-    retries: int = 0  # of a stage that a worker died at
+    retries: int = 0  # of a stage at which workers die without coming further
     fail_fast: bool = False
 
 
@@ -35,6 +34,10 @@ CostOf: TypeAlias = Callable[[Iterable[PlannedCell]], "Cost | None"]
 
 
 def _unknown(_cells: Iterable[PlannedCell]) -> None:
+    return None
+
+
+def _unseen(_stage: str, _key: str) -> None:
     return None
 
 
@@ -49,12 +52,14 @@ class Coordinator:
     display: Display  # silent where the executor itself says what happens
     stop: StopRequest
     cost: CostOf = _unknown  # of cells, by which long units go first and each gets its memory
+    reached: Callable[[str, str], Hashable] = _unseen  # how far a stage and key have come on disk
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     outcome: Outcome = field(factory=Outcome)
     _held: list[Work] = field(factory=list)
     _next_look: float = -math.inf
-    _lost: Counter[tuple[str, str]] = field(factory=Counter)  # workers that died, by stage and key
+    # By stage and key: the workers that died there since it came further, and how far that was.
+    _lost: dict[tuple[str, str], tuple[int, Hashable]] = field(factory=dict)
 
     def run(self, cells: Iterable[PlannedCell], batch: int = 1) -> Outcome:
         """Run what is pending in these cells, `batch` trainings a unit. Raises Interrupted after Ctrl-C."""
@@ -141,17 +146,23 @@ class Coordinator:
             self.display.failed(self.plan.cells[index], stage, message)
 
     def _after_loss(self, finished: Finished) -> list[Work]:
-        """Give a lost unit again; after the last attempt at a stage, what of the unit does not need it."""
+        """Give a lost unit again; after the last attempt at a stage, what of the unit does not need it.
+
+        Attempts count from where the stage last came further: a worker may be taken away at any time.
+        """
         cells = finished.work.cells
         at = self._lost_at(cells)
         if at is None:
             return []
         cell, stage = at
         key = cell.keys[stage]
-        self._lost[stage, key] += 1
-        if self._lost[stage, key] <= self.policy.retries:
+        deaths, before = self._lost.get((stage, key), (0, None))
+        now = self.reached(stage, key)
+        deaths = deaths + 1 if now == before else 1
+        self._lost[stage, key] = deaths, now
+        if deaths <= self.policy.retries:
             return [finished.work]
-        message = f"lost {self._lost[stage, key]} times, the last time: {finished.error}"
+        message = f"lost {deaths} times, the last time: {finished.error}"
         record = {"error": message, "traceback": message, "levels": self.plan.levels(cell)}
         self.ledger.fail(stage, key, record)
         self._add(Outcome(failed=[(cell.index, stage, message)]))
@@ -204,6 +215,6 @@ def units(plan: Plan, cells: Iterable[PlannedCell], batch: int, cost: CostOf = _
             works[-1] = evolve(works[-1], cells=(*works[-1].cells, *group))
             trainings += 1
         else:
-            works.append(Work(tuple(group), model))
+            works.append(Work(tuple(group), model, rank=len(works)))
             trainings = 1
     return works

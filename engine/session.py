@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,7 @@ def _execute(
     from engine.executors.base import Job
     from engine.executors.in_process import InProcess
     from engine.executors.make import make_executor
+    from engine.reached import reached
     from engine.stages import Stages
 
     settings = request.executor
@@ -99,7 +101,9 @@ def _execute(
     executor = make_executor(job, settings, stop)
     lives_on = settings.kind == "local" and settings.ranks == 1  # a worker, from unit to unit
     batch = 1 if lives_on else settings.batch
-    coordinator = Coordinator(plan, ledger, executor, policy, display, stop, estimator(plan))
+    coordinator = Coordinator(
+        plan, ledger, executor, policy, display, stop, estimator(plan), partial(reached, plan.root)
+    )
     outcome = coordinator.run(ready, batch)
     outcome.add(prepared)
     return outcome

@@ -48,7 +48,8 @@ class Executor:
         Meta(description="`ray`, `slurm`: GiB of memory per unit; default: the plan's estimate."),
     ] = None
     retries: Annotated[
-        int, Meta(ge=0, description="Times that a stage is tried again after a worker died at it.")
+        int,
+        Meta(ge=0, description="Further tries of a stage at which workers died, since it last went on."),
     ] = 2
     grace: Annotated[
         float, Meta(ge=0, description="`local`: seconds that a worker has to save and end when it must stop.")

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,14 @@ from engine.executors.queue import Queue
 from engine.executors.settings import executor_settings
 from engine.plan import PlannedCell, make_plan
 from engine.progress import StopRequest
+from engine.reached import reached
+from engine.translators import checkpoint_of
 from specs import SpecError, load_spec, resolve
+from specs.model import STAGES
 from store import Ledger, read_manifests
+from store.files import write_json
+from store.ledger import progress_name
+from store.places import place_of
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +263,16 @@ def coordinate(
     plan = make_plan(resolve(load_spec(spec)), root)
     settings = Policy(poll=0.0, **policy)
     cost = estimator(plan)
-    coordinator = Coordinator(plan, Ledger(root), executor, settings, Display(), StopRequest(), cost)
+    coordinator = Coordinator(
+        plan,
+        Ledger(root),
+        executor,
+        settings,
+        Display(),
+        StopRequest(),
+        cost,
+        partial(reached, place_of(root)),
+    )
     outcome = coordinator.run(cells or plan.cells, batch)
     assert executor.cancelled
     return outcome
@@ -290,6 +306,43 @@ def test_a_unit_may_be_lost_as_often_as_it_likes_while_it_comes_further(study, t
     executor = Progressing("killed", "killed", "killed", Outcome())
     assert coordinate(spec, tmp_path, executor, batch=1, cells=plan.cells[:1], retries=1).failed == []
     assert executor.submitted == [[0]] * 4
+
+
+@pytest.mark.parametrize(("steps", "failed"), [([1, 2, 3, 4], False), ([1, 2, 2, 3], True)])
+def test_deaths_count_from_where_a_stage_last_came_further(
+    study, tmp_path: Path, steps: list[int], failed: bool
+) -> None:
+    """Workers may be taken away at any time if each leaves a new checkpoint."""
+    spec, _ = study
+    ledger, plan = Ledger(tmp_path), make_plan(resolve(load_spec(spec)), tmp_path)
+    cell = plan.cells[0]
+    ledger.commit("data", cell.keys["data"], {})
+
+    class Saving(Scripted):
+        def as_completed(self):
+            for step, finished in zip([*steps, 0], super().as_completed(), strict=False):
+                state = (
+                    tmp_path / f"train/{cell.keys['train']}/checkpoints/checkpoint-{step}/trainer_state.json"
+                )
+                state.parent.mkdir(parents=True, exist_ok=True)
+                state.write_text("{}")
+                yield finished
+
+    executor = Saving(*["killed"] * 4, Outcome())
+    outcome = coordinate(spec, tmp_path, executor, batch=1, cells=[cell], retries=1)
+    assert outcome.failed == ([(0, "train", "lost 2 times, the last time: killed")] if failed else [])
+    assert len(executor.submitted) == (3 if failed else 5)
+
+
+def test_a_probe_and_a_lens_have_come_as_far_as_is_on_disk(tmp_path: Path) -> None:
+    root, key = place_of(tmp_path), "0" * 32
+    marks = [{stage: reached(root, stage, key) for stage in STAGES}]
+    write_json(root, progress_name(key), {"family": "f", "row": 0, "items": 8})
+    (file := checkpoint_of(root.under(f"lens/{key}")).file).parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    marks.append({stage: reached(root, stage, key) for stage in STAGES})
+    assert set(marks[0].values()) == {None}
+    assert {stage for stage in STAGES if marks[0][stage] != marks[1][stage]} == {"lens", "probe", "intervene"}
 
 
 def test_what_is_held_is_taken_up_again_or_left(study, tmp_path: Path) -> None:
@@ -354,6 +407,18 @@ def test_a_worker_takes_units_of_its_model_first(study, tmp_path: Path) -> None:
         queue.add(work)
     assert [queue.take(model) for model in ("b", "c", None, "a")] == [works[n] for n in (1, 0, 2, 3)]
     assert not queue
+
+
+def test_a_unit_that_is_given_again_has_the_place_that_it_had(study, tmp_path: Path) -> None:
+    plan = make_plan(resolve(load_spec(study[0])), tmp_path)
+    queue, works = Queue(), units(plan, plan.cells, 1)
+    for work in works:
+        queue.add(work)
+    lost = queue.take(None)
+    assert lost == works[0]
+    queue.take(None)
+    queue.add(lost)
+    assert [queue.take(None) for _ in works[1:]] == [works[n] for n in (0, 2, 3)]
 
 
 def test_the_first_failure_can_end_it(study, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Hashable, Iterator
 from itertools import count
 
@@ -13,22 +13,22 @@ from engine.executors.base import Work
 
 @define
 class Queue:
-    """Units in the order in which they came; adding and taking one costs the same however many wait."""
+    """Units by their ranks: one that is given again has the place that it had."""
 
-    _waiting: dict[Hashable, deque[tuple[int, Work]]] = field(factory=dict)  # by model
+    _waiting: dict[Hashable, list[tuple[int, int, Work]]] = field(factory=dict)  # heaps, by model
     _numbers: Iterator[int] = field(factory=count)
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
     def add(self, work: Work) -> None:
-        """Put a unit behind all others."""
-        self._waiting.setdefault(work.model, deque()).append((next(self._numbers), work))
+        """Put a unit at its place; behind those that came before, if they have the same."""
+        heapq.heappush(self._waiting.setdefault(work.model, []), (work.rank, next(self._numbers), work))
 
     def take(self, model: Hashable) -> Work:
         """Give the first unit of the model that the worker has loaded, or else the first of all."""
-        units = self._waiting.get(model) or min(self._waiting.values(), key=lambda units: units[0][0])
-        _, work = units.popleft()
+        units = self._waiting.get(model) or min(self._waiting.values(), key=lambda units: units[0][:2])
+        _, _, work = heapq.heappop(units)
         if not units:
             del self._waiting[work.model]
         return work

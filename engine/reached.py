@@ -1,0 +1,30 @@
+"""How far an unfinished stage has come on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from engine.trained import newest_checkpoint
+from engine.translators import checkpoint_of
+from store.files import read_json
+from store.ledger import progress_name
+from store.places import Place
+
+
+def reached(root: Place, stage: str, key: str) -> Hashable:
+    """Mark how far a stage has come that goes on where it was stopped; None for any other, and at its start.
+
+    Two marks differ where it has come further. With a store in a bucket, other machines' marks are not seen.
+    """
+    home = root.under(f"{stage}/{key}")
+    if stage == "train":
+        return newest_checkpoint(home.scratch())
+    if stage == "lens":
+        file = checkpoint_of(home).file
+        return file.stat().st_mtime_ns if file.exists() else None
+    if stage not in ("probe", "intervene"):
+        return None
+    try:
+        return int(read_json(root, progress_name(key))["items"])
+    except FileNotFoundError:
+        return None
