@@ -73,7 +73,10 @@ def train_adapter(
     set_seed(seed)
     model = attach_adapter(base, lora, ranks)
     try:
-        callback = _Reporter(report, stop, tokens=sum(map(len, kept)) / len(kept))
+        saver = _Saver(
+            stop, ranks, 60 * settings.checkpoint_minutes if _save_steps(settings) is None else math.inf
+        )
+        callbacks = [_Reporter(report, tokens=sum(map(len, kept)) / len(kept)), saver]
         trainer = _Trainer(
             lens=find_lens(model),
             ranks=ranks,
@@ -88,7 +91,7 @@ def train_adapter(
             train_dataset=list(kept),
             eval_dataset=list(validation) or None,
             data_collator=Collator(padding_id(tokenizer)),
-            callbacks=[callback, *_early_stopping(settings)],
+            callbacks=[*callbacks, *_early_stopping(settings)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=newest_checkpoint(home.scratch()) if settings.resume else None)
@@ -284,8 +287,8 @@ def _arguments(
         dataloader_pin_memory=not on_cpu,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=settings.validate_every if settings.early_stopping else settings.checkpoint_every,
+        save_strategy="no" if _save_steps(settings) is None else "steps",
+        save_steps=_save_steps(settings) or 0,
         save_total_limit=2,
         eval_strategy="steps" if validate else "no",
         eval_steps=settings.validate_every,
@@ -299,16 +302,20 @@ def _arguments(
     )
 
 
+def _save_steps(settings: Train) -> int | None:
+    """Give the steps between checkpoints, None where time decides; the best validation is one of them."""
+    return settings.validate_every if settings.early_stopping else settings.checkpoint_every
+
+
 def _early_stopping(settings: Train) -> list[TrainerCallback]:
     return [EarlyStoppingCallback(settings.early_stopping)] if settings.early_stopping else []
 
 
 @define
 class _Reporter(TrainerCallback):
-    """Reports each step's loss and speed, and saves and stops when asked to."""
+    """Reports each step's loss and speed."""
 
     report: Report
-    stop: StopRequest
     tokens: float  # mean per example
     started: float = 0.0
     first_step: int = 0
@@ -325,10 +332,31 @@ class _Reporter(TrainerCallback):
         loss = logs["loss"]
         self.report(state.global_step, state.max_steps, f"loss {loss:.3f}, {speed:.0f} tokens/s")
 
+
+@define
+class _Saver(TrainerCallback):
+    """Saves when it is time to, and saves and stops when asked to."""
+
+    stop: StopRequest
+    ranks: Ranks
+    seconds: float  # from one checkpoint to the next
+    last: float = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.last = time.monotonic()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.stop.requested:
             control.should_save = True
             control.should_training_stop = True
+        elif self.seconds < math.inf and self.ranks.lead(self._is_due):
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.last = time.monotonic()
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self.last >= self.seconds
 
 
 def _curves(history: list[dict[str, float]]) -> dict[str, np.ndarray]:

@@ -190,9 +190,13 @@ class Train:
     gradient_checkpointing: Annotated[
         bool, Meta(description="Recompute activations in the backward pass to save memory.")
     ] = field(default=False, metadata=EXECUTION_ONLY)
+    checkpoint_minutes: Annotated[
+        float, Meta(gt=0, description="Minutes between checkpoints; at most so many are lost by a kill.")
+    ] = field(default=5.0, metadata=EXECUTION_ONLY)
     checkpoint_every: Annotated[
-        int, Meta(ge=1, description="Steps between checkpoints; at most so many are lost by a kill.")
-    ] = field(default=50, metadata=EXECUTION_ONLY)
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Steps between checkpoints; overrides `checkpoint_minutes`."),
+    ] = field(default=None, metadata=EXECUTION_ONLY)
     resume: Annotated[bool, Meta(description="Go on from the newest checkpoint after a stop.")] = field(
         default=True, metadata=EXECUTION_ONLY
     )

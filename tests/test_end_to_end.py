@@ -168,14 +168,19 @@ def test_the_same_cell_run_twice_gives_the_same_bits(write_spec, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("how", "dropout"), [(signal.SIGKILL, 0.0), (signal.SIGKILL, 0.3), (signal.SIGINT, 0.3)]
+    ("how", "dropout", "checkpoints"),
+    [
+        (signal.SIGKILL, 0.0, "checkpoint_every = 5"),
+        (signal.SIGKILL, 0.3, "checkpoint_minutes = 1e-6"),
+        (signal.SIGINT, 0.3, "checkpoint_every = 5"),
+    ],
 )
 def test_a_stop_in_the_middle_of_training_changes_nothing(
-    write_spec, tmp_path: Path, how: signal.Signals, dropout: float
+    write_spec, tmp_path: Path, how: signal.Signals, dropout: float, checkpoints: str
 ) -> None:
     spec = write_spec(
         f"[factors.dropout]\npath = 'lora.dropout'\nvalues = [{dropout}]\n",
-        train="steps = 20\ncheckpoint_every = 5",
+        train=f"steps = 20\n{checkpoints}",
     )
     arguments = ("execute", spec, "--only", "seed=0", "--only", "target=label")
     run(tmp_path, *arguments, "--store", tmp_path / "undisturbed")

@@ -104,6 +104,7 @@ OTHER: dict[str, Any] = {
     "train.validate_every": 10,
     "train.gradient_checkpointing": True,
     "train.checkpoint_every": 10,
+    "train.checkpoint_minutes": 1.5,
     "train.resume": False,
     "train.report_to": ["tensorboard"],
     "evaluate.labels": ["1", "2"],

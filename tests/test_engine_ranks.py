@@ -53,7 +53,7 @@ ablation = "mean"
 """
 TRAIN = """
 steps = 4
-checkpoint_every = 1
+checkpoint_minutes = 1e-6
 accumulation = 2
 max_grad_norm = 0.1
 gradient_checkpointing = true
@@ -144,7 +144,7 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(
     """By any number of ranks, as none is part of a key: here by one process."""
     root = tmp_path / "store"
     one = ("execute", spec, "--store", root, "--max-cells", 1, "--set", "train.steps=500")
-    child = start(tmp_path, *one, *TWO, "--set", "train.checkpoint_every=500")
+    child = start(tmp_path, *one, *TWO, "--set", "train.checkpoint_minutes=60")
     deadline = time.monotonic() + 240
     while not list(root.glob("claims/train/*/*.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
