@@ -160,7 +160,7 @@ class Pool:
         while self._queue or self._running or self._ended:
             while self._queue and self._free:
                 gpu = self._free.popleft()
-                self._begin(gpu, self._queue.take(gpu.model))
+                self._begin(gpu, self._queue.take(gpu.model, gpu))
             if not self._ended:
                 self.clock.step()
             if self._ended or self.clock.now >= self._tick + TICK:

@@ -402,10 +402,11 @@ def test_long_units_go_first_and_models_stay_together(study, tmp_path: Path) -> 
 
 def test_a_worker_takes_units_of_its_model_first(study, tmp_path: Path) -> None:
     cells = make_plan(resolve(load_spec(study[0])), tmp_path).cells
-    queue, works = Queue(), [Work((cell,), model) for cell, model in zip(cells, "abba", strict=True)]
+    queue = Queue()
+    works = [Work((cell,), model, rank) for rank, (cell, model) in enumerate(zip(cells, "abba", strict=True))]
     for work in works:
         queue.add(work)
-    assert [queue.take(model) for model in ("b", "c", None, "a")] == [works[n] for n in (1, 0, 2, 3)]
+    assert [queue.take(model, "me") for model in ("b", "c", None, "a")] == [works[n] for n in (1, 0, 2, 3)]
     assert not queue
 
 
@@ -414,11 +415,17 @@ def test_a_unit_that_is_given_again_has_the_place_that_it_had(study, tmp_path: P
     queue, works = Queue(), units(plan, plan.cells, 1)
     for work in works:
         queue.add(work)
-    lost = queue.take(None)
+    lost = queue.take(None, "broken")
     assert lost == works[0]
-    queue.take(None)
+    queue.take(None, "whole")
     queue.add(lost)
-    assert [queue.take(None) for _ in works[1:]] == [works[n] for n in (0, 2, 3)]
+    assert queue.take(None, "broken") == works[2]  # which it has not lost yet
+    assert queue.take(None, "whole") == lost
+    queue.add(lost)
+    queue.add(works[2])
+    assert queue.take(None, "whole") == works[2]
+    assert [queue.take(None, "whole") for _ in range(2)] == [works[3], lost]  # there is nothing else
+    assert not queue
 
 
 def test_the_first_failure_can_end_it(study, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class LocalExecutor:
                 _close(slot)
 
     def _begin(self, slot: _Slot) -> None:
-        slot.work = self._queue.take(slot.model)
+        slot.work = self._queue.take(slot.model, id(slot))
         slot.model = slot.work.model
         if slot.process is None:
             slot.connection, theirs = _SPAWN.Pipe()
