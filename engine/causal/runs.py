@@ -20,9 +20,7 @@ class _Run:
     """What is kept of a run, for those that go on from it."""
 
     states: list[Tensor]  # the residual stream behind each layer that may be asked for, 0 the embedding
-    entropy: (
-        Tensor  # of each layer's lens distribution where labels are predicted: [L + 1, leading sequences]
-    )
+    entropy: Tensor  # of each layer's lens distribution where labels are predicted: [L + 1, leading]
 
 
 @define(eq=False)
@@ -58,7 +56,8 @@ class Runs:
         ):
             kept, streams = resume(self.lens, batch, own, turn.start, state, edits, turn.keep)
         fresh = self._entropies(streams[turn.fresh - turn.start :])
-        self._last = _Run(past.states[: turn.start] + kept, torch.cat([past.entropy[: turn.fresh], fresh]))
+        states = [*past.states[: turn.start], *kept][: turn.keep + 1]
+        self._last = _Run(states, torch.cat([past.entropy[: turn.fresh], fresh]))
         return self.lens.norm(streams[-1]), self._last.entropy
 
     def _edit(self, layer: int, patch: Patch) -> Edit:
