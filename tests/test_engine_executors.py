@@ -215,7 +215,7 @@ def test_a_stop_gives_workers_the_time_to_save(study, tmp_path: Path) -> None:
     def request() -> None:
         while not list(root.glob("claims/train/*/*.json")):
             time.sleep(0.01)
-        time.sleep(1)
+        time.sleep(0.3)
         stop.requested = True
 
     thread = threading.Thread(target=request, daemon=True)
