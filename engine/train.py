@@ -73,10 +73,8 @@ def train_adapter(
     set_seed(seed)
     model = attach_adapter(base, lora, ranks)
     try:
-        saver = _Saver(
-            stop, ranks, 60 * settings.checkpoint_minutes if _save_steps(settings) is None else math.inf
-        )
-        callbacks = [_Reporter(report, tokens=sum(map(len, kept)) / len(kept)), saver]
+        seconds = None if _save_steps(settings) else 60 * settings.checkpoint_minutes
+        tokens = sum(map(len, kept)) / len(kept)
         trainer = _Trainer(
             lens=find_lens(model),
             ranks=ranks,
@@ -91,7 +89,11 @@ def train_adapter(
             train_dataset=list(kept),
             eval_dataset=list(validation) or None,
             data_collator=Collator(padding_id(tokenizer)),
-            callbacks=[*callbacks, *_early_stopping(settings)],
+            callbacks=[
+                _Reporter(report, tokens),
+                _Saver(stop, ranks, seconds),
+                *_early_stopping(settings),
+            ],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=newest_checkpoint(home.scratch()) if settings.resume else None)
@@ -287,7 +289,7 @@ def _arguments(
         dataloader_pin_memory=not on_cpu,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="no" if _save_steps(settings) is None else "steps",
+        save_strategy="steps" if _save_steps(settings) else "no",
         save_steps=_save_steps(settings) or 0,
         save_total_limit=2,
         eval_strategy="steps" if validate else "no",
@@ -339,7 +341,7 @@ class _Saver(TrainerCallback):
 
     stop: StopRequest
     ranks: Ranks
-    seconds: float  # from one checkpoint to the next
+    seconds: float | None  # from one checkpoint to the next, None where the Trainer counts steps
     last: float = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -349,14 +351,11 @@ class _Saver(TrainerCallback):
         if self.stop.requested:
             control.should_save = True
             control.should_training_stop = True
-        elif self.seconds < math.inf and self.ranks.lead(self._is_due):
-            control.should_save = True
+        elif (seconds := self.seconds) is not None:
+            control.should_save = self.ranks.lead(lambda: time.monotonic() - self.last >= seconds)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.last = time.monotonic()
-
-    def _is_due(self) -> bool:
-        return time.monotonic() - self.last >= self.seconds
 
 
 def _curves(history: list[dict[str, float]]) -> dict[str, np.ndarray]:

@@ -74,6 +74,13 @@ def plain(name: str) -> str:
     return name
 
 
+def is_half(folder: str, name: str) -> bool:
+    """Tell whether a file never got to its place: one of the store's own, or, among arrays, of zarr's."""
+    if name.startswith(".") and name.endswith(".tmp"):
+        return True
+    return folder.startswith("results.zarr") and name.endswith(".partial")
+
+
 def cache_root() -> Path:
     """Return this machine's folder for what can be made, or fetched, again; nobody may have made it yet."""
     return Path(os.environ.get("ABLATION_ENGINE_CACHE") or Path("~/.cache/ablation-engine").expanduser())

@@ -7,7 +7,7 @@ from attrs import frozen
 
 from store.claims import live_claims
 from store.errors import StoreError
-from store.files import read_json
+from store.files import is_half, read_json
 from store.ledger import Ledger
 from store.manifests import read_manifests
 from store.places import DOOMED, Place, Root, place_of
@@ -173,11 +173,8 @@ def _strays(place: Place) -> Iterator[Garbage]:
     """Yield the halves of small files, and of arrays' chunks and metadata, that never got to their places."""
     for folder in _folders_with_strays(place):
         for name in _names(place, folder):
-            half = (name.startswith(".") and name.endswith(".tmp")) or (
-                folder.startswith("results.zarr") and name.endswith(".partial")
-            )
             path = f"{folder}/{name}" if folder else name
-            if half and place.age(path) > STRAY_AGE:
+            if is_half(folder, name) and place.age(path) > STRAY_AGE:
                 yield _garbage(place, path, LEFT)
 
 

@@ -27,7 +27,6 @@ from store.places import Place
 _ABSENT = 2**64 - 1  # offset of a chunk that is all fill value
 _ROWS_PER_THREAD = 16  # with fewer, starting threads takes longer than they save
 _CHECKSUM = 4  # bytes, behind the index and behind each chunk that has one
-_WITH_CHECKSUM = 3  # codecs
 
 
 @frozen
@@ -45,7 +44,7 @@ class ShardReader:
         codecs, store = _codecs(array), array.store_path.store
         if codecs is None or not isinstance(store, LocalStore):
             return None
-        return cls(array, store.root / array.path, len(codecs) == _WITH_CHECKSUM)
+        return cls(array, store.root / array.path, isinstance(codecs[-1], Crc32cCodec))
 
     def read(self, rows: NDArray[np.intp], statistic: int, rest: tuple[Any, ...]) -> NDArray[Any]:
         """Return one statistic of the rows; `rest` selects along each further dimension by itself.
@@ -131,7 +130,7 @@ def write_block(
 
 def _shard(array: zarr.Array[Any], codecs: Sequence[Any], values: NDArray[Any]) -> bytes | None:
     """Encode a block of all statistics; None where all of it is fill value."""
-    fill, checked = array.fill_value, len(codecs) == _WITH_CHECKSUM
+    fill, checked = array.fill_value, isinstance(codecs[-1], Crc32cCodec)
     compress = Zstd(level=codecs[1].level, checksum=codecs[1].checksum).encode
     parts, places, offset = list[bytes](), np.full((len(values), 2), _ABSENT, "<u8"), 0
     for statistic, content in enumerate(values):

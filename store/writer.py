@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from store.claims import Claim
 from store.errors import StoreError
-from store.files import read_json, write_json
+from store.files import is_half, read_json, write_json
 from store.layout import Stack, allocate, array_to_write, block_size, group_name, row_files, stacks
 from store.ledger import progress_name
 from store.places import Place, Root, place_of
@@ -154,7 +154,7 @@ class CellWriter:
         block = f"c.{self._row}."
         for folder in (f"{self._folder}/{stack.name}" for stack in self._stacks):
             for name in self._place.names(folder):
-                if name.startswith((block, f".{block}")) and name.endswith((".partial", ".tmp")):
+                if is_half(folder, name) and name.startswith((block, f".{block}")):
                     self._place.remove(f"{folder}/{name}")
         same = (progress.get("family"), progress.get("row", self._row)) == (self.family.key, self._row)
         return int(progress["items"]) if same else 0

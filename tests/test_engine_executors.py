@@ -8,8 +8,8 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,15 +53,15 @@ def sigkill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def kill_first(
-    stage_file: str, root: Path, killed: list[int], kill: Callable[[int], None] = sigkill
-) -> threading.Thread:
-    """Kill the process that first leaves such a file in the store, as its claims name it."""
+@contextmanager
+def one_killed(root: Path, kill: Callable[[int], None] = sigkill) -> Iterator[None]:
+    """Kill the process that first saves a checkpoint in the store, as its claims name it."""
+    killed = list[int]()
 
     def watch() -> None:
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
-            for file in root.glob(stage_file):
+            for file in root.glob(CHECKPOINT):
                 for claim in root.glob(f"claims/train/{file.relative_to(root).parts[1]}/*.json"):
                     with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
                         pid = read_pid(claim)
@@ -72,7 +72,11 @@ def kill_first(
 
     thread = threading.Thread(target=watch)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        thread.join()
+    assert killed
 
 
 def read_pid(claim: Path) -> int:
@@ -85,43 +89,43 @@ CHECKPOINT = "train/*/checkpoints/*/trainer_state.json"
 
 def test_workers_share_the_cells_and_a_killed_one_is_replaced(study, tmp_path: Path) -> None:
     spec, expected = study
-    root, killed = tmp_path / "store", list[int]()
-    thread = kill_first(CHECKPOINT, root, killed)
-    output = engine("execute", spec, "--store", root, "--executor", "local", "--workers", WORKERS).output
-    thread.join()
-    assert killed and "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
+    root = tmp_path / "store"
+    with one_killed(root):
+        output = engine("execute", spec, "--store", root, "--executor", "local", "--workers", WORKERS).output
+    assert "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
     assert_same(contents(root), expected)
 
 
-def test_a_ray_task_that_is_killed_is_run_again(
-    study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
-    spec, expected = study
-    root, killed = tmp_path / "store", list[int]()
     monkeypatch.setenv("RAY_worker_niceness", "0")  # else a busy machine leaves its workers nothing
+    yield ray
+    ray.shutdown()
+
+
+def on_ray(spec: Path, root: Path, *settings: str) -> str:
+    settings = (*settings, "batch=2", "memory=0.1")
+    flags = [flag for setting in settings for flag in ("--set", f"executor.{setting}")]
+    return engine("execute", spec, "--store", root, "--executor", "ray", *flags).output
+
+
+def test_a_ray_task_that_is_killed_is_run_again(study, tmp_path: Path, ray: Any) -> None:
+    spec, expected = study
+    root = tmp_path / "store"
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    thread = kill_first(CHECKPOINT, root, killed)
-    try:
-        set_batch = ("--set", "executor.batch=2", "--set", "executor.memory=0.1")
-        output = engine("execute", spec, "--store", root, "--executor", "ray", *set_batch).output
-    finally:
-        thread.join()
-        ray.shutdown()
-    assert killed and "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
+    with one_killed(root):
+        output = on_ray(spec, root)
+    assert "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
     assert_same(contents(root), expected)
 
 
-def test_a_ray_node_that_is_killed_is_done_without(
-    study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_ray_node_that_is_killed_is_done_without(study, tmp_path: Path, ray: Any) -> None:
     """Two nodes beside the head, one of which goes down while it trains; its units go on at the other."""
-    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
     from ray.cluster_utils import Cluster
 
     spec, expected = study
-    root, killed = tmp_path / "store", list[int]()
-    monkeypatch.setenv("RAY_worker_niceness", "0")
+    root = tmp_path / "store"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = {raylet_of(node): node for node in (cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1))}
 
@@ -129,16 +133,12 @@ def test_a_ray_node_that_is_killed_is_done_without(
         parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
         cluster.remove_node(nodes[int(parent)], allow_graceful=False)
 
-    thread = kill_first(CHECKPOINT, root, killed, remove)
     try:
-        settings = (f"address={cluster.address}", "batch=2", "memory=0.1")
-        flags = [flag for setting in settings for flag in ("--set", f"executor.{setting}")]
-        engine("execute", spec, "--store", root, "--executor", "ray", *flags)
+        with one_killed(root, remove):
+            on_ray(spec, root, f"address={cluster.address}")
     finally:
-        thread.join()
         ray.shutdown()
         cluster.shutdown()
-    assert killed
     assert_same(contents(root), expected)
 
 

@@ -63,7 +63,7 @@ def record(lens: Lens, batch: Batch) -> Record:
 def resume(
     lens: Lens,
     batch: Batch,
-    past: Record,
+    shapes: list[Any],
     start: int,
     state: Tensor,
     edits: dict[int, Edit] | None = None,
@@ -71,9 +71,10 @@ def resume(
 ) -> tuple[list[Tensor], Tensor]:
     """Run the layers above `start` on the residual stream `state` [S, T, D] behind it.
 
-    Above 0, that is all layers, it is the embedding that the model makes itself. `edits` change the stream
-    behind single layers above `start`. Gives the streams behind layers start, …, `keep`, [S, T, D] each, and
-    those behind layers start, …, L at the batch's positions: [L - start + 1, S, P, D].
+    Above 0, that is all layers, it is the embedding that the model makes itself. `shapes` are those of any
+    Record, and `edits` change the stream behind single layers above `start`. Gives the streams behind layers
+    start, …, `keep`, [S, T, D] each, and those behind layers start, …, L at the batch's positions:
+    [L - start + 1, S, P, D].
     """
     kept, streams = [state], [batch.at(state)]
     if start == len(lens.layers):
@@ -88,7 +89,7 @@ def resume(
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
     with ExitStack() as stack:
-        stack.enter_context(_skipping(lens, past, start, state))
+        stack.enter_context(_skipping(lens, shapes, start, state))
         for layer, module in enumerate(lens.layers[start:], start=start + 1):
             stack.callback(module.register_forward_hook(partial(behind, layer)).remove)
         lens.last_hidden(batch.ids, batch.mask)
@@ -101,7 +102,7 @@ def check_resumable(lens: Lens, batch: Batch, past: Record) -> None:
     It does where a model hands more from layer to layer than one residual stream.
     """
     middle = len(lens.layers) // 2
-    found = resume(lens, batch, past, middle, past.states[middle])[1][-1].float()
+    found = resume(lens, batch, past.shapes, middle, past.states[middle])[1][-1].float()
     expected = batch.at(past.states[-1]).float()
     scale = expected.abs().max().clamp_min(1e-6)
     if not (found - expected).abs().max() <= 1e-3 * scale:
@@ -112,7 +113,7 @@ def check_resumable(lens: Lens, batch: Batch, past: Record) -> None:
 
 
 @contextmanager
-def _skipping(lens: Lens, past: Record, start: int, state: Tensor) -> Iterator[None]:
+def _skipping(lens: Lens, shapes: list[Any], start: int, state: Tensor) -> Iterator[None]:
     """Let the layers up to `start` do nothing but hand `state` on."""
 
     def passed(shape: Any) -> Callable[..., Any]:
@@ -121,7 +122,7 @@ def _skipping(lens: Lens, past: Record, start: int, state: Tensor) -> Iterator[N
     skipped = list(lens.layers[:start])
     before = [layer.__dict__.get("forward") for layer in skipped]
     try:
-        for layer, shape in zip(skipped, past.shapes, strict=False):
+        for layer, shape in zip(skipped, shapes, strict=False):
             layer.forward = passed(shape)
         yield
     finally:

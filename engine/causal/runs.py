@@ -46,7 +46,7 @@ class Runs:
         """Run a change: normed final states [S, P, D], and entropies [L + 1, leading sequences]."""
         past = self._last if turn.past is None else self._whole(turn.past)
         assert past is not None
-        batch, own = self.chunk.batch, self._record(self.arrangement.own)
+        shapes = self._record(self.arrangement.own).shapes
         state, edits = past.states[turn.start], {layer: self._edit(layer, p) for layer, p in turn.patches}
         if turn.start in edits:
             state = edits.pop(turn.start)(state)
@@ -54,7 +54,7 @@ class Runs:
             self.arrangement.changed(turn.steps, above=turn.start),
             ablated(self.lens, turn.change, self.means),
         ):
-            kept, streams = resume(self.lens, batch, own, turn.start, state, edits, turn.keep)
+            kept, streams = resume(self.lens, self.chunk.batch, shapes, turn.start, state, edits, turn.keep)
         fresh = self._entropies(streams[turn.fresh - turn.start :])
         states = [*past.states[: turn.start], *kept][: turn.keep + 1]
         self._last = _Run(states, torch.cat([past.entropy[: turn.fresh], fresh]))
@@ -93,7 +93,5 @@ class Runs:
     def _entropies(self, streams: Tensor) -> Tensor:
         """Give the lens entropies of streams [K, S, P, D] where labels are predicted: [K, leading]."""
         rows = self.lens.norm(streams[:, self.chunk.leading, 0])
-        if not rows.numel():
-            return rows.new_empty(rows.shape[:2], dtype=torch.float32)
         found = lens_statistics(rows.flatten(0, 1), self.lens.unembedding, top_k=0, backend=self.backend)
         return found.entropy.view(rows.shape[:2])

@@ -55,16 +55,18 @@ def whole_models(changes: Sequence[Change], own: str) -> list[str]:
 def turns(changes: Sequence[Change], own: str, layers: int) -> list[Turn]:
     """Order the changes to a model of so many layers, whose own adapter has this train key ("": none)."""
     words = [steps_of(change, own, layers) for change in changes]
-    wholes = {name: (_with(name),) * layers for name in whole_models(changes, own)}
+    wholes: dict[str | None, tuple[Step, ...]] = {
+        name: (_with(name),) * layers for name in whole_models(changes, own)
+    }
     letters: dict[Step, int] = {}
     spelled = [[letters.setdefault(step, len(letters)) for step in word] for word in words]
     found: list[Turn] = []
     for place in sorted(range(len(changes)), key=spelled.__getitem__):
-        known: list[tuple[str | None, tuple[Step, ...]]] = [*wholes.items()]
-        known += [(None, found[-1].steps)] if found else []
-        past, steps = max(known, key=lambda run: shared(run[1], words[place]))
-        start = shared(steps, words[place])
-        patches = tuple(_patches(steps, words[place], start))
+        known = wholes | ({None: found[-1].steps} if found else {})
+        starts = {name: shared(steps, words[place]) for name, steps in known.items()}
+        past = max(starts, key=starts.__getitem__)
+        start = starts[past]
+        patches = tuple(_patches(known[past], words[place], start))
         if past is None:
             found[-1] = evolve(found[-1], keep=start)
         found.append(Turn(place, changes[place], words[place], past, start, patches=patches))
