@@ -25,7 +25,8 @@ from engine.causal.sequences import chunks
 from engine.causal.turns import steps_of
 from engine.progress import StopRequest, silent
 from engine.text import Writer
-from engine.train import attach_adapter, padding_id
+from engine.training.adapter import attach_adapter
+from engine.training.loss import padding_id
 from kernels import lens_statistics
 from specs.interventions import Intervention
 from specs.model import Evaluate, Lora, Probe, Prompt, Target

@@ -15,7 +15,7 @@ from engine.metrics import calibration_error, label_metrics
 from engine.progress import Report, StopRequest
 from engine.scoring import constrained_label, predictions, score_spellings
 from engine.text import Example, Writer
-from engine.train import padding_id
+from engine.training.loss import padding_id
 from specs.model import Evaluate, Target
 from store import Coordinate, Family, Variable
 

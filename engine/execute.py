@@ -15,7 +15,7 @@ from engine.errors import DoneElsewhereError, HeldElsewhereError, Interrupted
 from engine.plan import Plan, PlannedCell, grouped
 from engine.progress import Report, StopRequest, silent
 from engine.stages import Stages
-from engine.train import base_model_of
+from engine.training.adapter import base_model_of
 from store import LostClaimError
 
 Result = TypeVar("Result")

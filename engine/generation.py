@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from engine.train import padding_id
+from engine.training.loss import padding_id
 
 
 @torch.inference_mode()

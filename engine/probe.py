@@ -16,7 +16,7 @@ from engine.lens import Lens
 from engine.progress import Report, StopRequest
 from engine.scoring import pad_right
 from engine.text import Encoded, Example, Writer
-from engine.train import padding_id
+from engine.training.loss import padding_id
 from kernels import LensStatistics, activation_entropy, lens_statistics
 from kernels.backends import OPERATIONS
 from specs.model import Probe

@@ -31,8 +31,10 @@ from engine.probe import layer_numbers, probe_family, probe_layers, token_texts,
 from engine.progress import Report, StopRequest
 from engine.ranks import ALONE, Ranks
 from engine.text import Encoded, Writer, cell_writer
-from engine.train import curves_family, padding_id, short_enough, train_adapter
+from engine.train import short_enough, train_adapter
 from engine.trained import ADAPTER, Trained, check_adapter, load_adapter, saved_training
+from engine.training.history import curves_family
+from engine.training.loss import padding_id
 from engine.translators import Translators
 from engine.tune import lens_family, tune
 from kernels import choose_backend

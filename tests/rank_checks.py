@@ -53,7 +53,7 @@ def share_of_a_model(team: Ranks, folder: Path) -> dict[str, Any]:
     import torch
 
     from engine.lens import find_lens
-    from engine.train import attach_adapter, base_model_of
+    from engine.training.adapter import attach_adapter, base_model_of
     from specs.model import Lora
 
     model = load(team, folder)

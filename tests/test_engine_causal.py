@@ -22,8 +22,8 @@ from engine.causal.turns import shared, steps_of, turns, whole_models
 from engine.errors import EngineError, UsageError
 from engine.lens import find_lens
 from engine.progress import StopRequest, silent
-from engine.train import attach_adapter, base_model_of
 from engine.trained import Trained, load_adapter, save_adapter
+from engine.training.adapter import attach_adapter, base_model_of
 from kernels import lens_statistics
 from specs.interventions import Intervention
 from specs.model import Evaluate, Lora, Probe

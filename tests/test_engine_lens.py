@@ -11,7 +11,7 @@ from tiny_models import MODELS
 
 from engine.errors import EngineError
 from engine.lens import find_lens
-from engine.train import attach_adapter, base_model_of
+from engine.training.adapter import attach_adapter, base_model_of
 from specs.model import Lora
 
 IDS = torch.tensor([[5, 9, 33, 2, 71, 8], [4, 4, 90, 17, 6, 0]])

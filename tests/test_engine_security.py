@@ -15,7 +15,7 @@ from children import assert_same, contents
 from conftest import engine
 from transformers import trainer as transformers_trainer
 
-from engine.train import _Saver
+from engine.training.callbacks import Saver
 
 # Of a training's checkpoint: torch's files, pickles in a zip file. Gone when the training is done.
 PICKLES = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"}
@@ -65,7 +65,7 @@ def test_a_store_holds_no_code_and_a_checkpoint_is_read_as_data(
         control.should_save = control.should_training_stop = self.stop.requested
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Saver, "on_step_end", stop_at_two)
+        patch.setattr(Saver, "on_step_end", stop_at_two)
         stopped = engine("execute", spec, *only, code=130)
     assert pickles(root) == PICKLES
     loads = []

@@ -50,7 +50,7 @@ def build(kind: str, options: dict[str, Any], **more: Any) -> Any:
 
 def adapt(model: Any) -> Any:
     """The model under a LoRA adapter that does something."""
-    from engine.train import attach_adapter
+    from engine.training.adapter import attach_adapter
     from specs.model import Lora
 
     adapted = attach_adapter(model, Lora(r=2)).eval()

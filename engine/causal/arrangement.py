@@ -15,8 +15,8 @@ from torch import nn
 from engine.causal.turns import Adapter, Step
 from engine.errors import UsageError
 from engine.lens import find_lens
-from engine.train import base_model_of
 from engine.trained import load_adapter
+from engine.training.adapter import base_model_of
 from store.places import Place
 
 OWN = "default"  # peft's name of the adapter that a model was trained with

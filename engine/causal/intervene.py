@@ -24,7 +24,7 @@ from engine.lens import Lens, find_lens
 from engine.progress import Report, StopRequest
 from engine.scoring import pad_right, predictions
 from engine.text import Example, Writer
-from engine.train import padding_id
+from engine.training.loss import padding_id
 from specs.model import Evaluate, Probe
 from store import Coordinate, Family, Variable
 

@@ -1,0 +1,1 @@
+"""The parts of the train stage: adapter, loss, trainer, callbacks and what its log says."""
