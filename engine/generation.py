@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from engine.training.loss import padding_id
 
 
 @torch.inference_mode()
 def generate(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    ends: Sequence[int] | None = None,
 ) -> list[list[int]]:
-    """Give the tokens that follow each prompt, up to and with the end token if it comes."""
+    """Give the likeliest token after each prompt, and so on, up to and with an end token if one comes.
+
+    `ends`: ids of the end tokens; by default the tokenizer's own, with which targets end in training. What
+    the model's own generation config says (penalties, suppressed and forced tokens, other ends, …) is left
+    aside: the text is that of the model's logits alone.
+    """
     length = max(map(len, prompts))
-    padding, end = padding_id(tokenizer), tokenizer.eos_token_id
+    padding = padding_id(tokenizer)
+    ends = [tokenizer.eos_token_id] if ends is None else list(ends)
     device = next(model.parameters()).device
     # Generation appends on the right, so prompts are padded on the left.
     ids = torch.tensor([[padding] * (length - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    output = model.generate(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        pad_token_id=padding,
-        eos_token_id=end,
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=padding, eos_token_id=ends
     )
-    rows: list[list[int]] = output[:, length:].tolist()
-    return [row[: row.index(end) + 1] if end in row else row for row in rows]
+    with _configured(model, config) as bare:
+        output = bare.generate(ids.to(device), attention_mask=mask.to(device), generation_config=config)
+    return [_ended(row, set(ends)) for row in output[:, length:].tolist()]
+
+
+@contextmanager
+def _configured(model: Any, config: GenerationConfig) -> Iterator[Any]:
+    """Give the model, without the adapter's wrapper, with this generation config inside the `with` block.
+
+    What a config that is passed to `generate` leaves open, transformers takes from the model's own.
+    """
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = bare.generation_config
+    bare.generation_config = config
+    try:
+        yield bare
+    finally:
+        bare.generation_config = own
+
+
+def own_ends(model: Any, tokenizer: Any) -> list[int]:
+    """Give the ids of all tokens that end a text of the model as it is published: a chat's turn, say."""
+    own = model.generation_config.eos_token_id
+    return sorted({tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None})
+
+
+def _ended(row: list[int], ends: set[int]) -> list[int]:
+    stop = next((place for place, token in enumerate(row) if token in ends), len(row))
+    return row[: stop + 1]

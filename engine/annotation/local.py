@@ -48,12 +48,13 @@ class LocalModel:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _generate(self, prompts: list[list[int]]) -> Iterator[Answer]:
-        from engine.generation import generate
+        from engine.generation import generate, own_ends
 
         if not prompts:
             return
-        rows = generate(self._model, self._tokenizer, prompts, self._annotator.max_tokens)
+        ends = own_ends(self._model, self._tokenizer)
+        rows = generate(self._model, self._tokenizer, prompts, self._annotator.max_tokens, ends)
         for prompt, tokens in zip(prompts, rows, strict=True):
             text = self._tokenizer.decode(tokens, skip_special_tokens=True)
-            finish = "stop" if tokens[-1:] == [self._tokenizer.eos_token_id] else "length"
+            finish = "stop" if tokens and tokens[-1] in ends else "length"
             yield Answer(text.encode("utf-8", "replace").decode(), finish, len(prompt), len(tokens))
