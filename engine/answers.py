@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from attrs import frozen
@@ -27,25 +28,54 @@ def read_answer(generated: str, writer: Writer) -> Answer:
     target, before = writer.target, ""
     if target.explains_first:
         before, _, generated = generated.partition(writer.separator)
-    label, rest = split_label(generated, writer.spelled)
+    goes_on = target.content != "label" and target.placement != "before"
+    label, rest = split_label(generated, writer.spelled, writer.behind_label if goes_on else "")
     rest = rest.strip().removeprefix(writer.behind_label.strip())
     behind = "" if target.explains_first and target.placement == "before" else rest
     return Answer(label, _words(before), _words(f"{before} {behind}"))
 
 
-def split_label(text: str, spelled: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+def split_label(text: str, spelled: Mapping[str, Sequence[str]], behind: str = "") -> tuple[str, str]:
     """Give the label that a text begins with, or "", and the rest of the text; case does not matter.
 
     spelled: the spellings of every label. The longest fitting one wins ("10" before "1"), and a spelling
-    ends where its word ends.
+    ends where its word or number ends: "4.5", "4,5", "1,000", "3-4", "4/5" and "4%" are not 4, 1 or 3, and
+    "good-natured" is not good; "4.", "4, because" and "4: good" are. behind: what a target has behind its
+    label, which ends the label in any case.
     """
     text = text.strip()
     pairs = [(spelling, label) for label, spellings in spelled.items() for spelling in spellings]
     for spelling, label in sorted(pairs, key=lambda pair: len(pair[0]), reverse=True):
         start, rest = text[: len(spelling)], text[len(spelling) :]
-        if start.casefold() == spelling.casefold() and not rest[:1].isalnum():
+        if start.casefold() != spelling.casefold():
+            continue
+        if (behind.strip() and rest.startswith(behind)) or not _goes_on(spelling, rest):
             return label, rest
     return "", text
+
+
+# What a word or number goes on with: letters and digits, also behind a hyphen or an apostrophe, and a grade's
+# plus or minus. A double hyphen is a dash.
+_WORD = re.compile(r"\w|\+|[-\u2010\u2011](?!-)|['\u2019]\w")
+# What a number goes on with: digits behind a sign that joins them, for ranges and fractions also with spaces
+# around it, or behind a space that groups them; and the sign of a percentage.
+_NUMBER = re.compile(
+    r"[.,:/\u00b7\u2044\u2215'\u2019*\u00d7^~\u2026-]+\d"
+    r"|[^\S\n]*[-\u2010-\u2015\u2212/\u2044\u2215~][^\S\n]*\d"
+    r"|[\u00a0\u2009\u202f]\d"
+    r"|[^\S\n]?[%\u2030]"
+)
+
+
+def _goes_on(spelling: str, rest: str) -> bool:
+    """Tell whether a word, number or row of signs that begins with a spelling is longer than that."""
+    last = spelling[-1]
+    if last.isnumeric() and _NUMBER.match(rest):
+        return True
+    if last.isalnum():
+        return _WORD.match(rest) is not None
+    signs = not any(letter.isalnum() for letter in spelling)
+    return rest[:1].isalnum() or (signs and rest[:1] in set(spelling))
 
 
 def _words(text: str) -> str:
