@@ -37,6 +37,10 @@ class DamagedAdapterError(EngineError):
     """A saved adapter cannot be read."""
 
 
+class ChangedWeightsError(EngineError):
+    """The weights of a loaded base model are no longer those that were loaded."""
+
+
 class DamagedLensError(EngineError):
     """A tuned lens's saved translators cannot be read, or are not those that were saved."""
 

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 
+from engine.base_model import BaseModel, as_it_was
 from engine.errors import DoneElsewhereError, HeldElsewhereError, Interrupted
 from engine.plan import Plan, PlannedCell, grouped
 from engine.progress import Report, StopRequest, silent
 from engine.stages import Stages
-from engine.training.adapter import base_model_of
 from store import LostClaimError
 
 Result = TypeVar("Result")
@@ -82,8 +82,7 @@ class Execution:
     display: Display
     stop: StopRequest
     outcome: Outcome = field(factory=Outcome)
-    _base: Any = None
-    _tokenizer: Any = None
+    _base: BaseModel | None = None
     _loaded: tuple[int, ...] | None = None
     _given_up: set[str] = field(factory=set)  # keys of failed stages that are not tried again
 
@@ -112,22 +111,22 @@ class Execution:
         ready = [cell for cell in pending if self._has_data(cell) and self.plan.state(cell) != "cached"]
         if not ready:
             return
-        model = None
         try:
             self._check_free(ready)
-            model = self._adapted(ready)
-            for cell in ready:
-                self._measure(cell, "evaluate", self.stages.evaluate, model)
-                if self._measure(cell, "lens", self.stages.tune, model):
-                    self._measure(cell, "probe", self.stages.probe, model)
-                self._measure(cell, "intervene", self.stages.intervene, model)
+            due = self._is_due("train", ready[0].keys["train"])
+            with self._lent_base(ready[0]) as base:
+                if due:
+                    self._train(ready, base)
+                model = self._adapted(ready[0], base)
+                for cell in ready:
+                    self._measure(cell, "evaluate", self.stages.evaluate, model, base)
+                    if self._measure(cell, "lens", self.stages.tune, model, base):
+                        self._measure(cell, "probe", self.stages.probe, model, base)
+                    self._measure(cell, "intervene", self.stages.intervene, model, base)
         except _NotToBeHadError:
             pass
         except _HeldError:
             self.outcome.held += [cell.index for cell in ready]
-        finally:
-            if model is not None:
-                self._base = base_model_of(model)
 
     def _has_data(self, cell: PlannedCell) -> bool:
         """Prepare the cell's data where that is due."""
@@ -176,20 +175,32 @@ class Execution:
         if not any(free):
             raise _HeldError
 
-    def _adapted(self, cells: list[PlannedCell]) -> Any:
-        """Give the trained model of the cells, which share it."""
-        cell, key = cells[0], cells[0].keys["train"]
-        due = self._is_due("train", key)
-        base = self._attempt(cell, "train", key, lambda _: self._load(cell), recorded=False)
-        if due:
-            for each in cells:
-                self._check_probe(each, base)
-            train = partial(self.stages.train, cell, base, self._tokenizer)
-            with contextlib.suppress(DoneElsewhereError):
-                return self._attempt(cell, "train", key, train)
-        return self._attempt(cell, "train", key, lambda _: self.stages.load(cell, base), recorded=False)
+    @contextlib.contextmanager
+    def _lent_base(self, cell: PlannedCell) -> Iterator[BaseModel]:
+        """Lend the cell's base model; behind the `with` block it is as it was loaded, or is loaded again."""
+        base = self._attempt(cell, "train", cell.keys["train"], lambda _: self._load(cell), recorded=False)
+        self._base = None  # until it has come back unchanged
+        try:
+            with as_it_was(base.model):
+                yield base
+        finally:
+            if base.is_unchanged():
+                self._base = base
 
-    def _check_probe(self, cell: PlannedCell, base: Any) -> None:
+    def _train(self, cells: list[PlannedCell], base: BaseModel) -> None:
+        """Train the adapter that the cells share."""
+        cell = cells[0]
+        for each in cells:
+            self._check_probe(each, base)
+        with contextlib.suppress(DoneElsewhereError):
+            self._attempt(cell, "train", cell.keys["train"], partial(self.stages.train, cell, base))
+
+    def _adapted(self, cell: PlannedCell, base: BaseModel) -> Any:
+        """Give the base model with the cell's adapter."""
+        load = partial(self.stages.load, cell, base)
+        return self._attempt(cell, "train", cell.keys["train"], lambda _: load(), recorded=False)
+
+    def _check_probe(self, cell: PlannedCell, base: BaseModel) -> None:
         """Find out before the training whether the probe behind it can run at all."""
         if "probe" in cell.keys and self.plan.states["probe"][cell.keys["probe"]] not in ("cached", "failed"):
             with contextlib.suppress(_NotToBeHadError):
@@ -200,14 +211,16 @@ class Execution:
         """Tell whether the adapters that a cell's interventions take from are trained."""
         return all(self.plan.states["train"][donor] == "cached" for donor in cell.donors)
 
-    def _measure(self, cell: PlannedCell, stage: str, run: Callable[..., None], model: Any) -> bool:
+    def _measure(
+        self, cell: PlannedCell, stage: str, run: Callable[..., None], model: Any, base: BaseModel
+    ) -> bool:
         """Run a stage on the cell's model where it is due; tell whether what consumes its result can run."""
         try:
             if stage in cell.keys and self._is_due(stage, cell.keys[stage]):
                 key = cell.keys[stage]
                 if stage == "intervene" and not self._has_donors(cell):
                     self._wait_for_donors(cell)
-                self._attempt(cell, stage, key, lambda report: run(cell, model, self._tokenizer, report))
+                self._attempt(cell, stage, key, lambda report: run(cell, model, base.tokenizer, report))
         except DoneElsewhereError:
             pass
         except _NotToBeHadError:
@@ -226,13 +239,13 @@ class Execution:
         if set(states) != {"cached"}:
             raise _HeldError
 
-    def _load(self, cell: PlannedCell) -> Any:
+    def _load(self, cell: PlannedCell) -> BaseModel:
         choice = self.plan.matrix.choice("model", cell.choice)
-        if self._base is None or self._loaded != choice:
-            self._base = self._tokenizer = None
+        kept = self._loaded == choice and self._base is not None and self._base.is_unchanged()
+        if self.stages.ranks.any(not kept) or self._base is None:
+            self._base = None
             gc.collect()
-            self._base, self._tokenizer = self.stages.base(cell)
-            self._loaded = choice
+            self._base, self._loaded = self.stages.base(cell), choice
         return self._base
 
     def _is_due(self, stage: str, key: str) -> bool:
@@ -285,6 +298,10 @@ class Execution:
         return result
 
     def _record_failure(self, cell: PlannedCell, stage: str, key: str, error: Exception) -> None:
+        if self.stages.ledger.has(stage, key):  # what has failed is the stage that its result was needed for
+            due = (name for name in MEASURES if name in cell.keys)
+            stage = next(name for name in due if self.plan.states[name][cell.keys[name]] != "cached")
+            key = cell.keys[stage]
         message = f"{type(error).__name__}: {error}"
         record = {
             "error": message,

@@ -29,6 +29,10 @@ class Ranks:
         """Give an object of which there may be only one: what is called on it, the leading rank does."""
         return make()
 
+    def any(self, asked: bool) -> bool:
+        """Tell whether any rank says so."""
+        return asked
+
     def together(self, action: Callable[[], Result]) -> Result:
         """Do on all ranks what can fail; they all fail by the leading one's error, or end (DivergedError)."""
         return action()

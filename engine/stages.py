@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 
 from engine import data as data_stage
 from engine import models, translators
+from engine.base_model import BaseModel
 from engine.causal.arrangement import arrangement
 from engine.causal.changes import Model, entries, expand
 from engine.causal.intervene import Experiment, intervention_family
@@ -67,27 +68,27 @@ class Stages:
             home = self.home("data", key)
             record |= self.ranks.lead(lambda: data_stage.prepare(data, labels, home))
 
-    def base(self, cell: PlannedCell) -> tuple[Any, Any]:
+    def base(self, cell: PlannedCell) -> BaseModel:
         """Load the model that the cell starts from, and its tokenizer."""
-        return models.load(self.settings("model", cell), self.ranks)
+        return BaseModel(*models.load(self.settings("model", cell), self.ranks))
 
-    def train(self, cell: PlannedCell, base: Any, tokenizer: Any, report: Report) -> Any:
-        """Train the cell's adapter; give the adapted model."""
+    def train(self, cell: PlannedCell, base: BaseModel, report: Report) -> None:
+        """Train the cell's adapter; the base model is left as it was."""
         settings, key = self.settings("train", cell), cell.keys["train"]
         with self._committing("train", key) as record:
             if settings.steps == 0:
                 record["summary"] = {}
-                return base
+                return
             data = self._data(cell, test=False)
-            text = self._text(cell, tokenizer, test=False)
+            text = self._text(cell, base.tokenizer, test=False)
 
             def encoded(split: str, count: int | None) -> list[Encoded]:
                 return [text.encode(row) for row in self._rows(cell, "data", split, count)]
 
             claim = self._claim("train", key)
-            model, trained = self._saved(cell, base) or train_adapter(
-                base,
-                tokenizer,
+            trained = self._saved(cell) or train_adapter(
+                base.model,
+                base.tokenizer,
                 encoded("train", data.train),
                 encoded("validation", data.validation) if settings.early_stopping else [],
                 lora=self.settings("lora", cell),
@@ -99,17 +100,17 @@ class Stages:
                 stop=self.stop,
                 ranks=self.ranks,
             )
+            base.check()
             family = curves_family(len(trained.curves["loss"]))
             with self._sink(family, key, resume=False) as sink:
                 sink.append(trained.curves)
             record |= {**sink.placement, "summary": trained.summary}
-        return model
 
-    def load(self, cell: PlannedCell, base: Any) -> Any:
+    def load(self, cell: PlannedCell, base: BaseModel) -> Any:
         """Give the base model with the cell's trained adapter."""
         if self.settings("train", cell).steps == 0:
-            return base
-        return load_adapter(base, self._adapter(cell.keys["train"]))
+            return base.model
+        return load_adapter(base.model, self._adapter(cell.keys["train"]))
 
     def evaluate(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
         """Evaluate the cell's model on its test examples."""
@@ -230,9 +231,9 @@ class Stages:
                     sink.append(values)
             record |= {**sink.placement, "summary": {"interventions": float(len(changes))}}
 
-    def check_probe(self, cell: PlannedCell, base: Any) -> None:
+    def check_probe(self, cell: PlannedCell, base: BaseModel) -> None:
         """Raise where the cell's probe asks for layers that the model lacks, or heads that hide."""
-        settings, lens = self.settings("probe", cell), find_lens(base)
+        settings, lens = self.settings("probe", cell), find_lens(base.model)
         layer_numbers(settings, len(lens.layers))
         if settings.heads:
             check_heads(lens)
@@ -259,17 +260,18 @@ class Stages:
         key, data = "test_data" if test else "data", self._data(cell, test=test)
         return cell_writer(self.plan, cell, tokenizer, data, lambda: self._rows(cell, key, "train", None))
 
-    def _saved(self, cell: PlannedCell, base: Any) -> tuple[Any, Trained] | None:
-        """Give the adapted model of a training that has ended, but was never committed."""
+    def _saved(self, cell: PlannedCell) -> Trained | None:
+        """Give what is saved of a training that has ended, but was never committed."""
         home = self.home("train", cell.keys["train"])
         trained = saved_training(home)
         if trained is None:
             return None
         try:
-            return load_adapter(base, home), trained
+            check_adapter(home, {})
         except DamagedAdapterError:
             self._put_aside(home, ADAPTER)
             return None
+        return trained
 
     def _adapter(self, key: str) -> Place:
         """Give the home of a trained adapter, checked against what was recorded of it."""

@@ -9,20 +9,14 @@ from typing import Any
 import numpy as np
 from transformers import PrinterCallback, set_seed
 
+from engine.base_model import as_it_was
 from engine.errors import DataError, Interrupted
 from engine.lens import find_lens
 from engine.progress import Report, StopRequest
 from engine.ranks import ALONE, Ranks
 from engine.text import Encoded
-from engine.trained import (
-    Trained,
-    checkpoint_folder,
-    load_adapter,
-    newest_checkpoint,
-    save_adapter,
-    saved_training,
-)
-from engine.training.adapter import attach_adapter, base_model_of
+from engine.trained import Trained, checkpoint_folder, newest_checkpoint, save_adapter, saved_training
+from engine.training.adapter import attach_adapter
 from engine.training.callbacks import Reporter, Saver
 from engine.training.history import curves, curves_family
 from engine.training.loss import IGNORED, Collator, completion_loss, padding_id
@@ -31,8 +25,8 @@ from specs.model import Lora, Train
 from store.places import Place
 
 __all__ = [
-    "IGNORED", "Collator", "attach_adapter", "base_model_of", "completion_loss", "curves_family",
-    "padding_id", "short_enough", "train_adapter",
+    "IGNORED", "Collator", "attach_adapter", "completion_loss", "curves_family", "padding_id",
+    "short_enough", "train_adapter",
 ]  # fmt: skip
 
 
@@ -50,18 +44,18 @@ def train_adapter(
     stop: StopRequest,
     fenced: bool = False,
     ranks: Ranks = ALONE,
-) -> tuple[Any, Trained]:
-    """Fine-tune an adapter on `base` and save it as `adapter` of `home`; give (peft model, Trained).
+) -> Trained:
+    """Fine-tune an adapter on `base` and save it as `adapter` of `home`; give what is saved with it.
 
     Goes on from the newest whole checkpoint on this machine, to the same result; when `fenced`, its own
     checkpoints go to a folder that no earlier owner of the training knows. Raises Interrupted, with a
-    checkpoint saved, when a stop is requested; whatever is raised, the base model is as it was.
+    checkpoint saved, when a stop is requested. Whatever happens, the base model is as it was.
     """
     started = time.perf_counter()
     kept = short_enough(examples, settings.max_length)
     set_seed(seed)
-    model = attach_adapter(base, lora, ranks)
-    try:
+    with as_it_was(base):
+        model = attach_adapter(base, lora, ranks)
         seconds = None if save_steps(settings) else 60 * settings.checkpoint_minutes
         tokens = sum(map(len, kept)) / len(kept)
         trainer = CompletionTrainer(
@@ -88,24 +82,19 @@ def train_adapter(
         trainer.train(resume_from_checkpoint=newest_checkpoint(home.scratch()) if settings.resume else None)
         if stop.requested and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted
-    except BaseException:
-        base_model_of(model)
-        raise
-    model.eval()
-    drawn = curves(trainer.state.log_history)
-    summary = {
-        "train_loss": float(np.mean(drawn["loss"][-max(1, len(drawn["loss"]) // 10) :])),
-        "train_steps": float(trainer.state.global_step),
-        "train_examples": float(len(kept)),
-        "train_examples_too_long": float(len(examples) - len(kept)),
-        "train_tokens": float(sum(map(len, kept))),
-        "completion_tokens": float(sum(len(example.completion) for example in kept)),
-        "train_seconds": time.perf_counter() - started,
-    }
-    trained = Trained(summary, drawn)
-    if not ranks.lead(lambda: save_adapter(model, trained, home)) and (first := saved_training(home)):
-        return load_adapter(base_model_of(model), home), first
-    return model, trained
+        drawn = curves(trainer.state.log_history)
+        summary = {
+            "train_loss": float(np.mean(drawn["loss"][-max(1, len(drawn["loss"]) // 10) :])),
+            "train_steps": float(trainer.state.global_step),
+            "train_examples": float(len(kept)),
+            "train_examples_too_long": float(len(examples) - len(kept)),
+            "train_tokens": float(sum(map(len, kept))),
+            "completion_tokens": float(sum(len(example.completion) for example in kept)),
+            "train_seconds": time.perf_counter() - started,
+        }
+        trained = Trained(summary, drawn)
+        saved = ranks.lead(lambda: save_adapter(model, trained, home))
+    return trained if saved else saved_training(home) or trained
 
 
 def short_enough(examples: Sequence[Encoded], max_length: int) -> list[Encoded]:

@@ -66,7 +66,7 @@ def saved_training(home: Place) -> Trained | None:
 def load_adapter(model: Any, home: Place, name: str = "default") -> Any:
     """Put the saved adapter of `home` on a base model, or beside the adapter that a model has.
 
-    DamagedAdapterError where it cannot be read.
+    To be used within `as_it_was`, also where it raises: DamagedAdapterError where it cannot be read.
     """
     from peft import PeftModel
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,9 @@ def share_of_a_model(team: Ranks, folder: Path) -> dict[str, Any]:
     """Load a sharded model, put adapters on it and take them off again."""
     import torch
 
+    from engine.base_model import as_it_was
     from engine.lens import find_lens
-    from engine.training.adapter import attach_adapter, base_model_of
+    from engine.training.adapter import attach_adapter
     from specs.model import Lora
 
     model = load(team, folder)
@@ -82,14 +84,22 @@ def share_of_a_model(team: Ranks, folder: Path) -> dict[str, Any]:
     )
     for lora in refused if team.size > 1 else ():
         try:
-            team.together(lambda lora=lora: attach_adapter(model, lora, team))
+            with as_it_was(model):
+                team.together(lambda lora=lora: attach_adapter(model, lora, team))
         except UsageError as error:
             found["refused"].append(str(error))
-    adapted = attach_adapter(model, Lora(r=2, modules_to_save=("lm_head",)), team)
-    found["trained"] = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    model = base_model_of(adapted)
+    with as_it_was(model):
+        adapted = attach_adapter(model, Lora(r=2, modules_to_save=("lm_head",)), team)
+        found["trained"] = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    with suppress(InterruptedError), as_it_was(model):  # in the middle of a layer, whose weights are whole
+        lens.layers[1].mlp.register_forward_hook(_interrupt)
+        logits()
     found["as before"] = list(model.state_dict()) == names and bool((logits() == before).all())
     return found
+
+
+def _interrupt(*_: Any) -> None:
+    raise InterruptedError
 
 
 def agreement(team: Team) -> dict[str, Any]:

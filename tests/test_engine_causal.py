@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import MODELS, build
 
+from engine.base_model import as_it_was
 from engine.causal.arrangement import Arrangement, arrangement
 from engine.causal.changes import PARTS, Change, Entry, Model, expand
 from engine.causal.intervene import Experiment
@@ -23,7 +24,7 @@ from engine.errors import EngineError, UsageError
 from engine.lens import find_lens
 from engine.progress import StopRequest, silent
 from engine.trained import Trained, load_adapter, save_adapter
-from engine.training.adapter import attach_adapter, base_model_of
+from engine.training.adapter import attach_adapter
 from kernels import lens_statistics
 from specs.interventions import Intervention
 from specs.model import Evaluate, Lora, Probe
@@ -254,7 +255,8 @@ def test_heads_are_replaced_where_they_enter_the_projection(study: Study) -> Non
 
 
 def test_nothing_is_left_on_the_model(study: Study) -> None:
-    model = study.model(study.own)
+    base = study.model(None)
+    model = load_adapter(base, study.own)
     before = study.plain(model)
     with arrangement(model, {"donor": study.donor}) as arranged:
         changes = [graft(1), patch(2, 3), mask(2), Change("h", "h", "heads", (2,), heads=(1,))]
@@ -262,8 +264,11 @@ def test_nothing_is_left_on_the_model(study: Study) -> None:
     assert_same(study.plain(model), 0, before)
     assert set(model.peft_config) == {"default"}
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    plain = base_model_of(model)
-    assert_same(study.plain(plain), 0, study.plain(study.model(None)))
+    assert not any("donor" in name for name, _ in model.named_modules())
+    own = study.model(None)
+    with as_it_was(own):
+        load_adapter(own, study.own)
+    assert_same(study.plain(own), 0, study.plain(study.model(None)))
 
 
 @pytest.fixture

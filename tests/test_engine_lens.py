@@ -9,9 +9,10 @@ import tiny_models
 import torch
 from tiny_models import MODELS
 
+from engine.base_model import as_it_was
 from engine.errors import EngineError
 from engine.lens import find_lens
-from engine.training.adapter import attach_adapter, base_model_of
+from engine.training.adapter import attach_adapter
 from specs.model import Lora
 
 IDS = torch.tensor([[5, 9, 33, 2, 71, 8], [4, 4, 90, 17, 6, 0]])
@@ -56,15 +57,15 @@ def test_every_layer_is_the_models_own_residual_stream(name: str) -> None:
 def test_an_adapter_changes_the_layers_above_it_and_leaves_no_hook(tiny_model: Any) -> None:
     model = build("llama")
     before = {name: p.clone() for name, p in model.named_parameters()}
-    adapted = attach_adapter(model, Lora(r=2))
-    base = base_model_of(adapted)
-    assert {name: torch.equal(p, before[name]) for name, p in base.named_parameters()} == dict.fromkeys(
+    with as_it_was(model):
+        attach_adapter(model, Lora(r=2))
+    assert {name: torch.equal(p, before[name]) for name, p in model.named_parameters()} == dict.fromkeys(
         before, True
     )
-    lens = find_lens(base)
+    lens = find_lens(model)
     with lens.watching([1, 2], torch.tensor([[0]])):
         pass
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_a_padded_vocabulary_is_cut_off() -> None:

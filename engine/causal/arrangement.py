@@ -12,11 +12,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
+from engine.base_model import as_it_was
 from engine.causal.turns import Adapter, Step
 from engine.errors import UsageError
 from engine.lens import find_lens
 from engine.trained import load_adapter
-from engine.training.adapter import base_model_of
 from store.places import Place
 
 OWN = "default"  # peft's name of the adapter that a model was trained with
@@ -77,22 +77,14 @@ def arrangement(model: Any, donors: Mapping[str, Place]) -> Iterator[Arrangement
     Raises UsageError where an adapter reaches outside the layers, so that no layer would account for it.
     """
     own = OWN if hasattr(model, "peft_config") else ""
-    adapted, added = model, []
-    try:
+    adapted = model
+    with as_it_was(model):
         for key, home in donors.items():
             adapted = load_adapter(adapted, home, name=key)
-            added.append(key)
         sites = _sites(adapted)
         for _, _, module in sites:
             _switch(module, own)
         yield Arrangement(adapted, own, sites)
-    finally:
-        if own:
-            for key in added:
-                model.delete_adapter(key)
-            model.eval()
-        elif adapted is not model:
-            base_model_of(adapted)
 
 
 def _switch(module: BaseTunerLayer, name: str) -> None:

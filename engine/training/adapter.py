@@ -1,4 +1,4 @@
-"""The LoRA adapter of a training: put on a base model, and taken off again."""
+"""The LoRA adapter of a training, as it begins; `engine.base_model` takes it off again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils import ModulesToSaveWrapper
 
 from engine.errors import UsageError
 from engine.ranks import ALONE, Ranks
@@ -17,7 +16,10 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 
 
 def attach_adapter(base: Any, lora: Lora, ranks: Ranks = ALONE) -> Any:
-    """Put a fresh LoRA adapter on a base model (LoRA: arXiv 2106.09685); the base stays frozen."""
+    """Put a fresh LoRA adapter on a base model (LoRA: arXiv 2106.09685); the base stays frozen.
+
+    To be used within `as_it_was`, also where it raises.
+    """
     from peft import LoraConfig, get_peft_model
 
     if lora.dora and ranks.size > 1:
@@ -40,28 +42,9 @@ def attach_adapter(base: Any, lora: Lora, ranks: Ranks = ALONE) -> Any:
     except ValueError as error:
         raise UsageError(f"lora.target_modules: found {lora.target_modules!r}: {error}") from error
     if isinstance(base.get_output_embeddings(), BaseTunerLayer):
-        base_model_of(model)
         raise UsageError(
             f"lora.target_modules: found {lora.target_modules!r}, which takes in the unembedding; the lens "
             'needs its whole matrix: train it in full by modules_to_save = ["lm_head"]'
         )
-    try:
-        ranks.check_adapter(model)
-    except UsageError:
-        base_model_of(model)
-        raise
+    ranks.check_adapter(model)
     return model
-
-
-def base_model_of(model: Any) -> Any:
-    """Take the adapter off again and give the base model, as it was before."""
-    if hasattr(model, "unload"):
-        for module in list(model.modules()):
-            if isinstance(module, ModulesToSaveWrapper):  # unload would leave the trained copy in the base
-                module.modules_to_save[module.active_adapter] = module.original_module
-        base = model.unload()
-    else:
-        base = model
-    if hasattr(base, "peft_config"):
-        del base.peft_config
-    return base.requires_grad_(False).eval()
