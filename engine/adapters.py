@@ -94,9 +94,11 @@ def _column(nested: Any, name: str) -> list[str]:
 
 
 def _classified(text: str, label: str, names: Mapping[int, str]) -> Callable[[Raw], Iterator[Row]]:
+    by_text = {str(number): name for number, name in names.items()}  # CSV and JSON hold the number as text
+
     def rows(raw: Raw) -> Iterator[Row]:
         number = raw[label]
-        label_text = number if number is None else names.get(number, str(number))
+        label_text = number if number is None else by_text.get(str(number), str(number))
         yield {"context": "", "response": raw[text], "group": raw[text], "label": label_text}
 
     return rows

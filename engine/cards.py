@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import attrs
 from attrs import frozen
 
 from engine import graded
+from engine.cells import cell_text
 from engine.fingerprints import cache_folder, fingerprint_path
 from engine.models import is_gguf, local_path
+from engine.reading import column_names
 from engine.sources import Source, sources
+from engine.tables import read_file
 from specs.data import Data
 from specs.model import Model
 
@@ -144,21 +145,15 @@ def _source_card(source: Source, data: Data) -> DataCard | None:
     return DataCard(prompt, fmean(len(row["explanation"]) for row in rows))
 
 
-def _rows(source: Source, data: Data) -> Iterator[dict[str, Any]]:
+def _rows(source: Source, data: Data) -> Iterator[dict[str, str]]:
     if source.built_in:
         yield from graded.examples(data.dimension, source.part)
         return
-    readers: dict[str, Callable[[Any], Iterable[dict[str, Any]]]] = {
-        ".jsonl": lambda lines: map(json.loads, lines),
-        ".csv": csv.DictReader,
-    }
-    if source.path is None or source.missing or source.adapter or source.path.suffix not in readers:
+    if source.path is None or source.missing or source.adapter or source.path.is_dir():
         return
-    columns = data.columns
-    with source.path.open(encoding="utf-8", newline="") as lines:
-        for row in readers[source.path.suffix](lines):
-            yield {
-                "context": str(row.get(columns.context, "")),
-                "response": str(row.get(columns.response, "")),
-                "explanation": str(row.get((columns.explanation or "").format(dimension=data.dimension), "")),
-            }
+    columns = column_names(data)
+    for place, row in read_file(source.path, set(columns.values())).rows:
+        yield {
+            name: cell_text(row.get(columns[name]), place, columns[name]) or ""
+            for name in ("context", "response", "explanation")
+        }

@@ -22,6 +22,7 @@ from specs import Matrix
 from specs.data import Data
 from specs.interventions import Intervention
 from specs.model import STAGES, TABLE_STAGES, Model
+from specs.paths import data_suffix
 
 # Raise a stage's number when a change to the code alters its results.
 VERSIONS = {"data": 3, "train": 3, "evaluate": 4, "lens": 2, "probe": 3, "intervene": 2}
@@ -244,7 +245,8 @@ def data_key(data: Data, labels: Sequence[str]) -> str:
     """Give the data stage's key; `labels` are those that a row may have."""
     settings = _settings_read(data, "data", "data")
     del settings["source"]  # its content counts, not its path
-    return _combine("data", f"{source_identity(data)}\n{digest([settings, labels])}")
+    formats = [data_suffix(source.path) for source in sources(data) if source.path]
+    return _combine("data", f"{source_identity(data)}\n{digest([settings, labels, formats])}")
 
 
 def _model_digest(model: Model) -> str:

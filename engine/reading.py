@@ -1,24 +1,26 @@
-"""Reading the examples of a data source: tables through `datasets`, filtered, mapped, checked and sampled."""
+"""Reading the examples of a data source: its rows, filtered, mapped to fields, checked and sampled."""
 
 from __future__ import annotations
 
 import hashlib
 import heapq
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine import graded
-from engine.adapters import Raw, Row
+from engine.adapters import Row
+from engine.cells import cell_text, whole_number
 from engine.errors import DataError
+from engine.opening import open_source
 from engine.row_checks import RowChecks
 from engine.sources import Source, sources
-from specs.data import BUILT_IN, NAMED_SETS, Data
+from engine.tables import Raw, Table
+from specs.data import Data
 from specs.errors import nearest
-from specs.paths import DATA_FILES
 
 RATED = ("label", "explanation")
+OPTIONAL = "explanation"  # a column of this name may be missing, for nobody has asked for it
 
 
 def read_source(
@@ -65,9 +67,22 @@ def _rank(row: Mapping[str, str], seed: int) -> tuple[float, float, str]:
     return first, unit_interval(f"{seed} sample {row['response']}"), row.get("label", "")
 
 
+def column_names(data: Data, *, labelled: bool = True) -> dict[str, str]:
+    """Give the source's column behind each field."""
+    names = ("context", "response", "group", *(RATED if labelled else ()))
+    columns = {name: getattr(data.columns, name) for name in names}
+    return {
+        name: column.replace("{dimension}", data.dimension)
+        for name, column in columns.items()
+        if column is not None
+    }
+
+
 def _checked(source: Source, data: Data, labelled: bool, checks: RowChecks) -> Iterator[dict[str, str]]:
     defaults = {"explanation": ""} if labelled else {}
     for identity, where, columns, row in _examples(source, data, labelled):
+        if "label" in row:
+            row |= {"label": checks.label_of(row["label"])}
         if checks.passes(row, columns, where):
             texts = {name: value or "" for name, value in row.items()}
             yield {"id": identity, **defaults, "group": texts["context"] or texts["response"], **texts}
@@ -78,9 +93,10 @@ def _examples(
 ) -> Iterator[tuple[str, str, Mapping[str, str], Row]]:
     """Yield (id, where, the source's column behind each field, row) for every row that the filter keeps."""
     if source.built_in:
-        for _, raw in _filtered(graded.examples(data.dimension, source.part), {}, data, str(source)):
+        rows = ((f"{source}, {raw['id']}", raw) for raw in graded.examples(data.dimension, source.part))
+        for _, where, raw in _filtered(Table(str(source), None, rows), {}, data):
             row = {name: raw[name] for name in raw if labelled or name not in RATED}
-            yield raw["id"], f"{source}, {raw['id']}", {}, row
+            yield raw["id"], where, {}, row
         return
     adapter = source.adapter
     if labelled and adapter and not adapter.labels:
@@ -88,17 +104,18 @@ def _examples(
             f'data.source: "{source.public}" has no ratings; `engine annotate` makes them, in a file that a '
             "spec names as its source"
         )
-    columns = {} if adapter else _columns(data, labelled)
+    columns = {} if adapter else column_names(data, labelled=labelled)
     needed = {column: f"data.columns.{name}" for name, column in columns.items()}
+    if data.columns.explanation == OPTIONAL:
+        needed.pop(OPTIONAL, None)
     if adapter:
         needed = dict.fromkeys(adapter.columns, f"{source.public} has it")
-    for split, where, table in _tables(source, data):
+    for split, table in open_source(source, data, {*needed, *columns.values(), *data.filter}):
         marked: Row = {"split": split} if split else {}
-        for number, raw in _filtered(table, needed, data, where):
-            place = f"{where}, row {number}"
+        for number, place, raw in _filtered(table, needed, data):
             if adapter is None:
-                row = {name: _text(raw.get(column)) for name, column in columns.items()} | marked
-                yield f"{split or 'row'}-{number}", place, columns, row
+                texts = {name: cell_text(raw.get(column), place, column) for name, column in columns.items()}
+                yield f"{split or 'row'}-{number}", place, columns, texts | marked
                 continue
             try:
                 made = list(adapter.rows(raw))
@@ -109,31 +126,36 @@ def _examples(
                 yield f"{split or 'row'}-{number}.{index}", place, {}, fields | marked
 
 
-def _columns(data: Data, labelled: bool) -> dict[str, str]:
-    """Give the source's column behind each field."""
-    names = ("context", "response", "group", *(RATED if labelled else ()))
-    columns = {name: getattr(data.columns, name) for name in names}
-    return {
-        name: column.format(dimension=data.dimension)
-        for name, column in columns.items()
-        if column is not None
-    }
-
-
-def _filtered(
-    table: Iterable[Raw], needed: Mapping[str, str], data: Data, where: str
-) -> Iterator[tuple[int, Raw]]:
-    """Yield the rows that `data.filter` keeps, with their numbers. DataError for a column that is missing."""
+def _filtered(table: Table, needed: Mapping[str, str], data: Data) -> Iterator[tuple[int, str, Raw]]:
+    """Yield number, place and row of those that `data.filter` keeps; DataError for a missing column."""
     allowed = {
-        column: {_text(value) for value in (values if isinstance(values, list) else [values])}
+        column: {text for value in _listed(values) for text in _spelled(value)}
         for column, values in data.filter.items()
         if values != []
     }
-    for number, raw in enumerate(table, start=1):
-        if number == 1:
-            _check_columns({**dict.fromkeys(allowed, "data.filter"), **needed}, list(raw), where)
-        if all(_text(raw.get(column)) in values for column, values in allowed.items()):
-            yield number, raw
+    wanted = {**dict.fromkeys(allowed, "data.filter"), **needed}
+    if table.columns is not None:
+        _check_columns(wanted, table.columns, table.where)
+    seen: dict[str, None] = {}
+    for number, (place, raw) in enumerate(table.rows, start=1):
+        if table.columns is None:
+            seen.update(dict.fromkeys(raw))
+        texts = {column: cell_text(raw.get(column), place, column) or "" for column in allowed}
+        if all({text, whole_number(text)} & allowed[column] for column, text in texts.items()):
+            yield number, place, raw
+    if table.columns is None and seen:  # a column may begin in any row
+        _check_columns(wanted, list(seen), table.where)
+
+
+def _listed(values: Any) -> list[str | int | bool]:
+    return values if isinstance(values, list) else [values]
+
+
+def _spelled(value: str | int | bool) -> tuple[str, ...]:
+    """Give the texts that a value of `data.filter` stands for; CSV files have True and TRUE, too."""
+    if isinstance(value, bool):
+        return str(value).lower(), str(value), str(value).upper()
+    return (str(value),)
 
 
 def _check_columns(wanted: Mapping[str, str], found: Sequence[str], where: str) -> None:
@@ -145,59 +167,3 @@ def _check_columns(wanted: Mapping[str, str], found: Sequence[str], where: str) 
             raise DataError(
                 f'{where}: found no column "{column}" ({reason}){hint} columns are {", ".join(found)}'
             )
-
-
-def _text(value: Any) -> str | None:
-    # A rating column read from CSV or Parquet may be 4.0 where the label is "4".
-    if value is None:
-        return None
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _tables(source: Source, data: Data) -> Iterator[tuple[str | None, str, Iterable[Raw]]]:
-    """Yield (split or None, where, table) for a file, a folder or a hub data set, as `datasets` reads it."""
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    if source.missing:
-        raise DataError(f'data.source: found "{source}", which is no file or folder')
-    if source.path is not None and source.path.is_file():
-        reader = DATA_FILES[source.path.suffix]
-        yield None, str(source), _load(source, data, reader, split="train", data_files=str(source.path))
-        return
-    wanted: dict[str | None, str] = {None: data.train_split}
-    if data.test_split is not None:
-        wanted["test"] = data.test_split
-    for split, name in wanted.items():
-        if source.hub and source.adapter and name not in source.adapter.splits:
-            has = ", ".join(source.adapter.splits)
-            raise DataError(f'data.source: "{source.public}" has the splits {has}; found "{name}"')
-        table = _load(source, data, str(source), source.config, split=name, revision=source.revision)
-        yield split, f'{source}, split "{name}"', table
-
-
-def _load(source: Source, data: Data, *place: Any, split: str, **options: Any) -> Iterator[Raw]:
-    """Yield the rows of one split; DataError whether opening or reading it fails."""
-    import datasets
-
-    try:
-        yield from datasets.load_dataset(*place, split=split, streaming=data.streaming, **options)
-    except Exception as error:
-        raise DataError(_failure(source, split, error)) from error
-
-
-def _failure(source: Source, split: str, error: Exception) -> str:
-    import datasets
-
-    reason = f"{error.__cause__ or error}"
-    if source.path is not None:
-        return f'data.source: "{source}" (split "{split}") cannot be read: {reason}'
-    expected = f'neither "{BUILT_IN}", nor a {", ".join(DATA_FILES)} file, nor a hub data set within reach'
-    text = f'data.source: found "{source}" (split "{split}"), which is {expected}: {reason}'
-    near = nearest(str(source), NAMED_SETS)
-    if near and source.public is None:
-        text += f'; did you mean "{near}"?'
-    if datasets.config.HF_HUB_OFFLINE:
-        text += (
-            "; HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set, so a hub data set must be in the cache already, "
-            "or be a local copy: data.source = its folder, data.adapter = its name"
-        )
-    return text

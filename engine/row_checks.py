@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from attrs import define, field
 
+from engine.cells import whole_number
 from engine.errors import DataError
 
 # Kinds of rows that are left out. The first two are mistakes, which only `data.invalid = "drop"` leaves out.
@@ -41,6 +42,13 @@ class RowChecks:
         if problem and len(self._listed) < LISTED:
             self._listed.append(f"{where}: {problem}")
         return False
+
+    def label_of(self, text: str | None) -> str | None:
+        """Give the label that a text stands for: itself, or the one label that differs in ".0" alone."""
+        if text is None or self.labels is None or text in self.labels:
+            return text
+        same = [label for label in self.labels if whole_number(label) == whole_number(text)]
+        return same[0] if len(same) == 1 else text
 
     def close(self, where: str) -> None:
         """Raise DataError if there were mistakes, with the first of them and the number of each kind."""

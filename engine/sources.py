@@ -11,7 +11,7 @@ from attrs import frozen
 from engine.adapters import ADAPTERS, Adapter
 from engine.errors import DataError
 from specs.data import BUILT_IN, BUILT_IN_SETS, PUBLIC_SETS, Data
-from specs.paths import DATA_FILES
+from specs.paths import data_suffix
 
 
 @frozen
@@ -59,7 +59,7 @@ def sources(data: Data) -> list[Source]:
 
 def _names(spelled: Sequence[str]) -> list[str]:
     """Give the shortest ends of the paths or ids that differ, without the files' suffixes."""
-    parts = [Path(text).with_suffix("").parts if _is_file(text) else Path(text).parts for text in spelled]
+    parts = [_without_suffix(Path(text)).parts for text in spelled]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
@@ -70,8 +70,11 @@ def _names(spelled: Sequence[str]) -> list[str]:
     return list(spelled)
 
 
-def _is_file(text: str) -> bool:
-    return Path(text).suffix in DATA_FILES
+def _without_suffix(path: Path) -> Path:
+    if (suffix := data_suffix(path)) is None:
+        return path
+    packed = ".gz" if path.suffix.lower() == ".gz" else ""
+    return path.with_name(path.name[: -len(suffix + packed)])
 
 
 def _source(text: str, name: str, data: Data) -> Source:
@@ -82,6 +85,6 @@ def _source(text: str, name: str, data: Data) -> Source:
         adapter = ADAPTERS[text]
         config, revision = data.config or adapter.config, data.revision or adapter.revision
         return Source(name, hub=adapter.hub, config=config, revision=revision, public=text)
-    if _is_file(text) or Path(text).is_absolute():
+    if data_suffix(Path(text)) or Path(text).is_absolute():
         return Source(name, path=Path(text), config=data.config, public=public)
     return Source(name, hub=text, config=data.config, revision=data.revision, public=public)

@@ -28,8 +28,12 @@ class Columns:
     response: Annotated[str, Meta(description="The text that is rated.")] = "response"
     label: Annotated[str, Meta(description="The true label; `{dimension}` is filled in.")] = "label"
     explanation: Annotated[
-        str | None, Meta(description="The reason for the label; `{dimension}` is filled in.")
-    ] = None
+        str,
+        Meta(
+            description="The reason for the label; `{dimension}` is filled in. A source may be without the "
+            "column of this name, but not without one that is named otherwise."
+        ),
+    ] = "explanation"
     group: Annotated[
         str | None,
         Meta(
@@ -49,8 +53,9 @@ class Data:
             description="`graded-dialogues` (built in; or a part of it: `graded-dialogues/machines`, "
             "`…/people`, `…/world`), a public set by name (`chatbot-arena`, "
             "`hh-rlhf-chosen`, `hh-rlhf-rejected`, `amazon-qa`, `coqa`, `cornell-movie-dialogs`, `ag-news`, "
-            "`medical-abstracts`), a `.jsonl`, `.csv` or `.parquet` file or a folder of them (relative to "
-            "the spec), or a hub id; a list puts several together."
+            "`medical-abstracts`), a `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or `.arrow` file, packed "
+            "(`.gz`) or not, or a folder of them (relative to the spec), or a hub id; a list puts several "
+            "together."
         ),
     ]
     adapter: Annotated[
@@ -66,7 +71,11 @@ class Data:
         str | None, Meta(description="Hub commit of the data set; pin it. Default: a public set's own.")
     ] = None
     streaming: Annotated[
-        bool, Meta(description="Read the data as they come, without a copy in the cache of `datasets`.")
+        bool,
+        Meta(
+            description="Read hub data as they come, without a copy in the cache of `datasets`; files are "
+            "always read so."
+        ),
     ] = field(default=False, metadata=EXECUTION_ONLY)
     train_split: Annotated[str, Meta(description="Split of a hub data set to train on.")] = "train"
     test_split: Annotated[

@@ -12,7 +12,7 @@ from specs.describe import value as spell
 from specs.errors import Problem
 
 BUCKETS = ("s3", "gs", "az")  # schemes of URLs that a store may have
-DATA_FILES = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # suffix → reader of `datasets`
+DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")  # each also with .gz, in any case
 
 
 def anchor(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -37,8 +37,14 @@ def _absolute(value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or ":" in value or value in NAMED_SETS:
         return value
     path = folder / Path(value).expanduser()
-    local = path.suffix in DATA_FILES or value.startswith((".", "/", "~")) or path.exists()
+    local = data_suffix(path) or value.startswith((".", "/", "~")) or path.exists()
     return str(path.resolve()) if local else value
+
+
+def data_suffix(path: Path) -> str | None:
+    """The one of `DATA_FILES` that a file's name ends with, packed or not; None: it is no data file."""
+    name = path.name.lower().removesuffix(".gz")
+    return next((suffix for suffix in DATA_FILES if name.endswith(suffix) and name != suffix), None)
 
 
 def store_problems(store: str | None) -> Iterator[Problem]:

@@ -89,12 +89,12 @@ def test_an_explanation_that_cannot_be_merged_leaves_its_conversation_out(tmp_pa
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("g.jsonl", '{"id": "row-9", "naturalness": 3}\n', "line 1: expected `context` and `response`, or"),
-        ("g.jsonl", '\n{"id": "row-1", "naturalness": 6}', "2, naturalness: expected a rating from 1 to 5"),
+        ("g.jsonl", '{"id": "row-9", "naturalness": 3}\n', "row 1: expected `context` and `response`, or"),
+        ("g.jsonl", '\n{"id": "row-1", "naturalness": 6}', "row 1, naturalness: expected a rating from 1"),
         ("g.csv", "id,naturalness\nrow-1,3\nrow-2,good\n", "row 2, naturalness: expected a rating from 1"),
         ("g.jsonl", "{", "line 1: not JSON"),
-        ("g.jsonl", "[1]\n", "line 1: expected a JSON object"),
-        ("g.txt", "", "expected a .jsonl or .csv file"),
+        ("g.jsonl", "[1]\n", "line 1: expected an object"),
+        ("g.txt", "", "expected a file that ends with .jsonl, .json, .csv"),
     ],
 )  # fmt: skip
 def test_a_golden_set_that_does_not_fit_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:

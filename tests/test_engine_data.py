@@ -203,14 +203,6 @@ def test_texts_without_a_context_are_groups_of_their_own(tmp_path: Path) -> None
     assert [row["group"] for row in rows] == [row["response"] for row in ROWS]
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_broken_file_is_named(tmp_path: Path, streaming: bool) -> None:
-    file = tmp_path / "broken.jsonl"
-    file.write_text('{"context": "m", "response":\n')
-    with pytest.raises(DataError, match=r'"[^"]*broken.jsonl" \(split "train"\) cannot be read: .'):
-        read_source(Data(source=str(file), columns=COLUMNS, streaming=streaming))
-
-
 def test_missing_and_empty_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r'data.source: found ".*none.csv", which is no file'):
         list(read_source(Data(source=str(tmp_path / "none.csv"))))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,8 +12,10 @@ from typing import Any
 import attrs
 from attrs import evolve, frozen
 
+from engine.cells import cell_text
 from engine.errors import DataError, UsageError
 from engine.reading import read_source
+from engine.tables import read_file
 from specs import Matrix, Spec
 from specs.annotate import COLUMNS, Annotate
 from specs.data import BUILT_IN_SETS, Data
@@ -94,50 +94,35 @@ def _output(settings: Annotate, matrix: Matrix, cell: tuple[int, ...], folder: P
 
 def _golden(file: Path, rows: list[Row], settings: Annotate) -> Iterator[Golden]:
     known = {row["id"]: row for row in rows}
-    for place, record in _records(file):
-        if record.get("context") is not None and record.get("response"):
-            row: Row = {name: str(record[name]) for name in ("context", "response")}
-            row = {"id": str(record.get("id") or f"golden {place}"), **row, "group": ""}
-        elif str(record.get("id")) in known:
-            row = known[str(record["id"])]
+    if not file.is_file():
+        raise DataError(f'annotate.golden: found "{file}", which is no file')
+    names = ("id", "context", "response", *settings.dimensions)
+    for at, raw in read_file(file, names).rows:
+        record = {name: cell_text(raw[name], at, name) or "" for name in names if name in raw}
+        identity = record.get("id", "")
+        if "context" in record and record.get("response"):
+            texts = {name: record[name] for name in ("context", "response")}
+            row: Row = {"id": identity or f"golden {at.removeprefix(f'{file}, ')}", **texts, "group": ""}
+        elif identity in known:
+            row = known[identity]
         else:
             raise DataError(
-                f"{file}, {place}: expected `context` and `response`, or the `id` of one of the "
-                f"{len(rows)} conversations; found id {record.get('id')!r}"
+                f"{at}: expected `context` and `response`, or the `id` of one of the "
+                f'{len(rows)} conversations; found id "{identity}"'
             )
         ratings = {
-            dimension: _true_rating(record[dimension], f"{file}, {place}, {dimension}", settings)
+            dimension: _true_rating(record[dimension], f"{at}, {dimension}", settings)
             for dimension in settings.dimensions
-            if record.get(dimension) not in (None, "")
+            if record.get(dimension)
         }
         yield Golden(row, ratings)
 
 
-def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if not file.is_file() or file.suffix not in (".jsonl", ".csv"):
-        raise DataError(f'annotate.golden: found "{file}"; expected a .jsonl or .csv file')
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        if file.suffix == ".csv":
-            for number, record in enumerate(csv.DictReader(lines), start=1):
-                yield f"row {number}", record
-            return
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{file}, line {number}: not JSON: {error}") from error
-            if not isinstance(record, dict):
-                raise DataError(f"{file}, line {number}: expected a JSON object")
-            yield f"line {number}", record
-
-
-def _true_rating(value: Any, at: str, settings: Annotate) -> Fraction:
+def _true_rating(value: str, at: str, settings: Annotate) -> Fraction:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except ValueError:
         number = math.nan
     if not settings.low <= number <= settings.high:
         raise DataError(f"{at}: expected a rating from {settings.low} to {settings.high}, found {value!r}")
-    return Fraction(str(value).strip()) if isinstance(value, str) else Fraction(value)
+    return Fraction(value.strip())
