@@ -186,7 +186,7 @@ def test_memory_does_not_grow_with_a_list(tmp_path: Path) -> None:
     import tracemalloc
 
     file = tmp_path / "rated.json"
-    rows = [row(response=f"{n}", context="m" * 1000) for n in range(20_000)]
+    rows = [row(response=f"{n}", context="m" * 1000) for n in range(4_000)]
     file.write_text(json.dumps(rows))
     del rows
     tracemalloc.start()
