@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from engine.errors import EngineError, Interrupted, UsageError
@@ -248,15 +249,18 @@ def annotate(spec: Path, overrides: tuple[str, ...], only_plan: bool, only_repor
 
 @cli.command()
 def doctor() -> None:
-    """Show what this machine can use, and check every probe backend against the reference."""
+    """Show what this machine can use; check every probe backend, and write and read a small store."""
     from engine import doctor
+    from engine.store_check import store_trouble
 
     console = Console()
     console.print(doctor.machine())
     checks = doctor.self_check()
     console.print(doctor.backends_table(checks))
     console.print(doctor.choice())
-    sys.exit(0 if all(check.passed for check in checks) else 1)
+    trouble = store_trouble()
+    console.print(f"[red]store: FAILED[/] {escape(trouble)}" if trouble else "store: written and read back")
+    sys.exit(0 if all(check.passed for check in checks) and not trouble else 1)
 
 
 @cli.command()

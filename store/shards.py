@@ -7,7 +7,6 @@ behind the other, then where each begins and ends, then the CRC-32C of that.
 """
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import zarr
 from attrs import frozen
 from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 from zarr.storage import LocalStore
 
 from store.layout import chunk_files
@@ -27,6 +25,18 @@ from store.places import Place
 _ABSENT = 2**64 - 1  # offset of a chunk that is all fill value
 _ROWS_PER_THREAD = 16  # with fewer, starting threads takes longer than they save
 _CHECKSUM = 4  # bytes, behind the index and behind each chunk that has one
+_LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
+_SINGLE_BYTES = {"name": "bytes"}
+_CRC32C = {"name": "crc32c"}
+
+
+@frozen
+class _Codecs:
+    """How the chunks in an array's shards are encoded."""
+
+    level: int
+    checksum: bool  # of zstd's own, inside a chunk
+    checked: bool  # whether a CRC-32C stands behind each chunk
 
 
 @frozen
@@ -44,7 +54,7 @@ class ShardReader:
         codecs, store = _codecs(array), array.store_path.store
         if codecs is None or not isinstance(store, LocalStore):
             return None
-        return cls(array, store.root / array.path, isinstance(codecs[-1], Crc32cCodec))
+        return cls(array, store.root / array.path, codecs.checked)
 
     def read(self, rows: NDArray[np.intp], statistic: int, rest: tuple[Any, ...]) -> NDArray[Any]:
         """Return one statistic of the rows; `rest` selects along each further dimension by itself.
@@ -128,10 +138,10 @@ def write_block(
         place.write(file, shard)
 
 
-def _shard(array: zarr.Array[Any], codecs: Sequence[Any], values: NDArray[Any]) -> bytes | None:
+def _shard(array: zarr.Array[Any], codecs: _Codecs, values: NDArray[Any]) -> bytes | None:
     """Encode a block of all statistics; None where all of it is fill value."""
-    fill, checked = array.fill_value, isinstance(codecs[-1], Crc32cCodec)
-    compress = Zstd(level=codecs[1].level, checksum=codecs[1].checksum).encode
+    fill = array.fill_value
+    compress = Zstd(level=codecs.level, checksum=codecs.checksum).encode
     parts, places, offset = list[bytes](), np.full((len(values), 2), _ABSENT, "<u8"), 0
     for statistic, content in enumerate(values):
         if np.isnan(content).all() if fill != fill else (content == fill).all():
@@ -141,7 +151,7 @@ def _shard(array: zarr.Array[Any], codecs: Sequence[Any], values: NDArray[Any]) 
             whole[: len(content)] = content
             content = whole
         chunk = compress(np.ascontiguousarray(content, content.dtype.newbyteorder("<")))
-        written = [chunk, _checksum(chunk)] if checked else [chunk]
+        written = [chunk, _checksum(chunk)] if codecs.checked else [chunk]
         places[statistic] = offset, sum(map(len, written))
         offset += int(places[statistic, 1])
         parts += written
@@ -149,18 +159,29 @@ def _shard(array: zarr.Array[Any], codecs: Sequence[Any], values: NDArray[Any]) 
     return b"".join((*parts, index, _checksum(index))) if parts else None
 
 
-def _codecs(array: zarr.Array[Any]) -> Sequence[Any] | None:
-    """Return the codecs of the chunks in an array's shards; None where it is laid out in any other way."""
-    codecs: Sequence[Any] = getattr(array.metadata, "codecs", ())
-    if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
-        return None
-    sharding = codecs[0]
-    inner, index = [list(map(type, c)) for c in (sharding.codecs, sharding.index_codecs)]
-    if inner not in ([BytesCodec, ZstdCodec], [BytesCodec, ZstdCodec, Crc32cCodec]):
-        return None
-    if index != [BytesCodec, Crc32cCodec] or sharding.index_location.value != "end":
-        return None
-    return sharding.codecs
+def _codecs(array: zarr.Array[Any]) -> _Codecs | None:
+    """Return how an array's shards are encoded; None where it is laid out in any other way than ours.
+
+    Asked of the metadata as the format's specification writes them down, which are the same in every release
+    of zarr; the attributes of its classes are not.
+    """
+    match [codec.to_dict() for codec in getattr(array.metadata, "codecs", ())]:
+        case [
+            {
+                "name": "sharding_indexed",
+                "configuration": {
+                    "codecs": [order, {"name": "zstd", "configuration": zstd}, *checksum],
+                    "index_codecs": [index_order, index_checksum],
+                    "index_location": "end",
+                },
+            }
+        ] if (
+            order in (_LITTLE_ENDIAN, _SINGLE_BYTES)
+            and checksum in ([], [_CRC32C])
+            and [index_order, index_checksum] == [_LITTLE_ENDIAN, _CRC32C]
+        ):
+            return _Codecs(zstd["level"], zstd.get("checksum", False), bool(checksum))
+    return None
 
 
 def _select(values: NDArray[Any], rest: tuple[Any, ...]) -> NDArray[Any]:
