@@ -8,15 +8,21 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from engine.errors import EngineError
 from engine.translators import Translators
+from engine.unembedding import unembedding_of
 from kernels import Unembedding
 
-# The names under which the decoders of transformers keep the norm before the unembedding.
-FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+# The names under which the decoders of transformers keep the norm before the unembedding, the last layer's
+# own stream being what it reads; without any, layers end with a norm of their own.
+FINAL_NORMS = (
+    "norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "norm_f", "layer_norm", "ln_out",
+    "out_norm", "embedding_norm", "output_layernorm", "layernorm",
+)  # fmt: skip
+PROJECTIONS = ("project_out",)  # from the layers' width to the unembedding's, behind the norm
+DEPTHS = ("decoder_layers", "num_decoder_layers", "num_hidden_layers")
 
 
 @frozen
@@ -83,7 +89,9 @@ class Lens:
             else:
                 hooks.append(
                     self.layers[number - 1].register_forward_hook(
-                        lambda _, _args, output: keep(output[0] if isinstance(output, tuple) else output)
+                        lambda _, _args, output: keep(
+                            output[0] if isinstance(output, tuple | list) else output
+                        )
                     )
                 )
         try:
@@ -94,39 +102,53 @@ class Lens:
 
 
 def find_lens(model: Any) -> Lens:
-    """Find the lens of a transformers causal model, with or without a peft adapter around it."""
+    """Find the lens of a transformers causal model, with or without a peft adapter around it.
+
+    EngineError where the model has no such parts. That they are the right ones, `engine.lens_check` shows.
+    """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    config = base.config.get_text_config()
+    config = base.config.get_text_config(decoder=True)
     heads = getattr(config, "num_attention_heads", 0)
-    decoder = base.get_decoder()
-    layers, owner = _layers(decoder, config.num_hidden_layers)
-    norm = next((getattr(owner, name) for name in FINAL_NORMS if getattr(owner, name, None)), None)
-    head = base.get_output_embeddings()
-    if norm is None or head is None:
-        raise EngineError(
-            f"model.id: {type(base).__name__} has no final norm or unembedding that the lens knows; "
-            f"looked for {', '.join(FINAL_NORMS)} beside the decoder layers"
-        )
-    if isinstance(head, ModulesToSaveWrapper):  # trained in full: the lens goes through the trained copy
-        head = head.modules_to_save[head.active_adapter]
+    decoder = _decoder(base)
+    layers, owner = _layers(decoder, config)
     return Lens(
         decoder=decoder,
         layers=layers,
-        norm=norm,
-        unembedding=Unembedding(
-            head.weight,
-            bias=head.bias,
-            scale=float(getattr(config, "logit_scale", 1.0) or 1.0),
-            softcap=getattr(config, "final_logit_softcapping", None),
-            vocab_size=min(int(config.vocab_size), len(head.weight)),
-        ),
+        norm=_final_norm(owner),
+        unembedding=unembedding_of(base),
         heads=heads if isinstance(heads, int) else 0,
     )
 
 
-def _layers(decoder: nn.Module, count: int) -> tuple[nn.ModuleList, nn.Module]:
-    for module in decoder.modules():
-        for child in module.children():
-            if isinstance(child, nn.ModuleList) and len(child) == count:
-                return child, module
-    raise EngineError(f"model.id: found no list of {count} decoder layers in {type(decoder).__name__}")
+def _decoder(base: Any) -> Any:
+    """Give the part of a model that reads ids and gives hidden states."""
+    from transformers import PreTrainedModel
+
+    found = base.get_decoder()
+    if found is base or not isinstance(found, PreTrainedModel):
+        return next((part for part in base.children() if isinstance(part, PreTrainedModel)), found)
+    return found
+
+
+def _layers(decoder: nn.Module, config: Any) -> tuple[nn.ModuleList, nn.Module]:
+    """Give the decoder's list of layers, and the module that holds it."""
+    depths = [depth for name in DEPTHS if isinstance(depth := getattr(config, name, None), int)]
+    for depth in depths:
+        for module in decoder.modules():
+            for child in module.children():
+                if isinstance(child, nn.ModuleList) and len(child) == depth:
+                    return child, module
+    raise EngineError(
+        f"model.id: {type(decoder).__name__} has no list of decoder layers of a length that its "
+        f"configuration names ({', '.join(map(str, depths)) or 'none is named'})"
+    )
+
+
+def _final_norm(owner: nn.Module) -> nn.Module:
+    """Give what stands between the last layer's residual stream and the unembedding."""
+    found = [
+        next((part for name in names if isinstance(part := getattr(owner, name, None), nn.Module)), None)
+        for names in (FINAL_NORMS, PROJECTIONS)
+    ]
+    parts = [part for part in found if part is not None]
+    return parts[0] if len(parts) == 1 else nn.Sequential(*parts)

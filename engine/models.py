@@ -49,10 +49,13 @@ def is_gguf(path: Path) -> bool:
 def load(model: Model, ranks: Ranks = ALONE) -> tuple[Any, Any]:
     """Load (model, tokenizer), the model frozen, in evaluation mode and on the GPU if there is one.
 
-    Its blocks are sharded over the ranks; UsageError where quantised weights would have to be.
+    Its blocks are sharded over the ranks; UsageError where quantised weights would have to be. EngineError
+    where its lens does not give its own logits.
     """
     import torch
     from transformers import AutoModelForCausalLM
+
+    from engine.lens_check import check_lens
 
     if ranks.size > 1 and model.quantization != "none":
         raise UsageError(
@@ -76,7 +79,8 @@ def load(model: Model, ranks: Ranks = ALONE) -> tuple[Any, Any]:
         ranks.shard(find_lens(base).layers, device)
     if model.quantization == "none":
         base.to(device)
-    return base.eval(), tokenizer
+    check_lens(base.eval())
+    return base, tokenizer
 
 
 def load_tokenizer(model: Model) -> Any:

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+import transformers
 from tiny_models import MODELS
 
 from engine.base_model import as_it_was
 from engine.errors import EngineError
 from engine.lens import find_lens
+from engine.lens_check import check_lens
 from engine.training.adapter import attach_adapter
+from engine.training.loss import IGNORED, completion_loss
 from specs.model import Lora
 
 IDS = torch.tensor([[5, 9, 33, 2, 71, 8], [4, 4, 90, 17, 6, 0]])
@@ -76,9 +79,121 @@ def test_a_padded_vocabulary_is_cut_off() -> None:
     assert lens.logits(torch.zeros(1, 32)).shape == (1, 90)
 
 
-def test_a_model_without_a_known_norm_says_so() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_architecture_passes_the_check_that_loading_makes(name: str, dtype: torch.dtype) -> None:
+    model = build(name).to(dtype)
+    assert check_lens(model).layers is find_lens(model).layers
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "bart"])
+def test_the_loss_of_the_training_is_the_models_own(name: str) -> None:
+    """Bart's family is left out: its loss takes labels that the caller has shifted."""
+    model = build(name)
+    labels = torch.where(MASK.bool(), IDS, IGNORED).index_fill(1, torch.tensor([0, 1]), IGNORED)
+    own = model(input_ids=IDS, attention_mask=MASK, labels=labels).loss
+    batch = {"input_ids": IDS, "attention_mask": MASK, "labels": labels}
+    assert completion_loss(find_lens(model), batch).item() == pytest.approx(own.item(), rel=1e-5)
+
+
+class _Doing(transformers.LlamaForCausalLM):
+    """A Llama that does something to its logits which no key of its configuration tells."""
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        output = super().forward(*args, **options)
+        output.logits = self.doing(output.logits)
+        return output
+
+
+def doing(function: Any) -> Any:
+    model = _Doing(transformers.LlamaConfig(**tiny_models.SMALL)).eval()
+    model.doing = function
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x / 8, r"last hidden states of _Doing unembed to are 8(\.0\d*)? times the model's own"),
+        (lambda x: x * 1.05, r"are 0\.952\d* times the model's own"),
+        (lambda x: 50 * torch.tanh(x / 50), "differ from the model's own by up to"),
+        (lambda x: x + torch.linspace(-3, 3, 96), "differ from the model's own by up to"),
+        (lambda x: x.index_fill(-1, torch.arange(10), -100.0), "differ from the model's own by up to"),
+        (lambda x: x[..., :90], "_Doing gives 90 logits, its configuration names 96 tokens"),
+        (lambda x: x.log(), "_Doing gives logits that are not finite"),
+    ],
+    ids=["scaled", "scaled a little", "soft-capped", "biased", "masked", "cut", "not finite"],
+)  # fmt: skip
+def test_what_is_done_to_logits_unknown_to_the_lens_is_refused(
+    function: Any, message: str, dtype: torch.dtype
+) -> None:
+    """Logits of an untrained model are near 0, where no soft-cap shows unless the check makes them large."""
+    with pytest.raises(EngineError, match=message):
+        check_lens(doing(function).to(dtype))
+    check_lens(doing(lambda x: x).to(dtype))
+
+
+def test_a_wrong_cap_is_refused() -> None:
+    model = build("gemma 2, soft-capped")
+    model.config.final_logit_softcapping = 30.0
+    check_lens(model)
+    model.forward = _with_cap(model, 40.0)
+    with pytest.raises(EngineError, match="Gemma2ForCausalLM unembed to differ"):
+        check_lens(model)
+
+
+def _with_cap(model: Any, cap: float) -> Any:
+    own = type(model).forward
+
+    def forward(**inputs: Any) -> Any:
+        named, model.config.final_logit_softcapping = model.config.final_logit_softcapping, cap
+        try:
+            return own(model, **inputs)
+        finally:
+            model.config.final_logit_softcapping = named
+
+    return forward
+
+
+def test_a_norm_that_is_not_found_is_refused() -> None:
     model = build("llama")
     model.model.norm_of_another_name = model.model.norm
     del model.model.norm
-    with pytest.raises(EngineError, match="LlamaForCausalLM has no final norm or unembedding"):
+    own = type(model.model).forward
+
+    def forward(**inputs: Any) -> Any:
+        model.model.norm = model.model.norm_of_another_name
+        try:
+            return own(model.model, **inputs)
+        finally:
+            del model.model.norm
+
+    model.model.forward = forward
+    with pytest.raises(EngineError, match="last layer's residual stream of LlamaForCausalLM unembed"):
+        check_lens(model)
+
+
+def test_layers_that_run_twice_or_pass_several_streams_are_refused() -> None:
+    model = build("llama")
+    model.model.layers[1] = model.model.layers[0]
+    with pytest.raises(EngineError, match="does not run each of its 3 layers once over one residual stream"):
+        check_lens(model)
+
+
+def test_a_model_that_sees_later_tokens_is_refused() -> None:
+    model = transformers.BertGenerationDecoder(
+        transformers.BertGenerationConfig(
+            vocab_size=96, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64
+        )
+    ).eval()
+    with pytest.raises(EngineError, match="in BertGenerationDecoder tokens see later ones"):
+        check_lens(model)
+
+
+def test_a_model_without_an_unembedding_says_so() -> None:
+    model = build("llama")
+    model.lm_head = torch.nn.Identity()
+    with pytest.raises(EngineError, match="LlamaForCausalLM has no unembedding that the lens knows"):
         find_lens(model)

@@ -9,6 +9,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from engine.errors import UsageError
 from engine.ranks import ALONE, Ranks
+from engine.training.modules import check_trained, unseen_modules
 from specs.model import Lora
 
 # peft asks transformers for checkpointing by its former name, at every adapter.
@@ -32,6 +33,7 @@ def attach_adapter(base: Any, lora: Lora, ranks: Ranks = ALONE) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
+        exclude_modules=unseen_modules(base, lora) or None,
         modules_to_save=list(lora.modules_to_save) or None,
         use_rslora=lora.rslora,
         use_dora=lora.dora,
@@ -46,5 +48,6 @@ def attach_adapter(base: Any, lora: Lora, ranks: Ranks = ALONE) -> Any:
             f"lora.target_modules: found {lora.target_modules!r}, which takes in the unembedding; the lens "
             'needs its whole matrix: train it in full by modules_to_save = ["lm_head"]'
         )
+    check_trained(model, base)
     ranks.check_adapter(model)
     return model
