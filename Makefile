@@ -33,8 +33,10 @@ bench: $(BIN)/.ready
 	$(BIN)/python -m benchmarks.probe_core
 	$(BIN)/python -m benchmarks.evaluation
 
-# On a machine with a GPU: the Triton kernels' tests on it, then their times and memory (probe_gpu.csv).
+# On a machine with a GPU: what it does in eight minutes (device-report/device.md), then the Triton kernels' tests
+# on it, their times and memory (probe_gpu.csv).
 gpu: $(BIN)/.ready
+	-$(BIN)/python -m benchmarks.device
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python -m benchmarks.probe_gpu
 

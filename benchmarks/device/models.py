@@ -1,0 +1,92 @@
+"""Random models, data and specs, made on the machine; and the engine run on them in this process."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.conftest import WORDS, engine, make_tokenizer
+
+__all__ = ["engine", "make_model", "make_rated", "watching_stages"]
+
+
+def make_model(folder: Path, device: torch.device, dtype: torch.dtype, **sizes: Any) -> Path:
+    """Save a random-weight Llama with a small tokenizer; the weights are drawn on the device."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    defaults = {"vocab_size": 320, "bos_token_id": 0, "eos_token_id": 1, "max_position_embeddings": 2048}
+    config = LlamaConfig(**(defaults | sizes))
+    with torch.device(device):
+        model = LlamaForCausalLM(config).to(dtype)
+    model.save_pretrained(folder)
+    make_tokenizer(folder)
+    return folder
+
+
+def make_rated(file: Path, rows: int, words: int) -> Path:
+    """Write rated replies of so many words each."""
+    draw = random.Random(0)
+    with file.open("w", encoding="utf-8") as lines:
+        for number in range(rows):
+            row = {
+                "context": f"message {number}",
+                "response": " ".join(draw.choices(WORDS, k=words)),
+                "rating": str(1 + number % 3),
+                "why": f"because {' '.join(draw.choices(WORDS, k=6))}",
+            }
+            lines.write(json.dumps(row) + "\n")
+    return file
+
+
+@contextmanager
+def watching_stages(device: torch.device) -> Iterator[dict[str, dict[str, Any]]]:
+    """Yield a dict that fills, per stage that runs here, with seconds, peak bytes and moments of its steps."""
+    from engine.stages import Stages
+
+    found: dict[str, dict[str, Any]] = {}
+    names = {
+        "train": "train",
+        "evaluate": "evaluate",
+        "tune": "lens",
+        "probe": "probe",
+        "intervene": "intervene",
+    }
+    before = {method: getattr(Stages, method) for method in names}
+
+    def watched(stage: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        def stage_run(self: Any, cell: Any, model: Any, tokenizer: Any, report: Any) -> Any:
+            moments: list[float] = []
+
+            def timed(*said: Any) -> None:
+                moments.append(time.perf_counter())
+                report(*said)
+
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+            started = time.perf_counter()
+            try:
+                return run(self, cell, model, tokenizer, timed)
+            finally:
+                own: dict[str, Any] = {"seconds": time.perf_counter() - started, "moments": moments}
+                if device.type == "cuda":
+                    own["peak bytes"] = torch.cuda.max_memory_allocated()
+                found[stage] = own
+
+        return stage_run
+
+    try:
+        for method, stage in names.items():
+            setattr(Stages, method, watched(stage, before[method]))
+        yield found
+    finally:
+        for method, run in before.items():
+            setattr(Stages, method, run)
