@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.demo
+@pytest.mark.timeout(1200)
 def test_every_step_runs_and_leaves_its_lines_and_a_table(tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -1,1 +1,1 @@
-"""One script for the first minutes on a GPU: `python -m benchmarks.device`; docs/device.md says what it does."""
+"""The first minutes on a GPU: `python -m benchmarks.device`; docs/device.md says what it does."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -151,14 +152,10 @@ def _start(step: Step, lines: Path, work: Path, *, tiny: bool) -> tuple[subproce
 def _kill(child: subprocess.Popen[bytes]) -> None:
     """End a step and all that it has started: first with a stack of where it is."""
     os.killpg(child.pid, signal.SIGABRT)  # faulthandler writes the stack
-    try:
+    with suppress(subprocess.TimeoutExpired):
         child.wait(3)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 

@@ -21,61 +21,15 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 # Common images for PyTorch on a GPU hold these; versions are theirs.
-ON_THE_IMAGE = set(
-    [
-        "accelerate",
-        "aiohttp",
-        "anyio",
-        "certifi",
-        "einops",
-        "filelock",
-        "fsspec",
-        "h11",
-        "h5py",
-        "httpx",
-        "huggingface-hub",
-        "hypothesis",
-        "idna",
-        "jinja2",
-        "markdown-it-py",
-        "matplotlib",
-        "mdurl",
-        "networkx",
-        "numba",
-        "numpy",
-        "packaging",
-        "pandas",
-        "peft",
-        "pillow",
-        "pip",
-        "psutil",
-        "pyarrow",
-        "pygments",
-        "pytest",
-        "pytest-timeout",
-        "pyyaml",
-        "regex",
-        "requests",
-        "safetensors",
-        "scikit-learn",
-        "scipy",
-        "seaborn",
-        "sentencepiece",
-        "setuptools",
-        "statsmodels",
-        "sympy",
-        "tensorboard",
-        "tokenizers",
-        "torch",
-        "tqdm",
-        "transformers",
-        "triton",
-        "typing-extensions",
-        "urllib3",
-        "xarray",
-        "xxhash",
-    ]
-)
+ON_THE_IMAGE = {
+    "accelerate", "aiohttp", "anyio", "certifi", "einops", "filelock", "fsspec", "h11", "h5py", "httpx",
+    "huggingface-hub", "hypothesis", "idna", "jinja2", "markdown-it-py", "matplotlib", "mdurl",
+    "networkx", "numba", "numpy", "packaging", "pandas", "peft", "pillow", "pip", "psutil", "pyarrow",
+    "pygments", "pytest", "pytest-timeout", "pyyaml", "regex", "requests", "safetensors",
+    "scikit-learn", "scipy", "seaborn", "sentencepiece", "setuptools", "statsmodels", "sympy",
+    "tensorboard", "tokenizers", "torch", "tqdm", "transformers", "triton", "typing-extensions",
+    "urllib3", "xarray", "xxhash",
+}  # fmt: skip
 BESIDE = ("liger-kernel", "cut-cross-entropy", "bitsandbytes", "chatterbot-corpus==1.3.3")
 PYTHON, PLATFORMS = "3.12", ("2_28", "2_27", "2_24", "2_17")
 UNUSED_LIBRARIES = (
@@ -87,8 +41,9 @@ UNUSED_LIBRARIES = (
 )  # of bitsandbytes; torch's CUDA is 13.0
 MOST = 48 * 2**20  # bytes, which leaves room for the checkout beside them
 MARKERS = {
-    "python_version": PYTHON, "python_full_version": f"{PYTHON}.0", "sys_platform": "linux", "os_name": "posix",
-    "platform_system": "Linux", "platform_machine": "x86_64", "implementation_name": "cpython",
+    "python_version": PYTHON, "python_full_version": f"{PYTHON}.0", "sys_platform": "linux",
+    "os_name": "posix", "platform_system": "Linux", "platform_machine": "x86_64",
+    "implementation_name": "cpython",
     "platform_python_implementation": "CPython", "extra": "",
 }  # fmt: skip
 
@@ -121,6 +76,7 @@ def _dependencies() -> list[str]:
 def _download(needed: Requirement, folder: Path) -> Path:
     before = set(folder.glob("*.whl"))
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    command += ["--constraint", str(ROOT / "constraints.txt")]
     command += ["--python-version", PYTHON, "--implementation", "cp", "--platform", "manylinux2014_x86_64"]
     command += [word for version in PLATFORMS for word in ("--platform", f"manylinux_{version}_x86_64")]
     subprocess.run([*command, "--dest", str(folder), f"{needed.name}{needed.specifier}"], check=True)

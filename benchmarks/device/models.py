@@ -7,14 +7,25 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.conftest import WORDS, engine, make_tokenizer
 
-__all__ = ["engine", "make_model", "make_rated", "watching_stages"]
+def _from_the_tests() -> Any:
+    """Load what the tests make models and run the engine with; other packages, too, are called `tests`."""
+    file = Path(__file__).parents[2] / "tests" / "conftest.py"
+    spec = spec_from_file_location("engine_tests_conftest", file)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_SHARED = _from_the_tests()
+WORDS, engine, make_tokenizer = _SHARED.WORDS, _SHARED.engine, _SHARED.make_tokenizer
 
 
 def make_model(folder: Path, device: torch.device, dtype: torch.dtype, **sizes: Any) -> Path:
@@ -48,7 +59,7 @@ def make_rated(file: Path, rows: int, words: int) -> Path:
 
 @contextmanager
 def watching_stages(device: torch.device) -> Iterator[dict[str, dict[str, Any]]]:
-    """Yield a dict that fills, per stage that runs here, with seconds, peak bytes and moments of its steps."""
+    """Yield a dict that fills, per stage that runs here, with seconds, peak bytes and moments of steps."""
     from engine.stages import Stages
 
     found: dict[str, dict[str, Any]] = {}

@@ -21,7 +21,8 @@ SUMS = (
 )  # fmt: skip
 DIVERGENCES = (
     Tile(128, 128, 64, 8, 4, pieces=8), Tile(128, 128, 64, 8, 4, pieces=4),
-    Tile(128, 128, 64, 8, 3, pieces=8), Tile(64, 128, 64, 8, 4), Tile(64, 128, 64, 4, 4), Tile(128, 64, 64, 8, 4),
+    Tile(128, 128, 64, 8, 3, pieces=8), Tile(64, 128, 64, 8, 4), Tile(64, 128, 64, 4, 4),
+    Tile(128, 64, 64, 8, 4),
 )  # fmt: skip
 
 

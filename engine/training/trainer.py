@@ -14,6 +14,13 @@ from engine.ranks import Ranks
 from engine.training.loss import completion_loss
 from specs.model import Train
 
+# Releases of transformers 5 differ in what they call it.
+_CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in TrainingArguments.__dataclass_fields__
+)
+
 
 class CompletionTrainer(Trainer):
     """Trainer whose loss unembeds only the positions that predict a completion token."""
@@ -76,7 +83,7 @@ def arguments(
         max_grad_norm=settings.max_grad_norm,
         bf16=settings.precision == "bfloat16",
         fp16=settings.precision == "float16",
-        activation_checkpointing=settings.gradient_checkpointing,
+        **{_CHECKPOINTING: settings.gradient_checkpointing},
         seed=seed,
         data_seed=seed,
         use_cpu=on_cpu,
