@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 from attrs import frozen
+from rich.markup import escape
 from rich.table import Table
 
+from engine.devices import unused_gpu
 from kernels import LensStatistics, Unembedding, choose_backend, cpu_paths, lens_statistics, why_not
 from kernels.backends import LENS, OPERATIONS
 
@@ -62,7 +64,7 @@ def _facts() -> Iterator[tuple[str, str]]:
         properties = torch.cuda.get_device_properties(index)
         yield f"GPU {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     if not torch.cuda.is_available():
-        yield "GPU", "none that torch can use"
+        yield "GPU", f"[red]{escape(unused)}[/]" if (unused := unused_gpu()) else "none that torch can use"
     for name in VERSIONS:
         try:
             yield name, metadata.version(name)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from engine.errors import EngineError
 from engine.lens import Lens, find_lens
+from engine.model_errors import ATTENTION
 
 TOKENS = 8
 SHARED = 4  # tokens with which both rows begin
@@ -82,6 +83,8 @@ def _run(model: Any, lens: Lens, ids: Tensor) -> _Run:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
+        if ATTENTION.search(str(error)):  # the key for that is another
+            raise
         said = str(error).partition("\n")[0]
         raise EngineError(
             f"model.id: {type(model).__name__} cannot run as a causal decoder here "

@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, UsageError
 from engine.fingerprints import cache_folder, fingerprint_path
+from engine.model_errors import check_weights, loading_errors
 from engine.ranks import ALONE, Ranks
 from specs.model import Model
 
@@ -46,15 +48,17 @@ def is_gguf(path: Path) -> bool:
     return path.suffix == ".gguf"
 
 
-def load(model: Model, ranks: Ranks = ALONE) -> tuple[Any, Any]:
-    """Load (model, tokenizer), the model frozen, in evaluation mode and on the GPU if there is one.
+def load(model: Model, ranks: Ranks = ALONE, *, lens: bool = True) -> tuple[Any, Any]:
+    """Load (model, tokenizer), the model frozen, in evaluation mode, on the device that it names.
 
     Its blocks are sharded over the ranks; UsageError where quantised weights would have to be. EngineError
-    where its lens does not give its own logits.
+    where weights are missing or of another shape, and, unless `lens` is false, where the model's lens does
+    not give its own logits.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    from engine.devices import choose_device, unused_gpu
     from engine.lens_check import check_lens
 
     if ranks.size > 1 and model.quantization != "none":
@@ -62,16 +66,21 @@ def load(model: Model, ranks: Ranks = ALONE) -> tuple[Any, Any]:
             f'model.quantization: found "{model.quantization}", whose weights cannot be sharded over '
             f'executor.ranks = {ranks.size}; expected "none", or executor.ranks = 1'
         )
+    device = choose_device(model.device)
+    if model.device == "auto" and (unused := unused_gpu()):
+        warnings.warn(f"model.device: computing on the CPU, beside {unused}", stacklevel=2)
     tokenizer = load_tokenizer(model)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with _reading(model) as (name, options):
-        base = AutoModelForCausalLM.from_pretrained(
+    with _reading(model) as (name, options), _without_report():
+        base, found = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=getattr(torch, model.dtype),
             attn_implementation=model.attention,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below
             **_quantization(model, device),
             **options,
         )
+    check_weights(model, found)
     base.requires_grad_(False)
     if ranks.size > 1:
         from engine.lens import find_lens
@@ -79,7 +88,10 @@ def load(model: Model, ranks: Ranks = ALONE) -> tuple[Any, Any]:
         ranks.shard(find_lens(base).layers, device)
     if model.quantization == "none":
         base.to(device)
-    check_lens(base.eval())
+    base.eval()
+    if lens:
+        with loading_errors(model):
+            check_lens(base)
     return base, tokenizer
 
 
@@ -113,11 +125,23 @@ def _reading(model: Model) -> Iterator[tuple[str, dict[str, Any]]]:
     else:
         if model.gguf_file:
             path = path / model.gguf_file
-        name = str(convert_gguf(path) if is_gguf(path) else path)
-    try:
+        name = str(convert_gguf(path, model) if is_gguf(path) else path)
+    with loading_errors(model):
         yield name, options
-    except OSError as error:
-        raise EngineError(f'model.id: cannot load "{model.id}": {error}') from error
+
+
+@contextlib.contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers' table of missing and unexpected weights back, which `check_weights` tells of."""
+    from transformers.utils import logging
+
+    logger = logging.get_logger("transformers.modeling_utils")
+    keep = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(keep)
 
 
 def _quantization(model: Model, device: torch.device) -> dict[str, Any]:
@@ -147,20 +171,26 @@ def _quantization(model: Model, device: torch.device) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def convert_gguf(path: Path) -> Path:
+def convert_gguf(path: Path, settings: Model) -> Path:
     """Dequantise a GGUF file once into a cached folder of safetensors; give that folder.
+
+    EngineError, and nothing cached, where the file lacks weights of the `settings`' model.
 
     Loading from GGUF takes some 20 s for 135 million parameters, from the cache under one second.
     """
-    target = cache_folder() / "models" / fingerprint_path(path)
+    target = cache_folder() / "dequantised" / fingerprint_path(path)
     if target.is_dir():
         return target
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source: dict[str, Any] = {"gguf_file": path.name}
-    with contextlib.redirect_stderr(io.StringIO()):  # transformers draws a bar here that no setting hides
-        model = AutoModelForCausalLM.from_pretrained(str(path.parent), dtype=torch.float32, **source)
+    # transformers draws a bar here that no setting hides
+    with loading_errors(settings), _without_report(), contextlib.redirect_stderr(io.StringIO()):
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(path.parent), dtype=torch.float32, output_loading_info=True, **source
+        )
+    check_weights(settings, found)
     # transformers refuses to save a model that it still takes for a quantised one; this one is not any more.
     model.hf_quantizer = None
     del model.config.quantization_config

@@ -61,8 +61,18 @@ class Model:
         Meta(description="Weight quantisation through bitsandbytes (CUDA only)."),
     ] = "none"
     attention: Annotated[
-        Literal["eager", "sdpa", "flash_attention_2"], Meta(description="Attention implementation.")
+        Literal["eager", "sdpa", "flash_attention_2"],
+        Meta(description="Attention implementation; `eager` serves every architecture, Gemma 2 that alone."),
     ] = "sdpa"
+    device: Annotated[
+        str,
+        Meta(
+            pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+            description="Where the model computes: `auto` (a GPU, if torch can use one), `cpu`, `cuda`, or "
+            "`cuda:N` of the GPUs that the process sees. A worker sees those that its executor deals out to "
+            "it, counted from 0.",
+        ),
+    ] = field(default="auto", metadata=EXECUTION_ONLY)
     trust_remote_code: Annotated[
         bool, Meta(description="Run the model repository's own Python code. Off unless you vouch for it.")
     ] = False

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import tiny_models
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
+from tiny_models import MODELS
 
 from engine import models
 from engine.errors import EngineError, UsageError
@@ -44,3 +50,170 @@ def test_models_that_are_not_there(model: Model, error: type, message: str) -> N
 def test_quantised_weights_need_a_gpu(tiny_model: Path) -> None:
     with pytest.raises(UsageError, match=r'model.quantization: found "nf4", which needs a CUDA GPU'):
         models.load(Model(id=str(tiny_model), quantization="nf4"))
+
+
+def altered(source: Path, folder: Path, change: Any) -> Path:
+    """Copy a model, its weights changed by a function of their dictionary."""
+    shutil.copytree(source, folder)
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, {"format": "pt"})
+    return folder
+
+
+def test_missing_weights_are_named(tiny_model: Path, tmp_path: Path) -> None:
+    def drop(weights: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in weights if ".layers.1." in name]:
+            del weights[name]
+
+    folder = altered(tiny_model, tmp_path / "model", drop)
+    with pytest.raises(
+        EngineError,
+        match=r"lacks 9 of its weights, which would be random: model\.layers\.1\.\S+, .* and 4 more",
+    ):
+        models.load(Model(id=str(folder), dtype="float32"))
+
+
+def test_weights_of_another_shape_are_named(tiny_model: Path, tmp_path: Path) -> None:
+    def cut(weights: dict[str, torch.Tensor]) -> None:
+        weights["model.norm.weight"] = weights["model.norm.weight"][:16].clone()
+
+    folder = altered(tiny_model, tmp_path / "model", cut)
+    with pytest.raises(
+        EngineError,
+        match=r"1 weights of another shape .*: model\.norm\.weight; .* is \[16\], expected \[32\]",
+    ):
+        models.load(Model(id=str(folder), dtype="float32"))
+
+
+def test_weights_without_a_place_are_a_warning(
+    tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = altered(
+        tiny_model,
+        tmp_path / "model",
+        lambda weights: weights.update({"model.layers.9.extra": torch.ones(2)}),
+    )
+    with pytest.warns(
+        UserWarning, match=r"has 1 weights that the model has no place for .*model\.layers\.9\.extra"
+    ):
+        models.load(Model(id=str(folder), dtype="float32"))
+    assert "LOAD REPORT" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["llama, tied", "gpt2", "gemma 2, soft-capped"])
+def test_a_tied_head_is_no_miss(
+    name: str, tiny_model: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    folder = saved(name, tiny_model, tmp_path)
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    models.load(Model(id=str(folder), dtype="float32", attention="eager"))
+    assert not [warning for warning in recwarn if "model.id" in str(warning.message)]
+
+
+def saved(name: str, tiny_model: Path, tmp_path: Path) -> Path:
+    """Save one of the tiny models, with the tokenizer of another."""
+    folder = tmp_path / "saved"
+    tiny_models.build(*MODELS[name]).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_model / file, folder)
+    return folder
+
+
+def gguf_of(model: Path, file: Path, leave_out: str = "none") -> Path:
+    """Write a Llama's weights as a GGUF file, but for those whose name begins so."""
+    from gguf import GGUFWriter
+
+    config = json.loads((model / "config.json").read_text())
+    writer = GGUFWriter(file, "llama")
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_vocab_size(config["vocab_size"])
+    tokenizer = json.loads((model / "tokenizer.json").read_text())["model"]
+    tokens = sorted(tokenizer["vocab"], key=tokenizer["vocab"].get)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * len(tokens))
+    writer.add_token_merges([" ".join(pair) for pair in tokenizer["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    parts = {
+        "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+        "model.layers.": "blk.",
+    }  # fmt: skip
+    for name, weight in load_file(model / "model.safetensors").items():
+        for theirs, ours in parts.items():
+            name = name.replace(theirs, ours)
+        if not name.startswith(leave_out):
+            writer.add_tensor(name, weight.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def test_weights_that_a_gguf_file_lacks_are_named_and_nothing_is_cached(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    whole = gguf_of(tiny_model, tmp_path / "whole.gguf")
+    models.load(Model(id=str(whole), dtype="float32"))
+    partial = gguf_of(tiny_model, tmp_path / "partial.gguf", leave_out="blk.1.")
+    for _ in range(2):
+        with pytest.raises(EngineError, match=r"partial\.gguf. lacks 9 of its weights, .*model\.layers\.1\."):
+            models.load(Model(id=str(partial), dtype="float32"))
+
+
+@pytest.mark.parametrize("name", ["gemma 2, soft-capped", "mpt, a scale that it does not read"])
+def test_an_attention_that_an_architecture_lacks_names_the_key(
+    name: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = saved(name, tiny_model, tmp_path)
+    with pytest.raises(
+        UsageError, match=r'model.attention: found "sdpa", which .* expected "eager"$'
+    ) as found:
+        models.load(Model(id=str(folder), dtype="float32"))
+    assert "attn_implementation" not in str(found.value) and len(str(found.value)) < 400
+    models.load(Model(id=str(folder), dtype="float32", attention="eager"))
+
+
+def test_flash_attention_without_its_package_names_the_key(tiny_model: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r'model.attention: found "flash_attention_2", .*expected "eager" or'
+    ):
+        models.load(Model(id=str(tiny_model), attention="flash_attention_2"))
+
+
+def test_a_model_that_continues_no_text_is_refused_in_a_sentence(tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "t5")
+    config = transformers.T5Config(vocab_size=320, d_model=32, d_ff=64, d_kv=8, num_layers=2, num_heads=4)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
+    with pytest.raises(
+        EngineError, match="is a model of type T5, which transformers does not load as a causal"
+    ) as found:
+        models.load(Model(id=str(tmp_path / "t5")))
+    assert len(str(found.value)) < 400
+
+
+def test_a_wrong_lens_is_refused_when_the_model_is_loaded(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = transformers.LlamaForCausalLM.forward
+
+    def forward(*arguments: Any, **options: Any) -> Any:
+        output = own(*arguments, **options)
+        output.logits = output.logits / 8
+        return output
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", forward)
+    with pytest.raises(EngineError, match="LlamaForCausalLM unembed to are 8 times the model's own"):
+        models.load(Model(id=str(tiny_model), dtype="float32"))

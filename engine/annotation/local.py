@@ -24,7 +24,8 @@ class LocalModel:
                 revision=annotator.revision,
                 dtype=annotator.dtype,
                 quantization=annotator.quantization,
-            )
+            ),
+            lens=False,
         )
         if not self._tokenizer.chat_template:
             raise UsageError(

@@ -1,0 +1,81 @@
+"""The device that a model is loaded on, and GPUs of this machine that torch cannot use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+
+from engine.errors import UsageError
+
+DEVICES, DRIVER = Path("/dev"), Path("/proc/driver/nvidia/gpus")
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Give the device that `model.device` names; UsageError, with those that there are, where it is not here.
+
+    "cuda" is the first GPU that this process sees, "cuda:1" the second: those that `CUDA_VISIBLE_DEVICES`
+    names, or that an executor has dealt out to a worker.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return torch.device("cuda" if count else "cpu")
+    kind, _, number = wanted.partition(":")
+    if kind == "cuda" and int(number or 0) >= count:
+        gpus = ", ".join(f'"cuda:{index}"' for index in range(count)) or unused_gpu() or "no GPU"
+        raise UsageError(
+            f'model.device: found "{wanted}", but this process sees {gpus}; expected "auto", "cpu"'
+            + (f", or one of these ({_dealt_out()})" if count else "")
+        )
+    return torch.device(kind, int(number)) if number else torch.device(kind)
+
+
+def _dealt_out() -> str:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "all of this machine" if visible is None else f"CUDA_VISIBLE_DEVICES is {visible}"
+
+
+def unused_gpu() -> str | None:
+    """Say which GPU this machine has that torch cannot use, and why; None where there is none, or it can.
+
+    One that `CUDA_VISIBLE_DEVICES` hides is left aside on purpose.
+    """
+    if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES") in (
+        "",
+        "-1",
+        "none",
+        "NoDevFiles",
+    ):
+        return None
+    found = _nvidia()
+    if found is None:
+        return None
+    if torch.version.cuda is None:
+        why = f"torch {torch.__version__} is built without CUDA"
+    else:
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+            why = "torch finds no device"
+        except (RuntimeError, AssertionError) as error:
+            why = str(error).partition("\n")[0].rstrip(".")
+    return f"an NVIDIA GPU ({found}) that torch cannot use: {why}"
+
+
+def _nvidia() -> str | None:
+    """Give the sign by which an NVIDIA GPU shows, whatever torch may think of it."""
+    nodes = sorted(node for node in DEVICES.glob("nvidia*") if node.name.removeprefix("nvidia").isdigit())
+    if nodes:
+        return str(nodes[0])
+    if DRIVER.is_dir() and any(DRIVER.iterdir()):
+        return str(DRIVER)
+    if program := shutil.which("nvidia-smi"):
+        try:
+            listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        if listed.returncode == 0 and listed.stdout.startswith("GPU "):
+            return f"nvidia-smi: {listed.stdout.partition(' (UUID')[0].strip()}"
+    return None
