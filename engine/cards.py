@@ -39,6 +39,7 @@ class ModelCard:
     linear_sides: (
         int  # sum of (inputs + outputs) over the decoder's linear modules: LoRA's size is r times this
     )
+    chat_template: bool | None = None  # whether the tokenizer has one; None where its files do not say
 
     @property
     def unembedding(self) -> int:
@@ -63,7 +64,7 @@ def model_card(model: Model) -> ModelCard | None:
         path = path / model.gguf_file
     if path is None or not path.exists():
         return None
-    memory = cache_folder() / "cards-2" / f"{fingerprint_path(path)}.json"
+    memory = cache_folder() / "cards-3" / f"{fingerprint_path(path)}.json"
     if memory.is_file():
         return ModelCard(**json.loads(memory.read_text()))
     card = _from_gguf(path) if is_gguf(path) else _from_folder(path)
@@ -96,7 +97,28 @@ def _from_folder(folder: Path) -> ModelCard | None:
         return None
     heads = config.get("num_attention_heads") or config.get("n_head") or 0
     body = [shape for name, shape in shapes.items() if _is_block(name)]
-    return ModelCard(layers, hidden, config.get("vocab_size", 0), heads, *_sizes(body))
+    return ModelCard(
+        layers,
+        hidden,
+        config.get("vocab_size", 0),
+        heads,
+        *_sizes(body),
+        chat_template=_has_chat_template(folder),
+    )
+
+
+# Where transformers looks for the chat template of a folder, beside the tokenizer's own settings.
+_CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+
+
+def _has_chat_template(folder: Path) -> bool | None:
+    if any((folder / name).exists() for name in _CHAT_TEMPLATES):
+        return True
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return bool(settings.get("chat_template"))
 
 
 def _safetensors_shapes(file: Path) -> Iterator[tuple[str, list[int]]]:
@@ -126,7 +148,8 @@ def _from_gguf(file: Path) -> ModelCard:
     heads = next(
         (int(field.contents()) for name, field in reader.fields.items() if name.endswith(".head_count")), 0
     )
-    return ModelCard(layers, hidden, vocabulary, heads, *_sizes(body))
+    chat = "tokenizer.chat_template" in reader.fields
+    return ModelCard(layers, hidden, vocabulary, heads, *_sizes(body), chat_template=chat)
 
 
 def data_card(data: Data) -> DataCard | None:

@@ -52,7 +52,7 @@ def plan(
     from engine import render
 
     console = Console()
-    planned = _plan(spec, overrides, store)
+    planned = _plan(spec, overrides, store, checked=True)
     if resolved:
         console.print(render.resolved(planned), markup=False, highlight=False, soft_wrap=True)
     elif diff is not None:
@@ -97,7 +97,7 @@ def execute(
     """Run what is pending: train, evaluate, probe; results go to the store."""
     from engine.plan import check_donors, describe, select
 
-    planned = _plan(spec, overrides, store)
+    planned = _plan(spec, overrides, store, checked=True)
     chosen = select(planned, _levels(only, planned))
     due = {"pending", "running"} | ({"failed"} if retry_failed else set())
     pending = [cell for cell in chosen if planned.state(cell) in due][:max_cells]
@@ -275,11 +275,16 @@ for command in (gc, verify, migrate):
     cli.add_command(command)
 
 
-def _plan(spec: Path, overrides: tuple[str, ...], store: Root | None) -> Any:
+def _plan(spec: Path, overrides: tuple[str, ...], store: Root | None, *, checked: bool = False) -> Any:
     from engine.plan import make_plan
     from specs import load_spec, resolve
 
-    return make_plan(resolve(load_spec(spec, overrides)), store)
+    planned = make_plan(resolve(load_spec(spec, overrides)), store)
+    if checked:  # before anything runs: what the files at hand tell to be wrong
+        from engine.plan_checks import check_plan
+
+        check_plan(planned)
+    return planned
 
 
 def _levels(only: tuple[str, ...], planned: Any) -> list[tuple[str, str]]:

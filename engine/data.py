@@ -78,11 +78,13 @@ def load(home: Root, split: str, count: int | None) -> list[dict[str, str]]:
     with place_of(home).local(FILE).open(encoding="utf-8") as lines:
         rows = [row for row in map(json.loads, lines) if row["split"] == split]
     if count is not None and count > len(rows):
-        raise DataError(
-            f"data.{split}: found {count}, but the data set has {len(rows)} examples in that split; "
-            f"expected at most {len(rows)}"
-        )
+        raise DataError(f"data.{split}: {too_many(count, len(rows))}")
     return rows[:count]
+
+
+def too_many(count: int, held: int) -> str:
+    """Say that a spec asks for more examples than a split holds."""
+    return f"found {count:,}, but that split holds {held:,} examples; expected at most {held:,}"
 
 
 def describe(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
@@ -94,6 +96,14 @@ def describe(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
         "explanation_characters": sum(len(row["explanation"]) for row in rows) / len(rows),
     }
     return {**sizes, **texts}
+
+
+def split_sizes(data: Data, labels: Sequence[str]) -> dict[str, int]:
+    """Give the number of examples in each split, as `prepare` would make them. Raises DataError."""
+    rows = read_source(data, labels=labels)
+    assign_splits(rows, data)
+    found = Counter(row["split"] for row in rows)
+    return {split: found[split] for split in SPLITS}
 
 
 def assign_splits(rows: list[dict[str, str]], data: Data) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
-from string import Formatter
+from collections.abc import Collection, Iterator
 from urllib.parse import urlsplit
 
 from specs.annotate import COLUMNS, FIELDS, MERGE_FIELDS, Annotate, Annotator, Strategy
 from specs.describe import value as spell
 from specs.errors import Problem, nearest, one_of
+from specs.templates import template_problems
 
 # Keys of a request that have a place of their own in the spec.
 _OWN_KEYS = ("model", "messages", "temperature", "max_tokens", "stream", "n")
@@ -48,7 +48,9 @@ def annotate_problems(settings: Annotate | None) -> Iterator[Problem]:
             "min_answers",
             f"expected at most {raters}, one per annotator and strategy; found {settings.min_answers}",
         )
-    yield from _template("merge_template", settings.merge_template, MERGE_FIELDS, ("explanations",))
+    yield from template_problems(
+        "annotate.merge_template", settings.merge_template, MERGE_FIELDS, ("explanations",)
+    )
 
 
 def _annotator(at: str, annotator: Annotator) -> Iterator[Problem]:
@@ -91,7 +93,7 @@ def _strategy(at: str, strategy: Strategy, dimensions: Collection[str]) -> Itera
     if low >= high:
         yield _problem(f"{at}.high", f"expected more than low = {low}, found {high}")
     required = ("context", "response", *(["examples"] if strategy.examples else []))
-    yield from _template(f"{at}.template", strategy.template, FIELDS, required)
+    yield from template_problems(f"annotate.{at}.template", strategy.template, FIELDS, required)
     for index, example in enumerate(strategy.examples):
         if not low <= example.rating <= high:
             yield _problem(
@@ -102,21 +104,6 @@ def _strategy(at: str, strategy: Strategy, dimensions: Collection[str]) -> Itera
             yield _problem(
                 f"{at}.examples[{index}].dimension", *_no_such("dimension", example.dimension, dimensions)
             )
-
-
-def _template(at: str, template: str, known: Collection[str], required: Iterable[str]) -> Iterator[Problem]:
-    try:
-        fields = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-    except ValueError as error:
-        yield _problem(at, f"not a template: {error}; a brace that is no field is written twice")
-        return
-    for name in sorted(fields - set(known)):
-        yield _problem(
-            at, f"unknown field {{{name}}}; expected {one_of(known)} in braces", nearest(name, known)
-        )
-    for name in required:
-        if name not in fields:
-            yield _problem(at, f"expected the field {{{name}}}, found none")
 
 
 def _repeated(at: str, names: list[str]) -> Iterator[Problem]:

@@ -16,14 +16,10 @@ from specs.describe import value as spell
 from specs.errors import Problem, nearest, one_of
 from specs.keys import join
 from specs.model import TABLE_STAGES, Experiment
+from specs.reserved import RESERVED
 
 Label = str | int | float | bool
 
-# Dimensions and coordinates of the store, and words of its tables.
-RESERVED = (
-    "cell", "example", "intervention", "label", "layer", "position", "seed", "statistic", "step", "top",
-    "watch",
-)  # fmt: skip
 # How tables and figures show that a factor does not apply.
 NOT_APPLICABLE = "-"
 
@@ -151,7 +147,9 @@ class _FactorReader:
 
     def _check_name(self) -> None:
         if self.name in RESERVED:
-            self._add(self.at, f"`{self.name}` is a word of the store; expected another name for this factor")
+            self._add(
+                self.at, f"`{self.name}` is a name of the store's own; expected another for this factor"
+            )
         elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", self.name):
             self._add(self.at, "expected a name of letters, digits, `_` and `-` that begins with a letter")
 

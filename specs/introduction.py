@@ -46,8 +46,10 @@ A factor may set any key of `model`, `data`, `prompt`, `target`, `lora`, `train`
 nested ones such as `data.columns.label` included. No two factors may set the same key. The run seed is an
 axis by itself: the last one, made from `seeds`, and named `seed` in rules.
 
-These words name dimensions of the store and cannot name a factor: cell, example, label, layer, position,
-seed, statistic, step, top, watch.
+A factor becomes a coordinate of the store's data, so it cannot have the name of a variable, coordinate or
+dimension there (`accuracy`, `entropy`, `gold`, `label`, `layer`, `source`, `seed` …), nor of a result of an
+analysis (`difference`, `level`, `pair`, `p_value` …). `engine plan` refuses such names; `specs/reserved.py`
+lists them.
 
 A factor that makes sense only beside certain levels of others says so with `only_when`. Elsewhere it does
 not apply (its level is shown as `-`), and the cells that would differ in it alone are one cell:

@@ -8,6 +8,8 @@ from math import prod
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from specs import keys, overlay
 from specs.annotate_rules import annotate_problems
 from specs.axes import Axis, Label, Level, read_axes
@@ -19,7 +21,7 @@ from specs.interventions import Intervention
 from specs.model import TABLE_STAGES
 from specs.paths import anchor, store_problems
 from specs.rules import Comparison, Pattern, Rules, Scope, read_rules
-from specs.spellings import SPELLINGS, misspelled
+from specs.settings_rules import RULES
 
 if TYPE_CHECKING:
     from specs.load import Spec
@@ -58,6 +60,33 @@ class Matrix:
     def seed(self, cell: Cell) -> int:
         """The run seed."""
         return self._seeds[cell[-1]]
+
+    def distinct(self, *tables: str) -> list[Cell]:
+        """One cell for every distinct setting of these tables, in the order of the cells."""
+        choose = self.chooser(*tables)
+        if not choose(self.cells[0]):
+            return self.cells[:1]
+        found: dict[Cell, Cell] = {}
+        for cell in self.cells:
+            found.setdefault(choose(cell), cell)
+        return list(found.values())
+
+    def written(self, key: str, cell: Cell) -> str:
+        """Where the spec sets a key of this cell: the last level that does, or the key itself."""
+        path = keys.split(key)
+        found = key
+        for axis, index in zip(self.axes, cell, strict=True):
+            overrides = axis.levels[index].overrides if index >= 0 else ()
+            for other in map(keys.split, overrides):
+                shared = min(len(path), len(other))
+                if path[:shared] == other[:shared]:
+                    found = keys.join(self._level_place(axis, index))
+        return found
+
+    def _level_place(self, axis: Axis, index: int) -> keys.Path:
+        table = self._raw["factors"][axis.name]
+        at = ("factors", axis.name)
+        return (*at, "levels", str(axis.levels[index].label)) if "levels" in table else (*at, "values", index)
 
     def choice(self, table: str, cell: Cell) -> Cell:
         """The levels of the axes that touch `table`: cells that agree in it share the table."""
@@ -152,7 +181,7 @@ def resolve(spec: Spec) -> Matrix:
         cells, problems = _cells(axes, rules)
     if not problems:
         matrix = Matrix(spec, axes, rules, cells)
-        problems = [*_without_pairs(matrix, rules), *_misspelled(matrix), *_without_donors(matrix)]
+        problems = [*_without_pairs(matrix, rules), *_unfit(matrix), *_without_donors(matrix)]
     if problems:
         raise SpecError(map(spec.place, problems))
     return matrix
@@ -226,15 +255,12 @@ def _without_donors(matrix: Matrix) -> Iterator[Problem]:
             yield Problem(None, f"interventions[{index}].{key}", message)
 
 
-def _misspelled(matrix: Matrix) -> Iterator[Problem]:
-    if matrix.experiment.evaluate.spellings or any(
-        keys.split(path)[: len(SPELLINGS)] == SPELLINGS
-        for axis in matrix.axes
-        for level in axis.levels
-        for path in level.overrides
-    ):
-        for cell in {matrix.choice("evaluate", cell): cell for cell in matrix.cells}.values():
-            yield from misspelled(matrix.table("evaluate", cell))
+def _unfit(matrix: Matrix) -> Iterator[Problem]:
+    """What is wrong with the cells' tables beyond their types, each distinct one looked at once."""
+    for name, problems in RULES.items():
+        for cell in matrix.distinct(name):
+            for problem in problems(matrix.table(name, cell)):
+                yield attrs.evolve(problem, key=matrix.written(problem.key, cell))
 
 
 def _touching(axes: Sequence[Axis], has_overlay: bool) -> dict[str, tuple[int, ...]]:

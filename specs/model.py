@@ -366,7 +366,8 @@ class Experiment:
         ),
     ] = None
     seeds: Annotated[
-        list[Annotated[int, Meta(ge=0)]], Meta(min_length=1, description="One cell per seed and condition.")
+        list[Annotated[int, Meta(ge=0, le=2**32 - 1)]],
+        Meta(min_length=1, description="One cell per seed and condition."),
     ] = field(factory=lambda: [0])
     prompt: Prompt = field(factory=Prompt)
     target: Target = field(factory=Target)

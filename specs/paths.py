@@ -37,7 +37,7 @@ def _absolute(value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or ":" in value or value in NAMED_SETS:
         return value
     path = folder / Path(value).expanduser()
-    local = data_suffix(path) or value.startswith((".", "/", "~")) or path.exists()
+    local = data_suffix(path) or looks_local(value) or path.exists()
     return str(path.resolve()) if local else value
 
 
@@ -45,6 +45,11 @@ def data_suffix(path: Path) -> str | None:
     """The one of `DATA_FILES` that a file's name ends with, packed or not; None: it is no data file."""
     name = path.name.lower().removesuffix(".gz")
     return next((suffix for suffix in DATA_FILES if name.endswith(suffix) and name != suffix), None)
+
+
+def looks_local(value: str) -> bool:
+    """Whether a model or data set is spelled as a path; a hub id has one slash at the most."""
+    return value.startswith((".", "/", "~")) or value.endswith(".gguf") or value.count("/") > 1
 
 
 def store_problems(store: str | None) -> Iterator[Problem]:

@@ -14,8 +14,10 @@ import xarray as xr
 from conftest import engine
 
 import store
+from specs.reserved import RESERVED
 from store import analysis
 
+FACTORS = {"target", "instruction", "train_on", "test_on", "seed"}
 DOCS = Path(__file__).parents[1] / "docs" / "analysis.md"
 
 
@@ -87,6 +89,8 @@ def test_the_examples_run_and_every_result_is_labelled(
 def check(found: xr.Dataset, source: str) -> None:
     assert re.fullmatch(r"[A-Z].*\.", found.attrs["method"]), source
     assert re.search(r"\d", found.attrs["method"]) or "confusion" in source
+    names = {str(name) for name in (*found.variables, *found.dims)}
+    assert names - FACTORS - {"rank"} <= RESERVED, source
     for name, variable in found.data_vars.items():
         assert "units" in variable.attrs and variable.attrs["long_name"], (source, name)
 

@@ -96,7 +96,7 @@ def factor(body: str, name: str = "new") -> str:
             factor('path = "lora.r"\nvalues = [1]'), 1, "factors.new.path",
             "`lora.r` is set by factor `rank` too: a contradiction", "",
         ),
-        (factor('path = "train.lr"\nvalues = [1]', "seed"), 0, "factors.seed", "is a word of the store", ""),
+        (factor('path = "train.lr"\nvalues = [1]', "seed"), 0, "factors.seed", "is a name of", ""),
         (
             factor('path = "train.lr"\nvalues = [1]', '"a b"'), 0, 'factors."a b"',
             "expected a name of letters", "",
@@ -212,4 +212,4 @@ def test_a_matrix_too_large(tmp_path: Path) -> None:
 )
 def test_reserved_names(tmp_path: Path, name: str) -> None:
     problems = problems_of(tmp_path, factor('path = "train.lr"\nvalues = [1]', name))
-    assert f"factors.{name}: `{name}` is a word of the store" in str(problems[0])
+    assert f"factors.{name}: `{name}` is a name of the store's own" in str(problems[0])

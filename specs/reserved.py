@@ -1,0 +1,56 @@
+"""Names that a factor cannot have, since it is a coordinate beside the store's own names.
+
+They are the variables, coordinates and dimensions of every node that `store.open_store` gives, and of every
+result of `store.analysis`; tests hold both lists against the layouts and results themselves.
+"""
+
+from __future__ import annotations
+
+_METRICS = ("accuracy", "macro_f1", "mae", "qwk")
+_KINDS = ("", "constrained_", "generated_")
+
+# Of each node: variables, coordinates and dimensions.
+NODES: dict[str, frozenset[str]] = {
+    "summary": frozenset(
+        {f"{kind}{metric}" for kind in _KINDS for metric in _METRICS}
+        | {f"train_{kind}accuracy" for kind in _KINDS}
+        | {
+            "cell", "completion_tokens", "ece", "interventions", "lens_examples", "lens_kl",
+            "lens_kl_untrained", "probed_examples", "test_examples", "train_examples",
+            "train_examples_too_long", "train_loss", "train_seconds", "train_steps", "train_tokens",
+            "unparsed_share",
+        }
+    ),
+    "train": frozenset({"cell", "grad_norm", "learning_rate", "loss", "step"}),
+    "evaluate": frozenset({
+        "cell", "constrained_label", "example", "generated_explanation", "generated_label", "generated_text",
+        "gold", "label", "label_logprob", "prediction",
+    }),
+    "lens": frozenset({"cell", "layer", "step", "translator_kl"}),
+    "probe": frozenset({
+        "activation_entropy", "cell", "entropy", "example", "gold", "head", "head_entropy", "js_final",
+        "kl_final", "layer", "logsumexp", "max_prob", "nonfinite", "position", "top", "top_id",
+        "top_logprob", "watch", "watch_entropy", "watch_id", "watch_logprob", "watch_mass", "watch_rank",
+    }),
+    "intervene": frozenset({
+        "cell", "entropy", "entry", "example", "first", "gold", "head", "intervention", "kind", "label",
+        "label_logprob", "last", "layer", "prediction", "source",
+    }),
+}  # fmt: skip
+# What analyses derive from nodes, and the names in their results; but `rank`, which lies along levels alone
+# there, and is what a factor over LoRA's rank is called.
+RESULTS = frozenset({
+    "absolute_error", "accuracy", "auc", "auc_p", "auc_p_adjusted", "bin", "brown_forsythe",
+    "brown_forsythe_adjusted", "censored", "cliffs_delta", "cluster", "condition", "confidence", "correct",
+    "count", "d_z", "difference", "ece", "effect", "effect_size", "examples", "fligner_killeen",
+    "fligner_killeen_adjusted", "found", "gained", "generated_correct", "high", "level", "levene",
+    "levene_adjusted", "log_odds", "log_rank", "lost", "low", "mean", "measurable", "median_layer",
+    "missing", "mutual_information", "mutual_information_null", "mutual_information_p",
+    "mutual_information_p_adjusted", "odds_ratio", "order", "p_adjusted", "p_value", "pair", "part",
+    "predicted", "seeds", "sentence", "share", "signature", "survival", "t", "term", "test",
+    "threshold", "total", "train", "value", "variance", "variance_ratio",
+})  # fmt: skip
+# The axis that every matrix has, and the dimensions of arrays on disk.
+WORDS = frozenset({"row", "seed", "statistic"})
+
+RESERVED = frozenset().union(WORDS, RESULTS, *NODES.values())

@@ -1,0 +1,72 @@
+"""What the types of a cell's tables cannot say: fields of templates, labels that differ, spellings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from specs.data import Data
+from specs.describe import value as spell
+from specs.errors import Problem, nearest, one_of
+from specs.keys import join
+from specs.model import Evaluate, Prompt
+from specs.templates import template_problems
+
+TEMPLATE_FIELDS = ("context", "response", "dimension", "labels")
+SYSTEM_FIELDS = ("dimension", "labels")
+COLUMN_FIELDS = ("dimension",)
+
+
+def _prompt(settings: Prompt) -> Iterator[Problem]:
+    yield from template_problems("prompt.template", settings.template, TEMPLATE_FIELDS)
+    yield from template_problems("prompt.system", settings.system or "", SYSTEM_FIELDS)
+
+
+def _data(settings: Data) -> Iterator[Problem]:
+    yield from _columns("data", settings)
+
+
+def _columns(table: str, settings: Data) -> Iterator[Problem]:
+    for name in ("label", "explanation"):
+        column = getattr(settings.columns, name) or ""
+        yield from template_problems(f"{table}.columns.{name}", column, COLUMN_FIELDS)
+
+
+def _evaluate(settings: Evaluate) -> Iterator[Problem]:
+    if settings.data is not None:
+        yield from _columns("evaluate.data", settings.data)
+    alike: dict[str, str] = {}
+    for index, label in enumerate(settings.labels):
+        at = f"evaluate.labels[{index}]"
+        if label.strip() != label or not label:
+            yield Problem(None, at, f"expected a text without spaces around it, found {spell(label)}")
+        elif label in settings.labels[:index]:
+            yield Problem(None, at, f"{spell(label)} is listed twice")
+        elif (other := alike.setdefault(label.casefold(), label)) != label:
+            message = f"{spell(label)} differs from {spell(other)} in case alone, which answers do not tell"
+            yield Problem(None, at, message)
+    yield from _spellings(settings)
+
+
+def _spellings(settings: Evaluate) -> Iterator[Problem]:
+    meanings = {label.casefold(): label for label in settings.labels}  # generated text is read so
+    for label, texts in settings.spellings.items():
+        at = ("evaluate", "spellings", label)
+        if label not in settings.labels:
+            known = one_of(spell(known) for known in settings.labels)
+            hint = nearest(label, settings.labels)
+            yield Problem(None, join(at), f"unknown label {spell(label)}; expected {known}", hint)
+            continue
+        for index, text in enumerate(texts):
+            other = meanings.setdefault(text.casefold(), label)
+            if other != label:
+                message = f"{spell(text)} means the label {spell(other)} already"
+                yield Problem(None, join((*at, index)), message)
+
+
+# Table → its rules; every cell's table is held against them, each distinct one once.
+RULES: Mapping[str, Callable[[Any], Iterator[Problem]]] = {
+    "prompt": _prompt,
+    "data": _data,
+    "evaluate": _evaluate,
+}
