@@ -25,6 +25,6 @@ def template_problems(
         if name in known and (form or conversion):
             found = f"{name}{'!' + conversion if conversion else ''}{':' + form if form else ''}"
             yield Problem(None, key, f"expected the field alone, {{{name}}}; found {{{found}}}")
-    for name in required:
-        if name not in names:
-            yield Problem(None, key, f"expected the field {{{name}}}, found none")
+    for field in required:
+        if field not in names:
+            yield Problem(None, key, f"expected the field {{{field}}}, found none")
