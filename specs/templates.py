@@ -18,9 +18,9 @@ def template_problems(
         yield Problem(None, key, f"not a template: {error}; a brace that is no field is written twice")
         return
     names = {str(name) for _, name, _, _ in parts}
-    for name in sorted(names - set(known)):
-        message = f"unknown field {{{name}}}; expected {one_of(known)} in braces"
-        yield Problem(None, key, message, nearest(name, known))
+    for unknown in sorted(names - set(known)):
+        message = f"unknown field {{{unknown}}}; expected {one_of(known)} in braces"
+        yield Problem(None, key, message, nearest(unknown, known))
     for _, name, form, conversion in parts:
         if name in known and (form or conversion):
             found = f"{name}{'!' + conversion if conversion else ''}{':' + form if form else ''}"
