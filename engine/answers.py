@@ -25,13 +25,13 @@ def read_answer(generated: str, writer: Writer) -> Answer:
     The explanation is what stands where the target has one, words joined by single spaces: the whole text
     if it names no label. Behind a label that is the whole target it is whatever the model goes on with.
     """
-    target, before = writer.target, ""
-    if target.explains_first:
-        before, _, generated = generated.partition(writer.separator)
-    goes_on = target.content != "label" and target.placement != "before"
-    label, rest = split_label(generated, writer.spelled, writer.behind_label if goes_on else "")
-    rest = rest.strip().removeprefix(writer.behind_label.strip())
-    behind = "" if target.explains_first and target.placement == "before" else rest
+    form, before = writer.form, ""
+    if form.target.explains_first:
+        before, _, generated = generated.partition(form.separator)
+        before = _words(before).removeprefix(_words(form.prefix))
+    label, rest = split_label(generated, writer.spelled, form.behind_label if form.may_go_on else "")
+    rest = rest.strip().removeprefix(form.behind_label.strip())
+    behind = "" if form.target.explains_first and not form.may_go_on else rest
     return Answer(label, _words(before), _words(f"{before} {behind}"))
 
 

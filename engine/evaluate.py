@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from engine.answers import Answer, read_answer
-from engine.generation import generate
+from engine.generation import generate, written
 from engine.lens import Lens, find_lens
 from engine.metrics import calibration_error, label_metrics
 from engine.progress import Report, StopRequest
@@ -127,7 +127,7 @@ def _generate(
     """Give the model's own greedy answer to each example."""
     prompts, begun = zip(*(writer.encode_prompt(row) for row in batch), strict=True)
     tokens = generate(model, tokenizer, prompts, settings.new_tokens(writer.target))
-    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    texts = (written(tokenizer, *row) for row in zip(prompts, tokens, strict=True))
     return [start + text for start, text in zip(begun, texts, strict=True)]
 
 

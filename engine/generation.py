@@ -56,6 +56,17 @@ def _configured(model: Any, config: GenerationConfig) -> Iterator[Any]:
         bare.generation_config = own
 
 
+def written(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+    """Give the text of tokens as it stands behind a prompt: decoded alone, some would lose a space."""
+    before = list(prompt[-8:])
+    head, whole = (
+        str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in (before, [*before, *tokens])
+    )
+    if whole.startswith(head):
+        return whole[len(head) :]
+    return str(tokenizer.decode(tokens, skip_special_tokens=True))
+
+
 def own_ends(model: Any, tokenizer: Any) -> list[int]:
     """Give the ids of all tokens that end a text of the model as it is published: a chat's turn, say."""
     own = model.generation_config.eos_token_id

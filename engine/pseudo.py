@@ -7,10 +7,12 @@ The same seed draws the same sequence on every machine.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle, islice
 
 from attrs import frozen
+
+from specs.model import Target
 
 Word = tuple[int, ...]  # the token ids of one word, with the space before it
 
@@ -27,6 +29,34 @@ class Corpus:
         """Gather the words of these explanations."""
         words = tuple(word for explanation in explanations for word in explanation)
         return Corpus(words, tuple(sorted({token for word in words for token in word})))
+
+
+def drawn(
+    target: Target,
+    words: Sequence[Word],
+    fixed: int,
+    corpus: Callable[[], Corpus],
+    filling: Callable[[], Sequence[int]],
+    rng: random.Random,
+) -> list[int]:
+    """Give the tokens that a target has in the places of its explanation's words: as many as these.
+
+    The first `fixed` words keep their places. `corpus`: of the training examples; `filling`: of a filler.
+    """
+    count = sum(map(len, words))
+    if target.content == "label+bag_of_words":
+        return bag_of_words(count, corpus(), rng)
+    if target.content == "label+random_tokens":
+        return random_tokens(count, corpus(), rng)
+    if target.content == "label+filler":
+        return filler(count, filling())
+    kept, others = list(words[:fixed]), words[fixed:]
+    moved = (
+        shuffled(others, rng)
+        if target.content == "label+shuffled"
+        else permuted(others, target.permuted, rng)
+    )
+    return [token for word in [*kept, *moved] for token in word]
 
 
 def shuffled(words: Sequence[Word], rng: random.Random) -> list[Word]:

@@ -1,21 +1,27 @@
-"""From an example to token ids: what the model reads (the prompt) and what it is to write (the target)."""
+"""From an example to token ids: what the model reads (the prompt) and what it is to write (the target).
+
+Training and scoring put the same pieces together (engine.pieces), so the tokens that are scored and watched
+for a label are those that it is trained with.
+"""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import permutations
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
-from engine.errors import DataError, UsageError
+from engine.encoding import Text, Trail
+from engine.errors import UsageError
+from engine.labels import Sequences, clash, parted, shortest
+from engine.layout import Form
+from engine.pieces import Begun, Example, Pieces
 from engine.plan import Plan, PlannedCell
-from engine.pseudo import Corpus, Word, bag_of_words, filler, permuted, random_tokens, shuffled
+from engine.pseudo import Word
 from specs.data import Data
 from specs.model import Prompt, Target
 
-Example = Mapping[str, str]
+__all__ = ["Encoded", "Example", "Writer", "cell_writer"]
 
 
 @frozen
@@ -28,15 +34,6 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
-
-
-@frozen
-class _Layout:
-    """The text of a target after its prompt: where the label begins, and the words with the spaces before."""
-
-    text: str
-    label: int
-    words: list[tuple[int, int]]
 
 
 @frozen
@@ -55,80 +52,70 @@ class Writer:
     seed: int
     spellings: Mapping[str, Sequence[str]] = field(factory=dict)
     examples: Callable[[], Iterable[Example]] = list
-    _memory: dict[str, Corpus] = field(factory=dict, repr=False)
+    _pieces: Pieces = field(init=False, repr=False)
+
+    @_pieces.default
+    def _make_pieces(self) -> Pieces:
+        study = {"dimension": self.dimension, "labels": ", ".join(self.labels)}
+        return Pieces(self.tokenizer, self.prompt, self.target, study, self.seed, self.examples)
+
+    @property
+    def form(self) -> Form:
+        """Give the parts of a target that the spec writes."""
+        return self._pieces.form
+
+    @property
+    def spelled(self) -> dict[str, list[str]]:
+        """Give every label's spellings, its own text first."""
+        return {label: [label, *self.spellings.get(label, ())] for label in self.labels}
+
+    @property
+    def end(self) -> int:
+        """Give the id of the token that ends every target. UsageError where the tokenizer has none."""
+        if self.tokenizer.eos_token_id is None:
+            raise UsageError(
+                f"model.end_token: the tokenizer, {type(self.tokenizer).__name__}, has no end token; "
+                "expected the text of the token that ends an answer"
+                + "".join(f', "{token}" perhaps' for token in self.tokenizer.all_special_tokens[:1])
+            )
+        return int(self.tokenizer.eos_token_id)
 
     def prompt_text(self, example: Example) -> str:
         """Give the text before the target, with the chat template applied where the spec asks for it."""
-        study = {"dimension": self.dimension, "labels": ", ".join(self.labels)}
-        texts = {"context": example["context"], "response": example["response"]}
-        message = _filled("prompt.template", self.prompt.template, {**texts, **study})
-        system = _filled("prompt.system", self.prompt.system or "", study)
-        if not self.prompt.chat_template:
-            return f"{system}\n{message}" if system else message
-        if not self.tokenizer.chat_template:
-            raise UsageError(
-                "prompt.chat_template: found true, but this model's tokenizer has no chat template; "
-                "expected chat_template = false"
-            )
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": message})
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-    @property
-    def prefix(self) -> str:
-        """Give the text between prompt and label."""
-        if self.target.prefix is not None:
-            return self.target.prefix
-        return "" if self.prompt.chat_template else " "
-
-    @property
-    def separator(self) -> str:
-        """Give the text between label and explanation."""
-        if self.target.separator is not None:
-            return self.target.separator
-        return ": " if self.target.placement == "after" else "\nRating: "
+        return self._pieces.prompt(example).text
 
     def encode(self, example: Example) -> Encoded:
         """Tokenize prompt and target; the completion ends with the end-of-sequence token."""
-        layout = self._layout(example)
-        ids, completion, ends = self._split(self.prompt_text(example), layout.text)
-        label = len(ids) + sum(end <= layout.label for end in ends)
-        if self.target.content not in ("label", "label+explanation") or self.target.permuted:
-            # A first word without the space before it would glue to its neighbour anywhere else: it stays.
-            fixed = sum(layout.text[start] != " " for start, _ in layout.words)
-            completion = self._replaced(example, completion, _words(ends, layout.words), fixed)
-        whole = ids + completion
-        if not self.target.explains_first:
-            stemmed, _ = self.encode_labels(example)
-            if whole[: len(stemmed)] == stemmed:
-                ids, label = stemmed, len(stemmed)
-        return Encoded(ids, [*whole[len(ids) :], self.tokenizer.eos_token_id], label)
-
-    def stem(self, explanation: str) -> str:
-        """Give the text between the prompt and the label, where this explanation comes first."""
-        return f"{self.prefix}{explanation}{self.separator}"
+        begun = self._pieces.begin(example)
+        whole = [*begun.prompt, *self._pieces.completion(example, begun), self.end]
+        shared, _ = self._labels(example, begun)
+        label = len(begun.prompt) + len(begun.stem.ids) + len(shared)
+        border = len(begun.prompt) if self.target.explains_first else label
+        return Encoded(whole[:border], whole[border:], label)
 
     def encode_prompt(self, example: Example) -> tuple[list[int], str]:
         """Tokenize what the model goes on from when it writes by itself; give what it has of a label, too."""
-        bare, _ = self._ids(self.prompt_text(example), special=not self.prompt.chat_template)
+        bare = self._pieces.begin(example).prompt
         prompt = bare if self.target.explains_first else self.encode_spellings(example)[0]
-        begun = str(self.tokenizer.decode(prompt[len(bare) :])).lstrip()
-        return prompt, begun.removeprefix(self.prefix.lstrip())
+        begun, prefix = str(self.tokenizer.decode(prompt[len(bare) :])).lstrip(), self.form.prefix.strip()
+        return prompt, "" if prefix.startswith(begun.strip()) else begun.removeprefix(prefix).lstrip()
 
     def encode_labels(
         self, example: Example, explanation: str | None = None
     ) -> tuple[list[int], list[list[int]]]:
-        """Tokenize the prompt, and every label as it would follow that prompt.
+        """Tokenize the prompt, and every label as it would follow that prompt: as it would be trained.
 
-        Where the explanation comes first it belongs to the prompt: the given one, or the example's own.
+        Where the explanation comes first it belongs to the prompt: the given one, or the example's own, or
+        the pseudo-explanation in its place.
 
         Tokens with which all labels begin (a space of its own, say) say nothing about the label; they are
         given to the prompt, whose last position then is the one that predicts the label. Where the tokens
-        of one label begin another label ("1" and "10"), the text that follows a label in the target is
+        of one label begin another label ("1" and "10"), what follows the label in this example's target is
         added to each, so that the two are told apart.
         """
-        prompt, labels = self._encode_texts(example, explanation, [[label] for label in self.labels])
-        return prompt, [ids for (ids,) in labels]
+        begun = self._pieces.begin(example, explanation)
+        shared, labels = self._labels(example, begun)
+        return self._condition(example, begun, explanation) + shared, labels
 
     def encode_spellings(
         self, example: Example, explanation: str | None = None
@@ -137,137 +124,63 @@ class Writer:
 
         As `encode_labels`, with the spellings of all labels in the labels' place. Of one label's spellings
         that begin each other the shortest alone is kept: an answer that begins with "5/5" begins with "5".
-        So no token sequence begins another, over all labels: the answers that begin with each are disjoint
-        events, and their probabilities add up.
+        Where what follows a spelling has to be added, there is one sequence for the end of the text and,
+        where an explanation may follow, one for that. So no token sequence begins another, over all labels:
+        the answers that begin with each are disjoint events, and their probabilities add up.
         """
-        return self._encode_texts(example, explanation, list(self.spelled.values()))
-
-    @property
-    def spelled(self) -> dict[str, list[str]]:
-        """Give every label's spellings, its own text first."""
-        return {label: [label, *self.spellings.get(label, ())] for label in self.labels}
-
-    def _encode_texts(
-        self, example: Example, explanation: str | None, groups: Sequence[Sequence[str]]
-    ) -> tuple[list[int], list[list[list[int]]]]:
-        """Tokenize the prompt, and the texts of each group (one per label) as they would follow it."""
-        prompt, before = self.prompt_text(example), self.prefix
-        if self.target.explains_first:
-            layout = self._layout(example)
-            stem = layout.text[: layout.label] if explanation is None else self.stem(explanation)
-            prompt, before = prompt + stem, ""
-
-        def encoded(behind: str, end: Sequence[int] = ()) -> list[list[list[int]]]:
-            return [
-                _shortest([*self._split(prompt, before + text + behind)[1], *end] for text in texts)
-                for texts in groups
-            ]
-
-        found = encoded("")
-        if _clash(found):
-            if self.target.content == "label" or self.target.placement == "before":
-                found = encoded("", [self.tokenizer.eos_token_id])
-            else:  # without the space that belongs to the word behind it
-                found = encoded(self.behind_label.rstrip(" ") or self.behind_label)
-        if clash := _clash(found):
-            one, other = (self.labels[place] for place in clash)
-            raise UsageError(
-                f'evaluate.labels: the tokens of "{one}", or of a spelling of it, begin "{other}" as well, '
-                "and what follows them in the target; expected labels that can be told apart"
-            )
-        sequences = [ids for group in found for ids in group]
-        differs = (column for column, ids in enumerate(zip(*sequences, strict=False)) if len(set(ids)) > 1)
-        shared = next(differs, 0)
-        ids, _ = self._ids(prompt, special=not self.prompt.chat_template)
-        return ids + sequences[0][:shared], [[own[shared:] for own in group] for group in found]
-
-    def _layout(self, example: Example) -> _Layout:
-        """Lay the genuine target out: pseudo-explanations take the places of its words."""
-        label = example["label"]
-        if self.target.content == "label":
-            return _Layout(self.prefix + label, len(self.prefix), [])
-        words = example["explanation"].split()
-        half = {"after": 0, "before": len(words), "interleaved": (len(words) + 1) // 2}[self.target.placement]
-        first, second = " ".join(words[:half]), " ".join(words[half:])
-        before = self.stem(first) if self.target.explains_first else self.prefix
-        text = before + label + (self.behind_label + second if second else "")
-        spans, position = [], len(self.prefix)
-        for index, word in enumerate(words):
-            if index == half:
-                position = len(text) - len(second)
-            space = text[:position].endswith(" ")
-            spans.append((position - space, position + len(word)))
-            position += len(word) + 1
-        return _Layout(text, len(before), spans)
-
-    @property
-    def behind_label(self) -> str:
-        """Give the text between the label and the words behind it."""
-        return self.separator if self.target.placement == "after" else ". "
-
-    def _replaced(
-        self, example: Example, completion: list[int], places: list[list[int]], fixed: int
-    ) -> list[int]:
-        """Give the completion with other tokens where the explanation's words stand; `places`: by word."""
-        rng = random.Random(f"{self.seed} {example['id']}")
-        words = [tuple(completion[place] for place in word) for word in places]
-        flat = [place for word in places for place in word]
-        content = self.target.content
-        if content == "label+explanation":
-            moved = permuted(words[fixed:], self.target.permuted, rng)
-            drawn = [token for word in (*words[:fixed], *moved) for token in word]
-        elif content == "label+shuffled":
-            drawn = [token for word in (*words[:fixed], *shuffled(words[fixed:], rng)) for token in word]
-        elif content == "label+bag_of_words":
-            drawn = bag_of_words(len(flat), self._corpus(), rng)
-        elif content == "label+random_tokens":
-            drawn = random_tokens(len(flat), self._corpus(), rng)
-        else:
-            drawn = filler(len(flat), self._ids(self.target.filler, special=False)[0])
-        replaced = list(completion)
-        for place, token in zip(flat, drawn, strict=True):
-            replaced[place] = token
-        return replaced
-
-    def _corpus(self) -> Corpus:
-        if "corpus" not in self._memory:
-            genuine = evolve(self, target=evolve(self.target, content="label+explanation", permuted=0.0))
-            self._memory["corpus"] = Corpus.of(genuine.explanation_words(row) for row in self.examples())
-        if not self._memory["corpus"].words:
-            raise DataError(
-                f'target.content: found "{self.target.content}", which is drawn from explanations, but the '
-                "training examples have none"
-            )
-        return self._memory["corpus"]
+        begun = self._pieces.begin(example, explanation)
+        shared, groups = self._parted(begun, list(self.spelled.values()), self.form.may_go_on, True)
+        return self._condition(example, begun, explanation) + shared, groups
 
     def explanation_words(self, example: Example) -> list[Word]:
         """Give the tokens of each word of the genuine explanation, as they stand in the target."""
-        layout = self._layout(example)
-        _, completion, ends = self._split(self.prompt_text(example), layout.text)
-        return [tuple(completion[i] for i in word) for word in _words(ends, layout.words) if word]
+        return self._pieces.explanation_words(example)
 
-    def _split(self, prompt: str, completion: str) -> tuple[list[int], list[int], list[int]]:
-        """Tokenize the two texts as one, so that a space between them falls where the model saw it.
+    def _condition(self, example: Example, begun: Begun, explanation: str | None) -> list[int]:
+        """Give the tokens before any label, those of a pseudo-explanation among them."""
+        stem = begun.stem.ids
+        if explanation is None and self.target.explains_first and self._pieces.draws:
+            stem = self._pieces.completion(example, begun)[: len(stem)]
+        return begun.prompt + stem
 
-        Give the ids of both, and where each token of the completion ends in its text. Where a token spans
-        the border, the two are tokenized apart: the prompt must not depend on the target, or label scores of
-        one example would not share their condition.
+    def _labels(self, example: Example, begun: Begun) -> tuple[list[int], list[list[int]]]:
+        """Give the tokens with which all labels begin, and those of each label behind them."""
+        goes_on = bool(self.form.lay_out(example).rest)
+        shared, groups = self._parted(begun, [[label] for label in self.labels], goes_on, not goes_on)
+        return shared, [ids for (ids,) in groups]
+
+    def _parted(
+        self, begun: Begun, labels: Sequence[Sequence[str]], goes_on: bool, ends: bool
+    ) -> tuple[list[int], list[Sequences]]:
+        """Give the tokens with which all texts of all labels begin, and those that each has behind them.
+
+        Where a text of one label begins one of another, what follows is added: the text between label and
+        explanation if the target `goes_on`, the end token if it `ends`.
         """
-        special = not self.prompt.chat_template
-        ids, _ = self._ids(prompt, special=special)
-        joint, ends = self._ids(prompt + completion, special=special)
-        if len(joint) > len(ids) and joint[: len(ids)] == ids:
-            return ids, joint[len(ids) :], [end - len(prompt) for end in ends[len(ids) :]]
-        return ids, *self._ids(completion, special=False)
+        texts = [[begun.label(text) for text in label] for label in labels]
+        found = [shortest(ids for _, ids in label) for label in texts]
 
-    def _ids(self, text: str, *, special: bool) -> tuple[list[int], list[int]]:
-        # A chat template writes the special tokens itself; adding them again would double the first.
-        encoded = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
-        ids, ends = list(encoded["input_ids"]), [end for _, end in encoded["offset_mapping"]]
-        eos = self.tokenizer.eos_token_id
-        # Some tokenizers close every text with the end token, which would end the prompt here.
-        closed = special and ids[-1:] == [eos] and not text.endswith(str(self.tokenizer.eos_token))
-        return (ids[:-1], ends[:-1]) if closed else (ids, ends)
+        def closed(trail: Trail, ids: list[int]) -> Iterator[list[int]]:
+            if goes_on:
+                yield [*ids, *trail.add(Text.of_data(self.form.closer))[1].ids]
+            if ends:
+                yield [*ids, self.end]
+
+        if clash(found):
+            found = [shortest(ids for text in label for ids in closed(*text)) for label in texts]
+        if places := clash(found):
+            (one, ours), (other, theirs) = ((labels[place][0], found[place]) for place in places)
+            sign = ", or a target.separator that begins with a sign" if goes_on else ""
+            raise UsageError(
+                f'evaluate.labels: the tokens of "{one}", or of a spelling of it, begin "{other}" as well, '
+                f"and what follows them in the target: {type(self.tokenizer).__name__} reads "
+                f"{self.names(ours)} and {self.names(theirs)}; expected labels that can be told apart{sign}"
+            )
+        return parted(found)
+
+    def names(self, sequences: Iterable[Sequence[int]]) -> str:
+        """Give token sequences as a person reads them: by the tokens' names."""
+        return " or ".join(str(self.tokenizer.convert_ids_to_tokens(list(ids))) for ids in sequences)
 
 
 def cell_writer(
@@ -285,35 +198,3 @@ def cell_writer(
         seed=plan.matrix.seed(cell.choice),
         examples=examples,
     )
-
-
-def _filled(key: str, template: str, fields: Mapping[str, str]) -> str:
-    try:
-        return template.format_map(fields)
-    except (KeyError, IndexError, ValueError) as error:
-        raise UsageError(
-            f"{key}: found the field {error}; expected only {', '.join(fields)} in braces"
-        ) from error
-
-
-def _words(ends: list[int], spans: list[tuple[int, int]]) -> list[list[int]]:
-    """Give, for each word's span of characters, the tokens that end in it."""
-    return [[i for i, end in enumerate(ends) if start < end <= stop] for start, stop in spans]
-
-
-def _shortest(sequences: Iterable[list[int]]) -> list[list[int]]:
-    """Give the distinct sequences that begin with no other one."""
-    distinct = [list(ids) for ids in dict.fromkeys(map(tuple, sequences))]
-    return [
-        own
-        for own in distinct
-        if not any(own[: len(other)] == other for other in distinct if other is not own)
-    ]
-
-
-def _clash(groups: Sequence[Sequence[list[int]]]) -> tuple[int, int] | None:
-    """Give the places of two groups of which one holds a sequence that begins one of the other's."""
-    for (i, ours), (j, theirs) in permutations(enumerate(groups), 2):
-        if any(other[: len(own)] == own for own in ours for other in theirs):
-            return i, j
-    return None
