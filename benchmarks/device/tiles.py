@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import torch
+from triton.runtime.errors import OutOfResources
 
 from benchmarks.device.clock import milliseconds
 from benchmarks.device.record import NotHereError, Recorder
@@ -40,11 +42,14 @@ def run(record: Recorder) -> None:
         said = [pool.submit(_compile, kind, tile, record.tiny) for kind, tile in chosen]
         for (kind, tile), compiled in zip(chosen, said, strict=True):
             with record.item(f"{kind}, {_name(tile)}: compiles") as values:
-                values["seconds"] = compiled.result(60)
+                values["seconds"] = compiled.result(60) or "more than this chip has"
     for kind, tile in chosen:
         with record.item(f"{kind}, {_name(tile)}") as values:
             action = _action(kind, tile, record.tiny, record.device)
-            values["ms"] = milliseconds(action, record.device).median
+            try:
+                values["ms"] = milliseconds(action, record.device).median
+            except OutOfResources as error:
+                raise NotHereError(str(error)) from error
 
 
 def _name(tile: Tile) -> str:
@@ -59,7 +64,7 @@ def _compile(kind: str, tile: Tile, tiny: bool) -> dict[str, float]:
     from benchmarks.device.compiling import compile_seconds
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with compile_seconds() as found:
+    with compile_seconds() as found, suppress(OutOfResources):
         _action(kind, tile, tiny, device)()
         if device.type == "cuda":
             torch.cuda.synchronize()

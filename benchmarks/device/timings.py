@@ -56,11 +56,12 @@ def _providers(record: Recorder, rows: int) -> dict[str, Callable[[], Callable[.
         "Liger's fallback for it": partial(_liger_scaled, "_FusedLinearPPOFallbackFunction"),
         "Liger, cross-entropy": partial(_liger, record),
         "cut-cross-entropy": partial(_cut_cross_entropy, record),
-        "torch.compile": partial(_compiled, record),
         "eager": lambda: eager,
     }
     if rows <= MOST_TILED:
         found["our torch backend"] = lambda: tiled
+    if rows in (4, MOST_TILED):  # each shape is compiled anew, for some twenty seconds
+        found["torch.compile"] = partial(_compiled, record)
     return found
 
 

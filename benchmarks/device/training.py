@@ -72,7 +72,9 @@ def run(record: Recorder) -> None:
     spec = folder / "training.toml"
     name = str(dtype).removeprefix("torch.")
     spec.write_text(SPEC.format(model=model, data=data, steps=steps, batch=batch, dtype=name))
-    tuned = ("--set", "probe.lens=tuned", "--set", f"probe.tuned.steps={2 if record.tiny else 20}")
+    # Its rows are tokens times layers, of which each meets the whole vocabulary several times.
+    tuned = ("--set", "probe.lens=tuned", "--set", f"probe.tuned.steps={2 if record.tiny else 8}")
+    tuned += ("--set", "probe.tuned.tokens=512")
     for name, more in (
         ("bfloat16", tuned),
         ("checkpointed", ("--set", "train.gradient_checkpointing=true", "--set", "lora.alpha=31")),
