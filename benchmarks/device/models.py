@@ -73,7 +73,8 @@ def watching_stages(device: torch.device) -> Iterator[dict[str, dict[str, Any]]]
     before = {method: getattr(Stages, method) for method in names}
 
     def watched(stage: str, run: Callable[..., Any]) -> Callable[..., Any]:
-        def stage_run(self: Any, cell: Any, model: Any, tokenizer: Any, report: Any) -> Any:
+        def stage_run(*given: Any) -> Any:
+            *others, report = given  # of every stage the report comes last
             moments: list[float] = []
 
             def timed(*said: Any) -> None:
@@ -85,7 +86,7 @@ def watching_stages(device: torch.device) -> Iterator[dict[str, dict[str, Any]]]
                 torch.cuda.reset_peak_memory_stats()
             started = time.perf_counter()
             try:
-                return run(self, cell, model, tokenizer, timed)
+                return run(*others, timed)
             finally:
                 own: dict[str, Any] = {"seconds": time.perf_counter() - started, "moments": moments}
                 if device.type == "cuda":
