@@ -28,7 +28,7 @@ def lens_logits(hidden: Tensor, unembedding: Unembedding) -> Tensor:
     kind = hidden.device.type
     operand = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
     rows, weight = hidden.reshape(-1, hidden.shape[-1]).to(operand), weight.to(operand)
-    products: Tensor = _Product.apply(rows, weight)
+    products: Tensor = _Product.apply(rows, weight)  # type: ignore[no-untyped-call]
     return unembedding.finish(products.view(*hidden.shape[:-1], len(weight)))
 
 
@@ -46,7 +46,7 @@ class _Product(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None]:
         rows, weight = ctx.saved_tensors
         of_rows = of_weight = None

@@ -21,7 +21,7 @@ def exact_float32(device: torch.device) -> Iterator[None]:
     What was allowed before is allowed again behind the block. The settings are the process's own, so another
     thread's products are exact meanwhile as well.
     """
-    cuda, cpu = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    cuda, cpu = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     kept = cuda.fp32_precision, cpu.fp32_precision, cuda.allow_fp16_accumulation
     cuda.fp32_precision = cpu.fp32_precision = "ieee"
     cuda.allow_fp16_accumulation = False
