@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine.errors import EngineError
 from engine.translators import Translators
 from engine.unembedding import unembedding_of
-from kernels import Unembedding, lens_logits
+from kernels import Unembedding
 
 # The names under which the decoders of transformers keep the norm before the unembedding, the last layer's
 # own stream being what it reads; without any, layers end with a norm of their own.
@@ -22,7 +22,7 @@ FINAL_NORMS = (
     "out_norm", "embedding_norm", "output_layernorm", "layernorm",
 )  # fmt: skip
 PROJECTIONS = ("project_out",)  # from the layers' width to the unembedding's, behind the norm
-DEPTHS = ("decoder_layers", "num_decoder_layers", "num_hidden_layers")
+DEPTHS = ("decoder_layers", "num_decoder_layers", "num_hidden_layers", "num_layers")
 
 
 @frozen
@@ -52,12 +52,11 @@ class Lens:
         return hidden
 
     def logits(self, normed: Tensor) -> Tensor:
-        """Unembed normed hidden states [..., D] into logits [..., V], as the model itself would, in float32.
-
-        Products of half-precision operands are summed and kept in float32, where the model's own head rounds
-        each logit to the weight's type; differentiable (`kernels.lens_logits`).
-        """
-        return lens_logits(normed, self.unembedding)
+        """Unembed normed hidden states [..., D] into logits [..., V], as the model itself would."""
+        head = self.unembedding
+        logits = nn.functional.linear(normed.to(head.weight.dtype), head.weight, head.bias)
+        logits = logits[..., : head.vocab_size].float() * head.scale
+        return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +74,12 @@ class Lens:
         caught: list[Tensor] = []
         rows = torch.arange(len(positions), device=positions.device)[:, None]
 
-        def keep(hidden: Tensor) -> None:
+        def keep(hidden: Any) -> None:
+            if not torch.is_tensor(hidden) or hidden.ndim != 3 or len(hidden) != len(positions):
+                raise EngineError(
+                    f"model.id: the layers of {type(self.decoder).__name__} do not hand on one residual "
+                    "stream [batch, tokens, width], so that none can be probed"
+                )
             caught.append(hidden[rows, positions])
 
         hooks = []
@@ -135,14 +139,36 @@ def _layers(decoder: nn.Module, config: Any) -> tuple[nn.ModuleList, nn.Module]:
     """Give the decoder's list of layers, and the module that holds it."""
     depths = [depth for name in DEPTHS if isinstance(depth := getattr(config, name, None), int)]
     for depth in depths:
-        for module in decoder.modules():
-            for child in module.children():
-                if isinstance(child, nn.ModuleList) and len(child) == depth:
-                    return child, module
+        found = [
+            (child, module)
+            for module in _own_modules(decoder)
+            for child in module.children()
+            if isinstance(child, nn.ModuleList) and len(child) == depth
+        ]
+        if found:
+            return found[0]
     raise EngineError(
         f"model.id: {type(decoder).__name__} has no list of decoder layers of a length that its "
         f"configuration names ({', '.join(map(str, depths)) or 'none is named'})"
     )
+
+
+def _own_modules(part: nn.Module) -> Iterator[nn.Module]:
+    """Give a part of a model and what it consists of, without models within it: towers for pictures or sound.
+
+    Such a model is looked into only where nothing else follows.
+    """
+    from transformers import PreTrainedModel
+
+    inner: list[nn.Module] = []
+    waiting = [part]
+    while waiting:
+        module = waiting.pop(0)
+        yield module
+        for child in module.children():
+            (inner if isinstance(child, PreTrainedModel) else waiting).append(child)
+    for model in inner:
+        yield from _own_modules(model)
 
 
 def _final_norm(owner: nn.Module) -> nn.Module:

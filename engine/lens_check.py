@@ -54,7 +54,12 @@ def check_lens(model: Any) -> Lens:
     truth = run.logits[..., : lens.unembedding.vocab_size]
     _compare(name, "the last hidden states", lens.logits(run.hidden * run.factors), truth, tolerance)
     stream = run.streams[-1]
-    through = lens.logits(lens.normed(stream, len(lens.layers)) * run.factors)
+    try:
+        through = lens.logits(lens.normed(stream, len(lens.layers)) * run.factors)
+    except RuntimeError as error:  # shapes that do not fit
+        raise EngineError(
+            f"model.id: the last layer's residual stream of {name} does not fit its final norm ({error})"
+        ) from error
     _compare(name, "the last layer's residual stream", through, truth, tolerance)
     early = stream[:, :SHARED]
     if _difference(early[0], early[1]) > tolerance:
@@ -80,7 +85,7 @@ def _run(model: Any, lens: Lens, ids: Tensor) -> _Run:
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         with torch.no_grad():
             hidden = lens.last_hidden(ids, mask)
-    except torch.OutOfMemoryError:
+    except (EngineError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         if ATTENTION.search(str(error)):  # the key for that is another

@@ -100,3 +100,17 @@ def test_a_model_without_towers_has_the_modules_that_peft_finds() -> None:
     model = attach_adapter(build("llama"), Lora(r=2))
     assert model.peft_config["default"].exclude_modules is None
     assert len(adapted(model)) == 7 * len(find_lens(model).layers)
+
+
+def test_routers_that_give_two_values_are_left_out() -> None:
+    model = attach_adapter(build("phimoe"), Lora(r=2))
+    assert (names := {name.rpartition(".")[2] for name in adapted(model)}) >= {"q_proj", "o_proj"}
+    assert "router" not in names
+    ids = torch.tensor([[5, 6, 7]])
+    find_lens(model).last_hidden(ids, torch.ones_like(ids))
+
+
+def test_linear_modules_of_an_architecture_s_own_kind_are_adapted() -> None:
+    assert {name.rpartition(".")[2] for name in adapted(attach_adapter(build("falcon"), Lora(r=2)))} == {
+        "query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h",
+    }  # fmt: skip

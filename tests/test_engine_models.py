@@ -12,12 +12,19 @@ import pytest
 import tiny_models
 import torch
 import transformers
+from conftest import engine, small_spec
 from safetensors.torch import load_file, save_file
 from tiny_models import MODELS
 
+from engine import data as data_stage
 from engine import models
 from engine.errors import EngineError, UsageError
+from engine.plan import make_plan
+from engine.text import cell_writer
+from engine.training.loss import Collator, padding_id
+from specs import load_spec, resolve
 from specs.model import Model
+from store import Ledger
 
 
 def test_a_model_comes_frozen_with_its_tokenizer(tiny_model: Path) -> None:
@@ -217,3 +224,29 @@ def test_a_wrong_lens_is_refused_when_the_model_is_loaded(
     monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", forward)
     with pytest.raises(EngineError, match="LlamaForCausalLM unembed to are 8 times the model's own"):
         models.load(Model(id=str(tiny_model), dtype="float32"))
+
+
+def test_the_loss_that_execute_records_of_a_granite_is_its_own(
+    tiny_model: Path, rated_file: Path, tmp_path: Path
+) -> None:
+    """One step, whose batch is all training examples: an adapter that has just begun changes nothing."""
+    torch.manual_seed(0)
+    folder = tmp_path / "granite"
+    sizes = tiny_models.SMALL | {"vocab_size": 320, "max_position_embeddings": 512, "logits_scaling": 8.0}
+    granite = transformers.GraniteForCausalLM(transformers.GraniteConfig(**sizes)).eval()
+    granite.save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tiny_model / file, folder)
+    spec = small_spec(tmp_path, folder, rated_file, train="steps = 1")
+    spec.write_text(spec.read_text().replace("train = 8", "train = 4"))
+    engine("execute", spec)
+    plan = make_plan(resolve(load_spec(spec)))
+    cell = plan.cells[0]
+    tokenizer = models.load_tokenizer(Model(id=str(folder)))
+    rows = data_stage.load(plan.root.under(f"data/{cell.keys['data']}"), "train", 4)
+    writer = cell_writer(plan, cell, tokenizer, plan.matrix.table("data", cell.choice), lambda: rows)
+    batch = Collator(padding_id(tokenizer))([writer.encode(row) for row in rows])
+    with torch.no_grad():
+        own = granite(**batch).loss.item()
+    recorded = Ledger(plan.root).record("train", cell.keys["train"])["summary"]["train_loss"]
+    assert recorded == pytest.approx(own, rel=1e-5)

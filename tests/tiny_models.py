@@ -72,6 +72,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         {"vocab_size": 96, "d_model": 32, "encoder_layers": 3, "decoder_layers": 3, "decoder_ffn_dim": 64,
          "encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 64},
     ),
+    "phimoe": ("PhimoeConfig", SMALL | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "falcon": (
+        "FalconConfig",
+        {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4},
+    ),
     "gpt2": ("GPT2Config", {"vocab_size": 96, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}),
     "gpt-neox": ("GPTNeoXConfig", SAME_HEADS),
     "opt": ("OPTConfig", {**SAME_HEADS, "ffn_dim": 64, "word_embed_proj_dim": 32}),

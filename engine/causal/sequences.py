@@ -54,7 +54,6 @@ class Answers:
 
     questions: Sequence[Question]
     layers: int
-    backend: str  # of the probe core
     spellings: list[list[Spelling]] = field(init=False)
     entropy: np.ndarray = field(init=False)  # [examples, L + 1]
 
@@ -68,6 +67,6 @@ class Answers:
 
     def take(self, chunk: Chunk, lens: Lens, final: Tensor, entropy: Tensor) -> None:
         """Read a chunk's normed final states [S, P, D], and entropies [L + 1, leading sequences]."""
-        states = [final[place, : len(stem) + 1] for place, (_, stem) in enumerate(chunk.stems)]
-        score(self.spellings, chunk.stems, lens, states, self.backend)
+        for place, (row, stem) in enumerate(chunk.stems):
+            score(self.spellings[row], stem, lens, final[place, : len(stem) + 1])
         self.entropy[chunk.examples] = entropy.T.cpu().numpy()

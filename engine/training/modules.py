@@ -17,18 +17,21 @@ from specs.model import Lora
 def unseen_modules(base: Any, lora: Lora) -> list[str]:
     """Name what no adapter is put on: linear modules that take no part when the decoder reads text.
 
-    Those are towers for pictures and sound, and what joins them to the decoder. "all-linear" also leaves out
-    the output projection of state-space mixers, whose fused kernels read its weight past an adapter.
+    Those are towers for pictures and sound, and what joins them to the decoder. Routers that give more than
+    one value are left out, too. "all-linear" also leaves out the output projection of state-space mixers,
+    whose fused kernels read its weight past an adapter.
     """
-    lens = find_lens(base)
+    lens, head = find_lens(base), base.get_output_embeddings()
     within = {id(module) for module in lens.layers.modules()}
-    head = base.get_output_embeddings()
-    outside = {
+    linear = {
         name: module
         for name, module in base.named_modules()
-        if id(module) not in within and module is not head and _is_linear(module)
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
     }
-    unseen = outside.keys() - _ran(lens, outside) if outside else set[str]()
+    outside = {name for name, module in linear.items() if id(module) not in within}
+    own = {name for name, module in linear.items() if _has_own_forward(module)}
+    gives_tensor = _run(lens, {name: linear[name] for name in outside | own}) if outside | own else {}
+    unseen = (outside - gives_tensor.keys()) | {name for name in own if not gives_tensor.get(name, True)}
     if lora.target_modules == "all-linear":
         unseen |= {
             f"{name}.out_proj"
@@ -36,6 +39,34 @@ def unseen_modules(base: Any, lora: Lora) -> list[str]:
             if hasattr(module, "A_log") and hasattr(module, "out_proj")
         }
     return sorted(unseen)
+
+
+def _has_own_forward(module: nn.Module) -> bool:
+    """Tell whether an architecture's own code makes something else of a linear module."""
+    kind = type(module)
+    own = kind.__module__.startswith(("transformers.models.", "transformers_modules."))
+    return own and kind.forward is not nn.Linear.forward
+
+
+def _run(lens: Lens, modules: Mapping[str, nn.Module]) -> dict[str, bool]:
+    """Let the decoder read one token; tell of the modules that run whether they give a single tensor."""
+    found: dict[str, bool] = {}
+
+    def note(name: str, output: Any) -> None:
+        found[name] = torch.is_tensor(output)
+
+    hooks = [
+        module.register_forward_hook(lambda _, _args, output, name=name: note(name, output))
+        for name, module in modules.items()
+    ]
+    ids = torch.zeros((1, 1), dtype=torch.int64, device=lens.device)
+    try:
+        with torch.no_grad():
+            lens.last_hidden(ids, torch.ones_like(ids))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def check_trained(model: Any, base: Any) -> None:
@@ -48,24 +79,3 @@ def check_trained(model: Any, base: Any) -> None:
                 f"lora.modules_to_save: found {name.removeprefix('base_model.model.')}, which takes no part "
                 "when the model reads text; expected modules of the decoder, or its unembedding"
             )
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear | Conv1D)
-
-
-def _ran(lens: Lens, modules: Mapping[str, nn.Module]) -> set[str]:
-    """Give the names of the modules that run when the decoder reads one token."""
-    ran: set[str] = set()
-    hooks = [
-        module.register_forward_pre_hook(lambda *_, name=name: ran.add(name))
-        for name, module in modules.items()
-    ]
-    ids = torch.zeros((1, 1), dtype=torch.int64, device=lens.device)
-    try:
-        with torch.no_grad():
-            lens.last_hidden(ids, torch.ones_like(ids))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return ran
