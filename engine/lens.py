@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine.errors import EngineError
 from engine.translators import Translators
 from engine.unembedding import unembedding_of
-from kernels import Unembedding
+from kernels import Unembedding, lens_logits
 
 # The names under which the decoders of transformers keep the norm before the unembedding, the last layer's
 # own stream being what it reads; without any, layers end with a norm of their own.
@@ -52,11 +52,12 @@ class Lens:
         return hidden
 
     def logits(self, normed: Tensor) -> Tensor:
-        """Unembed normed hidden states [..., D] into logits [..., V], as the model itself would."""
-        head = self.unembedding
-        logits = nn.functional.linear(normed.to(head.weight.dtype), head.weight, head.bias)
-        logits = logits[..., : head.vocab_size].float() * head.scale
-        return logits if head.softcap is None else head.softcap * torch.tanh(logits / head.softcap)
+        """Unembed normed hidden states [..., D] into logits [..., V], as the model itself would, in float32.
+
+        Products of half-precision operands are summed and kept in float32, where the model's own head rounds
+        each logit to the weight's type; differentiable (`kernels.lens_logits`).
+        """
+        return lens_logits(normed, self.unembedding)
 
     @property
     def device(self) -> torch.device:

@@ -170,19 +170,19 @@ def watched_states(
     entropies: dict[str, Tensor] = {}
     with lens.watching(layers, positions) as caught:
         if probe.heads:
-            with watching_heads(lens, layers, positions, _backend(probe, "attention_row_entropy")) as heads:
+            with watching_heads(lens, layers, positions, backend_of(probe, "attention_row_entropy")) as heads:
                 lens.last_hidden(ids, mask)
             entropies["head_entropy"] = torch.stack(heads)
         else:
             lens.last_hidden(ids, mask)
     if probe.activation:
-        backend = _backend(probe, "activation_entropy")
+        backend = backend_of(probe, "activation_entropy")
         entropies["activation_entropy"] = activation_entropy(torch.stack(caught), backend=backend)
     normed = [lens.normed(hidden, layer) for hidden, layer in zip(caught, layers, strict=True)]
     return States(torch.stack(normed), entropies)
 
 
-def _backend(probe: Probe, operation: str) -> str:
+def backend_of(probe: Probe, operation: str) -> str:
     """Give the probe's backend where it knows an operation beside the lens, else leave the choice open."""
     return probe.backend if probe.backend in OPERATIONS[operation] else "auto"
 

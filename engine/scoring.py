@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import field, frozen
 
+from engine.errors import EngineError
 from engine.lens import Lens
+from kernels import lens_statistics
 
 # Prompt ids, and for every label the ids of its spellings: those of `Writer.encode_spellings`.
 Question = tuple[list[int], list[list[list[int]]]]
@@ -16,11 +18,12 @@ Question = tuple[list[int], list[list[list[int]]]]
 
 @frozen
 class Spelling:
-    """A spelling of a label after some prompt: its tokens, each with its log-probability in nats."""
+    """A spelling of a label after some prompt: its tokens, each with its log-probability in nats and rank."""
 
     label: int  # place of the label
     ids: list[int]
     logprobs: list[float]
+    ranks: list[int] = field(factory=list)  # in the vocabulary, 0 = top, ties by token id
 
     @property
     def total(self) -> float:
@@ -31,6 +34,14 @@ class Spelling:
     def mean(self) -> float:
         """Give the log-likelihood per token, in nats."""
         return self.total / len(self.logprobs)
+
+    @property
+    def order(self) -> list[int]:
+        """Give what tells apart spellings whose log-probabilities are equal: the lower one comes first.
+
+        A log-probability is a rounded number; ranks are a strict order of the logits themselves.
+        """
+        return self.ranks or self.ids
 
 
 # An example's place, and the tokens behind its prompt that some of its spellings begin with.
@@ -43,9 +54,12 @@ def score_spellings(lens: Lens, questions: Sequence[Question], padding: int) -> 
     for chunk in stems(questions):
         sequences = [questions[row][0] + list(stem) for row, stem in chunk]
         hidden = lens.last_hidden(*pad_right(sequences, padding, lens.device))
-        for place, (row, stem) in enumerate(chunk):
-            first = len(questions[row][0]) - 1
-            score(found[row], stem, lens, hidden[place, first : first + len(stem) + 1])
+        firsts = [len(questions[row][0]) - 1 for row, _ in chunk]
+        states = [
+            hidden[place, first : first + len(stem) + 1]
+            for place, (first, (_, stem)) in enumerate(zip(firsts, chunk, strict=True))
+        ]
+        score(found, chunk, lens, states)
     return found
 
 
@@ -71,15 +85,40 @@ def stems(questions: Sequence[Question]) -> list[list[Stem]]:
     return [found[start : start + len(questions)] for start in range(0, len(found), len(questions))]
 
 
-def score(spellings: Sequence[Spelling], stem: tuple[int, ...], lens: Lens, hidden: torch.Tensor) -> None:
-    """Score those spellings that are `stem` and one token more, from normed states [len(stem) + 1, D].
+def score(
+    found: Sequence[Sequence[Spelling]],
+    chunk: Sequence[Stem],
+    lens: Lens,
+    states: Sequence[torch.Tensor],
+    backend: str = "auto",
+) -> None:
+    """Score those spellings of each question that are a stem of the chunk and one token more.
 
-    The first state is that of the prompt's last token.
+    states: of each stem the normed states [len(stem) + 1, D], the first that of its prompt's last token.
+    Log-probabilities and ranks are the probe core's own (`kernels.lens_statistics`), of logits that are
+    float32 sums, so a prediction never contradicts what the probe makes of the same states. Raises
+    EngineError where a logit is NaN or infinite.
     """
-    logprobs = torch.log_softmax(lens.logits(hidden), dim=-1).double()
-    for spelling in spellings:
-        if tuple(spelling.ids[:-1]) == stem:
-            spelling.logprobs.extend(logprobs[i, token].item() for i, token in enumerate(spelling.ids))
+    begun = [[spelling for spelling in found[row] if tuple(spelling.ids[:-1]) == stem] for row, stem in chunk]
+    tokens = sorted({token for spellings in begun for spelling in spellings for token in spelling.ids})
+    result = lens_statistics(
+        torch.cat(list(states)), lens.unembedding, watch_ids=tokens, top_k=0, backend=backend
+    )
+    if result.nonfinite_rows:
+        raise EngineError(
+            f"scoring labels: found NaN or infinite logits at {result.nonfinite_rows} of "
+            f"{len(result.logsumexp)} positions; expected a model whose logits are finite. A training that "
+            "diverged leaves such a model (lower train.lr), as does model.dtype float16 where it overflows"
+        )
+    places = {token: place for place, token in enumerate(tokens)}
+    logprobs, ranks = result.watch_logprob.tolist(), result.watch_rank.tolist()
+    first = 0
+    for (_, stem), spellings in zip(chunk, begun, strict=True):
+        for spelling in spellings:
+            steps = [(first + step, places[token]) for step, token in enumerate(spelling.ids)]
+            spelling.logprobs.extend(logprobs[row][place] for row, place in steps)
+            spelling.ranks.extend(ranks[row][place] for row, place in steps)
+        first += len(stem) + 1
 
 
 def log_likelihoods(spellings: Sequence[Spelling], labels: int) -> np.ndarray:
@@ -107,23 +146,33 @@ def best_means(spellings: Sequence[Spelling], labels: int) -> np.ndarray:
 def predictions(
     found: Sequence[Sequence[Spelling]], labels: Sequence[str], *, length_normalized: bool
 ) -> tuple[list[str], np.ndarray]:
-    """Give the label that each question's spellings predict, and all log-likelihoods, [questions, labels]."""
+    """Give the label that each question's spellings predict, and all log-likelihoods, [questions, labels].
+
+    Of labels with equal scores that one is predicted whose spelling ranks first in the vocabulary.
+    """
     scores = np.array([log_likelihoods(spellings, len(labels)) for spellings in found])
     ranked = scores
     if length_normalized:
         ranked = np.array([best_means(spellings, len(labels)) for spellings in found])
-    return [labels[index] for index in np.argmax(ranked, axis=1)], scores
+    predicted = [_best(*pair) for pair in zip(found, ranked, strict=True)]
+    return [labels[index] for index in predicted], scores
+
+
+def _best(spellings: Sequence[Spelling], scores: np.ndarray) -> int:
+    """Give the place of the highest of the scores [labels]."""
+    tied = np.flatnonzero(scores == scores.max()).tolist()
+    return min(tied, key=lambda label: min(s.order for s in spellings if s.label == label))
 
 
 def constrained_label(spellings: Sequence[Spelling]) -> int:
     """Give the place of the label that greedy decoding writes if only spellings can be written.
 
-    At each step the likeliest token is taken among those that go on with some spelling. No spelling's
-    tokens begin another's, so the walk ends with exactly one.
+    At each step the likeliest token is taken among those that go on with some spelling, of equally likely
+    ones that which ranks first. No spelling's tokens begin another's, so the walk ends with exactly one.
     """
     left, depth = list(spellings), 0
     while len(left) > 1:
-        token = max(left, key=lambda spelling: spelling.logprobs[depth]).ids[depth]
+        token = min(left, key=lambda s: (-s.logprobs[depth], s.order[depth])).ids[depth]
         left = [spelling for spelling in left if spelling.ids[depth] == token]
         depth += 1
     return left[0].label

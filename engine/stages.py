@@ -22,13 +22,14 @@ from engine.errors import (
     DataError,
     DoneElsewhereError,
     HeldElsewhereError,
+    UsageError,
 )
 from engine.evaluate import evaluate, evaluation_family, summarise
 from engine.heads import check_heads
 from engine.identity import data_key, test_data
 from engine.lens import find_lens
 from engine.plan import Plan, PlannedCell
-from engine.probe import layer_numbers, probe_family, probe_layers, token_texts, watched_tokens
+from engine.probe import backend_of, layer_numbers, probe_family, probe_layers, token_texts, watched_tokens
 from engine.progress import Report, StopRequest
 from engine.ranks import ALONE, Ranks
 from engine.text import Encoded, Writer, cell_writer
@@ -159,7 +160,7 @@ class Stages:
                     settings.tuned,
                     batch_size=settings.batch_size,
                     padding=padding_id(tokenizer),
-                    backend=settings.backend,
+                    backend=backend_of(settings, "lens_divergence"),
                     report=_checked(report, claim),
                     stop=self.stop,
                     checkpoint=checkpoint,
@@ -232,8 +233,12 @@ class Stages:
             record |= {**sink.placement, "summary": {"interventions": float(len(changes))}}
 
     def check_probe(self, cell: PlannedCell, base: BaseModel) -> None:
-        """Raise where the cell's probe asks for layers that the model lacks, or heads that hide."""
+        """Raise where the cell's probe asks for a backend or layers that are not here, or heads that hide."""
         settings, lens = self.settings("probe", cell), find_lens(base.model)
+        try:
+            choose_backend(lens.device, settings.backend)  # warns where a slower one has to serve
+        except ValueError as error:
+            raise UsageError(f"probe.{error}") from error
         layer_numbers(settings, len(lens.layers))
         if settings.heads:
             check_heads(lens)

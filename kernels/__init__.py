@@ -6,6 +6,7 @@ from kernels.attention import attention_entropy
 from kernels.attention_rows import attention_row_entropy
 from kernels.backends import available_backends, choose_backend, cpu_paths, why_not
 from kernels.divergence import lens_divergence
+from kernels.logits import lens_logits
 from kernels.result import LensStatistics
 from kernels.unembedding import Unembedding
 
@@ -19,6 +20,7 @@ __all__ = [
     "choose_backend",
     "cpu_paths",
     "lens_divergence",
+    "lens_logits",
     "lens_statistics",
     "why_not",
 ]

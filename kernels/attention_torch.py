@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kernels.attention import Scoring
+from kernels.product import exact_float32
 
 QUERIES, KEYS = 256, 512  # positions per tile: float32 scores take 512 KiB per head
 
@@ -29,8 +30,7 @@ def reference(query: Tensor, key: Tensor, scoring: Scoring, lengths: Tensor) -> 
 
 def torch_tiled(query: Tensor, key: Tensor, scoring: Scoring, lengths: Tensor) -> Tensor:
     """Compute the entropy block by block of queries; scratch is O(B · Hq), whatever T is."""
-    if query.device.type == "cpu" or query.dtype == torch.float64:
-        query, key = query.float(), key.float()  # half-precision products accumulate too coarsely there
+    query, key = query.float(), key.float()  # else the scores would be rounded to half precision
     entropy = torch.full(query.shape[:3], math.nan, device=query.device)
     positions = torch.arange(query.shape[2], device=query.device)
     for queries in torch.split(positions, QUERIES) if entropy.numel() else ():
@@ -80,5 +80,6 @@ def head_scores(query: Tensor, key: Tensor, scoring: Scoring) -> Tensor:
     batch, heads, length, width = query.shape
     groups, keys = key.shape[1:3]
     grouped = query.reshape(batch, groups, heads // groups * length, width)
-    scores = scoring.scale * (grouped @ key.transpose(2, 3)).reshape(batch, heads, length, keys)
+    with exact_float32(query.device):
+        scores = scoring.scale * (grouped @ key.transpose(2, 3)).reshape(batch, heads, length, keys)
     return scores if scoring.softcap is None else scoring.softcap * torch.tanh(scores / scoring.softcap)

@@ -50,6 +50,10 @@ NO_TRITON = (
     f"the package triton {OLDEST_TRITON[0]}.{OLDEST_TRITON[1]} or later is not installed; "
     "pip install 'ablation-engine[triton]' brings it"
 )
+BROKEN_TRITON = (
+    "Triton cannot compile or run its kernels on {device} ({error}); it needs a C compiler, Python's headers "
+    "(python3-dev) and a driver that fits, and `engine doctor` tries it again"
+)
 
 
 def available_backends() -> list[str]:
@@ -63,8 +67,9 @@ def available_backends() -> list[str]:
 def choose_backend(device: torch.device, backend: str = "auto", operation: str = LENS) -> str:
     """Give the name of the backend to use: the one asked for, or the fastest for the device.
 
-    Where the C core is not built torch serves on the CPU, and a RuntimeWarning says so once. Raises
-    ValueError for a name that is no backend, or one that cannot serve here.
+    Where the C core is not built, or Triton cannot compile its kernels on a GPU, torch serves, and a
+    RuntimeWarning says so once. On devices beside CPU and GPU torch serves. Raises ValueError for a name that
+    is no backend, or one that cannot serve here.
     """
     table = OPERATIONS[operation]
     if backend != "auto":
@@ -76,12 +81,13 @@ def choose_backend(device: torch.device, backend: str = "auto", operation: str =
         if reason := why_not(backend, device):
             raise ValueError(f'backend: found "{backend}", but {reason}')
         return backend
-    fastest = "triton" if device.type == "cuda" else "c"
-    if fastest in table and not why_not(fastest, device):
-        return fastest
-    if fastest == "c" and fastest in table and device.type == "cpu":
-        _warn_once(f"{why_not('c', device)}. Until then the slower torch backend serves.")
-    return "torch"
+    fastest = {"cpu": "c", "cuda": "triton"}.get(device.type)
+    if fastest not in table:
+        return "torch"
+    if reason := why_not(fastest, device):
+        _warn_once(f"{reason}. Until then the slower torch backend serves.")
+        return "torch"
+    return fastest
 
 
 def get_backend(name: str, operation: str = LENS) -> Callable[..., Any]:
@@ -101,8 +107,10 @@ def why_not(backend: str, device: torch.device) -> str:
         return ""
     if not _has_triton():
         return NO_TRITON
-    if device.type == "cuda" or interpreting():
+    if interpreting():
         return ""
+    if device.type == "cuda":
+        return why_triton_fails(device)
     return (
         f"it takes tensors on a CUDA or ROCm device, not on {device} (TRITON_INTERPRET=1 in the environment "
         "from the start interprets its kernels on the CPU)"
@@ -116,6 +124,24 @@ def why_no_c_core() -> str:
         import_module("kernels._lens")
     except ImportError as error:
         return NO_C_CORE.format(reason=error)
+    return ""
+
+
+@cache
+def why_triton_fails(device: torch.device) -> str:
+    """Say why Triton cannot compile or run the kernels on a CUDA or ROCm device; "" where it can.
+
+    Tried once, on a problem of the largest tiles: seconds where Triton's cache on disk is empty.
+    """
+    try:
+        checks = import_module("kernels.checks")
+        for dtype in (torch.bfloat16, torch.float32):
+            error, what = checks.largest_error("triton", device, dtype)
+            if error > checks.LIMIT:
+                return f"on {device} Triton's kernels are wrong: {what} is off by {error:.1e}"
+    except Exception as error:  # whatever a driver, a compiler or its absence may say
+        said = (str(error).strip().splitlines() or ["no reason given"])[0]
+        return BROKEN_TRITON.format(device=device, error=f"{type(error).__name__}: {said}")
     return ""
 
 
@@ -135,7 +161,10 @@ def interpreting() -> bool:
 def _has_triton() -> bool:
     if find_spec("triton") is None:
         return False
-    major, minor = import_module("triton").__version__.split(".")[:2]
+    try:
+        major, minor = import_module("triton").__version__.split(".")[:2]
+    except ImportError:
+        return True  # but broken; the trial on a device says how
     return (int(major), int(minor)) >= OLDEST_TRITON
 
 

@@ -14,6 +14,7 @@ import torch
 from attrs import define, frozen
 from torch import Tensor
 
+from kernels.product import product
 from kernels.result import LensStatistics
 from kernels.unembedding import Unembedding
 
@@ -36,17 +37,7 @@ class Projection:
 
     def logits(self, hidden: Tensor, start: int, end: int) -> Tensor:
         """Give the logits [r, end - start] of a tile, in float32."""
-        weight, bias = self.unembedding.weight[start:end], self.unembedding.bias
-        if hidden.device.type == "cpu":  # half-precision products accumulate too coarsely there
-            hidden, weight = hidden.float(), weight.float()
-        x = torch.nn.functional.linear(hidden.to(weight.dtype), weight).float()
-        if bias is not None:
-            x += bias[start:end].float()
-        if self.unembedding.scale != 1.0:
-            x *= self.unembedding.scale
-        if (softcap := self.unembedding.softcap) is not None:
-            x = softcap * torch.tanh(x / softcap)
-        return x
+        return self.unembedding.finish(product(hidden, self.unembedding.weight[start:end]), start)
 
 
 def torch_tiled(

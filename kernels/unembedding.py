@@ -72,3 +72,12 @@ class Unembedding:
     def token_bias(self) -> Tensor | None:
         """The bias of `tokens`, [V]."""
         return None if self.bias is None else self.bias[: self.vocab_size]
+
+    def finish(self, products: Tensor, start: int = 0) -> Tensor:
+        """Make logits [..., t] of products with the weight's rows from `start` on, in place where it can."""
+        x = products
+        if self.bias is not None:
+            x += self.bias[start : start + x.shape[-1]].to(x.dtype)
+        if self.scale != 1.0:
+            x *= self.scale
+        return x if self.softcap is None else self.softcap * torch.tanh(x / self.softcap)

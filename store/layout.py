@@ -4,6 +4,8 @@ Shapes: (row, statistic, *dims), a row per stage key. A shard holds one row's bl
 of its array and is written once, by one writer; an inner chunk holds one statistic of it.
 """
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Iterable

@@ -1,5 +1,7 @@
 """Lazy variables: rows and statistics of a stacked array, read from disk only when asked for."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -5,6 +5,8 @@ chunk files, and size and hash of every other file. Groups are written anew besi
 their places; a kill at any moment leaves a store from which the next migration goes on.
 """
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Reading: a store as a labelled xarray tree of its whole cells."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any

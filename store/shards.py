@@ -6,6 +6,8 @@ half its time; whatever is laid out otherwise is left to zarr. A shard holds the
 behind the other, then where each begins and ends, then the CRC-32C of that.
 """
 
+from __future__ import annotations
+
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,7 +51,7 @@ class ShardReader:
     """Whether a checksum stands behind each chunk; there is always one behind a shard's index."""
 
     @classmethod
-    def of(cls, array: zarr.Array[Any]) -> "ShardReader | None":
+    def of(cls, array: zarr.Array[Any]) -> ShardReader | None:
         """Return a reader of this array; None where it is laid out in another way than this one knows."""
         codecs, store = _codecs(array), array.store_path.store
         if codecs is None or not isinstance(store, LocalStore):

@@ -4,6 +4,8 @@ Every chunk of every done row is read, so that its checksum is compared; every o
 is hashed. What an unfinished stage has on disk is none of this: no reader sees it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any

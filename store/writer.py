@@ -1,5 +1,7 @@
 """Writing: a row per stage key, streamed in blocks, resumable after a kill."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -36,7 +38,7 @@ class StoreWriter:
 
     def cell(
         self, family: Family, key: str, *, resume: bool = True, claim: Claim | None = None
-    ) -> "CellWriter":
+    ) -> CellWriter:
         """Return the writer of one stage key, its row allocated if need be; a key takes one at a time.
 
         `resume=False` starts over: for results that cannot be continued where a killed run stopped. Under a

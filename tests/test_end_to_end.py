@@ -151,9 +151,16 @@ def test_a_failed_cell_is_recorded_and_the_others_go_on(write_spec, tmp_path: Pa
     assert retried.output.count("lora.target_modules: found ['no_such_module']") >= 2
 
 
-def test_a_probe_that_cannot_run_is_known_before_the_training(write_spec) -> None:
-    output = engine("execute", write_spec(), "--max-cells", 1, "--set", "probe.layers=[99]", code=1).output
-    failed = "probe  UsageError: probe.layers: found 99; expected -4 to 3 for this model"
+@pytest.mark.parametrize(
+    ("setting", "failed"),
+    [
+        ("probe.layers=[99]", "probe.layers: found 99; expected -4 to 3 for this model"),
+        ("probe.backend='triton'", 'probe.backend: found "triton", but it takes tensors on a CUDA or ROCm'),
+    ],
+)
+def test_a_probe_that_cannot_run_is_known_before_the_training(write_spec, setting: str, failed: str) -> None:
+    output = engine("execute", write_spec(), "--max-cells", 1, "--set", setting, code=1).output
+    failed = f"probe  UsageError: {failed}"
     assert output.index(failed) < output.index(": train  loss")
     assert "Ran 1 data, 1 train, 1 evaluate" in output
 

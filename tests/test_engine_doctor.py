@@ -1,36 +1,87 @@
-"""The self-check passes here, and finds a backend that is off by little and a store that fails."""
+"""The self-check passes here, finds a backend that is off by little, and a store that fails."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import attrs
 import numpy as np
 import pytest
+import torch
 from conftest import engine
+from torch import Tensor
 
 from engine import doctor
-from kernels import available_backends, lens_statistics
+from kernels import available_backends, backends, checks, divergence, torch_tiled
+from kernels.backends import get_backend
+from kernels.torch_tiled import Projection
 
 
 def test_the_command_names_the_machine_and_passes() -> None:
     output = engine("doctor").output
-    for word in ("C compiler", "CPU paths", "torch", "triton", "reference", "auto takes"):
+    for word in ("C compiler", "CPU paths", "torch", "triton", "reference", "auto takes", "float16"):
         assert word in output
     passed = [line for line in output.splitlines() if "passed" in line]
-    assert len(passed) == 2 * len(available_backends())
+    assert len(passed) >= 3 * len(available_backends())
     assert "store: written and read back" in output
 
 
-@pytest.mark.parametrize("field", ["entropy", "kl_final", "watch_rank"])
-def test_a_backend_that_is_off_fails(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
-    def off(*arguments: object, backend: str, **options: object) -> object:
-        result = lens_statistics(*arguments, backend=backend, **options)
-        wrong = getattr(result, field) + (1 if field == "watch_rank" else 1e-3)
-        return attrs.evolve(result, **{field: wrong}) if backend == "torch" else result
+@pytest.mark.parametrize(
+    ("field", "by"),
+    [("entropy", 1e-3), ("kl_final", 1e-3), ("js_final", 1e-3), ("watch_logprob", 1e-3), ("watch_rank", 1),
+     ("top_ids", 1)],
+)  # fmt: skip
+def test_a_backend_that_is_off_fails(monkeypatch: pytest.MonkeyPatch, field: str, by: float) -> None:
+    def wrong(name: str, operation: str = backends.LENS) -> Callable[..., Any]:
+        compute = get_backend(name, operation)
 
-    monkeypatch.setattr(doctor, "lens_statistics", off)
-    failed = [check.backend for check in doctor.self_check() if not check.passed]
-    assert failed == ["torch", "torch"]
+        def off(*arguments: Any) -> Any:
+            result = compute(*arguments)
+            return attrs.evolve(result, **{field: getattr(result, field) + by})
+
+        return off if (name, operation) == ("torch", backends.LENS) else compute
+
+    monkeypatch.setattr(checks, "get_backend", wrong)
+    failed = {(check.backend, check.dtype) for check in doctor.self_check() if not check.passed}
+    assert failed == {("torch", dtype) for dtype in doctor.DTYPES}
     assert "FAILED" in engine("doctor", code=1).output
+
+
+def rounded(rows: Tensor, weight: Tensor) -> Tensor:
+    """A product whose entries are rounded to the operands' type, as a plain matmul rounds them."""
+    return (rows.to(weight.dtype) @ weight.mT).float()
+
+
+def test_products_that_are_rounded_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_tiled, "product", rounded)
+    failed = {(check.backend, check.dtype) for check in doctor.self_check() if not check.passed}
+    assert failed == {("torch", torch.bfloat16), ("torch", torch.float16)}
+
+
+@pytest.mark.parametrize("wrong", ["logits", "slope"])
+def test_so_do_they_in_the_divergence_alone(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    class Rounding(Projection):
+        def logits(self, hidden: Tensor, start: int, end: int) -> Tensor:
+            head = self.unembedding
+            return head.finish(rounded(hidden, head.weight[start:end]), start)
+
+    if wrong == "logits":
+        monkeypatch.setattr(divergence, "Projection", Rounding)
+    else:
+        monkeypatch.setattr(
+            divergence, "unrounded_product", lambda left, weight: 1.01 * (left @ weight.float())
+        )
+    failed = {(c.backend, c.dtype): c.reason for c in doctor.self_check() if not c.passed}
+    assert ("torch", torch.bfloat16) in failed and {backend for backend, _ in failed} == {"torch"}
+    assert all("lens_divergence is off" in reason for reason in failed.values())
+
+
+def test_a_triton_that_cannot_compile_is_a_fault_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "why_not", lambda *_: "Triton cannot compile or run its kernels")
+    check = doctor._check("triton", torch.device("cuda"), torch.bfloat16)
+    assert not check.passed and "cannot compile" in check.reason
+    assert doctor._check("triton", torch.device("cpu"), torch.bfloat16).passed
 
 
 def no_such_attribute(*arguments: object) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from attrs import evolve
@@ -17,8 +19,11 @@ from kernels import (
     attention_entropy,
     available_backends,
     choose_backend,
+    lens_logits,
     lens_statistics,
 )
+from kernels.checks import LIMIT, largest_error
+from kernels.reference import whole_logits
 
 pytestmark = [
     pytest.mark.gpu,
@@ -119,6 +124,42 @@ def test_scratch_does_not_grow_with_the_vocabulary() -> None:
         lens_statistics(hidden, head, watch_ids=[0], backend="triton")
         peaks.append(torch.cuda.max_memory_allocated() - before)
     assert peaks[1] <= 1.2 * peaks[0] and peaks[1] < 64 * 2**20
+
+
+@pytest.fixture(params=["highest", "high"])
+def _precision(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Float32 products as the process may have asked for them."""
+    torch.set_float32_matmul_precision(request.param)
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.usefixtures("_precision")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_every_backend_keeps_its_bound(backend: str, dtype: torch.dtype) -> None:
+    error, what = largest_error(backend, torch.device("cuda"), dtype)
+    assert error <= LIMIT, what
+
+
+@pytest.mark.usefixtures("_precision")
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_whole_logits_are_float32_and_have_gradients(dtype: torch.dtype, autocast: bool) -> None:
+    hidden, head = drawn(64, 20_000, 1024, dtype)
+    hidden.requires_grad_()
+    head.weight.requires_grad_()
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
+        logits = lens_logits(hidden, head)
+    operand = torch.bfloat16 if autocast else dtype
+    exact = [part.detach().to(operand).double().requires_grad_() for part in (hidden, head.weight)]
+    truth = whole_logits(exact[0], Unembedding(exact[1]))
+    assert logits.dtype == torch.float32 and (logits - truth).abs().max() <= 5e-5
+    slopes = torch.randn_like(logits).softmax(dim=1)
+    logits.backward(slopes)
+    truth.backward(slopes.double())
+    for leaf, true in zip((hidden, head.weight), exact, strict=True):
+        assert (leaf.grad - true.grad).abs().max() <= 2**-7 * true.grad.abs().max()
 
 
 @settings(max_examples=60, deadline=None)

@@ -107,7 +107,7 @@ class Experiment:
         for first in range(start, len(rows), self.probe.batch_size):
             batch = rows[first : first + self.probe.batch_size]
             questions = [self.writer.encode_spellings(row) for row in batch]
-            answers = [Answers(questions, len(self.lens.layers)) for _ in changes]
+            answers = [Answers(questions, len(self.lens.layers), self.probe.backend) for _ in changes]
             for chunk in chunks(questions, padding_id(self.tokenizer), self.lens.device):
                 runs = Runs(self.arrangement, self.lens, chunk, means, self.probe.backend)
                 if first == start:

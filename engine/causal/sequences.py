@@ -54,6 +54,7 @@ class Answers:
 
     questions: Sequence[Question]
     layers: int
+    backend: str  # of the probe core
     spellings: list[list[Spelling]] = field(init=False)
     entropy: np.ndarray = field(init=False)  # [examples, L + 1]
 
@@ -67,6 +68,6 @@ class Answers:
 
     def take(self, chunk: Chunk, lens: Lens, final: Tensor, entropy: Tensor) -> None:
         """Read a chunk's normed final states [S, P, D], and entropies [L + 1, leading sequences]."""
-        for place, (row, stem) in enumerate(chunk.stems):
-            score(self.spellings[row], stem, lens, final[place, : len(stem) + 1])
+        states = [final[place, : len(stem) + 1] for place, (_, stem) in enumerate(chunk.stems)]
+        score(self.spellings, chunk.stems, lens, states, self.backend)
         self.entropy[chunk.examples] = entropy.T.cpu().numpy()
