@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import DataError
+from engine.explanations import explained
 from engine.reading import read_source, unit_interval
 from engine.row_checks import KINDS
 from specs.data import Data
@@ -44,7 +45,9 @@ def prepare(data: Data, labels: Sequence[str], home: Root) -> dict[str, Any]:
         home.put_aside(FILE)
     home.publish(partial, FILE)
     return {
-        "summary": describe(rows) | {f"dropped_{kind}": dropped[kind] for kind in KINDS},
+        "summary": describe(rows)
+        | without_explanation(rows)
+        | {f"dropped_{kind}": dropped[kind] for kind in KINDS},
         "labels": dict(sorted(Counter(row["label"] for row in rows).items())),
     }
 
@@ -65,7 +68,8 @@ def _check_splits(rows: Sequence[Mapping[str, str]], data: Data, dropped: Counte
     empty = [split for split in ("train", "test") if all(row["split"] != split for row in rows)]
     if empty:
         groups = len({row["group"] for row in rows})
-        left_out = f", {dropped.total():,} rows left out" if dropped else ""
+        kinds = ", ".join(f"{number:,} {KINDS[kind]}" for kind, number in dropped.items() if number)
+        left_out = f", {dropped.total():,} rows left out ({kinds})" if kinds else ""
         raise DataError(
             f"data.source: no {' and no '.join(empty)} examples: {data.source} gives {len(rows):,} examples "
             f"in {groups:,} groups{left_out}, and a group is never parted; expected more groups, or another "
@@ -98,12 +102,18 @@ def describe(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
     return {**sizes, **texts}
 
 
-def split_sizes(data: Data, labels: Sequence[str]) -> dict[str, int]:
-    """Give the number of examples in each split, as `prepare` would make them. Raises DataError."""
+def split_sizes(data: Data, labels: Sequence[str]) -> dict[str, float]:
+    """Give the number of examples in each split, and of those without explanation. Raises DataError."""
     rows = read_source(data, labels=labels)
     assign_splits(rows, data)
     found = Counter(row["split"] for row in rows)
-    return {split: found[split] for split in SPLITS}
+    return {split: found[split] for split in SPLITS} | without_explanation(rows)
+
+
+def without_explanation(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
+    """Count the examples of each split that have no explanation."""
+    found = Counter(row["split"] for row in rows if not explained(row))
+    return {f"{split}_examples_without_explanation": float(found[split]) for split in SPLITS}
 
 
 def assign_splits(rows: list[dict[str, str]], data: Data) -> None:

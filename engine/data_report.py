@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from rich.table import Table
 
 from engine import data as data_stage
-from engine import models
-from engine.plan import Plan, PlannedCell, describe, grouped
+from engine.explanations import explained
+from engine.identity import test_data
+from engine.length_report import Lengths
+from engine.plan import Plan, PlannedCell, grouped
 from engine.row_checks import KINDS
 from engine.sources import sources
-from engine.text import cell_writer
+from specs.data import Data
 from store.quality import explanation_quality
-
-SAMPLED = 500  # examples whose targets are tokenized per condition
-TEXT_TABLES = ("model", "data", "prompt", "target")  # what a target's text and tokens depend on
 
 
 def data_tables(plan: Plan) -> Iterator[Table]:
-    """Yield, for every distinct training set of a plan, its splits, explanations and target lengths."""
-    for cells in grouped(plan.cells, lambda cell: cell.keys["data"]):
-        data = plan.matrix.table("data", cells[0].choice)
-        labels = list(plan.matrix.table("evaluate", cells[0].choice).labels)
+    """Yield, for every distinct data set of a plan, its splits, explanations and token lengths."""
+    trained, tested = (_by_key(plan, name) for name in ("data", "test_data"))
+    for key in dict.fromkeys([*trained, *tested]):
+        cells = trained.get(key) or tested[key]
+        choice = cells[0].choice
+        data = plan.matrix.table("data", choice) if key in trained else test_data(plan.matrix, choice)
+        labels = list(plan.matrix.table("evaluate", choice).labels)
         with TemporaryDirectory() as folder:
             record = data_stage.prepare(data, labels, folder)
             rows = {split: data_stage.load(folder, split, None) for split in data_stage.SPLITS}
@@ -37,8 +37,16 @@ def data_tables(plan: Plan) -> Iterator[Table]:
             yield _sources(title, rows)
         if left_out := {kind: number for kind in KINDS if (number := record["summary"][f"dropped_{kind}"])}:
             yield _left_out(title, left_out)
-        yield _explanations(title, rows, labels)
-        yield _lengths(title, plan, cells, rows["train"])
+        yield _explanations(title, rows, labels, data, plan, trained.get(key, []))
+        lengths = Lengths(plan, title, rows)
+        if key in trained:
+            yield lengths.of_training(trained[key])
+        if key in tested:
+            yield lengths.of_test(tested[key])
+
+
+def _by_key(plan: Plan, name: str) -> dict[str, list[PlannedCell]]:
+    return {cells[0].keys[name]: cells for cells in grouped(plan.cells, lambda cell: cell.keys[name])}
 
 
 def _splits(title: str, rows: dict[str, list[dict[str, str]]], labels: list[str]) -> Table:
@@ -85,37 +93,27 @@ _MEASURES = {
 }
 
 
-def _explanations(title: str, rows: dict[str, list[dict[str, str]]], labels: list[str]) -> Table:
-    measured = [explanation_quality(part, labels) for part in rows.values()]
+def _explanations(
+    title: str,
+    rows: dict[str, list[dict[str, str]]],
+    labels: list[str],
+    data: Data,
+    plan: Plan,
+    cells: list[PlannedCell],
+) -> Table:
     table = Table(title=f"{title}: explanations")
     table.add_column("measure")
     for split in rows:
         table.add_column(split, justify="right")
+    without = {split: sum(not explained(row) for row in part) for split, part in rows.items()}
+    table.add_row(KINDS["unexplained"], *(f"{number:,}" for number in without.values()))
+    measured = [explanation_quality(part, labels) for part in rows.values()]
     for name, meaning in _MEASURES.items():
         table.add_row(meaning, *(f"{getattr(quality, name):.0%}" for quality in measured))
-    return table
-
-
-def _lengths(title: str, plan: Plan, cells: list[PlannedCell], rows: list[dict[str, str]]) -> Table:
-    """Give the token lengths of prompts and targets, one row per condition that writes other text."""
-    table = Table(title=f"{title}: median tokens ({min(SAMPLED, len(rows)):,} training examples)")
-    table.add_column("condition", no_wrap=True)
-    for column in ("prompt", "target", "from", "to", "too long"):
-        table.add_column(column, justify="right")
-    choose = plan.matrix.chooser(*TEXT_TABLES)
-    tokenizers: dict[Any, Any] = {}
-    for cell, *_ in grouped(cells, lambda cell: choose(cell.choice)):
-        model = plan.matrix.choice("model", cell.choice)
-        if model not in tokenizers:
-            tokenizers[model] = models.load_tokenizer(plan.matrix.table("model", cell.choice))
-        data = plan.matrix.table("data", cell.choice)
-        writer = cell_writer(plan, cell, tokenizers[model], data, lambda: rows)
-        encoded = [writer.encode(row) for row in rows[:SAMPLED]]
-        limit = plan.matrix.table("train", cell.choice).max_length
-        targets = [len(example.completion) for example in encoded]
-        prompts = [len(example.prompt) for example in encoded]
-        levels = {name: level for name, level in plan.levels(cell).items() if name != "seed"}
-        numbers = (statistics.median(prompts), statistics.median(targets), min(targets), max(targets))
-        too_long = sum(len(example) > limit for example in encoded)
-        table.add_row(describe(levels) or "all", *(f"{n:,.0f}" for n in (*numbers, too_long)))
+    targets = {cell.choice: plan.matrix.table("target", cell.choice) for cell in cells}
+    needed = sorted({target.content for target in targets.values() if target.content != "label"})
+    if any(without.values()) and needed:
+        table.caption = (
+            f'data.empty_explanations = "{data.empty_explanations}", needed by {", ".join(needed)}'
+        )
     return table

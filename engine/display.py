@@ -17,6 +17,17 @@ SHOWN = {
     "lens": {"lens_kl": "KL {:.3f}"},
     "evaluate": {"accuracy": "accuracy {:.1%}", "mae": "mean error {:.2f}"},
 }
+# What was not measured or trained as a person may think, where there is any.
+NOTED = {
+    "train_examples_too_long": "{:,.0f} training examples too long",
+    "train_examples_label_alone": "{:,.0f} without explanation",
+    "test_examples_too_long": "{:,.0f} test examples too long",
+    "probed_examples_too_long": "{:,.0f} test examples too long",
+    "probed_examples_label_alone": "{:,.0f} without explanation",
+    "intervened_examples_too_long": "{:,.0f} test examples too long",
+    "intervened_examples_label_alone": "{:,.0f} without explanation",
+    "dropped_unexplained": "{:,.0f} rows without explanation left out",
+}
 
 
 class TerminalDisplay(Display):
@@ -57,6 +68,7 @@ class TerminalDisplay(Display):
     def done(self, cell: PlannedCell, stage: str, summary: dict[str, float]) -> None:
         """Print the stage's closing line."""
         shown = [form.format(summary[name]) for name, form in SHOWN.get(stage, {}).items() if name in summary]
+        shown += [form.format(summary[name]) for name, form in NOTED.items() if summary.get(name)]
         seconds = f"{summary['seconds']:.0f} s" if "seconds" in summary else ""
         text = ", ".join(filter(None, [*shown, seconds]))
         self._console.print(

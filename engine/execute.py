@@ -13,6 +13,7 @@ from attrs import define, field, frozen
 
 from engine.base_model import BaseModel, as_it_was
 from engine.errors import DoneElsewhereError, HeldElsewhereError, Interrupted
+from engine.measured import Stage
 from engine.plan import Plan, PlannedCell, grouped
 from engine.progress import Report, StopRequest, silent
 from engine.stages import Stages
@@ -20,6 +21,7 @@ from store import LostClaimError
 
 Result = TypeVar("Result")
 MEASURES = ("evaluate", "lens", "probe", "intervene")  # the stages of a trained model
+CHECKED: tuple[Stage, ...] = ("evaluate", "probe", "intervene")  # those that measure test examples
 
 
 @frozen
@@ -114,6 +116,9 @@ class Execution:
         try:
             self._check_free(ready)
             due = self._is_due("train", ready[0].keys["train"])
+            if due:
+                check = partial(self.stages.check_explanations, ready[0])
+                self._attempt(ready[0], "train", ready[0].keys["train"], lambda _: check(), recorded=False)
             with self._lent_base(ready[0]) as base:
                 if due:
                     self._train(ready, base)
@@ -190,8 +195,12 @@ class Execution:
     def _train(self, cells: list[PlannedCell], base: BaseModel) -> None:
         """Train the adapter that the cells share."""
         cell = cells[0]
-        for each in cells:
-            self._check_probe(each, base)
+        checked = [
+            self._check(each, stage, base) for each in cells for stage in CHECKED if stage in each.keys
+        ]
+        taken_from = {donor for other in self.plan.cells for donor in other.donors}
+        if not any(checked) and cell.keys["train"] not in taken_from:
+            raise _NotToBeHadError  # nothing that the training is for can run
         with contextlib.suppress(DoneElsewhereError):
             self._attempt(cell, "train", cell.keys["train"], partial(self.stages.train, cell, base))
 
@@ -200,12 +209,14 @@ class Execution:
         load = partial(self.stages.load, cell, base)
         return self._attempt(cell, "train", cell.keys["train"], lambda _: load(), recorded=False)
 
-    def _check_probe(self, cell: PlannedCell, base: BaseModel) -> None:
-        """Find out before the training whether the probe behind it can run at all."""
-        if "probe" in cell.keys and self.plan.states["probe"][cell.keys["probe"]] not in ("cached", "failed"):
+    def _check(self, cell: PlannedCell, stage: Stage, base: BaseModel) -> bool:
+        """Find out before the training whether a stage behind it can run at all."""
+        key = cell.keys[stage]
+        if self.plan.states[stage][key] not in ("cached", "failed"):
+            check = partial(self.stages.check, cell, stage, base)
             with contextlib.suppress(_NotToBeHadError):
-                check = partial(self.stages.check_probe, cell, base)
-                self._attempt(cell, "probe", cell.keys["probe"], lambda _: check(), recorded=False)
+                self._attempt(cell, stage, key, lambda _: check(), recorded=False)
+        return self.plan.states[stage][key] != "failed"
 
     def _has_donors(self, cell: PlannedCell) -> bool:
         """Tell whether the adapters that a cell's interventions take from are trained."""

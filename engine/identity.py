@@ -107,21 +107,26 @@ class Keys:
             ("data", "evaluate"), lambda cell: data_key(matrix.table("data", cell), self._labels(cell))
         )
         test = _Part(("data", "evaluate"), lambda cell: data_key(test_data(matrix, cell), self._labels(cell)))
+        alone = _Part(("data", "target"), lambda cell: self._label_alone(cell, matrix.table("data", cell)))
+        test_alone = _Part(
+            ("data", "evaluate", "target"), lambda cell: self._label_alone(cell, test_data(matrix, cell))
+        )
         tables = ("prompt", "target", "train", "evaluate")
         self._data, self._test = _joined(matrix, data), _joined(matrix, test)
         self._model = _joined(matrix, model)
-        self._train = _joined(matrix, model, data, *parts("train", "data", "lora", *tables), seed)
+        self._train = _joined(matrix, model, data, *parts("train", "data", "lora", *tables), seed, alone)
         self._evaluate = _joined(matrix, test, test_size("evaluate"), *parts("evaluate", *tables))
-        self._lens = _joined(matrix, data, *parts("lens", "data", *tables, "probe"), shuffling_seed)
+        self._lens = _joined(matrix, data, *parts("lens", "data", *tables, "probe"), shuffling_seed, alone)
         self._probe = _joined(
-            matrix, test, test_size("probe"), *parts("probe", *tables, "probe"), shuffling_seed
+            matrix, test, test_size("probe"), *parts("probe", *tables, "probe"), shuffling_seed, test_alone
         )
         self._intervene = _joined(
             matrix,
             test,
             test_size("intervene"),
-            *parts("intervene", "prompt", "target", "evaluate", "probe"),
+            *parts("intervene", *tables, "probe"),
             shuffling_seed,
+            test_alone,
         )
         self._untrained = _joined(matrix, _Part(("train",), self._is_untrained))
         self._probed = _joined(matrix, _Part(("probe",), self._is_probed))
@@ -190,6 +195,11 @@ class Keys:
     def _is_tuned(self, cell: Cell) -> str:
         return "tuned" if self._matrix.table("probe", cell).lens == "tuned" else ""
 
+    def _label_alone(self, cell: Cell, data: Data) -> str:
+        """Mark a target whose empty explanations leave the label alone; any other has none that are empty."""
+        has_more = self._matrix.table("target", cell).content != "label"
+        return "label alone;" if has_more and data.empty_explanations == "label" else ""
+
     def _shuffling_seed(self, cell: Cell) -> str:
         """Give the seed where it draws the text that is watched; elsewhere the probe ignores it."""
         target = self._matrix.table("target", cell)
@@ -245,6 +255,8 @@ def data_key(data: Data, labels: Sequence[str]) -> str:
     """Give the data stage's key; `labels` are those that a row may have."""
     settings = _settings_read(data, "data", "data")
     del settings["source"]  # its content counts, not its path
+    # "error" and "label" make the same rows; which of them may be trained on, and how, is the train stage's.
+    settings["empty_explanations"] = data.empty_explanations == "drop"
     formats = [data_suffix(source.path) for source in sources(data) if source.path]
     return _combine("data", f"{source_identity(data)}\n{digest([settings, labels, formats])}")
 

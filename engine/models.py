@@ -109,6 +109,14 @@ def load_tokenizer(model: Model) -> Any:
     return tokenizer
 
 
+def load_config(model: Model) -> Any:
+    """Load a model's configuration alone."""
+    from transformers import AutoConfig
+
+    with _reading(model) as (name, options):
+        return AutoConfig.from_pretrained(name, **options)
+
+
 @contextlib.contextmanager
 def _reading(model: Model) -> Iterator[tuple[str, dict[str, Any]]]:
     """Give what `from_pretrained` takes: name and options; what it cannot read is an error of the model."""

@@ -41,7 +41,12 @@ def read_source(
     rows = []
     for source in found:
         # The built-in set is taken as it is: few of its damaged replies coincide, all in one group.
-        checks = RowChecks(labels if labelled else None, data.max_characters, unique=not source.built_in)
+        checks = RowChecks(
+            labels if labelled else None,
+            data.max_characters,
+            unique=not source.built_in,
+            needs_explanation=labelled and data.empty_explanations == "drop",
+        )
         kept: Iterable[dict[str, str]] = _checked(source, data, labelled, checks)
         if data.rows is not None:
             kept = heapq.nsmallest(data.rows, kept, key=lambda row: _rank(row, data.seed))

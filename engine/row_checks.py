@@ -10,11 +10,13 @@ from attrs import define, field
 
 from engine.cells import whole_number
 from engine.errors import DataError
+from engine.explanations import explained
 
 # Kinds of rows that are left out. The first two are mistakes, which only `data.invalid = "drop"` leaves out.
 KINDS = {
     "empty": "with an empty value",
     "label": "with a label that is none of the labels",
+    "unexplained": "without an explanation",
     "too_long": "longer than data.max_characters",
     "duplicate": "the same as an earlier row",
 }
@@ -29,6 +31,7 @@ class RowChecks:
     labels: Sequence[str] | None  # all labels there are; None: any
     max_characters: int | None
     unique: bool = True
+    needs_explanation: bool = False
     counts: Counter[str] = field(factory=Counter)
     _listed: list[str] = field(factory=list)
     _seen: set[bytes] = field(factory=set)
@@ -76,6 +79,8 @@ class RowChecks:
         return None
 
     def _surplus(self, row: Mapping[str, str | None]) -> str | None:
+        if self.needs_explanation and not explained(row):
+            return "unexplained"
         texts = [row.get(name) or "" for name in ("context", "response", "label")]
         if self.max_characters is not None and len(texts[0]) + len(texts[1]) > self.max_characters:
             return "too_long"

@@ -25,14 +25,17 @@ from engine.errors import (
     UsageError,
 )
 from engine.evaluate import evaluate, evaluation_family, summarise
+from engine.explanations import check_explanations, label_alone
 from engine.heads import check_heads
 from engine.identity import data_key, test_data
+from engine.lengths import Limit, limit_of
 from engine.lens import find_lens
+from engine.measured import Measured, Stage, measured, trained_and_evaluated
 from engine.plan import Plan, PlannedCell
 from engine.probe import backend_of, layer_numbers, probe_family, probe_layers, token_texts, watched_tokens
 from engine.progress import Report, StopRequest
 from engine.ranks import ALONE, Ranks
-from engine.text import Encoded, Writer, cell_writer
+from engine.text import Writer, cell_writer
 from engine.train import short_enough, train_adapter
 from engine.trained import ADAPTER, Trained, check_adapter, load_adapter, saved_training
 from engine.training.history import curves_family
@@ -41,6 +44,7 @@ from engine.translators import Translators
 from engine.tune import lens_family, tune
 from kernels import choose_backend
 from specs.data import Data
+from specs.model import Probe
 from store import CellWriter, Claim, Family, Ledger, StoreWriter, write_vocabulary
 from store.places import Place
 from store.results import result_files
@@ -80,18 +84,16 @@ class Stages:
             if settings.steps == 0:
                 record["summary"] = {}
                 return
-            data = self._data(cell, test=False)
             text = self._text(cell, base.tokenizer, test=False)
-
-            def encoded(split: str, count: int | None) -> list[Encoded]:
-                return [text.encode(row) for row in self._rows(cell, "data", split, count)]
+            rows = self._trained_rows(cell)
+            encoded = {split: [text.encode(row) for row in part] for split, part in rows.items()}
 
             claim = self._claim("train", key)
             trained = self._saved(cell) or train_adapter(
                 base.model,
                 base.tokenizer,
-                encoded("train", data.train),
-                encoded("validation", data.validation) if settings.early_stopping else [],
+                encoded["train"],
+                encoded.get("validation", []),
                 lora=self.settings("lora", cell),
                 settings=settings,
                 seed=self.plan.matrix.seed(cell.choice),
@@ -105,7 +107,11 @@ class Stages:
             family = curves_family(len(trained.curves["loss"]))
             with self._sink(family, key, resume=False) as sink:
                 sink.append(trained.curves)
-            record |= {**sink.placement, "summary": trained.summary}
+            alone = {
+                f"{split}_examples_label_alone": float(label_alone(part, text.target))
+                for split, part in rows.items()
+            }
+            record |= {**sink.placement, "summary": trained.summary | alone}
 
     def load(self, cell: PlannedCell, base: BaseModel) -> Any:
         """Give the base model with the cell's trained adapter."""
@@ -117,8 +123,8 @@ class Stages:
         """Evaluate the cell's model on its test examples."""
         settings, key = self.settings("evaluate", cell), cell.keys["evaluate"]
         with self._committing("evaluate", key) as record:
-            rows = self._test_rows(cell)
-            text = self._text(cell, tokenizer, test=True)
+            test = self._measured(cell, "evaluate", model, tokenizer)
+            rows, text = test.rows, self._text(cell, tokenizer, test=True)
             family = evaluation_family(rows, settings, text.target)
             report = _checked(report, self._claim("evaluate", key))
             values = evaluate(model, tokenizer, text, rows, settings, report, self.stop)
@@ -128,7 +134,7 @@ class Stages:
             summary = summarise(rows, values, settings.labels)
             if settings.train_examples and self.settings("train", cell).steps != 0:
                 summary |= self._training_accuracy(cell, model, tokenizer, report)
-            record |= {**sink.placement, "summary": summary}
+            record |= {**sink.placement, "summary": summary | test.summary}
 
     def _training_accuracy(
         self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report
@@ -136,8 +142,8 @@ class Stages:
         """Give the accuracies on some of the examples that the model was trained on (`train_…`)."""
         settings = self.settings("evaluate", cell)
         used = self._rows(cell, "data", "train", self.settings("data", cell).train)
-        rows = used[: settings.train_examples]
-        text = self._text(cell, tokenizer, test=False)
+        text, limit = self._text(cell, tokenizer, test=False), self._limit(cell, model)
+        rows = trained_and_evaluated(used, settings.train_examples, text, limit, settings)
         values = evaluate(model, tokenizer, text, rows, settings, report, self.stop)
         found = summarise(rows, values, settings.labels)
         return {f"train_{name}": value for name, value in found.items() if name.endswith("accuracy")}
@@ -147,9 +153,8 @@ class Stages:
         settings, key = self.settings("probe", cell), cell.keys["lens"]
         with self._committing("lens", key) as record:
             text = self._text(cell, tokenizer, test=False)
-            rows = self._rows(cell, "data", "train", self.settings("data", cell).train)
-            examples = [text.encode(row) for row in rows]
-            examples = short_enough(examples, self.settings("train", cell).max_length)
+            rows = self._trained_rows(cell)["train"]
+            examples = short_enough([text.encode(row) for row in rows], self._limit(cell, model))
             lens, home = find_lens(model), self.home("lens", key)
             saved = self._saved_lens(home, lens.device)
             if saved is None:
@@ -187,8 +192,8 @@ class Stages:
         """Probe every layer of the cell's model; goes on behind the last batch that is on disk."""
         settings, key = self.settings("probe", cell), cell.keys["probe"]
         with self._committing("probe", key) as record:
-            rows = self._test_rows(cell)[: settings.examples]
-            text = self._text(cell, tokenizer, test=True)
+            test = self._measured(cell, "probe", model, tokenizer)
+            rows, text = test.rows, self._text(cell, tokenizer, test=True)
             lens = find_lens(model)
             layers = layer_numbers(settings, len(lens.layers))
             watched = watched_tokens(tokenizer, text, rows[0], settings)
@@ -210,7 +215,7 @@ class Stages:
                         lambda: write_vocabulary(self.plan.root, token_texts(tokenizer))
                     ),
                 },
-                "summary": {"probed_examples": float(len(rows))},
+                "summary": {"probed_examples": float(len(rows)), **test.summary},
             }
 
     def intervene(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
@@ -218,8 +223,8 @@ class Stages:
         key, probe = cell.keys["intervene"], self.settings("probe", cell)
         evaluate_settings = self.settings("evaluate", cell)
         with self._committing("intervene", key) as record:
-            rows = self._test_rows(cell)[: probe.examples]
-            lens = find_lens(model)
+            test = self._measured(cell, "intervene", model, tokenizer)
+            rows, lens = test.rows, find_lens(model)
             layers = len(lens.layers)
             changes = expand(entries(self.plan, cell), Model(layers, lens.heads))
             family = intervention_family(rows, changes, layers, evaluate_settings.labels)
@@ -230,11 +235,16 @@ class Stages:
                 report = _checked(report, self._claim("intervene", key))
                 for values in experiment.run(rows, changes, report, self.stop, start=sink.start):
                     sink.append(values)
-            record |= {**sink.placement, "summary": {"interventions": float(len(changes))}}
+            record |= {**sink.placement, "summary": {"interventions": float(len(changes))} | test.summary}
 
-    def check_probe(self, cell: PlannedCell, base: BaseModel) -> None:
-        """Raise where the cell's probe asks for a backend or layers that are not here, or heads that hide."""
-        settings, lens = self.settings("probe", cell), find_lens(base.model)
+    def check(self, cell: PlannedCell, stage: Stage, base: BaseModel) -> None:
+        """Raise what a stage would fail of: a backend, layers or heads that are not here, examples too long."""
+        if stage == "probe":
+            self._check_probe(self.settings("probe", cell), base)
+        self._measured(cell, stage, base.model, base.tokenizer)
+
+    def _check_probe(self, settings: Probe, base: BaseModel) -> None:
+        lens = find_lens(base.model)
         try:
             choose_backend(lens.device, settings.backend)  # warns where a slower one has to serve
         except ValueError as error:
@@ -242,6 +252,11 @@ class Stages:
         layer_numbers(settings, len(lens.layers))
         if settings.heads:
             check_heads(lens)
+
+    def check_explanations(self, cell: PlannedCell) -> None:
+        """Raise DataError where examples that the cell is trained on lack an explanation that they need."""
+        if self.settings("train", cell).steps != 0:
+            self._trained_rows(cell)
 
     def home(self, stage: str, key: str) -> Place:
         """Give the place of a stage's files in the store."""
@@ -257,8 +272,32 @@ class Stages:
     def _rows(self, cell: PlannedCell, key: str, split: str, count: int | None) -> list[dict[str, str]]:
         return data_stage.load(self.home("data", cell.keys[key]), split, count)
 
-    def _test_rows(self, cell: PlannedCell) -> list[dict[str, str]]:
-        return self._rows(cell, "test_data", "test", self._data(cell, test=True).test)
+    def _trained_rows(self, cell: PlannedCell) -> dict[str, list[dict[str, str]]]:
+        """Give the examples of a training by split; DataError for one that lacks the explanation it needs."""
+        data, target = self._data(cell, test=False), self.settings("target", cell)
+        rows = {"train": self._rows(cell, "data", "train", data.train)}
+        if self.settings("train", cell).early_stopping:
+            rows["validation"] = self._rows(cell, "data", "validation", data.validation)
+        for split, part in rows.items():
+            check_explanations(part, split, data, target)
+        return rows
+
+    def _measured(self, cell: PlannedCell, stage: Stage, model: Any, tokenizer: Any) -> Measured:
+        """Give the test examples of a stage; DataError for those that cannot be measured."""
+        data, probe = self._data(cell, test=True), self.settings("probe", cell)
+        rows = self._rows(cell, "test_data", "test", data.test)
+        return measured(
+            stage,
+            rows if stage == "evaluate" else rows[: probe.examples],
+            self._text(cell, tokenizer, test=True),
+            self._limit(cell, model),
+            data=data,
+            evaluate=self.settings("evaluate", cell),
+            probe=probe,
+        )
+
+    def _limit(self, cell: PlannedCell, model: Any) -> Limit:
+        return limit_of(model, self.settings("train", cell).max_length)
 
     def _text(self, cell: PlannedCell, tokenizer: Any, *, test: bool) -> Writer:
         """Give the writer of a cell's training or test examples."""

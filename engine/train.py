@@ -11,6 +11,7 @@ from transformers import PrinterCallback, set_seed
 
 from engine.base_model import as_it_was
 from engine.errors import DataError, Interrupted
+from engine.lengths import Limit, limit_of
 from engine.lens import find_lens
 from engine.progress import Report, StopRequest
 from engine.ranks import ALONE, Ranks
@@ -52,7 +53,7 @@ def train_adapter(
     checkpoint saved, when a stop is requested. Whatever happens, the base model is as it was.
     """
     started = time.perf_counter()
-    kept = short_enough(examples, settings.max_length)
+    kept = short_enough(examples, limit_of(base, settings.max_length))
     set_seed(seed)
     with as_it_was(base):
         model = attach_adapter(base, lora, ranks)
@@ -97,12 +98,12 @@ def train_adapter(
     return trained if saved else saved_training(home) or trained
 
 
-def short_enough(examples: Sequence[Encoded], max_length: int) -> list[Encoded]:
-    """Give the examples of at most so many tokens; DataError where there is none."""
-    kept = [example for example in examples if len(example) <= max_length]
+def short_enough(examples: Sequence[Encoded], limit: Limit) -> list[Encoded]:
+    """Give the examples within the limit; DataError where there is none."""
+    kept = [example for example in examples if len(example) <= limit.tokens]
     if not kept:
         raise DataError(
-            f"train.max_length: found {max_length}, shorter than every training example "
+            f"train.max_length: {limit.reason}, shorter than every training example "
             f"(shortest: {min(map(len, examples))} tokens)"
         )
     return kept

@@ -113,6 +113,14 @@ class Data:
             "that lists them, or left out and counted."
         ),
     ] = "error"
+    empty_explanations: Annotated[
+        Literal["error", "drop", "label"],
+        Meta(
+            description="Rows whose explanation is empty or spaces alone: an error where `target.content` "
+            "needs one; left out and counted, under every condition alike; or, where one is needed, trained "
+            "on the label alone and counted."
+        ),
+    ] = "error"
     holdout: Annotated[float, Meta(gt=0, lt=1, description="Share of the groups held out for testing.")] = (
         0.25
     )

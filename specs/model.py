@@ -190,8 +190,14 @@ class Train:
         Meta(description="Arithmetic of the forward and backward pass (autocast below float32)."),
     ] = "bfloat16"
     max_length: Annotated[
-        int, Meta(ge=8, description="Tokens per example; longer examples are counted and left out.")
-    ] = field(default=1024, metadata=read_by("train", "evaluate", "lens", "probe"))
+        int,
+        Meta(
+            ge=8,
+            description="Tokens per example, prompt and answer; longer training examples are counted and "
+            "left out; for longer test examples see `evaluate.too_long`. A model with fewer positions sets a "
+            "lower limit.",
+        ),
+    ] = field(default=1024, metadata=read_by("train", "evaluate", "lens", "probe", "intervene"))
     early_stopping: Annotated[
         int,
         Meta(ge=0, description="Stop after so many validations without a better loss; 0: never stop."),
@@ -248,6 +254,14 @@ class Evaluate:
         int,
         Meta(ge=0, description="Training examples that are evaluated, too, for `train_accuracy`."),
     ] = 0
+    too_long: Annotated[
+        Literal["error", "drop"],
+        Meta(
+            description="Test examples of more tokens than `train.max_length` or the model's positions, with "
+            "what is scored or written behind the prompt: an error before the training, or left out and "
+            "counted."
+        ),
+    ] = field(default="error", metadata=read_by("evaluate", "probe", "intervene"))
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )
