@@ -103,7 +103,7 @@ def short_enough(examples: Sequence[Encoded], limit: Limit) -> list[Encoded]:
     kept = [example for example in examples if len(example) <= limit.tokens]
     if not kept:
         raise DataError(
-            f"train.max_length: {limit.reason}, shorter than every training example "
+            f"{limit.reason}, shorter than every training example "
             f"(shortest: {min(map(len, examples))} tokens)"
         )
     return kept

@@ -149,7 +149,8 @@ def test_mistakes_are_listed_and_counted_or_left_out(tmp_path: Path, suffix: str
     ]
     record = prepare(Data(source=file, columns=COLUMNS, invalid="drop"), LABELS, tmp_path / "b")
     assert {name: count for name, count in record["summary"].items() if name.startswith("dropped")} == {
-        "dropped_empty": 2, "dropped_label": 1, "dropped_too_long": 0, "dropped_duplicate": 1,
+        "dropped_empty": 2, "dropped_label": 1, "dropped_unexplained": 0, "dropped_too_long": 0,
+        "dropped_duplicate": 1,
     }  # fmt: skip
     kept = [row for split in SPLITS for row in load(tmp_path / "b", split, None)]
     assert {row["id"] for row in kept} == {f"row-{n}" for n in range(1, 41)}

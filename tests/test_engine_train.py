@@ -239,7 +239,7 @@ def test_examples_that_are_too_long_are_counted_and_left_out(
     trained = train(base, tokenizer, tmp_path, [*EXAMPLES, long], settings=settings)
     assert trained.summary["train_examples"] == 4
     assert trained.summary["train_examples_too_long"] == 1
-    with pytest.raises(DataError, match=r"train\.max_length: found 8, shorter than every training example"):
+    with pytest.raises(DataError, match=r"train\.max_length is 8, shorter than every training example"):
         train(base, tokenizer, tmp_path, [long], settings=settings)
 
 
