@@ -103,11 +103,16 @@ def describe(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
 
 
 def split_sizes(data: Data, labels: Sequence[str]) -> dict[str, float]:
-    """Give the number of examples in each split, and of those without explanation. Raises DataError."""
-    rows = read_source(data, labels=labels)
+    """Give the number of examples in each split, and of rows and examples without explanation.
+
+    Raises DataError. The latter numbers are named as in the data stage's summary.
+    """
+    dropped: Counter[str] = Counter()
+    rows = read_source(data, labels=labels, dropped=dropped)
     assign_splits(rows, data)
     found = Counter(row["split"] for row in rows)
-    return {split: found[split] for split in SPLITS} | without_explanation(rows)
+    sizes = {split: float(found[split]) for split in SPLITS}
+    return sizes | without_explanation(rows) | {"dropped_unexplained": dropped["unexplained"]}
 
 
 def without_explanation(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:

@@ -102,13 +102,13 @@ def _splits(plan: Plan) -> Iterator[Problem]:
             ("test", table, tested),
         ):
             count = getattr(data, split)
-            sizes = _known_sizes(data, labels) if count is not None else None
+            sizes = known_sizes(data, labels) if count is not None else None
             if sizes is not None and count > sizes[split]:
-                yield _problem(plan, f"{home}.{split}", cell, too_many(count, sizes[split]))
+                yield _problem(plan, f"{home}.{split}", cell, too_many(count, int(sizes[split])))
 
 
-def _known_sizes(data: Data, labels: list[str]) -> dict[str, int] | None:
-    """Give the examples by split of data on this machine; None where that is unknown, or takes long."""
+def known_sizes(data: Data, labels: list[str]) -> dict[str, float] | None:
+    """Give what `split_sizes` counts of data on this machine; None where that is unknown, or takes long."""
     try:
         found = sources(data)
         here = [source.path for source in found if source.path is not None and source.path.is_file()]
@@ -116,7 +116,7 @@ def _known_sizes(data: Data, labels: list[str]) -> dict[str, int] | None:
             return None
         if sum(path.stat().st_size for path in here) > MOST_BYTES:
             return None
-        memory = cache_folder() / "splits" / f"{data_key(data, labels)}.json"
+        memory = cache_folder() / "splits-2" / f"{data_key(data, labels)}.json"
         if memory.is_file():
             return dict(json.loads(memory.read_text("utf-8")))
         sizes = split_sizes(data, labels)

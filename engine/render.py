@@ -13,6 +13,7 @@ from rich.text import Text
 
 from engine.estimate import Cost, estimate
 from engine.plan import STATES, Plan, describe
+from engine.plan_notes import notes
 from specs.model import STAGES
 from store import Ledger, cells, read_manifests
 from store.places import Root
@@ -33,6 +34,7 @@ def plan_tables(plan: Plan, *, cells: bool) -> Iterator[Table | str]:
         )
     for path in plan.missing():
         yield f"not there yet: {escape(path)} (`engine execute` needs it; `engine annotate` makes such files)"
+    yield from map(escape, notes(plan))
     pairs = Counter(name for name, _, _ in plan.matrix.pairs())
     for name, number in pairs.items():
         yield f"contrast  {name}  ({number} pairs)"
@@ -123,6 +125,7 @@ def plan_json(plan: Plan, *, cells: bool) -> dict[str, Any]:
             stage: {state: counts[state] for state in STATES} for stage, counts in plan.counts().items()
         },
         "missing": plan.missing(),
+        "notes": list(notes(plan)),
         "estimate": costs
         and {
             stage: {

@@ -227,3 +227,28 @@ def test_the_report_on_data_counts_what_has_no_explanation(tmp_path: Path, spec:
     assert sum(int(cell) for cell in line.split("│")[2:-1]) == 24
     output = engine("data", spec(data='empty_explanations = "drop"')).output
     assert any("without an explanation" in line and " 24 " in line for line in output.splitlines())
+
+
+def test_the_plan_says_what_has_no_explanation(tmp_path: Path, spec: Callable[..., Path]) -> None:
+    write(tmp_path / "rated.jsonl", lambda n: n % 2 == 0)
+
+    def notes(file: Path) -> str:
+        (said, *more) = json.loads(engine("plan", file, "--json").output)["notes"]
+        assert not more and said in " ".join(engine("plan", file).output.split())
+        return said
+
+    said = notes(spec())
+    assert "examples have no explanation, which label+explanation needs; a stage that reads them" in said
+    assert sum(int(word) for word in said.split() if word.isdigit()) == 24
+    assert "the label alone" in notes(spec("label+filler", 'empty_explanations = "label"'))
+    dropping = spec(data='empty_explanations = "drop"')
+    assert "24 rows without explanation are left out" in notes(dropping)
+    run(dropping)
+    assert (
+        "24 rows without explanation are left out"
+        in engine("plan", dropping, "--store", tmp_path / "store").output
+    )
+    for quiet in (spec("label"), spec("label", 'empty_explanations = "label"')):
+        assert json.loads(engine("plan", quiet, "--json").output)["notes"] == []
+    write(tmp_path / "rated.jsonl", lambda n: False)
+    assert json.loads(engine("plan", spec(), "--json").output)["notes"] == []

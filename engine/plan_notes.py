@@ -1,0 +1,38 @@
+"""What a plan says of its data that is no mistake by itself: examples without an explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from engine.data import SPLITS
+from engine.plan import Plan, PlannedCell, grouped
+from engine.plan_checks import known_sizes
+from specs.data import Data
+from store import Ledger
+
+_FATE = {"error": "a stage that reads them will fail", "label": "the label alone stands for them"}
+
+
+def notes(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per data set that lacks explanations where targets need them, as far as is known."""
+    needing = [cell for cell in plan.cells if plan.matrix.table("target", cell.choice).content != "label"]
+    for cells in grouped(needing, lambda cell: cell.keys["data"]):
+        data: Data = plan.matrix.table("data", cells[0].choice)
+        counts = _counts(plan, cells[0], data)
+        if dropped := int(counts.get("dropped_unexplained", 0)):
+            yield f'data.empty_explanations = "drop": {dropped:,} rows without explanation are left out'
+        found = {split: int(counts.get(f"{split}_examples_without_explanation", 0)) for split in SPLITS}
+        if any(found.values()):
+            numbers = ", ".join(f"{number:,} {split}" for split, number in found.items() if number)
+            contents = dict.fromkeys(plan.matrix.table("target", cell.choice).content for cell in cells)
+            lacking = f"{numbers} examples have no explanation, which {', '.join(contents)} needs"
+            policy = data.empty_explanations
+            yield f'data.empty_explanations = "{policy}": {lacking}; {_FATE.get(policy, "")}'
+
+
+def _counts(plan: Plan, cell: PlannedCell, data: Data) -> Mapping[str, float]:
+    """Give what is known of a data set: from the store, else from files that are read at once."""
+    key = cell.keys["data"]
+    if plan.states["data"][key] == "cached":
+        return dict(Ledger(plan.root).record("data", key)["summary"])
+    return known_sizes(data, plan.matrix.table("evaluate", cell.choice).labels) or {}
