@@ -19,6 +19,7 @@ from attrs import define, field, frozen
 from benchmarks.simulated_pool import Clock, Gpu, Process
 from engine.cards import model_card
 from engine.estimate import BYTES, CHECKPOINTS, estimate
+from engine.measured import Stage
 from engine.plan import Plan, PlannedCell
 from engine.progress import Report
 from engine.stages import Stages
@@ -210,8 +211,11 @@ class SimulatedStages(Stages):
         """An adapter is small."""
         return base
 
-    def check_probe(self, cell: PlannedCell, base: Any) -> None:
-        """Every probe can run."""
+    def check(self, cell: PlannedCell, stage: Stage, base: Any) -> None:
+        """Every stage can run."""
+
+    def check_explanations(self, cell: PlannedCell) -> None:
+        """Every example has what it needs."""
 
     def train(self, cell: PlannedCell, base: Any, tokenizer: Any, report: Report) -> Any:
         """Train from the last checkpoint on."""

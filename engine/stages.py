@@ -238,7 +238,7 @@ class Stages:
             record |= {**sink.placement, "summary": {"interventions": float(len(changes))} | test.summary}
 
     def check(self, cell: PlannedCell, stage: Stage, base: BaseModel) -> None:
-        """Raise what a stage would fail of: a backend, layers or heads that are not here, examples too long."""
+        """Raise what a stage would fail of: a backend, layers or heads that are not here, long examples."""
         if stage == "probe":
             self._check_probe(self.settings("probe", cell), base)
         self._measured(cell, stage, base.model, base.tokenizer)
