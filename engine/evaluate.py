@@ -10,10 +10,11 @@ import torch
 
 from engine.answers import Answer, read_answer
 from engine.generation import generate, written
+from engine.lengths import position_limit, question_behind
 from engine.lens import Lens, find_lens
 from engine.metrics import calibration_error, label_metrics
 from engine.progress import Report, StopRequest
-from engine.scoring import constrained_label, predictions, score_spellings
+from engine.scoring import Question, constrained_label, predictions, score_spellings
 from engine.text import Example, Writer
 from engine.training.loss import padding_id
 from specs.model import Evaluate, Target
@@ -85,27 +86,31 @@ def evaluate(
                 "generated_explanation": _strings(answer.explanation for answer in answers),
             }
         if settings.scores:
-            values |= _score(lens, tokenizer, writer, batch, settings, answers)
+            explained = [answer.before for answer in answers] if answers else []
+            questions = _questions(writer, batch, explained, position_limit(model.config))
+            values |= _score(lens, tokenizer, questions, settings)
         parts.append(values)
         report(start + len(batch), len(rows), "")
     back = np.argsort(order)
     return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
 
 
+def _questions(
+    writer: Writer, batch: Sequence[Example], written: Sequence[str], positions: int | None
+) -> list[Question]:
+    """Give prompts and labels; where an explanation comes first, behind the one that the model wrote."""
+    if not writer.target.explains_first:
+        return [writer.encode_spellings(row) for row in batch]
+    return [question_behind(writer, row, text, positions) for row, text in zip(batch, written, strict=True)]
+
+
 def _score(
     lens: Lens,
     tokenizer: Any,
-    writer: Writer,
-    batch: Sequence[Example],
+    questions: Sequence[Question],
     settings: Evaluate,
-    answers: Sequence[Answer] | None,
 ) -> dict[str, np.ndarray]:
-    """Score every label; where an explanation comes first, behind the one that the model has written."""
-    if writer.target.explains_first and answers is not None:
-        pairs = zip(batch, answers, strict=True)
-        questions = [writer.encode_spellings(row, answer.before) for row, answer in pairs]
-    else:
-        questions = [writer.encode_spellings(row) for row in batch]
+    """Score every label."""
     found = score_spellings(lens, questions, padding_id(tokenizer))
     labels, values = settings.labels, {}
     if "loglikelihood" in settings.scoring:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from attrs import frozen
 
 from engine.errors import DataError
 from engine.probe import position_indices
+from engine.scoring import Question
 from engine.text import Example, Writer
 from specs.model import Evaluate, Probe
 
@@ -70,6 +72,26 @@ def probed_length(writer: Writer, example: Example, probe: Probe) -> int:
     return max(position_indices(probe, writer.encode(example))) + 1
 
 
+def longest(question: Question) -> int:
+    """Give the tokens of a prompt and the longest spelling behind it."""
+    prompt, labels = question
+    return len(prompt) + max(len(ids) for spellings in labels for ids in spellings)
+
+
+def question_behind(writer: Writer, example: Example, written: str, positions: int | None) -> Question:
+    """Give the prompt and the spellings behind an explanation that the model has written.
+
+    Its text can have more tokens than were written, as half characters have: the last words that the
+    positions do not hold are left off.
+    """
+    words = written.split()
+    while longest(question := writer.encode_spellings(example, " ".join(words))) > (positions or math.inf):
+        if not words:
+            break
+        words.pop()
+    return question
+
+
 def fitting(
     examples: Sequence[Example],
     length: Callable[[Example], int],
@@ -102,5 +124,4 @@ def _too_long(named: Sequence[tuple[str, int]], total: int, limit: Limit) -> str
 
 
 def _scored(writer: Writer, example: Example, explanation: str | None = None) -> int:
-    prompt, labels = writer.encode_spellings(example, explanation)
-    return len(prompt) + max(len(ids) for spellings in labels for ids in spellings)
+    return longest(writer.encode_spellings(example, explanation))

@@ -13,7 +13,16 @@ from conftest import engine, make_tokenizer, writer
 from tiny_models import MODELS
 
 from engine.errors import DataError
-from engine.lengths import Limit, evaluated_length, fitting, limit_by, position_limit, probed_length
+from engine.lengths import (
+    Limit,
+    evaluated_length,
+    fitting,
+    limit_by,
+    longest,
+    position_limit,
+    probed_length,
+    question_behind,
+)
 from engine.train import short_enough
 from specs.model import Evaluate, Probe, Prompt, Target
 from store import Ledger, open_store
@@ -223,3 +232,17 @@ def test_rows_without_one_that_fits_are_an_error_either_way() -> None:
         fitting(rows, lambda row: sizes[row["id"]], limit, "error")
     with pytest.raises(DataError, match=r"9 of 9 .*\(r0: 99, r1: 99, r2: 99, r3: 99, r4: 99, …\)"):
         fitting(rows, lambda row: 99, limit, "drop")
+
+
+def test_a_written_explanation_takes_no_more_positions_than_there_are(tokenizer: Any) -> None:
+    """Half a character is one token where it is written, and three where its text is read again."""
+    row = {"id": "a", "context": "is", "response": "good", "label": "1", "explanation": "words in order"}
+    text = writer(tokenizer, target=Target(content="label+explanation", placement="before"))
+    written = "in order \ufffd\ufffd\ufffd"
+    free = question_behind(text, row, written, None)
+    assert free == text.encode_spellings(row, written)
+    assert question_behind(text, row, written, longest(free)) == free
+    bound = question_behind(text, row, written, longest(free) - 1)
+    assert bound == text.encode_spellings(row, "in order") and longest(bound) < longest(free)
+    bare = longest(text.encode_spellings(row, ""))
+    assert longest(question_behind(text, row, "\ufffd" * 40, bare)) == bare
