@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from engine.answers import Answer, read_answer
+from engine.examples import example_coordinates
 from engine.generation import generate, written
 from engine.lengths import position_limit, question_behind
 from engine.lens import Lens, find_lens
@@ -42,8 +43,7 @@ def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Targe
     return Family(
         stage="evaluate",
         coordinates=(
-            Coordinate("example", "example", [row["id"] for row in rows], long_name="test example"),
-            Coordinate("gold", "example", [row["label"] for row in rows], long_name="true label"),
+            *example_coordinates(rows),
             Coordinate("label", "label", list(settings.labels), long_name="label"),
         ),
         variables=(

@@ -11,6 +11,7 @@ from attrs import frozen
 from torch import Tensor
 
 from engine.errors import UsageError
+from engine.examples import example_coordinates
 from engine.heads import watching_heads
 from engine.lens import Lens
 from engine.progress import Report, StopRequest
@@ -102,8 +103,7 @@ def probe_family(
             Variable("top_id", (*AXES, "top"), "int32", "1", "token id"),
         ]
     coordinates = [
-        Coordinate("example", "example", [row["id"] for row in rows], long_name="test example"),
-        Coordinate("gold", "example", [row["label"] for row in rows], long_name="true label"),
+        *example_coordinates(rows),
         Coordinate("layer", "layer", list(layers), long_name="layer, 0 = embedding"),
         Coordinate("position", "position", [str(p) for p in probe.positions], long_name="watch position"),
     ]

@@ -24,17 +24,17 @@ NODES: dict[str, frozenset[str]] = {
     "train": frozenset({"cell", "grad_norm", "learning_rate", "loss", "step"}),
     "evaluate": frozenset({
         "cell", "constrained_label", "example", "generated_explanation", "generated_label", "generated_text",
-        "gold", "label", "label_logprob", "prediction",
+        "gold", "group", "label", "label_logprob", "prediction",
     }),
     "lens": frozenset({"cell", "layer", "step", "translator_kl"}),
     "probe": frozenset({
-        "activation_entropy", "cell", "entropy", "example", "gold", "head", "head_entropy", "js_final",
-        "kl_final", "layer", "logsumexp", "max_prob", "nonfinite", "position", "top", "top_id",
+        "activation_entropy", "cell", "entropy", "example", "gold", "group", "head", "head_entropy",
+        "js_final", "kl_final", "layer", "logsumexp", "max_prob", "nonfinite", "position", "top", "top_id",
         "top_logprob", "watch", "watch_entropy", "watch_id", "watch_logprob", "watch_mass", "watch_rank",
     }),
     "intervene": frozenset({
-        "cell", "entropy", "entry", "example", "first", "gold", "head", "intervention", "kind", "label",
-        "label_logprob", "last", "layer", "prediction", "source",
+        "cell", "entropy", "entry", "example", "first", "gold", "group", "head", "intervention", "kind",
+        "label", "label_logprob", "last", "layer", "prediction", "source",
     }),
 }  # fmt: skip
 # What analyses derive from nodes, and the names in their results; but `rank`, which lies along levels alone

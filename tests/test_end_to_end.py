@@ -75,6 +75,24 @@ def test_the_last_layer_of_the_probe_is_the_model_itself(write_spec, tmp_path: P
     np.testing.assert_allclose(watched, evaluation["label_logprob"].values, rtol=1e-4, atol=1e-5)
 
 
+def test_the_group_of_every_example_is_stored(write_spec, rated_file: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in rated_file.read_text().splitlines()]
+    grouped = tmp_path / "grouped.jsonl"
+    stories = [row | {"story": f"story {number // 3}"} for number, row in enumerate(rows)]
+    grouped.write_text("".join(json.dumps(row) + "\n" for row in stories))
+    spec = write_spec('[[interventions]]\nname = "off"\nkind = "mask"\n', train="steps = 1")
+    text = spec.read_text().replace(str(rated_file), str(grouped)).replace("seeds = [0, 1]", "seeds = [0]")
+    spec.write_text(text.replace('explanation = "why"', 'explanation = "why", group = "story"'))
+    engine("execute", spec)
+    tree = store.open_store(tmp_path / "store")["small"]
+    for stage in ("evaluate", "probe", "intervene"):
+        node = tree[stage].to_dataset()
+        story = [(int(name.partition("-")[2]) - 1) // 3 for name in node["example"].values]
+        pairs = set(zip(story, node["group"].values.tolist(), strict=True))
+        assert len(pairs) == len({number for number, _ in pairs}) == len({group for _, group in pairs})
+        assert len(pairs) < len(story)
+
+
 def test_every_way_of_scoring_is_stored(write_spec, tmp_path: Path) -> None:
     settings = (
         'evaluate.scoring=["loglikelihood", "constrained", "generation"]',

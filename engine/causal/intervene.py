@@ -20,6 +20,7 @@ from engine.causal.heads import Means, head_means
 from engine.causal.runs import Runs
 from engine.causal.sequences import Answers, chunks
 from engine.causal.turns import turns
+from engine.examples import example_coordinates
 from engine.lens import Lens, find_lens
 from engine.progress import Report, StopRequest
 from engine.scoring import pad_right, predictions
@@ -41,8 +42,7 @@ def intervention_family(
     return Family(
         stage="intervene",
         coordinates=(
-            Coordinate("example", "example", [row["id"] for row in rows], long_name="test example"),
-            Coordinate("gold", "example", [row["label"] for row in rows], long_name="true label"),
+            *example_coordinates(rows),
             described("intervention", [change.name for change in changes], "change to the model"),
             described("entry", [change.entry for change in changes], "intervention of the spec"),
             described("kind", [change.kind for change in changes], "kind of intervention"),
