@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import gc
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from attrs import define, field, frozen
 
 from engine.base_model import BaseModel, as_it_was
 from engine.errors import DoneElsewhereError, HeldElsewhereError, Interrupted
 from engine.measured import Stage
-from engine.plan import Plan, PlannedCell, grouped
+from engine.plan import Plan, PlannedCell, describe, grouped
 from engine.progress import Report, StopRequest, silent
 from engine.stages import Stages
 from store import LostClaimError
@@ -191,6 +192,10 @@ class Execution:
         finally:
             if base.is_unchanged():
                 self._base = base
+            else:
+                levels = describe(self.plan.levels(cell))
+                message = f"{levels}: the weights of the base model changed meanwhile; it is loaded again"
+                warnings.warn(message, stacklevel=2)
 
     def _train(self, cells: list[PlannedCell], base: BaseModel) -> None:
         """Train the adapter that the cells share."""
@@ -295,8 +300,11 @@ class Execution:
             ledger.release(stage, key)
             raise
         except Exception as error:
-            self._record_failure(cell, stage, key, error)
-            raise _NotToBeHadError from error
+            if not recorded or not ledger.has(stage, key):
+                self._record_failure(cell, stage, key, error)
+                raise _NotToBeHadError from error
+            ledger.release(stage, key)  # it was committed, and failed at what comes behind that
+            result = cast("Result", None)
         except BaseException:  # this process is to end: others need not wait for it
             ledger.release(stage, key)
             raise

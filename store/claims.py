@@ -44,7 +44,7 @@ class Claim:
         self._offset = place.read(self.name).index(_START.encode())
         # Others follow after a lease of silence, and the beat was seen to stand here at that time.
         self._beaten, self._lease = since, float(mark["lease"])
-        self._ended = Event()
+        self._ended, self._released = Event(), False
         self._thread = Thread(target=self._renew, args=(self._lease / _BEATS,), daemon=True)
         self._thread.start()
 
@@ -58,8 +58,8 @@ class Claim:
             raise LostClaimError(f"{self._place}/{self.name}: another process has taken this stage over")
 
     def release(self) -> None:
-        """End the claim; a second call does nothing. What a successor has taken over is left to it."""
-        if self._ended.is_set():
+        """End the claim, unless that is done. What a successor has taken over is left to it."""
+        if self._released:
             return
         self._ended.set()
         self._thread.join()
@@ -69,6 +69,7 @@ class Claim:
                 self._place.remove(f"{self._folder}/{number}.json")
             self._place.prune(self._folder)
         self._hold.close()
+        self._released = True
 
     def _held(self) -> bool:
         newest = max(_numbers(self._place, self._folder), default=0)
@@ -114,7 +115,11 @@ class Claims:
             if {n for n in _numbers(self._place, folder) if n >= number} != {number, number + 1} - {0}:
                 self._place.remove(name)
                 return None
-            return Claim(self._place, folder, number + 1, mark, began)
+            try:
+                return Claim(self._place, folder, number + 1, mark, began)
+            except BaseException:  # nobody would ever release it
+                self._place.remove(name)
+                raise
 
     def free(self, stage: str, key: str) -> bool:
         """Tell whether `take` could succeed now."""

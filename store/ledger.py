@@ -78,8 +78,9 @@ class Ledger:
 
     def release(self, stage: str, key: str) -> None:
         """End this process's claim, if it has one, without a result."""
-        if claim := self._held.pop((stage, key), None):
+        if claim := self._held.get((stage, key)):
             claim.release()
+            self._held.pop((stage, key), None)
 
     def commit(self, stage: str, key: str, record: Mapping[str, Any]) -> None:
         """Make a key's results visible; call it last, when all that belongs to them is on disk.

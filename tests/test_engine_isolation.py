@@ -1,0 +1,315 @@
+"""No cell touches another: whatever fails in one, the base model of the next is as it was loaded."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import faults
+import pytest
+import torch
+from children import assert_same, assert_whole, contents
+from conftest import make_llama
+from transformers import AutoModelForCausalLM
+
+from engine import models
+from engine.errors import Interrupted
+from engine.execute import Display, Execution, Options, Outcome
+from engine.plan import make_plan
+from engine.progress import StopRequest
+from engine.session import manifest
+from engine.stages import Stages
+from specs import load_spec, resolve
+from store import Ledger, LostClaimError, StoreError, StoreWriter, open_store, write_manifest
+
+FAULTS = os.environ.get("ABLATION_ENGINE_FAULTS", "8")  # file operations that are drawn to fail, or "all"
+STUDY = """
+name = "small"
+seeds = [0]
+
+[model]
+id = "{model}"
+dtype = "float32"
+
+[data]
+source = "{data}"
+columns = {{ label = "rating", explanation = "why" }}
+train = 8
+test = 4
+
+[prompt]
+chat_template = false
+template = "{{context}} {{response}}:"
+
+[lora]
+r = 2
+
+[train]
+{train}
+batch_size = 2
+lr = 1e-2
+warmup = 0.0
+precision = "float32"
+
+[evaluate]
+labels = ["1", "2", "3"]
+
+{more}
+"""
+CELLS = """
+[factors.adapter.levels]
+all = { lora.target_modules = "all-linear" }
+some = { lora.target_modules = ["q_proj"] }
+head = { lora.target_modules = ["v_proj"], lora.modules_to_save = ["lm_head"] }
+dora = { lora.dora = true }
+"""
+
+
+class Study:
+    """A study that runs in this process, as often as one likes, into stores of its own."""
+
+    def __init__(self, folder: Path, model: Path, data: Path, more: str, train: str = "steps = 2") -> None:
+        self.folder, self.model = folder, model
+        self.spec = folder / "study.toml"
+        self.spec.write_text(STUDY.format(model=model, data=data, more=more, train=train))
+        self.cells = resolve(load_spec(self.spec)).cells
+        self.loaded: list[Any] = []  # base models, in the order in which they were loaded
+
+    def run(self, root: Path, **options: bool) -> Outcome:
+        """Run what is pending."""
+        plan = make_plan(resolve(load_spec(self.spec)), root)
+        write_manifest(plan.root, "small", manifest(plan, {}))
+        load = models.load
+
+        def noted(*arguments: Any) -> Any:
+            found = load(*arguments)
+            self.loaded.append(found[0])
+            return found
+
+        ledger = Ledger(plan.root)
+        stages = Stages(plan, ledger, StoreWriter(plan.root), {}, StopRequest())
+        execution = Execution(plan, stages, Options(**options), Display(), StopRequest())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(models, "load", noted)
+            try:
+                return execution.run(plan.cells)
+            finally:
+                for stage, key in list(ledger._held):  # as the end of the process would
+                    ledger.release(stage, key)
+
+    @cached_property
+    def fresh(self) -> dict[str, Any]:
+        """The state of the model as it is loaded."""
+        model = AutoModelForCausalLM.from_pretrained(
+            self.model, dtype=torch.float32, attn_implementation="sdpa"
+        )
+        return state_of(model.requires_grad_(False))
+
+
+def state_of(model: torch.nn.Module) -> dict[str, Any]:
+    """All of a model that a cell can leave its traces on."""
+    found: dict[str, Any] = {
+        "config": model.config.to_dict(),
+        "attention": model.config._attn_implementation,
+        "generation": model.generation_config.to_dict(),
+        "weights": {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()},
+        "buffers": {name: tensor.numpy().tobytes() for name, tensor in model.named_buffers()},
+        "trained": [name for name, p in model.named_parameters() if p.requires_grad or p.grad is not None],
+    }
+    for name, module in model.named_modules():
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, bool | int | str)}
+        hooks = {key: len(value) for key, value in vars(module).items() if key.endswith("hooks") and value}
+        found[f"module {name}"] = type(module), sorted(vars(module)), plain, hooks
+    return found
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, rated_file: Path) -> Iterator[Study]:
+    """Four adapters on a model of one layer."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = make_llama(tmp_path_factory.mktemp("model"), **sizes)
+    gc.freeze()  # each training collects garbage, which among all that is imported takes longer than itself
+    yield Study(tmp_path_factory.mktemp("study"), model, rated_file, CELLS)
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study: Study) -> dict[str, object]:
+    """What the study comes to when nothing fails."""
+    outcome = study.run(study.folder / "undisturbed")
+    assert not outcome.failed and len(study.loaded) == 1
+    return contents(study.folder / "undisturbed")
+
+
+def check(
+    study: Study, root: Path, undisturbed: dict[str, object], disturbed: Outcome | None, where: str
+) -> None:
+    """The model is clean, all other cells are what they are without the error, and a retry mends the rest."""
+    assert state_of(study.loaded[-1]) == study.fresh, where
+    assert_whole(root, study.folder / "undisturbed")
+    if disturbed is not None:  # it went on behind the error
+        stopped = [stage for _, stage, _ in disturbed.failed] + ["held"] * len(disturbed.held)
+        assert len(stopped) <= 1, where
+        hit = len(study.cells) if "data" in stopped else len(stopped)
+        assert open_store(root)["small"].attrs["cells_complete"] == len(study.cells) - hit, where
+    study.run(root, retry_failed=True)
+    assert_same(contents(root), undisturbed)
+
+
+# Where a cell fails, and by what. `behind`: when the function has done its work.
+BOUNDARIES = [
+    ("engine.stages.data_stage.prepare", OSError("injected"), False),
+    ("engine.stages.models.load", OSError("injected"), False),
+    ("engine.stages.train_adapter", OSError("injected"), False),
+    ("engine.train.attach_adapter", RuntimeError("injected"), True),
+    ("engine.train.CompletionTrainer.train", RuntimeError("injected"), True),
+    ("engine.train.CompletionTrainer.train", KeyboardInterrupt(), True),
+    ("engine.train.CompletionTrainer.train", Interrupted(), True),
+    ("engine.training.trainer.completion_loss", torch.OutOfMemoryError("injected"), True),
+    ("engine.stages.Claim.check", LostClaimError("injected"), True),
+    ("engine.train.save_adapter", OSError("injected"), False),
+    ("engine.train.save_adapter", OSError("injected"), True),
+    ("engine.train.save_adapter", KeyboardInterrupt(), False),
+    ("peft.PeftModel.save_pretrained", OSError("injected"), False),
+    ("store.writer.write_block", OSError("injected"), False),
+    ("store.writer.write_block", KeyboardInterrupt(), True),
+    ("engine.stages.Ledger.commit", LostClaimError("injected"), False),
+    ("engine.stages.Ledger.commit", OSError("injected"), False),
+    ("engine.stages.load_adapter", OSError("injected"), False),
+    ("engine.stages.load_adapter", RuntimeError("injected"), True),
+    ("peft.peft_model.set_peft_model_state_dict", RuntimeError("injected"), False),
+    ("engine.stages.evaluate", torch.OutOfMemoryError("injected"), True),
+    ("engine.stages.probe_layers", RuntimeError("injected"), False),
+    ("engine.probe.lens_statistics", RuntimeError("injected"), True),
+    ("engine.probe.lens_statistics", KeyboardInterrupt(), False),
+]
+
+
+@pytest.mark.parametrize(("name", "error", "behind"), BOUNDARIES)
+def test_an_error_at_a_stages_boundary_harms_no_other_cell(
+    study: Study,
+    undisturbed: dict[str, object],
+    tmp_path: Path,
+    name: str,
+    error: BaseException,
+    behind: bool,
+) -> None:
+    with faults.calls(name, faults.raising(error), behind=behind) as fault:
+        disturbed = run_into(study, tmp_path, type(error))
+    assert fault.what, f"{name} was not called"
+    check(study, tmp_path, undisturbed, disturbed, name)
+
+
+def run_into(study: Study, root: Path, *errors: type[BaseException]) -> Outcome | None:
+    """Run the study; None where one of the errors ended it as a whole."""
+    try:
+        return study.run(root)
+    except errors:
+        return None
+
+
+def test_an_error_at_any_file_operation_harms_no_other_cell(
+    study: Study, undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    """Each of them in turn where ABLATION_ENGINE_FAULTS is "all", and else some that are drawn."""
+    with faults.file_operations(tmp_path / "all") as fault:
+        study.run(tmp_path / "all")
+    numbers = range(1, fault.count + 1)
+    for number in numbers if FAULTS == "all" else random.Random(5).sample(numbers, int(FAULTS)):
+        root = tmp_path / str(number)
+        with faults.file_operations(root, at=number) as fault:
+            disturbed = run_into(study, root, OSError, StoreError)
+        check(study, root, undisturbed, disturbed, f"{number}: {fault.what}")
+        shutil.rmtree(root)
+
+
+TUNED = """
+[probe]
+lens = "tuned"
+heads = true
+activation = true
+[probe.tuned]
+steps = 2
+tokens = 40
+"""
+INTERVENTIONS = """
+[factors.adapter.levels]
+all = { lora.target_modules = "all-linear" }
+none = { train.steps = 0 }
+
+[[interventions]]
+name = "graft"
+kind = "graft"
+donor = { adapter = "all" }
+sweep = "below"
+"""
+HEADS = """
+[[interventions]]
+name = "heads"
+kind = "heads"
+layers = [1]
+ablation = "mean"
+"""
+GENERATION = """
+[factors.scoring]
+path = "evaluate.scoring"
+values = [["loglikelihood", "constrained", "generation"]]
+"""
+KINDS: dict[str, tuple[str, str]] = {  # of cells: further tables, and lines of [train]
+    "plain": ("", "steps = 2"),
+    "gradient checkpointing": ("", "steps = 2\ngradient_checkpointing = true"),
+    "modules trained in full": (CELLS.replace("some =", "# some ="), "steps = 2"),
+    "rank-stabilised": ("[factors.r]\npath = 'lora.rslora'\nvalues = [true]", "steps = 2"),
+    "early stopping": ("", "steps = 4\nearly_stopping = 1\nvalidate_every = 1"),
+    "bfloat16": ("[factors.p]\npath = 'train.precision'\nvalues = ['bfloat16']", "steps = 2"),
+    "untrained": ("", "steps = 0"),
+    "tuned lens, heads, activations": (TUNED, "steps = 2\ngradient_checkpointing = true"),
+    "a graft, also onto no adapter": (INTERVENTIONS, "steps = 2"),
+    "ablated heads": (HEADS, "steps = 2"),
+    "generation": (GENERATION, "steps = 2"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cell_leaves_the_base_model_as_it_was_loaded(
+    kind: str, tmp_path: Path, tiny_model: Path, rated_file: Path
+) -> None:
+    """Modules, hooks, flags, configs and weights, when all is done and no other cell comes."""
+    more, train = KINDS[kind]
+    study = Study(tmp_path, tiny_model, rated_file, more, train)
+    outcome = study.run(tmp_path / "store")
+    assert outcome.ran and not outcome.failed
+    (model,) = study.loaded
+    assert state_of(model) == study.fresh
+
+
+def test_a_model_whose_weights_have_changed_is_loaded_again(
+    study: Study, undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    """In a training, that one fails; behind it, the next cell comes to a model that was loaded for it."""
+
+    def change() -> None:
+        study.loaded[-1].model.embed_tokens.weight.data[3, 4] += 1e-3
+
+    before = len(study.loaded)
+    with faults.calls("engine.train.save_adapter", change):
+        outcome = study.run(tmp_path / "training")
+    ((_, stage, message),) = outcome.failed
+    assert stage == "train" and message.startswith("ChangedWeightsError: the weights of the base model")
+    assert len(study.loaded) == before + 2
+    check(study, tmp_path / "training", undisturbed, outcome, "in a training")
+    before = len(study.loaded)
+    with (
+        faults.calls("engine.stages.probe_layers", change),
+        pytest.warns(match="adapter=all, .* weights"),
+    ):
+        outcome = study.run(tmp_path / "probe")
+    assert not outcome.failed and len(study.loaded) == before + 2
+    assert state_of(study.loaded[-1]) == study.fresh
