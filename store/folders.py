@@ -221,7 +221,8 @@ class Folder(Place):
                     os.fsync(file.fileno())
             yield temporary
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # what is at its place stays there, and this is swept by its name
+                temporary.unlink(missing_ok=True)
         if keep:
             sync(path.parent)
 
