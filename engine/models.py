@@ -143,13 +143,16 @@ def _without_report() -> Iterator[None]:
     """Keep transformers' table of missing and unexpected weights back, which `check_weights` tells of."""
     from transformers.utils import logging
 
+    def passes(record: Any) -> bool:
+        return bool(record.levelno >= logging.ERROR)
+
+    # Not by the logger's level: transformers takes one that is set for a wish to hear of tensor parallelism.
     logger = logging.get_logger("transformers.modeling_utils")
-    keep = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.addFilter(passes)
     try:
         yield
     finally:
-        logger.setLevel(keep)
+        logger.removeFilter(passes)
 
 
 def _quantization(model: Model, device: torch.device) -> dict[str, Any]:
