@@ -36,6 +36,7 @@ class Lens:
     layers: nn.ModuleList
     norm: nn.Module
     unembedding: Unembedding
+    width: int  # D of the residual streams; OPT projects some of its models' to another for the unembedding
     heads: int  # of each layer, as the config says; 0 where it names no one number
     translators: Translators | None = None
 
@@ -114,14 +115,16 @@ def find_lens(model: Any) -> Lens:
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = base.config.get_text_config(decoder=True)
-    heads = getattr(config, "num_attention_heads", 0)
+    heads, width = getattr(config, "num_attention_heads", 0), getattr(config, "hidden_size", None)
     decoder = _decoder(base)
     layers, owner = _layers(decoder, config)
+    unembedding = unembedding_of(base)
     return Lens(
         decoder=decoder,
         layers=layers,
         norm=_final_norm(owner),
-        unembedding=unembedding_of(base),
+        unembedding=unembedding,
+        width=width if isinstance(width, int) else unembedding.width,
         heads=heads if isinstance(heads, int) else 0,
     )
 

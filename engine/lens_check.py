@@ -50,7 +50,7 @@ def check_lens(model: Any) -> Lens:
             f"model.id: {name} gives {run.logits.shape[-1]} logits, its configuration names "
             f"{lens.unembedding.vocab_size} tokens; expected one logit per token"
         )
-    tolerance = TOLERANCES[lens.unembedding.weight.dtype]
+    tolerance = max(TOLERANCES.get(kind, 1e-2) for kind in (lens.unembedding.weight.dtype, run.logits.dtype))
     truth = run.logits[..., : lens.unembedding.vocab_size]
     _compare(name, "the last hidden states", lens.logits(run.hidden * run.factors), truth, tolerance)
     stream = run.streams[-1]
@@ -96,10 +96,10 @@ def _run(model: Any, lens: Lens, ids: Tensor) -> _Run:
             f"({type(error).__name__}: {said}); expected a model that reads token ids alone"
         ) from error
     shapes = {tuple(stream.shape) for stream in streams}
-    if len(streams) != len(numbers) or len(shapes) != 1 or len(streams[0].shape) != 3:
+    if len(streams) != len(numbers) or shapes != {(*ids.shape, lens.width)}:
         raise EngineError(
             f"model.id: {type(model).__name__} does not run each of its {len(lens.layers)} layers once over "
-            "one residual stream, so that no layer can be probed"
+            f"one residual stream of width {lens.width}, so that no layer can be probed"
         )
     width = lens.unembedding.width
     if hidden.shape[:2] != ids.shape or hidden.shape[2:] != (width,):

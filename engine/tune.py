@@ -48,7 +48,7 @@ def tune(
     curve = np.empty((settings.steps, layers), np.float32)
     kept = checkpoint.read(lens.device) if checkpoint else None
     start = len(kept[2]) if kept else 0
-    translators = kept[0] if kept else Translators.identity(layers, lens.unembedding.width, lens.device)
+    translators = kept[0] if kept else Translators.identity(layers, lens.width, lens.device)
     parameters = [translators.weight.requires_grad_(), translators.bias.requires_grad_()]
     optimizer = torch.optim.SGD(
         parameters,

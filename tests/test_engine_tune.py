@@ -122,7 +122,7 @@ def mean_kl(lens: Lens) -> Tensor:
     return torch.stack(found).mean(dim=0)
 
 
-@pytest.mark.parametrize("name", ["llama", "opt", "gpt-neox", "mixtral"])
+@pytest.mark.parametrize("name", ["llama", "opt, projected, normed after", "gpt-neox", "mixtral"])
 def test_every_layer_comes_nearer_and_the_last_stays(name: str) -> None:
     lens = find_lens(tiny_models.adapt(model_of(name)))
     tuned, _ = trained(lens, Tuned(steps=60, tokens=60))

@@ -92,6 +92,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 
+# Releases of transformers differ in which they have.
+MODELS = {name: model for name, model in MODELS.items() if hasattr(transformers, model[0])}
+
 
 def build(kind: str, options: dict[str, Any], **more: Any) -> Any:
     """A model of a config class, its output bias drawn as well; `more` goes to `from_config`."""
