@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from store import StoreError
 from store.places import Place, is_url, place_of
 
+if TYPE_CHECKING:
+    Base = click.ParamType[Any]
+else:
+    Base = click.ParamType  # click 8.1 knows no type parameters
 
-class StoreParameter(click.ParamType[Any]):
+
+class StoreParameter(Base):
     """A store by its folder or URL."""
 
     name = "store"
