@@ -206,7 +206,8 @@ def _train(train: Train, r: int, data: Data, model: ModelCard, lengths: _Lengths
         flops=2 * forward * examples,
         memory=weights + 4 * adapter + activations,  # the adapter, its gradient and Adam's two moments
         stored=adapter if steps != 0 else 0,
-        scratch=CHECKPOINTS * 3 * adapter if steps != 0 else 0,  # the adapter and Adam's two moments
+        # The adapter, Adam's two moments, and the best adapter so far.
+        scratch=CHECKPOINTS * (3 + bool(train.early_stopping)) * adapter if steps != 0 else 0,
     )
 
 

@@ -7,9 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from engine.errors import EngineError
 from engine.training.loss import padding_id
+
+# What is expected where logits are not.
+FINITE = (
+    "expected a model whose logits are finite. A training that diverged leaves such a model (lower "
+    "train.lr), as does model.dtype float16 where it overflows"
+)
 
 
 @torch.inference_mode()
@@ -24,7 +31,7 @@ def generate(
 
     `ends`: ids of the end tokens; by default the tokenizer's own, with which targets end in training. What
     the model's own generation config says (penalties, suppressed and forced tokens, other ends, …) is left
-    aside: the text is that of the model's logits alone.
+    aside: the text is that of the model's logits alone. EngineError where these are NaN.
     """
     length = max(map(len, prompts))
     padding = padding_id(tokenizer)
@@ -36,9 +43,27 @@ def generate(
     config = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=padding, eos_token_id=ends
     )
+    watch = _NanWatch()
     with _configured(model, config) as bare:
-        output = bare.generate(ids.to(device), attention_mask=mask.to(device), generation_config=config)
+        output = bare.generate(
+            ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([watch]),
+        )
+    if bool(watch.seen):
+        raise EngineError(f"generation: found NaN logits; {FINITE}")
     return [_ended(row, set(ends)) for row in output[:, length:].tolist()]
+
+
+class _NanWatch(LogitsProcessor):
+    """Notes whether any logit was NaN, on the device; to greedy decoding NaN is the likeliest of all."""
+
+    seen: torch.Tensor | bool = False
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.seen = self.seen | scores.isnan().any()
+        return scores
 
 
 @contextmanager

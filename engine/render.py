@@ -14,6 +14,7 @@ from rich.text import Text
 from engine.estimate import Cost, estimate
 from engine.plan import STATES, Plan, describe
 from engine.plan_notes import notes
+from engine.schedule import schedule_warnings
 from specs.model import STAGES
 from store import Ledger, cells, read_manifests
 from store.places import Root
@@ -38,6 +39,8 @@ def plan_tables(plan: Plan, *, cells: bool) -> Iterator[Table | str]:
     pairs = Counter(name for name, _, _ in plan.matrix.pairs())
     for name, number in pairs.items():
         yield f"contrast  {name}  ({number} pairs)"
+    for warning in schedule_warnings(plan):
+        yield f"[yellow]warning: {escape(warning)}[/]"
     for model in plan.trusted():
         yield f"[red]model.trust_remote_code is on: {escape(model)}'s own code will run here.[/]"
     if cells:
@@ -126,6 +129,7 @@ def plan_json(plan: Plan, *, cells: bool) -> dict[str, Any]:
         },
         "missing": plan.missing(),
         "notes": list(notes(plan)),
+        "warnings": schedule_warnings(plan),
         "estimate": costs
         and {
             stage: {

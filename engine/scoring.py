@@ -9,6 +9,7 @@ import torch
 from attrs import field, frozen
 
 from engine.errors import EngineError
+from engine.generation import FINITE
 from engine.lens import Lens
 from kernels import lens_statistics
 
@@ -107,8 +108,7 @@ def score(
     if result.nonfinite_rows:
         raise EngineError(
             f"scoring labels: found NaN or infinite logits at {result.nonfinite_rows} of "
-            f"{len(result.logsumexp)} positions; expected a model whose logits are finite. A training that "
-            "diverged leaves such a model (lower train.lr), as does model.dtype float16 where it overflows"
+            f"{len(result.logsumexp)} positions; {FINITE}"
         )
     places = {token: place for place, token in enumerate(tokens)}
     logprobs, ranks = result.watch_logprob.tolist(), result.watch_rank.tolist()

@@ -38,7 +38,7 @@ from engine.ranks import ALONE, Ranks
 from engine.text import Writer, cell_writer
 from engine.train import short_enough, train_adapter
 from engine.trained import ADAPTER, Trained, check_adapter, load_adapter, saved_training
-from engine.training.history import curves_family
+from engine.training.history import UNITS, curves_family
 from engine.training.loss import padding_id
 from engine.translators import Translators
 from engine.tune import lens_family, tune
@@ -111,7 +111,7 @@ class Stages:
                 f"{split}_examples_label_alone": float(label_alone(part, text.target))
                 for split, part in rows.items()
             }
-            record |= {**sink.placement, "summary": trained.summary | alone}
+            record |= {**sink.placement, "summary": trained.summary | alone, "units": UNITS}
 
     def load(self, cell: PlannedCell, base: BaseModel) -> Any:
         """Give the base model with the cell's trained adapter."""

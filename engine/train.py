@@ -6,8 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from transformers import PrinterCallback, set_seed
+from transformers import set_seed
 
 from engine.base_model import as_it_was
 from engine.errors import DataError, Interrupted
@@ -18,10 +17,13 @@ from engine.ranks import ALONE, Ranks
 from engine.text import Encoded
 from engine.trained import Trained, checkpoint_folder, newest_checkpoint, save_adapter, saved_training
 from engine.training.adapter import attach_adapter
+from engine.training.arguments import arguments, global_seed
 from engine.training.callbacks import Reporter, Saver
-from engine.training.history import curves, curves_family
+from engine.training.history import curves_family
 from engine.training.loss import IGNORED, Collator, completion_loss, padding_id
-from engine.training.trainer import CompletionTrainer, arguments, early_stopping, save_steps
+from engine.training.trackers import LOGS, logging_to
+from engine.training.trainer import CompletionTrainer
+from engine.training.validation import EarlyStopping
 from specs.model import Lora, Train
 from store.places import Place
 
@@ -53,57 +55,65 @@ def train_adapter(
     checkpoint saved, when a stop is requested. Whatever happens, the base model is as it was.
     """
     started = time.perf_counter()
-    kept = short_enough(examples, limit_of(base, settings.max_length))
-    set_seed(seed)
-    with as_it_was(base):
+    limit = limit_of(base, settings.max_length)
+    kept = short_enough(examples, limit)
+    validated = _validated(validation, settings, limit) if settings.early_stopping else []
+    set_seed(global_seed(seed))
+    trackers = settings.report_to if ranks.rank == 0 else []
+    with as_it_was(base), logging_to(home.scratch() / LOGS, trackers):
         model = attach_adapter(base, lora, ranks)
-        seconds = None if save_steps(settings) else 60 * settings.checkpoint_minutes
-        tokens = sum(map(len, kept)) / len(kept)
+        stopping = EarlyStopping(settings.validate_every, settings.early_stopping) if validated else None
+        seconds = None if settings.checkpoint_every else 60 * settings.checkpoint_minutes
+        checkpoints = checkpoint_folder(home.scratch(), fenced=fenced)
         trainer = CompletionTrainer(
             lens=find_lens(model),
             ranks=ranks,
+            settings=settings,
+            seed=seed,
+            validation=validated,
+            stopping=stopping,
+            started=started,
             model=model,
-            args=arguments(
-                settings,
-                seed,
-                checkpoint_folder(home.scratch(), fenced=fenced),
-                next(base.parameters()).device,
-                bool(validation),
-            ),
-            train_dataset=list(kept),
-            eval_dataset=list(validation) or None,
+            args=arguments(settings, seed, checkpoints, trackers, next(base.parameters()).device),
+            train_dataset=kept,
             data_collator=Collator(padding_id(tokenizer)),
-            callbacks=[
-                Reporter(report, tokens),
-                Saver(stop, ranks, seconds),
-                *early_stopping(settings),
-            ],
+            callbacks=[Reporter(report), *([stopping] if stopping else []), Saver(stop, ranks, seconds)],
         )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=newest_checkpoint(home.scratch()) if settings.resume else None)
-        if stop.requested and trainer.state.global_step < trainer.state.max_steps:
+        trainer.go_on(newest_checkpoint(home.scratch()) if settings.resume else None)
+        if not trainer.is_over:
             raise Interrupted
-        drawn = curves(trainer.state.log_history)
-        summary = {
-            "train_loss": float(np.mean(drawn["loss"][-max(1, len(drawn["loss"]) // 10) :])),
-            "train_steps": float(trainer.state.global_step),
+        if stopping:
+            stopping.restore(model)
+        summary = trainer.history.summary() | {
             "train_examples": float(len(kept)),
             "train_examples_too_long": float(len(examples) - len(kept)),
-            "train_tokens": float(sum(map(len, kept))),
-            "completion_tokens": float(sum(len(example.completion) for example in kept)),
-            "train_seconds": time.perf_counter() - started,
+            "train_seconds": trainer.seconds,
         }
-        trained = Trained(summary, drawn)
+        if stopping:
+            summary |= {
+                "validation_examples": float(len(validated)),
+                "validation_examples_too_long": float(len(validation) - len(validated)),
+            }
+        trained = Trained(summary, trainer.history.curves())
         saved = ranks.lead(lambda: save_adapter(model, trained, home))
     return trained if saved else saved_training(home) or trained
 
 
-def short_enough(examples: Sequence[Encoded], limit: Limit) -> list[Encoded]:
+def short_enough(examples: Sequence[Encoded], limit: Limit, kind: str = "training") -> list[Encoded]:
     """Give the examples within the limit; DataError where there is none."""
     kept = [example for example in examples if len(example) <= limit.tokens]
     if not kept:
         raise DataError(
-            f"{limit.reason}, shorter than every training example "
-            f"(shortest: {min(map(len, examples))} tokens)"
+            f"{limit.reason}, shorter than every {kind} example (shortest: {min(map(len, examples))} tokens)"
         )
     return kept
+
+
+def _validated(validation: Sequence[Encoded], settings: Train, limit: Limit) -> list[Encoded]:
+    """Give the examples that early stopping goes by; DataError where there are none."""
+    if not validation:
+        raise DataError(
+            f"train.early_stopping: found {settings.early_stopping}, but there are no validation examples to "
+            "stop by; expected a larger data.validation_share, or train.early_stopping = 0"
+        )
+    return short_enough(validation, limit, "validation")

@@ -17,6 +17,7 @@ import numpy as np
 from attrs import frozen
 
 from engine.errors import DamagedAdapterError
+from engine.training.trackers import keep_logs
 from store.errors import DamagedError
 from store.places import Place
 from store.results import file_trouble
@@ -35,7 +36,7 @@ class Trained:
 
 
 def save_adapter(model: Any, trained: Trained, home: Place) -> bool:
-    """Save an adapter as safetensors as `adapter` of `home`, and drop the checkpoints behind it.
+    """Save an adapter as safetensors as `adapter` of `home`, keep the logs, and drop the checkpoints.
 
     False, changing nothing, when another owner of this training has saved its own first.
     """
@@ -44,6 +45,7 @@ def save_adapter(model: Any, trained: Trained, home: Place) -> bool:
     model.save_pretrained(str(partial))
     curves = {name: values.tolist() for name, values in trained.curves.items()}
     (partial / _TRAINED).write_text(json.dumps({"summary": trained.summary, "curves": curves}), "utf-8")
+    keep_logs(home)
     if saved_training(home) is None:  # damaged, or written before trainings were saved with adapters
         home.put_aside(ADAPTER)
     if not home.publish(partial, ADAPTER):
@@ -70,11 +72,16 @@ def load_adapter(model: Any, home: Place, name: str = "default") -> Any:
     """
     from peft import PeftModel
 
+    from engine.training.adapter import keep_float32
+
     folder = _readable(home)  # before the base model is touched
     if isinstance(model, PeftModel):
         model.load_adapter(str(folder), adapter_name=name)
-        return model.eval()
-    return PeftModel.from_pretrained(model, str(folder), adapter_name=name).eval()
+    else:
+        model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+    if keep_float32(model, name):  # what was rounded when it was read
+        model.load_adapter(str(folder), adapter_name=name)
+    return model.eval()
 
 
 def check_adapter(home: Place, recorded: Mapping[str, Any]) -> None:

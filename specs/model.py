@@ -159,7 +159,7 @@ class Lora:
         Meta(description="Module names to adapt, a regular expression, or `all-linear`."),
     ] = "all-linear"
     modules_to_save: Annotated[
-        list[str], Meta(description="Modules trained in full and saved with the adapter.")
+        list[str], Meta(description="Modules trained in full and saved with the adapter, in float32.")
     ] = field(factory=list)
     rslora: Annotated[bool, Meta(description="Scale by alpha / sqrt(r) (arXiv 2312.03732).")] = False
     dora: Annotated[bool, Meta(description="Weight-decomposed LoRA (arXiv 2402.09353).")] = False
@@ -187,7 +187,11 @@ class Train:
     max_grad_norm: Annotated[float, Meta(gt=0, description="Gradients are clipped to this norm.")] = 1.0
     precision: Annotated[
         Literal["float32", "bfloat16", "float16"],
-        Meta(description="Arithmetic of the forward and backward pass (autocast below float32)."),
+        Meta(
+            description="Arithmetic of the forward and backward pass. Below float32: autocast over the whole "
+            "loss, also of validations, `float16` with scaled gradients; `float32`: none, each product in "
+            "its weights' type. What is trained, and the cross-entropy, stay in float32 in any case."
+        ),
     ] = "bfloat16"
     max_length: Annotated[
         int,
@@ -200,9 +204,15 @@ class Train:
     ] = field(default=1024, metadata=read_by("train", "evaluate", "lens", "probe", "intervene"))
     early_stopping: Annotated[
         int,
-        Meta(ge=0, description="Stop after so many validations without a better loss; 0: never stop."),
+        Meta(
+            ge=0,
+            description="Stop after so many validations without a better loss per token, and keep the best "
+            "adapter; 0: neither validate nor stop. The rows are those of the split `validation`.",
+        ),
     ] = 0
-    validate_every: Annotated[int, Meta(ge=1, description="Steps between validations.")] = 50
+    validate_every: Annotated[
+        int, Meta(ge=1, description="Steps between validations; the last step has one, too.")
+    ] = 50
     gradient_checkpointing: Annotated[
         bool, Meta(description="Recompute activations in the backward pass to save memory.")
     ] = field(default=False, metadata=EXECUTION_ONLY)
@@ -217,7 +227,12 @@ class Train:
         default=True, metadata=EXECUTION_ONLY
     )
     report_to: Annotated[
-        list[str], Meta(description="Trackers passed on to the Trainer: tensorboard, wandb, trackio …")
+        list[str],
+        Meta(
+            description="Trackers passed on to the Trainer: tensorboard, wandb, trackio … Files of those "
+            "that write beside checkpoints, of TensorBoard and of W&B go to `train/KEY/logs` of the store, "
+            "unless TENSORBOARD_LOGGING_DIR or WANDB_DIR name another place."
+        ),
     ] = field(factory=list, metadata=EXECUTION_ONLY)
 
 

@@ -15,10 +15,11 @@ NODES: dict[str, frozenset[str]] = {
         {f"{kind}{metric}" for kind in _KINDS for metric in _METRICS}
         | {f"train_{kind}accuracy" for kind in _KINDS}
         | {
-            "cell", "completion_tokens", "ece", "interventions", "lens_examples", "lens_kl",
+            "cell", "completion_tokens", "ece", "interventions", "kept_step", "lens_examples", "lens_kl",
             "lens_kl_untrained", "probed_examples", "test_examples", "train_examples",
-            "train_examples_too_long", "train_loss", "train_seconds", "train_steps", "train_tokens",
-            "unparsed_share",
+            "train_examples_label_alone", "train_examples_too_long", "train_loss", "train_seconds",
+            "train_steps", "train_steps_skipped", "train_tokens", "unparsed_share", "validation_examples",
+            "validation_examples_label_alone", "validation_examples_too_long", "validation_loss",
         }
     ),
     "train": frozenset({"cell", "grad_norm", "learning_rate", "loss", "step"}),

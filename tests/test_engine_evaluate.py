@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from conftest import writer
 from transformers import AutoModelForCausalLM
 
 from engine.answers import read_answer
-from engine.errors import Interrupted
+from engine.errors import EngineError, Interrupted
 from engine.evaluate import evaluate, evaluation_family, summarise
 from engine.progress import StopRequest, silent
 from specs.model import Evaluate, Target
@@ -152,6 +154,20 @@ def test_generation_is_greedy_and_starts_behind_the_prompt(model: Any, tokenizer
         if ids[-1] == tokenizer.eos_token_id:
             break
     assert values["generated_text"][2] == tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("scoring", ["loglikelihood", "constrained", "generation"])
+@pytest.mark.parametrize("first", ["label", "explanation"])
+def test_logits_that_are_no_numbers_are_an_error_here(
+    model: Any, tokenizer: Any, scoring: str, first: str
+) -> None:
+    """Not predictions of the first label, nor an error of some array function."""
+    target = Target() if first == "label" else Target(content="label+explanation", placement="before")
+    broken = copy.deepcopy(model)
+    broken.model.layers[1].mlp.up_proj.weight[0, 0] = math.nan
+    settings = Evaluate(labels=["1", "2", "3"], scoring=[scoring], max_new_tokens=3)
+    with pytest.raises(EngineError, match=r"found NaN .*; expected a model whose logits are finite"):
+        run(broken, tokenizer, settings, target=target)
 
 
 def test_the_family_names_what_is_asked_for() -> None:

@@ -8,52 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from trainings import EOS, EXAMPLES, interrupted, load, saved_weights, token_losses, train
 
 from engine.base_model import as_it_was
-from engine.errors import DataError, Interrupted, UsageError
+from engine.errors import DataError, UsageError
 from engine.lens import find_lens
-from engine.progress import StopRequest, silent
 from engine.text import Encoded
-from engine.train import (
-    IGNORED,
-    Collator,
-    attach_adapter,
-    completion_loss,
-    train_adapter,
-)
+from engine.train import IGNORED, Collator, attach_adapter, completion_loss
 from engine.trained import load_adapter
 from specs.model import Lora, Train
 from store.places import place_of
 
-EOS = 1
-EXAMPLES = [
-    Encoded(prompt, completion, len(prompt))
-    for prompt, completion in (
-        ([10, 11, 12], [20, EOS]),
-        ([13, 14], [21, 22, EOS]),
-        ([15], [23, EOS]),
-        ([16, 17, 18, 19], [24, EOS]),
-    )
-]
-FAST = Train(steps=3, batch_size=2, precision="float32", lr=1e-2)
-
 
 @pytest.fixture
 def base(tiny_model: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).requires_grad_(False).eval()
-
-
-def train(base: Any, tokenizer: Any, folder: Path, examples: Any = EXAMPLES, **options: Any) -> Any:
-    defaults = {
-        "lora": Lora(r=2), "settings": FAST, "seed": 0, "report": silent, "stop": StopRequest(),
-    }  # fmt: skip
-    return train_adapter(base, tokenizer, examples, [], home=place_of(folder), **(defaults | options))
-
-
-def saved_weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
+    return load(tiny_model)
 
 
 def trained_names(base: Any, lora: Lora) -> list[str]:
@@ -64,18 +33,13 @@ def trained_names(base: Any, lora: Lora) -> list[str]:
 
 def test_the_loss_is_the_mean_over_the_completions_tokens_alone(base: Any) -> None:
     """Token by token, from the model's whole logits of each example by itself, without padding."""
-    logprobs = []
-    for example in EXAMPLES:
-        ids = torch.tensor([example.prompt + example.completion])
-        logits = base(input_ids=ids).logits.double().log_softmax(-1)[0]
-        first = len(example.prompt)
-        logprobs += [logits[first + i - 1, token].item() for i, token in enumerate(example.completion)]
+    losses = token_losses(base, EXAMPLES)
     batch = Collator(padding=EOS)(EXAMPLES)
-    assert len(logprobs) == 9
+    assert len(losses) == 9
     loss = completion_loss(find_lens(base), batch)
-    assert loss.item() == pytest.approx(-np.mean(logprobs), rel=1e-5)
+    assert loss.item() == pytest.approx(np.mean(losses), rel=1e-5)
     assert completion_loss(find_lens(base), batch, items=3).item() == pytest.approx(
-        -np.sum(logprobs) / 3, rel=1e-5
+        np.sum(losses) / 3, rel=1e-5
     )
     theirs = base(**batch).loss
     assert loss.item() == pytest.approx(theirs.item(), rel=1e-5)
@@ -190,21 +154,16 @@ def test_modules_to_save_dora_and_rslora(base: Any) -> None:
 
 def test_a_stopped_training_goes_on_behind_its_last_step(base: Any, tokenizer: Any, tmp_path: Path) -> None:
     settings = Train(steps=6, batch_size=2, precision="float32", lr=1e-2)
-    stop, steps = StopRequest(), []
+    steps = []
 
     def report(step: int, total: int, text: str) -> None:
         assert total == 6 and text.startswith("loss ") and text.endswith(" tokens/s")
         steps.append(step)
-        if len(steps) == 4:  # noticed at the end of the next step
-            stop.requested = True
 
-    with pytest.raises(Interrupted):
-        train(base, tokenizer, tmp_path / "a", settings=settings, report=report, stop=stop)
-    assert steps == [1, 2, 3, 4, 5]
+    interrupted(5, base, tokenizer, tmp_path / "a", settings=settings)
     assert (tmp_path / "a" / "checkpoints" / "checkpoint-5").is_dir()
-    stop.requested = False
-    stopped = train(base, tokenizer, tmp_path / "a", settings=settings, report=report, stop=stop)
-    assert steps == [1, 2, 3, 4, 5, 6]
+    stopped = train(base, tokenizer, tmp_path / "a", settings=settings, report=report)
+    assert steps == [6]
     whole = train(base, tokenizer, tmp_path / "b", settings=settings)
     weights = saved_weights(tmp_path / "a")
     assert all(torch.equal(weights[name], value) for name, value in saved_weights(tmp_path / "b").items())
@@ -218,17 +177,6 @@ def test_a_checkpoint_that_was_cut_off_is_swept(base: Any, tokenizer: Any, tmp_p
     (torn / "adapter_model.safetensors").write_bytes(b"half")
     trained = train(base, tokenizer, tmp_path)
     assert trained.summary["train_steps"] == 3
-
-
-def test_early_stopping_keeps_the_best_adapter(base: Any, tokenizer: Any, tmp_path: Path) -> None:
-    settings = Train(
-        steps=40, batch_size=4, precision="float32", lr=0.3, early_stopping=2, validate_every=2, warmup=0.0
-    )
-    trained = train_adapter(
-        base, tokenizer, EXAMPLES[:2], EXAMPLES[2:],
-        lora=Lora(r=2), settings=settings, seed=0, home=place_of(tmp_path), report=silent, stop=StopRequest(),
-    )  # fmt: skip
-    assert trained.summary["train_steps"] < 40
 
 
 def test_examples_that_are_too_long_are_counted_and_left_out(
@@ -251,10 +199,3 @@ def test_unknown_target_modules_are_named(base: Any) -> None:
 def test_an_adapter_on_the_unembedding_is_refused(base: Any) -> None:
     with pytest.raises(UsageError, match=r"lora.target_modules: .* the unembedding; .*modules_to_save"):
         attach_adapter(base, Lora(target_modules=["q_proj", "lm_head"]))
-
-
-def test_trackers_are_passed_on(base: Any, tokenizer: Any, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
-    settings = Train(steps=1, batch_size=2, precision="float32", report_to=["tensorboard"])
-    train(base, tokenizer, tmp_path / "run", settings=settings)
-    assert list(tmp_path.rglob("events.out.tfevents.*"))

@@ -16,7 +16,7 @@ FACTORS = {"target", "seed"}
 
 def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_file: Path) -> None:
     """A study of one cell per condition that does everything there is to do."""
-    spec = small_spec(tmp_path, tiny_model, rated_file)
+    spec = small_spec(tmp_path, tiny_model, rated_file, train="steps = 2\nearly_stopping = 1")
     text = spec.read_text().replace("seeds = [0, 1]", "seeds = [0]").replace(
         'name = "small"',
         'name = "small"\ninterventions = [{ name = "off", kind = "mask" }]\n'

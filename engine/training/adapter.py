@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+import torch
+from accelerate.utils import recursively_apply
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
 
 from engine.errors import UsageError
 from engine.ranks import ALONE, Ranks
@@ -43,6 +47,7 @@ def attach_adapter(base: Any, lora: Lora, ranks: Ranks = ALONE) -> Any:
         model = get_peft_model(base, config)
     except ValueError as error:
         raise UsageError(f"lora.target_modules: found {lora.target_modules!r}: {error}") from error
+    keep_float32(model)
     if isinstance(base.get_output_embeddings(), BaseTunerLayer):
         raise UsageError(
             f"lora.target_modules: found {lora.target_modules!r}, which takes in the unembedding; the lens "
@@ -51,3 +56,47 @@ def attach_adapter(base: Any, lora: Lora, ranks: Ranks = ALONE) -> Any:
     check_trained(model, base)
     ranks.check_adapter(model)
     return model
+
+
+def keep_float32(model: Any, name: str = "default") -> bool:
+    """Keep the modules that an adapter trains in full in float32, as peft keeps the rest of it.
+
+    Steps of a fine-tuning are smaller than half precision resolves. Around such a module nothing changes: its
+    inputs are converted, and its outputs, but for logits, have the type of the original module's. Tells
+    whether any had another type; weights that were read into it before that are rounded.
+    """
+    found, head = False, model.get_base_model().get_output_embeddings()
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
+            trained = module.modules_to_save[name]
+            own = next((p.dtype for p in trained.parameters() if p.is_floating_point()), torch.float32)
+            if own != torch.float32:
+                trained.float()
+                trained.register_forward_pre_hook(_taking(torch.float32), with_kwargs=True)
+                if module is not head:
+                    trained.register_forward_hook(_giving(own))
+                found = True
+    return found
+
+
+def _taking(dtype: torch.dtype) -> Callable[..., Any]:
+    def convert(_module: Any, arguments: Any, options: Any) -> Any:
+        return _converted(arguments, dtype), _converted(options, dtype)
+
+    return convert
+
+
+def _giving(dtype: torch.dtype) -> Callable[..., Any]:
+    def convert(_module: Any, _arguments: Any, output: Any) -> Any:
+        return _converted(output, dtype)
+
+    return convert
+
+
+def _converted(data: Any, dtype: torch.dtype) -> Any:
+    """Give tensors, or what holds some, with all floating-point ones of one type."""
+
+    def floating(part: Any) -> bool:
+        return isinstance(part, torch.Tensor) and part.is_floating_point()
+
+    return recursively_apply(lambda tensor: tensor.to(dtype), data, test_type=floating)

@@ -10,28 +10,26 @@ from transformers import TrainerCallback
 
 from engine.progress import Report, StopRequest
 from engine.ranks import Ranks
+from engine.training.history import LOSS, TOKENS
 
 
 @define
 class Reporter(TrainerCallback):
-    """Reports each step's loss and speed."""
+    """Reports each step's loss, and the tokens per second that this process has trained on."""
 
     report: Report
-    tokens: float  # mean per example
     started: float = 0.0
-    first_step: int = 0
+    tokens: float = 0.0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: D102 - as in TrainerCallback
-        self.started, self.first_step = time.perf_counter(), state.global_step
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: D102
+        self.started = time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: D102
-        if not logs or "loss" not in logs:
+        if not logs or LOSS not in logs:
             return
-        examples = (state.global_step - self.first_step) * args.train_batch_size
-        examples *= args.gradient_accumulation_steps
-        speed = self.tokens * examples / (time.perf_counter() - self.started)
-        loss = logs["loss"]
-        self.report(state.global_step, state.max_steps, f"loss {loss:.3f}, {speed:.0f} tokens/s")
+        self.tokens += logs[TOKENS]
+        speed = self.tokens / (time.perf_counter() - self.started)
+        self.report(state.global_step, state.max_steps, f"loss {logs[LOSS]:.3f}, {speed:.0f} tokens/s")
 
 
 @define

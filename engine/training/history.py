@@ -1,22 +1,93 @@
-"""The log of a training as curves."""
+"""The log of a training: what its curves, its summary and its stops are made of.
+
+The Trainer keeps it in every checkpoint, so a training that goes on from one knows its whole past, and what
+comes of it never depends on where it was interrupted.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from attrs import frozen
 
 from store import Coordinate, Family, Variable
 
+LOSS, VALIDATION_LOSS = "loss", "eval_loss"  # as the Trainer names them
+TOKENS, COMPLETION_TOKENS, SECONDS = "tokens", "completion_tokens", "seconds"
+UNITS = {"train_loss": "nat", "validation_loss": "nat", "train_seconds": "s"}
+LAST_SHARE, LAST_STEPS = 0.1, 10  # of the steps, whose mean loss is the training's
 
-def curves(history: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    """Give loss, learning rate and gradient norm of every step, float32 [steps]."""
-    steps = [entry for entry in history if "loss" in entry]
-    names = {"loss": "loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
-    return {
-        name: np.array([entry.get(key, math.nan) for entry in steps], np.float32)
-        for name, key in names.items()
-    }
+
+@frozen
+class History:
+    """The entries of a training's log, in the order of its steps."""
+
+    entries: Sequence[Mapping[str, float]]
+
+    @property
+    def steps(self) -> list[Mapping[str, float]]:
+        """Give the entry of every step."""
+        return [entry for entry in self.entries if LOSS in entry]
+
+    @property
+    def validations(self) -> list[tuple[int, float]]:
+        """Give step and loss of every validation."""
+        return [
+            (int(entry["step"]), entry[VALIDATION_LOSS]) for entry in self.entries if VALIDATION_LOSS in entry
+        ]
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Give step and loss of the best validation, the first of equals; None before any."""
+        return min(self.validations, key=lambda found: found[1], default=None)
+
+    @property
+    def kept(self) -> int:
+        """Give the step whose adapter is kept: of the best validation, else the last."""
+        return self.best[0] if self.best else len(self.steps)
+
+    @property
+    def since_best(self) -> int:
+        """Give the number of validations after the best one."""
+        return sum(step > self.best[0] for step, _ in self.validations) if self.best else 0
+
+    @property
+    def seconds(self) -> float:
+        """Give the seconds from the beginning to the last step, over all processes."""
+        return self.steps[-1][SECONDS] if self.steps else 0.0
+
+    @property
+    def loss(self) -> float:
+        """Give the mean loss per token of the last tenth of the steps to the kept adapter, at least ten."""
+        last = self.steps[: self.kept][-max(LAST_STEPS, math.ceil(LAST_SHARE * self.kept)) :]
+        tokens = [entry[COMPLETION_TOKENS] for entry in last]
+        return float(np.average([entry[LOSS] for entry in last], weights=tokens))
+
+    def total(self, name: str) -> float:
+        """Add up a number of every step."""
+        return float(sum(entry[name] for entry in self.steps))
+
+    def summary(self) -> dict[str, float]:
+        """Give the training's numbers for the store; what each means is told in docs/store.md."""
+        found = {
+            "train_loss": self.loss,
+            "train_steps": float(len(self.steps)),
+            "train_steps_skipped": float(sum(not math.isfinite(entry["grad_norm"]) for entry in self.steps)),
+            "train_tokens": self.total(TOKENS),
+            "completion_tokens": self.total(COMPLETION_TOKENS),
+        }
+        if self.best:
+            found |= {"kept_step": float(self.kept), "validation_loss": self.best[1]}
+        return found
+
+    def curves(self) -> dict[str, np.ndarray]:
+        """Give loss, learning rate and gradient norm of every step, float32 [steps]."""
+        return {
+            name: np.array([entry.get(name, math.nan) for entry in self.steps], np.float32)
+            for name in (LOSS, "learning_rate", "grad_norm")
+        }
 
 
 def curves_family(steps: int) -> Family:

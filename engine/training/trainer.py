@@ -1,37 +1,107 @@
-"""transformers' Trainer with the loss of completions alone, and its arguments from a spec."""
+"""transformers' Trainer with the loss of completions alone, under one autocast, and a log of its work."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer
+from transformers.trainer import TRAINER_STATE_NAME, TrainerState
 
 from engine.lens import Lens
 from engine.ranks import Ranks
-from engine.training.loss import completion_loss
+from engine.text import Encoded
+from engine.training.divergence import check_entry, check_weights
+from engine.training.history import COMPLETION_TOKENS, LOSS, SECONDS, TOKENS, VALIDATION_LOSS, History
+from engine.training.loss import IGNORED, completion_loss
+from engine.training.orders import Orders
+from engine.training.validation import EarlyStopping
 from specs.model import Train
 
-# Releases of transformers 5 differ in what they call it.
-_CHECKPOINTING = next(
-    name
-    for name in ("activation_checkpointing", "gradient_checkpointing")
-    if name in TrainingArguments.__dataclass_fields__
-)
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class CompletionTrainer(Trainer):
-    """Trainer whose loss unembeds only the positions that predict a completion token."""
+    """Trainer whose loss unembeds only the positions that predict a completion token.
 
-    def __init__(self, *, lens: Lens, ranks: Ranks, **options: Any) -> None:
+    `train.precision` below float32 is an autocast over the whole loss, decoder and head; what is trained
+    stays in float32, and so does the cross-entropy. `started`: when this process began, by `perf_counter`.
+    """
+
+    def __init__(
+        self,
+        *,
+        lens: Lens,
+        ranks: Ranks,
+        settings: Train,
+        seed: int,
+        validation: Sequence[Encoded],
+        stopping: EarlyStopping | None,
+        started: float,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
-        self._lens, self._ranks = lens, ranks
+        self.remove_callback(PrinterCallback)
+        self._lens, self._ranks, self._settings, self._seed = lens, ranks, settings, seed
+        self._validation, self._stopping = validation, stopping
+        self._started = started
+        self._former: float | None = None  # seconds of the processes before this one
         self._batches = 0  # of the optimiser step under way
+        self._counts = torch.zeros(
+            2, dtype=torch.int64, device=self.args.device
+        )  # its tokens, and completions'
         # compute_loss below divides by the tokens of the whole accumulated batch itself.
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True
+        if settings.precision == "float16":  # accelerate has a scaler for GPUs alone
+            self.accelerator.scaler = torch.amp.GradScaler(self.args.device.type)
+
+    @property
+    def history(self) -> History:
+        """Give the log so far."""
+        return History(self.state.log_history)
+
+    @property
+    def seconds(self) -> float:
+        """Give the seconds since the training began, without those between its processes."""
+        if self._former is None:
+            self._former = self.history.seconds
+        return self._former + time.perf_counter() - self._started
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether all is done that there is to do, by the log alone."""
+        done = self.state.global_step >= self.state.max_steps
+        return done or (self._stopping is not None and self._stopping.is_over(self.history))
+
+    def go_on(self, checkpoint: str | None) -> None:
+        """Train to the end, or until asked to stop, from a checkpoint where there is one."""
+        if checkpoint is not None:
+            if self._stopping is not None:
+                self._stopping.read(Path(checkpoint))
+            self.state = TrainerState.load_from_json(f"{checkpoint}/{TRAINER_STATE_NAME}")
+            if self.is_over:  # the Trainer would do one step more
+                self._load_from_checkpoint(checkpoint)
+                return
+        self.train(resume_from_checkpoint=checkpoint)
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Train; where autocast casts, peft's own casts of inputs to the adapter's type would be undone."""
+        with disable_input_dtype_casting(self.model, active=self._settings.precision in AUTOCAST):
+            output = super().train(*arguments, **options)
+        check_weights(self.history, self.model, self._settings)
+        return output
+
+    def autocast_smart_context_manager(self, *_: Any, **__: Any) -> AbstractContextManager[Any]:
+        """Give the autocast of the spec's precision."""
+        dtype = AUTOCAST.get(self._settings.precision)
+        return torch.autocast(self.args.device.type, dtype, enabled=dtype is not None)
 
     def compute_loss(
         self,
@@ -46,70 +116,58 @@ class CompletionTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *items: Any) -> Tensor:
         """Do a rank's part of a batch; loss and, after a step's last batch, gradients are the whole's."""
+        self._counts += torch.stack(
+            [inputs["attention_mask"].sum(), (inputs["labels"][:, 1:] != IGNORED).sum()]
+        )
         with self._ranks.drawing(self.args.seed, self.state.global_step, self._batches):
             loss = super().training_step(model, self._ranks.share(inputs), *items)
         self._batches += 1
         if self.accelerator.sync_gradients:
             self._batches = 0
             self._ranks.add_gradients(model.parameters())
+            if self.accelerator.scaler is not None:  # before the gradients are clipped
+                self.accelerator.scaler.unscale_(self.optimizer.optimizer)
         return self._ranks.total(loss)
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Give the validation loss: the mean, in nats, over the tokens of all completions."""
+        self.model.eval()
+        size, total = self.args.train_batch_size, torch.zeros((), device=self.args.device)
+        for start in range(0, len(self._validation), size):
+            batch = self._prepare_inputs(self.data_collator(self._validation[start : start + size]))
+            with self.compute_loss_context_manager():
+                total += completion_loss(self._lens, dict(self._ranks.share(batch)), items=1)
+        tokens = sum(len(example.completion) for example in self._validation)
+        metrics = {VALIDATION_LOSS: self._ranks.total(total).item() / tokens}
+        self.log(metrics)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], *arguments: Any) -> None:
+        """Log numbers; with a step's loss come its tokens, and the seconds until then."""
+        if LOSS in logs:
+            tokens, completions = self._counts.tolist()
+            self._counts.zero_()
+            logs |= {TOKENS: tokens, COMPLETION_TOKENS: completions, SECONDS: self.seconds}
+        super().log(logs, *arguments)
+        check_entry(self.history, self.model, self._settings, skipped=self._step_was_skipped)
+
+    @property
+    def _step_was_skipped(self) -> bool:
+        """Whether float16's range may be all that the gradient has left: its scale can still be lowered."""
+        scaler = self.accelerator.scaler
+        return scaler is not None and scaler.get_scale() >= 1
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save a checkpoint's adapters: the one that is trained, and the best one."""
+        super().save_model(output_dir, _internal_call)
+        if self._stopping is not None and output_dir is not None:
+            self._stopping.save(Path(output_dir))
+
+    def _get_train_sampler(self, *_: Any) -> Orders:
+        return Orders(len(self.train_dataset), self._seed, lambda: int(self.state.epoch or 0))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         save = super()._save_checkpoint
-
-        def saved() -> str | None:
-            save(model, trial)
-            return self.state.best_model_checkpoint
-
-        self.state.best_model_checkpoint = self._ranks.lead(saved)
-
-
-def arguments(
-    settings: Train, seed: int, checkpoints: Path, device: torch.device, validate: bool
-) -> TrainingArguments:
-    """Give the Trainer's arguments for the spec's settings."""
-    on_cpu = device.type == "cpu"
-    return TrainingArguments(
-        output_dir=str(checkpoints),
-        num_train_epochs=settings.epochs,
-        max_steps=settings.steps if settings.steps is not None else -1,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.lr,
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(settings.schedule, settings.schedule),
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        bf16=settings.precision == "bfloat16",
-        fp16=settings.precision == "float16",
-        **{_CHECKPOINTING: settings.gradient_checkpointing},
-        seed=seed,
-        data_seed=seed,
-        use_cpu=on_cpu,
-        dataloader_pin_memory=not on_cpu,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="steps" if save_steps(settings) else "no",
-        save_steps=save_steps(settings) or 0,
-        save_total_limit=2,
-        eval_strategy="steps" if validate else "no",
-        eval_steps=settings.validate_every,
-        load_best_model_at_end=validate,
-        metric_for_best_model="loss" if validate else None,
-        prediction_loss_only=True,
-        report_to=list(settings.report_to) or "none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        label_names=["labels"],
-    )
-
-
-def save_steps(settings: Train) -> int | None:
-    """Give the steps between checkpoints, None where time decides; the best validation is one of them."""
-    return settings.validate_every if settings.early_stopping else settings.checkpoint_every
-
-
-def early_stopping(settings: Train) -> list[TrainerCallback]:
-    """Give the callback that stops early, where the spec asks for it."""
-    return [EarlyStoppingCallback(settings.early_stopping)] if settings.early_stopping else []
+        self._ranks.lead(lambda: save(model, trial))

@@ -1,0 +1,83 @@
+"""Small trainings of a random-weight model, for the tests of the train stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from engine.errors import Interrupted
+from engine.progress import StopRequest, silent
+from engine.text import Encoded
+from engine.train import train_adapter
+from engine.trained import Trained
+from specs.model import Lora, Train
+from store.places import place_of
+
+EOS = 1
+EXAMPLES = [
+    Encoded(prompt, completion, len(prompt))
+    for prompt, completion in (
+        ([10, 11, 12], [20, EOS]),
+        ([13, 14], [21, 22, EOS]),
+        ([15], [23, EOS]),
+        ([16, 17, 18, 19], [24, EOS]),
+    )
+]
+FAST = Train(steps=3, batch_size=2, precision="float32", lr=1e-2)
+
+
+def many(count: int) -> list[Encoded]:
+    """So many examples, all different, of different lengths."""
+    return [
+        Encoded([30 + number, *range(10, 11 + number % 4)], [60 + number, *range(1, 1 + number % 3), EOS], 1)
+        for number in range(count)
+    ]
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """A frozen model."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).requires_grad_(False).eval()
+
+
+def train(
+    base: Any, tokenizer: Any, folder: Path, examples: Any = EXAMPLES, validation: Any = (), **options: Any
+) -> Trained:
+    """Train an adapter into a folder; give what was saved with it."""
+    defaults = {
+        "lora": Lora(r=2), "settings": FAST, "seed": 0, "report": silent, "stop": StopRequest(),
+    }  # fmt: skip
+    return train_adapter(base, tokenizer, examples, validation, home=place_of(folder), **(defaults | options))
+
+
+def interrupted(step: int, *arguments: Any, **options: Any) -> None:
+    """Begin a training that is asked to stop at this step, and does."""
+    stop = StopRequest()
+
+    def report(done: int, total: int, text: str) -> None:
+        stop.requested |= done == step - 1  # noticed at the end of the next step
+
+    stop.requested = step == 1
+    with pytest.raises(Interrupted):
+        train(*arguments, report=report, stop=stop, **options)
+
+
+def saved_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of the adapter that was saved in a training's folder."""
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def token_losses(model: Any, examples: Sequence[Encoded]) -> list[float]:
+    """The loss of every completion's token, from the model's whole logits of each example by itself."""
+    losses = []
+    for example in examples:
+        ids = torch.tensor([example.prompt + example.completion])
+        logits = model(input_ids=ids).logits.double().log_softmax(-1)[0]
+        first = len(example.prompt)
+        losses += [-logits[first + i - 1, token].item() for i, token in enumerate(example.completion)]
+    return losses
