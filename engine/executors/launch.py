@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import tempfile
 import threading
@@ -20,10 +21,13 @@ from attrs import frozen
 from engine.errors import Interrupted, LostRankError, UsageError
 from engine.execute import Outcome
 from engine.executors.base import Job, Work
+from engine.executors.imports import same_packages
+from engine.executors.rank import serve
 from engine.progress import StopRequest
 
 _TICK = 0.2  # seconds between looks at the ranks
 _IMPORTS = ["engine.executors.worker", "torch.distributed.fsdp", "peft"]
+_UNSAID = "<N/A>"  # torchrun's name of the file in which a rank has left no error
 
 
 @frozen
@@ -49,6 +53,8 @@ class Launcher:
         for failure in result.failures.values():  # of the rank that failed first
             text = failure.message
             text = text["message"] if isinstance(text, dict) else text
+            if failure.error_file == _UNSAID and failure.exitcode >= 0:
+                text = f"exit code {failure.exitcode} and no recorded error; its error output may say why"
             raise LostRankError(f"rank {failure.local_rank} of {self.job.ranks}: {text}")
         outcome: Outcome | None = result.return_values[0]
         if outcome is None:
@@ -70,11 +76,12 @@ class Launcher:
         ranks, gpus = range(self.job.ranks), self._gpus()
         threads = max(1, torch.get_num_threads() // self.job.ranks)
         multiprocessing.set_forkserver_preload(_IMPORTS)
-        with _own_signals():
+        unit = pickle.dumps((self.job, work))  # by hand, so that a rank can say why it cannot read it
+        with _own_signals(), same_packages():
             return start_processes(
                 "unit",
-                _serve,
-                args={rank: (self.job, work, rank, str(folder / "meeting"), threads) for rank in ranks},
+                serve,
+                args={rank: (unit, rank, str(folder / "meeting"), threads) for rank in ranks},
                 envs={rank: {"CUDA_VISIBLE_DEVICES": gpus[rank]} if gpus else {} for rank in ranks},
                 logs_specs=DefaultLogsSpecs(
                     str(folder), redirects={rank: Std.ALL if rank else Std.NONE for rank in ranks}
@@ -114,35 +121,6 @@ def _own_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _serve(job: Job, work: Work, rank: int, meeting: str, threads: int) -> Outcome | None:
-    """Run a unit as one rank of several; None where a stop was requested."""
-    import torch
-
-    from engine.executors.worker import Worker
-    from engine.team import AgreedStop, DivergedError, Team
-
-    logging.getLogger("transformers.training_args").addFilter(_tells_no_group)
-    torch.set_num_threads(threads)
-    team = Team.join(rank, job.ranks, meeting)
-    stop = AgreedStop(team)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(stop, "requested", True))
-    threading.Thread(target=follow_parent, args=(stop, job.grace), daemon=True).start()
-    try:
-        outcome = Worker.of(job, stop, team).run(work)
-    except Interrupted:
-        outcome = None
-    except DivergedError as error:
-        raise LostRankError(str(error)) from error
-    team.leave()
-    return outcome
-
-
-def _tells_no_group(record: logging.LogRecord) -> bool:
-    """Leave out the Trainer's wonder at a process group that it is not to use."""
-    return "process group is initialized" not in record.getMessage()
 
 
 def follow_parent(stop: StopRequest, grace: float | None = None) -> None:

@@ -19,6 +19,7 @@ from attrs import define, field
 from engine.errors import Interrupted, LostRankError
 from engine.execute import Outcome
 from engine.executors.base import Finished, Job, Resources, Work
+from engine.executors.imports import same_packages
 from engine.executors.launch import follow_parent, visible_gpus
 from engine.executors.queue import Queue
 from engine.progress import StopRequest
@@ -94,7 +95,8 @@ class LocalExecutor:
             arguments = (self.job, theirs, slot.environment, slot.threads)
             daemon = self.job.ranks == 1  # else it has processes of its own
             slot.process = _SPAWN.Process(target=_serve, args=arguments, daemon=daemon)
-            slot.process.start()
+            with same_packages():
+                slot.process.start()
             theirs.close()  # so that the worker's death ends the connection
         assert slot.connection is not None
         with suppress(OSError):  # it died between two units; its sentinel says so

@@ -13,6 +13,7 @@ from attrs import define, field
 
 from engine.errors import Interrupted, UsageError
 from engine.executors.base import Finished, Job, Resources, Work
+from engine.executors.imports import same_packages
 from engine.executors.worker import run_remotely
 from engine.progress import StopRequest
 from specs.executor import Executor as Settings
@@ -34,7 +35,8 @@ class RayExecutor:
     def of(cls, job: Job, settings: Settings, stop: StopRequest) -> RayExecutor:
         """Join the cluster, or start one on this machine."""
         terminated = signal.getsignal(signal.SIGTERM)
-        ray.init(address=settings.address, ignore_reinit_error=True, log_to_driver=False)
+        with same_packages():  # for a cluster of one's own; another has its environment already
+            ray.init(address=settings.address, ignore_reinit_error=True, log_to_driver=False)
         signal.signal(signal.SIGTERM, terminated)  # Ray's own would end this process without a word
         return cls(pickle.dumps(job), settings, stop)
 

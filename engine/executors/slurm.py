@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 from engine.errors import Interrupted, UsageError
 from engine.execute import Outcome
 from engine.executors.base import Finished, Job, Resources, Work
+from engine.executors.imports import same_packages
 from engine.executors.worker import worker_of
 from engine.progress import StopRequest
 from specs.executor import Executor as Settings
@@ -113,7 +114,7 @@ class SlurmExecutor:
 
     def _begin(self) -> None:
         self._executor.update_parameters(**self._parameters())
-        with self._executor.batch():
+        with same_packages(), self._executor.batch():
             jobs = [self._executor.submit(_Task(self.job, work)) for work, _ in self._queue]
         self._running += zip(jobs, (work for work, _ in self._queue), strict=True)
         self._queue.clear()
