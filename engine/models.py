@@ -9,6 +9,7 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Iterator
+from difflib import get_close_matches
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,7 @@ def load(model: Model, ranks: Ranks = ALONE, *, lens: bool = True) -> tuple[Any,
             **options,
         )
     check_weights(model, found)
+    _check_special(model, base, tokenizer)
     base.requires_grad_(False)
     if ranks.size > 1:
         from engine.lens import find_lens
@@ -106,6 +108,15 @@ def load_tokenizer(model: Model) -> Any:
             f'model.id: "{model.id}" comes with {type(tokenizer).__name__}, which gives no character '
             "offsets; expected a fast tokenizer (a tokenizer.json beside the model)"
         )
+    if model.end_token is not None:
+        known = tokenizer.get_vocab()
+        if model.end_token not in known:
+            near = get_close_matches(model.end_token, known, n=3)
+            raise UsageError(
+                f'model.end_token: found {model.end_token!r}, which is no token of "{model.id}"; expected '
+                f"the text of one, {', '.join(map(repr, near or tokenizer.all_special_tokens))} for instance"
+            )
+        tokenizer.eos_token = model.end_token
     return tokenizer
 
 
@@ -115,6 +126,18 @@ def load_config(model: Model) -> Any:
 
     with _reading(model) as (name, options):
         return AutoConfig.from_pretrained(name, **options)
+
+
+def _check_special(model: Model, base: Any, tokenizer: Any) -> None:
+    """Raise where the model does not know the end token; pad with that where it knows no padding token."""
+    size = base.get_input_embeddings().weight.shape[0]
+    if (end := tokenizer.eos_token_id) is not None and end >= size:
+        raise EngineError(
+            f'model.end_token: the end token {tokenizer.eos_token!r} of "{model.id}" has number {end}, but '
+            f"the model has {size} tokens; expected the text of one of these"
+        )
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= size:
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 @contextlib.contextmanager

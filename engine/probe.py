@@ -38,9 +38,7 @@ STATISTICS = {
 def watched_tokens(tokenizer: Any, writer: Writer, row: Example, probe: Probe) -> dict[str, int]:
     """Give text → token id for every watched token: the first token of each label, or of each text."""
     if probe.watch == "labels":
-        # What follows the labels may have to tell them apart: that of an explanation, if the row has none.
-        _, labels = writer.encode_labels({**row, "explanation": row["explanation"].strip() or "a a"})
-        return {text: ids[0] for text, ids in zip(writer.labels, labels, strict=True)}
+        return writer.first_tokens(row)
     ids = {text: tokenizer(text, add_special_tokens=False)["input_ids"] for text in probe.watch}
     empty = [text for text, tokens in ids.items() if not tokens]
     if empty:

@@ -36,6 +36,7 @@ from engine.probe import backend_of, layer_numbers, probe_family, probe_layers, 
 from engine.progress import Report, StopRequest
 from engine.ranks import ALONE, Ranks
 from engine.text import Writer, cell_writer
+from engine.text_checks import check_generated, check_tokens, check_watched, token_count
 from engine.train import short_enough, train_adapter
 from engine.trained import ADAPTER, Trained, check_adapter, load_adapter, saved_training
 from engine.training.history import UNITS, curves_family
@@ -87,7 +88,7 @@ class Stages:
             text = self._text(cell, base.tokenizer, test=False)
             rows = self._trained_rows(cell)
             encoded = {split: [text.encode(row) for row in part] for split, part in rows.items()}
-
+            check_tokens(text, rows["train"], token_count(base.model))
             claim = self._claim("train", key)
             trained = self._saved(cell) or train_adapter(
                 base.model,
@@ -238,10 +239,20 @@ class Stages:
             record |= {**sink.placement, "summary": {"interventions": float(len(changes))} | test.summary}
 
     def check(self, cell: PlannedCell, stage: Stage, base: BaseModel) -> None:
-        """Raise what a stage would fail of: a backend, layers or heads that are not here, long examples."""
+        """Raise what a stage would fail of.
+
+        That is a backend, layers or heads that are not here, long examples, and labels that cannot be scored,
+        watched, or read once they are written.
+        """
         if stage == "probe":
             self._check_probe(self.settings("probe", cell), base)
-        self._measured(cell, stage, base.model, base.tokenizer)
+        rows = self._measured(cell, stage, base.model, base.tokenizer).rows
+        text = self._text(cell, base.tokenizer, test=True)
+        check_tokens(text, rows, token_count(base.model))
+        if stage == "evaluate" and self.settings("evaluate", cell).generates(text.target):
+            check_generated(text, rows[0])
+        if stage == "probe" and self.settings("probe", cell).watch == "labels":
+            check_watched(text, rows)
 
     def _check_probe(self, settings: Probe, base: BaseModel) -> None:
         lens = find_lens(base.model)

@@ -117,6 +117,12 @@ class Writer:
         shared, labels = self._labels(example, begun)
         return self._condition(example, begun, explanation) + shared, labels
 
+    def first_tokens(self, example: Example) -> dict[str, int]:
+        """Give the token of each label that tells it from the others first: the one that is watched."""
+        # What follows the labels may have to tell them apart: that of an explanation, if the row has none.
+        _, labels = self.encode_labels({**example, "explanation": example["explanation"].strip() or "a a"})
+        return {label: ids[0] for label, ids in zip(self.labels, labels, strict=True)}
+
     def encode_spellings(
         self, example: Example, explanation: str | None = None
     ) -> tuple[list[int], list[list[list[int]]]]:

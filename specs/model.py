@@ -73,6 +73,13 @@ class Model:
             "it, counted from 0.",
         ),
     ] = field(default="auto", metadata=EXECUTION_ONLY)
+    end_token: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="Text of the token with which every target ends, and generation stops; default: the "
+            "tokenizer's own end token.",
+        ),
+    ] = None
     trust_remote_code: Annotated[
         bool, Meta(description="Run the model repository's own Python code. Off unless you vouch for it.")
     ] = False

@@ -99,14 +99,14 @@ def test_a_control_token_of_one_letter_is_read_as_text_or_refused() -> None:
     ids = writer(tokenizer, labels=["1", "2"]).encode(ROW | {"response": "a # b"}).prompt
     assert "a # b:" in tokenizer.decode(ids)
     special = unigram([])
-    special.add_special_tokens({"additional_special_tokens": ["§"]})
-    ids = writer(special, labels=["1", "2"]).encode(ROW | {"response": "a § b"}).prompt
-    assert special.convert_tokens_to_ids("§") not in ids and special.unk_token_id in ids
+    special.add_special_tokens({"additional_special_tokens": ["★"]})
+    ids = writer(special, labels=["1", "2"]).encode(ROW | {"response": "a ★ b"}).prompt
+    assert special.convert_tokens_to_ids("★") not in ids and special.unk_token_id in ids
     added = byte_bpe([])
-    added.add_tokens([AddedToken("§")])
-    added.chat_template = "§{{ messages[0]['content'] }}§"
-    with pytest.raises(DataError, match="found '§' in a text of the data"):
-        writer(added, prompt=Prompt(template="{response}")).encode(ROW | {"response": "a § b"})
+    added.add_tokens([AddedToken("★")])
+    added.chat_template = "★{{ messages[0]['content'] }}★"
+    with pytest.raises(DataError, match="found '★' in a text of the data"):
+        writer(added, prompt=Prompt(template="{response}")).encode(ROW | {"response": "a ★ b"})
 
 
 def test_control_tokens_that_take_in_the_space_around_them_or_other_letters() -> None:

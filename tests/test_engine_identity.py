@@ -52,6 +52,8 @@ OTHER: dict[str, Any] = {
     "model.quantization": "int8",
     "model.attention": "eager",
     "model.trust_remote_code": True,
+    "model.device": "cpu",
+    "model.end_token": "<eos>",
     "data.dimension": "on-topic",
     "data.config": "small",
     "data.revision": "abc",

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine.annotation.answers import Answer
+from engine.encoding import Encoder
 from engine.errors import UsageError
+from engine.prompts import chat_text
 from specs.annotate import Annotator
 from specs.model import Model
 
@@ -27,6 +29,7 @@ class LocalModel:
             ),
             lens=False,
         )
+        self._encoder = Encoder(self._tokenizer)
         if not self._tokenizer.chat_template:
             raise UsageError(
                 f'annotator "{annotator.name}": the tokenizer of "{annotator.model}" has no chat template; '
@@ -45,8 +48,11 @@ class LocalModel:
         return [next(generated) if fit else Answer(too_long, status=413) for fit in fits]
 
     def _encode(self, messages: list[dict[str, str]]) -> list[int]:
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        try:
+            text = chat_text(self._tokenizer, messages)
+        except UsageError as error:
+            raise UsageError(f'annotator "{self._annotator.name}": {error}') from error
+        return self._encoder.tokens(text).ids
 
     def _generate(self, prompts: list[list[int]]) -> Iterator[Answer]:
         from engine.generation import generate, own_ends

@@ -17,7 +17,7 @@ IGNORED = -100  # a label that takes no part in the loss
 
 def padding_id(tokenizer: Any) -> int:
     """Give the id to pad with. It never matters which: padding is masked by length, not by value."""
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+    return next((int(i) for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 
 @frozen
