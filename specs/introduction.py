@@ -113,8 +113,18 @@ A label's log-likelihood is that of an answer which begins with any of its spell
 their token sequences, tokenized where they would stand in the answer. No answer is counted twice. The same
 tokens count once, and of spellings of one label that begin each other ("5" and "5/5") the shortest counts,
 for it covers the longer. Where a spelling of one label begins one of another ("1" and "10"), the text that
-follows a label in the target (the end token, or the beginning of the separator) is added to all. Tokens that
-all spellings begin with belong to the prompt.
+follows a label in the target (the end token, the beginning of the separator, or either) is added to all.
+Tokens that all spellings begin with belong to the prompt.
+
+What is scored and watched is what is trained: prompt, stem (what stands before the label), label and what
+stands behind it are tokenized in pieces that no token crosses, the same for training, scoring, the probe and
+generation. Spaces go to the piece that follows them. A tokenizer that does not know a label, reads two alike
+or loses what a written target is read by is refused before training. Every target ends with the tokenizer's
+end token, or the one that `model.end_token` names.
+
+Data is text: what looks like a control token in it ("<eos>", "<|im_end|>") is read as letters, in prompts,
+chat messages and targets. Control tokens come from the tokenizer's beginning, from the chat template, and, in
+a plain prompt, from what `prompt.template` and `prompt.system` write themselves.
 
 Spellings change neither training nor the probe. Training counts the loss from where the labels themselves
 part: where a tokenizer gives digits, but not words, a space of their own, it trains digits alone.
