@@ -39,7 +39,6 @@ KINDS = {
     "ranks": ["executor.ranks=2"],
     "local": ['executor.kind="local"', "executor.workers=1"],
     "slurm": ['executor.kind="slurm"', 'executor.cluster="local"'],
-    "ray": ['executor.kind="ray"', "executor.memory=0.1"],
 }
 
 
@@ -51,7 +50,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[s
     (folder / "site").mkdir()
     (folder / "bin" / "engine").write_text(SCRIPT)
     (folder / "site" / "sitecustomize.py").write_text(FINDER.format(root=str(ROOT)))
-    environment = {**os.environ, "PYTHONPATH": str(folder / "site"), "RAY_worker_niceness": "0"}
+    environment = {**os.environ, "PYTHONPATH": str(folder / "site")}
     return [sys.executable, str(folder / "bin" / "engine")], environment
 
 
@@ -59,8 +58,8 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[s
 def test_foreign_folders_of_the_same_names_are_no_packages(
     kind: str, command: tuple[list[str], dict[str, str]], tmp_path: Path, tiny_model: Path, rated_file: Path
 ) -> None:
-    if kind in ("slurm", "ray"):
-        pytest.importorskip({"slurm": "submitit", "ray": "ray"}[kind])
+    if kind == "slurm":
+        pytest.importorskip("submitit")
     words, environment = command
     spec = small_spec(tmp_path, tiny_model, rated_file)
     for name in ("specs", "engine", "store/deeper", "kernels"):
