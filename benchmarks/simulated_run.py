@@ -57,13 +57,13 @@ values = ["label", "label+explanation", "label+shuffled", "label+filler", "label
 [factors.rank]
 path = "lora.r"
 values = [4, 8, 16, 32, 64]
-[factors.examples]
+[factors.training_examples]
 path = "data.train"
 values = [5000, 7500, 10000, 15000, 20000]
-[factors.test]
+[factors.testing_examples]
 path = "evaluate.data.test"
 values = [1000, 2000]
-only_when = {{ examples = 10000 }}
+only_when = {{ training_examples = 10000 }}
 """
 
 

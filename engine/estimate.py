@@ -19,7 +19,6 @@ from attrs import define, field, frozen
 from engine.cards import DataCard, ModelCard, data_card, model_card
 from engine.causal import changes
 from engine.causal.turns import turns, whole_models
-from engine.errors import UsageError
 from engine.executors.settings import executor_settings
 from engine.identity import test_data
 from engine.plan import Plan, PlannedCell, grouped
@@ -271,10 +270,7 @@ def _intervene(
     lengths: _Lengths,
     weights: float,
 ) -> Cost:
-    try:
-        sweep = changes.expand(entries, changes.Model(model.layers, model.heads))
-    except UsageError:  # layers or heads that the model lacks: the stage will fail before it runs anything
-        return Cost()
+    sweep = changes.expand(entries, changes.Model(model.layers, model.heads))
     probe: Probe = tables["probe"]
     examples = min(examples, probe.examples or examples)
     length = lengths.prompt + (lengths.completion if tables["target"].explains_first else 0)

@@ -116,8 +116,6 @@ def test_the_estimate_counts_the_layers_that_interventions_run(write_spec) -> No
     assert estimated(SWEEPS, "--set", "probe.examples=3")["intervene"]["tokens"] == pytest.approx(
         heads["intervene"]["tokens"] / 2
     )
-    lacking = estimated(SWEEPS.replace("layers = [2]", "layers = [9]"))
-    assert lacking["intervene"]["tokens"] == 0  # the stage will fail before it runs anything
     assert estimated("")["intervene"]["tokens"] == 0
 
 

@@ -141,8 +141,8 @@ def test_a_damaged_donor_is_trained_again(write_spec: Any, tmp_path: Path) -> No
     assert after.equals(before.isel(intervention=slice(9)))
 
 
-def test_a_layer_that_the_model_lacks_fails_the_stage_alone(write_spec: Any) -> None:
+def test_a_layer_that_the_model_lacks_is_known_before_anything_runs(write_spec: Any) -> None:
     spec = write_spec(MORE.replace("layers = [1]", "layers = [9]"))
-    ended = engine("execute", spec, code=1)
+    ended = engine("execute", spec, code=2)
     assert "interventions: heads.layers: found 9; expected 1 to 3, or -3 to -1" in ended.output
-    assert "4 evaluate, 4 probe" in ended.output
+    assert str(spec) in ended.output and "Ran" not in ended.output
