@@ -8,7 +8,8 @@ import argparse
 
 import numpy as np
 
-from store.analysis.resampling import Floats, pigeonhole, ratio_interval
+from store.analysis.components import Floats
+from store.analysis.resampling import pigeonhole, ratio_interval
 
 EXAMPLES, SHARE = 48, 0.4
 SEEDS, CLEAR = (2, 3, 5, 10), (1, 3, 6, 12, 24)

@@ -282,3 +282,68 @@ def test_shares_of_a_difference_are_covered_with_two_seeds() -> None:
     found = mediation(data, "off", "log_odds")
     covered = (found["low"] <= 0.4) & (found["high"] >= 0.4)
     assert agreed(covered, 0.95, slack=0.01) and np.isfinite(found["low"]).mean() > 0.9
+
+
+STUDIES = 150
+NULLS = {  # standard deviation of seeds and examples, correlation of layers, groups, share missing, values
+    "seeds dominate": (1.0, 0.0, 0.0, 0, 0.0, "normal"),
+    "layers alike": (1.0, 0.0, 0.9, 0, 0.0, "normal"),
+    "seeds are one": (1.0, 0.0, 1.0, 0, 0.0, "normal"),
+    "examples dominate": (0.1, 1.0, 0.0, 0, 0.0, "normal"),
+    "eight groups": (0.1, 1.0, 0.0, 8, 0.0, "normal"),
+    "twenty groups": (0.3, 1.0, 0.9, 20, 0.0, "normal"),
+    "missing": (0.3, 1.0, 0.0, 0, 0.05, "normal"),
+    "heavy tails": (0.3, 1.0, 0.0, 0, 0.0, "t"),
+    "skewed": (0.3, 1.0, 0.0, 0, 0.0, "skewed"),
+}
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("kind", NULLS)
+def test_no_layer_is_found_where_there_is_none(kind: str, seeds: int) -> None:
+    data = null_study(np.random.default_rng(seeds), seeds, *NULLS[kind])
+    found = change(data, "entropy", "target").isel(level=0)
+    assert at_most((found["p_adjusted"] < 0.05).any("layer"), 0.06)
+    assert at_most((found["p_value"] < 0.05).mean("layer") > 0.5, 0.06)
+    outside = (found["simultaneous_low"] > 0) | (found["simultaneous_high"] < 0)
+    assert at_most(outside.any("layer"), 0.06)
+    assert not (outside & (found["p_adjusted"] >= 0.05)).any()  # Holm's rejects what Bonferroni's does
+    runs = clusters(data, "entropy", "target").isel(level=0)
+    assert at_most((runs["p_value"] < 0.05).any("layer"), 0.06)
+
+
+def null_study(
+    rng: np.random.Generator,
+    seeds: int,
+    between: float,
+    example: float,
+    alike: float,
+    groups: int,
+    missing: float,
+    values: str,
+) -> xr.Dataset:
+    """Draw studies along `position` in which nothing changes: differences of 60 examples over 30 layers."""
+
+    def draw(*shape: int) -> np.ndarray:
+        full = (*shape, 30, STUDIES)
+        if values == "t":
+            return rng.standard_t(5, full) * np.sqrt(3 / 5)
+        if values == "skewed":
+            return rng.exponential(size=full) - 1
+        found = rng.normal(size=full)
+        for layer in range(1, 30):
+            found[..., layer, :] = (
+                alike * found[..., layer - 1, :] + np.sqrt(1 - alike**2) * found[..., layer, :]
+            )
+        return found
+
+    by_seed = draw(seeds, 1)
+    if values == "t":  # some trainings stray more than others
+        by_seed *= np.exp(0.5 * rng.normal(size=(seeds, 1, 1, STUDIES)))
+    number = np.arange(60) % groups if groups else np.arange(60)
+    by_example = draw(1, 60) if not groups else np.sqrt(0.5) * (draw(1, groups)[:, number] + draw(1, 60))
+    rest = draw(seeds, 60)
+    difference = between * by_seed + example * by_example + rest
+    difference[rng.random(difference.shape) < missing] = np.nan
+    data = probe(np.stack([np.zeros_like(difference), difference]))
+    return data.assign_coords(group=("example", [f"g{place}" for place in number])) if groups else data

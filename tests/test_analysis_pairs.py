@@ -108,22 +108,36 @@ def test_what_was_selected_is_analysed_like_the_whole() -> None:
 
 def test_a_large_variable_is_read_by_blocks_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     data = probe(crossed(np.random.default_rng(2), (2, 3, 6, 7, 2)))
-    whole = change(data, "entropy", "target", resamples=50)
+    whole = change(data, "entropy", "target")
     monkeypatch.setattr("store.analysis.nodes.BLOCK_BYTES", 1000)
-    blocks = change(data, "entropy", "target", resamples=50)
+    blocks = change(data, "entropy", "target")
     xr.testing.assert_allclose(blocks, whole)
     assert blocks.attrs == whole.attrs
 
 
-def test_a_pair_without_values_and_a_seed_without_pair_are_left_out() -> None:
+def test_a_seed_counts_by_the_pairs_that_it_has() -> None:
     values = crossed(np.random.default_rng(3), (4, 3, 6, 1, 1)).reshape(2, 2, 3, 6, 1, 1)
     factors = {"target": ["a", "b"], "rank": [4, 8]}
     data = cells(values, "entropy", factors, ("example", "layer", "position"))
-    with pytest.warns(UserWarning, match="left out: seeds 2, which lack levels of other factors that seed 0"):
-        found = change(data.isel(cell=range(11)), "entropy", "target")
-    assert int(found["seeds"].item()) == 2
-    two = change(data.isel(cell=[0, 1, 3, 4, 6, 7, 9, 10]), "entropy", "target")
-    assert found.drop_attrs().equals(two.drop_attrs())
+    found = change(data.isel(cell=range(11)), "entropy", "target")  # without the last seed of b at rank 8
+    difference = values[1] - values[0]
+    by_seed = difference.mean(axis=(0, 2))[:, 0, 0]
+    by_seed[2] = difference[0, 2].mean()
+    assert found["difference"].item() == pytest.approx(by_seed.mean())
+    assert found["seeds"].item() == 3 and "5 pairs" in found.attrs["method"]
+    assert "3 seeds (each by the cells that it has" in found.attrs["method"]
+    # Two cells away, so that one seed alone is whole: all three still count.
+    fewer = data.isel(cell=[n for n in range(12) if n not in (6, 10)])
+    few = change(fewer, "entropy", "target")
+    assert few["seeds"].item() == 3 and "4 pairs" in few.attrs["method"]
+    whole = change(data, "entropy", "target")
+    assert "each by the cells" not in whole.attrs["method"]
+    term = effects(fewer, "entropy", ["target", "rank"]).sel(term="target[b]")
+    assert term["effect"].item() == pytest.approx(few["difference"].item())
+
+
+def test_a_pair_without_values_is_left_out() -> None:
+    values = crossed(np.random.default_rng(3), (4, 3, 6, 1, 1)).reshape(2, 2, 3, 6, 1, 1)
     values = values[:, 0].copy()
     values[1, 2] = np.nan
     found = change(probe(values), "entropy", "target")

@@ -20,10 +20,14 @@ from store.analysis import (
     layer_specialisation,
     variance_by_interval,
 )
+from store.analysis.components import Components
+from store.analysis.inference import infer
 from store.analysis.multiplicity import adjust
 from store.analysis.permutation import sign_flip_p
-from store.analysis.resampling import ratio_interval, share_interval, two_way
+from store.analysis.proportions import share_bounds
+from store.analysis.resampling import ratio_interval
 from store.analysis.survival import kaplan_meier, log_rank, saturation_layer
+from store.analysis.widths import plain_widths
 
 
 def test_one_seed_is_a_paired_t_test() -> None:
@@ -40,9 +44,10 @@ def test_the_two_way_variance_is_that_of_the_mixed_model() -> None:
     parts = {"seed": "0 + C(s)", "example": "0 + C(e)"}
     model = smf.mixedlm("y ~ 1", long.assign(all=1), groups="all", re_formula="0", vc_formula=parts)
     fitted = model.fit(reml=True)
-    found = two_way(values)
+    found = Components.of(values)
     assert fitted.fe_params["Intercept"] == pytest.approx(float(found.mean))
-    assert fitted.bse["Intercept"] == pytest.approx(float(np.sqrt(found.variance)), rel=1e-3)
+    variance = plain_widths(found.variances, found.seeds, found.df_examples).variances[0]
+    assert fitted.bse["Intercept"] == pytest.approx(float(np.sqrt(variance)), rel=1e-3)
 
 
 def fieller(part: list[float], whole: list[float]) -> tuple[float, float]:
@@ -79,20 +84,18 @@ def test_the_bounds_of_a_ratio_are_where_the_test_of_the_remainder_rejects() -> 
     part, whole = 1 + shared + rng.normal(size=shared.shape), 2 + shared
     low, high = ratio_interval(part, whole, confidence=0.9)
     bounded = np.isfinite(low)
-    assert np.array_equal(bounded, two_way(whole).t_test() < 0.1) and 100 < bounded.sum() < 400
+    assert np.array_equal(bounded, infer(whole).p < 0.1) and 100 < bounded.sum() < 400
     step = 1e-6 * np.where(bounded, high - low, 0)
     for bound, inwards in ((low, step), (high, -step)):
         inside, outside = (
-            two_way(part - np.where(bounded, own, 0) * whole).t_test()[bounded]
+            infer(part - np.where(bounded, own, 0) * whole).p[bounded]
             for own in (bound + inwards, bound - inwards)
         )
         assert (inside >= 0.1).all() and (outside < 0.1).all()
     assert (low[~bounded] == -np.inf).all() and (high[~bounded] == np.inf).all()
-    # Degrees of freedom jump with the ratio, so the accepted ones may have gaps; none lies outside.
+    # Degrees of freedom jump with the ratio, so the accepted ones may have gaps; none may lie outside.
     ratios = np.linspace(-4, 4, 401)
-    accepted = np.array([two_way(part - ratio * whole).t_test() >= 0.1 for ratio in ratios])
-    runs = (np.diff(accepted.astype(int), axis=0, prepend=0) == 1).sum(axis=0)
-    assert (runs[bounded] > 1).any()
+    accepted = np.array([infer(part - ratio * whole).p >= 0.1 for ratio in ratios])
     assert ((low <= ratios[:, None]) & (ratios[:, None] <= high))[accepted].all()
     # What goes with all of the whole is all of it, whatever the draws; a single example says nothing.
     assert [bound[0] for bound in ratio_interval(whole[..., bounded], whole[..., bounded])] == [1, 1]
@@ -196,18 +199,17 @@ def test_clusters_are_runs_of_one_sign() -> None:
 
 
 def test_shares_of_none_and_all_have_intervals() -> None:
-    low, high = share_interval(two_way(np.zeros((1, 20, 1))))
+    low, high = share_bounds(Components.of(np.zeros((1, 20, 1))), 0.95)
     assert low == pytest.approx(0) and 0.1 < float(high[0]) < 0.3
 
 
-def test_a_share_that_no_example_changes_gets_no_interval() -> None:
+def test_a_share_that_no_example_changes_has_an_interval_all_the_same() -> None:
     guess = np.full((2, 3, 8), "1", object)
     data = cells(guess, "prediction", {"target": ["a", "b"]}, ("example",))
     data = data.assign_coords(gold=("example", np.array(list("11112222"), object)))
     found = change(data, "correct", "target").squeeze()
-    assert (
-        found["difference"].item() == 0 and np.isnan(found["low"].item()) and np.isnan(found["high"].item())
-    )
+    assert found["difference"].item() == 0 and found["p_value"].item() == 1
+    assert found["low"].item() == -found["high"].item() and 0.1 < found["high"].item() < 1
 
 
 def test_variances_of_nothing_are_not_compared() -> None:

@@ -3,14 +3,37 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
+from store.analysis.components import Components, Floats
+from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.multiplicity import Correction
-from store.analysis.nodes import DERIVED, SHARES, Data, group_seeds, layer_blocks, stage_node
+from store.analysis.nodes import DERIVED, SHARES, Data, change_range, layer_blocks, stage_node
 from store.analysis.pairs import Pairs, differences, find_pairs
-from store.analysis.resampling import CONFIDENCE, RESAMPLES, Floats, TwoWay, d_z, mean_interval
-from store.analysis.results import EXAMPLES, MISSING, add_adjusted, by_level, count, intervals, labelled, span
+from store.analysis.results import (
+    EXAMPLES,
+    FAMILY,
+    FLOOR,
+    GROUPS,
+    MISSING,
+    SEEDS,
+    STANDARDISED,
+    UNEVEN,
+    add_adjusted,
+    by_level,
+    count,
+    grouped,
+    intervals,
+    labelled,
+    most_seeds,
+    seeds_of,
+    units,
+)
+from store.analysis.runs import by_seed, check_values, example_groups, standardised
 from store.errors import StoreError
+
+BOUNDS = ("low", "high", "simultaneous_low", "simultaneous_high")
 
 
 def contrast(data: Data, variable: str, factor: str, baseline: Any = None, level: Any = None) -> xr.Dataset:
@@ -44,41 +67,52 @@ def change(
     *,
     correction: Correction = "holm",
     confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    resamples: int | None = None,
+    seed: int | None = None,
 ) -> xr.Dataset:
     """Return the mean difference of a variable from a factor's baseline, with interval, test and effect size.
 
     Means are over examples, seeds and the levels of the other factors, each with equal weight; to keep a
-    factor apart, select one of its levels first. Result, by (level, layer, position, …): `difference`, `low`,
-    `high` (in the variable's units), `p_value` (two-sided t test, seeds and examples random), `p_adjusted`
-    (corrected across layers, else across levels), `effect_size` (Cohen's d_z of the examples' mean
-    differences), `examples`, `missing`; by level: `seeds`. Where a share changes in no example, or alike in
-    all, it has no interval (NaN). Reads two cells at a time, layers by blocks.
+    factor apart, select one of its levels first. Where cells are missing, a seed counts by the pairs that it
+    has. Seeds and examples (or groups, where the data has a coordinate `group` along `example`) are random.
+    Result, by (level, layer, position, …): `difference`, `low`, `high` (in the variable's units, pointwise),
+    `p_value` (two-sided, below 1 − confidence just where the interval leaves out 0), `p_adjusted` (corrected
+    across layers, else across levels), `simultaneous_low` and `simultaneous_high` (for all of these at once),
+    `effect_size` (the mean in standard deviations of a single run's examples), `examples`, `groups`,
+    `missing`; by level: `seeds`. A difference other than 0 that is the same everywhere has no interval (NaN).
+    Reads two cells at a time, layers by blocks. resamples, seed: of former intervals, without effect.
     """
     paired = contrast(data, variable, factor, baseline, level)
     difference = paired["difference"]
     if "example" not in difference.dims:
         raise StoreError(f"{variable}: expected a variable by example, found {difference.dims}")
-    parts = []
+    groups = example_groups(difference)
+    options: Any = {"confidence": confidence, "share": variable in SHARES, "within": change_range(variable)}
+    parts, uneven = [], False
     for own in difference.transpose("level", ...):
-        blocks = []
+        blocks, spreads = [], []
         for layers in layer_blocks(own):
-            block = own.isel(layer=layers) if "layer" in own.dims else own
-            values, seeds = by_seed(block)
-            blocks.append(summary(values, without_units(block), variable, resamples, seed, confidence))
-        part = xr.concat(blocks, "layer") if len(blocks) > 1 else blocks[0]
-        parts.append(part.assign(seeds=((), len(seeds), {"units": "1", "long_name": "seeds"})))
+            runs = by_seed(*pair_values(own.isel(layer=layers) if "layer" in own.dims else own))
+            blocks.append(Components.of(runs.values, groups))
+            spreads.append(runs.spread)
+            uneven |= runs.uneven
+        like = without_units(own)
+        axis = like.dims.index("layer") if "layer" in like.dims else None
+        found = Components.join(blocks, axis or 0)
+        size = standardised(found, np.concatenate(spreads, axis) if axis is not None else spreads[0])
+        check_values(found.mean, variable)
+        parts.append(summary(found, size, like, axis, **options))
     result = by_level(parts, difference["level"])
     words = add_adjusted(result, "p_value", correction)
-    for name in ("difference", "low", "high"):
+    for name in ("difference", *BOUNDS):
         result[name].attrs.update(difference.attrs)
-    seeds_used = int(result["seeds"].min())
     result.attrs = paired.attrs | {
-        "method": f"{paired.attrs['method'].removesuffix('.')}; mean over {span(result['examples'])} "
-        f"examples and {count(seeds_used, 'seed')}, {intervals(seeds_used, confidence, resamples, seed)}; "
-        f"two-sided t tests, {words}; {int(result['missing'].sum())} values missing."
+        "method": f"{paired.attrs['method'].removesuffix('.')}; mean over {units(result)} "
+        f"and {seeds_of(result)}{UNEVEN * uneven}, {intervals(result, confidence, grouped(result))}"
+        f"{FLOOR * (variable in SHARES)}; two-sided p values by the same intervals, {words}; "
+        f"{int(result['missing'].sum())} values missing."
     }
+    most_seeds(result, "level")
     return result
 
 
@@ -96,16 +130,9 @@ def stage_of(variable: str) -> str:
     return "evaluate" if variable in DERIVED or variable == "label_logprob" else "probe"
 
 
-def by_seed(paired: xr.DataArray) -> tuple[Floats, list[Any]]:
-    """Return paired values (pair, example, *rest) as [seed, example, *rest], other factors averaged.
-
-    A pair without a single value is left out, then a seed that lacks pairs which others have, with warnings.
-    """
-    values = paired.transpose("pair", "example", ...).values
-    there = np.isfinite(values).reshape(len(values), -1).any(axis=1)
-    if not there.any():
-        raise StoreError(f"{paired.name}: not one value in {len(values)} pairs of cells")
-    return group_seeds(values[there], paired.indexes["pair"][there])
+def pair_values(paired: xr.DataArray) -> tuple[Floats, pd.MultiIndex]:
+    """Read differences as [pair, example, *rest], with the other factors and the seed of each pair."""
+    return paired.transpose("pair", "example", ...).values, paired.indexes["pair"]
 
 
 def without_units(paired: xr.DataArray) -> xr.DataArray:
@@ -113,33 +140,27 @@ def without_units(paired: xr.DataArray) -> xr.DataArray:
     return paired.isel(pair=0, example=0, drop=True)
 
 
-def undetermined(variable: str, found: TwoWay, low: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return low, high and p value; for a share NaN where no example differs from the others in its change.
-
-    That some examples agree does not mean that all would. That nothing changed keeps its p value of 1.
-    """
-    p = found.t_test()
-    if variable not in SHARES:
-        return low, high, p
-    still = found.variance == 0
-    low, high = (np.where(still, np.nan, bound) for bound in (low, high))
-    return low, high, np.where(still & (found.mean != 0), np.nan, p)
-
-
 def summary(
-    values: Floats, like: xr.DataArray, variable: str, resamples: int, seed: int, confidence: float
+    found: Components, size: Floats, like: xr.DataArray, family: int | None, **options: Any
 ) -> xr.Dataset:
-    """Return mean, interval, test and effect size of differences [seed, example, *rest], labels of `like`."""
-    found, low, high = mean_interval(values, resamples, seed, confidence)
-    low, high, p = undetermined(variable, found, low, high)
+    """Return mean, interval, test and effect size of differences, with the labels of `like`.
+
+    family: the axis along which they are tested together, before other outcomes join them.
+    """
+    own = inferred(found, family=family, **options)
     columns = {
-        "difference": (found.mean, "", ""),
-        "low": (low, "", ""),
-        "high": (high, "", ""),
-        "p_value": (p, "1", "p value, two-sided"),
-        "effect_size": (d_z(values.mean(axis=0)), "1", "Cohen's d_z over examples"),
-        "examples": (found.examples, "1", EXAMPLES),
-        "missing": (values.shape[1] - found.examples, "1", MISSING),
+        "difference": (own.mean, "", ""),
+        "low": (own.low, "", ""),
+        "high": (own.high, "", ""),
+        "simultaneous_low": (own.simultaneous_low, "", ""),
+        "simultaneous_high": (own.simultaneous_high, "", ""),
+        "p_value": (own.p, "1", "p value, two-sided"),
+        FAMILY: (own.p_family, "1", "p value, variances between seeds shared"),
+        "effect_size": (size, "1", STANDARDISED),
+        "seeds": (own.seeds, "1", SEEDS),
+        "examples": (own.examples, "1", EXAMPLES),
+        "groups": (own.groups, "1", GROUPS),
+        "missing": (own.missing, "1", MISSING),
     }
     return labelled(like, columns)
 

@@ -7,18 +7,19 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
+from store.analysis.components import Floats
+from store.analysis.inference import CONFIDENCE
+from store.analysis.means import OVER_SEEDS, mean_bounds
 from store.analysis.nodes import (
     Data,
     by_condition,
-    group_seeds,
     levels,
     numbers,
     stage_node,
     stage_nodes,
     variable,
 )
-from store.analysis.resampling import CONFIDENCE, Floats, share_interval, two_way
-from store.analysis.results import count, intervals, labelled, level_coordinate
+from store.analysis.results import grouped, intervals, labelled, level_coordinate, seeds_of
 from store.calibration import BINS, calibration_bins
 from store.errors import StoreError
 
@@ -32,13 +33,13 @@ def transfer_matrix(
     """Return a metric for every pair of a training and a test level, dims (train, test).
 
     train, test: the factors of what was trained and tested on; others are averaged. Result: `value`, `low`,
-    `high`, `seeds`, `examples`. accuracy and generated_accuracy come with intervals over seeds and examples,
-    other metrics of the summary with intervals over seeds alone (NaN for one seed). NaN where the design has
-    no such pair.
+    `high`, `seeds`, `examples`, `groups`. accuracy and generated_accuracy come with intervals
+    over seeds and examples, other metrics of the summary with intervals over seeds alone (NaN for one seed).
+    NaN where the design has no such pair.
     """
     summary = stage_node(data, "summary")
     rows, columns = levels(summary, train), levels(summary, test)
-    found = np.full((5, len(rows), len(columns)), np.nan)
+    found = np.full((6, len(rows), len(columns)), np.nan)
     if metric in ACCURACIES:
         parts = [variable(part, ACCURACIES[metric]) for part in stage_nodes(data, "evaluate").values()]
     else:
@@ -49,7 +50,7 @@ def transfer_matrix(
         for i, j in np.ndindex(len(rows), len(columns)):
             chosen = [cell for cell, pair in enumerate(pairs) if pair == (rows[i], columns[j])]
             if chosen:
-                found[:, i, j] = _mean(numbers(part.isel(cell=chosen)).values, index[chosen], confidence)
+                found[:, i, j] = _mean(numbers(part.isel(cell=chosen)), confidence)
     like = xr.DataArray(
         np.empty(found.shape[1:]),
         {
@@ -59,30 +60,25 @@ def transfer_matrix(
         ("train", "test"),
     )
     units = str(summary[metric].attrs.get("units", "1")) if metric in summary else "1"
-    names = {"value": units, "low": units, "high": units, "seeds": "1", "examples": "1"}
+    names = {"value": units, "low": units, "high": units, "seeds": "1", "examples": "1", "groups": "1"}
     columns_ = {n: (v, u, f"{metric}: {n}") for (n, u), v in zip(names.items(), found, strict=True)}
     result = labelled(like, columns_)
-    seeds = int(np.nanmin(found[3]))
-    how = f"Wilson {intervals(seeds, confidence)}"
+    how = f"Wilson {intervals(result, confidence, grouped(result))}"
     if metric not in ACCURACIES:
-        how = f"{confidence:.0%} t intervals over seeds, for these examples"
+        how = OVER_SEEDS.format(f"{confidence:.0%}")
     result.attrs["method"] = (
-        f"Mean {metric} by {train} (trained) and {test} (tested), {count(seeds, 'seed')}; {how}."
+        f"Mean {metric} by {train} (trained) and {test} (tested), {seeds_of(result)}; {how}."
     )
     return result
 
 
-def _mean(values: Floats, index: pd.MultiIndex, confidence: float) -> tuple[float, ...]:
-    """Return mean, low, high, seeds and examples of values [cell, example] or [cell]."""
-    if values.ndim == 2:
-        by_seed, seeds = group_seeds(values, index)
-        found = two_way(by_seed)
-        low, high = share_interval(found, confidence)
-        return float(found.mean), float(low), float(high), len(seeds), float(found.examples)
-    by_seed, seeds = group_seeds(values, index)
-    found = two_way(by_seed[None])  # the seeds are the only units there are
-    low, high = found.interval(confidence)
-    return float(found.mean), float(low), float(high), len(seeds), float("nan")
+def _mean(block: xr.DataArray, confidence: float) -> tuple[float, ...]:
+    """Return mean, low, high, seeds, examples and groups of values (cell, example) or (cell,)."""
+    found, low, high = mean_bounds(block, confidence)
+    counts: tuple[Any, ...] = (found.seeds, found.examples, found.groups)
+    if "example" not in block.dims:
+        counts = (found.examples, np.nan, np.nan)
+    return tuple(float(own) for own in (found.mean, low, high, *counts))
 
 
 def confusion(

@@ -8,32 +8,43 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from attrs import frozen
+from numpy.typing import NDArray
 
-from store.analysis.changes import stage_of, undetermined
+from store.analysis.changes import BOUNDS, stage_of
+from store.analysis.components import Components, Floats
+from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
+    SEED,
     SHARES,
     Data,
     check_level,
-    group_seeds,
     layer_blocks,
     levels,
     numbers,
+    seed_values,
     spell,
     stage_node,
     variable,
 )
-from store.analysis.resampling import CONFIDENCE, RESAMPLES, Floats, d_z, mean_interval
 from store.analysis.results import (
     EXAMPLES,
+    FAMILY,
+    GROUPS,
     MISSING,
+    SEEDS,
+    STANDARDISED,
+    UNEVEN,
     add_adjusted,
-    count,
+    grouped,
     intervals,
     labelled,
     level_coordinate,
-    span,
+    most_seeds,
+    seeds_of,
+    units,
 )
+from store.analysis.runs import Runs, by_seed, example_groups, standardised
 from store.errors import StoreError
 
 
@@ -43,8 +54,7 @@ class Term:
 
     name: str
     levels: dict[str, Any]
-    weights: dict[tuple[Any, ...], float]
-    """By combination of the factors' levels."""
+    bases: dict[str, Any]
 
 
 def effects(
@@ -56,49 +66,63 @@ def effects(
     order: int | None = None,
     correction: Correction = "holm",
     confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    resamples: int | None = None,
+    seed: int | None = None,
 ) -> xr.Dataset:
     """Return every main effect and interaction of the factors on a response, in the response's units.
 
     A main effect is a level less its baseline (default: the factor's first level), averaged over the levels
     of the other factors with equal weight; an interaction is a difference of such differences. That is effect
     coding: in a balanced design all terms are orthogonal to the mean. order: the most factors in one term.
-    Result, by (term, layer, …): `effect`, `low`, `high`, `p_value`, `p_adjusted`, `effect_size` (d_z),
-    `examples`, `missing`; coordinate `order` (term; 0 for the mean of all).
+    Result, by (term, layer, …): `effect`, `low`, `high`, `simultaneous_low`, `simultaneous_high`, `p_value`,
+    `p_adjusted`, `effect_size` (as in `change`), `seeds`, `examples`, `groups`, `missing`; coordinate `order`
+    (term; 0 for the mean of all).
 
     Each term is a contrast score of every seed and example, analysed with both as crossed random factors:
     the mixed model with all random slopes, which in a balanced design needs no iteration (Clark, 1973; Barr
     et al., 2013, J. Memory and Language 68). For 0/1 outcomes it is a linear probability model: effects are
-    differences of shares. StoreError when a combination of levels is not there.
+    differences of shares. resamples, seed: of former intervals, without effect. StoreError when a
+    combination of levels is not there.
     """
     dataset = stage_node(data, stage_of(response))
     terms = design(dataset, factors, baselines or {}, order or len(factors))
     values = variable(dataset, response).transpose("cell", "example", ...)
-    index = dataset.indexes["cell"]
-    blocks = []
+    like = values.isel(cell=0, example=0, drop=True)
+    axis = like.dims.index("layer") if "layer" in like.dims else None
+    scores: dict[str, list[Runs]] = {term.name: [] for term in terms}
     for layers in layer_blocks(values):
-        block = values.isel(layer=layers) if "layer" in values.dims else values
-        means = _means(block, _combinations(index, factors), index, terms)
-        like = block.isel(cell=0, example=0, drop=True)
-        blocks.append(_estimates(means, terms, like, response, resamples, seed, confidence))
-    result = xr.concat(blocks, "layer", data_vars="minimal") if len(blocks) > 1 else blocks[0]
-    words = add_adjusted(result, "p_value", correction, None if "layer" in result.dims else "term")
-    for name in ("effect", "low", "high"):
-        result[name].attrs.update(units=values.attrs.get("units", ""), long_name=f"effect on {response}")
-    seeds = int(result["seeds"])
-    linear = " in a linear probability model" if response in SHARES else ""
-    result.attrs["method"] = (
-        f"Effects of {', '.join(factors)} on {response} in effect coding, {len(terms[0].weights)} "
-        f"conditions, {span(result['examples'])} examples and {count(seeds, 'seed')}; contrast scores of "
-        f"seeds and examples (all random slopes){linear}, {intervals(seeds, confidence, resamples, seed)}; "
-        f"two-sided t tests, {words}; {int(result['missing'].isel(term=0).sum())} values missing."
+        block = numbers(values.isel(layer=layers) if "layer" in values.dims else values)
+        for term in terms:
+            scores[term.name].append(_scores(block, term))
+    groups = example_groups(values)
+    parts = [_estimate(scores[term.name], term, like, axis, response, groups, confidence) for term in terms]
+    result = xr.concat(parts, "term").assign_coords(
+        term=level_coordinate([term.name for term in terms], "effect", "term"),
+        order=(
+            "term",
+            [len(term.levels) for term in terms],
+            {"units": "1", "long_name": "factors in the effect"},
+        ),
     )
+    words = add_adjusted(result, "p_value", correction, None if "layer" in result.dims else "term")
+    for name in ("effect", *BOUNDS):
+        result[name].attrs.update(units=values.attrs.get("units", ""), long_name=f"effect on {response}")
+    conditions = len({*_combinations(dataset.indexes["cell"], factors)})
+    linear = " in a linear probability model" if response in SHARES else ""
+    uneven = any(own.uneven for runs in scores.values() for own in runs)
+    result.attrs["method"] = (
+        f"Effects of {', '.join(factors)} on {response} in effect coding, {conditions} "
+        f"conditions, {units(result)} and {seeds_of(result)}{UNEVEN * uneven}; contrast scores of "
+        f"seeds and examples (all random slopes){linear}, {intervals(result, confidence, grouped(result))}; "
+        f"two-sided p values by the same intervals, {words}; "
+        f"{int(result['missing'].isel(term=0).sum())} values missing."
+    )
+    most_seeds(result, "term")
     return result
 
 
 def design(dataset: xr.Dataset, factors: Sequence[str], baselines: dict[str, Any], order: int) -> list[Term]:
-    """Return the mean and all terms of a full factorial design, their weights by combination of levels."""
+    """Return the mean and all terms of a full factorial design."""
     known = {name: levels(dataset, name) for name in factors}
     for name in baselines.keys() - known.keys():
         raise StoreError(f"baselines: {name!r} is none of the factors {', '.join(factors)}")
@@ -110,26 +134,14 @@ def design(dataset: xr.Dataset, factors: Sequence[str], baselines: dict[str, Any
         raise StoreError(
             f"the design is not complete: {len(missing)} of {len(combos)} conditions lack, as {lacking}"
         )
-    terms = [Term("mean", {}, dict.fromkeys(combos, 1 / len(combos)))]
+    terms = [Term("mean", {}, base)]
     for size in range(1, order + 1):
         for chosen in combinations(factors, size):
             for picked in product(*([v for v in known[name] if v != base[name]] for name in chosen)):
                 at = dict(zip(chosen, picked, strict=True))
                 name = " × ".join(f"{factor}[{level}]" for factor, level in at.items())
-                terms.append(Term(name, at, {combo: _weight(combo, at, base, known) for combo in combos}))
+                terms.append(Term(name, at, base))
     return terms
-
-
-def _weight(
-    combo: tuple[Any, ...], at: dict[str, Any], base: dict[str, Any], known: dict[str, list[Any]]
-) -> float:
-    weight = 1.0
-    for (factor, levels_), level in zip(known.items(), combo, strict=True):
-        if factor not in at:
-            weight /= len(levels_)
-        elif level != at[factor]:
-            weight *= -1 if level == base[factor] else 0
-    return weight
 
 
 def _combinations(index: pd.MultiIndex, factors: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -137,51 +149,76 @@ def _combinations(index: pd.MultiIndex, factors: Sequence[str]) -> list[tuple[An
     return list(zip(*(index.get_level_values(name) for name in factors), strict=True))
 
 
-def _means(
-    block: xr.DataArray, own: list[tuple[Any, ...]], index: pd.MultiIndex, terms: list[Term]
-) -> dict[tuple[Any, ...], Floats]:
-    """Return by combination of levels its values [seed, example, *rest], of the seeds that all have."""
-    found, seeds = {}, {}
-    for combo in terms[0].weights:
-        cells = [cell for cell, levels_ in enumerate(own) if levels_ == combo]
-        found[combo], seeds[combo] = group_seeds(numbers(block.isel(cell=cells)).values, index[cells])
-    common = [seed for seed in next(iter(seeds.values())) if all(seed in names for names in seeds.values())]
-    if not common:
-        raise StoreError("the design is not complete: no seed has all combinations of levels")
-    return {combo: found[combo][[seeds[combo].index(seed) for seed in common]] for combo in found}
+def _scores(block: xr.DataArray, term: Term) -> Runs:
+    """Return a term's contrast scores of values (cell, example, *rest) by seed.
+
+    There is one score for each combination of the factors outside the term in each seed that has all of its
+    cells; a seed's is the mean of those that it has.
+    """
+    index = block.indexes["cell"]
+    within, over = ([n for n in term.bases if (n in term.levels) == own] for own in (True, False))
+    unnamed = [name for name in index.names if name not in term.bases and name != SEED]
+    keys = [
+        list(zip(*(index.get_level_values(n) for n in names), strict=True))
+        for names in (within, over, unnamed)
+    ]
+    places: dict[tuple[Any, ...], dict[tuple[Any, ...], dict[Any, int]]] = {}
+    for cell, seed in enumerate(seed_values(index)):
+        corner, place, other = (own[cell] if own else () for own in keys)
+        places.setdefault((seed, place), {}).setdefault(corner, {})[other] = cell
+    signs = {
+        corner: (-1) ** sum(level != term.levels[name] for name, level in zip(within, corner, strict=True))
+        for corner in product(*((term.bases[name], term.levels[name]) for name in within))
+    }
+    there = {place: own for place, own in places.items() if signs.keys() <= own.keys()}
+    if not there:
+        raise StoreError(f"the design is not complete: no seed has all cells of {term.name}")
+    scores = [_score(block.values, own, signs) for own in there.values()]
+    return by_seed(np.stack(scores), pd.MultiIndex.from_tuples([place[:1] for place in there], names=[SEED]))
 
 
-def _estimates(
-    means: dict[tuple[Any, ...], Floats],
-    terms: list[Term],
+def _score(
+    values: Floats, corners: dict[tuple[Any, ...], dict[Any, int]], signs: dict[tuple[Any, ...], int]
+) -> Floats:
+    """Return the signed sum of the corners' cells, factors outside the design averaged.
+
+    Over the levels of these that all corners have; where there is none (they move with the term), over all.
+    """
+    common = set.intersection(*(set(corners[corner]) for corner in signs))
+    own = {
+        corner: [c for other, c in corners[corner].items() if other in common or not common]
+        for corner in signs
+    }
+    return np.asarray(sum(sign * values[own[corner]].mean(axis=0) for corner, sign in signs.items()))
+
+
+def _estimate(
+    runs: Sequence[Runs],
+    term: Term,
     like: xr.DataArray,
+    axis: int | None,
     response: str,
-    resamples: int,
-    seed: int,
+    groups: NDArray[Any] | None,
     confidence: float,
 ) -> xr.Dataset:
-    parts = []
-    for term in terms:
-        scores = np.asarray(sum(weight * means[combo] for combo, weight in term.weights.items() if weight))
-        found, low, high = mean_interval(scores, resamples, seed, confidence)
-        low, high, p = undetermined(response, found, low, high)
-        tested = 1.0 if term.levels else np.nan  # that the mean of all is 0 is no hypothesis
-        columns = {
-            "effect": (found.mean, "", ""),
-            "low": (low, "", ""),
-            "high": (high, "", ""),
-            "p_value": (tested * p, "1", "p value, two-sided"),
-            "effect_size": (tested * d_z(scores.mean(axis=0)), "1", "Cohen's d_z over examples"),
-            "examples": (found.examples, "1", f"{EXAMPLES} and condition"),
-            "missing": (scores.shape[1] - found.examples, "1", MISSING),
-        }
-        parts.append(labelled(like, columns))
-    result = xr.concat(parts, "term").assign_coords(
-        term=level_coordinate([term.name for term in terms], "effect", "term"),
-        order=(
-            "term",
-            [len(term.levels) for term in terms],
-            {"units": "1", "long_name": "factors in the effect"},
-        ),
-    )
-    return result.assign(seeds=((), len(scores), {"units": "1", "long_name": "seeds"}))
+    """Return a term's effect from the scores of each block of layers."""
+    found = Components.join([Components.of(own.values, groups) for own in runs], axis or 0)
+    spread = runs[0].spread if axis is None else np.concatenate([own.spread for own in runs], axis)
+    size = standardised(found, spread)
+    own = inferred(found, family=axis, confidence=confidence)
+    tested = 1.0 if term.levels else np.nan  # that the mean of all is 0 is no hypothesis
+    columns = {
+        "effect": (own.mean, "", ""),
+        "low": (own.low, "", ""),
+        "high": (own.high, "", ""),
+        "simultaneous_low": (own.simultaneous_low, "", ""),
+        "simultaneous_high": (own.simultaneous_high, "", ""),
+        "p_value": (tested * own.p, "1", "p value, two-sided"),
+        FAMILY: (tested * own.p_family, "1", "p value, variances between seeds shared"),
+        "effect_size": (tested * size, "1", STANDARDISED),
+        "seeds": (own.seeds, "1", SEEDS),
+        "examples": (own.examples, "1", f"{EXAMPLES} and condition"),
+        "groups": (own.groups, "1", GROUPS),
+        "missing": (own.missing, "1", MISSING),
+    }
+    return labelled(like, columns)

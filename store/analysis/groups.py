@@ -9,10 +9,11 @@ import xarray as xr
 from attrs import evolve, frozen
 from numpy.typing import NDArray
 
-from store.analysis.nodes import Data, by_condition, group_seeds, levels, numbers, stage_nodes, variable
+from store.analysis.components import Floats
+from store.analysis.nodes import Data, by_condition, levels, numbers, stage_nodes, variable
 from store.analysis.pairs import differences, find_pairs
-from store.analysis.resampling import Floats
 from store.analysis.results import level_coordinate
+from store.analysis.runs import Runs, by_seed, example_groups
 from store.errors import StoreError, nearest
 
 
@@ -29,10 +30,28 @@ class Group:
     like: xr.DataArray
     """Without values: the rest's dims and coordinates."""
 
+    units: NDArray[np.intp]
+    """Of each example the number of its group: examples of one group are alike."""
+
+    @property
+    def runs(self) -> Runs:
+        """Values by seed, the other factors averaged."""
+        return by_seed(self.cells, self.index)
+
     @property
     def values(self) -> Floats:
         """[seed, example, *rest], the other factors averaged."""
-        return group_seeds(self.cells, self.index)[0]
+        return self.runs.values
+
+    @property
+    def grouped(self) -> bool:
+        """Whether some examples share a group."""
+        return len(set(self.units.tolist())) < len(self.units)
+
+    @property
+    def labels(self) -> NDArray[np.intp] | None:
+        """The group of each example, None where each is its own."""
+        return self.units if self.grouped else None
 
 
 @frozen
@@ -80,9 +99,12 @@ class Groups:
         return self
 
     @property
-    def seeds(self) -> int:
-        """The fewest seeds of any group."""
-        return min(len(group_seeds(group.cells, group.index)[1]) for group in self.groups)
+    def seeds(self) -> str:
+        """The number of seeds, in words."""
+        counts = sorted({len(group.runs.seeds) for group in self.groups})
+        if counts == [1]:
+            return "1 seed"
+        return f"{'–'.join(map(str, counts if len(counts) < 2 else (counts[0], counts[-1])))} seeds"
 
 
 Reduce = Callable[[xr.DataArray], xr.DataArray]
@@ -139,7 +161,10 @@ def _read(values: xr.DataArray, level: Any, reduce: Reduce | None) -> Group:
         blocks.append((reduce(block) if reduce else block).transpose("example", ...))
     cells = np.stack([block.values for block in blocks])
     examples = values["example"].values.astype(object)
-    return Group(level, cells, values.indexes[dim], examples, blocks[0].isel(example=0, drop=True))
+    known = example_groups(values)
+    units = np.arange(len(examples)) if known is None else known
+    like = blocks[0].isel(example=0, drop=True)
+    return Group(level, cells, values.indexes[dim], examples, like, units)
 
 
 def _aligned(factor: str, groups: tuple[Group, ...], paired: bool | None) -> Groups:
@@ -162,5 +187,8 @@ def _aligned(factor: str, groups: tuple[Group, ...], paired: bool | None) -> Gro
     for group, own in zip(groups, ids, strict=True):
         place = {example: number for number, example in enumerate(own)}
         chosen = [place[example] for example in order]
-        aligned.append(evolve(group, cells=group.cells[:, chosen], examples=group.examples[chosen]))
+        own_units = group.units[chosen]
+        aligned.append(
+            evolve(group, cells=group.cells[:, chosen], examples=group.examples[chosen], units=own_units)
+        )
     return Groups(factor, tuple(aligned), True)

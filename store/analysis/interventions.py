@@ -8,11 +8,37 @@ import xarray as xr
 from attrs import frozen
 from numpy.typing import NDArray
 
-from store.analysis.changes import summary, undetermined
+from store.analysis.changes import BOUNDS, summary
+from store.analysis.components import Components, Floats
+from store.analysis.inference import CONFIDENCE
 from store.analysis.multiplicity import Correction
-from store.analysis.nodes import Data, by_condition, group_seeds, levels, numbers, stage_nodes, variable
-from store.analysis.resampling import CONFIDENCE, RESAMPLES, Floats, ratio_interval, two_way
-from store.analysis.results import add_adjusted, count, intervals, labelled, span
+from store.analysis.nodes import (
+    SHARES,
+    Data,
+    by_condition,
+    change_range,
+    levels,
+    numbers,
+    stage_nodes,
+    variable,
+)
+from store.analysis.resampling import ratio_interval
+from store.analysis.results import (
+    EXAMPLES,
+    FLOOR,
+    GROUPS,
+    MISSING,
+    SEEDS,
+    UNEVEN,
+    add_adjusted,
+    grouped,
+    intervals,
+    labelled,
+    most_seeds,
+    seeds_of,
+    units,
+)
+from store.analysis.runs import by_seed, example_groups, standardised
 from store.errors import StoreError, nearest
 
 UNCHANGED, SOURCE = "none", "source"
@@ -83,46 +109,53 @@ def intervention_effects(
     *,
     correction: Correction = "holm",
     confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    resamples: int | None = None,
+    seed: int | None = None,
 ) -> xr.Dataset:
     """Return what each change of an intervention does to an outcome, against the unchanged model.
 
     entry: an intervention of the spec, by name. outcome: correct, log_odds (of the true label among the
     labels) or entropy (of the lens, by layer). Differences are paired by example and cell. Result, by
-    (condition, intervention[, layer]): `effect`, `low`, `high`, `p_value` (two-sided t test, seeds and
-    examples random), `p_adjusted` (corrected across the changes), `examples`, `missing`; `first`, `last`
-    (layers), `source` and `head` are coordinates of `intervention`. StoreError for unknown names.
+    (condition, intervention[, layer]): `effect`, `low`, `high`, `simultaneous_low`, `simultaneous_high`,
+    `p_value` (two-sided, seeds and examples random), `p_adjusted` (corrected across the changes), `seeds`,
+    `examples`, `groups`, `missing`; `first`, `last` (layers), `source` and `head` are coordinates of
+    `intervention`. resamples, seed: of former intervals, without effect. StoreError for unknown names.
     """
-    parts, seeds = [], []
+    parts, uneven = [], False
+    options: Any = {"confidence": confidence, "share": outcome in SHARES, "within": change_range(outcome)}
     for condition, own in _conditions(data, entry):
         changed = _entry(own, entry)
-        values, found_seeds = _outcome(own, outcome)
+        values = _outcome(own, outcome)
         place = own.get_index("intervention").get_loc(UNCHANGED)
         chosen = np.flatnonzero(own["entry"].values == entry)
         difference = np.take(values, chosen, axis=2) - values[:, :, [place]]
         like = xr.DataArray(difference[0, 0], coords=_axes(changed, outcome), dims=_dims(outcome))
-        found = summary(difference, like, outcome, resamples, seed, confidence).drop_vars("effect_size")
+        runs = by_seed(difference, own.indexes["cell"])
+        estimate = Components.of(runs.values, example_groups(own))
+        found = summary(estimate, standardised(estimate, runs.spread), like, 0, **options)
+        uneven |= runs.uneven
         parts.append(
             found.rename(difference="effect")
             .assign_coords(_described(changed))
             .expand_dims(condition=[condition])
         )
-        seeds.append(len(found_seeds))
     result = xr.concat(parts, "condition", **OUTER)
-    units, title = OUTCOMES[outcome]
-    result["effect"].attrs = {"units": units, "long_name": f"change in {title}"}
-    result["low"].attrs = {"units": units, "long_name": "lower bound"}
-    result["high"].attrs = {"units": units, "long_name": "upper bound"}
+    units_, title = OUTCOMES[outcome]
+    result["effect"].attrs = {"units": units_, "long_name": f"change in {title}"}
+    for name in BOUNDS:
+        words = f"{name.rpartition('_')[2].replace('low', 'lower').replace('high', 'upper')} bound"
+        simultaneous = ", simultaneous" if name.startswith("simultaneous") else ""
+        result[name].attrs = {"units": units_, "long_name": f"{words}{simultaneous}"}
     words = add_adjusted(result, "p_value", correction, "intervention")
     result.attrs = {
         "entry": entry,
         "outcome": outcome,
         "method": f"Changes in {outcome} by the intervention {entry}, against the same models unchanged, "
-        f"paired by example and cell; mean over {span(result['examples'])} examples and "
-        f"{count(min(seeds), 'seed')}, {intervals(min(seeds), confidence, resamples, seed)}; two-sided "
-        f"t tests, {words}.",
+        f"paired by example and cell; mean over {units(result)} and {seeds_of(result)}{UNEVEN * uneven}, "
+        f"{intervals(result, confidence, grouped(result))}{FLOOR * (outcome in SHARES)}; two-sided p values "
+        f"by the same intervals, {words}.",
     }
+    most_seeds(result, "condition")
     return result
 
 
@@ -146,10 +179,10 @@ def mediation(
     """
     if outcome == "entropy":
         raise StoreError("mediation: expected correct or log_odds, found entropy")
-    parts, seeds = [], []
+    parts = []
     for condition, own in _conditions(data, entry):
         changed = _entry(own, entry)
-        values, found_seeds = _outcome(own, outcome)
+        values = _outcome(own, outcome)
         names = own.get_index("intervention")
         source = str(changed["source"].values[0])
         if not source:
@@ -157,39 +190,47 @@ def mediation(
         unchanged = values[:, :, [names.get_loc(UNCHANGED)]]
         total = unchanged - values[:, :, [names.get_loc(f"all of {source}")]]
         part = unchanged - values[:, :, np.flatnonzero(own["entry"].values == entry)]
-        columns = _shares(total, part, outcome, confidence)
+        there = np.isfinite(total) & np.isfinite(part)
+        sides = [by_seed(np.where(there, x, np.nan), own.indexes["cell"]).values for x in (total, part)]
+        columns = _shares(sides[0], sides[1], example_groups(own), outcome, confidence)
         like = xr.DataArray(columns["part"][0], coords=_axes(changed, outcome), dims=_dims(outcome))
         found = labelled(like, columns).assign_coords(_described(changed))
         parts.append(found.expand_dims(condition=[condition]))
-        seeds.append(len(found_seeds))
     result = xr.concat(parts, "condition", **OUTER)
     result.attrs = {
         "entry": entry,
         "outcome": outcome,
         "method": f"Share of the difference in {outcome} between each model and the one that {entry} takes "
         "from, on the same inputs, that goes when the latter's layers are put in; "
-        f"{count(min(seeds), 'seed')}, {intervals(min(seeds), confidence)}, Fieller's for a ratio of "
-        "means; where a t test of the whole difference does not reject 0, there is no share and its interval "
-        "has no bounds.",
+        f"{units(result)}, {seeds_of(result)}, {intervals(result, confidence, grouped(result))}, Fieller's "
+        "for a ratio of means; where the test of the whole difference does not reject 0, there is no share "
+        "and its interval has no bounds.",
     }
+    most_seeds(result, "condition")
     return result
 
 
-def _shares(total: Floats, part: Floats, outcome: str, confidence: float) -> dict[str, tuple[Any, str, str]]:
-    there = np.isfinite(total) & np.isfinite(part)
-    total, part = np.where(there, total, np.nan), np.where(there, part, np.nan)
-    whole, carried = two_way(total).mean, two_way(part).mean
-    low, high = ratio_interval(part, total, confidence)
+def _shares(
+    total: Floats, part: Floats, groups: NDArray[Any] | None, outcome: str, confidence: float
+) -> dict[str, tuple[Any, str, str]]:
+    whole, carried = (Components.of(own, groups) for own in (total, part))
+    low, high = ratio_interval(part, total, groups, confidence=confidence)
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(np.isfinite(low), carried / whole, np.nan)
-    low, high, _ = undetermined(outcome, two_way(part - share * total), low, high)
-    units = OUTCOMES[outcome][0]
+        share = np.where(np.isfinite(low), carried.mean / whole.mean, np.nan)
+    if outcome in SHARES:  # that some examples agree does not show that all would
+        still = (Components.of(part - share * total, groups).variances[1] == 0) & np.isfinite(share)
+        low, high = (np.where(still, np.nan, bound) for bound in (low, high))
+    units_ = OUTCOMES[outcome][0]
     return {
-        "total": (whole, units, "difference between the model and the one taken from"),
-        "part": (carried, units, "difference that goes with the changed layers"),
+        "total": (whole.mean, units_, "difference between the model and the one taken from"),
+        "part": (carried.mean, units_, "difference that goes with the changed layers"),
         "share": (share, "1", "share of the difference"),
         "low": (low, "1", "lower bound of the share"),
         "high": (high, "1", "upper bound of the share"),
+        "seeds": (whole.seeds, "1", SEEDS),
+        "examples": (whole.examples, "1", EXAMPLES),
+        "groups": (whole.groups, "1", GROUPS),
+        "missing": (whole.missing, "1", MISSING),
     }
 
 
@@ -205,13 +246,12 @@ def _conditions(data: Data, entry: str) -> Iterator[tuple[str, xr.Dataset]]:
                 yield str(condition), dataset.isel(cell=chosen)
 
 
-def _outcome(own: xr.Dataset, outcome: str) -> tuple[Floats, list[Any]]:
-    """Give an outcome as [seed, example, intervention(, layer)], and the seeds."""
+def _outcome(own: xr.Dataset, outcome: str) -> Floats:
+    """Give an outcome as [cell, example, intervention(, layer)]."""
     if outcome not in OUTCOMES:
         raise StoreError(f"no outcome {outcome!r}{nearest(outcome, OUTCOMES)}")
     found = _log_odds(own) if outcome == "log_odds" else variable(own, outcome)
-    values = numbers(found.transpose("cell", "example", "intervention", ...)).values
-    return group_seeds(values, own.indexes["cell"])
+    return numbers(found.transpose("cell", "example", "intervention", ...)).values
 
 
 def _log_odds(own: xr.Dataset) -> xr.DataArray:

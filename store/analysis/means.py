@@ -6,19 +6,34 @@ import numpy as np
 import xarray as xr
 
 from store.analysis.changes import stage_of
+from store.analysis.components import Components, Floats
+from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.nodes import (
     SHARES,
     Data,
     by_condition,
-    group_seeds,
     levels,
     numbers,
     stage_nodes,
+    value_range,
     variable,
 )
-from store.analysis.resampling import CONFIDENCE, share_interval, two_way
-from store.analysis.results import EXAMPLES, count, intervals, labelled, level_coordinate
+from store.analysis.proportions import share_bounds
+from store.analysis.results import (
+    EXAMPLES,
+    GROUPS,
+    SEEDS,
+    grouped,
+    intervals,
+    labelled,
+    level_coordinate,
+    most_seeds,
+    seeds_of,
+)
+from store.analysis.runs import by_seed, example_groups
 from store.errors import StoreError
+
+OVER_SEEDS = "{} t intervals over seeds, for these examples"
 
 
 def means(
@@ -32,9 +47,9 @@ def means(
     """Return the mean of a variable by level of a factor, or by condition (all factors but the seed).
 
     name: as for `contrast`, or with stage="summary" a number of the summary. Result, by (level, layer, …):
-    `mean`, `low`, `high` (in the variable's units), `examples`; by level: `seeds`. Intervals cover seeds and
-    examples; those of summary numbers seeds alone (NaN for one seed). Reads one level at a time. StoreError
-    for unknown names, and for a level that lies in several shapes.
+    `mean`, `low`, `high` (in the variable's units and range), `examples`, `groups`; by level: `seeds`. The
+    bounds cover seeds and examples; those of summary numbers seeds alone (NaN for one seed). Reads one level
+    at a time. StoreError for unknown names, and for a level that lies in several shapes.
     """
     stage = stage or stage_of(name)
     parts: dict[Any, xr.Dataset] = {}
@@ -51,25 +66,45 @@ def means(
     result = xr.concat(list(parts.values()), level_coordinate(list(parts), by))
     for column in ("mean", "low", "high"):
         result[column].attrs.update(units=attrs.get("units") or "1", long_name=attrs.get("long_name", name))
-    seeds = int(result["seeds"].min())
-    how = intervals(seeds, confidence)
+    how = intervals(result, confidence, grouped(result))
     if stage == "summary":
-        how = f"{confidence:.0%} t intervals over seeds, for these examples"
-    result.attrs["method"] = f"Mean {name} by {by}, {count(seeds, 'seed')} or more; {how}."
+        how = OVER_SEEDS.format(f"{confidence:.0%}")
+    result.attrs["method"] = f"Mean {name} by {by}, {seeds_of(result)}; {how}."
+    most_seeds(result, "level")
     return result
 
 
 def _mean(values: xr.DataArray, confidence: float) -> xr.Dataset:
     crossed = "example" in values.dims
     block = numbers(values.transpose("cell", *(["example"] if crossed else []), ...))
-    by_seed, seeds = group_seeds(block.values, values.indexes["cell"])
-    found = two_way(by_seed if crossed else by_seed[None])  # in a summary the seeds are the only units
-    low, high = share_interval(found, confidence) if values.name in SHARES else found.interval(confidence)
+    found, low, high = mean_bounds(block, confidence)
     like = block.isel(cell=0, example=0, drop=True) if crossed else block.isel(cell=0, drop=True)
+    nothing = np.full(like.shape, np.nan)
     columns = {
         "mean": (found.mean, "", ""),
         "low": (low, "", ""),
         "high": (high, "", ""),
-        "examples": (found.examples if crossed else np.full(like.shape, np.nan), "1", EXAMPLES),
+        "seeds": (found.seeds if crossed else found.examples, "1", SEEDS),
+        "examples": (found.examples if crossed else nothing, "1", EXAMPLES),
+        "groups": (found.groups if crossed else nothing, "1", GROUPS),
     }
-    return labelled(like, columns).assign(seeds=((), len(seeds), {"units": "1", "long_name": "seeds"}))
+    return labelled(like, columns)
+
+
+def mean_bounds(block: xr.DataArray, confidence: float) -> tuple[Components, Floats, Floats]:
+    """Return the mean of values (cell, example, *rest) with low and high, which stay within their range.
+
+    Without `example` (numbers of the summary) the seeds are the only units there are.
+    """
+    values = block.values if "example" in block.dims else block.values[:, None]
+    runs = by_seed(values, block.indexes["cell"]).values
+    if "example" not in block.dims:
+        return _inferred(Components.of(runs[:, 0][None]), str(block.name), confidence)
+    return _inferred(Components.of(runs, example_groups(block)), str(block.name), confidence)
+
+
+def _inferred(found: Components, name: str, confidence: float) -> tuple[Components, Floats, Floats]:
+    if name in SHARES:
+        return found, *share_bounds(found, confidence)
+    own = inferred(found, confidence=confidence, within=value_range(name))
+    return found, own.low, own.high

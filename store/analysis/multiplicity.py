@@ -22,13 +22,18 @@ def adjust(p: NDArray[np.float64], axis: int, correction: Correction = "holm") -
     holm bounds the chance of any false rejection (Holm, 1979), benjamini-hochberg the expected share of false
     ones among the rejections (Benjamini & Hochberg, 1995). StoreError for another name.
     """
-    if correction not in NAMES:
-        raise StoreError(f"correction {correction!r}: expected one of {', '.join(NAMES)}")
-    if correction == "none" or not p.size:
+    if check(correction) == "none" or not p.size:
         return p
     if correction == "benjamini-hochberg":
         return np.apply_along_axis(_false_discovery, axis, p)
     return np.apply_along_axis(_holm, axis, p)
+
+
+def check(correction: Correction) -> Correction:
+    """Return a correction's name; StoreError for another."""
+    if correction not in NAMES:
+        raise StoreError(f"correction {correction!r}: expected one of {', '.join(NAMES)}")
+    return correction
 
 
 def _false_discovery(p: NDArray[np.float64]) -> NDArray[np.float64]:

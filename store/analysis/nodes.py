@@ -1,7 +1,5 @@
 """What the analyses read: a stage's data with one `cell` axis, and the outcomes derived from it."""
 
-import warnings
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -166,6 +164,27 @@ DERIVED = {
     "absolute_error": ("prediction", "distance of the prediction from the true label"),
 }
 SHARES = frozenset({"correct", "generated_correct"})
+UNIT, POSITIVE = (0.0, 1.0), (0.0, np.inf)
+RANGES = {
+    **dict.fromkeys(
+        ("correct", "generated_correct", "max_prob", "watch_mass", "ece", "unparsed_share"), UNIT
+    ),
+    **dict.fromkeys(("absolute_error", "entropy", "kl_final", "watch_entropy", "train_loss"), POSITIVE),
+    "js_final": (0.0, np.log(2)),
+}
+OF_METRICS = {"accuracy": UNIT, "macro_f1": UNIT, "mae": POSITIVE, "qwk": (-1.0, 1.0)}
+
+
+def value_range(name: str) -> tuple[float, float]:
+    """Return the range in which a variable lies, and so its mean and the bounds of it."""
+    ends = (own for metric, own in OF_METRICS.items() if name == metric or name.endswith(f"_{metric}"))
+    return RANGES.get(name) or next(ends, (-np.inf, np.inf))
+
+
+def change_range(name: str) -> tuple[float, float]:
+    """Return the range in which differences of a variable lie."""
+    low, high = value_range(name)
+    return low - high, high - low
 
 
 def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
@@ -215,25 +234,3 @@ def layer_blocks(values: xr.DataArray) -> list[slice]:
     size = values.sizes.get("layer", 1)
     step = max(1, BLOCK_BYTES * size // max(1, 8 * values.size))
     return [slice(start, start + step) for start in range(0, size, step)]
-
-
-def group_seeds(values: Floats, index: pd.MultiIndex) -> tuple[Floats, list[Any]]:
-    """Return values [cell, example, *rest] as means by seed [seed, example, *rest], and the seeds.
-
-    A seed that lacks combinations of the other factors which others have would stand for something else: it
-    is left out, with a warning.
-    """
-    others = index.droplevel(SEED) if SEED in index.names and index.nlevels > 1 else [0] * len(index)
-    cells: dict[Any, list[int]] = {}
-    for cell, name in enumerate(seed_values(index)):
-        cells.setdefault(name, []).append(cell)
-    has = {name: frozenset(others[cell] for cell in own) for name, own in cells.items()}
-    kinds = Counter(has.values())
-    fullest = max(kinds, key=lambda kind: (len(kind), kinds[kind]))
-    whole = [name for name in cells if has[name] == fullest]
-    if left := [str(name) for name in cells if name not in whole]:
-        message = (
-            f"left out: seeds {', '.join(left)}, which lack levels of other factors that seed {whole[0]} has"
-        )
-        warnings.warn(message, stacklevel=2)
-    return np.stack([values[cells[name]].mean(axis=0) for name in whole]), whole

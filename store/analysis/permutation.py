@@ -5,15 +5,17 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from store.analysis.changes import by_seed, contrast, without_units
+from store.analysis.changes import contrast, pair_values, without_units
+from store.analysis.components import Floats
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data
-from store.analysis.resampling import Floats
 from store.analysis.results import add_adjusted, by_level, count, labelled
+from store.analysis.runs import by_seed, check_values, example_groups, over_groups, over_seeds
 from store.errors import StoreError
 
 Unit = Literal["auto", "seed", "example"]
 PERMUTATIONS = 4999
+FEWEST_SEEDS = 6  # with which a p value can fall below 0.05
 CHUNK = 250  # permutations drawn at a time where each is as long as all examples
 
 
@@ -32,18 +34,19 @@ def sign_flip(
     """Test paired differences by flipping their signs: `difference`, `p_value`, `p_adjusted`, `missing`.
 
     By (level, layer, position, …). unit: what is exchangeable under the null. "seed": whole trainings, so
-    the result speaks of new trainings on these very examples; with n seeds no p is below 2^(1-n). "example":
-    test examples, so it speaks of new examples for these very models. "auto": seeds when there are at least
-    6 of them, the fewest with which p can fall below 0.05. (`change` covers new seeds and new examples.)
+    the result speaks of new trainings on these very examples; with n seeds no p is below 2^(1-n), so that it
+    takes 6 for one below 0.05. "example": test examples, or their groups, so it speaks of new examples for
+    these trained models and of no others. "auto": seeds; examples where there is but one seed. (`change`
+    covers new seeds and new examples.)
     """
     paired = contrast(data, variable, factor, baseline, level)
     parts, used = [], set()
     for own in paired["difference"].transpose("level", ...):
-        values, chosen = units_of(own, unit)
-        used.add((len(values), chosen))
+        values, units, chosen = units_of(own, unit)
+        used.add((len(units), chosen))
         columns = {
             "difference": (_mean(values), "", ""),
-            "p_value": (sign_flip_p(values, permutations, seed), "1", "p value, two-sided"),
+            "p_value": (sign_flip_p(units, permutations, seed), "1", "p value, two-sided"),
             "missing": (np.isnan(values).sum(axis=0), "1", f"{chosen}s left out for a missing value"),
         }
         parts.append(labelled(without_units(own), columns))
@@ -80,22 +83,37 @@ def share_at_least(null: Floats) -> Floats:
 
 
 def sign_flip_p(differences: Floats, permutations: int = PERMUTATIONS, seed: int = 0) -> Floats:
-    """Return two-sided p values [*rest] of paired differences [unit, *rest]; a missing one counts as 0."""
+    """Return two-sided p values [*rest] of paired differences [unit, *rest]; a missing one counts as 0.
+
+    NaN where all are missing.
+    """
     flat = np.nan_to_num(differences).reshape(len(differences), -1)
     null = np.abs(signs(len(differences), permutations, seed) @ flat)
-    return share_at_least(null).reshape(differences.shape[1:])
+    p = share_at_least(null).reshape(differences.shape[1:])
+    return np.where(np.isfinite(differences).any(axis=0), p, np.nan)
 
 
-def units_of(difference: xr.DataArray, unit: Unit) -> tuple[Floats, str]:
-    """Return differences (pair, example, *rest) as [unit, *rest], and the unit that was chosen."""
-    values, seeds = by_seed(difference)
-    chosen = ("seed" if len(seeds) >= 6 else "example") if unit == "auto" else unit
+def units_of(difference: xr.DataArray, unit: Unit) -> tuple[Floats, Floats, str]:
+    """Return differences (pair, example, *rest) as means, as what is exchanged, and what that is.
+
+    Means: by example or seed. What is exchanged: seeds, or sums over the groups of examples.
+    """
+    values, index = pair_values(difference)
+    check_values(values, str(difference.name))
+    runs = by_seed(values, index)
+    chosen = ("seed" if len(runs.seeds) > 1 else "example") if unit == "auto" else unit
     if chosen not in ("seed", "example"):
         raise StoreError(f"unit {unit!r}: expected auto, seed or example")
     if chosen == "example":
-        return values.mean(axis=0), chosen
-    complete = np.isfinite(values).all(axis=0)  # pairwise deletion: every seed on the same examples
-    return _mean(np.where(complete, values, np.nan).swapaxes(0, 1)), chosen
+        means, groups = over_seeds(runs.values), example_groups(difference)
+        return means, over_groups(means, groups), "example" if groups is None else "group of examples"
+    finite = np.isfinite(runs.values)
+    complete = (finite | ~np.asarray(finite.any(axis=1))[:, None]).all(
+        axis=0
+    )  # every seed on the same examples
+    by_run = _mean(np.where(complete, runs.values, np.nan).swapaxes(0, 1))
+    by_run = by_run[np.isfinite(by_run).reshape(len(by_run), -1).any(axis=1)]
+    return by_run, by_run, chosen
 
 
 def flips_in_words(used: set[tuple[int, str]], permutations: int, seed: int) -> str:
@@ -103,8 +121,11 @@ def flips_in_words(used: set[tuple[int, str]], permutations: int, seed: int) -> 
     number, unit = max(used)
     every = 2**number <= permutations + 1
     flips = f"all {2**number} flips" if every else f"{permutations} random flips (random seed {seed})"
-    known = "examples" if unit == "seed" else "models (the variation between trainings is not covered)"
-    return f"{flips} of {count(number, unit)}, for these {known}"
+    if unit != "seed":
+        what = count(number, unit) if unit == "example" else f"{number} groups of examples"
+        return f"{flips} of {what}, for these trained models (the variation between trainings is not covered)"
+    few = "" if number >= FEWEST_SEEDS else f" (no p value of {number} seeds is below {2.0 ** (1 - number)})"
+    return f"{flips} of {count(number, unit)}, for these examples{few}"
 
 
 def _mean(values: Floats) -> Floats:

@@ -4,12 +4,25 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
+from store.analysis.components import Components, Floats
 from store.analysis.groups import Group, read_groups
+from store.analysis.inference import CONFIDENCE
 from store.analysis.nodes import Data, layer_blocks, stage_nodes, variable
-from store.analysis.resampling import CONFIDENCE, Floats, two_way
-from store.analysis.results import EXAMPLES, MISSING, by_level, count, intervals, labelled, level_coordinate
+from store.analysis.results import (
+    EXAMPLES,
+    GROUPS,
+    MISSING,
+    SEEDS,
+    by_level,
+    grouped,
+    intervals,
+    labelled,
+    level_coordinate,
+    seeds_of,
+)
+from store.analysis.runs import by_seed
+from store.analysis.widths import plain_widths
 
 GOLD = "gold"
 
@@ -23,9 +36,10 @@ def rank_trajectory(
 ) -> xr.Dataset:
     """Return the median rank of each watched token by layer, and of the true label's token as watch="gold".
 
-    Result, by (level, layer, position, watch): `rank` (median over examples and seeds, 0 = top), its interval
-    `low` and `high`, the distribution's `lower` and `upper` quantiles, `examples` and `missing`. The interval
-    is Woodruff's (1952, JASA 47): that of the share of values below the median, read off the distribution.
+    Result, by (level, layer, position, watch): `rank` (median over examples and cells, 0 = top), its interval
+    `low` and `high`, the distribution's `lower` and `upper` quantiles, `seeds`, `examples`, `groups` and
+    `missing`. Ranks are not averaged over other factors or seeds before. The interval is Woodruff's (1952,
+    JASA 47): that of the share of values below the median, read off the distribution.
     Examples whose label is not watched are missing from "gold". Reads layers by blocks.
     """
     parts = []
@@ -36,8 +50,8 @@ def rank_trajectory(
     result = xr.concat(parts, "layer") if len(parts) > 1 else parts[0]
     watched = result["missing"].sel(watch=result["watch"] != GOLD)
     result.attrs["method"] = (
-        f"Median ranks over {groups.sizes} and {count(groups.seeds, 'seed')} by level of {by}, "
-        f"quantiles {quantiles[0]} and {quantiles[1]}, Woodruff {intervals(groups.seeds, confidence)}; "
+        f"Median ranks over {groups.sizes} and {seeds_of(result)} by level of {by}, quantiles "
+        f"{quantiles[0]} and {quantiles[1]}, Woodruff {intervals(result, confidence, grouped(result))}; "
         f"{int(watched.sum())} values missing."
     )
     return result
@@ -57,21 +71,25 @@ def _with_gold(cell: xr.DataArray) -> xr.DataArray:
 
 
 def _median(group: Group, quantiles: tuple[float, float], confidence: float) -> xr.Dataset:
-    values = group.values
-    there = np.isfinite(values).all(axis=0)
+    values = group.cells
+    finite = np.isfinite(values)
+    present = np.asarray(finite.any(axis=1))
+    there = (finite | ~present[:, None]).all(axis=0) & present.any(axis=0)
     kept = np.where(there, values, np.nan).reshape(-1, *values.shape[2:])
     lower, median, upper = np.nanquantile(kept, [quantiles[0], 0.5, quantiles[1]], axis=0)
     share = (values < median) + 0.5 * (values == median)
-    found = two_way(np.where(there, share, np.nan))
-    half = stats.t.ppf((1 + confidence) / 2, found.df) * np.sqrt(found.variance)
+    found = Components.of(by_seed(np.where(finite, share, np.nan), group.index).values, group.labels)
+    half = plain_widths(found.variances, found.seeds, found.df_examples).half(1 - confidence)
     columns: dict[str, tuple[Any, str, str]] = {
         "rank": (median, "1", "median rank, 0 = top"),
         "low": (_quantile(kept, 0.5 - half, "lower"), "1", "median rank, lower bound"),
         "high": (_quantile(kept, 0.5 + half, "higher"), "1", "median rank, upper bound"),
         "lower": (lower, "1", f"quantile {quantiles[0]} of the rank"),
         "upper": (upper, "1", f"quantile {quantiles[1]} of the rank"),
-        "examples": (there.sum(axis=0), "1", EXAMPLES),
-        "missing": ((~there).sum(axis=0), "1", MISSING),
+        "seeds": (found.seeds, "1", SEEDS),
+        "examples": (found.examples, "1", EXAMPLES),
+        "groups": (found.groups, "1", GROUPS),
+        "missing": (found.missing, "1", MISSING),
     }
     return labelled(group.like, columns)
 

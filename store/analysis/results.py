@@ -6,12 +6,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from store.analysis.multiplicity import NAMES, Correction, adjust
+from store.analysis.multiplicity import NAMES, Correction, adjust, check
 
 Columns = Mapping[str, tuple[Any, str, str]]
 """By name: values, units, long_name."""
 
+FAMILY = "p_family"
 EXAMPLES = "examples with a value in every seed"
+GROUPS = "groups of examples"
+SEEDS = "seeds with a value"
+STANDARDISED = "mean in standard deviations of a single run's examples"
+UNEVEN = " (each by the cells that it has, for some lack cells that others have)"
+FLOOR = ", for shares no narrower than Bonett and Price's"
 MISSING = "examples left out for a missing value"
 
 
@@ -39,16 +45,27 @@ def by_level(parts: Sequence[xr.Dataset], levels: xr.DataArray) -> xr.Dataset:
 def add_adjusted(result: xr.Dataset, name: str, correction: Correction, across: str | None = None) -> str:
     """Add `name` with p values corrected across layers, else levels, as p_adjusted or name_adjusted.
 
-    Return the correction in words.
+    Where the result has `FAMILY`, the p values that a correction starts from, it is taken out, and what comes
+    of it is never below `name` itself. Return the correction in words.
     """
     p = result[name]
     across = across or ("layer" if "layer" in p.dims else "level")
-    corrected = adjust(p.values, p.dims.index(across), correction) if across in p.dims else p.values
-    words = f"{NAMES[correction]} across {across}s"
+    start = result[FAMILY].values if FAMILY in result else p.values
+    corrected = p.values
+    if across in p.dims and correction != "none":
+        corrected = np.maximum(p.values, adjust(start, p.dims.index(across), correction))
+    words = f"{NAMES[check(correction)]} across {across}s"
     added = "p_adjusted" if name == "p_value" else f"{name}_adjusted"
     result[added] = p.copy(data=corrected).assign_attrs(
         units="1", long_name=f"{p.attrs['long_name']}, {words}"
     )
+    if FAMILY in result:
+        shared = not np.array_equal(start, p.values, equal_nan=True)
+        del result[FAMILY]
+        if shared and correction != "none":
+            words += (
+                f" (variances between seeds shared among {across}s; no p below that of its {across} alone)"
+            )
     return words
 
 
@@ -59,19 +76,47 @@ def count(number: int, thing: str) -> str:
 
 def span(counts: xr.DataArray) -> str:
     """Return the range of some counts: "40", or "38–40"."""
-    low, high = int(counts.min()), int(counts.max())
+    known = counts.values[np.asarray(counts.values) > 0]  # not of what was not measured at all
+    low, high = (int(known.min()), int(known.max())) if known.size else (0, 0)
     return f"{low}" if low == high else f"{low}–{high}"
 
 
-def intervals(seeds: int, confidence: float, resamples: int | None = None, seed: int = 0) -> str:
-    """Return what intervals cover and how they were made."""
+def intervals(result: xr.Dataset, confidence: float, groups: bool = False) -> str:
+    """Return what the intervals of a result cover, by its `seeds`, and how they were made.
+
+    groups: whether some examples belong to one group, whose number is in `groups` then.
+    """
+    seeds = int(result["seeds"].max())
+    units = "groups of examples" if groups else "examples"
     if seeds < 2:
-        over = "over examples only (one seed: the variation between trainings is not covered)"
+        over = f"t intervals over {units} only (one seed: the variation between trainings is not covered)"
     else:
-        over = "over seeds and examples as crossed random factors (Satterthwaite's df)"
-    if resamples is None:
-        return f"{confidence:.0%} intervals {over}"
-    return (
-        f"{confidence:.0%} intervals {over}, by the pigeonhole bootstrap ({resamples} resamples, "
-        f"random seed {seed})"
-    )
+        over = f"intervals over seeds and {units} as crossed random factors"
+        over += f" (the widest t interval of both, of seeds alone and of {units} alone)"
+    return f"{confidence:.0%} {over}"
+
+
+def seeds_of(result: xr.Dataset) -> str:
+    """Return the seeds of a result in words: "3 seeds", or "2–3 seeds" where rows differ."""
+    known = result["seeds"].values[result["seeds"].values > 0]
+    if not known.size:
+        return "0 seeds"
+    low, high = int(known.min()), int(known.max())
+    return count(high, "seed") if low == high else f"{low}–{high} seeds"
+
+
+def most_seeds(result: xr.Dataset, by: str | None = None) -> None:
+    """Keep of `seeds` the most of any row, by one dim."""
+    over = [dim for dim in result["seeds"].dims if dim != by]
+    result["seeds"] = result["seeds"].max(over, keep_attrs=True)
+
+
+def units(result: xr.Dataset) -> str:
+    """Return the examples of a result in words, and their groups where some share one."""
+    examples = f"{span(result['examples'])} examples"
+    return f"{examples} in {span(result['groups'])} groups" if grouped(result) else examples
+
+
+def grouped(result: xr.Dataset) -> bool:
+    """Whether some examples of a result share a group."""
+    return "groups" in result and bool((result["groups"] < result["examples"]).any())

@@ -3,16 +3,18 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as mcnemar_test
 
 from store.analysis.changes import contrast, stage_of, without_units
+from store.analysis.components import Components, Floats
 from store.analysis.multiplicity import NAMES, Correction, adjust
 from store.analysis.nodes import Data, numbers, read_cell, stage_node, variable
 from store.analysis.pairs import find_pairs
-from store.analysis.resampling import d_z
-from store.analysis.results import by_level, count, labelled
+from store.analysis.results import STANDARDISED, by_level, count, labelled
+from store.analysis.runs import by_seed, standardised
 
 
 def mcnemar(
@@ -61,8 +63,9 @@ def effect_sizes(
 ) -> xr.Dataset:
     """Return how large differences are, by (level, layer, …), without test.
 
-    `d_z`: Cohen's d of the examples' paired mean differences. `cliffs_delta`: the chance that a value of the
-    condition is above one of the baseline, less the reverse (Cliff, 1993), of the examples' means over cells.
+    All are of single runs and do not grow with the number of seeds. `d_z`: Cohen's, the mean paired
+    difference in standard deviations of a single run's examples. `cliffs_delta`: the chance that a value of
+    the condition is above one of the baseline, less the reverse (Cliff, 1993), a mean over pairs of cells.
     `odds_ratio`, for outcomes of 0 and 1 alone: the odds of 1 in the condition over those in the baseline,
     each count + ½ (Haldane, 1956).
     """
@@ -73,29 +76,44 @@ def effect_sizes(
     for number, own in enumerate(paired["difference"].transpose("level", "pair", "example", ...)):
         there = pairs.condition[number] >= 0
         cells = pairs.condition[number][there], pairs.reference[number][there]
-        parts.append(labelled(without_units(own), _sizes(dataset, variable, *cells)))
+        index = pairs.index[there]
+        parts.append(labelled(without_units(own), _sizes(dataset, variable, *cells, index)))
     result = by_level(parts, paired["level"])
     result.attrs = paired.attrs | {
         "method": f"Effect sizes of {factor} against {pairs.baseline} on {variable}, over "
-        f"{count(paired.sizes['example'], 'example')}, values averaged over "
+        f"{count(paired.sizes['example'], 'example')} of a single run, averaged over "
         f"{count(int(paired['pairs'].max()), 'pair')} of cells."
     }
     return result
 
 
-def _sizes(dataset: xr.Dataset, name: str, condition: Any, reference: Any) -> dict[str, tuple[Any, str, str]]:
-    sides = [
+def _sizes(
+    dataset: xr.Dataset, name: str, condition: Any, reference: Any, index: pd.MultiIndex
+) -> dict[str, tuple[Any, str, str]]:
+    a, b = (
         numbers(variable(dataset.isel(cell=cells), name).transpose("cell", "example", ...)).values
         for cells in (condition, reference)
-    ]
-    a, b = (side.mean(axis=0) for side in sides)
-    u = np.asarray(stats.mannwhitneyu(a, b, axis=0, nan_policy="omit").statistic)
-    n = np.isfinite(a).sum(axis=0) * np.isfinite(b).sum(axis=0)
+    )
+    runs = by_seed(a - b, index)
     columns = {
-        "d_z": (d_z(a - b), "1", "Cohen's d_z over examples"),
-        "cliffs_delta": (2 * u / n - 1, "1", "Cliff's delta"),
+        "d_z": (standardised(Components.of(runs.values), runs.spread), "1", STANDARDISED),
+        "cliffs_delta": (_mean([_delta(x, y) for x, y in zip(a, b, strict=True)]), "1", "Cliff's delta"),
     }
-    if {*np.unique(np.concatenate(sides))} <= {0.0, 1.0}:
-        odds = [(side.sum(axis=(0, 1)) + 0.5) / ((1 - side).sum(axis=(0, 1)) + 0.5) for side in sides]
+    if {*np.unique(np.concatenate([a, b]))} <= {0.0, 1.0}:
+        odds = [(side.sum(axis=(0, 1)) + 0.5) / ((1 - side).sum(axis=(0, 1)) + 0.5) for side in (a, b)]
         columns["odds_ratio"] = (odds[0] / odds[1], "1", "odds ratio, each count + 1/2")
     return columns
+
+
+def _delta(a: Floats, b: Floats) -> Floats:
+    """Return Cliff's delta of two sets of values [example, *rest]; NaN where one has none."""
+    u = np.asarray(stats.mannwhitneyu(a, b, axis=0, nan_policy="omit").statistic)
+    n = np.isfinite(a).sum(axis=0) * np.isfinite(b).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(n > 0, 2 * u / n - 1, np.nan))
+
+
+def _mean(values: list[Floats]) -> Floats:
+    there = np.isfinite(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(there, values, 0.0).sum(axis=0) / there.sum(axis=0))

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from store.analysis.changes import stage_of
+from store.analysis.components import Floats
 from store.analysis.groups import Groups, read_groups
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data, layer_blocks, stage_nodes, variable
 from store.analysis.permutation import CHUNK, share_at_least
-from store.analysis.resampling import Floats
-from store.analysis.results import MISSING, add_adjusted, count, labelled
+from store.analysis.results import MISSING, add_adjusted, labelled
 
 PERMUTATIONS = 999
 
@@ -49,7 +49,7 @@ def layer_specialisation(
     exchanged = "of levels within examples" if groups.paired else "of examples between levels"
     result.attrs["method"] = (
         f"Separation of the levels of {factor} by {name}, {groups.sizes}, means over "
-        f"{count(groups.seeds, 'seed')}: area under the ROC curve, one level against the rest, and mutual "
+        f"{groups.seeds}: area under the ROC curve, one level against the rest, and mutual "
         f"information with {bins} quantile bins; p values from {permutations} permutations {exchanged} "
         f"(random seed {seed}) for these models, {words}; {int(result['missing'].sum())} values missing."
     )

@@ -7,12 +7,26 @@ import numpy as np
 import xarray as xr
 from scipy.stats import CensoredData, ecdf
 
+from store.analysis.components import Components, Floats
 from store.analysis.groups import Group, Groups, read_groups
+from store.analysis.inference import CONFIDENCE
 from store.analysis.multiplicity import Correction
-from store.analysis.nodes import Data, group_seeds, stage_nodes
+from store.analysis.nodes import Data, stage_nodes
 from store.analysis.permutation import CHUNK, PERMUTATIONS, share_at_least
-from store.analysis.resampling import CONFIDENCE, Floats, share_interval, two_way
-from store.analysis.results import EXAMPLES, MISSING, add_adjusted, by_level, count, intervals, labelled
+from store.analysis.proportions import share_bounds
+from store.analysis.results import (
+    EXAMPLES,
+    GROUPS,
+    MISSING,
+    SEEDS,
+    add_adjusted,
+    by_level,
+    grouped,
+    intervals,
+    labelled,
+    seeds_of,
+)
+from store.analysis.runs import by_seed
 
 
 def saturation(
@@ -59,9 +73,9 @@ def saturation(
     words = add_adjusted(result, "p_value", correction)
     result.attrs["method"] = (
         f"Kaplan–Meier estimates of the first layer from which the top probability stays at {threshold} or "
-        f"more, {groups.sizes}, {count(groups.seeds, 'seed')}, censored at the last layer; Wilson "
-        f"{intervals(groups.seeds, confidence)}; log-rank tests against {base.level}, p values from "
-        f"{permutations} {_exchanged(groups)} (random seed {seed}) for these models, {words}; "
+        f"more, {groups.sizes}, {seeds_of(result)}, censored at the last layer; Wilson "
+        f"{intervals(result, confidence, grouped(result))}; log-rank tests against {base.level}, p values "
+        f"from {permutations} {_exchanged(groups)} (random seed {seed}) for these models, {words}; "
         f"{int(result['missing'].sum())} values missing."
     )
     return result
@@ -148,8 +162,9 @@ def _curve(group: Group, layer: xr.DataArray, confidence: float) -> xr.Dataset:
     layers = layer.values
     times = np.moveaxis(group.cells[..., None], -1, 2)  # [cell, example, 1, *rest]
     later = times > layers.reshape(-1, *(1,) * group.like.ndim)
-    found = two_way(group_seeds(np.where(np.isnan(times), np.nan, later), group.index)[0])
-    low, high = share_interval(found, confidence)
+    runs = by_seed(np.where(np.isnan(times), np.nan, later), group.index)
+    found = Components.of(runs.values, group.labels)
+    low, high = share_bounds(found, confidence)
     flat = group.cells.reshape(-1, *group.like.shape)
     survival = np.apply_along_axis(kaplan_meier, 0, flat, layers)
     by_layer = labelled(
@@ -162,12 +177,13 @@ def _curve(group: Group, layer: xr.DataArray, confidence: float) -> xr.Dataset:
     )
     reached = survival <= 0.5
     median = np.where(reached.any(axis=0), layers[reached.argmax(axis=0)], np.nan)
-    examples = found.examples[-1]
     overall = {
         "median_layer": (median, "1", "first layer that half of the examples have reached"),
         "censored": (survival[-1], "1", "share of examples that never saturate"),
-        "examples": (examples, "1", EXAMPLES),
-        "missing": (group.cells.shape[1] - examples, "1", MISSING),
+        "seeds": (found.seeds[-1], "1", SEEDS),
+        "examples": (found.examples[-1], "1", EXAMPLES),
+        "groups": (found.groups[-1], "1", GROUPS),
+        "missing": (found.missing[-1], "1", MISSING),
     }
     return by_layer.merge(labelled(group.like, overall)).assign_coords(layer=layer)
 

@@ -7,12 +7,14 @@ import xarray as xr
 from scipy import stats
 
 from store.analysis.changes import stage_of
+from store.analysis.components import Floats
 from store.analysis.groups import Against, read_groups
+from store.analysis.inference import CONFIDENCE
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data
 from store.analysis.permutation import PERMUTATIONS, share_at_least, signs
-from store.analysis.resampling import CONFIDENCE, RESAMPLES, Floats, pigeonhole
-from store.analysis.results import MISSING, add_adjusted, by_level, count, labelled
+from store.analysis.resampling import RESAMPLES, pigeonhole
+from store.analysis.results import MISSING, add_adjusted, by_level, labelled
 from store.errors import StoreError
 
 TESTS = {
@@ -69,7 +71,7 @@ def variance_by_interval(
     tested = f" by {permutations} exchanges within examples (random seed {seed})" if groups.paired else ""
     result.attrs["method"] = (
         f"Variance over examples of {subject}, averaged over layers {layers[0]}–{layers[1]} and "
-        f"{count(groups.seeds, 'seed')} ({groups.sizes}), against {base.level}: Levene, "
+        f"{groups.seeds} ({groups.sizes}), against {base.level}: Levene, "
         f"Brown–Forsythe and Fligner–Killeen tests{tested}, {words}; variance ratios with {confidence:.0%} "
         f"intervals by the studentised bootstrap of examples ({resamples} resamples, random seed {seed}), "
         "for these models (the variation between trainings is not covered); "

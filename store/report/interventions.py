@@ -17,7 +17,6 @@ from store.report.stages import Places, datasets
 OUTCOMES = ("log_odds", "correct")
 EFFECT = ("effect", "low", "high", "p_adjusted")
 ALPHA = 0.05
-MAP_RESAMPLES = 200  # of maps of entropy, whose intervals the page does not show
 MOST_BYTES = 2 * 2**20  # of one experiment's effects
 Order = NDArray[np.intp]
 TOLD = ("kind", "alpha", "modules", "positions", "ablation")
@@ -93,7 +92,7 @@ class _Results:
 def _results(node: xr.DataTree, entry: str) -> _Results:
     effects = {outcome: intervention_effects(node, entry, outcome) for outcome in OUTCOMES}
     if not (effects["correct"]["head"] >= 0).any():
-        effects["entropy"] = intervention_effects(node, entry, "entropy", resamples=MAP_RESAMPLES)
+        effects["entropy"] = intervention_effects(node, entry, "entropy")
     try:
         return _Results(effects, {outcome: mediation(node, entry, outcome) for outcome in OUTCOMES}, "")
     except StoreError as error:  # it takes from no other model
