@@ -245,7 +245,7 @@ def _without_donors(matrix: Matrix) -> Iterator[Problem]:
                 name = matrix.donor_name(cell, donor)
                 message = f"no other cell equal in all but {name}; name the cells that have one by `cells`"
                 wrong.setdefault(settings.name, ("donor", message))
-            elif donor is not None and matrix.choice("model", donor) != matrix.choice("model", cell):
+            elif donor is not None and matrix.table("model", donor) != matrix.table("model", cell):
                 wrong.setdefault(settings.name, ("donor", "the donor has another model than the cell"))
     for index, settings in enumerate(experiment.interventions):
         if settings.name not in used:

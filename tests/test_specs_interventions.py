@@ -62,6 +62,15 @@ def test_a_donor_must_be_a_cell_of_the_same_model(tmp_path: Path) -> None:
     assert problem.key == "interventions[0].cells"
 
 
+def test_another_level_of_the_factor_may_change_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "demo.toml"
+    levels = "plain = {}\ndecay = { train.weight_decay = 0.1 }\neager = { model.attention = 'eager' }\n"
+    body = 'kind = "graft"\ndonor = { variant = "plain" }\ncells = { variant = "decay" }\n'
+    path.write_text(f"{BASE}[factors.variant.levels]\n{levels}{HEAD}{body}")
+    matrix = resolve(load_spec(path))
+    assert any(matrix.interventions(cell) for cell in matrix.cells)
+
+
 def test_donors_follow_the_axes(tmp_path: Path) -> None:
     path = tmp_path / "demo.toml"
     path.write_text(
