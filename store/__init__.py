@@ -3,6 +3,7 @@
 Names are imported when first used: the ledger alone must not cost the import of zarr and xarray.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from store.schema import Coordinate, Family, Variable
     from store.vocabulary import read_vocabulary, write_vocabulary
     from store.writer import CellWriter, StoreWriter
+
+# zarr 3.1.0 says of every array of strings that its format is young, a dozen times a command.
+warnings.filterwarnings("ignore", message="The codec `vlen-utf8` is currently not part", category=UserWarning)
 
 _HOMES = {
     "CellWriter": "writer",

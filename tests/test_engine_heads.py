@@ -127,8 +127,9 @@ def test_a_mask_that_is_left_to_the_function_is_made_here() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "why"),
     [
-        ("GPTJConfig", {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
-         "layer 1 of GPTJModel cannot be watched: it does not attend through"),
+        ("FalconConfig",
+         {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+         "layer 1 of FalconModel cannot be watched: it does not attend through"),
         ("BloomConfig", {"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4},
          "layer 1 of BloomModel"),
     ],
