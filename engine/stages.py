@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,8 +17,6 @@ from engine.errors import (
     DamagedAdapterError,
     DamagedLensError,
     DataError,
-    DoneElsewhereError,
-    HeldElsewhereError,
     UsageError,
 )
 from engine.evaluate import evaluate, evaluation_family, summarise
@@ -31,10 +26,10 @@ from engine.identity import data_key, test_data
 from engine.lengths import Limit, limit_of
 from engine.lens import find_lens
 from engine.measured import Measured, Stage, measured, trained_and_evaluated
-from engine.plan import Plan, PlannedCell
+from engine.plan import PlannedCell
 from engine.probe import backend_of, layer_numbers, probe_family, probe_layers, token_texts, watched_tokens
-from engine.progress import Report, StopRequest
-from engine.ranks import ALONE, Ranks
+from engine.progress import Report
+from engine.stage_records import StageRecords, checked
 from engine.text import Writer, cell_writer
 from engine.text_checks import check_generated, check_tokens, check_watched, token_count
 from engine.train import short_enough, train_adapter
@@ -46,21 +41,13 @@ from engine.tune import lens_family, tune
 from kernels import choose_backend
 from specs.data import Data
 from specs.model import Probe
-from store import CellWriter, Claim, Family, Ledger, StoreWriter, write_vocabulary
+from store import write_vocabulary
 from store.places import Place
-from store.results import result_files
 
 
 @frozen
-class Stages:
+class Stages(StageRecords):
     """Runs single stages of a plan's cells."""
-
-    plan: Plan
-    ledger: Ledger
-    writer: StoreWriter
-    provenance: dict[str, Any]
-    stop: StopRequest
-    ranks: Ranks = ALONE
 
     def prepare_data(self, cell: PlannedCell, _report: Report, *, test: bool) -> None:
         """Run the data stage of a cell's training or test data."""
@@ -100,7 +87,7 @@ class Stages:
                 seed=self.plan.matrix.seed(cell.choice),
                 home=self.home("train", key),
                 fenced=claim.fenced,
-                report=_checked(report, claim),
+                report=checked(report, claim),
                 stop=self.stop,
                 ranks=self.ranks,
             )
@@ -127,7 +114,7 @@ class Stages:
             test = self._measured(cell, "evaluate", model, tokenizer)
             rows, text = test.rows, self._text(cell, tokenizer, test=True)
             family = evaluation_family(rows, settings, text.target)
-            report = _checked(report, self._claim("evaluate", key))
+            report = checked(report, self._claim("evaluate", key))
             values = evaluate(model, tokenizer, text, rows, settings, report, self.stop)
             # Predictions are few, and their summary needs them all: a killed evaluation starts again.
             with self._sink(family, key, resume=False) as sink:
@@ -167,7 +154,7 @@ class Stages:
                     batch_size=settings.batch_size,
                     padding=padding_id(tokenizer),
                     backend=backend_of(settings, "lens_divergence"),
-                    report=_checked(report, claim),
+                    report=checked(report, claim),
                     stop=self.stop,
                     checkpoint=checkpoint,
                 )
@@ -201,7 +188,7 @@ class Stages:
             family = probe_family(rows, layers, watched, settings, lens.heads)
             backend = choose_backend(lens.device, settings.backend)
             with self._sink(family, key) as sink:
-                report = _checked(report, self._claim("probe", key))
+                report = checked(report, self._claim("probe", key))
                 remaining = rows[sink.start :]
                 lens = evolve(lens, translators=self._translators(cell, lens.device))
                 batches = probe_layers(lens, tokenizer, text, remaining, family, settings, report, self.stop)
@@ -233,7 +220,7 @@ class Stages:
             with arrangement(model, donors) as arranged, self._sink(family, key) as sink:
                 text = self._text(cell, tokenizer, test=True)
                 experiment = Experiment(arranged, tokenizer, text, evaluate_settings, probe)
-                report = _checked(report, self._claim("intervene", key))
+                report = checked(report, self._claim("intervene", key))
                 for values in experiment.run(rows, changes, report, self.stop, start=sink.start):
                     sink.append(values)
             record |= {**sink.placement, "summary": {"interventions": float(len(changes))} | test.summary}
@@ -268,14 +255,6 @@ class Stages:
         """Raise DataError where examples that the cell is trained on lack an explanation that they need."""
         if self.settings("train", cell).steps != 0:
             self._trained_rows(cell)
-
-    def home(self, stage: str, key: str) -> Place:
-        """Give the place of a stage's files in the store."""
-        return self.plan.root.under(f"{stage}/{key}")
-
-    def settings(self, table: str, cell: PlannedCell) -> Any:
-        """Give a table of the spec as the cell's levels set it."""
-        return self.plan.matrix.table(table, cell.choice)
 
     def _data(self, cell: PlannedCell, *, test: bool) -> Data:
         return test_data(self.plan.matrix, cell.choice) if test else self.settings("data", cell)
@@ -359,44 +338,3 @@ class Stages:
             self._put_aside(home, translators.FILE)
             self.ledger.clear("lens", key)
             raise DamagedLensError(f"{error}; --retry-failed trains it again") from error
-
-    def _put_aside(self, home: Place, name: str) -> None:
-        """Take a damaged file or folder out of the way."""
-        self.ranks.lead(lambda: home.put_aside(name))
-
-    def _sink(self, family: Family, key: str, *, resume: bool = True) -> CellWriter:
-        """Give the writer of a stage's arrays, which ends where this process loses its claim."""
-        return self.writer.cell(family, key, resume=resume, claim=self._claim(family.stage, key))
-
-    def _claim(self, stage: str, key: str) -> Claim:
-        claim = self.ledger.start(stage, key)
-        if claim is None:
-            raise HeldElsewhereError(f"another process is running {stage} {key}")
-        return claim
-
-    @contextmanager
-    def _committing(self, stage: str, key: str) -> Iterator[dict[str, Any]]:
-        """Claim a stage, and commit its record when the block ends without an error.
-
-        With an error the claim stays, until the caller has recorded that or releases it.
-        """
-        started = time.time()
-        self._claim(stage, key)
-        if self.ledger.has(stage, key):
-            raise DoneElsewhereError(f"another process has done {stage} {key}")
-        record: dict[str, Any] = {}
-        yield record
-        record |= {"started": started, "seconds": time.time() - started, "provenance": self.provenance}
-        if files := result_files(self.plan.root, stage, key):
-            record["files"] = files
-        self.ledger.commit(stage, key, record)
-
-
-def _checked(report: Report, claim: Claim) -> Report:
-    """Give a report that raises LostClaimError once another process has taken the stage over."""
-
-    def checked(done: int, total: int, text: str) -> None:
-        claim.check()
-        report(done, total, text)
-
-    return checked

@@ -1,0 +1,79 @@
+"""What every stage does beside its work: it is claimed, its arrays are written, its record comes last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from attrs import frozen
+
+from engine.errors import DoneElsewhereError, HeldElsewhereError
+from engine.plan import Plan, PlannedCell
+from engine.progress import Report, StopRequest
+from engine.ranks import ALONE, Ranks
+from store import CellWriter, Claim, Family, Ledger, StoreWriter
+from store.places import Place
+from store.results import result_files
+
+
+@frozen
+class StageRecords:
+    """The claims, writers and records of a plan's stages."""
+
+    plan: Plan
+    ledger: Ledger
+    writer: StoreWriter
+    provenance: dict[str, Any]
+    stop: StopRequest
+    ranks: Ranks = ALONE
+
+    def home(self, stage: str, key: str) -> Place:
+        """Give the place of a stage's files in the store."""
+        return self.plan.root.under(f"{stage}/{key}")
+
+    def settings(self, table: str, cell: PlannedCell) -> Any:
+        """Give a table of the spec as the cell's levels set it."""
+        return self.plan.matrix.table(table, cell.choice)
+
+    def _put_aside(self, home: Place, name: str) -> None:
+        """Take a damaged file or folder out of the way."""
+        self.ranks.lead(lambda: home.put_aside(name))
+
+    def _sink(self, family: Family, key: str, *, resume: bool = True) -> CellWriter:
+        """Give the writer of a stage's arrays, which ends where this process loses its claim."""
+        return self.writer.cell(family, key, resume=resume, claim=self._claim(family.stage, key))
+
+    def _claim(self, stage: str, key: str) -> Claim:
+        claim = self.ledger.start(stage, key)
+        if claim is None:
+            raise HeldElsewhereError(f"another process is running {stage} {key}")
+        return claim
+
+    @contextmanager
+    def _committing(self, stage: str, key: str) -> Iterator[dict[str, Any]]:
+        """Claim a stage, and commit its record when the block ends without an error.
+
+        With an error the claim stays, until the caller has recorded that or releases it.
+        """
+        started = time.time()
+        self._claim(stage, key)
+        if self.ledger.has(stage, key):
+            raise DoneElsewhereError(f"another process has done {stage} {key}")
+        record: dict[str, Any] = {}
+        yield record
+        record |= {"started": started, "seconds": time.time() - started, "provenance": self.provenance}
+        if files := result_files(self.plan.root, stage, key):
+            record["files"] = files
+        self.ledger.commit(stage, key, record)
+
+
+def checked(report: Report, claim: Claim) -> Report:
+    """Give a report that raises LostClaimError once another process has taken the stage over."""
+
+    def claimed(done: int, total: int, text: str) -> None:
+        claim.check()
+        report(done, total, text)
+
+    return claimed
