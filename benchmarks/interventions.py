@@ -29,7 +29,8 @@ from engine.training.adapter import attach_adapter
 from engine.training.loss import padding_id
 from kernels import lens_statistics
 from specs.interventions import Intervention
-from specs.model import Evaluate, Lora, Probe, Prompt, Target
+from specs.model import Evaluate, Lora, Prompt, Target
+from specs.probe import Probe
 
 LAYERS = 30
 LABELS = ["1", "2", "3", "4", "5"]

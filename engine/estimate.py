@@ -23,7 +23,8 @@ from engine.executors.settings import executor_settings
 from engine.identity import test_data
 from engine.plan import Plan, PlannedCell, grouped
 from specs.data import Data
-from specs.model import Evaluate, Model, Probe, Target, Train
+from specs.model import Evaluate, Model, Target, Train
+from specs.probe import Probe
 
 CHARACTERS_PER_TOKEN = 4
 ACTIVATION_BYTES = 34

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from engine.errors import DataError
 from specs.data import Data
-from specs.model import Probe, Target
+from specs.model import Target
+from specs.probe import Probe
 
 LISTED = 5  # examples that an error names
 

@@ -12,7 +12,8 @@ from engine.errors import DataError
 from engine.probe import position_indices
 from engine.scoring import Question
 from engine.text import Example, Writer
-from specs.model import Evaluate, Probe
+from specs.model import Evaluate
+from specs.probe import Probe
 
 LISTED = 5  # examples that an error names
 # Where configurations have it; transformers gives most of them by the first name.

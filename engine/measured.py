@@ -13,7 +13,8 @@ from engine.explanations import check_explanations, label_alone, read_behind
 from engine.lengths import Limit, evaluated_length, fitting, intervened_length, probed_length
 from engine.text import Example, Writer
 from specs.data import Data
-from specs.model import Evaluate, Probe
+from specs.model import Evaluate
+from specs.probe import Probe
 
 Stage = Literal["evaluate", "probe", "intervene"]
 _NAMES = {"evaluate": "test", "probe": "probed", "intervene": "intervened"}  # in summaries

@@ -16,8 +16,8 @@ from engine.plan import Plan
 from engine.sources import sources
 from specs import Problem, SpecError
 from specs.data import Data
-from specs.model import Probe
 from specs.paths import looks_local
+from specs.probe import Probe
 
 # Larger files are counted by the data stage alone: a plan has to answer at once.
 MOST_BYTES = 32 * 2**20

@@ -20,7 +20,7 @@ from engine.text import Encoded, Example, Writer
 from engine.training.loss import padding_id
 from kernels import LensStatistics, activation_entropy, lens_statistics
 from kernels.backends import OPERATIONS
-from specs.model import Probe
+from specs.probe import Probe
 from store import Coordinate, Family, Variable
 
 AXES = ("example", "layer", "position")

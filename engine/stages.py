@@ -40,7 +40,7 @@ from engine.translators import Translators
 from engine.tune import lens_family, tune
 from kernels import choose_backend
 from specs.data import Data
-from specs.model import Probe
+from specs.probe import Probe
 from store import write_vocabulary
 from store.places import Place
 

@@ -27,7 +27,8 @@ from engine.trained import Trained, load_adapter, save_adapter
 from engine.training.adapter import attach_adapter
 from kernels import lens_statistics
 from specs.interventions import Intervention
-from specs.model import Evaluate, Lora, Probe
+from specs.model import Evaluate, Lora
+from specs.probe import Probe
 from store.places import Place, place_of
 
 # One of each way to build a block: rotary, sliding windows, soft-caps, fused or biased projections, experts.

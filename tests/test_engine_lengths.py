@@ -24,7 +24,8 @@ from engine.lengths import (
     question_behind,
 )
 from engine.train import short_enough
-from specs.model import Evaluate, Probe, Prompt, Target
+from specs.model import Evaluate, Prompt, Target
+from specs.probe import Probe
 from store import Ledger, open_store
 from store.places import place_of
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from specs.convert import field_types, structure, table_class, tables, unstructure
 from specs.data import Data
 from specs.describe import members, split_annotated
-from specs.model import Evaluate, Experiment, Lora, Model, Probe, Train
+from specs.model import Evaluate, Experiment, Lora, Model, Train
+from specs.probe import Probe
 
 MINIMAL: dict[str, Any] = {"name": "demo", "model": {"id": "m"}, "data": {"source": "s"}}
 

@@ -26,7 +26,8 @@ from engine.progress import Report, StopRequest
 from engine.scoring import pad_right, predictions
 from engine.text import Example, Writer
 from engine.training.loss import padding_id
-from specs.model import Evaluate, Probe
+from specs.model import Evaluate
+from specs.probe import Probe
 from store import Coordinate, Family, Variable
 
 
