@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import struct
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -56,7 +55,10 @@ class DataCard:
 
 
 def model_card(model: Model) -> ModelCard | None:
-    """Read a model's sizes; None if its files are not on this machine."""
+    """Read a model's sizes; None if its files are not on this machine, or cannot be read.
+
+    What is wrong with a file is said where the model is loaded.
+    """
     path = local_path(model.id)
     if path is None:
         path = _hub_folder(model.id, model.revision)
@@ -85,10 +87,14 @@ def _hub_folder(model_id: str, revision: str | None) -> Path | None:
 
 
 def _from_folder(folder: Path) -> ModelCard | None:
+    from safetensors import SafetensorError
+
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         shapes = dict(item for file in folder.glob("*.safetensors") for item in _safetensors_shapes(file))
-    except (OSError, ValueError):
+    except (OSError, ValueError, SafetensorError):
+        return None
+    if not isinstance(config, dict):
         return None
     config = config.get("text_config", config)
     layers = config.get("num_hidden_layers") or config.get("n_layer")
@@ -122,10 +128,10 @@ def _has_chat_template(folder: Path) -> bool | None:
 
 
 def _safetensors_shapes(file: Path) -> Iterator[tuple[str, list[int]]]:
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    yield from ((name, entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    from safetensors import safe_open
+
+    with safe_open(file, "numpy") as weights:
+        yield from ((name, weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
 
 
 def _is_block(name: str) -> bool:
@@ -137,14 +143,17 @@ def _sizes(shapes: list[list[int]]) -> tuple[int, int]:
     return sum(map(math.prod, shapes)), sum(map(sum, matrices))
 
 
-def _from_gguf(file: Path) -> ModelCard:
+def _from_gguf(file: Path) -> ModelCard | None:
     from gguf import GGUFReader
 
-    reader = GGUFReader(file)
-    shapes = {tensor.name: [int(size) for size in tensor.shape] for tensor in reader.tensors}
+    try:
+        reader = GGUFReader(file)
+        shapes = {tensor.name: [int(size) for size in tensor.shape] for tensor in reader.tensors}
+        layers = 1 + max(int(name.split(".")[1]) for name in shapes if _is_block(name))
+        hidden, vocabulary = shapes["token_embd.weight"]
+    except (OSError, ValueError, LookupError):
+        return None
     body = [shape for name, shape in shapes.items() if _is_block(name)]
-    layers = 1 + max(int(name.split(".")[1]) for name in shapes if _is_block(name))
-    hidden, vocabulary = shapes["token_embd.weight"]
     heads = next(
         (int(field.contents()) for name, field in reader.fields.items() if name.endswith(".head_count")), 0
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,34 @@ def test_wrong_data_are_left_to_the_data_stage(write_spec, rated_file, tmp_path)
     spec = write_spec()
     spec.write_text(spec.read_text().replace(str(rated_file), str(bad)))
     engine("plan", spec)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", LFS),
+        ("model.safetensors", b"\x02\0\0\0\0\0\0\0[]"),
+        ("config.json", b"[]"),
+    ],
+)
+def test_a_damaged_model_is_no_crash_of_the_plan(write_spec, tiny_model, tmp_path, file, content) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    (model / file).write_bytes(content)
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace(str(tiny_model), str(model)))
+    assert "No estimate" in engine("plan", spec).output
+    assert "EngineError: model.id: cannot load" in engine("execute", spec, code=1).output
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", LFS, b"GGUF\x03\0\0\0" + 100 * b"\xff"])
+def test_a_damaged_gguf_is_no_crash_of_the_plan(write_spec, tiny_model, tmp_path, content) -> None:
+    model = tmp_path / "model.gguf"
+    model.write_bytes(content)
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace(str(tiny_model), str(model)))
+    assert "No estimate" in engine("plan", spec).output
