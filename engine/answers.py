@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 from attrs import frozen
@@ -41,10 +42,11 @@ def split_label(text: str, spelled: Mapping[str, Sequence[str]], behind: str = "
     spelled: the spellings of every label. The longest fitting one wins ("10" before "1"), and a spelling
     ends where its word or number ends: "4.5", "4,5", "1,000", "3-4", "4/5" and "4%" are not 4, 1 or 3, and
     "good-natured" is not good; "4.", "4, because" and "4: good" are. behind: what a target has behind its
-    label, which ends the label in any case.
+    label, which ends the label in any case. Letters are compared and given composed (NFC), however a
+    tokenizer writes their accents.
     """
-    text = text.strip()
-    pairs = [(spelling, label) for label, spellings in spelled.items() for spelling in spellings]
+    text = _composed(text.strip())
+    pairs = [(_composed(spelling), label) for label, spellings in spelled.items() for spelling in spellings]
     for spelling, label in sorted(pairs, key=lambda pair: len(pair[0]), reverse=True):
         start, rest = text[: len(spelling)], text[len(spelling) :]
         if start.casefold() != spelling.casefold():
@@ -55,14 +57,16 @@ def split_label(text: str, spelled: Mapping[str, Sequence[str]], behind: str = "
 
 
 # What a word or number goes on with: letters and digits, also behind a hyphen or an apostrophe, and a grade's
-# plus or minus. A double hyphen is a dash.
-_WORD = re.compile(r"\w|\+|[-\u2010\u2011](?!-)|['\u2019]\w")
+# plus or minus. A double hyphen is a dash. Joiners stand within words of Persian and of Indian languages.
+_WORD = re.compile(r"\w|\+|[-\u2010\u2011](?!-)|['\u2019\u200c\u200d]\w")
 # What a number goes on with: digits behind a sign that joins them, for ranges and fractions also with spaces
-# around it, or behind a space that groups them; and the sign of a percentage.
+# around it, or behind a space that groups them; a fraction behind a space; and the sign of a percentage.
 _NUMBER = re.compile(
     r"[.,:/\u00b7\u2044\u2215'\u2019*\u00d7^~\u2026-]+\d"
     r"|[^\S\n]*[-\u2010-\u2015\u2212/\u2044\u2215~][^\S\n]*\d"
     r"|[\u00a0\u2009\u202f]\d"
+    r"| \d{3}(?!\d)"
+    r"|[^\S\n](?:[\u00bc-\u00be\u2150-\u215e]|\d+[/\u2044\u2215]\d)"
     r"|[^\S\n]?[%\u2030]"
 )
 
@@ -70,12 +74,24 @@ _NUMBER = re.compile(
 def _goes_on(spelling: str, rest: str) -> bool:
     """Tell whether a word, number or row of signs that begins with a spelling is longer than that."""
     last = spelling[-1]
+    if _is_mark(rest[:1]):
+        return True
     if last.isnumeric() and _NUMBER.match(rest):
         return True
-    if last.isalnum():
+    if last.isalnum() or _is_mark(last):
         return _WORD.match(rest) is not None
     signs = not any(letter.isalnum() for letter in spelling)
     return rest[:1].isalnum() or (signs and rest[:1] in set(spelling))
+
+
+def _is_mark(letter: str) -> bool:
+    """Tell whether a letter is an accent or vowel sign of the one before it; those of emoji are none."""
+    emoji = "\ufe00" <= letter <= "\ufe0f" or letter == "\u20e3"
+    return bool(letter) and unicodedata.category(letter).startswith("M") and not emoji
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _words(text: str) -> str:

@@ -48,7 +48,7 @@ def test_the_label_at_the_beginning(text: str, label: str, rest: str) -> None:
         "2/5 stars", "2%", "2 %", "2\u2030", "2:30", "2/3/2024", "2nd", "2x", "2e5", "2\u00bd",
         "2\u00b2", "2*3", "2^3", "2+", "2-", "2- because", "2+1", "2_000", "-2", "\u22122", ".2", "20",
         "1.0", "01", "10.5", "2/10.5", "2/10%", "two-faced", "two's", "good-natured", "good\u2019s",
-        "goodness", "very good-natured",
+        "goodness", "very good-natured", "2 000", "2 000,5", "2 1/2", "2 \u00bd", "2\u0301",
     ],
 )  # fmt: skip
 def test_a_number_or_word_that_is_no_label_is_none(text: str) -> None:
@@ -67,6 +67,23 @@ def test_a_number_or_word_that_is_no_label_is_none(text: str) -> None:
 )  # fmt: skip
 def test_labels_of_any_kind_end_where_they_end(text: str, label: str) -> None:
     labels = ["+", "++", "-1", "A.", "B", "yes!", "4/5", "4.5"]
+    assert split_label(text, {label: [label] for label in labels})[0] == label
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("si", "si"), ("si\u0300", ""), ("s\u00ec", ""), ("de\u0301ja\u0300 vu", "d\u00e9j\u00e0"),
+        ("d\u00e9j\u00e0", "d\u00e9j\u00e0"), ("\u0915\u092e", "\u0915\u092e"),
+        ("\u0915\u092e\u0940", ""), ("\u0905\u091a\u094d\u091b\u093e.", "\u0905\u091a\u094d\u091b\u093e"),
+        ("\u0905\u091a\u094d\u091b\u093e-\u0915", ""), ("\u0628\u062f\u200c\u062a\u0631", ""),
+        ("\u0628\u062f\u200c", "\u0628\u062f"), ("\U0001f44d\ufe0f", "\U0001f44d"), ("2\ufe0f\u20e3", "2"),
+        ("2 because 10", "2"), ("2 1000", "2"),
+    ],
+)  # fmt: skip
+def test_accents_vowel_signs_and_joiners_belong_to_the_word(text: str, label: str) -> None:
+    labels = ["si", "d\u00e9j\u00e0", "\u0915\u092e", "\u0905\u091a\u094d\u091b\u093e", "\u0628\u062f"]
+    labels += ["\U0001f44d", "2"]
     assert split_label(text, {label: [label] for label in labels})[0] == label
 
 
