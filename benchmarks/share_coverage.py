@@ -7,9 +7,10 @@ larger ones in the mean; the true share is 0.4. Beside Fieller's interval stands
 import argparse
 
 import numpy as np
+from attrs import frozen
 
 from store.analysis.components import Floats
-from store.analysis.resampling import pigeonhole, ratio_interval
+from store.analysis.ratios import ratio_interval
 
 EXAMPLES, SHARE = 48, 0.4
 SEEDS, CLEAR = (2, 3, 5, 10), (1, 3, 6, 12, 24)
@@ -29,6 +30,32 @@ def draw(rng: np.random.Generator, seeds: int, clear: float, simulations: int) -
     whole, own = effects(), effects()
     mean = clear * np.sqrt(0.25 / seeds + 1 / EXAMPLES + 1 / (seeds * EXAMPLES))
     return SHARE * (mean + 0.5 * whole) + 0.4 * own, mean + whole
+
+
+@frozen
+class Weights:
+    """How often each resample draws each seed [resamples, seeds] and each example [resamples, examples]."""
+
+    seeds: Floats
+    examples: Floats
+
+    def mean(self, values: Floats) -> Floats:
+        """Return the resamples' means of values [seeds, examples, *rest]: [resamples, *rest]."""
+        there = np.isfinite(values).all(axis=0)
+        count, examples, *rest = values.shape
+        x = np.where(there, values, 0.0).transpose(1, 0, *range(2, values.ndim))
+        sums = (self.examples @ x.reshape(examples, -1)).reshape(-1, count, *rest)
+        total = np.einsum("bs,bs...->b...", self.seeds, sums)
+        n = (self.examples @ there.reshape(examples, -1).astype(float)).reshape(-1, *rest)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(total / (count * n))
+
+
+def pigeonhole(seeds: int, examples: int, resamples: int, seed: int = 0) -> Weights:
+    """Draw seeds and examples with replacement, independently of each other; a single seed is kept."""
+    rng = np.random.default_rng(seed)
+    each = [rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float) for n in (seeds, examples)]
+    return Weights(*each)
 
 
 def percentiles(part: Floats, whole: Floats) -> tuple[Floats, Floats]:

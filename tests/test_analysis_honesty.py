@@ -10,9 +10,11 @@ from analysis_data import agreed, at_most, cells, crossed, probe
 from store.analysis import (
     change,
     clusters,
+    effect_sizes,
     effects,
     layer_specialisation,
     mcnemar,
+    means,
     mediation,
     rank_trajectory,
     saturation,
@@ -21,7 +23,7 @@ from store.analysis import (
     variance_by_interval,
 )
 from store.analysis.multiplicity import adjust
-from store.analysis.resampling import ratio_interval
+from store.analysis.ratios import ratio_interval
 
 SIMULATIONS = 1000
 FEW = 200
@@ -124,12 +126,13 @@ def test_log_rank_tests_reject_a_null_at_the_rate(shared: bool) -> None:
     found = saturation(
         probe(max_prob(times, layers), name="max_prob"), "target", paired=shared, permutations=199
     )
-    assert agreed(found["p_value"].isel(level=1) <= 0.05, 0.05)
+    assert agreed(found["log_rank_p"].isel(level=1) <= 0.05, 0.05)
+    assert at_most(found["p_value"].isel(level=1) <= 0.05, 0.05)
     later = times + np.array([0, 9]).reshape(2, 1, 1, 1)
     found = saturation(
         probe(max_prob(later, layers), name="max_prob"), "target", paired=shared, permutations=199
     )
-    assert (found["p_value"].isel(level=1) <= 0.05).mean() > 0.8
+    assert (found["log_rank_p"].isel(level=1) <= 0.05).mean() > 0.8
 
 
 def test_survival_curves_are_covered() -> None:
@@ -180,11 +183,14 @@ def test_layers_that_separate_nothing_are_found_at_the_rate(paired: bool) -> Non
     values = rng.normal(size=(3, 2, 25, 4, FEW)) + (2 * rng.normal(size=(1, 1, 25, 1, FEW)) if paired else 0)
     data = probe(values, ["a", "b", "c"])
     found = layer_specialisation(data, "target", paired=paired, permutations=199)
-    assert agreed(found["auc_p"] <= 0.05, 0.05) and agreed(found["mutual_information_p"] <= 0.05, 0.05)
+    assert agreed(found["auc_p_these_models"] <= 0.05, 0.05) and agreed(
+        found["mutual_information_p"] <= 0.05, 0.05
+    )
+    assert at_most(found["auc_p"] <= 0.05, 0.05)
     assert at_most((found["auc_p_adjusted"].sel(level="a") <= 0.05).any("layer"), 0.05)
     values[0, ..., 2, :] += 4
     planted = layer_specialisation(probe(values, ["a", "b", "c"]), "target", paired=paired, permutations=199)
-    assert (planted["auc_p"].sel(level="a", layer=2) <= 0.05).mean() > 0.8
+    assert (planted["auc_p_these_models"].sel(level="a", layer=2) <= 0.05).mean() > 0.8
     assert (planted["mutual_information_p"].sel(layer=2) <= 0.05).mean() > 0.8
 
 
@@ -347,3 +353,197 @@ def null_study(
     difference[rng.random(difference.shape) < missing] = np.nan
     data = probe(np.stack([np.zeros_like(difference), difference]))
     return data.assign_coords(group=("example", [f"g{place}" for place in number])) if groups else data
+
+
+@pytest.mark.parametrize(("groups", "size", "alike"), [(12, 5, 0.5), (20, 15, 0.3)])
+def test_examples_of_one_group_count_once(groups: int, size: int, alike: float) -> None:
+    rng = np.random.default_rng(20)
+    number = np.repeat(np.arange(groups), size)
+    names = ("example", np.array([f"story {place}" for place in number], object))
+
+    def draw(*shape: int) -> np.ndarray:
+        shared = rng.normal(size=(*shape, groups, 1, FEW))[..., number, :, :]
+        own = rng.normal(size=(*shape, groups * size, 1, FEW))
+        return np.sqrt(alike) * shared + np.sqrt(1 - alike) * own
+
+    values = draw(2, 1)
+    data = probe(values).assign_coords(group=names)
+    found = change(data, "entropy", "target")
+    assert agreed(found["p_value"] < 0.05, 0.05, slack=0.02) and (found["groups"] == groups).all()
+    assert f"in {groups} groups" in found.attrs["method"]
+    alone = change(probe(values), "entropy", "target")  # as if every example were its own
+    assert (alone["p_value"] < 0.05).mean() > 0.15
+    flips = sign_flip(data, "entropy", "target", permutations=199, correction="none")
+    assert agreed(flips["p_value"] <= 0.05, 0.05)
+    spread = draw(2, 1) + draw(1, 1)
+    options = {"by": "target", "layers": (0, 0), "permutations": 199, "correction": "none"}
+    for paired in (True, False):
+        values = spread if paired else draw(2, 1)
+        known = probe(values).assign_coords(group=names)
+        tested = variance_by_interval(known, "entropy", paired=paired, **options).isel(level=1)
+        assert at_most(tested["brown_forsythe"] <= 0.05, 0.05)
+        separated = layer_specialisation(known, "target", paired=paired, permutations=199, correction="none")
+        for name in ("auc_p", "auc_p_these_models", "mutual_information_p"):
+            assert at_most(separated[name] <= 0.05, 0.05, slack=0.02), (name, paired)
+        layers = np.clip(np.round(4 + 2 * values[:, :, :, 0]), 0, 9)
+        times = probe(max_prob(layers, 9), name="max_prob").assign_coords(group=names)
+        late = saturation(times, "target", paired=paired, permutations=199).isel(level=1)
+        for name in ("p_value", "log_rank_p"):
+            assert at_most(late[name] <= 0.05, 0.05, slack=0.02), (name, paired)
+    right = np.moveaxis(draw(2, 1)[:, :, :, 0], -1, 1) > 0
+    experiment = evaluated(right, {"target": ["a", "b"], "run": list(range(FEW))})
+    experiment = experiment.map_over_datasets(
+        lambda own: own.assign_coords(group=names) if "example" in own.dims else own
+    )
+    assert at_most(mcnemar(experiment, "target", correction="none")["p_value"] < 0.05, 0.05)
+    shares = change(experiment["evaluate"].to_dataset(), "correct", "target")
+    assert shares["groups"].item() == groups
+    accuracy = means(experiment["evaluate"].to_dataset(), "correct", "run")
+    assert at_most((accuracy["low"] > 0.5) | (accuracy["high"] < 0.5), 0.05, slack=0.02)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_trainings_that_differ_by_chance_are_no_effect_in_any_test(seeds: int) -> None:
+    rng = np.random.default_rng(21)
+    shape = (2, seeds, 40, 1, FEW)
+    values = crossed(rng, shape, 0.5, 0.5, 1.0)
+    flips = sign_flip(probe(values), "entropy", "target", permutations=199)
+    assert "seeds, for these examples (no p value of" in flips.attrs["method"]
+    assert at_most(flips["p_value"] < 0.05, 0.05)
+    spread = np.exp(0.5 * rng.normal(size=(2, seeds, 1, 1, FEW))) * rng.normal(size=shape)
+    ratio = variance_by_interval(
+        probe(spread), "entropy", (0, 0), by="target", paired=True, permutations=9
+    ).isel(level=1)
+    assert at_most(ratio["p_value"] < 0.05, 0.05, slack=0.01)
+    assert ((ratio["low"] > 1) | (ratio["high"] < 1)).equals(ratio["p_value"] < 0.05)
+    assert "for these trained models" in ratio["brown_forsythe"].attrs["long_name"]
+    separated = layer_specialisation(probe(values), "target", permutations=9)
+    assert at_most(separated["auc_p"] < 0.05, 0.05, slack=0.01)
+    times = np.clip(np.round(5 + 2 * values[:, :, :, 0]), 0, 10)
+    late = saturation(probe(max_prob(times, 10), name="max_prob"), "target", permutations=9).isel(level=1)
+    assert at_most(late["p_value"] < 0.05, 0.05, slack=0.01)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])
+@pytest.mark.parametrize("seeds", [1, 2, 3, 6])
+def test_an_interval_leaves_out_zero_just_where_p_is_small(seeds: int, confidence: float) -> None:
+    rng = np.random.default_rng(22)
+    values = crossed(rng, (2, seeds, 30, 4, 300), 0.4) + rng.choice([0, 1, 3, 9], 300) * np.array(
+        [0, 1]
+    ).reshape(2, 1, 1, 1, 1)
+    guess = np.where(rng.random((2, seeds, 30, 300)) < [[[[0.9]]], [[[0.6]]]], "1", "2").astype(object)
+    answers = cells(guess, "prediction", {"target": ["a", "b"]}, ("example", "position"))
+    answers = answers.assign_coords(gold=("example", np.full(30, "1", object)))
+    for data, name in ((probe(values), "entropy"), (answers, "correct")):
+        found = change(data, name, "target", confidence=confidence)
+        outside = (found["low"] > 0) | (found["high"] < 0)
+        assert outside.equals(found["p_value"] < 1 - confidence) and (seeds < 3 or outside.any())
+
+
+def test_a_wish_for_more_confidence_is_met_with_two_seeds() -> None:
+    values = crossed(np.random.default_rng(23), (2, 2, 24, 1, 20_000), 1.0)
+    found = change(probe(values), "entropy", "target", confidence=0.999)
+    assert at_most((found["low"] > 0) | (found["high"] < 0), 0.001)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+@pytest.mark.parametrize(("accuracy", "examples"), [(0.98, 40), (0.98, 200), (0.9, 40), (0.5, 40)])
+def test_differences_of_accuracies_are_covered_near_one(seeds: int, accuracy: float, examples: int) -> None:
+    rng = np.random.default_rng(24)
+    middle, lower = (np.log(share / (1 - share)) for share in (accuracy, accuracy - 0.04))
+    level = np.array([middle, lower]).reshape(2, 1, 1, 1)
+    drawn = (2, 4000, 1, 1)  # of what a random example is answered by a random training, on average
+    between = 0.5 * (seeds > 1)
+    many = 1 / (1 + np.exp(-(level + rng.normal(size=drawn) + between * rng.normal(size=drawn))))
+    truth = many[1].mean() - many[0].mean()
+    logit = level + rng.normal(size=(2, 1, examples, SIMULATIONS))
+    logit = logit + between * rng.normal(size=(2, seeds, 1, SIMULATIONS))
+    right = rng.random((2, seeds, examples, SIMULATIONS)) < 1 / (1 + np.exp(-logit))
+    data = cells(np.where(right, "1", "2").astype(object), "prediction", {"target": ["a", "b"]}, DIMS)
+    data = data.assign_coords(gold=("example", np.full(examples, "1", object)))
+    found = change(data, "correct", "target")
+    assert at_most((found["low"] > truth) | (found["high"] < truth), 0.05, slack=0.02)
+    assert (found["low"] >= -1).all() and (found["high"] <= 1).all()
+    own = means(data, "correct", "target")
+    assert (own["low"] >= 0).all() and (own["high"] <= 1).all()
+    share = many[0].mean()
+    alone = own.sel(level="a")
+    assert at_most((alone["low"] > share) | (alone["high"] < share), 0.05, slack=0.02)
+
+
+DIMS = ("example", "position")
+
+
+def test_cells_that_lack_make_no_study_surer() -> None:
+    rng = np.random.default_rng(25)
+    values = crossed(rng, (4, 3, 30, 1, SIMULATIONS), 1.0).reshape(2, 2, 3, 30, 1, SIMULATIONS)
+    factors = {"target": ["a", "b"], "rank": [4, 8]}
+    data = cells(values, "entropy", factors, ("example", "layer", "position"))
+    for lost in ((6, 10), (9, 10), (6, 9), (0, 10)):
+        part = data.isel(cell=[cell for cell in range(12) if cell not in lost])
+        found = change(part, "entropy", "target")
+        assert at_most(found["p_value"] < 0.05, 0.05) and at_most(
+            (found["low"] > 0) | (found["high"] < 0), 0.05
+        )
+        effect = effects(part, "entropy", ["target", "rank"]).sel(term="target[b]")
+        assert at_most(effect["p_value"] < 0.05, 0.05)
+
+
+def test_effect_sizes_do_not_grow_with_the_number_of_seeds() -> None:
+    rng = np.random.default_rng(26)
+    values = crossed(rng, (2, 30, 200, 1, 40), 0.0, 0.0, 1.0)
+    values[1] += 0.2
+    for name in ("effect_size", "d_z", "cliffs_delta"):
+        found = []
+        for seeds in (1, 30):
+            data = probe(values[:, :seeds])
+            sizes = (
+                change(data, "entropy", "target")
+                if name == "effect_size"
+                else effect_sizes(data, "entropy", "target")
+            )
+            found.append(float(sizes[name].mean()))
+        assert found[1] == pytest.approx(found[0], abs=0.03), name
+
+
+def test_median_ranks_are_not_averaged_before() -> None:
+    ranks = np.zeros((1, 2, 5, 1, 1, 1), int)
+    ranks[:, 1] = 30_000
+    ranks[:, :, :3] = np.array([0, 30_000]).reshape(1, 2, 1, 1, 1, 1)
+    data = cells(np.concatenate([ranks, ranks[:, :1]], axis=1), "watch_rank", {"target": ["a"]}, RANKED)
+    data = data.assign_coords(watch=["5"], gold=("example", np.full(5, "5", object)))
+    assert (rank_trajectory(data, "target")["rank"] == 0).all()
+
+
+RANKED = ("example", "layer", "position", "watch")
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_what_is_not_there_or_does_not_vary_is_no_test(seeds: int) -> None:
+    values = crossed(np.random.default_rng(27), (2, seeds, 30, 6, 1))
+    values[1, :, :, 0] = values[0, :, :, 0]
+    values[1, :, :, 1] = values[0, :, :, 1] + 0.5
+    values[1, :, :, 2] = np.nan
+    if seeds > 1:
+        values[1, 0, :, 3] = np.nan
+    found = change(probe(values), "entropy", "target").isel(level=0, position=0)
+    same, constant, empty = (found.isel(layer=layer) for layer in (0, 1, 2))
+    assert [float(same[name]) for name in ("difference", "low", "high", "p_value", "effect_size")] == [
+        0,
+        0,
+        0,
+        1,
+        0,
+    ]
+    assert constant["difference"].item() == pytest.approx(0.5)
+    assert all(np.isnan(constant[name]) for name in ("low", "high", "p_value", "effect_size"))
+    assert all(np.isnan(empty[name]) for name in ("difference", "low", "p_value", "p_adjusted"))
+    without = change(probe(values[:, :, :, [0, 3, 4, 5]]), "entropy", "target").isel(level=0, position=0)
+    kept = found["p_adjusted"].isel(layer=[0, 3, 4, 5])
+    np.testing.assert_allclose(kept, without["p_adjusted"])
+    if seeds > 1:
+        assert f"{seeds - 1}–{seeds} seeds" in found.attrs["method"]
+        runs = clusters(probe(values), "entropy", "target").isel(level=0, position=0)
+        assert (runs["cluster"].isel(layer=[0, 1, 2]) == 0).all()
+    flips = sign_flip(probe(values), "entropy", "target").isel(level=0, position=0)
+    assert flips["p_value"].isel(layer=0) == 1 and np.isnan(flips["p_value"].isel(layer=2))

@@ -25,7 +25,7 @@ from store.analysis.inference import infer
 from store.analysis.multiplicity import adjust
 from store.analysis.permutation import sign_flip_p
 from store.analysis.proportions import share_bounds
-from store.analysis.resampling import ratio_interval
+from store.analysis.ratios import ratio_interval
 from store.analysis.survival import kaplan_meier, log_rank, saturation_layer
 from store.analysis.widths import plain_widths
 

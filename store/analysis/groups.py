@@ -84,6 +84,11 @@ class Groups:
         return self.groups[0] if level is None else known[level]
 
     @property
+    def units(self) -> str:
+        """What is exchanged between levels, or within which, in words."""
+        return "groups of examples" if any(group.grouped for group in self.groups) else "examples"
+
+    @property
     def sizes(self) -> str:
         """The number of examples, in words."""
         counts = sorted({len(group.examples) for group in self.groups})

@@ -22,7 +22,7 @@ from store.analysis.nodes import (
     stage_nodes,
     variable,
 )
-from store.analysis.resampling import ratio_interval
+from store.analysis.ratios import ratio_interval
 from store.analysis.results import (
     EXAMPLES,
     FLOOR,

@@ -13,8 +13,9 @@ from store.analysis.components import Components, Floats
 from store.analysis.multiplicity import NAMES, Correction, adjust
 from store.analysis.nodes import Data, numbers, read_cell, stage_node, variable
 from store.analysis.pairs import find_pairs
+from store.analysis.permutation import sign_flip_p
 from store.analysis.results import STANDARDISED, by_level, count, labelled
-from store.analysis.runs import by_seed, standardised
+from store.analysis.runs import by_seed, example_groups, over_groups, standardised
 
 
 def mcnemar(
@@ -30,16 +31,21 @@ def mcnemar(
 
     Result, by (level, pair): `gained` and `lost` (examples that are right only in the condition, only in the
     baseline), `odds_ratio` (gained / lost, each + ½), `p_value` and `p_adjusted` across all pairs of all
-    levels. Each test speaks of one pair of trained models; for all seeds together see `change`.
+    levels. Where examples share groups, p is that of flipping the signs of whole groups. Each test speaks of
+    one pair of trained models; for all seeds together see `change`.
     """
     dataset = stage_node(data, "evaluate")
     pairs = find_pairs(dataset, factor, baseline, level)
     right = variable(dataset, outcome)
+    groups = example_groups(right)
     gained, lost, p = (np.full(pairs.condition.shape, np.nan) for _ in range(3))
     for place in zip(*np.nonzero(pairs.condition >= 0), strict=True):
         a, b = read_cell(right, pairs.condition[place]), read_cell(right, pairs.reference[place])
         gained[place], lost[place] = np.sum((a == 1) & (b == 0)), np.sum((a == 0) & (b == 1))
-        p[place] = mcnemar_test([[0, gained[place]], [lost[place], 0]], exact=True).pvalue
+        if groups is None:
+            p[place] = mcnemar_test([[0, gained[place]], [lost[place], 0]], exact=True).pvalue
+        else:
+            p[place] = sign_flip_p(over_groups(a - b, groups))
     adjusted = adjust(p.ravel(), 0, correction).reshape(p.shape)
     like = contrast(data, outcome, factor, baseline, level)["difference"].isel(example=0, drop=True)
     columns = {
@@ -49,9 +55,10 @@ def mcnemar(
         "p_value": (p, "1", "p value, two-sided, exact"),
         "p_adjusted": (adjusted, "1", f"p value, {NAMES[correction]} across pairs and levels"),
     }
+    test = "McNemar's exact test" if groups is None else "Sign flips of groups of examples in differences"
     result = labelled(like.reset_index("pair"), columns).assign_coords(like["pair"].coords)
     result.attrs["method"] = (
-        f"McNemar's exact test of {outcome} between levels of {factor} and {pairs.baseline} for each of "
+        f"{test} of {outcome} between levels of {factor} and {pairs.baseline} for each of "
         f"{count(int((pairs.condition >= 0).sum()), 'pair')} of models on {right.sizes['example']} examples, "
         f"{NAMES[correction]}."
     )

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from scipy.stats import CensoredData, ecdf
 
+from store.analysis.between import difference
 from store.analysis.components import Components, Floats
 from store.analysis.groups import Group, Groups, read_groups
-from store.analysis.inference import CONFIDENCE
+from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data, stage_nodes
 from store.analysis.permutation import CHUNK, PERMUTATIONS, share_at_least
@@ -26,7 +28,7 @@ from store.analysis.results import (
     labelled,
     seeds_of,
 )
-from store.analysis.runs import by_seed
+from store.analysis.runs import by_seed, over_groups
 
 
 def saturation(
@@ -45,9 +47,13 @@ def saturation(
 
     Survival is the share of examples that layer ℓ has not yet saturated (Kaplan & Meier, 1958; all censoring
     is at the last layer). Result, by (level, layer, position): `survival`, `low`, `high`; by (level,
-    position): `median_layer` (NaN: fewer than half), `censored` (share), `examples`, `missing`; against the
-    baseline (default: the first level) `log_rank` (χ², 1 df), `p_value` by permutation of examples, which
-    keeps an example's cells (and, where levels share examples, its levels) together, and `p_adjusted`.
+    position): `median_layer` (NaN: fewer than half), `censored` (share), `seeds`, `examples`, `groups`,
+    `missing`; against the baseline (default: the first level) `difference` in the restricted mean saturation
+    layer (an example that never saturates counts as one layer after the last) with `difference_low`,
+    `difference_high`, `p_value` and `p_adjusted`, over seeds and examples as in `change`. For these trained
+    models alone: `log_rank` (χ², 1 df) with `log_rank_p` by permutation of examples or their groups, which
+    keeps an example's cells (and, where levels share examples, its levels) together, and
+    `log_rank_p_adjusted`.
     """
     groups = read_groups(
         data,
@@ -61,21 +67,37 @@ def saturation(
     base = groups.find(baseline)
     parts = []
     for group in groups.groups:
-        chi2, p = log_rank(base.cells, group.cells, layers.values, groups.paired, permutations, seed)
-        if group is base:
-            chi2, p = np.full_like(chi2, np.nan), np.full_like(p, np.nan)
+        units = base.units, group.units
+        chi2, p = log_rank(base.cells, group.cells, layers.values, groups.paired, permutations, seed, units)
+        last = float(layers.values[-1]) + 1
+        own = inferred(
+            difference(base, group, groups.paired, lambda times: np.minimum(times, last)),  # noqa: B023
+            confidence=confidence,
+        )
         tests = {
+            "difference": (
+                own.mean,
+                "1",
+                f"difference in the restricted mean saturation layer to {base.level}",
+            ),
+            "difference_low": (own.low, "1", "difference, lower bound"),
+            "difference_high": (own.high, "1", "difference, upper bound"),
+            "p_value": (own.p, "1", "p value, two-sided"),
             "log_rank": (chi2, "1", f"log-rank statistic against {base.level}"),
-            "p_value": (p, "1", "p value, two-sided, by permutation"),
+            "log_rank_p": (p, "1", "p value for these trained models, two-sided"),
         }
+        if group is base:
+            tests = {name: (np.full_like(p, np.nan), *told[1:]) for name, told in tests.items()}
         parts.append(_curve(group, layers, confidence).merge(labelled(group.like, tests)))
     result = by_level(parts, groups.coordinate)
     words = add_adjusted(result, "p_value", correction)
+    add_adjusted(result, "log_rank_p", correction)
     result.attrs["method"] = (
         f"Kaplan–Meier estimates of the first layer from which the top probability stays at {threshold} or "
         f"more, {groups.sizes}, {seeds_of(result)}, censored at the last layer; Wilson "
-        f"{intervals(result, confidence, grouped(result))}; log-rank tests against {base.level}, p values "
-        f"from {permutations} {_exchanged(groups)} (random seed {seed}) for these models, {words}; "
+        f"{intervals(result, confidence, grouped(result))}; restricted mean layers against "
+        f"{base.level} by the same inference, {words}; log-rank tests for these trained models from "
+        f"{permutations} {_exchanged(groups)} (random seed {seed}); "
         f"{int(result['missing'].sum())} values missing."
     )
     return result
@@ -107,22 +129,33 @@ def kaplan_meier(times: Floats, layers: Floats) -> Floats:
 
 
 def log_rank(
-    a: Floats, b: Floats, layers: Floats, paired: bool, permutations: int = PERMUTATIONS, seed: int = 0
+    a: Floats,
+    b: Floats,
+    layers: Floats,
+    paired: bool,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+    units: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None,
 ) -> tuple[Floats, Floats]:
     """Return the log-rank χ² [*rest] of times [cell, example, *rest] in two groups, and its permutation p.
 
     Paired: the levels of an example change places; else examples change groups. All cells of an example
-    move together, so the p value holds however alike they are.
+    move together, so the p value holds however alike they are; units: the group of each example of
+    both, whose examples move together, too.
     """
-    rest = a.shape[2:]
+    rest, by = a.shape[2:], units or (None, None)
     chi2, p = np.empty(rest), np.empty(rest)
     for place in np.ndindex(*rest):
         sides = a[(..., *place)], b[(..., *place)]
-        events, at_risk = (
-            np.concatenate([_count(compare(x[None], layers[:, None, None])) for x in sides])
+        counts = [
+            [
+                over_groups(_count(compare(x[None], layers[:, None, None])), own)
+                for x, own in zip(sides, by, strict=True)
+            ]
             for compare in (np.equal, np.greater_equal)
-        )
-        members = _memberships(a.shape[1], b.shape[1], paired, permutations, seed)
+        ]
+        events, at_risk = (np.concatenate(own) for own in counts)
+        members = _memberships(len(counts[0][0]), len(counts[0][1]), paired, permutations, seed)
         null = np.concatenate([_log_rank_statistic(first, events, at_risk) for first in members])
         chi2[place], p[place] = null[0], share_at_least(null)
     return chi2, p
@@ -189,4 +222,8 @@ def _curve(group: Group, layer: xr.DataArray, confidence: float) -> xr.Dataset:
 
 
 def _exchanged(groups: Groups) -> str:
-    return "exchanges of levels within examples" if groups.paired else "exchanges of examples between levels"
+    return (
+        f"exchanges of levels within {groups.units}"
+        if groups.paired
+        else f"exchanges of {groups.units} between levels"
+    )

@@ -4,23 +4,37 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from scipy import stats
 
+from store.analysis.between import difference, log_variances
 from store.analysis.changes import stage_of
-from store.analysis.components import Floats
-from store.analysis.groups import Against, read_groups
-from store.analysis.inference import CONFIDENCE
+from store.analysis.components import Components, Floats
+from store.analysis.groups import Against, Group, read_groups
+from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data
 from store.analysis.permutation import PERMUTATIONS, share_at_least, signs
-from store.analysis.resampling import RESAMPLES, pigeonhole
-from store.analysis.results import MISSING, add_adjusted, by_level, labelled
+from store.analysis.results import (
+    EXAMPLES,
+    GROUPS,
+    MISSING,
+    SEEDS,
+    add_adjusted,
+    by_level,
+    grouped,
+    intervals,
+    labelled,
+    most_seeds,
+    seeds_of,
+)
+from store.analysis.runs import over_groups, over_seeds
 from store.errors import StoreError
 
 TESTS = {
-    "levene": "p value of Levene's test",
-    "brown_forsythe": "p value of Brown and Forsythe's test",
-    "fligner_killeen": "p value of Fligner and Killeen's test",
+    "brown_forsythe": "p value of Brown and Forsythe's test for these trained models",
+    "levene": "p value of Levene's test for these trained models",
+    "fligner_killeen": "p value of Fligner and Killeen's test for these trained models",
 }
 
 
@@ -37,7 +51,7 @@ def variance_by_interval(
     paired: bool | None = None,
     correction: Correction = "holm",
     confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
+    resamples: int | None = None,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -46,89 +60,130 @@ def variance_by_interval(
     Groups are the levels of the factor `by` (such as the data set), held against `reference` (default: the
     first). With `factor` the values are its differences, level − baseline, so that "is the entropy difference
     over layers 15–30 more variable for one set" is one call. A value is an example's mean over the layers
-    (both ends included) and seeds. Result, by (level, position): `variance`, `variance_ratio` to the
-    reference with bootstrap `low` and `high`, and p values of Levene's test (means), Brown and Forsythe's
-    (medians) and Fligner and Killeen's (ranks), each also corrected across levels as `…_adjusted`. Where
-    levels share their examples these tests' scores are exchanged within examples, since their usual
-    distributions assume independent groups.
+    (both ends included). Result, by (level, position): `variance` (over examples of a run, the geometric mean
+    of the seeds'), `variance_ratio` to the reference with `low`, `high`, `p_value` and `p_adjusted`: log
+    variances by seed (Miller's jackknife, 1968), over seeds and examples as in `change`. For these trained
+    models alone, on examples' means over seeds: p values of Brown and Forsythe's test (medians: the one for
+    skewed values), Levene's (means) and Fligner and Killeen's (ranks), each also corrected across levels as
+    `…_adjusted`. Where levels share their examples, or examples share groups, these tests' scores are
+    exchanged within examples, or between levels by groups, since their usual distributions assume independent
+    examples. resamples: of former intervals, without effect.
     """
     against = Against(factor, baseline, level) if factor else None
     groups = read_groups(
         data, variable, by, stage_of(variable), reduce=_mean_over(layers), against=against, paired=paired
     ).comparable()
     base = groups.find(reference)
-    x = base.values.mean(axis=0)
     parts = []
     for group in groups.groups:
-        y = group.values.mean(axis=0)
-        columns = _compare(x, y, groups.paired, resamples, permutations, seed, confidence)
-        if group is base:  # nothing to test against itself
-            columns |= {name: np.full_like(columns[name], np.nan) for name in ("low", "high", *TESTS)}
+        columns = _ratio(base, group, groups.paired, confidence) | _tests(
+            base, group, groups.paired, permutations, seed
+        )
         parts.append(labelled(group.like, _described(columns, base.like.attrs.get("units", ""), base.level)))
     result = by_level(parts, groups.coordinate)
-    words = {add_adjusted(result, name, correction, "level") for name in TESTS}.pop()
+    words = add_adjusted(result, "p_value", correction, "level")
+    for name in TESTS:
+        add_adjusted(result, name, correction, "level")
     subject = f"differences in {variable} ({factor})" if factor else variable
-    tested = f" by {permutations} exchanges within examples (random seed {seed})" if groups.paired else ""
+    exchanged = groups.paired or groups.units != "examples"
+    tested = f" by {permutations} exchanges of {groups.units} (random seed {seed})" if exchanged else ""
     result.attrs["method"] = (
-        f"Variance over examples of {subject}, averaged over layers {layers[0]}–{layers[1]} and "
-        f"{groups.seeds} ({groups.sizes}), against {base.level}: Levene, "
-        f"Brown–Forsythe and Fligner–Killeen tests{tested}, {words}; variance ratios with {confidence:.0%} "
-        f"intervals by the studentised bootstrap of examples ({resamples} resamples, random seed {seed}), "
-        "for these models (the variation between trainings is not covered); "
+        f"Variance over examples of {subject} in a run, averaged over layers {layers[0]}–{layers[1]} "
+        f"({groups.sizes}), against {base.level}: log variances by seed, {seeds_of(result)}, "
+        f"{intervals(result, confidence, grouped(result))}, {words}; Brown–Forsythe, Levene and "
+        f"Fligner–Killeen tests{tested} for these trained models; "
         f"{int(result['missing'].sum())} values missing."
     )
+    most_seeds(result, "level")
     return result
 
 
-def variance_tests(
-    x: Floats, y: Floats, paired: bool, permutations: int = PERMUTATIONS, seed: int = 0
-) -> dict[str, float]:
-    """Return p values of equal variances of two groups [example], by the names in TESTS."""
-    if not paired:
-        return {
-            "levene": float(stats.levene(x, y, center="mean").pvalue),
-            "brown_forsythe": float(stats.levene(x, y, center="median").pvalue),
-            "fligner_killeen": float(stats.fligner(x, y).pvalue),
-        }
-    flips = signs(len(x), permutations, seed)
-    from_median = np.stack([abs(v - np.median(v)) for v in (x, y)])
-    ranks = stats.rankdata(from_median, axis=None).reshape(2, -1)
-    scores = {
-        "levene": np.stack([abs(v - v.mean()) for v in (x, y)]),
-        "brown_forsythe": from_median,
-        "fligner_killeen": stats.norm.ppf(0.5 + ranks / (2 * (ranks.size + 1))),
+def _ratio(base: Group, group: Group, paired: bool, confidence: float) -> dict[str, Floats]:
+    """Return the variance of a group and its ratio to that of the base, with bounds and p value."""
+    found = difference(base, group, paired, log_variances)
+    own = inferred(found, confidence=confidence)
+    values = group.values
+    counted, alone = (Components.of(x, group.labels) for x in (values, log_variances(values)))
+    columns = {
+        "variance": np.exp(alone.mean),
+        "variance_ratio": np.exp(own.mean),
+        "low": np.exp(own.low),
+        "high": np.exp(own.high),
+        "p_value": own.p,
+        "seeds": found.seeds,
+        "examples": counted.examples,
+        "groups": counted.groups,
+        "missing": counted.missing,
     }
-    return {name: float(share_at_least(np.abs(flips @ (s[1] - s[0])))) for name, s in scores.items()}
+    if group is base:  # nothing to test against itself
+        columns |= {name: np.full_like(own.p, np.nan) for name in ("low", "high", "p_value")}
+        columns["variance_ratio"] = np.where(np.isfinite(alone.mean), 1.0, np.nan)
+        columns["seeds"] = alone.seeds
+    return columns
 
 
-def variance_ratio(
+def _tests(base: Group, group: Group, paired: bool, permutations: int, seed: int) -> dict[str, Floats]:
+    """Return p values [*rest] of the tests that hold for these trained models, by the names in TESTS."""
+    a, b = (over_seeds(own.values) for own in (base, group))
+    found = {name: np.full(a.shape[1:], np.nan) for name in TESTS}
+    for place in np.ndindex(*a.shape[1:]) if group is not base else ():
+        x, y = a[(..., *place)], b[(..., *place)]
+        there = [np.isfinite(x), np.isfinite(y)]
+        if paired:
+            there = [there[0] & there[1]] * 2
+        x, y = x[there[0]], y[there[1]]
+        units = None
+        if base.grouped or group.grouped:
+            units = base.units[there[0]], group.units[there[1]]
+        if min(len(x), len(y)) >= 3 and x.std() + y.std() > 0:
+            for name, value in variance_tests(x, y, paired, permutations, seed, units).items():
+                found[name][place] = value
+    return found
+
+
+def variance_tests(
     x: Floats,
     y: Floats,
     paired: bool,
-    resamples: int = RESAMPLES,
+    permutations: int = PERMUTATIONS,
     seed: int = 0,
-    confidence: float = CONFIDENCE,
-) -> tuple[float, float, float]:
-    """Return var(y) / var(x) of two groups [example] and its bootstrap interval; paired: drawn together.
+    units: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None,
+) -> dict[str, float]:
+    """Return p values of equal variances of two groups [example], by the names in TESTS.
 
-    The log ratio is studentised by its delta-method standard error, which takes the kurtosis into account
-    (Efron & Tibshirani, 1993, chapter 12): plain percentiles are too narrow for variances.
+    units: the group of each example, where some share one; these are exchanged together.
     """
-    first = pigeonhole(1, len(x), resamples, seed).examples
-    second = first if paired else pigeonhole(1, len(y), resamples, seed + 1).examples
-    with np.errstate(divide="ignore", invalid="ignore"):
-        (estimate,), (error,) = _log_ratio(x, y, np.ones((1, len(x))), np.ones((1, len(y))), paired)
-        drawn, errors = _log_ratio(x, y, first, second, paired)
-        t = (drawn - estimate) / errors
-    t = t[np.isfinite(t)]
-    if not t.size:
-        return float(np.exp(estimate)), float("nan"), float("nan")
-    upper, lower = np.quantile(t, [(1 + confidence) / 2, (1 - confidence) / 2])
-    return (
-        float(np.exp(estimate)),
-        float(np.exp(estimate - upper * error)),
-        float(np.exp(estimate - lower * error)),
-    )
+    if not paired and units is None:
+        return {
+            "brown_forsythe": float(stats.levene(x, y, center="median").pvalue),
+            "levene": float(stats.levene(x, y, center="mean").pvalue),
+            "fligner_killeen": float(stats.fligner(x, y).pvalue),
+        }
+    from_median = [abs(v - np.median(v)) for v in (x, y)]
+    ranks = stats.rankdata(np.concatenate(from_median))
+    normal = stats.norm.ppf(0.5 + ranks / (2 * (ranks.size + 1)))
+    scores = {
+        "brown_forsythe": from_median,
+        "levene": [abs(v - v.mean()) for v in (x, y)],
+        "fligner_killeen": [normal[: len(x)], normal[len(x) :]],
+    }
+    if paired:
+        groups = None if units is None else np.unique(units[0], return_inverse=True)[1]
+        sums = {name: over_groups(s[1] - s[0], groups) for name, s in scores.items()}
+        flips = signs(len(sums["levene"]), permutations, seed)
+        return {name: float(share_at_least(np.abs(flips @ own))) for name, own in sums.items()}
+    numbers = [np.unique(own, return_inverse=True)[1] for own in units or ()]
+    sizes = [over_groups(np.ones(len(own)), own) for own in numbers]
+    first = np.arange(sum(map(len, sizes))) < len(sizes[0])
+    rng = np.random.default_rng(seed)
+    members = np.concatenate([first[None], rng.permuted(np.tile(first, (permutations, 1)), axis=1)])
+    found = {}
+    for name, own in scores.items():
+        sums_ = np.concatenate([over_groups(s, n) for s, n in zip(own, numbers, strict=True)])
+        size = np.concatenate(sizes)
+        means = [(side @ sums_) / (side @ size) for side in (members, ~members)]
+        found[name] = float(share_at_least(np.abs(means[0] - means[1])))
+    return found
 
 
 def _mean_over(layers: tuple[int, int]) -> Any:
@@ -142,53 +197,16 @@ def _mean_over(layers: tuple[int, int]) -> Any:
     return reduce
 
 
-def _compare(
-    a: Floats, b: Floats, paired: bool, resamples: int, permutations: int, seed: int, confidence: float
-) -> dict[str, Floats]:
-    """Return the statistics [*rest] of group b against a, both [example, *rest]."""
-    rest = a.shape[1:]
-    names = ("variance", "variance_ratio", "low", "high", *TESTS, "examples", "missing")
-    found = {name: np.full(rest, np.nan) for name in names}
-    for place in np.ndindex(*rest):
-        x, y = a[(..., *place)], b[(..., *place)]
-        there = [np.isfinite(x), np.isfinite(y)]
-        if paired:
-            there = [there[0] & there[1]] * 2
-        x, kept = x[there[0]], y[there[1]]
-        own = {"examples": float(len(kept)), "missing": float(len(y) - len(kept))}
-        if min(len(x), len(kept)) >= 3 and x.std() + kept.std() > 0:
-            ratio = variance_ratio(x, kept, paired, resamples, seed, confidence)
-            own |= dict(zip(("variance_ratio", "low", "high"), ratio, strict=True))
-            own |= {"variance": float(kept.var(ddof=1))}
-            own |= variance_tests(x, kept, paired, permutations, seed)
-        for name, value in own.items():
-            found[name][place] = value
-    return found
-
-
-def _log_ratio(x: Floats, y: Floats, wx: Floats, wy: Floats, paired: bool) -> tuple[Floats, Floats]:
-    """Return log var(y) − log var(x) and its standard error for weights [resample, example]."""
-    logs, influences = [], []
-    for values, weights in ((x, wx), (y, wy)):
-        n = weights.sum(axis=1, keepdims=True)
-        centred = values - weights @ values[:, None] / n
-        variance = (weights * centred**2).sum(axis=1, keepdims=True) / (n - 1)
-        logs.append(np.log(variance[:, 0]))
-        influences.append((centred**2 / variance - 1) / n)
-    if paired:
-        square = (wx * (influences[1] - influences[0]) ** 2).sum(axis=1)
-    else:
-        square = sum((w * i**2).sum(axis=1) for w, i in zip((wx, wy), influences, strict=True))
-    return logs[1] - logs[0], np.sqrt(square)
-
-
 def _described(columns: dict[str, Floats], units: str, base: Any) -> dict[str, tuple[Any, str, str]]:
     titles = {
-        "variance": (f"{units}²" if units else "", "variance over examples"),
+        "variance": (f"{units}²" if units else "", "variance over examples of a run"),
         "variance_ratio": ("1", f"variance in proportion to {base}"),
         "low": ("1", "variance ratio, lower bound"),
         "high": ("1", "variance ratio, upper bound"),
-        "examples": ("1", "examples with a value"),
+        "p_value": ("1", "p value of the log ratio, two-sided"),
+        "seeds": ("1", SEEDS),
+        "examples": ("1", EXAMPLES),
+        "groups": ("1", GROUPS),
         "missing": ("1", MISSING),
     } | {name: ("1", title) for name, title in TESTS.items()}
     return {name: (columns[name], *titles[name]) for name in columns}

@@ -1,17 +1,15 @@
-"""Intervals of ratios over crossed seeds and examples: Fieller's, and what a bootstrap of both draws."""
+"""Intervals of a ratio of two means over crossed seeds and examples."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from attrs import frozen
 from numpy.typing import NDArray
 
 from store.analysis.components import Deviations, Floats
 from store.analysis.inference import CONFIDENCE
 from store.analysis.widths import plain_widths
 
-RESAMPLES = 2000
 HALVINGS = 40  # of a degree, down to rounding
 
 
@@ -68,29 +66,3 @@ def _ends(accepts: Callable[[Floats], NDArray[np.bool_]], ndim: int) -> Floats:
         within = accepts(middle)
         inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
     return inside
-
-
-@frozen
-class Weights:
-    """How often each resample draws each seed [resamples, seeds] and each example [resamples, examples]."""
-
-    seeds: Floats
-    examples: Floats
-
-    def mean(self, values: Floats) -> Floats:
-        """Return the resamples' means of values [seeds, examples, *rest]: [resamples, *rest]."""
-        there = np.isfinite(values).all(axis=0)
-        count, examples, *rest = values.shape
-        x = np.where(there, values, 0.0).transpose(1, 0, *range(2, values.ndim))
-        sums = (self.examples @ x.reshape(examples, -1)).reshape(-1, count, *rest)
-        total = np.einsum("bs,bs...->b...", self.seeds, sums)
-        n = (self.examples @ there.reshape(examples, -1).astype(float)).reshape(-1, *rest)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(total / (count * n))
-
-
-def pigeonhole(seeds: int, examples: int, resamples: int = RESAMPLES, seed: int = 0) -> Weights:
-    """Draw seeds and examples with replacement, independently of each other; a single seed is kept."""
-    rng = np.random.default_rng(seed)
-    each = [rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float) for n in (seeds, examples)]
-    return Weights(*each)
