@@ -132,8 +132,7 @@ def _generate(
     """Give the model's own greedy answer to each example."""
     prompts, begun = zip(*(writer.encode_prompt(row) for row in batch), strict=True)
     tokens = generate(model, tokenizer, prompts, settings.new_tokens(writer.target))
-    texts = (written(tokenizer, *row) for row in zip(prompts, tokens, strict=True))
-    return [start + text for start, text in zip(begun, texts, strict=True)]
+    return [written(tokenizer, *row) for row in zip(prompts, tokens, begun, strict=True)]
 
 
 def summarise(

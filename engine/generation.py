@@ -81,8 +81,12 @@ def _configured(model: Any, config: GenerationConfig) -> Iterator[Any]:
         bare.generation_config = own
 
 
-def written(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int]) -> str:
-    """Give the text of tokens as it stands behind a prompt: decoded alone, some would lose a space."""
+def written(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int], begun: Sequence[int] = ()) -> str:
+    """Give the text of tokens as it stands behind a prompt: decoded alone, some would lose a space.
+
+    `begun`: the last tokens of the prompt, if the text begins with them; they may be parts of a letter.
+    """
+    prompt, tokens = prompt[: len(prompt) - len(begun)], [*begun, *tokens]
     before = list(prompt[-8:])
     head, whole = (
         str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in (before, [*before, *tokens])

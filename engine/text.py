@@ -93,12 +93,18 @@ class Writer:
         border = len(begun.prompt) if self.target.explains_first else label
         return Encoded(whole[:border], whole[border:], label)
 
-    def encode_prompt(self, example: Example) -> tuple[list[int], str]:
-        """Tokenize what the model goes on from when it writes by itself; give what it has of a label, too."""
-        bare = self._pieces.begin(example).prompt
-        prompt = bare if self.target.explains_first else self.encode_spellings(example)[0]
-        begun, prefix = str(self.tokenizer.decode(prompt[len(bare) :])).lstrip(), self.form.prefix.strip()
-        return prompt, "" if prefix.startswith(begun.strip()) else begun.removeprefix(prefix).lstrip()
+    def encode_prompt(self, example: Example) -> tuple[list[int], list[int]]:
+        """Tokenize what the model goes on from when it writes by itself.
+
+        Give those of its tokens, too, with which all labels begin, if they are more than spaces: they are the
+        beginning of the answer.
+        """
+        begun = self._pieces.begin(example)
+        if self.target.explains_first:
+            return begun.prompt, []
+        prompt = self.encode_spellings(example)[0]
+        shared = prompt[len(begun.prompt) + len(begun.stem.ids) :]
+        return prompt, shared if str(self.tokenizer.decode(shared)).strip() else []
 
     def encode_labels(
         self, example: Example, explanation: str | None = None

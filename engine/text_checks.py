@@ -70,7 +70,7 @@ def check_generated(writer: Writer, row: Example) -> None:
         encoded = genuine.encode(said)
         prompt, begun = genuine.encode_prompt(said)
         tokens = (encoded.prompt + encoded.completion)[len(prompt) :]
-        text = begun + written(writer.tokenizer, prompt, tokens)
+        text = written(writer.tokenizer, prompt, tokens, begun)
         if (found := read_answer(text, genuine).label) != label:
             named = f'the label "{found}"' if found else "no label"
             raise UsageError(

@@ -77,6 +77,19 @@ def test_a_target_that_is_not_read_back_is_named(placement: str, content: str) -
         check_generated(lossy, ROW)
 
 
+@pytest.mark.parametrize("prefix", [None, "", "Answer: ", "\n"])
+@pytest.mark.parametrize("content", ["label", "label+explanation"])
+@pytest.mark.parametrize(
+    "labels", [["\U0001f44d", "\U0001f44e"], ["\u062c\u064a\u062f", "\u0633\u064a\u0626"]]
+)
+def test_labels_that_share_half_a_letter_are_read_back(labels: list[str], content: str, prefix: str) -> None:
+    own = writer(byte_bpe([]), labels=labels, target=Target(content=content, prefix=prefix))
+    row = ROW | {"label": labels[1]}
+    _, begun = own.encode_prompt(row)
+    assert own.tokenizer.decode(begun).endswith("\ufffd")
+    check_generated(own, row)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama whose tokenizer has neither an end token nor one to pad with."""
