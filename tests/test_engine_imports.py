@@ -38,6 +38,7 @@ if __name__ == "__main__":
 KINDS = {
     "ranks": ["executor.ranks=2"],
     "local": ['executor.kind="local"', "executor.workers=1"],
+    "ray": ['executor.kind="ray"', "executor.workers=1"],
     "slurm": ['executor.kind="slurm"', 'executor.cluster="local"'],
 }
 
@@ -58,8 +59,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[s
 def test_foreign_folders_of_the_same_names_are_no_packages(
     kind: str, command: tuple[list[str], dict[str, str]], tmp_path: Path, tiny_model: Path, rated_file: Path
 ) -> None:
-    if kind == "slurm":
-        pytest.importorskip("submitit")
+    pytest.importorskip({"slurm": "submitit", "ray": "ray"}.get(kind, "engine"))
     words, environment = command
     spec = small_spec(tmp_path, tiny_model, rated_file)
     for name in ("specs", "engine", "store/deeper", "kernels"):
@@ -91,5 +91,5 @@ def test_an_installed_package_needs_no_path(monkeypatch: pytest.MonkeyPatch) -> 
     assert python_environment() == {
         "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), "/one"])
     }  # fmt: skip
-    monkeypatch.setattr("engine.executors.imports._ROOT", Path("/usr/lib/python3/site-packages"))
+    monkeypatch.setattr("engine.executors.imports.ROOT", Path("/usr/lib/python3/site-packages"))
     assert python_environment() == {"PYTHONSAFEPATH": "1"}

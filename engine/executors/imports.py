@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_ROOT = Path(__file__).parents[2]  # of the packages
+ROOT = Path(__file__).parents[2]  # of the packages
 _INSTALLED = {"site-packages", "dist-packages"}  # where each Python looks anyway
 
 
@@ -17,9 +17,9 @@ def python_environment() -> dict[str, str]:
     An editable install alone does not: Python takes a folder of the same name for the package.
     """
     found = {"PYTHONSAFEPATH": "1"}
-    if _ROOT.name not in _INSTALLED:
+    if ROOT.name not in _INSTALLED:
         others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        known = [str(_ROOT), *(path for path in others if path not in ("", str(_ROOT)))]
+        known = [str(ROOT), *(path for path in others if path not in ("", str(ROOT)))]
         found["PYTHONPATH"] = os.pathsep.join(known)
     return found
 

@@ -6,6 +6,7 @@ import pickle
 import signal
 from collections import deque
 from collections.abc import Iterator
+from contextlib import chdir
 from typing import Any
 
 import ray
@@ -13,7 +14,7 @@ from attrs import define, field
 
 from engine.errors import Interrupted, UsageError
 from engine.executors.base import Finished, Job, Resources, Work
-from engine.executors.imports import same_packages
+from engine.executors.imports import ROOT, same_packages
 from engine.executors.worker import run_remotely
 from engine.progress import StopRequest
 from specs.executor import Executor as Settings
@@ -35,7 +36,9 @@ class RayExecutor:
     def of(cls, job: Job, settings: Settings, stop: StopRequest) -> RayExecutor:
         """Join the cluster, or start one on this machine."""
         terminated = signal.getsignal(signal.SIGTERM)
-        with same_packages():  # for a cluster of one's own; another has its environment already
+        # Ray puts the folder that it is joined from first on its workers' path: one of the packages' own.
+        # The variables are for a cluster of one's own; another has its environment already.
+        with same_packages(), chdir(ROOT):
             ray.init(address=settings.address, ignore_reinit_error=True, log_to_driver=False)
         signal.signal(signal.SIGTERM, terminated)  # Ray's own would end this process without a word
         return cls(pickle.dumps(job), settings, stop)
