@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from specs.data import Data
 from specs.describe import value as spell
 from specs.errors import Problem, nearest, one_of
 from specs.keys import join
-from specs.model import Evaluate, Prompt
+from specs.model import Evaluate, Lora, Prompt
 from specs.templates import template_problems
 
 TEMPLATE_FIELDS = ("context", "response", "dimension", "labels")
@@ -64,9 +65,20 @@ def _spellings(settings: Evaluate) -> Iterator[Problem]:
                 yield Problem(None, join((*at, index)), message)
 
 
+def _lora(settings: Lora) -> Iterator[Problem]:
+    modules = settings.target_modules
+    try:
+        re.compile(modules if isinstance(modules, str) else "")
+    except re.error as error:
+        yield Problem(
+            None, "lora.target_modules", f"expected a regular expression, found {spell(modules)}: {error}"
+        )
+
+
 # Table → its rules; every cell's table is held against them, each distinct one once.
 RULES: Mapping[str, Callable[[Any], Iterator[Problem]]] = {
     "prompt": _prompt,
     "data": _data,
+    "lora": _lora,
     "evaluate": _evaluate,
 }

@@ -191,6 +191,13 @@ def test_examples_that_are_too_long_are_counted_and_left_out(
         train(base, tokenizer, tmp_path, [long], settings=settings)
 
 
+@pytest.mark.parametrize("key", ["target_modules", "modules_to_save"])
+def test_one_unknown_module_among_others_is_named(base: Any, key: str) -> None:
+    names = ["q_proj", "up_prj"]
+    with as_it_was(base), pytest.raises(UsageError, match=rf"lora\.{key}: .*'up_prj'; expected .*'up_proj'"):
+        attach_adapter(base, Lora(**{key: names}))
+
+
 def test_unknown_target_modules_are_named(base: Any) -> None:
     with pytest.raises(UsageError, match=r"lora\.target_modules: found .*no_such"):
         attach_adapter(base, Lora(target_modules=["no_such"]))

@@ -39,6 +39,7 @@ def problems(folder: Path, text: str) -> list[tuple[str, int | None, str]]:
         ('evaluate.labels = ["a", " "]', "evaluate.labels[1]", 4, 'without spaces around it, found " "'),
         ('evaluate.labels = ["", "a"]', "evaluate.labels[0]", 4, 'found ""'),
         ('evaluate.labels = ["Good", "good"]', "evaluate.labels[1]", 4, "in case alone"),
+        ('lora.target_modules = "(["', "lora.target_modules", 4, 'expected a regular expression, found "(["'),
         ("seeds = [0, 4294967296]", "seeds[1]", 4, "expected an integer >= 0 and <= 4294967295"),
         (
             'factors.wording.levels.a = {}\nfactors.wording.levels.b = { prompt.template = "{x}" }',

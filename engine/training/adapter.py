@@ -13,7 +13,7 @@ from peft.utils import ModulesToSaveWrapper
 
 from engine.errors import UsageError
 from engine.ranks import ALONE, Ranks
-from engine.training.modules import check_trained, unseen_modules
+from engine.training.modules import check_named, check_trained, unseen_modules
 from specs.model import Lora
 
 # peft asks transformers for checkpointing by its former name, at every adapter.
@@ -32,6 +32,7 @@ def attach_adapter(base: Any, lora: Lora, ranks: Ranks = ALONE) -> Any:
             f"lora.dora: found true, which needs whole weights to begin with; expected false with "
             f"executor.ranks = {ranks.size}"
         )
+    check_named(base, lora)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,

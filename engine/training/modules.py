@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -67,6 +68,23 @@ def _run(lens: Lens, modules: Mapping[str, nn.Module]) -> dict[str, bool]:
         for hook in hooks:
             hook.remove()
     return found
+
+
+def check_named(base: Any, lora: Lora) -> None:
+    """Raise UsageError where a listed module is none of the model's: peft leaves it out without a word."""
+    modules = [name for name, _ in base.named_modules()]
+    lists = {"target_modules": lora.target_modules, "modules_to_save": lora.modules_to_save}
+    for key, names in lists.items():
+        for name in [] if isinstance(names, str) else names:
+            # As peft compares: any end of the name for what is saved, its last parts for what is adapted.
+            end = name if key == "modules_to_save" else f".{name}"
+            if not any(module == name or module.endswith(end) for module in modules):
+                last = {module.rpartition(".")[2] for module in modules if not module[-1:].isdigit()} - {""}
+                near = get_close_matches(name, sorted(last), n=3) or sorted(last)
+                raise UsageError(
+                    f"lora.{key}: found {list(names)!r}, but {type(base).__name__} has no module {name!r}; "
+                    f"expected names of its modules, such as {', '.join(map(repr, near))}"
+                )
 
 
 def check_trained(model: Any, base: Any) -> None:
