@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from engine.errors import UsageError
 from engine.plan import describe
 from store import StoreError, open_store, read_manifests
 from store.analysis import change
-from store.analysis.nodes import SEED, stage_node
+from store.analysis.nodes import stage_node
 from store.factors import factor_names, level_text
 from store.places import Root
 
@@ -178,11 +177,8 @@ def _intervals(
     """Give the interval of the mean difference of what is known by example, paired by cell and example.
 
     None where an evaluation's cells come in several shapes, or the stores' test examples are not the same
-    (they are paired), or some seed lacks cells that others have (the analysis leaves it out).
+    (they are paired).
     """
-    seed = factors.index(SEED)
-    if len(set(Counter(levels[seed] for levels in cells).values())) > 1:
-        return {}
     try:
         a, b = (_chosen(stage_node(node, "evaluate"), factors, cells) for node in nodes)
     except StoreError:

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from analysis_data import agreed, at_most, cells, crossed, probe
 
+from benchmarks.honesty import NULLS
 from store.analysis import (
     change,
     clusters,
@@ -291,23 +292,16 @@ def test_shares_of_a_difference_are_covered_with_two_seeds() -> None:
 
 
 STUDIES = 150
-NULLS = {  # standard deviation of seeds and examples, correlation of layers, groups, share missing, values
-    "seeds dominate": (1.0, 0.0, 0.0, 0, 0.0, "normal"),
-    "layers alike": (1.0, 0.0, 0.9, 0, 0.0, "normal"),
-    "seeds are one": (1.0, 0.0, 1.0, 0, 0.0, "normal"),
-    "examples dominate": (0.1, 1.0, 0.0, 0, 0.0, "normal"),
-    "eight groups": (0.1, 1.0, 0.0, 8, 0.0, "normal"),
-    "twenty groups": (0.3, 1.0, 0.9, 20, 0.0, "normal"),
-    "missing": (0.3, 1.0, 0.0, 0, 0.05, "normal"),
-    "heavy tails": (0.3, 1.0, 0.0, 0, 0.0, "t"),
-    "skewed": (0.3, 1.0, 0.0, 0, 0.0, "skewed"),
-}
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 @pytest.mark.parametrize("kind", NULLS)
 def test_no_layer_is_found_where_there_is_none(kind: str, seeds: int) -> None:
-    data = null_study(np.random.default_rng(seeds), seeds, *NULLS[kind])
+    null = NULLS[kind]
+    difference = null.draw(np.random.default_rng(seeds), seeds, STUDIES)
+    data = probe(np.stack([np.zeros_like(difference), difference]))
+    if null.groups:
+        data = data.assign_coords(group=("example", [f"g{group}" for group in null.members()]))
     found = change(data, "entropy", "target").isel(level=0)
     assert at_most((found["p_adjusted"] < 0.05).any("layer"), 0.06)
     assert at_most((found["p_value"] < 0.05).mean("layer") > 0.5, 0.06)
@@ -316,43 +310,6 @@ def test_no_layer_is_found_where_there_is_none(kind: str, seeds: int) -> None:
     assert not (outside & (found["p_adjusted"] >= 0.05)).any()  # Holm's rejects what Bonferroni's does
     runs = clusters(data, "entropy", "target").isel(level=0)
     assert at_most((runs["p_value"] < 0.05).any("layer"), 0.06)
-
-
-def null_study(
-    rng: np.random.Generator,
-    seeds: int,
-    between: float,
-    example: float,
-    alike: float,
-    groups: int,
-    missing: float,
-    values: str,
-) -> xr.Dataset:
-    """Draw studies along `position` in which nothing changes: differences of 60 examples over 30 layers."""
-
-    def draw(*shape: int) -> np.ndarray:
-        full = (*shape, 30, STUDIES)
-        if values == "t":
-            return rng.standard_t(5, full) * np.sqrt(3 / 5)
-        if values == "skewed":
-            return rng.exponential(size=full) - 1
-        found = rng.normal(size=full)
-        for layer in range(1, 30):
-            found[..., layer, :] = (
-                alike * found[..., layer - 1, :] + np.sqrt(1 - alike**2) * found[..., layer, :]
-            )
-        return found
-
-    by_seed = draw(seeds, 1)
-    if values == "t":  # some trainings stray more than others
-        by_seed *= np.exp(0.5 * rng.normal(size=(seeds, 1, 1, STUDIES)))
-    number = np.arange(60) % groups if groups else np.arange(60)
-    by_example = draw(1, 60) if not groups else np.sqrt(0.5) * (draw(1, groups)[:, number] + draw(1, 60))
-    rest = draw(seeds, 60)
-    difference = between * by_seed + example * by_example + rest
-    difference[rng.random(difference.shape) < missing] = np.nan
-    data = probe(np.stack([np.zeros_like(difference), difference]))
-    return data.assign_coords(group=("example", [f"g{place}" for place in number])) if groups else data
 
 
 @pytest.mark.parametrize(("groups", "size", "alike"), [(12, 5, 0.5), (20, 15, 0.3)])
@@ -507,12 +464,12 @@ def test_effect_sizes_do_not_grow_with_the_number_of_seeds() -> None:
 
 
 def test_median_ranks_are_not_averaged_before() -> None:
-    ranks = np.zeros((1, 2, 5, 1, 1, 1), int)
-    ranks[:, 1] = 30_000
-    ranks[:, :, :3] = np.array([0, 30_000]).reshape(1, 2, 1, 1, 1, 1)
-    data = cells(np.concatenate([ranks, ranks[:, :1]], axis=1), "watch_rank", {"target": ["a"]}, RANKED)
+    ranks = np.zeros((1, 3, 2, 5, 1, 1, 1), int)
+    ranks[:, 2] = 30_000  # with one of three levels of another factor
+    data = cells(ranks, "watch_rank", {"target": ["a"], "size": [4, 8, 16]}, RANKED)
     data = data.assign_coords(watch=["5"], gold=("example", np.full(5, "5", object)))
-    assert (rank_trajectory(data, "target")["rank"] == 0).all()
+    found = rank_trajectory(data, "target")
+    assert (found["rank"] == 0).all() and (found["upper"] == 30_000).all()
 
 
 RANKED = ("example", "layer", "position", "watch")
