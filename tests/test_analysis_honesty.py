@@ -13,6 +13,7 @@ from store.analysis import (
     clusters,
     effect_sizes,
     effects,
+    intervention_effects,
     layer_specialisation,
     mcnemar,
     means,
@@ -504,3 +505,36 @@ def test_what_is_not_there_or_does_not_vary_is_no_test(seeds: int) -> None:
         assert (runs["cluster"].isel(layer=[0, 1, 2]) == 0).all()
     flips = sign_flip(probe(values), "entropy", "target").isel(level=0, position=0)
     assert flips["p_value"].isel(layer=0) == 1 and np.isnan(flips["p_value"].isel(layer=2))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_no_layer_is_found_in_effects_nor_change_among_interventions(seeds: int) -> None:
+    rng = np.random.default_rng(28)
+    factors = {"target": ["a", "b"], "instruction": ["none", "some"]}
+    values = crossed(rng, (4, seeds, 40, 30, STUDIES), 0.5, 0.5).reshape(2, 2, seeds, 40, 30, STUDIES)
+    data = cells(values, "entropy", factors, ("example", "layer", "position"))
+    found = effects(data, "entropy", list(factors)).isel(term=slice(1, None))
+    assert at_most((found["p_adjusted"] < 0.05).any("layer"), 0.06)
+    odds = crossed(rng, (STUDIES, seeds, 40, 31), 0.5, 0.5)[..., None] * np.array([1, 0])
+    data = cells(odds, "label_logprob", {"target": range(STUDIES)}, ("example", "intervention", "label"))
+    data = data.assign_coords(
+        intervention=["none", *(f"off, layer {layer}" for layer in range(30))],
+        entry=("intervention", ["none"] + ["off"] * 30),
+        source=("intervention", ["base"] * 31),
+        **{name: ("intervention", range(31)) for name in ("first", "last", "head")},
+        label=["1", "2"],
+        gold=("example", ["1"] * 40),
+    )
+    changed = intervention_effects(data, "off", "log_odds")
+    assert at_most((changed["p_adjusted"] < 0.05).any("intervention"), 0.06)
+
+
+def test_brown_and_forsythes_test_keeps_its_rate_on_skewed_values() -> None:
+    values = np.random.default_rng(29).exponential(size=(2, 1, 60, 1, SIMULATIONS))
+    found = variance_by_interval(
+        probe(values), "entropy", (0, 0), by="target", paired=False, permutations=9
+    ).isel(level=1)
+    assert at_most(found["brown_forsythe"] < 0.05, 0.05) and not at_most(found["levene"] < 0.05, 0.05)
+    assert at_most(
+        found["p_value"] < 0.05, 0.05, slack=0.03
+    )  # log variances of skewed values are skewed themselves
