@@ -20,9 +20,10 @@ from engine.errors import (
     UsageError,
 )
 from engine.evaluate import evaluate, evaluation_family, summarise
-from engine.explanations import check_explanations, label_alone
+from engine.explanations import check_explanations, check_separators, label_alone
 from engine.heads import check_heads
 from engine.identity import data_key, test_data
+from engine.layout import Form
 from engine.lengths import Limit, limit_of
 from engine.lens import find_lens
 from engine.measured import Measured, Stage, measured, trained_and_evaluated
@@ -252,7 +253,7 @@ class Stages(StageRecords):
             check_heads(lens)
 
     def check_explanations(self, cell: PlannedCell) -> None:
-        """Raise DataError where examples that the cell is trained on lack an explanation that they need."""
+        """Raise DataError where the cell is trained on examples whose explanation lacks or misleads."""
         if self.settings("train", cell).steps != 0:
             self._trained_rows(cell)
 
@@ -263,13 +264,15 @@ class Stages(StageRecords):
         return data_stage.load(self.home("data", cell.keys[key]), split, count)
 
     def _trained_rows(self, cell: PlannedCell) -> dict[str, list[dict[str, str]]]:
-        """Give the examples of a training by split; DataError for one that lacks the explanation it needs."""
+        """Give the examples of a training by split; DataError for one whose explanation lacks or misleads."""
         data, target = self._data(cell, test=False), self.settings("target", cell)
         rows = {"train": self._rows(cell, "data", "train", data.train)}
         if self.settings("train", cell).early_stopping:
             rows["validation"] = self._rows(cell, "data", "validation", data.validation)
+        form = Form.of(target, chat=self.settings("prompt", cell).chat_template)
         for split, part in rows.items():
             check_explanations(part, split, data, target)
+            check_separators(part, split, form)
         return rows
 
     def _measured(self, cell: PlannedCell, stage: Stage, model: Any, tokenizer: Any) -> Measured:

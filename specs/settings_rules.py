@@ -1,4 +1,4 @@
-"""What the types of a cell's tables cannot say: fields of templates, labels that differ, spellings."""
+"""What the types of a cell's tables cannot say: fields of templates, separators, labels that differ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from specs.data import Data
 from specs.describe import value as spell
 from specs.errors import Problem, nearest, one_of
 from specs.keys import join
-from specs.model import Evaluate, Lora, Prompt
+from specs.model import Evaluate, Lora, Prompt, Target
 from specs.templates import template_problems
 
 TEMPLATE_FIELDS = ("context", "response", "dimension", "labels")
@@ -21,6 +21,15 @@ COLUMN_FIELDS = ("dimension",)
 def _prompt(settings: Prompt) -> Iterator[Problem]:
     yield from template_problems("prompt.template", settings.template, TEMPLATE_FIELDS)
     yield from template_problems("prompt.system", settings.system or "", SYSTEM_FIELDS)
+
+
+def _target(settings: Target) -> Iterator[Problem]:
+    if settings.explains_first and settings.separator in ("", " "):  # words are joined by single spaces
+        message = (
+            "expected a text that ends an explanation where it comes first, which no words do by themselves; "
+            f"found {spell(settings.separator)}"
+        )
+        yield Problem(None, "target.separator", message)
 
 
 def _data(settings: Data) -> Iterator[Problem]:
@@ -78,6 +87,7 @@ def _lora(settings: Lora) -> Iterator[Problem]:
 # Table → its rules; every cell's table is held against them, each distinct one once.
 RULES: Mapping[str, Callable[[Any], Iterator[Problem]]] = {
     "prompt": _prompt,
+    "target": _target,
     "data": _data,
     "lora": _lora,
     "evaluate": _evaluate,

@@ -252,3 +252,17 @@ def test_the_plan_says_what_has_no_explanation(tmp_path: Path, spec: Callable[..
         assert json.loads(engine("plan", quiet, "--json").output)["notes"] == []
     write(tmp_path / "rated.jsonl", lambda n: False)
     assert json.loads(engine("plan", spec(), "--json").output)["notes"] == []
+
+
+@pytest.mark.parametrize(("separator", "code"), [(" is the", 1), (" is not", 0)])
+@pytest.mark.parametrize("content", ["label+explanation", "label+shuffled"])
+def test_an_explanation_that_holds_the_separator_is_not_trained_on_where_it_comes_first(
+    tmp_path: Path, spec: Callable[..., Path], content: str, separator: str, code: int
+) -> None:
+    write(tmp_path / "rated.jsonl", lambda n: False)
+    file = spec(content)
+    own = f'content = "{content}"\nplacement = "before"\nseparator = "{separator}"'
+    file.write_text(file.read_text().replace(f'content = "{content}"', own))
+    output = " ".join(run(file, code=code).split())
+    assert ("target.separator: found ' is the' in what comes before the label in" in output) == bool(code)
+    assert len(summaries(file, "train")) == 1 - code

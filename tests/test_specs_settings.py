@@ -40,6 +40,15 @@ def problems(folder: Path, text: str) -> list[tuple[str, int | None, str]]:
         ('evaluate.labels = ["", "a"]', "evaluate.labels[0]", 4, 'found ""'),
         ('evaluate.labels = ["Good", "good"]', "evaluate.labels[1]", 4, "in case alone"),
         ('lora.target_modules = "(["', "lora.target_modules", 4, 'expected a regular expression, found "(["'),
+        (
+            'target = { content = "label+filler", placement = "before", separator = "" }',
+            "target.separator", 4, 'comes first, which no words do by themselves; found ""',
+        ),
+        (
+            '[target]\ncontent = "label+explanation"\nseparator = " "\n[factors.place]\n'
+            'path = "target.placement"\nvalues = ["after", "interleaved"]',
+            "target.separator", 6, 'found " "',
+        ),
         ("seeds = [0, 4294967296]", "seeds[1]", 4, "expected an integer >= 0 and <= 4294967295"),
         (
             'factors.wording.levels.a = {}\nfactors.wording.levels.b = { prompt.template = "{x}" }',

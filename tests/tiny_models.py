@@ -75,7 +75,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "phimoe": ("PhimoeConfig", SMALL | {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "falcon": (
         "FalconConfig",
-        {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4},
+        {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+         "max_position_embeddings": 64},
     ),
     "gpt2": ("GPT2Config", {"vocab_size": 96, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}),
     "gpt-neox": ("GPTNeoXConfig", SAME_HEADS),
