@@ -214,7 +214,7 @@ class SimulatedStages(Stages):
     def check(self, cell: PlannedCell, stage: Stage, base: Any) -> None:
         """Every stage can run."""
 
-    def check_explanations(self, cell: PlannedCell) -> None:
+    def check_training(self, cell: PlannedCell) -> None:
         """Every example has what it needs."""
 
     def train(self, cell: PlannedCell, base: Any, tokenizer: Any, report: Report) -> Any:

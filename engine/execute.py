@@ -118,7 +118,7 @@ class Execution:
             self._check_free(ready)
             due = self._is_due("train", ready[0].keys["train"])
             if due:
-                check = partial(self.stages.check_explanations, ready[0])
+                check = partial(self.stages.check_training, ready[0])
                 self._attempt(ready[0], "train", ready[0].keys["train"], lambda _: check(), recorded=False)
             with self._lent_base(ready[0]) as base:
                 if due:

@@ -37,6 +37,7 @@ from engine.train import short_enough, train_adapter
 from engine.trained import ADAPTER, Trained, check_adapter, load_adapter, saved_training
 from engine.training.history import UNITS, curves_family
 from engine.training.loss import padding_id
+from engine.training.trackers import check_trackers
 from engine.translators import Translators
 from engine.tune import lens_family, tune
 from kernels import choose_backend
@@ -252,9 +253,14 @@ class Stages(StageRecords):
         if settings.heads:
             check_heads(lens)
 
-    def check_explanations(self, cell: PlannedCell) -> None:
-        """Raise DataError where the cell is trained on examples whose explanation lacks or misleads."""
-        if self.settings("train", cell).steps != 0:
+    def check_training(self, cell: PlannedCell) -> None:
+        """Raise what a training would fail of before a model is loaded for it.
+
+        That is examples whose explanation lacks or misleads, and trackers that are not here.
+        """
+        settings = self.settings("train", cell)
+        if settings.steps != 0:
+            check_trackers(settings.report_to)
             self._trained_rows(cell)
 
     def _data(self, cell: PlannedCell, *, test: bool) -> Data:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import engine
 from trainings import EXAMPLES, FAST, interrupted, load, many, saved_weights, train
 from transformers import TrainingArguments
 
@@ -205,3 +206,10 @@ def test_trackers_write_into_the_trainings_own_folder_and_their_files_stay(
     train(base, tokenizer, tmp_path / "own", settings=chosen)
     assert list((tmp_path / "board").rglob("events.out.tfevents.*"))
     assert {path.name for path in (tmp_path / "own").iterdir()} == {"adapter"}
+
+
+def test_a_tracker_that_is_not_here_is_named_before_the_training(write_spec: Any) -> None:
+    spec = write_spec()
+    ended = engine("execute", spec, "--set", 'train.report_to=["tensorbord"]', code=1)
+    assert 'train.report_to: found "tensorbord"' in ended.output
+    assert 'did you mean "tensorboard"?' in ended.output and "Ran 1 data;" in ended.output

@@ -9,11 +9,28 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine.errors import UsageError
+from specs.errors import nearest
 from store.places import Place
 
 LOGS = "logs"  # their name in a training's folder
 # The variables that tell trackers where to write; what a person has set stays.
 FOLDERS = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR")
+
+
+def check_trackers(names: Iterable[str]) -> None:
+    """Raise UsageError for a tracker that transformers does not know, or whose package is not installed."""
+    from transformers.integrations import get_available_reporting_integrations
+
+    here = get_available_reporting_integrations()
+    for name in names:
+        if name not in here:
+            near = nearest(name, here)
+            hint = f'; did you mean "{near}"?' if near else ""
+            raise UsageError(
+                f'train.report_to: found "{name}", which is no tracker that is installed here; '
+                f"expected one of these: {', '.join(here) or 'none is installed'}{hint}"
+            )
 
 
 @contextmanager
