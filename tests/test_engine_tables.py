@@ -361,3 +361,11 @@ def test_what_was_read_is_what_is_trained_on(tmp_path: Path) -> None:
     assert sorted((each["context"], each["response"], each["explanation"]) for each in found) == sorted(
         (each["context"], each["response"], each["explanation"]) for each in rows
     )
+
+
+@pytest.mark.parametrize(("sign", "said"), [(";", "semicolons"), ("\t", "tabs")])
+def test_cells_that_are_parted_otherwise_are_told(tmp_path: Path, sign: str, said: str) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(f"context{sign}response{sign}label\na{sign}b{sign}1\n")
+    with pytest.raises(DataError, match=f"{said} seem to part its cells: expected commas"):
+        read_source(Data(source=str(file)), labels=["1", "2"])
