@@ -20,7 +20,7 @@ NEWEST ?= $(shell for v in 3.14 3.13 3.12 3; do \
 	for p in python$$v $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$v.*/bin/python; do \
 	$$p -c '' 2>/dev/null && echo $$p && exit; done; done)
 
-.PHONY: demo test test-oldest test-newest check bench gpu tutorial clean
+.PHONY: demo test test-device test-oldest test-newest check bench gpu tutorial clean
 .DELETE_ON_ERROR:
 
 $(BIN)/.ready: pyproject.toml constraints.txt Makefile setup.py $(wildcard kernels/csrc/*)
@@ -35,6 +35,10 @@ demo: $(BIN)/.ready
 # Several test files at a time, each in a process with one thread.
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+
+# All of the script for a GPU, with tiny sizes on the CPU.
+test-device: $(BIN)/.ready
+	$(BIN)/python -m pytest -m device
 
 # The main job with the oldest releases that pyproject.toml allows, and with the newest that there are. Both
 # bring PyTorch's CUDA build, several GB. Nothing is compiled to bytecode that is not imported.

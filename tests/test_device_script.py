@@ -17,31 +17,31 @@ from benchmarks.device.table import page
 ROOT = Path(__file__).parents[1]
 
 
+def run_script(folder: Path, *options: str) -> dict[tuple[str, str], dict[str, object]]:
+    """Run the script tiny; give the values of every item. No item may have failed."""
+    command = [sys.executable, "-m", "benchmarks.device", "--tiny", "--seconds", "1100", "--out", str(folder)]
+    ended = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    lines = [json.loads(line) for line in (folder / "device.jsonl").read_text().splitlines()]
+    wrong = [line for line in lines if line["status"] not in ("ok", "skipped")]
+    assert ended.returncode == 0 and not wrong, json.dumps(wrong, indent=1)
+    table = (folder / "device.md").read_text()
+    assert all(f"## {line['step']}" in table for line in lines) and table in ended.stdout
+    return {(line["step"], line["item"]): line["values"] for line in lines}
+
+
+def test_the_engine_gives_the_numbers_of_the_cpu(tmp_path: Path) -> None:
+    done = run_script(tmp_path, "--only", "facts", "--only", "engine")
+    assert {step for step, item in done if item == "the whole step"} == {"facts", "engine"}
+    assert float(done["engine", "probe/entropy"]["largest difference"]) < 1e-4
+    assert any(step == "engine" and item.startswith("intervene/") for step, item in done)
+
+
+@pytest.mark.device
 @pytest.mark.demo
 @pytest.mark.timeout(1200)
 def test_every_step_runs_and_leaves_its_lines_and_a_table(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.device",
-        "--tiny",
-        "--seconds",
-        "1100",
-        "--out",
-        str(tmp_path),
-    ]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    lines = [json.loads(line) for line in (tmp_path / "device.jsonl").read_text().splitlines()]
-    wrong = [line for line in lines if line["status"] not in ("ok", "skipped")]
-    assert ended.returncode == 0 and not wrong, json.dumps(wrong, indent=1)
-    assert {line["step"] for line in lines if line["item"] == "the whole step"} == {
-        step.name for step in STEPS
-    }
-    table = (tmp_path / "device.md").read_text()
-    assert all(f"## {step.name}" in table for step in STEPS) and table in ended.stdout
-    done = {(line["step"], line["item"]): line["values"] for line in lines if line["status"] == "ok"}
-    assert done["engine", "probe/entropy"]["largest difference"] < 1e-4
-    assert any(step == "engine" and item.startswith("intervene/") for step, item in done)
+    done = run_script(tmp_path)
+    assert {step for step, item in done if item == "the whole step"} == {step.name for step in STEPS}
     assert done["training", "bfloat16"]["tokens/s"] > 0
     assert done["resume", "gone on from there, against an undisturbed run"]["same bits"]
 
