@@ -128,7 +128,7 @@ TINY = {
 @pytest.mark.parametrize(
     ("kind", "modules"),
     [("untied", MODULES), ("tied", ["lm_head"]), ("tied", ["embed_tokens"]), ("tied", MODULES),
-     ("untied", ["self_attn"]), ("layer norms with biases", ["final_layer_norm", "embed_out"])],
+     ("untied", ["self_attn"]), ("layer norms with biases", ["final_layer_norm", "the head"])],
 )  # fmt: skip
 def test_modules_trained_in_full_are_kept_saved_and_loaded_in_float32(
     tokenizer: Any, tmp_path: Path, kind: str, modules: list[str], dtype: torch.dtype, precision: str
@@ -138,6 +138,9 @@ def test_modules_trained_in_full_are_kept_saved_and_loaded_in_float32(
     base = build(name, options).to(dtype)
     ids = torch.tensor([[10, 11, 12]])
     before = base(input_ids=ids).logits
+    names = {id(module): name for name, module in base.named_modules()}
+    head = names[id(base.get_output_embeddings())]  # releases of transformers call it differently
+    modules = [head if module == "the head" else module for module in modules]
     lora = Lora(
         r=2,
         modules_to_save=modules,
