@@ -46,9 +46,12 @@ def measured(
     name, summary = _NAMES[stage], {}
     kept = fitting(rows, _length(stage, writer, evaluate, probe), limit, evaluate.too_long)
     summary[f"{name}_examples_too_long"] = float(len(rows) - len(kept))
+    alone = 0
     if read_behind(stage, writer.target, probe):
         check_explanations(kept, "test", data, writer.target)
-        summary[f"{name}_examples_label_alone"] = float(label_alone(kept, writer.target))
+        alone = label_alone(kept, writer.target)
+    if stage != "evaluate":  # which reads no explanation
+        summary[f"{name}_examples_label_alone"] = float(alone)
     return Measured(kept, summary)
 
 

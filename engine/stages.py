@@ -240,8 +240,10 @@ class Stages(StageRecords):
         check_tokens(text, rows, token_count(base.model))
         if stage == "evaluate" and self.settings("evaluate", cell).generates(text.target):
             check_generated(text, rows[0])
-        if stage == "probe" and self.settings("probe", cell).watch == "labels":
-            check_watched(text, rows)
+        if stage == "probe":
+            watched_tokens(base.tokenizer, text, rows[0], self.settings("probe", cell))
+            if self.settings("probe", cell).watch == "labels":
+                check_watched(text, rows)
 
     def _check_probe(self, settings: Probe, base: BaseModel) -> None:
         lens = find_lens(base.model)

@@ -15,6 +15,7 @@ NODES: dict[str, frozenset[str]] = {
         {f"{kind}{metric}" for kind in _KINDS for metric in _METRICS}
         | {f"train_{kind}accuracy" for kind in _KINDS}
         | {f"{name}_examples_too_long" for name in ("test", "probed", "intervened")}
+        | {f"{name}_examples_label_alone" for name in ("probed", "intervened")}
         | {
             "cell", "completion_tokens", "ece", "interventions", "kept_step", "lens_examples", "lens_kl",
             "lens_kl_untrained", "probed_examples", "test_examples", "train_examples",

@@ -172,7 +172,7 @@ def test_a_failed_cell_is_recorded_and_the_others_go_on(write_spec, tmp_path: Pa
 @pytest.mark.parametrize(
     ("setting", "failed"),
     [
-        ("probe.layers=[99]", "probe.layers: found 99; expected -4 to 3 for this model"),
+        ("probe.watch=['']", "probe.watch: found '', which has no token"),
         ("probe.backend='triton'", 'probe.backend: found "triton", but it takes tensors on a CUDA or ROCm'),
     ],
 )
