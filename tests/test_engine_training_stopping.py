@@ -137,9 +137,7 @@ def test_rows_that_are_too_long_take_no_part_in_validations(
     )
     assert trained.summary["validation_examples_too_long"] == 2
     assert trained.summary["validation_loss"] == without["validation_loss"]
-    with pytest.raises(
-        DataError, match=r"train\.max_length: found 12, shorter than every validation example"
-    ):
+    with pytest.raises(DataError, match=r"train\.max_length is 12, shorter than every validation example"):
         train(base, tokenizer, tmp_path / "none", TRAINED, [long], settings=chosen)
 
 
