@@ -17,6 +17,7 @@ import torch
 from attrs import define, field, frozen
 
 from benchmarks.simulated_pool import Clock, Gpu, Process
+from engine.base_model import BaseModel
 from engine.cards import model_card
 from engine.estimate import BYTES, CHECKPOINTS, estimate
 from engine.measured import Stage
@@ -201,15 +202,15 @@ class SimulatedStages(Stages):
     records: Records
     interval: float  # seconds of training between two checkpoints
 
-    def base(self, cell: PlannedCell) -> tuple[Any, Any]:
+    def base(self, cell: PlannedCell) -> BaseModel:
         """Load nothing, in the time that the model takes."""
         gc.freeze()  # garbage has just been collected: what is left need not be gone through again
         self.gpu.spend(self.costs.load(cell), lambda seconds: {"load": seconds})
-        return torch.nn.Identity(), None
+        return BaseModel(torch.nn.Identity(), None)
 
-    def load(self, cell: PlannedCell, base: Any) -> Any:
+    def load(self, cell: PlannedCell, base: BaseModel) -> Any:
         """An adapter is small."""
-        return base
+        return base.model
 
     def check(self, cell: PlannedCell, stage: Stage, base: Any) -> None:
         """Every stage can run."""
@@ -217,10 +218,9 @@ class SimulatedStages(Stages):
     def check_training(self, cell: PlannedCell) -> None:
         """Every example has what it needs."""
 
-    def train(self, cell: PlannedCell, base: Any, tokenizer: Any, report: Report) -> Any:
+    def train(self, cell: PlannedCell, base: BaseModel, report: Report) -> None:
         """Train from the last checkpoint on."""
         self._stage(cell, "train", self.interval, self.costs.saving(cell))
-        return base
 
     def evaluate(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
         """Evaluate; a killed evaluation starts again."""
