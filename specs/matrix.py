@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from specs import keys, overlay
+from specs.analysis_rules import analysis_problems
 from specs.annotate_rules import annotate_problems
 from specs.axes import Axis, Label, Level, read_axes
 from specs.convert import structure, tables
@@ -176,6 +177,7 @@ def resolve(spec: Spec) -> Matrix:
     rules, more = read_rules(spec.raw, axes)
     problems += [*more, *annotate_problems(spec.experiment.annotate)]
     problems += intervention_problems(spec.experiment.interventions)
+    problems += analysis_problems(spec.experiment.analysis, len(spec.experiment.seeds))
     problems += store_problems(spec.experiment.store)
     if not problems:
         cells, problems = _cells(axes, rules)

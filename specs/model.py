@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
+from specs.analysis import Analysis
 from specs.annotate import Annotate
 from specs.data import Data
 from specs.design import Contrast, Factor, Rules
@@ -349,4 +350,5 @@ class Experiment:
     factors: Annotated[dict[str, Factor], Meta(description="The axes of the matrix.")] = field(factory=dict)
     rules: Rules = field(factory=Rules)
     contrasts: list[Contrast] = field(factory=list)
+    analysis: Analysis = field(factory=Analysis)
     interventions: list[Intervention] = field(factory=list)
