@@ -132,8 +132,11 @@ part: where a tokenizer gives digits, but not words, a space of their own, it tr
 Generated text names a label where it begins with one of its spellings and the word or number ends with it.
 A number that is no label is none: with labels 1 to 5, "4.5", "4,5", "4 1/2", "1,000", "1 000", "3-4", "4/5"
 and "4%" name no label ("4/5" does if it is a spelling), "4.", "4, because", "4: good" and "4 out of 5" do.
-"good-natured" is not good, "B+" is not B, "++" is not +, and accents and vowel signs belong to the word. What
-the target has behind its label ends it in any case.
+"good-natured" is not good, "B+" is not B, "++" is not +, "A++" is not A+, and accents and vowel signs belong
+to the word. An answer that names other labels beside its first one names none: "4 or 5", "3 to 5", "yes/no",
+"good and bad", and, where the line or sentence says no more, "4, 5" or "yes - no" as well ("4, 5 words would
+do" is 4). Joined to a number, any number is another one: "4 or 10". What the target has behind its label ends
+it in any case. Answers that name no label are wrong ones, and counted (`unparsed_share`).
 
 ## Transfer
 

@@ -350,7 +350,7 @@ def test_keys_of_specs_without_newer_settings_are_what_they_were(files: dict[str
         "data": "6f8a5ae4699ef4a3323c76b762383eb4",
         "test_data": "6f8a5ae4699ef4a3323c76b762383eb4",
         "train": "df646ce34d3bc71f8c46f262853cc07d",
-        "evaluate": "4597a776464d0290ede3d80ffb96b1d5",
+        "evaluate": "a3053f72c66ef99bc6383c30716b8e89",
         "probe": "4824b45643800691f187591a45b5c613",
     }
 
