@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from rich.table import Table
+
+from store import StoreError
 
 # Summary numbers shown as columns, where the store has them: (title, format, whether with its range).
 COLUMNS = {
@@ -47,6 +51,46 @@ def _spread(values: Any, form: str, ranged: bool) -> str:
     low, high = (form.format(value).rstrip("%") for value in (np.min(values), np.max(values)))
     mean = form.format(np.mean(values))
     return f"{mean} ({low}–{high})" if ranged and low != high else mean
+
+
+def verdicts_table(experiment: xr.DataTree) -> Table | None:
+    """Give what each contrast changes in the outcomes that have a smallest difference of interest.
+
+    None where the spec names none, or nothing can be held against it yet.
+    """
+    from store.analysis import change
+    from store.analysis.nodes import factors, levels, spec_of, stage_node
+
+    spec = spec_of(experiment)
+    names = factors(stage_node(experiment, "summary"))
+    declared = {own["factor"]: own.get("baseline") for own in spec.get("contrasts", [])}
+    varying = [name for name in names if len(levels(stage_node(experiment, "summary"), name)) > 1]
+    table = Table(title="Smallest differences of interest")
+    for title in ("contrast", "outcome", "difference", "95 % interval", "verdict"):
+        table.add_column(title, overflow="fold")
+    for factor, baseline in (declared or dict.fromkeys(varying)).items():
+        for outcome in spec.get("analysis", {}).get("smallest_difference_of_interest", {}):
+            try:
+                found = change(experiment, outcome, factor, baseline)
+            except StoreError:  # not every study has every outcome, nor every contrast a pair of cells yet
+                continue
+            for level in found["level"].values:
+                name = f"{factor}: {level} against {found.attrs['baseline']}"
+                for row in _verdicts(found.sel(level=level)):
+                    table.add_row(name, outcome, *row)
+    return table if table.rows else None
+
+
+def _verdicts(found: xr.Dataset) -> Iterator[tuple[str, str, str]]:
+    """Yield difference, interval and verdict; by layer, how many have each verdict at each position."""
+    if not found["verdict"].dims:
+        low, high = float(found["low"]), float(found["high"])
+        yield f"{float(found['difference']):+.3g}", f"{low:+.3g} to {high:+.3g}", found["verdict"].item()
+        return
+    for part in found["verdict"].transpose(..., "layer").values.reshape(-1, found.sizes["layer"]):
+        counts = Counter(verdict for verdict in part if verdict)
+        words = (f"{number} layers: {verdict}" for verdict, number in counts.most_common())
+        yield "", "", "; ".join(words)
 
 
 def entropy_figure(experiment: xr.DataTree) -> bytes:

@@ -148,7 +148,7 @@ def manifest(plan: Plan, where: dict[str, Any]) -> dict[str, Any]:
 
 def show_results(root: Root, console: Any, experiment: str | None = None) -> None:
     """Print the table of results of each experiment and save its figure of entropy by layer."""
-    from engine.results import entropy_figure, results_table
+    from engine.results import entropy_figure, results_table, verdicts_table
 
     for name, node in open_store(root, experiment).children.items():
         if "summary" not in node.children:
@@ -157,6 +157,8 @@ def show_results(root: Root, console: Any, experiment: str | None = None) -> Non
         summary = node["summary"].to_dataset()
         factors = [str(name) for name in summary["cell"].to_index().names]
         console.print(results_table(summary, factors))
+        if table := verdicts_table(node):
+            console.print(table)
         if "probe" in node.children:
             try:
                 figure = entropy_figure(node)

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from specs.probe import Statistic
 
-Outcome = Literal["correct", "generated_correct", "absolute_error", Statistic]
+Outcome = Literal["correct", "generated_correct", "absolute_error", "brier", "nll", Statistic]
 
 
 @frozen(kw_only=True)

@@ -40,6 +40,8 @@ class Design:
     contrasts: Sequence[dict[str, Any]] = ()
     paths: Mapping[str, str] = MappingProxyType({})
     """Factors that set one key of a spec; one named lens gives cells at "tuned" a tuned lens."""
+    analysis: Mapping[str, Any] = MappingProxyType({})
+    """As in a spec."""
     interventions: Sequence[Mapping[str, Any]] = ()
     """As in a spec."""
     heads: int = 4
@@ -98,6 +100,7 @@ def write_synthetic(root: Path, design: Design) -> Path:
             for name, levels in design.factors.items()
         },
         "contrasts": list(design.contrasts),
+        "analysis": dict(design.analysis),
         "interventions": list(design.interventions),
     }
     manifest = {"spec": spec, "factors": [*design.factors, "seed"], "cells": cells, "contrasts": []}

@@ -5,9 +5,10 @@ units and long_name, whose attribute `method` says in a sentence how it was made
 `tree.ablation` and `dataset.ablation`. docs/analysis.md has examples and reasons.
 """
 
+from store.analysis.calibration import calibration_curve
 from store.analysis.changes import change, contrast, relative_entropy
 from store.analysis.cluster import clusters
-from store.analysis.evaluation import calibration_curve, confusion, transfer_matrix
+from store.analysis.evaluation import confusion, transfer_matrix
 from store.analysis.factorial import effects
 from store.analysis.interventions import intervention_effects, mediation
 from store.analysis.means import means

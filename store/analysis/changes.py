@@ -7,6 +7,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from store.analysis.components import Components, Floats
+from store.analysis.equivalence import add_verdict, one_sided, smallest_difference
 from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import DERIVED, SHARES, Data, change_range, layer_blocks, stage_node
@@ -67,6 +68,7 @@ def change(
     *,
     correction: Correction = "holm",
     confidence: float = CONFIDENCE,
+    equivalence: float | None = None,
     resamples: int | None = None,
     seed: int | None = None,
 ) -> xr.Dataset:
@@ -80,13 +82,18 @@ def change(
     across layers, else across levels), `simultaneous_low` and `simultaneous_high` (for all of these at once),
     `effect_size` (the mean in standard deviations of a single run's examples), `examples`, `groups`,
     `missing`; by level: `seeds`. A difference other than 0 that is the same everywhere has no interval (NaN).
-    Reads two cells at a time, layers by blocks. resamples, seed: of former intervals, without effect.
+    equivalence: the smallest difference of interest, by default that of the spec of an experiment; where
+    there is one, the result has `p_equivalence` (of two one-sided tests by the same intervals), corrected as
+    `p_equivalence_adjusted`, and `verdict`: "no difference larger than 0.02", "different", "different, but
+    smaller than 0.02", "undecided" (by the corrected p values; "" where nothing was measured). Reads two
+    cells at a time, layers by blocks. resamples, seed: of former intervals, without effect.
     """
     paired = contrast(data, variable, factor, baseline, level)
     difference = paired["difference"]
     if "example" not in difference.dims:
         raise StoreError(f"{variable}: expected a variable by example, found {difference.dims}")
     groups = example_groups(difference)
+    smallest = smallest_difference(data, variable, equivalence)
     options: Any = {"confidence": confidence, "share": variable in SHARES, "within": change_range(variable)}
     parts, uneven = [], False
     for own in difference.transpose("level", ...):
@@ -102,14 +109,18 @@ def change(
         size = standardised(found, np.concatenate(spreads, axis) if axis is not None else spreads[0])
         check_values(found.mean, variable)
         parts.append(summary(found, size, like, axis, **options))
+        if smallest is not None:
+            columns = one_sided(found, smallest, axis, options["share"])
+            parts[-1] = parts[-1].merge(labelled(like, columns))
     result = by_level(parts, difference["level"])
     words = add_adjusted(result, "p_value", correction)
+    tost = f"; {add_verdict(result, smallest, correction, confidence)}" if smallest is not None else ""
     for name in ("difference", *BOUNDS):
         result[name].attrs.update(difference.attrs)
-    result.attrs = paired.attrs | {
+    result.attrs |= paired.attrs | {
         "method": f"{paired.attrs['method'].removesuffix('.')}; mean over {units(result)} "
         f"and {seeds_of(result)}{UNEVEN * uneven}, {intervals(result, confidence, grouped(result))}"
-        f"{FLOOR * (variable in SHARES)}; two-sided p values by the same intervals, {words}; "
+        f"{FLOOR * (variable in SHARES)}; two-sided p values by the same intervals, {words}{tost}; "
         f"{int(result['missing'].sum())} values missing."
     }
     most_seeds(result, "level")

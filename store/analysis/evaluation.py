@@ -1,4 +1,4 @@
-"""How predictions fare: transfer between sets, confusion of labels, calibration."""
+"""How predictions fare: transfer between sets, confusion of labels."""
 
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
-from store.analysis.components import Floats
 from store.analysis.inference import CONFIDENCE
 from store.analysis.means import OVER_SEEDS, mean_bounds
 from store.analysis.nodes import (
@@ -20,7 +19,6 @@ from store.analysis.nodes import (
     variable,
 )
 from store.analysis.results import grouped, intervals, labelled, level_coordinate, seeds_of
-from store.calibration import BINS, calibration_bins
 from store.errors import StoreError
 
 ACCURACIES = {"accuracy": "correct", "generated_accuracy": "generated_correct"}
@@ -97,7 +95,7 @@ def confusion(
     if normalize is not None and normalize not in AXES:
         raise StoreError(f"normalize: expected gold, prediction or all, found {normalize!r}")
     found: dict[Any, Any] = {}
-    for level, part in _levels(data, by):
+    for level, part in by_levels(data, by):
         guess = variable(part, prediction).transpose("cell", "example")
         truth = part["gold"].broadcast_like(guess).transpose("cell", "example")
         table = pd.crosstab(truth.values.ravel(), guess.values.ravel())
@@ -125,41 +123,7 @@ def confusion(
     return result
 
 
-def calibration_curve(data: Data, by: str = "condition", bins: int = BINS) -> xr.Dataset:
-    """Return accuracy against confidence by bins of equal width, dims (level, bin), and its mean gap.
-
-    `confidence` and `accuracy` are means of the bin (NaN when empty), `count` its examples over all cells;
-    `ece` (level) is their gap, weighted by count (Guo et al., arXiv 1706.04599). `bin`: its midpoint.
-    """
-    sums: dict[Any, Floats] = {}
-    for level, part in _levels(data, by):
-        labels = list(part["label"].values) if "label" in part.coords else []
-        for cell in variable(part, "label_logprob").transpose("cell", "example", "label"):
-            own = np.stack(calibration_bins(cell["gold"].values, numbers(cell).values, labels, bins))
-            sums[level] = sums.get(level, 0) + own
-    number, confidence, correct = np.moveaxis(np.stack(list(sums.values())), 1, 0)
-    middle = level_coordinate(
-        ((np.arange(bins) + 0.5) / bins).tolist(), "confidence, middle of the bin", "bin"
-    )
-    coordinates = {"level": level_coordinate(list(sums), by), "bin": middle}
-    like = xr.DataArray(number, coordinates, ("level", "bin"))
-    with np.errstate(invalid="ignore"):
-        columns = {
-            "confidence": (confidence / number, "1", "mean highest label probability"),
-            "accuracy": (correct / number, "1", "accuracy"),
-            "count": (number, "1", "examples"),
-        }
-    result = labelled(like, columns)
-    ece = np.abs(correct - confidence).sum(axis=1) / number.sum(axis=1)
-    result["ece"] = ("level", ece, {"units": "1", "long_name": "expected calibration error"})
-    result.attrs["method"] = (
-        f"Calibration of label probabilities, renormalised among the labels, in {bins} bins of equal width, "
-        f"over all cells and examples of each level of {by}."
-    )
-    return result
-
-
-def _levels(data: Data, by: str) -> Iterator[tuple[Any, xr.Dataset]]:
+def by_levels(data: Data, by: str) -> Iterator[tuple[Any, xr.Dataset]]:
     """Yield every level with its cells; a level in several shapes comes once for each."""
     for whole in stage_nodes(data, "evaluate").values():
         dataset = by_condition(whole) if by == "condition" else whole

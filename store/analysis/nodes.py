@@ -1,5 +1,6 @@
 """What the analyses read: a stage's data with one `cell` axis, and the outcomes derived from it."""
 
+import json
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -84,6 +85,18 @@ def select(data: Data, **chosen: Any) -> xr.DataTree:
     return xr.DataTree.from_dict(nodes)
 
 
+def spec_of(data: Data) -> dict[str, Any]:
+    """Return the spec of an experiment, or of the one that a node belongs to; {} where none is known."""
+    node: Any = data
+    while isinstance(node, xr.DataTree) and "spec" not in node.attrs and node.parent is not None:
+        node = node.parent
+    if isinstance(node, xr.DataTree) and "spec" not in node.attrs and len(node.children) == 1:
+        node = next(iter(node.children.values()))
+    spec = node.attrs.get("spec", {})
+    found: dict[str, Any] = json.loads(spec) if isinstance(spec, str) else spec
+    return found
+
+
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
@@ -162,14 +175,20 @@ DERIVED = {
     "correct": ("prediction", "prediction equals the true label"),
     "generated_correct": ("generated_label", "generated label equals the true label"),
     "absolute_error": ("prediction", "distance of the prediction from the true label"),
+    "brier": ("label_logprob", "Brier score of the label probabilities"),
+    "nll": ("label_logprob", "negative log-likelihood of the true label among the labels"),
 }
+UNITS = {"nll": "nat"}
 SHARES = frozenset({"correct", "generated_correct"})
 UNIT, POSITIVE = (0.0, 1.0), (0.0, np.inf)
 RANGES = {
     **dict.fromkeys(
         ("correct", "generated_correct", "max_prob", "watch_mass", "ece", "unparsed_share"), UNIT
     ),
-    **dict.fromkeys(("absolute_error", "entropy", "kl_final", "watch_entropy", "train_loss"), POSITIVE),
+    **dict.fromkeys(
+        ("absolute_error", "nll", "entropy", "kl_final", "watch_entropy", "train_loss"), POSITIVE
+    ),
+    "brier": (0.0, 2.0),
     "js_final": (0.0, np.log(2)),
 }
 OF_METRICS = {"accuracy": UNIT, "macro_f1": UNIT, "mae": POSITIVE, "qwk": (-1.0, 1.0)}
@@ -188,10 +207,12 @@ def change_range(name: str) -> tuple[float, float]:
 
 
 def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
-    """Return a variable, or one derived from predictions: correct, generated_correct, absolute_error.
+    """Return a variable, or one that is derived from predictions (`DERIVED`).
 
     `correct` is 0 or 1; "" is no label, so it is wrong for `correct` and missing for `absolute_error`.
-    A variable of the dataset is not read by this; a derived one is.
+    `brier` is the sum over labels of the squared distance of their probabilities, renormalised among them,
+    from 1 for the true label and 0 for others (Brier, 1950), `nll` minus the true label's log-probability. A
+    variable of the dataset is not read by this; a derived one is.
     """
     if name in dataset.data_vars:
         return dataset[name]
@@ -202,9 +223,24 @@ def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
     guess, truth = dataset[source], dataset["gold"]
     if name == "absolute_error":
         values = abs(ratings(guess) - ratings(truth))
+    elif source == "label_logprob":
+        values = _score(name, guess, truth)
     else:
         values = (guess == truth).astype(float)
-    return values.rename(name).assign_attrs(units="1", long_name=long_name)
+    return values.rename(name).assign_attrs(units=UNITS.get(name, "1"), long_name=long_name)
+
+
+def _score(name: str, logprobs: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
+    """Return a score of the probabilities of labels, NaN where the true label is none of them."""
+    shifted = logprobs.astype(float) - logprobs.max("label")
+    logs = shifted - np.log(np.exp(shifted).sum(dim="label"))
+    right = logprobs["label"] == truth
+    if name == "brier":
+        found = ((np.exp(logs) - right) ** 2).sum(dim="label")
+    else:
+        found = -logs.where(right).max("label")
+    score: xr.DataArray = found.where(right.any("label"))
+    return score.transpose(*(dim for dim in logprobs.dims if dim != "label"))
 
 
 def ratings(labels: xr.DataArray) -> xr.DataArray:

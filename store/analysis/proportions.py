@@ -37,9 +37,9 @@ class Floor:
         half = special.ndtri(1 - np.asarray(alpha) / 2) * self.error
         return self.centre - half, self.centre + half
 
-    def p(self) -> Floats:
-        """Return the two-sided level at which these bounds touch 0."""
-        return np.asarray(2 * special.ndtr(-np.abs(self.centre) / self.error))
+    def p(self, value: float = 0.0) -> Floats:
+        """Return the two-sided level at which these bounds touch a value."""
+        return np.asarray(2 * special.ndtr(-np.abs(self.centre - value) / self.error))
 
 
 def effective_examples(found: Components, variance: Floats) -> Floats:

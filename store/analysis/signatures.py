@@ -4,7 +4,6 @@ A signature is found when its measure passes its threshold. That is a screen, no
 measure strays, so each finding says how many it rests on.
 """
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,7 @@ from store.analysis.detectors import (
     templates,
     train_gap,
 )
-from store.analysis.nodes import stage_node
+from store.analysis.nodes import spec_of, stage_node
 from store.analysis.results import level_coordinate
 
 
@@ -62,7 +61,7 @@ def detect_failures(
     spec's `[signatures]`. Result: `found`, `measurable`, `value`, `threshold` and `sentence`, which for what
     is not measurable says why.
     """
-    own = _settings(data)
+    own: dict[str, Any] = spec_of(data).get("signatures", {})
     limits = thresholds or Thresholds(**{k.name: own[k.name] for k in fields(Thresholds) if k.name in own})
     summary = stage_node(data, "summary")
     index = summary.indexes["cell"]
@@ -113,14 +112,6 @@ def detect_failures(
         "its measure reaches its threshold; no tests are made."
     )
     return result
-
-
-def _settings(data: xr.DataTree) -> dict[str, Any]:
-    """Return the `[signatures]` of the experiment's spec, as its manifest has them."""
-    spec = data.attrs.get("spec", {})
-    spec = json.loads(spec) if isinstance(spec, str) else spec
-    own: dict[str, Any] = spec.get("signatures", {})
-    return own
 
 
 def _sentence(text: str, measurable: bool, found: bool, threshold: float) -> str:

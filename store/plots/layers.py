@@ -33,7 +33,8 @@ def change(found: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, ke
     """Draw differences from a baseline by layer with their intervals, and mark significant layers.
 
     found: the result of the analysis `change`, or of `effects` of a variable by layer, for one position. A
-    square at the foot marks a layer whose corrected p value is below `alpha`, in the line's colour.
+    square at the foot marks a layer whose corrected p value is below `alpha`, in the line's colour; a grey
+    band shows differences below the smallest one of interest, where the result has one.
     """
     name = "effect" if "effect" in found else "difference"
     need(found, name, "low", "high", "p_adjusted", source="change or effects")
@@ -43,6 +44,8 @@ def change(found: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, ke
     with drawing(ax, SIZE) as ax:
         own = only(found, series, "layer")
         ax.axhline(0, color=QUIET, linewidth=0.6, zorder=1)
+        if smallest := found.attrs.get("equivalence"):
+            ax.axhspan(-smallest, smallest, color=QUIET, alpha=0.12, linewidth=0, zorder=0)
         handles, title = _curves(ax, own, name, series)
         marked = _mark(ax, own["p_adjusted"], series, alpha)
         baseline = found.attrs.get("baseline")

@@ -19,6 +19,8 @@ OUTCOMES = {
     "correct": "accuracy",
     "absolute_error": "absolute error",
     "generated_correct": "accuracy, generated",
+    "brier": "Brier score",
+    "nll": "negative log-likelihood",
 }
 MOST_WITHIN = 100
 COLUMNS = ("difference", "low", "high", "p_value", "p_adjusted", "effect_size", "examples")
@@ -48,13 +50,14 @@ def contrasts(node: xr.DataTree, spec: Json, places: Places) -> Json:
     chosen = declared or [(name, None) for name in factors(summary) if len(levels(summary, name)) > 1]
     if not chosen:
         raise StoreError("there is only one condition, so nothing can be held against it")
+    smallest = spec.get("analysis", {}).get("smallest_difference_of_interest", {})
     rows: Rows = {}
     reasons: list[str] = []
     for factor, baseline in chosen:
         reason = ""
         for stage in (stage for stage in ("evaluate", "probe") if stage in node.children):
             for whole in stage_nodes(node, stage).values():
-                reason = _add(rows, whole, summary, factor, baseline, places) or reason
+                reason = _add(rows, whole, summary, factor, baseline, places, smallest) or reason
         if factor not in {row["factor"] for row in rows.values()}:
             reasons.append(reason)
     if not rows:
@@ -71,6 +74,7 @@ def _add(
     factor: str,
     baseline: Any,
     places: Places,
+    smallest: dict[str, float],
 ) -> str:
     """Add a contrast's changes to the rows; return why a part of the matrix lacks it, "" if none does."""
     reason = ""
@@ -82,7 +86,9 @@ def _add(
             reason = str(error)
             continue
         detailed = sum(bool(row["within"]) for row in rows.values())
-        found = _changes(part.cells, factor, base) if not part.within or detailed < MOST_WITHIN else {}
+        found = {}
+        if not part.within or detailed < MOST_WITHIN:
+            found = _changes(part.cells, factor, base, smallest)
         for level, own in _rows(part, pairs, places):
             row = rows.setdefault((factor, str(level), tuple(part.within.items()), part.over), own)
             for name, result in found.items():
@@ -130,13 +136,15 @@ def _parts(whole: xr.Dataset, summary: xr.Dataset, factor: str) -> Iterator[Part
             yield Part(at(whole, own), {name: str(own[name]) for name in varying}, ())
 
 
-def _changes(cells: xr.Dataset, factor: str, baseline: Any) -> dict[str, xr.Dataset]:
+def _changes(
+    cells: xr.Dataset, factor: str, baseline: Any, smallest: dict[str, float]
+) -> dict[str, xr.Dataset]:
     """Return the changes in each variable that the cells have."""
     found = {}
     for name in (*OUTCOMES, "entropy"):
         if (name in OUTCOMES) == ("gold" in cells.coords and "layer" not in cells.dims):
             try:
-                found[name] = change(cells, name, factor, baseline)
+                found[name] = change(cells, name, factor, baseline, equivalence=smallest.get(name))
             except StoreError:  # not every study scores, generates and rates by numbers
                 continue
     return found
@@ -148,7 +156,7 @@ def _level(summary: xr.Dataset, factor: str, baseline: Any) -> Any:
 
 
 def _numbers(own: xr.Dataset) -> Json:
-    return {name: rounded(own[name]) for name in COLUMNS}
+    return {name: rounded(own[name]) for name in COLUMNS} | _verdict(own)
 
 
 def _by_layer(own: xr.Dataset) -> Json:
@@ -158,7 +166,19 @@ def _by_layer(own: xr.Dataset) -> Json:
         "layer": [int(layer) for layer in own["layer"].values],
         "position": [str(position) for position in own["position"].values],
         **{name: rounded(turned[name]) for name in ("difference", "low", "high", "p_adjusted")},
+        **_verdict(turned),
         **_notes(own),
+    }
+
+
+def _verdict(own: xr.Dataset) -> Json:
+    """Return what is said of the smallest difference of interest, where there is one."""
+    if "verdict" not in own:
+        return {}
+    return {
+        "equivalence": own.attrs["equivalence"],
+        "p_equivalence": rounded(own["p_equivalence_adjusted"]),
+        "verdict": own["verdict"].values.tolist(),
     }
 
 

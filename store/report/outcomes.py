@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from store.analysis import calibration_curve, confusion, detect_failures, means, select, transfer_matrix
-from store.analysis.nodes import SEED, by_condition, factors
+from store.analysis.nodes import SEED, by_condition, factors, stage_nodes
 from store.errors import StoreError
 from store.files import Json
 from store.report.encode import rounded
@@ -16,28 +16,39 @@ from store.report.roles import other_levels, roles
 from store.report.stages import Places, datasets
 
 POINTS = 200  # of a training curve
-OF_EXAMPLES = {"accuracy": "correct", "mae": "absolute_error", "generated_accuracy": "generated_correct"}
+CALIBRATION = ("confidence", "accuracy", "count", "ece", "rmsce", "rmsce_low", "rmsce_high")
+OF_EXAMPLES = {
+    "accuracy": "correct",
+    "mae": "absolute_error",
+    "generated_accuracy": "generated_correct",
+    "brier": "brier",
+    "nll": "nll",
+}
+SCORES = ("brier", "nll")  # of the labels' probabilities; no summary holds them
 TITLES = {
     "accuracy": "accuracy",
     "generated_accuracy": "accuracy, generated",
     "macro_f1": "macro-F1",
     "mae": "mean absolute error",
     "qwk": "quadratic weighted kappa",
+    "brier": "Brier score",
+    "nll": "negative log-likelihood (nat)",
     "ece": "calibration error",
     "unparsed_share": "unparsed answers",
     "train_accuracy": "accuracy on training examples",
     "train_loss": "training loss",
 }
 SHARES = ("accuracy", "generated_accuracy", "unparsed_share", "train_accuracy")
-LOWER_IS_BETTER = ("mae", "ece", "unparsed_share", "train_loss")
+LOWER_IS_BETTER = ("mae", "brier", "nll", "ece", "unparsed_share", "train_loss")
 
 
 def results(node: xr.DataTree, places: Places) -> Json:
     """Return the metrics that the store has, each as [condition, mean, low, high, seeds, examples]."""
     summary = datasets(node, "summary")[0]
+    scored = any("label_logprob" in part for part in stage_nodes(node, "evaluate").values())
     metrics = []
     for name, title in TITLES.items():
-        if name not in summary:
+        if name not in summary and not (name in SCORES and scored):
             continue
         source, stage = (OF_EXAMPLES[name], "evaluate") if name in OF_EXAMPLES else (name, "summary")
         found = means(node, source, stage=stage)
@@ -83,7 +94,7 @@ def calibration(node: xr.DataTree, places: Places) -> Json:
     return {
         "conditions": _conditions(found, places),
         "bin": rounded(found["bin"]),
-        **{name: rounded(found[name]) for name in ("confidence", "accuracy", "count", "ece")},
+        **{name: rounded(found[name]) for name in CALIBRATION},
         "method": found.attrs["method"],
     }
 

@@ -10,7 +10,7 @@ const mark = (series, x, y) => MARKS[series % MARKS.length](x, y);
 
 // series: [{label, x: [], y: [], low: [], high: [], strong: [], slot}]; slot fixes colour, dash and mark; where(x)
 // names a place in words.
-function lineChart({ title, series, xTitle, yTitle, xDigits = 0, yDigits = 2, zero = false, diagonal = false, unit = "", domain = null, write = fixed, where = (place) => `${xTitle.split(" (")[0]} ${fixed(place, xDigits)}` }) {
+function lineChart({ title, series, xTitle, yTitle, xDigits = 0, yDigits = 2, zero = false, around = undefined, diagonal = false, unit = "", domain = null, write = fixed, where = (place) => `${xTitle.split(" (")[0]} ${fixed(place, xDigits)}` }) {
   const readout = el("div", { class: "readout", "aria-live": "polite" });
   const picture = el("div", { class: "picture" });
   const figure = el("figure", { class: "chart" }, el("figcaption", {}, title), picture, readout);
@@ -44,6 +44,7 @@ function lineChart({ title, series, xTitle, yTitle, xDigits = 0, yDigits = 2, ze
       "svg",
       { viewBox: `0 0 ${width} ${height}`, tabindex: 0, role: "img", "aria-label": `${title}. ${yTitle} by ${xTitle}. Arrow keys read values.` },
       axes({ x, y, xTitle, yTitle, frame, xTicks, yTicks }),
+      around && draw("rect", { class: "small", x: frame.left, width: frame.right - frame.left, y: y(Math.min(around, high)), height: y(Math.max(-around, low)) - y(Math.min(around, high)) }),
       zero && low < 0 && high > 0 && draw("line", { class: "zero", x1: frame.left, x2: frame.right, y1: y(0), y2: y(0) }),
       diagonal && draw("line", { class: "zero dashed", x1: x(0), x2: x(1), y1: y(0), y2: y(1) }),
       series.map((own) => drawSeries(own, x, y)),
@@ -128,12 +129,13 @@ function legend(items) {
 }
 
 // Place the interval of one row of a table on a scale that all rows share.
-function intervalPlot({ value, low, high, domain, reference = null, label }) {
+function intervalPlot({ value, low, high, domain, reference = null, around = undefined, label }) {
   const x = linear(domain, [4, 156]);
   const there = !missing(low) && !missing(high);
   return draw(
     "svg",
     { class: "interval", viewBox: "0 0 160 20", width: 160, height: 20, role: "img", "aria-label": label },
+    around && draw("rect", { class: "small", x: x(Math.max(-around, domain[0])), width: x(Math.min(around, domain[1])) - x(Math.max(-around, domain[0])), y: 0, height: 20 }),
     reference !== null && draw("line", { class: "zero", x1: x(reference), x2: x(reference), y1: 0, y2: 20 }),
     there && draw("line", { class: "whisker", x1: x(low), x2: x(high), y1: 10, y2: 10 }),
     there && [low, high].map((end) => draw("line", { class: "whisker", x1: x(end), x2: x(end), y1: 6, y2: 14 })),

@@ -16,22 +16,22 @@ function entropyContrasts(experiment, redraw) {
       const p = own.p_adjusted[place];
       return [{ slot, label: contrastName(row), x: own.layer, y: own.difference[place], low: own.low[place], high: own.high[place], ...tested(p) }];
     });
-    return lineChart({ title: `Position ${position}`, series, xTitle: "layer (0 = embedding)", yTitle: "relative entropy (nat)", zero: true, domain, write: signed, unit: " nat" });
+    return lineChart({ title: `Position ${position}`, series, xTitle: "layer (0 = embedding)", yTitle: "relative entropy (nat)", zero: true, around: chosen[0].entropy.equivalence, domain, write: signed, unit: " nat" });
   });
   return [
     ...parts,
     legend(chosen.map((row, slot) => ({ slot, label: contrastName(row) }))),
     el("div", { class: "charts" }, charts),
     rows.length > MOST_SERIES && note(`The first ${MOST_SERIES} of ${rows.length} contrasts; filter to see others.`),
-    howMade(`Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each layer by itself. ${chosen[0].entropy.method}`),
+    howMade(`Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each layer by itself.${chosen[0].entropy.equivalence ? ` Shaded: differences below ${chosen[0].entropy.equivalence} nat, too small to matter.` : ""} ${chosen[0].entropy.method}`),
   ];
 }
 
 const entropyCsv = (experiment) => [
-  [...contrastHeader, "position", "layer", "difference_nat", "low", "high", "p_adjusted", "seeds"],
+  [...contrastHeader, "position", "layer", "difference_nat", "low", "high", "p_adjusted", "p_equivalence", "verdict", "seeds"],
   shownContrasts(experiment.contrasts).filter(({ entropy }) => entropy).flatMap((row) => {
     const own = row.entropy;
-    return own.position.flatMap((position, p) => own.layer.map((layer, l) => [...contrastCells(row), position, layer, own.difference[p][l], own.low[p][l], own.high[p][l], own.p_adjusted[p][l], own.seeds]));
+    return own.position.flatMap((position, p) => own.layer.map((layer, l) => [...contrastCells(row), position, layer, own.difference[p][l], own.low[p][l], own.high[p][l], own.p_adjusted[p][l], own.p_equivalence?.[p][l], own.verdict?.[p][l], own.seeds]));
   }),
 ];
 

@@ -68,23 +68,25 @@ function outcomeContrasts(experiment, redraw) {
   const names = unique(rows.flatMap((row) => Object.keys(row.outcomes)));
   const tables = names.map((name) => {
     const those = rows.filter((row) => row.outcomes[name]);
-    const share = name !== "absolute_error";
+    const share = name.endsWith("correct");
+    const units = { absolute_error: ", rating points", nll: ", nat" }[name] ?? "";
     const write = share ? points : signed;
     const digits = share ? 1 : 2;
     const { title, method } = those[0].outcomes[name];
+    const judged = those.some((row) => row.outcomes[name].verdict !== undefined);
     const domain = padded(extent([0, ...those.flatMap(({ outcomes }) => [outcomes[name].difference, outcomes[name].low, outcomes[name].high])]));
     return [
       table({
-        caption: `Paired difference in ${title}${share ? ", percentage points" : ", rating points"}`,
-        columns: [{ title: "Contrast" }, { title: "Difference", number: true }, { title: "95% interval", number: true }, { title: "0 marked" }, { title: "p, corrected", number: true }, { title: "d_z", number: true }, { title: "Seeds", number: true }, { title: "Examples", number: true }],
+        caption: `Paired difference in ${title}${share ? ", percentage points" : units}`,
+        columns: [{ title: "Contrast" }, { title: "Difference", number: true }, { title: "95% interval", number: true }, { title: "0 marked" }, { title: "p, corrected", number: true }, ...(judged ? [{ title: "Verdict" }] : []), { title: "d_z", number: true }, { title: "Seeds", number: true }, { title: "Examples", number: true }],
         rows: those.map((row) => {
           const own = row.outcomes[name];
           return [
             contrastName(row),
             [write(own.difference, digits), own.p_adjusted < ALPHA && !missing(own.p_adjusted) ? el("span", { title: `p < ${ALPHA} after correction` }, " *") : ""],
             interval(own.low, own.high, digits, write),
-            intervalPlot({ value: own.difference, low: own.low, high: own.high, domain, reference: 0, label: `${write(own.difference, digits)} ${interval(own.low, own.high, digits, write)}` }),
-            pValue(own.p_adjusted), fixed(own.effect_size), String(own.seeds), String(own.examples),
+            intervalPlot({ value: own.difference, low: own.low, high: own.high, domain, reference: 0, around: own.equivalence, label: `${write(own.difference, digits)} ${interval(own.low, own.high, digits, write)}` }),
+            pValue(own.p_adjusted), ...(judged ? [own.verdict ?? ""] : []), fixed(own.effect_size), String(own.seeds), String(own.examples),
           ];
         }),
         tall: those.length > 14,
@@ -99,9 +101,9 @@ const contrastHeader = ["factor", "level", "baseline", "within"];
 const contrastCells = (row) => [row.factor, row.level, row.baseline, inWords(row.within, "; ")];
 
 const contrastsCsv = (experiment) => [
-  [...contrastHeader, "outcome", "difference", "low", "high", "p_value", "p_adjusted", "effect_size", "seeds", "examples"],
+  [...contrastHeader, "outcome", "difference", "low", "high", "p_value", "p_adjusted", "p_equivalence", "verdict", "effect_size", "seeds", "examples"],
   shownContrasts(experiment.contrasts).flatMap((row) =>
-    Object.entries(row.outcomes).map(([name, own]) => [...contrastCells(row), name, own.difference, own.low, own.high, own.p_value, own.p_adjusted, own.effect_size, own.seeds, own.examples])),
+    Object.entries(row.outcomes).map(([name, own]) => [...contrastCells(row), name, own.difference, own.low, own.high, own.p_value, own.p_adjusted, own.p_equivalence, own.verdict, own.effect_size, own.seeds, own.examples])),
 ];
 
 const MOST_MAPS = 12;
@@ -152,9 +154,9 @@ function calibration({ calibration: data }) {
     el("div", { class: "charts" },
       lineChart({ title: "Accuracy by confidence; on the dashed diagonal both agree", series, xTitle: "confidence", yTitle: "accuracy", xDigits: 2, diagonal: true, domain: [0, 1] }),
       table({
-        caption: "Expected calibration error, all examples pooled",
-        columns: [{ title: "Condition" }, { title: "ECE", number: true }],
-        rows: data.conditions.map((index, place) => [index, place]).filter(([index]) => visible(index)).map(([index, place]) => [shortLabel(index), fixed(data.ece[place], 3)]),
+        caption: "Calibration error: expected (ECE), all examples pooled, and root-mean-square without bias (RMSCE)",
+        columns: [{ title: "Condition" }, { title: "ECE", number: true }, { title: "RMSCE", number: true }, { title: "95% interval", number: true }],
+        rows: data.conditions.map((index, place) => [index, place]).filter(([index]) => visible(index)).map(([index, place]) => [shortLabel(index), fixed(data.ece[place], 3), fixed(data.rmsce[place], 3), interval(data.rmsce_low[place], data.rmsce_high[place], 3)]),
         tall: true,
       })),
     cut,
