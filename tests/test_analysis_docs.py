@@ -101,6 +101,14 @@ def test_every_function_stands_in_the_documentation() -> None:
     assert listed == {n for n in analysis.__all__ if n.islower()}
 
 
+def test_the_analyses_are_imported_when_first_used() -> None:
+    code = "import sys, store.analysis.proportions; print({'xarray', 'pandas'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+    modules = {file.stem for file in Path(analysis.__file__).parent.glob("*.py")}
+    assert not modules & {*analysis.__all__}  # an imported module would take the function's place
+    assert all(callable(getattr(analysis, name)) for name in analysis.__all__)
+
+
 def test_opening_a_store_does_not_cost_the_import_of_scipy() -> None:
     code = "import sys, store; store.open_store; print({'scipy', 'statsmodels', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,23 +3,54 @@
 Each takes the node of an experiment, of a stage, or a dataset selected from one, and returns a dataset with
 units and long_name, whose attribute `method` says in a sentence how it was made. They are also methods of
 `tree.ablation` and `dataset.ablation`. docs/analysis.md has examples and reasons.
+
+Names are imported when first used: a plan, which asks for its power alone, must not cost the import of
+xarray. No module here has the name of a function.
 """
 
-from store.analysis.calibration import calibration_curve
-from store.analysis.changes import change, contrast, relative_entropy
-from store.analysis.cluster import clusters
-from store.analysis.evaluation import confusion, transfer_matrix
-from store.analysis.factorial import effects
-from store.analysis.interventions import intervention_effects, mediation
-from store.analysis.means import means
-from store.analysis.nodes import select
-from store.analysis.permutation import sign_flip
-from store.analysis.ranks import rank_trajectory
-from store.analysis.signatures import Thresholds, detect_failures
-from store.analysis.sizes import effect_sizes, mcnemar
-from store.analysis.specialisation import layer_specialisation
-from store.analysis.survival import saturation
-from store.analysis.variance import variance_by_interval
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from store.analysis.calibration import calibration_curve
+    from store.analysis.changes import change, contrast, relative_entropy
+    from store.analysis.cluster import clusters
+    from store.analysis.condition_means import means
+    from store.analysis.evaluation import confusion, transfer_matrix
+    from store.analysis.factorial import effects
+    from store.analysis.interventions import intervention_effects, mediation
+    from store.analysis.nodes import select
+    from store.analysis.permutation import sign_flip
+    from store.analysis.ranks import rank_trajectory
+    from store.analysis.signatures import Thresholds, detect_failures
+    from store.analysis.sizes import effect_sizes, mcnemar
+    from store.analysis.specialisation import layer_specialisation
+    from store.analysis.survival import saturation
+    from store.analysis.variance import variance_by_interval
+
+_HOMES = {
+    "Thresholds": "signatures",
+    "calibration_curve": "calibration",
+    "change": "changes",
+    "clusters": "cluster",
+    "confusion": "evaluation",
+    "contrast": "changes",
+    "detect_failures": "signatures",
+    "effect_sizes": "sizes",
+    "effects": "factorial",
+    "intervention_effects": "interventions",
+    "layer_specialisation": "specialisation",
+    "mcnemar": "sizes",
+    "means": "condition_means",
+    "mediation": "interventions",
+    "rank_trajectory": "ranks",
+    "relative_entropy": "changes",
+    "saturation": "survival",
+    "select": "nodes",
+    "sign_flip": "permutation",
+    "transfer_matrix": "evaluation",
+    "variance_by_interval": "variance",
+}
 
 __all__ = [
     "Thresholds",
@@ -44,3 +75,9 @@ __all__ = [
     "transfer_matrix",
     "variance_by_interval",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'store.analysis' has no attribute {name!r}")
+    return getattr(import_module(f"store.analysis.{_HOMES[name]}"), name)

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
+from store.analysis.condition_means import OVER_SEEDS, mean_bounds
 from store.analysis.inference import CONFIDENCE
-from store.analysis.means import OVER_SEEDS, mean_bounds
 from store.analysis.nodes import (
     Data,
     by_condition,
