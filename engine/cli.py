@@ -13,14 +13,11 @@ from rich.markup import escape
 from rich.text import Text
 
 from engine.errors import EngineError, Interrupted, UsageError
-from engine.parameters import NEW_STORE, STORE
+from engine.parameters import JSON, NEW_STORE, SET, SPEC, STORE
+from engine.power_command import power
 from engine.upkeep import gc, migrate, verify
 from store.places import Place, Root
 
-SPEC = click.argument("spec", type=click.Path(path_type=Path))
-SET = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec; repeatable."
-)
 EXPERIMENT = click.option("--experiment", metavar="NAME", help="This experiment alone.")
 AT = click.option("--store", type=NEW_STORE, help="Folder or URL of the store.")
 
@@ -38,18 +35,20 @@ def cli() -> None:
 @click.option("--cells", "show_cells", is_flag=True, help="List every cell with its state.")
 @click.option("--resolved", is_flag=True, help="Print the spec with every default filled in.")
 @click.option("--diff", type=click.Path(path_type=Path), metavar="OTHER", help="Compare with another spec.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--pilot", type=STORE, help="Store that tells how results vary; by default the spec's own.")
+@JSON
 def plan(
     spec: Path,
     overrides: tuple[str, ...],
     store: Root | None,
+    pilot: Root | None,
     show_cells: bool,
     resolved: bool,
     diff: Path | None,
     as_json: bool,
 ) -> None:
-    """Show what a spec amounts to: cells, what is cached, and what the rest will cost."""
-    from engine import render
+    """Show what a spec amounts to: cells, what is cached, what the rest will cost and what it would find."""
+    from engine import power_tables, render
 
     console = Console()
     planned = _plan(spec, overrides, store, checked=True)
@@ -61,9 +60,12 @@ def plan(
         comparison = compare(planned, _plan(diff, (), store))  # so that --set answers "what would it change?"
         console.print_json(data=comparison.as_json()) if as_json else console.print(comparison.table())
     elif as_json:
-        click.echo(json.dumps(render.plan_json(planned, cells=show_cells), indent=2))
+        found = render.plan_json(planned, cells=show_cells) | {"power": power_tables.rows(planned, pilot)}
+        click.echo(json.dumps(found, indent=2))
     else:
         for part in render.plan_tables(planned, cells=show_cells):
+            console.print(part)
+        for part in power_tables.plan_lines(power_tables.rows(planned, pilot)):
             console.print(part)
 
 
@@ -271,7 +273,7 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-for command in (gc, verify, migrate):
+for command in (power, gc, verify, migrate):
     cli.add_command(command)
 
 

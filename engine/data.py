@@ -105,13 +105,17 @@ def describe(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
 def split_sizes(data: Data, labels: Sequence[str]) -> dict[str, float]:
     """Give the number of examples in each split, and of rows and examples without explanation.
 
-    Raises DataError. The latter numbers are named as in the data stage's summary.
+    Also `test_same_group`, the chance that two test examples are of one group. Raises DataError. The latter
+    numbers are named as in the data stage's summary.
     """
     dropped: Counter[str] = Counter()
     rows = read_source(data, labels=labels, dropped=dropped)
     assign_splits(rows, data)
     found = Counter(row["split"] for row in rows)
     sizes = {split: float(found[split]) for split in SPLITS}
+    groups = Counter(row["group"] for row in rows if row["split"] == "test")
+    pairs = groups.total() * (groups.total() - 1)
+    sizes["test_same_group"] = sum(n * (n - 1) for n in groups.values()) / pairs if pairs else 0.0
     return sizes | without_explanation(rows) | {"dropped_unexplained": dropped["unexplained"]}
 
 

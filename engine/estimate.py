@@ -11,7 +11,7 @@ run, L + 1 residual streams of a batch are kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
@@ -28,6 +28,7 @@ from specs.probe import Probe
 
 CHARACTERS_PER_TOKEN = 4
 ACTIVATION_BYTES = 34
+UNKNOWN_EXAMPLES = 1000  # of a split whose size neither the spec nor the data at hand tells
 CHECKPOINTS = 3  # of one training: two are kept, and for a moment there is the next
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 WEIGHT_BYTES = {"none": None, "int8": 1.0, "nf4": 0.55}
@@ -88,8 +89,13 @@ def _stage_cost(
     return total
 
 
-def estimator(plan: Plan) -> Callable[[Iterable[PlannedCell]], Cost | None]:
-    """Give a function from cells to what all their stages cost, done or not; None where that is unknown."""
+def estimator(
+    plan: Plan, examples: Mapping[str, int] | None = None
+) -> Callable[[Iterable[PlannedCell]], Cost | None]:
+    """Give a function from cells to what all their stages cost, done or not; None where that is unknown.
+
+    examples: by stage, how many test examples it measures instead of the spec's number.
+    """
     cards = _Cards()
     alike = {stage: _alike(plan, stage) for stage in _TABLES}
     known: dict[Any, Cost | None] = {}
@@ -100,7 +106,7 @@ def estimator(plan: Plan) -> Callable[[Iterable[PlannedCell]], Cost | None]:
         for (stage, _), cell in runs.items():
             choice = (stage, alike[stage](cell))
             if choice not in known:
-                known[choice] = _cost(plan, cell, stage, cards)
+                known[choice] = _cost(plan, cell, stage, cards, examples=(examples or {}).get(stage))
             if cost := known[choice]:
                 total = cost + (total or Cost())
         return total
@@ -148,7 +154,9 @@ def _alike(plan: Plan, stage: str) -> Callable[[PlannedCell], Hashable]:
     return lambda cell: (choose(cell.choice), *cell.sources, len(set(cell.sources.values())))
 
 
-def _cost(plan: Plan, cell: PlannedCell, stage: str, cards: _Cards, ranks: int = 1) -> Cost | None:
+def _cost(
+    plan: Plan, cell: PlannedCell, stage: str, cards: _Cards, ranks: int = 1, examples: int | None = None
+) -> Cost | None:
     tables = {name: plan.matrix.table(name, cell.choice) for name in _TABLES[stage]}
     data: Data = tables["data"] if stage in ("train", "lens") else test_data(plan.matrix, cell.choice)
     model, texts = cards.model(tables["model"]), cards.data(data)
@@ -160,12 +168,13 @@ def _cost(plan: Plan, cell: PlannedCell, stage: str, cards: _Cards, ranks: int =
         return _train(tables["train"], tables["lora"].r, data, model, lengths, weights)
     if stage == "lens":
         return _lens(tables["probe"], data, model, lengths, weights)
-    examples = data.test or 1000
+    count = examples or data.test or UNKNOWN_EXAMPLES
     if stage == "evaluate":
-        return _evaluate(tables["evaluate"], tables["target"], examples, model, lengths, weights)
+        return _evaluate(tables["evaluate"], tables["target"], count, model, lengths, weights)
+    count = examples or min(count, tables["probe"].examples or count)
     if stage == "intervene":
-        return _intervene(changes.entries(plan, cell), tables, examples, model, lengths, weights)
-    return _probe(tables["probe"], examples, model, lengths, weights, len(tables["evaluate"].labels))
+        return _intervene(changes.entries(plan, cell), tables, count, model, lengths, weights)
+    return _probe(tables["probe"], count, model, lengths, weights, len(tables["evaluate"].labels))
 
 
 @frozen
@@ -193,7 +202,7 @@ def _weight_bytes(settings: Any, model: ModelCard, ranks: int) -> float:
 def _train(train: Train, r: int, data: Data, model: ModelCard, lengths: _Lengths, weights: float) -> Cost:
     steps = train.steps
     per_step = train.batch_size * train.accumulation
-    examples = (data.train or 1000) * train.epochs if steps is None else steps * per_step
+    examples = (data.train or UNKNOWN_EXAMPLES) * train.epochs if steps is None else steps * per_step
     length = lengths.prompt + lengths.completion
     adapter = r * model.linear_sides * 4
     activations = train.batch_size * length * model.layers * model.hidden * ACTIVATION_BYTES
@@ -231,7 +240,7 @@ def _evaluate(
 def _lens(probe: Probe, data: Data, model: ModelCard, lengths: _Lengths, weights: float) -> Cost:
     length = lengths.prompt + lengths.completion
     batch = min(probe.batch_size * length, probe.tuned.tokens)
-    tokens = probe.tuned.steps * min(probe.tuned.tokens, (data.train or 1000) * length)
+    tokens = probe.tuned.steps * min(probe.tuned.tokens, (data.train or UNKNOWN_EXAMPLES) * length)
     translators = 4 * model.layers * model.hidden * (model.hidden + 1)
     rows = tokens * model.layers
     # Logits twice and the gradient once, of every layer; a translation forward, and backward by its weights.
@@ -248,7 +257,6 @@ def _lens(probe: Probe, data: Data, model: ModelCard, lengths: _Lengths, weights
 def _probe(
     probe: Probe, examples: int, model: ModelCard, lengths: _Lengths, weights: float, labels: int
 ) -> Cost:
-    examples = min(examples, probe.examples or examples)
     layers = model.layers + 1 if probe.layers == "all" else len(probe.layers)
     rows = examples * layers * len(probe.positions)
     watched = labels if probe.watch == "labels" else len(probe.watch)
@@ -273,7 +281,6 @@ def _intervene(
 ) -> Cost:
     sweep = changes.expand(entries, changes.Model(model.layers, model.heads))
     probe: Probe = tables["probe"]
-    examples = min(examples, probe.examples or examples)
     length = lengths.prompt + (lengths.completion if tables["target"].explains_first else 0)
     # Models whose streams are kept run whole, once; a change above what an earlier run has in common with it.
     own = "own"  # no source has this for its key

@@ -1,4 +1,4 @@
-"""How a command's arguments name a store: a folder, or the URL of a place in a bucket."""
+"""Arguments that commands share; a store is named by a folder, or by the URL of a place in a bucket."""
 
 from __future__ import annotations
 
@@ -36,3 +36,8 @@ class StoreParameter(Base):
 
 STORE = StoreParameter(exists=True)
 NEW_STORE = StoreParameter(exists=False)
+SPEC = click.argument("spec", type=click.Path(path_type=Path))
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec; repeatable."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

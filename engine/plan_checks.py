@@ -116,7 +116,7 @@ def known_sizes(data: Data, labels: list[str]) -> dict[str, float] | None:
             return None
         if sum(path.stat().st_size for path in here) > MOST_BYTES:
             return None
-        memory = cache_folder() / "splits-2" / f"{data_key(data, labels)}.json"
+        memory = cache_folder() / "splits-3" / f"{data_key(data, labels)}.json"
         if memory.is_file():
             return dict(json.loads(memory.read_text("utf-8")))
         sizes = split_sizes(data, labels)

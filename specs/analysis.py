@@ -12,6 +12,41 @@ from specs.probe import Statistic
 Outcome = Literal["correct", "generated_correct", "absolute_error", "brier", "nll", Statistic]
 
 
+SD = "Standard deviation of differences "
+NotNegative = Annotated[float, Meta(ge=0)]
+Correlation = Annotated[float, Meta(ge=0, lt=1)]
+
+
+@frozen(kw_only=True)
+class Assumed:
+    """`[analysis.assumed.OUTCOME]`: how differences of an outcome vary, in its units; docs/power.md."""
+
+    seed: Annotated[
+        NotNegative | None, Meta(description=SD + "between seeds, of the mean over all examples.")
+    ] = None
+    example: Annotated[
+        NotNegative | None, Meta(description=SD + "between examples, of the mean over all seeds.")
+    ] = None
+    rest: Annotated[
+        NotNegative | None,
+        Meta(
+            description=SD
+            + "of a single example beyond these two; default for accuracies: what `discordant` "
+            "leaves."
+        ),
+    ] = None
+    discordant: Annotated[
+        Annotated[float, Meta(gt=0, le=1)] | None,
+        Meta(description="Of accuracies: share of examples that one of the two models alone gets right."),
+    ] = None
+    within_group: Annotated[
+        Correlation | None, Meta(description="Correlation of two examples of one group.")
+    ] = None
+    between_layers: Annotated[Correlation | None, Meta(description="Correlation of neighbouring layers.")] = (
+        None
+    )
+
+
 @frozen(kw_only=True)
 class Analysis:
     """`[analysis]`: what is asked of the results, and how; the report and `engine plan` go by it."""
@@ -52,3 +87,10 @@ class Analysis:
         list[Annotated[int, Meta(ge=2)]],
         Meta(description='Numbers of seeds, rising, at which results are looked at: for `"spending"`.'),
     ] = field(factory=list)
+    assumed: Annotated[
+        dict[Outcome, Assumed],
+        Meta(
+            description="Outcome → how its differences vary, for `engine plan` and `engine power` where "
+            "there is no pilot; what is left out is as in docs/power.md."
+        ),
+    ] = field(factory=dict)

@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from specs.analysis import Assumed
 from specs.annotate import Annotator, RatedExample, Strategy
 from specs.convert import field_types, table_class, unstructure
 from specs.describe import expected, split_annotated, value
@@ -21,6 +22,7 @@ _REPEATED: tuple[tuple[str, type], ...] = (
     ("[annotate.strategies.examples]", RatedExample),
     ("factors.NAME", Factor),
     ("[contrasts]", Contrast),
+    ("analysis.assumed.OUTCOME", Assumed),
     ("[interventions]", Intervention),
 )
 _HEADER = ("Key", "Value", "Default", "Meaning")

@@ -1,0 +1,230 @@
+"""Power before paying: which true differences the contrasts of a plan would find, and by which variances.
+
+xarray is imported only where a pilot is read, and scipy only where a contrast is declared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs import frozen
+
+from engine.cards import model_card
+from engine.errors import UsageError
+from engine.estimate import UNKNOWN_EXAMPLES
+from engine.identity import test_data
+from engine.plan import Plan, PlannedCell
+from engine.plan_checks import known_sizes
+from specs.analysis import Outcome
+from store import StoreError, read_manifests
+from store.places import Root
+
+if TYPE_CHECKING:
+    from store.analysis.power import Design, Power, Variation
+
+DEFAULT_OUTCOMES: tuple[Outcome, ...] = ("correct", "entropy")
+OF_EVALUATION = ("correct", "generated_correct", "absolute_error")
+UNKNOWN_LAYERS = 33  # of a model that is not on this machine: as most of 7 to 8 billion parameters have
+DOCS = "docs/power.md"
+
+
+@frozen
+class Question:
+    """One contrast in one outcome, on one test set."""
+
+    factor: str
+    levels: tuple[Any, ...]
+    """Those held against the baseline, each by itself, that have equal answers."""
+    baseline: Any
+    outcome: Outcome
+    design: Design
+    same_group: float
+    """Chance that two examples are of one group."""
+    test: int
+    """Test examples that the plan evaluates."""
+    most: int | None
+    """Test examples that there are; None where that is not known."""
+    sets: int = 1
+    """Test sets on which the design is the same."""
+
+    @property
+    def layered(self) -> bool:
+        """Whether the outcome is one of each layer."""
+        return self.outcome not in OF_EVALUATION
+
+    @property
+    def share(self) -> bool:
+        """Whether the outcome is a share, such as an accuracy."""
+        return self.outcome.endswith("correct")
+
+    def sized(self, seeds: int, examples: int) -> Design:
+        """Give the design with other numbers of seeds and examples."""
+        groups = _units(examples, self.same_group)
+        return attrs.evolve(self.design, seeds=seeds, examples=examples, groups=groups)
+
+
+@frozen
+class Answer:
+    """By what a question's power is computed."""
+
+    question: Question
+    variation: Variation
+    range: tuple[Variation, Variation] | None
+    """With the least and largest variance between seeds that go with the pilot's; None without a pilot."""
+    source: str
+    """Where the variances come from, in words."""
+
+    def power(self, design: Design, variation: Variation | None = None, *, alone: bool = False) -> Power:
+        """Give the power of a design: of layers after their correction, but for one `alone`, named before."""
+        from store.analysis.power import corrected, pointwise
+
+        found = corrected if self.question.layered and not alone else pointwise
+        return found(design, variation or self.variation)
+
+
+def answers(
+    plan: Plan, pilot: Root | None = None, *, contrast: str | None = None, outcome: Outcome | None = None
+) -> list[Answer]:
+    """Give how every declared contrast varies, in the outcomes that the spec names; equal ones once.
+
+    pilot: a store that holds the experiment; by default the plan's own, as far as it does. UsageError where
+    `pilot` does not, and for a contrast or an outcome that the spec has not.
+    """
+    asked = list(questions(plan, contrast, outcome))
+    tree = _open(plan, pilot) if asked or pilot else None
+    found: dict[Any, Answer] = {}
+    for question in asked:
+        own = _answer(plan, question, tree, pilot)
+        same = question.factor, question.outcome, question.design, own.variation, own.source
+        if same in found:
+            before = found[same].question
+            levels = tuple(dict.fromkeys((*before.levels, *question.levels)))
+            sets = before.sets + (question.levels == before.levels)
+            own = attrs.evolve(found[same], question=attrs.evolve(before, levels=levels, sets=sets))
+        found[same] = own
+    return list(found.values())
+
+
+def questions(plan: Plan, contrast: str | None = None, outcome: Outcome | None = None) -> Iterator[Question]:
+    """Yield the declared contrasts, level by level, on each test set and in each outcome asked for."""
+    sides: dict[tuple[str, str], list[tuple[PlannedCell, PlannedCell]]] = {}
+    for name, condition, baseline in plan.matrix.pairs():
+        pair = plan.cells[condition], plan.cells[baseline]
+        if pair[0].keys["test_data"] == pair[1].keys["test_data"]:  # others share no examples
+            sides.setdefault((name, pair[0].keys["test_data"]), []).append(pair)
+    factors = list(dict.fromkeys(name.partition(": ")[0] for name, _ in sides))
+    if contrast is not None and contrast not in factors:
+        known = ", ".join(factors) or "no contrast"
+        raise UsageError(f"--contrast {contrast}: expected a factor of [[contrasts]], found {known} there")
+    wanted, known_outcomes = _outcomes(plan, outcome), set[str]()
+    for (name, _), pairs in sides.items():
+        factor = name.partition(": ")[0]
+        for one in wanted if contrast in (None, factor) else ():
+            if all(_measures(plan, cell, one) for pair in pairs for cell in pair):
+                known_outcomes.add(one)
+                yield _question(plan, pairs, factor, one)
+    if outcome is not None and sides and outcome not in known_outcomes:
+        raise UsageError(f"--outcome {outcome}: the cells of the contrasts do not measure it")
+
+
+def _outcomes(plan: Plan, outcome: Outcome | None) -> list[Outcome]:
+    """Give the outcomes that are asked for: by the command, else by `[analysis]`, else the usual two."""
+    if outcome is not None:
+        return [outcome]
+    settings = plan.matrix.experiment.analysis
+    primary = [settings.primary] if settings.primary else []
+    return list(dict.fromkeys([*primary, *settings.smallest_difference_of_interest])) or [*DEFAULT_OUTCOMES]
+
+
+def _measures(plan: Plan, cell: PlannedCell, outcome: Outcome) -> bool:
+    """Whether a cell's results hold an outcome."""
+    evaluate, probe = (plan.matrix.table(name, cell.choice) for name in ("evaluate", "probe"))
+    if outcome not in OF_EVALUATION:
+        return bool(probe.enabled and outcome in probe.statistics)
+    if outcome == "generated_correct":
+        return bool(evaluate.generates(plan.matrix.table("target", cell.choice)))
+    numbers = all(label.strip().lstrip("+-").replace(".", "", 1).isdigit() for label in evaluate.labels)
+    return bool(evaluate.scores and (outcome == "correct" or numbers))
+
+
+def _question(
+    plan: Plan, pairs: list[tuple[PlannedCell, PlannedCell]], factor: str, outcome: Outcome
+) -> Question:
+    from store.analysis.power import Design
+
+    condition, base = pairs[0]
+    matrix = plan.matrix
+    data, labels = test_data(matrix, condition.choice), matrix.table("evaluate", condition.choice).labels
+    sizes = known_sizes(data, labels) or {}
+    most = int(sizes["test"]) if sizes else None
+    test = min([own for own in (data.test, most) if own is not None], default=UNKNOWN_EXAMPLES)
+    examples, layers = test, 1
+    if outcome not in OF_EVALUATION:
+        probe = matrix.table("probe", condition.choice)
+        examples = min(examples, probe.examples or examples)
+        card = model_card(matrix.table("model", condition.choice))
+        layers = len(probe.layers) if probe.layers != "all" else card.layers + 1 if card else UNKNOWN_LAYERS
+    seeds = Counter(matrix.seed(own.choice) for own, _ in pairs)
+    same_group = sizes.get("test_same_group", 0.0)
+    design = Design(len(seeds), examples, _units(examples, same_group), max(1, min(seeds.values())), layers)
+    levels = plan.levels(condition)[factor], plan.levels(base)[factor]
+    return Question(factor, levels[:1], levels[1], outcome, design, same_group, test, most)
+
+
+def _units(examples: int, same_group: float) -> float | None:
+    """Give how many groups of equal size a random sample of examples has; None: each example is its own."""
+    return examples / (1 + (examples - 1) * same_group) if same_group > 0 else None
+
+
+def _open(plan: Plan, pilot: Root | None) -> Any:
+    """Give the experiment's node of the pilot's store, or None where the plan's own has no results of it."""
+    name, root = plan.matrix.experiment.name, pilot or plan.root
+    known = read_manifests(root)
+    if pilot is not None and name not in known:
+        raise UsageError(
+            f'{pilot}: expected a store with the experiment "{name}", found {", ".join(known) or "none"}'
+        )
+    if pilot is None and not any("cached" in states.values() for states in plan.states.values()):
+        return None
+    if name not in known:
+        return None
+    from store import open_store
+
+    node = open_store(root, name).children[name]
+    if "summary" in node.children:
+        return node
+    if pilot is not None:
+        raise UsageError(f'{pilot}: expected results of the experiment "{name}", but no cell is complete')
+    return None
+
+
+def _answer(plan: Plan, question: Question, tree: Any, pilot: Root | None) -> Answer:
+    from store.analysis.assumed import variation
+
+    settings = plan.matrix.experiment.analysis.assumed.get(question.outcome)
+    given = {name: own for name, own in attrs.asdict(settings).items() if own is not None} if settings else {}
+    assumed = variation(question.outcome, given)
+    source = f"assumed ({'[analysis.assumed], ' if given else ''}{DOCS})"
+    if tree is None:
+        return Answer(question, assumed, None, source)
+    from store.analysis.pilot import read_pilot
+
+    (level,) = question.levels
+    try:
+        found = read_pilot(tree, question.outcome, question.factor, question.baseline, level, assumed)
+    except StoreError as error:
+        return Answer(question, assumed, None, f"{source}, for the pilot does not tell: {error}")
+    if question.most is None and found.groups is not None:
+        same = (found.examples / found.groups - 1) / (found.examples - 1)
+        question = attrs.evolve(question, same_group=same)
+        question = attrs.evolve(
+            question, design=question.sized(question.design.seeds, question.design.examples)
+        )
+    seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
+    words = f"pilot of {seeds} × {found.examples} examples in {pilot or plan.root}"
+    if found.seeds < 2:
+        return Answer(question, found.variation, None, f"{words}; the variance between seeds is {source}")
+    return Answer(question, found.variation, (found.low, found.high), words)

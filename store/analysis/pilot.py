@@ -1,0 +1,154 @@
+"""How much an experiment's paired differences vary, as a pilot for the power of a larger one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from attrs import evolve, frozen
+from scipy import special
+
+from store.analysis.changes import contrast, pair_values, stage_of
+from store.analysis.components import Components, Floats
+from store.analysis.nodes import SHARES, Data, stage_nodes
+from store.analysis.power import Variation
+from store.analysis.runs import by_seed, example_groups
+from store.errors import StoreError
+
+MOST_VALUES = 2 * 10**7  # read of one variable; beyond them the first examples stand for all
+BOUNDS = 0.8  # confidence of the range of the seeds' standard deviation
+
+
+@frozen
+class Pilot:
+    """What a pilot tells of one contrast in one outcome: typical values over layers and positions."""
+
+    variation: Variation
+    low: Variation
+    """With the least and the largest standard deviation between seeds that go with the pilot's, at 80 %."""
+    high: Variation
+    seeds: int
+    examples: int
+    groups: float | None
+    """Groups of equal size that say as much as the pilot's; None where each example is its own."""
+
+
+def read_pilot(
+    data: Data, variable: str, factor: str, baseline: Any, level: Any, assumed: Variation
+) -> Pilot:
+    """Estimate how the differences between a level and its baseline vary in an experiment.
+
+    Components are of `change`, their medians over layers and positions, means over test sets. With one seed
+    neither seeds nor the share that examples have in all else are known: these are as assumed. StoreError
+    where the experiment lacks the variable, a level, or two cells to compare.
+    """
+    found, reason = [], ""
+    for node in stage_nodes(data, stage_of(variable)).values():
+        try:
+            found.append(_read(node, variable, factor, baseline, level, assumed))
+        except StoreError as error:  # a contrast need not exist on every test set
+            reason = str(error)
+    if not found:
+        raise StoreError(reason)
+    first = max(found, key=lambda own: own.seeds)
+    same = [own for own in found if own.seeds == first.seeds]
+    return evolve(
+        first,
+        variation=_mean([own.variation for own in same]),
+        low=_mean([own.low for own in same]),
+        high=_mean([own.high for own in same]),
+    )
+
+
+def _mean(found: list[Variation]) -> Variation:
+    """Return the root mean square of standard deviations, and the mean of all else."""
+    return Variation(
+        seed=_root_mean_square([own.seed for own in found]),
+        example=_root_mean_square([own.example for own in found]),
+        rest=_root_mean_square([own.rest for own in found]),
+        within_group=float(np.mean([own.within_group for own in found])),
+        between_layers=float(np.mean([own.between_layers for own in found])),
+        discordant=_mean_known([own.discordant for own in found]),
+    )
+
+
+def _root_mean_square(values: list[float]) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def _mean_known(values: list[float | None]) -> float | None:
+    known = [own for own in values if own is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _read(node: Data, variable: str, factor: str, baseline: Any, level: Any, assumed: Variation) -> Pilot:
+    paired = contrast(node, variable, factor, baseline, level)["difference"].isel(level=0, drop=True)
+    if "example" not in paired.dims:
+        raise StoreError(f"{variable}: expected a variable by example, found {paired.dims}")
+    own = max(1, MOST_VALUES * paired.sizes["example"] // max(1, 2 * paired.size))
+    paired = paired.isel(example=slice(own))
+    values, index = pair_values(paired)
+    runs = by_seed(values, index)
+    groups = example_groups(paired)
+    pairs = float(np.median(runs.counts[runs.counts > 0])) if runs.counts.any() else 1.0
+    alone, whole = Components.of(runs.values), Components.of(runs.values, groups)
+    if not (alone.examples > 1).any():
+        raise StoreError(f"{variable}: expected two examples with values in {factor}, found fewer")
+    seeds, examples = int(alone.seeds.max()), int(alone.examples.max())
+    units = _typical(whole.df_examples) + 1
+    grouped = units < examples - 0.5
+    like = evolve(
+        assumed,
+        within_group=_shared(alone, whole, examples, units) if grouped else assumed.within_group,
+        between_layers=_between_layers(whole, paired.dims[2:], assumed.between_layers),
+        discordant=_typical(alone.size) if variable in SHARES else None,
+    )
+    if seeds < 2:
+        total = np.sqrt(_typical(alone.variances[1]) * examples)
+        known = max(np.hypot(assumed.example, assumed.rest), 1e-300)
+        one = evolve(
+            like, example=float(total * assumed.example / known), rest=float(total * assumed.rest / known)
+        )
+        return Pilot(one, one, one, seeds, examples, units if grouped else None)
+    _, example, rest = (_typical(own) for own in alone.variances)
+    like = evolve(
+        like,
+        example=float(np.sqrt(max(example - rest, 0) * examples)),
+        rest=float(np.sqrt(rest * seeds * examples * pairs)),
+    )
+    square, noise = (_typical(whole.variances[part]) * seeds for part in (0, 2))
+    found = [
+        evolve(like, seed=float(np.sqrt(max(own - noise, 0) * pairs)))
+        for own in (square, *_bounds(square, seeds - 1))
+    ]
+    return Pilot(found[0], found[1], found[2], seeds, examples, units if grouped else None)
+
+
+def _typical(values: Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else 0.0
+
+
+def _shared(alone: Components, whole: Components, examples: int, units: float) -> float:
+    """Return how alike examples of a group are: by how much more groups vary than examples by themselves."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        effect = _typical(whole.variances[1] / alone.variances[1])
+    return float(np.clip((effect - 1) / max(examples / units - 1, 1e-9), 0, 1))
+
+
+def _between_layers(found: Components, dims: tuple[Any, ...], assumed: float) -> float:
+    """Return the correlation of neighbouring layers' residuals; what is assumed where there are none."""
+    if "layer" not in dims:
+        return assumed
+    sketch = np.moveaxis(found.sketch, 1 + dims.index("layer"), -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = sketch / np.sqrt((sketch**2).mean(axis=0))
+        near = (scaled[..., 1:] * scaled[..., :-1]).mean(axis=0)
+    return float(np.clip(_typical(near), 0, 0.99)) if near.size else assumed
+
+
+def _bounds(square: float, df: int) -> tuple[float, float]:
+    """Return the least and the largest mean square that go with one that was found, by chi-square."""
+    tail = (1 - BOUNDS) / 2
+    low, high = (square * df / float(special.chdtri(df, own)) for own in (tail, 1 - tail))
+    return low, high
