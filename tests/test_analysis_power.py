@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from analysis_data import cells, probe
@@ -137,3 +140,12 @@ def test_what_is_given_takes_the_place_of_what_is_assumed() -> None:
     assert variation("entropy", {"rest": 1.0}).rest == 1.0
     for outcome, own in ASSUMED.items():
         assert (own.discordant is None) == (not outcome.endswith("correct"))
+
+
+def test_the_documentation_states_what_is_assumed() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "power.md").read_text("utf-8")
+    names = ("seed", "example", "rest", "discordant", "within_group", "between_layers")
+    for outcome, own in ASSUMED.items():
+        (row,) = re.findall(rf"^\| `{outcome}` \| (.*) \|$", page, re.MULTILINE)
+        stated = [float(cell or 0) for cell in map(str.strip, row.split("|"))]
+        assert stated == [getattr(own, name) or 0 for name in names], outcome
