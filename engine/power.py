@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from store.analysis.power import Design, Power, Variation
 
 DEFAULT_OUTCOMES: tuple[Outcome, ...] = ("correct", "entropy")
-OF_EVALUATION = ("correct", "generated_correct", "absolute_error")
+OF_EVALUATION = ("correct", "generated_correct", "absolute_error", "brier", "nll")
 UNKNOWN_LAYERS = 33  # of a model that is not on this machine: as most of 7 to 8 billion parameters have
 DOCS = "docs/power.md"
 
@@ -146,6 +146,8 @@ def _measures(plan: Plan, cell: PlannedCell, outcome: Outcome) -> bool:
         return bool(probe.enabled and outcome in probe.statistics)
     if outcome == "generated_correct":
         return bool(evaluate.generates(plan.matrix.table("target", cell.choice)))
+    if outcome in ("brier", "nll"):
+        return "loglikelihood" in evaluate.scoring
     numbers = all(label.strip().lstrip("+-").replace(".", "", 1).isdigit() for label in evaluate.labels)
     return bool(evaluate.scores and (outcome == "correct" or numbers))
 

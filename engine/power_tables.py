@@ -19,7 +19,7 @@ from specs.analysis import Outcome
 from store.places import Root
 
 POWER = 0.8
-UNITS = {"max_prob": "", "watch_mass": "", "absolute_error": ""}  # all others are in nats, but shares
+UNITLESS = ("max_prob", "watch_mass", "absolute_error", "brier")  # others but shares are in nats
 
 
 def amount(value: float, outcome: str) -> str:
@@ -29,7 +29,7 @@ def amount(value: float, outcome: str) -> str:
         return "none"
     if share:
         return f"{100 * value:.3g} points"
-    return f"{value:.3g} {UNITS.get(outcome, 'nat')}".strip()
+    return f"{value:.3g}" if outcome in UNITLESS else f"{value:.3g} nat"
 
 
 def rows(plan: Plan, pilot: Root | None = None, power: float = POWER) -> list[dict[str, Any]]:

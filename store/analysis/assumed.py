@@ -12,6 +12,8 @@ ASSUMED = {
     "correct": Variation(0.04, 0.25, 0.36, 0.1, discordant=0.2),
     "generated_correct": Variation(0.04, 0.25, 0.36, 0.1, discordant=0.2),
     "absolute_error": Variation(0.5, 0.5, 1.2, 0.1),
+    "brier": Variation(0.05, 0.1, 0.2, 0.1),
+    "nll": Variation(0.1, 0.3, 0.5, 0.1),
     "logsumexp": Variation(0.3, 0.4, 0.5, 0.1, 0.8),
     "entropy": Variation(0.05, 0.05, 0.09, 0.1, 0.8),
     "max_prob": Variation(0.02, 0.01, 0.04, 0.1, 0.5),
