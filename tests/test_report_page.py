@@ -356,7 +356,7 @@ LACKING = {
             failed=(0, 1),
             contrasts=[{"factor": "target", "baseline": "label"}],
         ),
-        {"short": "no level 'label'|no two cells differ in it alone", "failures": "found|measured"},
+        {"short": "no level 'label'|no two cells differ in it alone", "failures": "Found|measured"},
     ),
 }
 
@@ -381,3 +381,92 @@ def test_a_store_without_texts_of_tokens_shows_their_ids(
     assert page.inner_text("#lens tbody td >> nth=0") == f"#{top.item()}"
     assert "no texts of tokens" in page.inner_text("#lens")
     assert np.isfinite(probe["entropy"].values).all()
+
+
+@pytest.fixture(scope="module")
+def wide_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of six conditions side by side, with changes of 31 layers."""
+    design = Design(
+        {"target": ["label", "label+explanation", "label+shuffled"], "instruction": ["none", "original"]},
+        contrasts=[{"factor": "target", "baseline": "label+shuffled"}],
+        examples=4,
+        layers=31,
+        interventions=[{"name": "off", "kind": "mask"}],
+    )
+    folder = tmp_path_factory.mktemp("wide")
+    return write_report(write_synthetic(folder / "store", design), folder / "report.html")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_changes_up_and_down_differ_in_colour(
+    show: Callable[..., Page], wide_report: Path, scheme: str
+) -> None:
+    page = show(wide_report, color_scheme=scheme)
+    cells = page.locator("#interventions table.heat td")
+    shown = cells.evaluate_all(
+        "nodes => nodes.map((n) => [n.textContent, getComputedStyle(n).backgroundColor, n.className])"
+    )
+    up = {colour for text, colour, _ in shown if text.startswith("+")}
+    down = {colour for text, colour, _ in shown if text.startswith("−")}
+    assert up and down and not up & down
+    assert {name.split()[1] for text, _, name in shown if text.startswith("−")} == {"down"}
+    low, high = page.locator("#interventions figure.heat .scale span").all_inner_texts()[::2]
+    assert low.startswith("−") and high == f"+{low[1:]} nat"
+    assert "darker" not in page.inner_text("main")
+
+
+def test_what_lies_off_screen_has_a_cue_and_is_reached_by_keys(
+    show: Callable[..., Page], wide_report: Path
+) -> None:
+    page = show(wide_report, viewport={"width": 1000, "height": 800})
+    cue = page.locator("#lens .cue", has_text="more ▸")
+    assert cue.is_visible()
+    last = page.locator("#lens table.grid tbody tr").first.locator("td").last
+    assert last.bounding_box()["x"] > 1000  # type: ignore[index]
+    page.locator("#lens table.grid td[tabindex='0']").focus()
+    page.keyboard.press("End")
+    box = page.locator("#lens .scroll").bounding_box()
+    found = last.bounding_box()
+    assert box and found and found["x"] + found["width"] <= box["x"] + box["width"] + 1
+    assert "label+shuffled, seed" in page.inner_text("#lens .detail").replace(" · original", "")
+    page.wait_for_function("!document.querySelector('#lens .cue:last-child').classList.contains('there')")
+    assert page.locator("#lens .cue", has_text="◂ more").is_visible()
+
+
+def test_paper_is_as_wide_as_a_sheet(show: Callable[..., Page], wide_report: Path) -> None:
+    page = show(wide_report)
+    page.wait_for_selector("#layers .picture svg")
+    page.set_viewport_size({"width": 688, "height": 1000})  # what A4 leaves within the margins
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.documentElement.scrollWidth") == 688
+    assert page.locator("#interventions details.method").first.get_attribute("open") is not None
+    assert not page.locator("#lens .cue").first.is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator(".scroll > table[style*='zoom: 0']").count() == 0
+
+
+def test_saturation_is_held_against_the_declared_baseline(
+    show: Callable[..., Page], wide_report: Path
+) -> None:
+    page = show(wide_report)
+    found = page.locator("#saturation table", has_text="Difference in the mean layer").locator("tbody th")
+    assert set(found.all_inner_texts()) == {
+        f"target: {level} against label+shuffled" for level in ("label", "label+explanation")
+    }
+
+
+def test_bins_of_few_examples_have_small_marks(show: Callable[..., Page], wide_report: Path) -> None:
+    page = show(wide_report)
+    page.wait_for_selector("#calibration .picture svg")
+    sizes = page.locator("#calibration .picture .series:not(.sample) .mark").evaluate_all(
+        "nodes => nodes.map((n) => n.getBBox().width)"
+    )
+    assert min(sizes) < 0.8 * max(sizes)
+
+
+def test_sentences_name_outcomes_by_their_titles(show: Callable[..., Page], wide_report: Path) -> None:
+    page = show(wide_report)
+    page.evaluate("document.querySelectorAll('details').forEach((own) => { own.open = true; })")
+    text = page.inner_text("main").partition("\nProvenance")[0]
+    assert "log_odds" not in text and "in correct " not in text and "learning_rate" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,9 +13,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.figure import Figure
+from report_store import Design, write_synthetic
 
 from store import StoreError, open_store, plots, read_vocabulary
-from store.plots.style import shortened, styled
+from store.plots.style import lines, shortened, styled
 from store.tokens import token_text
 
 TARGETS = ["label", "label+explanation"]
@@ -219,3 +221,37 @@ def test_tokens_can_be_seen() -> None:
     texts = [" the", "  ", "a\nb", "\xa0", "$x$", "日"]
     assert [token_text(i, texts) for i in range(6)] == ["␣the", "␣␣", "a⏎b", r"\xa0", "$x$", "日"]
     assert token_text(6, texts) == "6" and token_text(-1, texts) == "-1" and token_text(2, None) == "2"
+
+
+def test_lines_differ_in_more_than_colour() -> None:
+    looks = [(own["linestyle"], own["color"]) for own in lines(28)]
+    assert len(set(looks)) == 28
+    assert all(a[0] != b[0] and a[1] != b[1] for a, b in pairwise(looks))
+    assert len({dash for dash, _ in looks[:4]}) == 4
+
+
+def test_long_names_stay_on_the_page(tree: xr.DataTree) -> None:
+    found = tree.ablation.means("entropy").isel(position=0)
+    long = [f"target={'label+explanation+' * 4}{n}, instruction={'a very long wording ' * 3}" for n in (1, 2)]
+    ax = plots.means(found.assign_coords(level=long))
+    figure = ax.get_figure()
+    figure.draw_without_rendering()
+    box = ax.get_legend().get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+
+
+def test_effects_of_many_conditions_have_their_legend_on_the_page(tmp_path: Path) -> None:
+    design = Design(
+        {"target": ["label", "label+explanation", "label+shuffled"], "instruction": ["none", "original"]},
+        examples=3,
+        layers=9,
+        interventions=[{"name": "off", "kind": "mask", "width": [1, 4]}],
+    )
+    tree = open_store(write_synthetic(tmp_path / "store", design))["synthetic"]
+    ax = plots.intervention_effects(tree.ablation.intervention_effects("off", "log_odds"))
+    figure = ax.get_figure()
+    figure.draw_without_rendering()
+    box = ax.get_legend().get_window_extent()
+    assert len(names(ax)) == 12
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1
+    assert ax.get_window_extent().height > 100

@@ -10,7 +10,15 @@ from store.analysis.components import Components, Floats
 from store.analysis.equivalence import add_verdict, one_sided, smallest_difference
 from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.multiplicity import Correction
-from store.analysis.nodes import DERIVED, SHARES, Data, change_range, layer_blocks, stage_node
+from store.analysis.nodes import (
+    DERIVED,
+    SHARES,
+    Data,
+    change_range,
+    in_words,
+    layer_blocks,
+    stage_node,
+)
 from store.analysis.pairs import Pairs, differences, find_pairs
 from store.analysis.results import (
     EXAMPLES,
@@ -53,8 +61,8 @@ def contrast(data: Data, variable: str, factor: str, baseline: Any = None, level
     found["pairs"] = ("level", counts, {"units": "1", "long_name": "pairs of cells"})
     found.attrs = {"factor": factor, "baseline": str(pairs.baseline)}
     found.attrs["method"] = (
-        f"Differences in {variable} between levels of {factor} and {pairs.baseline}, paired by seed, example "
-        f"and all other factors ({count(int(counts.sum()), 'pair')} of cells){_moved(pairs)}."
+        f"Differences in {in_words(variable)} between levels of {factor} and {pairs.baseline}, paired by "
+        f"seed, example and all other factors ({count(int(counts.sum()), 'pair')} of cells){_moved(pairs)}."
     )
     return found
 

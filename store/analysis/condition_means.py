@@ -12,6 +12,7 @@ from store.analysis.nodes import (
     SHARES,
     Data,
     by_condition,
+    in_words,
     levels,
     numbers,
     stage_nodes,
@@ -69,7 +70,7 @@ def means(
     how = intervals(result, confidence, grouped(result))
     if stage == "summary":
         how = OVER_SEEDS.format(f"{confidence:.0%}")
-    result.attrs["method"] = f"Mean {name} by {by}, {seeds_of(result)}; {how}."
+    result.attrs["method"] = f"Mean {in_words(name)} by {by}, {seeds_of(result)}; {how}."
     most_seeds(result, "level")
     return result
 

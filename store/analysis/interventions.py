@@ -44,7 +44,7 @@ from store.errors import StoreError, nearest
 UNCHANGED, SOURCE = "none", "source"
 """Entries that are no interventions: the model as it is, and those that others take from."""
 OUTCOMES = {
-    "correct": ("1", "prediction equals the true label"),
+    "correct": ("1", "accuracy"),
     "log_odds": ("nat", "log-odds of the true label among the labels"),
     "entropy": ("nat", "entropy of the lens distribution where the label is predicted"),
 }
@@ -150,7 +150,7 @@ def intervention_effects(
     result.attrs = {
         "entry": entry,
         "outcome": outcome,
-        "method": f"Changes in {outcome} by the intervention {entry}, against the same models unchanged, "
+        "method": f"Changes in {title} by the intervention {entry}, against the same models unchanged, "
         f"paired by example and cell; mean over {units(result)} and {seeds_of(result)}{UNEVEN * uneven}, "
         f"{intervals(result, confidence, grouped(result))}{FLOOR * (outcome in SHARES)}; two-sided p values "
         f"by the same intervals, {words}.",
@@ -200,8 +200,8 @@ def mediation(
     result.attrs = {
         "entry": entry,
         "outcome": outcome,
-        "method": f"Share of the difference in {outcome} between each model and the one that {entry} takes "
-        "from, on the same inputs, that goes when the latter's layers are put in; "
+        "method": f"Share of the difference in {OUTCOMES[outcome][1]} between each model and the one that "
+        f"{entry} takes from, on the same inputs, that goes when the latter's layers are put in; "
         f"{units(result)}, {seeds_of(result)}, {intervals(result, confidence, grouped(result))}, Fieller's "
         "for a ratio of means; where the test of the whole difference does not reject 0, there is no share "
         "and its interval has no bounds.",

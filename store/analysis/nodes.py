@@ -172,9 +172,9 @@ def spell(names: Sequence[Hashable], key: Sequence[Any]) -> str:
 
 
 DERIVED = {
-    "correct": ("prediction", "prediction equals the true label"),
-    "generated_correct": ("generated_label", "generated label equals the true label"),
-    "absolute_error": ("prediction", "distance of the prediction from the true label"),
+    "correct": ("prediction", "accuracy"),
+    "generated_correct": ("generated_label", "accuracy of generated labels"),
+    "absolute_error": ("prediction", "absolute error"),
     "brier": ("label_logprob", "Brier score of the label probabilities"),
     "nll": ("label_logprob", "negative log-likelihood of the true label among the labels"),
 }
@@ -241,6 +241,11 @@ def _score(name: str, logprobs: xr.DataArray, truth: xr.DataArray) -> xr.DataArr
         found = -logs.where(right).max("label")
     score: xr.DataArray = found.where(right.any("label"))
     return score.transpose(*(dim for dim in logprobs.dims if dim != "label"))
+
+
+def in_words(name: str) -> str:
+    """Return what a sentence calls a variable: a derived one by its title, one of a stage by its name."""
+    return DERIVED[name][1] if name in DERIVED else name
 
 
 def ratings(labels: xr.DataArray) -> xr.DataArray:

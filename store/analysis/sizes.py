@@ -11,7 +11,7 @@ from statsmodels.stats.contingency_tables import mcnemar as mcnemar_test
 from store.analysis.changes import contrast, stage_of, without_units
 from store.analysis.components import Components, Floats
 from store.analysis.multiplicity import NAMES, Correction, adjust
-from store.analysis.nodes import Data, numbers, read_cell, stage_node, variable
+from store.analysis.nodes import Data, in_words, numbers, read_cell, stage_node, variable
 from store.analysis.pairs import find_pairs
 from store.analysis.permutation import sign_flip_p
 from store.analysis.results import STANDARDISED, by_level, count, labelled
@@ -58,7 +58,7 @@ def mcnemar(
     test = "McNemar's exact test" if groups is None else "Sign flips of groups of examples in differences"
     result = labelled(like.reset_index("pair"), columns).assign_coords(like["pair"].coords)
     result.attrs["method"] = (
-        f"{test} of {outcome} between levels of {factor} and {pairs.baseline} for each of "
+        f"{test} of {in_words(outcome)} between levels of {factor} and {pairs.baseline} for each of "
         f"{count(int((pairs.condition >= 0).sum()), 'pair')} of models on {right.sizes['example']} examples, "
         f"{NAMES[correction]}."
     )
@@ -87,7 +87,7 @@ def effect_sizes(
         parts.append(labelled(without_units(own), _sizes(dataset, variable, *cells, index)))
     result = by_level(parts, paired["level"])
     result.attrs = paired.attrs | {
-        "method": f"Effect sizes of {factor} against {pairs.baseline} on {variable}, over "
+        "method": f"Effect sizes of {factor} against {pairs.baseline} on {in_words(variable)}, over "
         f"{count(paired.sizes['example'], 'example')} of a single run, averaged over "
         f"{count(int(paired['pairs'].max()), 'pair')} of cells."
     }

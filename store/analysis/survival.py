@@ -92,11 +92,16 @@ def saturation(
     result = by_level(parts, groups.coordinate)
     words = add_adjusted(result, "p_value", correction)
     add_adjusted(result, "log_rank_p", correction)
-    result.attrs["method"] = (
+    curves = (
         f"Kaplan–Meier estimates of the first layer from which the top probability stays at {threshold} or "
         f"more, {groups.sizes}, {seeds_of(result)}, censored at the last layer; Wilson "
-        f"{intervals(result, confidence, grouped(result))}; restricted mean layers against "
-        f"{base.level} by the same inference, {words}; log-rank tests for these trained models from "
+        f"{intervals(result, confidence, grouped(result))}"
+    )
+    means = f"restricted mean layers against {base.level} by the same inference, {words}"
+    result["survival"].attrs["method"] = f"{curves}."
+    result["difference"].attrs["method"] = f"{groups.sizes}, {seeds_of(result)}; {means}."
+    result.attrs["method"] = (
+        f"{curves}; {means}; log-rank tests for these trained models from "
         f"{permutations} {_exchanged(groups)} (random seed {seed}); "
         f"{int(result['missing'].sum())} values missing."
     )

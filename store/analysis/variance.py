@@ -13,7 +13,7 @@ from store.analysis.components import Components, Floats
 from store.analysis.groups import Against, Group, read_groups
 from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.multiplicity import Correction
-from store.analysis.nodes import Data
+from store.analysis.nodes import Data, in_words
 from store.analysis.permutation import PERMUTATIONS, share_at_least, signs
 from store.analysis.results import (
     EXAMPLES,
@@ -84,7 +84,7 @@ def variance_by_interval(
     words = add_adjusted(result, "p_value", correction, "level")
     for name in TESTS:
         add_adjusted(result, name, correction, "level")
-    subject = f"differences in {variable} ({factor})" if factor else variable
+    subject = f"differences in {in_words(variable)} ({factor})" if factor else in_words(variable)
     exchanged = groups.paired or groups.units != "examples"
     tested = f" by {permutations} exchanges of {groups.units} (random seed {seed})" if exchanged else ""
     result.attrs["method"] = (

@@ -23,17 +23,17 @@ def intervention_effects(
         own = only(found, "condition", "intervention")
         own = own if "condition" in own.dims else own.expand_dims("condition")
         series = []
-        for condition in own["condition"].values:
+        conditions, title = shortened(own["condition"].values)
+        for condition, short in zip(own["condition"].values, conditions, strict=True):
             part = of_condition(own, condition)
             sweep = sweep_of(part)
             for span in sorted(set(sweep.spans.tolist())):
                 there = sweep.spans == span
-                text = f"{condition}, {sweep.lines[list(there).index(True)]}"
+                text = f"{short}, {sweep.lines[list(there).index(True)]}"
                 series.append((text, sweep.place[there], part.isel(intervention=there)))
-        titles, title = shortened([text for text, _, _ in series])
         ax.axhline(0, color=QUIET, linewidth=0.6, zorder=1)
         handles = []
-        for (_, place, part), label, look in zip(series, titles, lines(len(series)), strict=True):
+        for (label, place, part), look in zip(series, lines(len(series)), strict=True):
             handles += ax.plot(place, part[name].values, label=label, **look)
             ax.vlines(place, part["low"], part["high"], color=look["color"], linewidth=0.6, alpha=0.5)
             if "p_adjusted" in part:

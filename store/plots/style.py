@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import cycle, product
+from itertools import cycle, islice
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -47,6 +47,9 @@ STYLE: Any = {  # matplotlib types its keys one by one
 EDITABLE: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "figure"}
 LEGEND: Any = {"bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "columnspacing": 1.2, "alignment": "left"}
 LETTERS = 38  # after so many letters the name of an axis goes on in a second line
+LETTER = 0.55  # width of a letter by the size of the font
+LINE_AND_GAP = 3.5  # of a legend, by the size of the font
+LEGEND_ROOM = 0.5  # inches of a figure's height that a legend may take
 AXIS_ROOM = 0.45  # inches that the tick labels and the name of an axis take
 UNDATED = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
@@ -68,7 +71,11 @@ def styled() -> Iterator[None]:
 
 @contextmanager
 def drawing(ax: Axes | None, size: tuple[float, float]) -> Iterator[Axes]:
-    """Give the axes to draw on: the caller's, or those of a new pyplot figure of `size` inches."""
+    """Give the axes to draw on: the caller's, or those of a new pyplot figure of `size` inches.
+
+    A new figure grows by what a long legend takes above the axes.
+    """
+    new = ax is None
     with styled():
         if ax is None:
             from matplotlib import pyplot as plt
@@ -76,6 +83,10 @@ def drawing(ax: Axes | None, size: tuple[float, float]) -> Iterator[Axes]:
             ax = plt.subplots(figsize=size, layout="constrained")[1]
         ax.tick_params(labelsize=SIZE)  # ticks are made when first drawn, after this context has ended
         yield ax
+        if new and (above := ax.get_legend()) is not None:
+            figure = figure_of(ax)
+            height = above.get_window_extent().height / figure.dpi
+            figure.set_figheight(size[1] + max(0.0, height - LEGEND_ROOM))
 
 
 def save(figure: Figure | Axes, file: str | os.PathLike[str]) -> Path:
@@ -97,11 +108,9 @@ def figure_of(ax: Axes) -> Figure:
 
 
 def lines(count: int) -> list[dict[str, Any]]:
-    """Return the looks of so many lines: a colour each, then the same colours dashed."""
-    looks = cycle(product(DASHES, COLOURS))
-    return [
-        {"linestyle": dash, "color": colour} for _, (dash, colour) in zip(range(count), looks, strict=False)
-    ]
+    """Return the looks of so many lines: neighbours differ in colour and in dashes, 28 in one of both."""
+    looks = zip(cycle(DASHES), cycle(COLOURS), strict=False)
+    return [{"linestyle": dash, "color": colour} for dash, colour in islice(looks, count)]
 
 
 def title_of(values: xr.DataArray) -> str:
@@ -134,18 +143,30 @@ def legend(ax: Axes, handles: Sequence[Line2D], title: str = "") -> None:
     """Put the legend above the axes, where it covers no data; a single line without title needs none."""
     if len(handles) < 2 and not title:
         return
-    labels = [str(handle.get_label()) for handle in handles]
     place = ax.get_subplotspec()
     share = 1 / place.get_gridspec().ncols if place else ax.get_position().width
     room = figure_of(ax).get_size_inches()[0] * share - AXIS_ROOM
+    letters = int((room * 72 / SIZE - LINE_AND_GAP) / LETTER)
+    labels = [fill(str(handle.get_label()), letters) for handle in handles]
     ax.legend(
-        handles=handles, title=title or None, ncols=columns_that_fit(labels, room), loc="lower left", **LEGEND
-    )  # fmt: skip
+        handles=handles,
+        labels=labels,
+        title=fill_lines(title, letters) or None,
+        ncols=columns_that_fit(labels, room),
+        loc="lower left",
+        **LEGEND,
+    )
+
+
+def fill_lines(text: str, letters: int) -> str:
+    """Break each line of a text at so many letters."""
+    return "\n".join(fill(line, letters) for line in text.splitlines())
 
 
 def columns_that_fit(labels: Sequence[str], inches: float) -> int:
-    """Return how many legend columns fit into a width, for entries as wide as the longest label."""
-    each = (max(map(len, labels)) * 0.55 + 3.5) * SIZE / 72
+    """Return how many legend columns fit into a width, for entries as wide as the longest line."""
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    each = (longest * LETTER + LINE_AND_GAP) * SIZE / 72
     return max(1, min(len(labels), int(inches / each)))
 
 

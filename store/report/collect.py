@@ -73,7 +73,7 @@ def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget
         "interventions": lambda: interventions(node, manifest.get("spec", {}), places),
         "layers": lambda: probing.layers(node, places),
         "tuned": lambda: tuned(node, manifest.get("spec", {}), places),
-        "saturation": lambda: probing.saturations(node, places),
+        "saturation": lambda: probing.saturations(node, manifest.get("spec", {}), places),
         "samples": lambda: samples(root, node, places, budget),
     }
     return {

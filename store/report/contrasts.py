@@ -12,7 +12,7 @@ from store.analysis.pairs import Pairs, find_pairs
 from store.errors import StoreError
 from store.files import Json
 from store.report.encode import rounded
-from store.report.roles import at, other_levels
+from store.report.roles import at, baselines, other_levels
 from store.report.stages import Places
 
 OUTCOMES = {
@@ -46,8 +46,7 @@ def contrasts(node: xr.DataTree, spec: Json, places: Places) -> Json:
     if "summary" not in node.children:
         raise StoreError("no cell is complete yet")
     summary = next(iter(stage_nodes(node, "summary").values()))
-    declared = [(own["factor"], own.get("baseline")) for own in spec.get("contrasts", [])]
-    chosen = declared or [(name, None) for name in factors(summary) if len(levels(summary, name)) > 1]
+    chosen = baselines(spec, summary)
     if not chosen:
         raise StoreError("there is only one condition, so nothing can be held against it")
     smallest = spec.get("analysis", {}).get("smallest_difference_of_interest", {})
@@ -64,7 +63,7 @@ def contrasts(node: xr.DataTree, spec: Json, places: Places) -> Json:
         raise StoreError("; ".join(reasons))
     kept = [row for row in rows.values() if row["outcomes"] or "entropy" in row]
     left_out = len(rows) - len(kept)
-    return {"declared": bool(declared), "rows": kept, "left_out": left_out, "reasons": reasons}
+    return {"declared": bool(spec.get("contrasts")), "rows": kept, "left_out": left_out, "reasons": reasons}
 
 
 def _add(
@@ -78,17 +77,16 @@ def _add(
 ) -> str:
     """Add a contrast's changes to the rows; return why a part of the matrix lacks it, "" if none does."""
     reason = ""
-    base = _level(summary, factor, baseline)
     for part in _parts(whole, summary, factor):
         try:
-            pairs = find_pairs(part.cells, factor, base)
+            pairs = find_pairs(part.cells, factor, baseline)
         except StoreError as error:  # a contrast need not exist in every part of the matrix
             reason = str(error)
             continue
         detailed = sum(bool(row["within"]) for row in rows.values())
         found = {}
         if not part.within or detailed < MOST_WITHIN:
-            found = _changes(part.cells, factor, base, smallest)
+            found = _changes(part.cells, factor, baseline, smallest)
         for level, own in _rows(part, pairs, places):
             row = rows.setdefault((factor, str(level), tuple(part.within.items()), part.over), own)
             for name, result in found.items():
@@ -148,11 +146,6 @@ def _changes(
             except StoreError:  # not every study scores, generates and rates by numbers
                 continue
     return found
-
-
-def _level(summary: xr.Dataset, factor: str, baseline: Any) -> Any:
-    """Return the level that a spec means: there it may be a number, here text, or the reverse."""
-    return next((own for own in levels(summary, factor) if str(own) == str(baseline)), baseline)
 
 
 def _numbers(own: xr.Dataset) -> Json:

@@ -5,13 +5,15 @@ from typing import Any
 import xarray as xr
 
 from store.analysis import means, saturation
+from store.analysis.nodes import levels, stage_nodes
 from store.errors import StoreError
 from store.files import Json
 from store.report.encode import rounded
+from store.report.roles import baselines
 from store.report.stages import Places, datasets
 
 STATISTICS = ("entropy", "kl_final", "max_prob", "watch_mass")
-PERMUTATIONS = 1000
+TESTED = ("difference", "difference_low", "difference_high", "p_adjusted")
 POINTS = ("mean", "low", "high")
 
 
@@ -41,10 +43,10 @@ def layers(node: xr.DataTree, places: Places) -> Json:
     return {"curves": curves, "methods": methods}
 
 
-def saturations(node: xr.DataTree, places: Places) -> Json:
-    """Return the share of examples not yet saturated by condition, position and layer."""
+def saturations(node: xr.DataTree, spec: Json, places: Places) -> Json:
+    """Return the share of examples not yet saturated by condition, position and layer; and each contrast."""
     probes(node)
-    found = saturation(node, permutations=PERMUTATIONS)
+    found = saturation(node, permutations=1)  # its tests are those against declared baselines, below
     curves = []
     for level, position in _product(found):
         own = found.sel(level=level, position=position)
@@ -56,12 +58,32 @@ def saturations(node: xr.DataTree, places: Places) -> Json:
                 "mean": rounded(own["survival"]),
                 "low": rounded(own["low"]),
                 "high": rounded(own["high"]),
-                **{name: rounded(own[name]) for name in ("median_layer", "censored", "p_adjusted")},
+                **{name: rounded(own[name]) for name in ("median_layer", "censored")},
             }
         )
     if all(curve["censored"] == 1 for curve in curves):
         raise StoreError("no example saturates: no top probability stays at 0.95 or more to the last layer")
-    return {"curves": curves, "method": found.attrs["method"]}
+    return {"curves": curves, "method": found["survival"].attrs["method"], **_against(node, spec)}
+
+
+def _against(node: xr.DataTree, spec: Json) -> Json:
+    """Return the differences in the mean saturation layer between levels and their baselines."""
+    summary = next(iter(stage_nodes(node, "summary").values()))
+    tests, methods = [], []
+    for factor, baseline in baselines(spec, summary):
+        try:
+            found = saturation(node, factor, baseline, permutations=1)
+        except StoreError:  # a contrast need not exist among the probed cells
+            continue
+        base = levels(summary, factor)[0] if baseline is None else baseline
+        methods.append(found["difference"].attrs["method"])
+        for level, position in _product(found):
+            if str(level) != str(base):
+                own = found.sel(level=level, position=position)
+                names = {"factor": factor, "level": str(level), "baseline": str(base)}
+                numbers = {name: rounded(own[name]) for name in TESTED}
+                tests.append(names | {"position": str(position)} | numbers)
+    return {"tests": tests, "test_methods": methods}
 
 
 def probes(node: xr.DataTree) -> list[xr.Dataset]:

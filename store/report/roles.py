@@ -44,6 +44,18 @@ def roles(spec: Json, summary: xr.Dataset) -> Roles:
     return Roles(train, test, named.get("dimension", dimension))
 
 
+def baselines(spec: Json, summary: xr.Dataset) -> list[tuple[str, Any]]:
+    """Return the factor and baseline level of each contrast of the spec; without any, each factor's first."""
+    declared = [(own["factor"], own.get("baseline")) for own in spec.get("contrasts", [])]
+    varying = [(name, None) for name in factors(summary) if len(levels(summary, name)) > 1]
+    return [(name, _level(summary, name, baseline)) for name, baseline in declared or varying]
+
+
+def _level(summary: xr.Dataset, factor: str, baseline: Any) -> Any:
+    """Return the level that a spec means: there it may be a number, here text, or the reverse."""
+    return next((own for own in levels(summary, factor) if str(own) == str(baseline)), baseline)
+
+
 def other_levels(dataset: xr.Dataset, taken: list[str]) -> list[dict[str, Any]]:
     """Return the combinations of levels that occur of the factors beside `taken`; [{}] without others."""
     names = [name for name in factors(dataset) if name not in taken]

@@ -1,15 +1,17 @@
 // Line charts with bands, a legend that does not rest on colour, and a cursor for pointer and keyboard.
 
 const MARKS = [
-  (x, y) => `M${x - 3},${y}a3,3 0 1,0 6,0a3,3 0 1,0 -6,0`,
-  (x, y) => `M${x - 3},${y - 3}h6v6h-6z`,
-  (x, y) => `M${x},${y - 4}l4,7h-8z`,
-  (x, y) => `M${x},${y - 4}l4,4l-4,4l-4,-4z`,
+  (x, y, r) => `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0`,
+  (x, y, r) => `M${x - r},${y - r}h${2 * r}v${2 * r}h${-2 * r}z`,
+  (x, y, r) => `M${x},${y - 1.33 * r}l${1.33 * r},${2.33 * r}h${-2.67 * r}z`,
+  (x, y, r) => `M${x},${y - 1.33 * r}l${1.33 * r},${1.33 * r}l${-1.33 * r},${1.33 * r}l${-1.33 * r},${-1.33 * r}z`,
 ];
-const mark = (series, x, y) => MARKS[series % MARKS.length](x, y);
+const mark = (series, x, y, r = 3) => MARKS[series % MARKS.length](x, y, r);
 
-// series: [{label, x: [], y: [], low: [], high: [], strong: [], slot}]; slot fixes colour, dash and mark; where(x)
-// names a place in words.
+const LARGEST = 7; // half the width of the mark of the largest weight
+
+// series: [{label, x: [], y: [], low: [], high: [], strong: [], weight: [], slot}]; slot fixes colour, dash and mark;
+// weight: what the areas of marks stand for; where(x) names a place in words.
 function lineChart({ title, series, xTitle, yTitle, xDigits = 0, yDigits = 2, zero = false, around = undefined, diagonal = false, unit = "", domain = null, write = fixed, where = (place) => `${xTitle.split(" (")[0]} ${fixed(place, xDigits)}` }) {
   const readout = el("div", { class: "readout", "aria-live": "polite" });
   const picture = el("div", { class: "picture" });
@@ -32,6 +34,7 @@ function lineChart({ title, series, xTitle, yTitle, xDigits = 0, yDigits = 2, ze
       xTicks.values = xTicks.values.filter(Number.isInteger);
       xTicks.digits = 0;
     }
+    const most = Math.max(...series.flatMap(({ weight }) => weight ?? []));
     const cursor = draw("line", { class: "cursor", y1: frame.top, y2: frame.bottom, x1: -9, x2: -9 });
     const show = (index) => {
       at = index;
@@ -47,7 +50,7 @@ function lineChart({ title, series, xTitle, yTitle, xDigits = 0, yDigits = 2, ze
       around && draw("rect", { class: "small", x: frame.left, width: frame.right - frame.left, y: y(Math.min(around, high)), height: y(Math.max(-around, low)) - y(Math.min(around, high)) }),
       zero && low < 0 && high > 0 && draw("line", { class: "zero", x1: frame.left, x2: frame.right, y1: y(0), y2: y(0) }),
       diagonal && draw("line", { class: "zero dashed", x1: x(0), x2: x(1), y1: y(0), y2: y(1) }),
-      series.map((own) => drawSeries(own, x, y)),
+      series.map((own) => drawSeries(own, x, y, most)),
       cursor,
     );
     svg.addEventListener("pointermove", (event) => {
@@ -99,7 +102,7 @@ function fitWidth(element, plot) {
   }).observe(element);
 }
 
-function drawSeries(own, x, y) {
+function drawSeries(own, x, y, most) {
   const there = own.x.map((place, index) => [x(place), index]).filter(([, index]) => !missing(own.y[index]));
   const path = (values, points) => points.map(([px, index], n) => `${n ? "L" : "M"}${px.toFixed(1)},${y(values[index]).toFixed(1)}`).join("");
   const sure = own.low ? there.filter(([, index]) => !missing(own.low[index]) && !missing(own.high[index])) : [];
@@ -111,7 +114,7 @@ function drawSeries(own, x, y) {
     { class: `series s${own.slot}` },
     band && draw("path", { class: "band", d: band }),
     draw("path", { class: `line d${own.slot}`, d: path(own.y, there) }),
-    marked.map(([px, index]) => draw("path", { class: own.strong && !own.strong[index] ? "mark hollow" : "mark", d: mark(own.slot, px, y(own.y[index])) })),
+    marked.map(([px, index]) => draw("path", { class: own.strong && !own.strong[index] ? "mark hollow" : "mark", d: mark(own.slot, px, y(own.y[index]), own.weight && LARGEST * Math.sqrt(own.weight[index] / most)) })),
   );
 }
 

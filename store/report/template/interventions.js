@@ -28,7 +28,7 @@ function interventions(experiment, redraw) {
     heads ? headEffects(shown, outcome.value, redraw) : [key, layerEffects(shown, outcome.value)],
     cut,
     left,
-    howMade(`${heads ? `* p < ${ALPHA} after correction.` : `Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each change by itself.`} ${own.methods[outcome.value]}`),
+    howMade(own.methods[outcome.value], heads ? `* p < ${ALPHA} after correction.` : `Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each change by itself.`),
     shares(own, shown, outcome.value),
     own.methods.entropy && entropyMap(own, shown, redraw),
   ];
@@ -56,8 +56,10 @@ function inUnits(shown, outcome) {
   return { all, digits: finer(CHANGED[outcome].digits, all.flatMap(({ effect }) => effect)) };
 }
 
-// What a map's darkest shade stands for; effects too small to matter are all pale.
+// What a map's full shade stands for; effects too small to matter are all pale.
 const strongest = (values) => Math.max(0.01, ...extent(values).map(Math.abs));
+
+const endsOf = (most, digits, unit) => [signed(-most, digits), `${signed(most, digits)} ${unit}`];
 
 // One chart for each number of changed layers, a line per condition.
 function layerEffects(shown, outcome) {
@@ -95,8 +97,7 @@ function headEffects(shown, outcome, redraw) {
   const limits = padded(extent([0, ...largest.flatMap(({ own, n }) => [own.effect[n], own.low[n], own.high[n]])]));
   return [
     picked.element,
-    heatTable({ caption: `Change in ${title} (${unit})`, rowTitle: "ablated in", columnTitle: "head", rows, columns: columns.map(String), cells, tall: rows.length > 14, fine: true }),
-    el("p", { class: "method" }, "The darker a cell, the larger the effect, up or down; one scale for all conditions."),
+    heatTable({ caption: `Change in ${title} (${unit}); one scale for all conditions`, rowTitle: "ablated in", columnTitle: "head", rows, columns: columns.map(String), cells, ends: endsOf(most, digits, unit), sign: true, tall: rows.length > 14, fine: true }),
     table({
       caption: `The ${largest.length} largest of ${plural(ranked.length, "effect")}; the largest of many is larger here than it would be on new examples`,
       columns: [{ title: "Condition" }, { title: "Ablated" }, { title: `Change (${unit})`, number: true }, { title: "95% interval", number: true }, { title: "0 marked" }, { title: "p, corrected", number: true }],
@@ -117,7 +118,7 @@ function oneCondition(key, shown, redraw) {
 function effectCell(own, n, most, digits) {
   const value = own.effect[n];
   const sure = !missing(own.p[n]) && own.p[n] < ALPHA;
-  return { text: `${signed(value, digits)}${sure ? "*" : ""}`, share: missing(value) ? null : Math.abs(value) / most, title: `${own.changed[n]}: ${signed(value, digits)} ${interval(own.low[n], own.high[n], digits, signed)}, p ${pValue(own.p[n])}` };
+  return { text: `${signed(value, digits)}${sure ? "*" : ""}`, share: missing(value) ? null : value / most, title: `${own.changed[n]}: ${signed(value, digits)} ${interval(own.low[n], own.high[n], digits, signed)}, p ${pValue(own.p[n])}` };
 }
 
 // How much of the whole difference to the other model goes with each set of layers.
@@ -154,11 +155,11 @@ function entropyMap(own, shown, redraw) {
   const { changed, entropy } = shown.find(({ condition }) => condition === picked.condition);
   const most = strongest(entropy.effect.flat());
   const digits = finer(2, entropy.effect.flat());
-  const cells = entropy.effect.map((row, n) => row.map((value, layer) => ({ text: `${signed(value, digits)}${entropy.sure[n][layer] ? "*" : ""}`, share: missing(value) ? null : Math.abs(value) / most, title: `${changed[n]}: ${signed(value, digits)} nat in layer ${entropy.layer[layer]}` })));
+  const cells = entropy.effect.map((row, n) => row.map((value, layer) => ({ text: `${signed(value, digits)}${entropy.sure[n][layer] ? "*" : ""}`, share: missing(value) ? null : value / most, title: `${changed[n]}: ${signed(value, digits)} nat in layer ${entropy.layer[layer]}` })));
   return [
     picked.element,
-    heatTable({ caption: "Change in lens entropy (nat) of each layer where the label is predicted", rowTitle: "changed", columnTitle: "layer", rows: changed, columns: entropy.layer.map(String), cells, tall: changed.length > 14, fine: true }),
-    howMade(`* p < ${ALPHA} after correction. The darker a cell, the larger the change, up or down. ${own.methods.entropy}`),
+    heatTable({ caption: "Change in lens entropy (nat) of each layer where the label is predicted", rowTitle: "changed", columnTitle: "layer", rows: changed, columns: entropy.layer.map(String), cells, ends: endsOf(most, digits, "nat"), sign: true, tall: changed.length > 14, fine: true }),
+    howMade(own.methods.entropy, `* p < ${ALPHA} after correction.`),
   ];
 }
 

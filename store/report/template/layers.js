@@ -23,7 +23,7 @@ function entropyContrasts(experiment, redraw) {
     legend(chosen.map((row, slot) => ({ slot, label: contrastName(row) }))),
     el("div", { class: "charts" }, charts),
     rows.length > MOST_SERIES && note(`The first ${MOST_SERIES} of ${rows.length} contrasts; filter to see others.`),
-    howMade(`Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each layer by itself.${chosen[0].entropy.equivalence ? ` Shaded: differences below ${chosen[0].entropy.equivalence} nat, too small to matter.` : ""} ${chosen[0].entropy.method}`),
+    howMade(chosen[0].entropy.method, `Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each layer by itself.${chosen[0].entropy.equivalence ? ` Shaded: differences below ${chosen[0].entropy.equivalence} nat, too small to matter.` : ""}`),
   ];
 }
 
@@ -40,7 +40,7 @@ function lensStatistics({ layers: { curves, methods } }, redraw) {
   const picked = choice("statistic", "Statistic", statistics.map((name) => ({ value: name, text: curves.find(({ statistic }) => statistic === name).title })), redraw);
   const those = curves.filter(({ statistic, condition }) => statistic === picked.value && visible(condition));
   if (!those.length) return note("The filters hide all probed conditions.");
-  return [picked.element, ...layerCharts(those, { yTitle: `${those[0].title} (${those[0].units})` }), howMade(`Bands: intervals of each layer by itself. ${methods[picked.value]}`)];
+  return [picked.element, ...layerCharts(those, { yTitle: `${those[0].title} (${those[0].units})` }), howMade(methods[picked.value], "Bands: intervals of each layer by itself.")];
 }
 
 function layerCharts(curves, { yTitle, domain = null }) {
@@ -62,18 +62,31 @@ const layersCsv = ({ layers: { curves } }) => [
   curves.filter(({ condition }) => visible(condition)).flatMap((own) => own.layer.map((layer, n) => [...levelCells(own.condition), own.statistic, own.position, layer, own.mean[n], own.low[n], own.high[n]])),
 ];
 
-function saturation({ saturation: { curves, method } }) {
+function saturation({ saturation: { curves, method, tests, test_methods: methods } }) {
   const those = curves.filter(({ condition }) => visible(condition));
   if (!those.length) return note("The filters hide all probed conditions.");
+  const contrasts = tests.filter(({ factor, level, baseline }) => levelVisible(factor, level) && levelVisible(factor, baseline));
+  const domain = padded(extent([0, ...contrasts.flatMap((own) => [own.difference, own.difference_low, own.difference_high])]));
   return [
     ...layerCharts(those, { yTitle: "share not yet saturated", domain: [0, 1] }),
     table({
       caption: "Saturation by condition and position",
-      columns: [{ title: "Condition" }, { title: "Position" }, { title: "Median layer", number: true }, { title: "Never (%)", number: true }, { title: "p, corrected", number: true }],
-      rows: those.map((own) => [shortLabel(own.condition), own.position, missing(own.median_layer) ? "–" : fixed(own.median_layer, 0), percent(own.censored), pValue(own.p_adjusted)]),
+      columns: [{ title: "Condition" }, { title: "Position" }, { title: "Median layer", number: true }, { title: "Never (%)", number: true }],
+      rows: those.map((own) => [shortLabel(own.condition), own.position, missing(own.median_layer) ? "–" : fixed(own.median_layer, 0), percent(own.censored)]),
       tall: those.length > 14,
     }),
     howMade(method),
+    contrasts.length > 0 && table({
+      caption: "Difference in the mean layer of saturation, averaged over the other factors; an example that never saturates counts as one layer after the last",
+      columns: [{ title: "Contrast" }, { title: "Position" }, { title: "Layers", number: true }, { title: "95% interval", number: true }, { title: "0 marked" }, { title: "p, corrected", number: true }],
+      rows: contrasts.map((own) => {
+        const [low, high] = [own.difference_low, own.difference_high];
+        const sure = interval(low, high, 2, signed);
+        return [`${own.factor}: ${own.level} against ${own.baseline}`, own.position, signed(own.difference), sure, intervalPlot({ value: own.difference, low, high, domain, reference: 0, label: `${signed(own.difference)} ${sure}` }), pValue(own.p_adjusted)];
+      }),
+      tall: contrasts.length > 14,
+    }),
+    contrasts.length > 0 && howMade(unique(methods).join(" ")),
   ];
 }
 

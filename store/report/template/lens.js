@@ -69,7 +69,7 @@ function lensView(experiment, redraw) {
     scaleLegend(view),
     panels.length > MOST_PANELS && note(`The first ${MOST_PANELS} of ${panels.length} conditions side by side; filter to see others.`),
     !shape.texts && note("This store keeps no texts of tokens (it was written by an older version), so tokens stand as #id."),
-    howMade(`${shape.examples.length} of ${plural(shape.total, "example")}${shape.examples.length < shape.total ? ", drawn at random (seed 0) to keep this file small" : ""}; one cell of each condition, that of its first seed. Spaces are shown as ·, line ends as ⏎. Final layer on top. Entropies to 0.001, log-probabilities to 0.002.`),
+    el("p", { class: "method" }, `${shape.examples.length} of ${plural(shape.total, "example")}${shape.examples.length < shape.total ? ", drawn at random (seed 0) to keep this file small" : ""}; one cell of each condition, that of its first seed. Spaces are shown as ·, line ends as ⏎. Final layer on top. Entropies to 0.001, log-probabilities to 0.002.`),
   ];
 }
 
@@ -125,7 +125,7 @@ function lensGrid(view, detail) {
   body.addEventListener("pointerleave", () => showCell(body.querySelector('td[tabindex="0"]')));
   body.addEventListener("keydown", (event) => moveFocus(event, body));
   focus(body.rows[0].cells[1]);
-  return el("div", { class: "scroll" }, grid);
+  return scroller(grid, {});
 }
 
 function moveFocus(event, body) {
@@ -179,7 +179,7 @@ function miniTable(caption, titles, rows) {
 
 function scaleLegend({ mode }) {
   const ends = mode === "watch" ? ["rank 200,000", "rank 0 (top)"] : ["0 %", "100 % (probability of the token)"];
-  return el("p", { class: "scale" }, el("span", {}, ends[0]), el("span", { class: "ramp" }), el("span", {}, ends[1]));
+  return shadeScale(...ends);
 }
 
 const lensCsv = ({ samples: { shapes } }) => [

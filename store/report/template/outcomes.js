@@ -1,7 +1,12 @@
 // What came out, by condition: metrics, contrasts in outcomes, confusion, calibration, training, transfer.
 
 const percent = (value, digits = 1) => (missing(value) ? "–" : fixed(100 * value, digits));
-const howMade = (text) => el("p", { class: "method" }, text);
+
+// How a figure is read, and folded away how it was made.
+const howMade = (method, reading = null) => [
+  reading && el("p", { class: "method" }, reading),
+  el("details", { class: "method" }, el("summary", {}, "How it was made"), method),
+];
 
 function results(experiment, redraw) {
   const { metrics } = experiment.results;
@@ -91,7 +96,7 @@ function outcomeContrasts(experiment, redraw) {
         }),
         tall: those.length > 14,
       }),
-      howMade(`* p < ${ALPHA} after correction. ${method}`),
+      howMade(method, `* p < ${ALPHA} after correction.`),
     ];
   });
   return [...parts, names.length ? tables : note("No contrast in an outcome is shown.")];
@@ -116,12 +121,12 @@ function confusion({ confusion: data }) {
       const total = row.reduce((sum, value) => sum + value, 0);
       return row.map((value, column) => ({ text: String(value), share: total ? value / total : null, title: `${value} of ${total} predicted ${name(data.predicted[column])}` }));
     });
-    return heatTable({ caption: shortLabel(index), rowTitle: "true", columnTitle: "predicted", rows: data.gold, columns: data.predicted.map(name), cells });
+    return heatTable({ caption: shortLabel(index), rowTitle: "true", columnTitle: "predicted", rows: data.gold, columns: data.predicted.map(name), cells, ends: ["0 %", "100 % of the row"] });
   });
   return [
     el("div", { class: "tiles" }, maps),
     shown.length > MOST_MAPS && note(`The first ${MOST_MAPS} of ${shown.length} conditions; filter to see others.`),
-    howMade(`Counts; the darker a cell, the larger its share of the row. ${data.prediction === "prediction" ? "Labels of the highest log-likelihood" : "Labels parsed from generated text"}. ${data.method}`),
+    howMade(data.method, `Counts of examples. ${data.prediction === "prediction" ? "Predicted: the label of the highest log-likelihood" : "Predicted: the label parsed from generated text"}.`),
   ];
 }
 
@@ -147,7 +152,7 @@ function calibration({ calibration: data }) {
     const place = data.conditions.indexOf(index);
     const bins = data.count[place].map((count, bin) => [count, bin]).filter(([count]) => count > 0).map(([, bin]) => bin);
     const take = (name) => bins.map((bin) => data[name][place][bin]);
-    return { slot, label: shortLabel(index), x: take("confidence"), y: take("accuracy"), notes: take("count").map((count) => `of ${plural(count, "example")}`) };
+    return { slot, label: shortLabel(index), x: take("confidence"), y: take("accuracy"), weight: take("count"), notes: take("count").map((count) => `of ${plural(count, "example")}`) };
   });
   return [
     key,
@@ -160,7 +165,7 @@ function calibration({ calibration: data }) {
         tall: true,
       })),
     cut,
-    howMade(data.method),
+    howMade(data.method, "The area of a mark grows with the number of its examples, up to the fullest bin of all."),
   ];
 }
 
@@ -171,7 +176,7 @@ const calibrationCsv = ({ calibration: data }) => [
 
 function training({ training: { curves } }, redraw) {
   const variables = unique(curves.map(({ variable }) => variable));
-  const picked = choice("training", "Curve", asOptions(variables), redraw);
+  const picked = choice("training", "Curve", variables.map((value) => ({ value, text: curves.find(({ variable }) => variable === value).title })), redraw);
   const those = curves.filter(({ variable, condition }) => variable === picked.value && visible(condition));
   if (!those.length) return note("The filters hide all trained conditions.");
   const { chosen, legend: key, note: cut } = chartConditions(those.map(({ condition }) => condition));
@@ -186,7 +191,7 @@ function training({ training: { curves } }, redraw) {
     key,
     lineChart({ title: `${title} by step`, series, xTitle: "step", yTitle: `${title} (${units})`, yDigits: 4, write: (value) => (missing(value) ? "–" : String(Number(value.toPrecision(3))).replace("-", "−")) }),
     cut,
-    howMade(`Line: mean over seeds. Band: lowest to highest seed.${binned ? " Each point is the mean of neighbouring steps." : ""}`),
+    el("p", { class: "method" }, `Line: mean over seeds. Band: lowest to highest seed.${binned ? " Each point is the mean of neighbouring steps." : ""}`),
   ];
 }
 
@@ -212,9 +217,9 @@ function transfer(experiment, redraw) {
     const digits = own.share ? 1 : 2;
     const cells = rows.map(([, r]) => columns.map(([, c]) => ({ text: write(own.value[r][c], digits), share: missing(own.value[r][c]) ? null : (own.value[r][c] - low) / (high - low || 1), title: interval(own.low[r][c], own.high[r][c], digits, write) })));
     const within = inWords(own.within);
-    return heatTable({ caption: `${own.title}${own.share ? " (%)" : ""}${within ? `: ${within}` : ""}`, rowTitle: "trained on", columnTitle: "tested on", rows: rows.map(([level]) => level), columns: columns.map(([level]) => level), cells });
+    return heatTable({ caption: `${own.title}${own.share ? " (%)" : ""}${within ? `: ${within}` : ""}`, rowTitle: "trained on", columnTitle: "tested on", rows: rows.map(([level]) => level), columns: columns.map(([level]) => level), cells, ends: [write(low, digits), write(high, digits)] });
   });
-  return [picked.element, el("div", { class: "tiles" }, maps), those.length > MOST_MAPS && note(`The first ${MOST_MAPS} of ${those.length} matrices; filter to see others.`), howMade(`The darker, the higher; point at a cell for its interval. ${those[0].method}`)];
+  return [picked.element, el("div", { class: "tiles" }, maps), those.length > MOST_MAPS && note(`The first ${MOST_MAPS} of ${those.length} matrices; filter to see others.`), howMade(those[0].method, "Point at a cell for its interval.")];
 }
 
 const transferCsv = (experiment) => [

@@ -112,15 +112,27 @@ function setUpPopups() {
   });
 }
 
+const PAPER = 680; // CSS pixels that A4 and Letter leave within their margins
+
+// Tables that are wider than a sheet shrink to it, else the whole page would.
+function fitPaper() {
+  for (const table of document.querySelectorAll(".scroll > table")) {
+    const width = table.scrollWidth; // on the screen; letters are smaller on paper
+    if (width > PAPER) table.style.zoom = (PAPER / width).toFixed(3);
+  }
+}
+
 // On paper everything is there: what can be folded is open while printing.
 function setUpPrinting() {
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("main details:not([open])")];
     for (const details of opened) details.open = true;
+    fitPaper();
   });
   addEventListener("afterprint", () => {
     for (const details of opened) details.open = false;
+    for (const table of document.querySelectorAll(".scroll > table")) table.style.zoom = "";
   });
 }
 

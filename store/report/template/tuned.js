@@ -26,7 +26,7 @@ function tunedLens({ tuned: data, layers }, redraw) {
       el("div", {}, key, lineChart({ title: "KL to the final layer by step, mean over layers", series: training, xTitle: "step", yTitle: "KL(final ‖ layer) (nat)", zero: true, unit: " nat" })),
     ]),
     cut,
-    howMade(`Line: mean over seeds. Band: lowest to highest seed. Every step is measured on its own tokens, before it changes the translators.${binned ? " Each point is the mean of neighbouring steps." : ""}`),
+    el("p", { class: "method" }, `Line: mean over seeds. Band: lowest to highest seed. Every step is measured on its own tokens, before it changes the translators.${binned ? " Each point is the mean of neighbouring steps." : ""}`),
   ];
 }
 
@@ -48,7 +48,7 @@ function besideLogit(condition, twin, layers) {
   return [
     legend(lenses.map((index, slot) => ({ slot, label: shortLabel(index) }))),
     el("div", { class: "charts" }, charts),
-    howMade(`On the test examples. Bands: intervals of each layer by itself. ${READ.map((name) => layers.methods[name]).filter(Boolean).join(" ")}`),
+    howMade(READ.map((name) => layers.methods[name]).filter(Boolean).join(" "), "On the test examples. Bands: intervals of each layer by itself."),
   ];
 }
 
