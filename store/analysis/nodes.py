@@ -233,7 +233,8 @@ def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
 def _score(name: str, logprobs: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
     """Return a score of the probabilities of labels, NaN where the true label is none of them."""
     shifted = logprobs.astype(float) - logprobs.max("label")
-    logs = shifted - np.log(np.exp(shifted).sum(dim="label"))
+    weights: xr.DataArray = np.exp(shifted)
+    logs = shifted - np.log(weights.sum("label"))
     right = logprobs["label"] == truth
     if name == "brier":
         found = ((np.exp(logs) - right) ** 2).sum(dim="label")
