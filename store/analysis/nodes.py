@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from store.analysis.shapes import merge_shapes
 from store.errors import StoreError, nearest
@@ -232,12 +233,11 @@ def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
 
 def _score(name: str, logprobs: xr.DataArray, truth: xr.DataArray) -> xr.DataArray:
     """Return a score of the probabilities of labels, NaN where the true label is none of them."""
-    shifted = logprobs.astype(float) - logprobs.max("label")
-    weights: xr.DataArray = np.exp(shifted)
-    logs = shifted - np.log(weights.sum("label"))
+    axis = logprobs.get_axis_num("label")
+    logs = logprobs.copy(data=log_softmax(logprobs.values.astype(float), axis=axis))
     right = logprobs["label"] == truth
     if name == "brier":
-        found = ((np.exp(logs) - right) ** 2).sum(dim="label")
+        found = ((logs.copy(data=np.exp(logs.values)) - right) ** 2).sum("label")
     else:
         found = -logs.where(right).max("label")
     score: xr.DataArray = found.where(right.any("label"))
