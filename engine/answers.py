@@ -24,14 +24,15 @@ def read_answer(generated: str, writer: Writer) -> Answer:
     """Read a text that was written in the place of the writer's target.
 
     The explanation is what stands where the target has one, words joined by single spaces: the whole text
-    if it names no label. Behind a label that is the whole target it is whatever the model goes on with.
+    if it names no label. Behind a label that is the whole target it is whatever the model goes on with. What
+    the spec writes (prefix, separator) is looked for as the tokenizer gives it back: in lower case, say.
     """
-    form, before = writer.form, ""
+    form, before, behind_label = writer.form, "", writer.as_written(writer.form.behind_label)
     if form.target.explains_first:
-        before, _, generated = generated.partition(form.separator)
-        before = _words(before).removeprefix(_words(form.prefix))
-    label, rest = split_label(generated, writer.spelled, form.behind_label if form.may_go_on else "")
-    rest = rest.strip().removeprefix(form.behind_label.strip())
+        before, _, generated = generated.partition(writer.as_written(form.separator))
+        before = _words(before).removeprefix(_words(writer.as_written(form.prefix)))
+    label, rest = split_label(generated, writer.spelled, behind_label if form.may_go_on else "")
+    rest = rest.strip().removeprefix(behind_label.strip())
     behind = "" if form.target.explains_first and not form.may_go_on else rest
     return Answer(label, _words(before), _words(f"{before} {behind}"))
 

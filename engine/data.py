@@ -91,6 +91,14 @@ def too_many(count: int, held: int) -> str:
     return f"found {count:,}, but that split holds {held:,} examples; expected at most {held:,}"
 
 
+def no_validation(patience: int) -> str:
+    """Say that there is nothing for early stopping to go by."""
+    return (
+        f"train.early_stopping: found {patience}, but there are no validation examples to stop by; expected "
+        "a larger data.validation_share, or train.early_stopping = 0"
+    )
+
+
 def describe(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
     """Count the examples of each split and the mean characters of their texts, for the plan's estimates."""
     rows = list(rows)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-from pathlib import Path
 
 import torch
 
 from engine.errors import UsageError
-
-DEVICES, DRIVER = Path("/dev"), Path("/proc/driver/nvidia/gpus")
+from engine.gpus import all_hidden, nvidia_gpu
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -43,14 +39,9 @@ def unused_gpu() -> str | None:
 
     One that `CUDA_VISIBLE_DEVICES` hides is left aside on purpose.
     """
-    if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES") in (
-        "",
-        "-1",
-        "none",
-        "NoDevFiles",
-    ):
+    if torch.cuda.is_available() or all_hidden():
         return None
-    found = _nvidia()
+    found = nvidia_gpu()
     if found is None:
         return None
     if torch.version.cuda is None:
@@ -62,20 +53,3 @@ def unused_gpu() -> str | None:
         except (RuntimeError, AssertionError) as error:
             why = str(error).partition("\n")[0].rstrip(".")
     return f"an NVIDIA GPU ({found}) that torch cannot use: {why}"
-
-
-def _nvidia() -> str | None:
-    """Give the sign by which an NVIDIA GPU shows, whatever torch may think of it."""
-    nodes = sorted(node for node in DEVICES.glob("nvidia*") if node.name.removeprefix("nvidia").isdigit())
-    if nodes:
-        return str(nodes[0])
-    if DRIVER.is_dir() and any(DRIVER.iterdir()):
-        return str(DRIVER)
-    if program := shutil.which("nvidia-smi"):
-        try:
-            listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=20, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        if listed.returncode == 0 and listed.stdout.startswith("GPU "):
-            return f"nvidia-smi: {listed.stdout.partition(' (UUID')[0].strip()}"
-    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from engine.errors import DataError
-from engine.layout import Form
+from engine.visible import visible
 from specs.data import Data
 from specs.model import Target
 from specs.probe import Probe
@@ -14,8 +14,8 @@ LISTED = 5  # examples that an error names
 
 
 def explained(example: Mapping[str, str | None]) -> bool:
-    """Tell whether an example has an explanation; spaces alone are none."""
-    return bool((example.get("explanation") or "").strip())
+    """Tell whether an example has an explanation; a text without a visible character is none."""
+    return visible(example.get("explanation") or "")
 
 
 def label_alone(examples: Sequence[Mapping[str, str]], target: Target) -> int:
@@ -45,21 +45,6 @@ def check_explanations(examples: Sequence[Mapping[str, str]], split: str, data: 
             missing_explanations(
                 [e for e in examples if not explained(e)], len(examples), split, data, target
             )
-        )
-
-
-def check_separators(examples: Sequence[Mapping[str, str]], split: str, form: Form) -> None:
-    """Raise DataError where what comes before the label holds the separator, which says where that ends."""
-    if not form.target.explains_first or form.target.content == "label+filler":
-        return
-    stems = [(example["id"], form.lay_out(example).stem) for example in examples]
-    early = [name for name, stem in stems if stem.find(form.separator) + len(form.separator) < len(stem)]
-    if early:
-        more = ", …" if len(early) > LISTED else ""
-        raise DataError(
-            f"target.separator: found {form.separator!r} in what comes before the label in {len(early):,} of "
-            f"{len(examples):,} {split} examples ({', '.join(early[:LISTED])}{more}), where it would end the "
-            "explanation too early; expected a text that is in none of them"
         )
 
 

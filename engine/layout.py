@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from attrs import frozen
 
 from engine.encoding import Span, Tokens
+from engine.visible import visible
 from specs.model import Target
 
 
@@ -43,12 +44,10 @@ class Form:
     @staticmethod
     def of(target: Target, *, chat: bool) -> Form:
         """Fill in the defaults of a target behind a plain prompt or a chat's."""
-        prefix, separator = target.prefix, target.separator
+        prefix = target.prefix
         if prefix is None:
             prefix = "" if chat else " "
-        if separator is None:
-            separator = ": " if target.placement == "after" else "\nRating: "
-        return Form(target, prefix, separator)
+        return Form(target, prefix, target.parting)
 
     @property
     def behind_label(self) -> str:
@@ -71,7 +70,8 @@ class Form:
 
     def lay_out(self, example: Mapping[str, str]) -> Layout:
         """Lay the genuine target out: pseudo-explanations take the places of its words."""
-        words = example["explanation"].split() if self.target.content != "label" else []
+        explanation = example["explanation"] if self.target.content != "label" else ""
+        words = explanation.split() if visible(explanation) else []
         half = {"after": 0, "before": len(words), "interleaved": (len(words) + 1) // 2}[self.target.placement]
         first, second = words[:half], words[half:]
         stem = self.stem(" ".join(first)) if self.target.explains_first else self.prefix

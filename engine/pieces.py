@@ -48,14 +48,14 @@ class Pieces:
     seed: int
     examples: Callable[[], Iterable[Example]]
     form: Form = field(init=False)
-    _encoder: Encoder = field(init=False)
+    encoder: Encoder = field(init=False)
     _memory: dict[str, Corpus] = field(factory=dict)
 
     @form.default
     def _form_of_target(self) -> Form:
         return Form.of(self.target, chat=self.settings.chat_template)
 
-    @_encoder.default
+    @encoder.default
     def _encoder_of_tokenizer(self) -> Encoder:
         return Encoder(self.tokenizer)
 
@@ -71,13 +71,13 @@ class Pieces:
         """
         prompt = self.prompt(example)
         # A chat template writes the special tokens itself; adding them again would double the first.
-        opening = [] if self.settings.chat_template else self._encoder.opening(prompt)
+        opening = [] if self.settings.chat_template else self.encoder.opening(prompt)
         given = explanation is not None and self.target.explains_first
         stem = self.form.stem(str(explanation)) if given else self.form.lay_out(example).stem
         prompt, spaces = prompt.parted(len(prompt.text.rstrip(" ")))
         text = spaces.text + stem
         body = text.rstrip(" ")
-        before, _ = Trail(self._encoder, opening).add(prompt)
+        before, _ = Trail(self.encoder, opening).add(prompt)
         trail, tokens = before.add(Text.of_data(body))
         return Begun(before.ids, tokens.parted(0, len(spaces.text)), trail, text[len(body) :])
 
@@ -121,7 +121,7 @@ class Pieces:
         return head + rest.ids, word_tokens(begun.stem, layout.stem_words) + behind
 
     def _filling(self) -> list[int]:
-        _, tokens, skipped = self._encoder.behind(Text(self.target.filler))
+        _, tokens, skipped = self.encoder.behind(Text(self.target.filler))
         if not tokens.ids[skipped:]:
             raise UsageError(
                 f"target.filler: found {self.target.filler!r}, which has no token; expected a text"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from engine.cards import ModelCard, model_card
 from engine.causal import changes
-from engine.data import split_sizes, too_many
+from engine.data import no_validation, split_sizes, too_many
 from engine.errors import DataError, UsageError
 from engine.fingerprints import cache_folder
 from engine.identity import Cell, data_key, test_data
 from engine.models import PACKAGE, local_path
-from engine.plan import Plan
+from engine.plan import Plan, PlannedCell
 from engine.sources import sources
 from specs import Problem, SpecError
 from specs.data import Data
+from specs.describe import value as spell
 from specs.paths import looks_local
 from specs.probe import Probe
 
@@ -26,7 +27,14 @@ MOST_BYTES = 32 * 2**20
 def check_plan(plan: Plan) -> None:
     """Raise SpecError with every problem, each with its file and line."""
     cards = _cards(plan)
-    problems = [*_missing_models(plan), *_unfit(plan, cards), *_interventions(plan, cards), *_splits(plan)]
+    problems = [
+        *_missing_models(plan),
+        *_unfit(plan, cards),
+        *_interventions(plan, cards),
+        *_trained_whole(plan),
+        *_splits(plan),
+        *_unvalidated(plan),
+    ]
     if problems:
         raise SpecError(map(plan.matrix.spec.place, problems))
 
@@ -87,6 +95,54 @@ def _interventions(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Prob
                 changes.expand([entry], changes.Model(card.layers, card.heads))
             except UsageError as error:
                 yield Problem(None, f"interventions[{places[name]}]", str(error))
+
+
+def _trained_whole(plan: Plan) -> Iterator[Problem]:
+    """Yield modules that are trained in full where interventions take an adapter apart, each place once."""
+    matrix, told = plan.matrix, set()
+    for cell in plan.cells:
+        for settings, donor in matrix.interventions(cell.choice):
+            for trained in (cell.choice, donor) if settings.name in cell.sources else ():
+                if trained is None or matrix.table("train", trained).steps == 0:
+                    continue
+                saved = list(matrix.table("lora", trained).modules_to_save)
+                at = matrix.written("lora.modules_to_save", trained)
+                if saved and at not in told:
+                    told.add(at)
+                    message = (
+                        f'found {spell(saved)}, but the intervention "{settings.name}" takes an adapter '
+                        "apart by layers, which modules trained in full do not allow; expected [] in cells "
+                        "that interventions change or take from"
+                    )
+                    yield _problem(plan, "lora.modules_to_save", trained, message)
+
+
+def _unvalidated(plan: Plan) -> Iterator[Problem]:
+    """Yield early stopping that has no examples to go by."""
+    matrix = plan.matrix
+    for cell in matrix.distinct("data", "evaluate", "train"):
+        train, data = matrix.table("train", cell), matrix.table("data", cell)
+        if train.early_stopping and train.steps != 0:
+            sizes = known_sizes(data, matrix.table("evaluate", cell).labels)
+            if sizes is not None and not sizes["validation"]:
+                _, _, message = no_validation(train.early_stopping).partition(": ")
+                yield _problem(plan, "train.early_stopping", cell, message)
+
+
+def check_devices(plan: Plan, cells: Iterable[PlannedCell]) -> None:
+    """Raise SpecError where this process cannot compute on a device that one of these cells names."""
+    from engine.devices import choose_device
+
+    problems = {}
+    for cell in cells:
+        device = plan.matrix.table("model", cell.choice).device
+        try:
+            choose_device(device)
+        except UsageError as error:
+            message = str(error).removeprefix("model.device: ")
+            problems.setdefault(device, _problem(plan, "model.device", cell.choice, message))
+    if problems:
+        raise SpecError(map(plan.matrix.spec.place, problems.values()))
 
 
 def _splits(plan: Plan) -> Iterator[Problem]:

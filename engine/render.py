@@ -13,8 +13,7 @@ from rich.text import Text
 
 from engine.estimate import Cost, estimate
 from engine.plan import STATES, Plan, describe
-from engine.plan_notes import notes
-from engine.schedule import schedule_warnings
+from engine.plan_warnings import plan_warnings
 from specs.model import STAGES
 from store import Ledger, cells, read_manifests
 from store.places import Root
@@ -35,11 +34,10 @@ def plan_tables(plan: Plan, *, cells: bool) -> Iterator[Table | str]:
         )
     for path in plan.missing():
         yield f"not there yet: {escape(path)} (`engine execute` needs it; `engine annotate` makes such files)"
-    yield from map(escape, notes(plan))
     pairs = Counter(name for name, _, _ in plan.matrix.pairs())
     for name, number in pairs.items():
         yield f"contrast  {name}  ({number} pairs)"
-    for warning in schedule_warnings(plan):
+    for warning in plan_warnings(plan):
         yield f"[yellow]warning: {escape(warning)}[/]"
     for model in plan.trusted():
         yield f"[red]model.trust_remote_code is on: {escape(model)}'s own code will run here.[/]"
@@ -128,8 +126,7 @@ def plan_json(plan: Plan, *, cells: bool) -> dict[str, Any]:
             stage: {state: counts[state] for state in STATES} for stage, counts in plan.counts().items()
         },
         "missing": plan.missing(),
-        "notes": list(notes(plan)),
-        "warnings": schedule_warnings(plan),
+        "warnings": plan_warnings(plan),
         "estimate": costs
         and {
             stage: {

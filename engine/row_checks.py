@@ -11,6 +11,7 @@ from attrs import define, field
 from engine.cells import whole_number
 from engine.errors import DataError
 from engine.explanations import explained
+from engine.visible import visible
 
 # Kinds of rows that are left out. The first two are mistakes, which only `data.invalid = "drop"` leaves out.
 KINDS = {
@@ -70,7 +71,7 @@ class RowChecks:
         for name in ("context", "response", "label", "group"):
             value = row.get(name, "-")
             # A message may be left out of an example, but there must be an answer and a label.
-            if value is None or (name in ("response", "label") and not value.strip()):
+            if value is None or (name in ("response", "label") and not visible(value)):
                 return "empty", f'column "{columns.get(name, name)}" is empty; expected a value'
         label = row.get("label")
         if label is not None and self.labels is not None and label not in self.labels:

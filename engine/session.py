@@ -37,9 +37,12 @@ class Request:
 def run(plan: Plan, pending: list[PlannedCell], console: Any, request: Request) -> int:
     """Execute the pending cells and show the results; give the exit code."""
     from engine.display import TerminalDisplay
+    from engine.plan_checks import check_devices
     from engine.progress import stop_on_signal
 
     check_kernels()
+    if request.executor.kind == "local":  # others compute elsewhere
+        check_devices(plan, pending)
     where = provenance()
     write_manifest(plan.root, plan.matrix.experiment.name, manifest(plan, where))
     plan.look_up()  # from here on `engine gc` spares what the plan finds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ from attrs import evolve, frozen
 
 from engine import data as data_stage
 from engine import models, translators
-from engine.base_model import BaseModel
-from engine.causal.arrangement import arrangement
+from engine.base_model import BaseModel, as_it_was
+from engine.causal.arrangement import adapted_sites, arrangement
 from engine.causal.changes import Model, entries, expand
 from engine.causal.intervene import Experiment, intervention_family
 from engine.errors import (
@@ -20,10 +21,9 @@ from engine.errors import (
     UsageError,
 )
 from engine.evaluate import evaluate, evaluation_family, summarise
-from engine.explanations import check_explanations, check_separators, label_alone
+from engine.explanations import check_explanations, label_alone
 from engine.heads import check_heads
 from engine.identity import data_key, test_data
-from engine.layout import Form
 from engine.lengths import Limit, limit_of
 from engine.lens import find_lens
 from engine.measured import Measured, Stage, measured, trained_and_evaluated
@@ -31,10 +31,11 @@ from engine.plan import PlannedCell
 from engine.probe import backend_of, layer_numbers, probe_family, probe_layers, token_texts, watched_tokens
 from engine.progress import Report
 from engine.stage_records import StageRecords, checked
-from engine.text import Writer, cell_writer
-from engine.text_checks import check_generated, check_tokens, check_watched, token_count
+from engine.text import Encoded, Example, Writer, cell_writer
+from engine.text_checks import check_generated, check_separators, check_tokens, check_watched, token_count
 from engine.train import short_enough, train_adapter
 from engine.trained import ADAPTER, Trained, check_adapter, load_adapter, saved_training
+from engine.training.adapter import attach_adapter
 from engine.training.history import UNITS, curves_family
 from engine.training.loss import padding_id
 from engine.training.trackers import check_trackers
@@ -76,7 +77,7 @@ class Stages(StageRecords):
                 return
             text = self._text(cell, base.tokenizer, test=False)
             rows = self._trained_rows(cell)
-            encoded = {split: [text.encode(row) for row in part] for split, part in rows.items()}
+            encoded = {split: _encoded(text, part, split) for split, part in rows.items()}
             check_tokens(text, rows["train"], token_count(base.model))
             claim = self._claim("train", key)
             trained = self._saved(cell) or train_adapter(
@@ -144,7 +145,7 @@ class Stages(StageRecords):
         with self._committing("lens", key) as record:
             text = self._text(cell, tokenizer, test=False)
             rows = self._trained_rows(cell)["train"]
-            examples = short_enough([text.encode(row) for row in rows], self._limit(cell, model))
+            examples = short_enough(_encoded(text, rows, "train"), self._limit(cell, model))
             lens, home = find_lens(model), self.home("lens", key)
             saved = self._saved_lens(home, lens.device)
             if saved is None:
@@ -230,11 +231,15 @@ class Stages(StageRecords):
     def check(self, cell: PlannedCell, stage: Stage, base: BaseModel) -> None:
         """Raise what a stage would fail of.
 
-        That is a backend, layers or heads that are not here, long examples, and labels that cannot be scored,
-        watched, or read once they are written.
+        That is a backend, layers or heads that are not here, an adapter outside the layers by which
+        interventions take it apart, long examples, and labels that cannot be scored, watched, or read once
+        they are written.
         """
         if stage == "probe":
             self._check_probe(self.settings("probe", cell), base)
+        if stage == "intervene" and self.settings("train", cell).steps != 0:
+            with as_it_was(base.model):
+                adapted_sites(attach_adapter(base.model, self.settings("lora", cell), self.ranks))
         rows = self._measured(cell, stage, base.model, base.tokenizer).rows
         text = self._text(cell, base.tokenizer, test=True)
         check_tokens(text, rows, token_count(base.model))
@@ -258,7 +263,7 @@ class Stages(StageRecords):
     def check_training(self, cell: PlannedCell) -> None:
         """Raise what a training would fail of before a model is loaded for it.
 
-        That is examples whose explanation lacks or misleads, and trackers that are not here.
+        That is examples that lack, or whose explanation does, and trackers that are not here.
         """
         settings = self.settings("train", cell)
         if settings.steps != 0:
@@ -272,15 +277,15 @@ class Stages(StageRecords):
         return data_stage.load(self.home("data", cell.keys[key]), split, count)
 
     def _trained_rows(self, cell: PlannedCell) -> dict[str, list[dict[str, str]]]:
-        """Give the examples of a training by split; DataError for one whose explanation lacks or misleads."""
+        """Give the examples of a training by split; DataError for a split or explanation that lacks."""
         data, target = self._data(cell, test=False), self.settings("target", cell)
         rows = {"train": self._rows(cell, "data", "train", data.train)}
         if self.settings("train", cell).early_stopping:
             rows["validation"] = self._rows(cell, "data", "validation", data.validation)
-        form = Form.of(target, chat=self.settings("prompt", cell).chat_template)
+            if not rows["validation"]:
+                raise DataError(data_stage.no_validation(self.settings("train", cell).early_stopping))
         for split, part in rows.items():
             check_explanations(part, split, data, target)
-            check_separators(part, split, form)
         return rows
 
     def _measured(self, cell: PlannedCell, stage: Stage, model: Any, tokenizer: Any) -> Measured:
@@ -349,3 +354,10 @@ class Stages(StageRecords):
             self._put_aside(home, translators.FILE)
             self.ledger.clear("lens", key)
             raise DamagedLensError(f"{error}; --retry-failed trains it again") from error
+
+
+def _encoded(text: Writer, rows: Sequence[Example], split: str) -> list[Encoded]:
+    """Tokenize the examples of a split; DataError where an explanation would end too early."""
+    encoded = [text.encode(row) for row in rows]
+    check_separators(text, rows, encoded, split)
+    return encoded

@@ -18,6 +18,7 @@ from engine.layout import Form
 from engine.pieces import Begun, Example, Pieces
 from engine.plan import Plan, PlannedCell
 from engine.pseudo import Word
+from engine.visible import visible
 from specs.data import Data
 from specs.model import Prompt, Target
 
@@ -63,6 +64,12 @@ class Writer:
     def form(self) -> Form:
         """Give the parts of a target that the spec writes."""
         return self._pieces.form
+
+    def as_written(self, text: str) -> str:
+        """Give a text as the tokenizer gives it back where it stands between words: in lower case, say."""
+        ids = self._pieces.encoder.tokens(Text.of_data(f"a{text}a")).ids
+        found = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        return found[1:-1] if len(found) > 1 else text
 
     @property
     def spelled(self) -> dict[str, list[str]]:
@@ -126,7 +133,8 @@ class Writer:
     def first_tokens(self, example: Example) -> dict[str, int]:
         """Give the token of each label that tells it from the others first: the one that is watched."""
         # What follows the labels may have to tell them apart: that of an explanation, if the row has none.
-        _, labels = self.encode_labels({**example, "explanation": example["explanation"].strip() or "a a"})
+        said = example if visible(example["explanation"]) else {**example, "explanation": "a a"}
+        _, labels = self.encode_labels(said)
         return {label: ids[0] for label, ids in zip(self.labels, labels, strict=True)}
 
     def encode_spellings(

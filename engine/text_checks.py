@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attrs import evolve
 
 from engine.answers import read_answer
-from engine.errors import EngineError, UsageError
+from engine.errors import DataError, EngineError, UsageError
 from engine.generation import written
-from engine.text import Example, Writer
+from engine.text import Encoded, Example, Writer
 
 SAMPLED = 64  # rows that are looked at, evenly over all
+LISTED = 5  # examples that an error names
 
 
 def check_tokens(writer: Writer, rows: Sequence[Example], size: int) -> None:
@@ -78,6 +79,44 @@ def check_generated(writer: Writer, row: Example) -> None:
                 f'"{label}" back as {text!r}, which names {named}; expected another label or '
                 'target.separator, or scoring without "generation" and no explanation first'
             )
+
+
+def check_separators(writer: Writer, rows: Sequence[Example], encoded: Sequence[Encoded], split: str) -> None:
+    """Raise where what comes before a label holds the separator, which says where that ends.
+
+    It is looked for as the tokenizer gives texts back. An explanation whose words a condition
+    shuffles or draws anew is held against it in both forms, so that it is refused under all conditions alike.
+    """
+    if not writer.target.explains_first:
+        return
+    separator = writer.as_written(writer.form.separator)
+    early = [
+        row["id"]
+        for row, one in zip(rows, encoded, strict=True)
+        if any(_ends_early(stem, separator) for stem in _stems(writer, row, one))
+    ]
+    if early:
+        more = ", …" if len(early) > LISTED else ""
+        read = "" if separator == writer.form.separator else f", as the tokenizer reads {separator!r},"
+        raise DataError(
+            f"target.separator: found {writer.form.separator!r}{read} in what comes before the label in "
+            f"{len(early):,} of {len(rows):,} {split} examples ({', '.join(early[:LISTED])}{more}), where it "
+            "would end the explanation too early; expected a text that is in none of them"
+        )
+
+
+def _stems(writer: Writer, row: Example, encoded: Encoded) -> Iterator[str]:
+    """Yield the text before the label as its tokens say it, and as the genuine explanation does."""
+    whole = encoded.prompt + encoded.completion
+    yield written(writer.tokenizer, encoded.prompt, whole[len(encoded.prompt) : encoded.label])
+    if writer.target.content != "label+filler":
+        yield writer.as_written(writer.form.lay_out(row).stem)
+
+
+def _ends_early(stem: str, separator: str) -> bool:
+    """Tell whether a text holds the separator before its end, where the last spaces may be the label's."""
+    place = stem.find(separator)
+    return 0 <= place < len(stem.rstrip(" ")) - len(separator.rstrip(" "))
 
 
 def token_count(model: Any) -> int:

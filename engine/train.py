@@ -9,6 +9,7 @@ from typing import Any
 from transformers import set_seed
 
 from engine.base_model import as_it_was
+from engine.data import no_validation
 from engine.errors import DataError, Interrupted
 from engine.lengths import Limit, limit_of
 from engine.lens import find_lens
@@ -112,8 +113,5 @@ def short_enough(examples: Sequence[Encoded], limit: Limit, kind: str = "trainin
 def _validated(validation: Sequence[Encoded], settings: Train, limit: Limit) -> list[Encoded]:
     """Give the examples that early stopping goes by; DataError where there are none."""
     if not validation:
-        raise DataError(
-            f"train.early_stopping: found {settings.early_stopping}, but there are no validation examples to "
-            "stop by; expected a larger data.validation_share, or train.early_stopping = 0"
-        )
+        raise DataError(no_validation(settings.early_stopping))
     return short_enough(validation, limit, "validation")

@@ -154,6 +154,13 @@ class Target:
         """Whether some of the explanation comes before the label."""
         return self.content != "label" and self.placement != "after"
 
+    @property
+    def parting(self) -> str:
+        """Give the separator, the default one if the spec names none."""
+        if self.separator is not None:
+            return self.separator
+        return ": " if self.placement == "after" else "\nRating: "
+
 
 @frozen(kw_only=True)
 class Lora:

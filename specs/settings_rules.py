@@ -30,6 +30,15 @@ def _target(settings: Target) -> Iterator[Problem]:
             f"found {spell(settings.separator)}"
         )
         yield Problem(None, "target.separator", message)
+    elif settings.explains_first and settings.content == "label+filler":
+        parting = settings.parting
+        stem = settings.filler * (len(parting) // len(settings.filler) + 2) + parting
+        if stem.find(parting) + len(parting) < len(stem):
+            message = (
+                f"expected a text that does not hold the separator, {spell(parting)}, which would end it too "
+                f"early; found {spell(settings.filler)}"
+            )
+            yield Problem(None, "target.filler", message)
 
 
 def _data(settings: Data) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ import torch
 from conftest import engine
 
 from engine import devices, models
+from engine import gpus as gpu_signs
 from engine.errors import UsageError
 from specs.model import Model
 
@@ -32,7 +33,7 @@ def unusable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus) -> Path:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for name in ("nvidiactl", "nvidia-uvm", "nvidia0"):
         (tmp_path / name).touch()
-    monkeypatch.setattr(devices, "DEVICES", tmp_path)
+    monkeypatch.setattr(gpu_signs, "DEVICES", tmp_path)
     return tmp_path
 
 
@@ -40,8 +41,8 @@ def unusable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus) -> Path:
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus) -> None:
     """A machine without any sign of a GPU."""
     gpus(0)
-    monkeypatch.setattr(devices, "DEVICES", tmp_path / "none")
-    monkeypatch.setattr(devices, "DRIVER", tmp_path / "none")
+    monkeypatch.setattr(gpu_signs, "DEVICES", tmp_path / "none")
+    monkeypatch.setattr(gpu_signs, "DRIVER", tmp_path / "none")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
@@ -106,7 +107,7 @@ def test_the_signs_of_a_gpu(bare: None, monkeypatch: pytest.MonkeyPatch, tmp_pat
     program.write_text("#!/bin/sh\necho no driver\nexit 9\n")
     assert devices.unused_gpu() is None
     (tmp_path / "gpus" / "0000:01:00.0").mkdir(parents=True)
-    monkeypatch.setattr(devices, "DRIVER", tmp_path / "gpus")
+    monkeypatch.setattr(gpu_signs, "DRIVER", tmp_path / "gpus")
     assert "gpus) that torch cannot use" in str(devices.unused_gpu())
 
 

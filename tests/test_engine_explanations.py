@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import WORDS, engine
+from conftest import WORDS, engine, writer
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.data import SPLITS, load, prepare
 from engine.errors import DataError
+from engine.explanations import explained
 from engine.reading import read_source
 from specs.data import Columns, Data
+from specs.model import Target
 from store import Ledger
 from store.places import place_of
 
@@ -24,7 +29,7 @@ CONTENTS = (
     "label+random_tokens",
     "label+filler",
 )
-BLANK = ("", " \t\n", None)
+BLANK = ("", " \t\n", None, "\u200b", "\ufeff \u2060\u00ad", "\u3164\u2800\ufe0f\x00")
 
 
 def write(file: Path, blank: Callable[[int], bool], column: str | None = "explanation") -> Path:
@@ -33,7 +38,9 @@ def write(file: Path, blank: Callable[[int], bool], column: str | None = "explan
     for n in range(48):
         row = {"context": f"message {n}", "response": WORDS[n % 7], "rating": str(1 + n % 3)}
         if column:
-            row[column] = BLANK[n % 3] if blank(n) else f"because {WORDS[n % 5]} is {WORDS[n % 11]}"
+            row[column] = (
+                BLANK[n // 2 % len(BLANK)] if blank(n) else f"because {WORDS[n % 5]} is {WORDS[n % 11]}"
+            )
         rows.append(row)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
@@ -233,7 +240,7 @@ def test_the_plan_says_what_has_no_explanation(tmp_path: Path, spec: Callable[..
     write(tmp_path / "rated.jsonl", lambda n: n % 2 == 0)
 
     def notes(file: Path) -> str:
-        (said, *more) = json.loads(engine("plan", file, "--json").output)["notes"]
+        (said, *more) = json.loads(engine("plan", file, "--json").output)["warnings"]
         assert not more and said in " ".join(engine("plan", file).output.split())
         return said
 
@@ -249,9 +256,9 @@ def test_the_plan_says_what_has_no_explanation(tmp_path: Path, spec: Callable[..
         in engine("plan", dropping, "--store", tmp_path / "store").output
     )
     for quiet in (spec("label"), spec("label", 'empty_explanations = "label"')):
-        assert json.loads(engine("plan", quiet, "--json").output)["notes"] == []
+        assert json.loads(engine("plan", quiet, "--json").output)["warnings"] == []
     write(tmp_path / "rated.jsonl", lambda n: False)
-    assert json.loads(engine("plan", spec(), "--json").output)["notes"] == []
+    assert json.loads(engine("plan", spec(), "--json").output)["warnings"] == []
 
 
 @pytest.mark.parametrize(("separator", "code"), [(" is the", 1), (" is not", 0)])
@@ -266,3 +273,31 @@ def test_an_explanation_that_holds_the_separator_is_not_trained_on_where_it_come
     output = " ".join(run(file, code=code).split())
     assert ("target.separator: found ' is the' in what comes before the label in" in output) == bool(code)
     assert len(summaries(file, "train")) == 1 - code
+
+
+@given(st.text(min_size=1, max_size=8))
+def test_a_text_says_something_where_a_character_can_be_seen(text: str) -> None:
+    hidden = {"Zs", "Zl", "Zp", "Cc", "Cf"}
+    kinds = {unicodedata.category(letter) for letter in text}
+    if kinds <= hidden:
+        assert not explained({"explanation": text})
+    elif kinds - hidden - {"Mn", "Lo", "So"}:
+        assert explained({"explanation": text})
+
+
+@pytest.mark.parametrize("blank", BLANK[1:])
+def test_a_target_with_an_invisible_explanation_is_the_label_alone(tokenizer: Any, blank: str | None) -> None:
+    own = writer(tokenizer, target=Target(content="label+explanation"))
+    row = {"id": "1", "context": "a", "response": "reply", "label": "2"}
+    assert own.encode({**row, "explanation": blank or ""}) == own.encode({**row, "explanation": ""})
+
+
+@pytest.mark.parametrize("column", ["response", "rating"])
+def test_a_response_or_label_that_cannot_be_seen_is_empty(tmp_path: Path, column: str) -> None:
+    file = write(tmp_path / "rated.csv", lambda n: False)
+    rows = [json.loads(line) | ({column: "\u200b"} if n == 4 else {}) for n, line in enumerate(file.open())]
+    file.write_text(
+        "context,response,rating\n" + "".join(f"{r['context']},{r['response']},{r['rating']}\n" for r in rows)
+    )
+    with pytest.raises(DataError, match=rf'column "{column}" is empty'):
+        read_source(Data(source=str(file), columns=Columns(label="rating")))

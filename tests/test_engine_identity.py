@@ -347,11 +347,11 @@ def test_keys_of_specs_without_newer_settings_are_what_they_were(files: dict[str
     (keys,) = keys_of(BASE.format(**files), files["folder"], 'probe.lens="logit"')
     del keys["intervene"]
     assert keys == {
-        "data": "6f8a5ae4699ef4a3323c76b762383eb4",
-        "test_data": "6f8a5ae4699ef4a3323c76b762383eb4",
-        "train": "df646ce34d3bc71f8c46f262853cc07d",
-        "evaluate": "a3053f72c66ef99bc6383c30716b8e89",
-        "probe": "4824b45643800691f187591a45b5c613",
+        "data": "51d48ff8c27eecf66a4465112771e22d",
+        "test_data": "51d48ff8c27eecf66a4465112771e22d",
+        "train": "b37a27f9b9dbb400d48fa145a296be7a",
+        "evaluate": "6fb3da0b6dda83d3185c8e6b58a657c6",
+        "probe": "84ffe8e42fed445572b0aa045d3a1e7d",
     }
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import engine
 
+from engine import gpus
+
 
 def line_of(spec: Path, text: str) -> int:
     return next(n for n, line in enumerate(spec.read_text().splitlines(), start=1) if text in line)
@@ -122,3 +124,73 @@ def test_a_damaged_gguf_is_no_crash_of_the_plan(write_spec, tiny_model, tmp_path
     spec = write_spec()
     spec.write_text(spec.read_text().replace(str(tiny_model), str(model)))
     assert "No estimate" in engine("plan", spec).output
+
+
+@pytest.mark.parametrize("kind", ["mask", "graft", "patch", "heads"])
+@pytest.mark.parametrize("command", ["plan", "execute"])
+def test_modules_trained_in_full_beside_interventions(write_spec, tmp_path, command: str, kind: str) -> None:
+    spec = write_spec(f'[[interventions]]\nname = "off"\nkind = "{kind}"\n')
+    engine("plan", spec)
+    spec.write_text(spec.read_text().replace("[lora]\n", '[lora]\nmodules_to_save = ["norm"]\n'))
+    output = engine(command, spec, code=2).output
+    assert f"{spec}:{line_of(spec, 'modules_to_save')}:1  lora.modules_to_save: found ['norm']" in output
+    assert 'the intervention "off" takes an adapter apart' in output and output.count("apart") == 1
+    assert not (tmp_path / "store").exists()
+    spec.write_text(spec.read_text().replace("steps = 2", "steps = 0"))
+    engine("plan", spec)  # there is no adapter
+
+
+def test_modules_trained_in_full_by_those_that_interventions_take_from(write_spec) -> None:
+    spec = write_spec(
+        '[factors.whole.levels]\nno = {}\nyes = { lora.modules_to_save = ["lm_head"] }\n'
+        '[[interventions]]\nname = "swap"\nkind = "graft"\ncells = { whole = "no" }\n'
+        'donor = { whole = "yes" }\n'
+    )
+    output = engine("plan", spec, code=2).output
+    assert f"{spec}:{line_of(spec, 'yes = {')}:" in output and "found ['lm_head']" in output
+    text = spec.read_text().replace('donor = { whole = "yes" }', 'donor = "base"')
+    spec.write_text(text)
+    engine("plan", spec)
+
+
+@pytest.mark.parametrize("command", ["plan", "execute"])
+def test_early_stopping_without_validation_examples(write_spec, rated_file, tmp_path, command: str) -> None:
+    spec = write_spec()
+    text = spec.read_text().replace("steps = 2", "steps = 2\nearly_stopping = 1\nvalidate_every = 1")
+    spec.write_text(text)
+    engine("plan", spec)
+    spec.write_text(text.replace("test = 6", "test = 6\nvalidation_share = 1e-9"))
+    output = engine(command, spec, code=2).output
+    assert f"{spec}:{line_of(spec, 'early_stopping = ')}:1  train.early_stopping: found 1, but" in output
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:3"])
+def test_a_gpu_that_is_not_here(write_spec, tmp_path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path / "none")
+    monkeypatch.setattr(gpus, "DRIVER", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace("[model]", f'[model]\ndevice = "{device}"'))
+    (told,) = json.loads(engine("plan", spec, "--json").output)["warnings"]
+    assert told.startswith(f'model.device: found "{device}", but this machine has no NVIDIA GPU; expected a')
+    assert told in " ".join(engine("plan", spec).output.split())
+    output = engine("execute", spec, code=2).output
+    assert f"{spec}:{line_of(spec, 'device =')}:1  model.device: found" in output
+    assert 'expected "auto", "cpu"' in output
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_gpus_that_are_here(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("nvidiactl", "nvidia0", "nvidia1"):
+        (tmp_path / name).touch()
+    for device in ("auto", "cpu", "cuda", "cuda:0", "cuda:1"):
+        assert gpus.missing_gpu(device) is None
+    assert gpus.missing_gpu("cuda:2") == 'model.device: found "cuda:2", but this machine has 2 NVIDIA GPUs'
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "hides all GPUs" in str(gpus.missing_gpu("cuda"))
+    (tmp_path / "kfd").touch()  # another maker's, which torch names so as well
+    assert gpus.missing_gpu("cuda:2") is None

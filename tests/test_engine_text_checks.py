@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from attrs import evolve
 from conftest import engine, make_llama, small_spec, writer
-from drawn_tokenizers import SPECIAL, byte_bpe, fast, sentencepiece_bpe, wordpiece
+from drawn_tokenizers import SPECIAL, byte_bpe, fast, sentencepiece_bpe, unigram, wordpiece
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from engine import models as loading
-from engine.errors import EngineError, UsageError
-from engine.text_checks import check_generated, check_tokens, check_watched
+from engine.answers import read_answer
+from engine.errors import DataError, EngineError, UsageError
+from engine.generation import written
+from engine.text_checks import check_generated, check_separators, check_tokens, check_watched
 from engine.training.loss import padding_id
 from specs.model import Model, Prompt, Target
 
@@ -69,12 +72,62 @@ def test_a_label_that_begins_differently_behind_another_prompt_cannot_be_watched
 def test_a_target_that_is_not_read_back_is_named(placement: str, content: str) -> None:
     target = Target(content=content, placement=placement)
     check_generated(writer(byte_bpe(["Ġbad"]), labels=LABELS, target=target), ROW)
-    lossy = writer(wordpiece(["bad"]), labels=LABELS, target=target)
-    if target.explains_first:  # the line end and the capital of "\nRating: " are lost
+    check_generated(
+        writer(wordpiece(["bad"]), labels=LABELS, target=target), ROW
+    )  # in lower case, no line end
+    lossy = writer(wordpiece(["bad"]), labels=LABELS, target=evolve(target, separator="\n"))
+    if target.explains_first:  # nothing is left of the line end but a space
         with pytest.raises(UsageError, match=r'a target with the label "good" back as .*which names no'):
             check_generated(lossy, ROW)
     else:
         check_generated(lossy, ROW)
+
+
+CASED = [byte_bpe(["Ġbad"]), sentencepiece_bpe(["▁bad"]), wordpiece(["bad"], lowercase=False)]
+
+
+@pytest.mark.parametrize("placement", ["before", "interleaved"])
+@pytest.mark.parametrize(
+    ("tokenizer", "separator", "explanation", "fits"),
+    [
+        (wordpiece(["bad"]), " rating: ", "My Rating: it is b c d e f g", False),
+        (wordpiece(["bad"]), "\nRating: ", "my RATING: it is b c d e f g", False),
+        (wordpiece(["bad"]), "\nRating: ", "my ratings: it is b c d e f g", True),
+        (unigram(["▁bad"], folding=True), " Rating: ", "my Ｒating: it is b c d e f g", False),
+        *[(cased, " rating: ", "my Rating: it is b c d e f g", True) for cased in CASED],
+        *[(cased, " rating: ", "my rating: it is b c d e f g", False) for cased in CASED],
+    ],
+)
+def test_a_separator_in_an_explanation_is_found_as_the_tokenizer_writes_it(
+    tokenizer: Any, separator: str, explanation: str, fits: bool, placement: str
+) -> None:
+    target = Target(content="label+explanation", placement=placement, separator=separator)
+    own = writer(tokenizer, labels=LABELS, target=target)
+    rows = [ROW, {**ROW, "id": "early", "explanation": explanation}]
+    encoded = [own.encode(row) for row in rows]
+    for one in encoded[: 1 + fits]:
+        answer = read_answer(written(tokenizer, one.prompt, one.completion), own)
+        assert answer.label == "bad" and answer.before
+    if fits:
+        check_separators(own, rows, encoded, "train")
+    else:
+        with pytest.raises(DataError, match=r"label in 1 of 2 train examples \(early\), where it would end"):
+            check_separators(own, rows, encoded, "train")
+
+
+def test_a_filler_or_drawn_words_that_hold_the_separator() -> None:
+    target = Target(content="label+filler", placement="before", filler=" Rating: ", separator=" rating: ")
+    for tokenizer, fits in ((wordpiece(["bad"]), False), (byte_bpe(["Ġbad"]), True)):
+        own = writer(tokenizer, labels=LABELS, target=target)
+        rows = [{**ROW, "explanation": "a b c d e f g h i j k l m n o p"}]
+        encoded = [own.encode(row) for row in rows]
+        if fits:
+            check_separators(own, rows, encoded, "train")
+        else:
+            with pytest.raises(
+                DataError, match=r"target\.separator: found ' rating: ', as the tokenizer reads"
+            ):
+                check_separators(own, rows, encoded, "train")
 
 
 @pytest.mark.parametrize("prefix", [None, "", "Answer: ", "\n"])

@@ -49,6 +49,14 @@ def problems(folder: Path, text: str) -> list[tuple[str, int | None, str]]:
             'path = "target.placement"\nvalues = ["after", "interleaved"]',
             "target.separator", 6, 'found " "',
         ),
+        (
+            'target = { content = "label+filler", placement = "before", filler = " so.", separator = "." }',
+            "target.filler", 4, 'does not hold the separator, "."',
+        ),
+        (
+            'target = { content = "label+filler", placement = "interleaved", filler = "ting: Ra", '
+            'separator = "Rating: " }', "target.filler", 4, 'found "ting: Ra"',
+        ),
         ("seeds = [0, 4294967296]", "seeds[1]", 4, "expected an integer >= 0 and <= 4294967295"),
         (
             'factors.wording.levels.a = {}\nfactors.wording.levels.b = { prompt.template = "{x}" }',

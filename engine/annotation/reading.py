@@ -9,6 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from engine.annotation.answers import Answer
+from engine.visible import visible
 
 REFUSED = "the request was refused"
 EMPTY = "it is empty"
@@ -53,7 +54,7 @@ def _checked(value: dict[str, Any], scale: tuple[int, int] | None) -> Reading | 
         if not scale[0] <= rating <= scale[1]:
             return OUT_OF_SCALE
     explanation = value.get("explanation")
-    if not isinstance(explanation, str) or not explanation.strip():
+    if not isinstance(explanation, str) or not visible(explanation):
         return NO_EXPLANATION
     return Reading(rating, explanation.strip())
 

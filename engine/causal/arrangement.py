@@ -81,7 +81,7 @@ def arrangement(model: Any, donors: Mapping[str, Place]) -> Iterator[Arrangement
     with as_it_was(model):
         for key, home in donors.items():
             adapted = load_adapter(adapted, home, name=key)
-        sites = _sites(adapted)
+        sites = adapted_sites(adapted)
         for _, _, module in sites:
             _switch(module, own)
         yield Arrangement(adapted, own, sites)
@@ -92,7 +92,11 @@ def _switch(module: BaseTunerLayer, name: str) -> None:
     module.set_adapter([name] if name else [], inference_mode=True)
 
 
-def _sites(model: Any) -> tuple[tuple[int, str, BaseTunerLayer], ...]:
+def adapted_sites(model: Any) -> tuple[tuple[int, str, BaseTunerLayer], ...]:
+    """Give what an adapter is on: layer, attention or mlp, module.
+
+    Raises UsageError where it reaches outside the layers, or trains modules in full.
+    """
     if not isinstance(model, PeftModel):
         return ()
     found: list[tuple[int, str, BaseTunerLayer]] = []
@@ -105,7 +109,8 @@ def _sites(model: Any) -> tuple[tuple[int, str, BaseTunerLayer], ...]:
         if isinstance(module, ModulesToSaveWrapper | BaseTunerLayer) and id(module) not in inside:
             raise UsageError(
                 f"interventions: the adapter trains {name.removeprefix('base_model.model.')}, which is "
-                "in no layer; expected lora.target_modules and lora.modules_to_save that keep to layers"
+                "no LoRA delta of a layer; expected lora.target_modules that keep to layers, and "
+                "lora.modules_to_save = []"
             )
     return tuple(found)
 

@@ -1,19 +1,36 @@
-"""What a plan says of its data that is no mistake by itself: examples without an explanation."""
+"""What a plan says that is no mistake by itself: data without explanations, schedules, devices."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
 from engine.data import SPLITS
+from engine.gpus import missing_gpu
 from engine.plan import Plan, PlannedCell, grouped
 from engine.plan_checks import known_sizes
+from engine.schedule import schedule_warnings
 from specs.data import Data
 from store import Ledger
 
 _FATE = {"error": "a stage that reads them will fail", "label": "the label alone stands for them"}
 
 
-def notes(plan: Plan) -> Iterator[str]:
+def plan_warnings(plan: Plan) -> list[str]:
+    """Give what a person should know before the plan is executed, a sentence each."""
+    return [*_unexplained(plan), *schedule_warnings(plan), *_devices(plan)]
+
+
+def _devices(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per device that this machine has not; another one may execute the plan."""
+    if plan.matrix.experiment.executor.kind != "local":
+        return
+    models = (plan.matrix.table("model", cell).device for cell in plan.matrix.distinct("model"))
+    for device in dict.fromkeys(models):
+        if lacking := missing_gpu(device):
+            yield f'{lacking}; expected a machine that has it for `engine execute`, or "auto", or "cpu"'
+
+
+def _unexplained(plan: Plan) -> Iterator[str]:
     """Yield a sentence per data set that lacks explanations where targets need them, as far as is known."""
     needing = [cell for cell in plan.cells if plan.matrix.table("target", cell.choice).content != "label"]
     for cells in grouped(needing, lambda cell: cell.keys["data"]):
