@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 from trainings import EXAMPLES, interrupted, load, saved_weights, train
 
 from engine.base_model import as_it_was
+from engine.errors import UsageError
 from engine.lens import find_lens
 from engine.trained import load_adapter
 from specs.model import Lora, Train
@@ -96,6 +98,34 @@ def test_precisions_give_losses_that_differ_a_little(
         losses[precision] = train(base, tokenizer, tmp_path / precision, settings=chosen).curves["loss"]
     assert not np.array_equal(losses["bfloat16"], losses["float32"])
     np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=2e-2)
+
+
+KINDS = {
+    "llama": MODELS["llama"],
+    "gpt2": MODELS["gpt2"],
+    "opt": MODELS["opt"],
+    "gemma": MODELS["gemma"],
+    "bloom": ("BloomConfig", {"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_precision_beside_every_type_of_weights_works_or_is_refused(
+    tokenizer: Any, tmp_path: Path, kind: str
+) -> None:
+    """Layer norms on a CPU do not mix one half precision with the other."""
+    for dtype, precision in itertools.product(("float32", *HALVES), repeat=2):
+        base = build(*KINDS[kind]).to(getattr(torch, dtype))
+        home = tmp_path / f"{dtype} {precision}"
+        normed = any(isinstance(module, nn.LayerNorm) for module in base.modules())
+        if normed and {dtype, precision} == set(HALVES):
+            said = rf'train.precision: found "{precision}" with model.dtype = "{dtype}", .* on a CPU \('
+            with pytest.raises(UsageError, match=said):
+                train(base, tokenizer, home, settings=settings(precision, steps=1))
+            assert not list(home.rglob("*.safetensors"))
+        else:
+            trained = train(base, tokenizer, home, settings=settings(precision, steps=1))
+            assert np.isfinite(trained.summary["train_loss"])
 
 
 def test_float16_scales_its_gradients(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:

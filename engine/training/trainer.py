@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer
 from transformers.trainer import TRAINER_STATE_NAME, TrainerState
 
+from engine.errors import UsageError
 from engine.lens import Lens
 from engine.ranks import Ranks
 from engine.text import Encoded
@@ -89,7 +90,35 @@ class CompletionTrainer(Trainer):
             if self.is_over:  # the Trainer would do one step more
                 self._load_from_checkpoint(checkpoint)
                 return
+        self._check_arithmetic()
         self.train(resume_from_checkpoint=checkpoint)
+
+    @torch.inference_mode()
+    def _check_arithmetic(self) -> None:
+        """Raise UsageError where the model cannot compute with weights of one half precision in another.
+
+        Layer norms on a CPU are such. One example is run for it, without dropout.
+        """
+        precision = self._settings.precision
+        frozen = {p.dtype for p in self.model.parameters() if not p.requires_grad}
+        others = frozen & set(AUTOCAST.values()) - {AUTOCAST.get(precision)}
+        if precision not in AUTOCAST or not others:
+            return
+        batch = self._prepare_inputs(self.data_collator(self.train_dataset[:1]))
+        self.model.eval()
+        try:
+            with self.compute_loss_context_manager():
+                completion_loss(self._lens, batch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            name = str(others.pop()).removeprefix("torch.")
+            device = "CPU" if self.args.device.type == "cpu" else "GPU"
+            raise UsageError(
+                f'train.precision: found "{precision}" with model.dtype = "{name}", which this model '
+                f'cannot compute with on a {device} ({error}); expected "{name}" or "float32", or another '
+                "model.dtype"
+            ) from error
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Train; where autocast casts, peft's own casts of inputs to the adapter's type would be undone."""
