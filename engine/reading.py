@@ -12,6 +12,7 @@ from engine import graded
 from engine.adapters import Row
 from engine.cells import cell_text, whole_number
 from engine.errors import DataError
+from engine.explanations import explained
 from engine.opening import open_source
 from engine.row_checks import RowChecks
 from engine.sources import Source, sources
@@ -90,6 +91,8 @@ def _checked(source: Source, data: Data, labelled: bool, checks: RowChecks) -> I
             row |= {"label": checks.label_of(row["label"])}
         if checks.passes(row, columns, where):
             texts = {name: value or "" for name, value in row.items()}
+            if labelled and not explained(texts):
+                texts["explanation"] = ""
             yield {"id": identity, **defaults, "group": texts["context"] or texts["response"], **texts}
 
 

@@ -4,7 +4,6 @@ Nothing is rounded, renamed or left out. Beside the data lie the manifest (`mani
 cells) and a list of the variables (`variables.json`: dims, type, units, meaning).
 """
 
-import csv
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,17 +124,22 @@ def _parquet(frames: Iterator[pd.DataFrame], dataset: xr.Dataset, file: Path) ->
 
 
 def _csv(frames: Iterator[pd.DataFrame], dataset: xr.Dataset, file: Path) -> None:
-    """Write text in quotes and numbers without, so that the label "1" is no number, nor "" a missing one."""
-    for number, frame in enumerate(frames):
-        frame.to_csv(
-            file,
-            mode="w" if number == 0 else "a",
-            header=number == 0,
-            index=False,
-            na_rep="NaN",
-            quoting=csv.QUOTE_NONNUMERIC,
-            lineterminator="\n",
-        )
+    """Write text in quotes and numbers without: the label "1" is no number. What is missing is empty."""
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        for number, frame in enumerate(frames):
+            if number == 0:
+                lines.write(",".join(map(_field, frame.columns)) + "\n")
+            columns = [_fields(frame[name]) for name in frame]
+            lines.writelines(",".join(row) + "\n" for row in zip(*columns, strict=True))
+
+
+def _fields(column: pd.Series) -> list[str]:
+    texts = column.map(_field) if column.dtype.kind == "O" else column.to_numpy().astype(str)
+    return np.where(column.isna(), "", texts).tolist()
+
+
+def _field(value: Any) -> str:
+    return '"{}"'.format(value.replace('"', '""')) if isinstance(value, str) else str(value)
 
 
 @contextmanager

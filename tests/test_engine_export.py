@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -81,13 +82,29 @@ def test_tables_hold_every_value(small_store: Path, tmp_path: Path, form: str) -
 def read(file: Path, own: xr.Dataset) -> pd.DataFrame:
     if file.suffix == ".parquet":
         return pd.read_parquet(file)
-    with file.open(newline="") as lines:
-        header, *rows = csv.reader(lines, quoting=csv.QUOTE_NONNUMERIC)  # quoted: text, else: a number
-    frame = pd.DataFrame(rows, columns=header)
+    header, *rows = csv_fields(file.read_text("utf-8"))
+    frame = pd.DataFrame([[bare(field) for field in row] for row in rows], columns=[bare(f) for f in header])
     for name in frame:
         text = own[name].dtype.kind == "O"
         assert frame[name].map(type).eq(str if text else float).all(), f"{file.name}: {name}"
     return frame
+
+
+def csv_fields(text: str) -> list[list[str]]:
+    """The fields of every line, as they stand there, in quotes or not."""
+    found = re.findall(r'((?:"(?:[^"]|"")*"|[^",\n]*))([,\n])', text)
+    assert "".join(map("".join, found)) == text
+    lines: list[list[str]] = [[]]
+    for field, end in found:
+        lines[-1].append(field)
+        if end == "\n":
+            lines.append([])
+    return lines[:-1]
+
+
+def bare(field: str) -> str | float:
+    """A text, or, where it stands without quotes, a number; NaN where nothing stands there."""
+    return field[1:-1].replace('""', '"') if field.startswith('"') else float(field or "nan")
 
 
 def test_units_and_the_manifest_go_along(small_store: Path, tmp_path: Path) -> None:
@@ -120,7 +137,20 @@ def test_text_survives_a_csv(tmp_path: Path) -> None:
     with (tmp_path / "x.csv").open(newline="") as lines:
         _, *rows = csv.reader(lines)
     assert [row[0] for row in rows] == texts
-    np.testing.assert_array_equal(np.array([row[1] for row in rows], np.float32), frame["number"])
+    numbers = [float(row[1] or "nan") for row in rows]
+    np.testing.assert_array_equal(np.array(numbers, np.float32), frame["number"])
+
+
+def test_what_is_missing_is_an_empty_field_of_a_csv(tmp_path: Path) -> None:
+    from store.export import _csv
+
+    frame = pd.DataFrame(
+        {"n": [1.5, np.nan], "i": [1, 2], "b": [True, False], "t": ["", None], "f": np.float32([np.nan, 0.1])}
+    )
+    _csv(iter([frame, frame]), xr.Dataset(), file := tmp_path / "x.csv")
+    assert file.read_text() == '"n","i","b","t","f"\n' + 2 * '1.5,1,True,"",\n,2,False,,0.1\n'
+    back = pd.read_csv(file)
+    assert back["n"].dtype == back["f"].dtype == float and back["n"].isna().tolist() == 2 * [False, True]
 
 
 @pytest.fixture
