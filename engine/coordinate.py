@@ -197,14 +197,14 @@ def units(plan: Plan, cells: Iterable[PlannedCell], batch: int, cost: CostOf = _
     from others: what is left for the end is short (Graham, SIAM J. Appl. Math. 17, 1969).
     """
     groups = [
-        (plan.matrix.choice("model", group[0].choice), found.flops if (found := cost(group)) else 0.0, group)
+        (plan.model(group[0]), found.flops if (found := cost(group)) else 0.0, group)
         for group in by_training(plan, cells)
     ]
     longest: dict[Hashable, float] = {}
     for model, flops, _ in groups:
         longest[model] = max(flops, longest.get(model, 0.0))
 
-    def place(entry: tuple[tuple[int, ...], float, list[PlannedCell]]) -> tuple[Any, ...]:
+    def place(entry: tuple[tuple[str, str], float, list[PlannedCell]]) -> tuple[Any, ...]:
         model, flops, group = entry
         return -longest[model], model, any(cell.donors for cell in group), -flops
 

@@ -86,7 +86,7 @@ class Execution:
     stop: StopRequest
     outcome: Outcome = field(factory=Outcome)
     _base: BaseModel | None = None
-    _loaded: tuple[int, ...] | None = None
+    _loaded: tuple[str, str] | None = None
     _given_up: set[str] = field(factory=set)  # keys of failed stages that are not tried again
 
     def run(self, cells: Iterable[PlannedCell]) -> Outcome:
@@ -256,12 +256,12 @@ class Execution:
             raise _HeldError
 
     def _load(self, cell: PlannedCell) -> BaseModel:
-        choice = self.plan.matrix.choice("model", cell.choice)
-        kept = self._loaded == choice and self._base is not None and self._base.is_unchanged()
+        wanted = self.plan.model(cell)
+        kept = self._loaded == wanted and self._base is not None and self._base.is_unchanged()
         if self.stages.ranks.any(not kept) or self._base is None:
             self._base = None
             gc.collect()
-            self._base, self._loaded = self.stages.base(cell), choice
+            self._base, self._loaded = self.stages.base(cell), wanted
         return self._base
 
     def _is_due(self, stage: str, key: str) -> bool:
@@ -345,6 +345,6 @@ def by_training(plan: Plan, cells: Iterable[PlannedCell]) -> Iterator[list[Plann
 
     Those that take nothing from other cells come first: later ones may take from them.
     """
-    for same_model in grouped(cells, lambda cell: plan.matrix.choice("model", cell.choice)):
+    for same_model in grouped(cells, plan.model):
         trainings = grouped(same_model, lambda cell: cell.keys["train"])
         yield from sorted(trainings, key=lambda group: any(cell.donors for cell in group))

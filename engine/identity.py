@@ -100,7 +100,7 @@ class Keys:
                 lambda cell: digest(_settings_read(test_data(matrix, cell), "data", stage)),
             )
 
-        model = _Part(("model",), lambda cell: _model_digest(matrix.table("model", cell)))
+        model = _Part(("model",), lambda cell: model_key(matrix.table("model", cell)))
         seed = _Part(("seed",), lambda cell: f"seed {matrix.seed(cell)};")
         shuffling_seed = _Part(("target", "seed"), self._shuffling_seed)
         data = _Part(
@@ -261,7 +261,8 @@ def data_key(data: Data, labels: Sequence[str]) -> str:
     return _combine("data", f"{source_identity(data)}\n{digest([settings, labels, formats])}")
 
 
-def _model_digest(model: Model) -> str:
+def model_key(model: Model) -> str:
+    """Identify a model as it is loaded, whatever device it is on."""
     settings = _settings_read(model, "model", "train")
     for name in ("id", "revision", "gguf_file"):
         del settings[name]

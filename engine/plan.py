@@ -9,7 +9,7 @@ from typing import Any
 from attrs import field, frozen
 
 from engine.errors import UsageError
-from engine.identity import Cell, Keys, test_data
+from engine.identity import Cell, Keys, model_key, test_data
 from engine.sources import sources
 from specs import Matrix
 from specs.model import STAGES
@@ -43,10 +43,19 @@ class Plan:
     root: Place
     cells: list[PlannedCell]
     states: dict[str, dict[str, str]]  # stage → key → cached, pending, failed or running
+    _models: dict[Cell, tuple[str, str]] = field(factory=dict, init=False)
 
     def levels(self, cell: PlannedCell) -> dict[str, Any]:
         """Give the cell's level on every axis, None where a factor does not apply."""
         return self.matrix.levels(cell.choice)
+
+    def model(self, cell: PlannedCell) -> tuple[str, str]:
+        """Identify what a cell's model is loaded as: content and settings, and the device."""
+        choice = self.matrix.choice("model", cell.choice)
+        if choice not in self._models:
+            settings = self.matrix.table("model", cell.choice)
+            self._models[choice] = model_key(settings), settings.device
+        return self._models[choice]
 
     def state(self, cell: PlannedCell) -> str:
         """Give the state of the whole cell: the worst of its stages."""

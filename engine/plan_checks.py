@@ -133,7 +133,7 @@ def check_devices(plan: Plan, cells: Iterable[PlannedCell]) -> None:
     """Raise SpecError where this process cannot compute on a device that one of these cells names."""
     from engine.devices import choose_device
 
-    problems = {}
+    problems: dict[str, Problem] = {}
     for cell in cells:
         device = plan.matrix.table("model", cell.choice).device
         try:

@@ -290,6 +290,23 @@ def test_a_cell_leaves_the_base_model_as_it_was_loaded(
     assert state_of(model) == study.fresh
 
 
+def test_a_model_is_loaded_once_however_its_levels_spell_it(
+    study: Study, tmp_path: Path, rated_file: Path
+) -> None:
+    levels = {
+        "plain": "",
+        "spelled": 'model.attention = "sdpa", train.lr = 1e-3',
+        "path": f'model.id = "{study.model}/../{study.model.name}", train.lr = 1e-4',
+        "other": 'model.dtype = "bfloat16", train.lr = 1e-3',
+        "again": 'model.dtype = "float32", train.lr = 1e-5',
+    }
+    factor = "[factors.way.levels]\n" + "".join(f"{name} = {{ {level} }}\n" for name, level in levels.items())
+    other = Study(tmp_path, study.model, rated_file, factor)
+    outcome = other.run(tmp_path / "store")
+    assert not outcome.failed and sum(stage == "train" for _, stage, _ in outcome.ran) == len(levels)
+    assert [str(model.dtype) for model in other.loaded] == ["torch.float32", "torch.bfloat16"]
+
+
 def test_a_model_whose_weights_have_changed_is_loaded_again(
     study: Study, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
