@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -310,11 +312,22 @@ def _levels(only: tuple[str, ...], planned: Any) -> list[tuple[str, str]]:
     return pairs
 
 
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Write a warning as one line: what it says, and which library says it, if it is not this one."""
+    _, installed, behind = filename.rpartition("site-packages")
+    where = f" ({behind[1:].replace(os.sep, '/').partition('/')[0]})" if installed else ""
+    ours = where in (" (engine)", " (kernels)", " (store)", " (specs)")
+    return f"warning{'' if ours else where}: {message}\n"
+
+
 def main() -> None:
     """Run the command; every error a person can cause ends with a message and its exit code."""
     from specs import SpecError
     from store import StoreError
 
+    warnings.formatwarning = _warning
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:

@@ -72,15 +72,16 @@ def load_adapter(model: Any, home: Place, name: str = "default") -> Any:
     """
     from peft import PeftModel
 
-    from engine.training.adapter import keep_float32
+    from engine.training.adapter import keep_float32, quiet
 
     folder = _readable(home)  # before the base model is touched
-    if isinstance(model, PeftModel):
-        model.load_adapter(str(folder), adapter_name=name)
-    else:
-        model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
-    if keep_float32(model, name):  # what was rounded when it was read
-        model.load_adapter(str(folder), adapter_name=name)
+    with quiet():
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=name)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+        if keep_float32(model, name):  # what was rounded when it was read
+            model.load_adapter(str(folder), adapter_name=name)
     return model.eval()
 
 

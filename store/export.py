@@ -135,7 +135,8 @@ def _csv(frames: Iterator[pd.DataFrame], dataset: xr.Dataset, file: Path) -> Non
 
 def _fields(column: pd.Series) -> list[str]:
     texts = column.map(_field) if column.dtype.kind == "O" else column.to_numpy().astype(str)
-    return np.where(column.isna(), "", texts).tolist()
+    fields: list[str] = np.where(column.isna(), "", texts).tolist()
+    return fields
 
 
 def _field(value: Any) -> str:

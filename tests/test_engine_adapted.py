@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,13 @@ from peft.tuners.lora import LoraLayer
 from tiny_models import MODELS
 
 from engine.base_model import as_it_was
+from engine.cli import _warning
 from engine.errors import UsageError
 from engine.lens import find_lens
+from engine.trained import load_adapter
 from engine.training.adapter import attach_adapter
 from specs.model import Lora
+from store.places import place_of
 
 WITH_TOWER = "gemma 3 with a vision tower"
 EVERY = [
@@ -114,3 +119,27 @@ def test_linear_modules_of_an_architecture_s_own_kind_are_adapted() -> None:
     assert {name.rpartition(".")[2] for name in adapted(attach_adapter(build("falcon"), Lora(r=2)))} == {
         "query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("modules", "told"), [([], 0), (["lm_head"], 1)])
+def test_peft_is_quiet_of_its_own_work_alone(tmp_path: Path, modules: list[str], told: int) -> None:
+    """That a head is tied, and is trained apart from the embedding, is told."""
+    base = build("gpt2")
+    with as_it_was(base), warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        attach_adapter(base, Lora(r=2, modules_to_save=modules)).save_pretrained(tmp_path / "adapter")
+    assert len([warning for warning in seen if "tied" in str(warning.message)]) >= told
+    assert not [warning for warning in seen if "tied" not in str(warning.message)]
+    with as_it_was(base), warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        load_adapter(base, place_of(tmp_path))
+    assert not [warning for warning in seen if "tied" not in str(warning.message)]
+
+
+def test_a_warning_is_one_line_that_names_who_says_it() -> None:
+    name = str(Path("lib", "site-packages", "peft", "x.py"))
+    assert _warning("so", UserWarning, name, 3) == "warning (peft): so\n"
+    assert (
+        _warning("so", UserWarning, str(Path("lib", "site-packages", "engine", "x.py")), 3) == "warning: so\n"
+    )
+    assert _warning("so", UserWarning, str(Path("src", "engine", "x.py")), 3, line=None) == "warning: so\n"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,8 +17,18 @@ from engine.ranks import ALONE, Ranks
 from engine.training.modules import check_named, check_trained, unseen_modules
 from specs.model import Lora
 
-# peft asks transformers for checkpointing by its former name, at every adapter.
-warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+# What peft says of its own work with every adapter: names of transformers that it uses, and that GPT-2's
+# Conv1D keeps its weights transposed, which it sees by itself.
+NOISE = ("`is_gradient_checkpointing` is deprecated", "fan_in_fan_out is set to False but the target module")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out, inside the `with` block, warnings of peft that tell nobody anything."""
+    with warnings.catch_warnings():
+        for text in NOISE:
+            warnings.filterwarnings("ignore", message=text)
+        yield
 
 
 def attach_adapter(base: Any, lora: Lora, ranks: Ranks = ALONE) -> Any:
@@ -45,7 +56,8 @@ def attach_adapter(base: Any, lora: Lora, ranks: Ranks = ALONE) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        model = get_peft_model(base, config)
+        with quiet():
+            model = get_peft_model(base, config)
     except ValueError as error:
         raise UsageError(f"lora.target_modules: found {lora.target_modules!r}: {error}") from error
     keep_float32(model)
