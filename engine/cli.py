@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from engine.errors import EngineError, Interrupted, UsageError
+from engine.errors import EngineError, Interrupted, UsageError, told
 from engine.parameters import JSON, NEW_STORE, SET, SPEC, STORE
 from engine.power_command import power
 from engine.upkeep import gc, migrate, verify
@@ -134,11 +134,12 @@ def status(target: Path | Place, overrides: tuple[str, ...], store: Root | None)
     """Show what is done, running or failed, and why."""
     from engine import render
 
-    if isinstance(target, Place) or target.is_dir():
-        root: Root = target
-    else:
-        root = _plan(target, overrides, store).root
-    for part in render.status_tables(root):
+    root: Root = target
+    experiment = None
+    if not (isinstance(target, Place) or target.is_dir()):
+        planned = _plan(target, overrides, store)
+        root, experiment = planned.root, planned.matrix.experiment.name
+    for part in render.status_tables(root, experiment):
         Console().print(part, soft_wrap=isinstance(part, Text))
 
 
@@ -189,13 +190,14 @@ def compare(store_a: Root, store_b: Root, experiment: str | None, cells: bool) -
 )
 @EXPERIMENT
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; by default STORE/export.")
-def export(store: Root, form: Any, experiment: str | None, output: Path | None) -> None:
+@click.option("--raw", is_flag=True, help="In CSV leave text that spreadsheets would run as it is.")
+def export(store: Root, form: Any, experiment: str | None, output: Path | None, raw: bool) -> None:
     """Write what a store holds as netCDF files or tidy tables."""
     from store.export import export
 
     if output is None and isinstance(store, Place):
         raise UsageError(f"{store}: expected -o FOLDER, in which to write what a bucket's store holds")
-    for file in export(store, form, output or Path(str(store)) / "export", experiment):
+    for file in export(store, form, output or Path(str(store)) / "export", experiment, raw=raw):
         click.echo(file)
 
 
@@ -255,6 +257,7 @@ def annotate(spec: Path, overrides: tuple[str, ...], only_plan: bool, only_repor
 def doctor() -> None:
     """Show what this machine can use; check every probe backend, and write and read a small store."""
     from engine import doctor
+    from engine.adapter_check import adapter_trouble
     from engine.store_check import store_trouble
 
     console = Console()
@@ -262,9 +265,13 @@ def doctor() -> None:
     checks = doctor.self_check()
     console.print(doctor.backends_table(checks))
     console.print(doctor.choice())
-    trouble = store_trouble()
-    console.print(f"[red]store: FAILED[/] {escape(trouble)}" if trouble else "store: written and read back")
-    sys.exit(0 if all(check.passed for check in checks) and not trouble else 1)
+    troubles = store_trouble(), adapter_trouble()
+    for name, trouble, said in (
+        ("store", troubles[0], "written and read back, and reported on"),
+        ("adapter", troubles[1], "saved and loaded"),
+    ):
+        console.print(f"[red]{name}: FAILED[/] {escape(trouble)}" if trouble else f"{name}: {said}")
+    sys.exit(0 if all(check.passed for check in checks) and not any(troubles) else 1)
 
 
 @cli.command()
@@ -343,3 +350,16 @@ def main() -> None:
         sys.exit(getattr(error, "exit_code", 1))
     except Interrupted:
         sys.exit(Interrupted.exit_code)
+    except BrokenPipeError:  # whoever read the output has had enough
+        sys.stdout = None
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"error: {told(error)}", err=True)
+        sys.exit(1)
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        click.echo(
+            "error: can't start new thread: the system's limit is reached; use fewer workers", err=True
+        )
+        sys.exit(1)

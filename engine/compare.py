@@ -16,6 +16,7 @@ from engine.plan import describe
 from store import StoreError, open_store, read_manifests
 from store.analysis import change
 from store.analysis.nodes import stage_node
+from store.errors import FAULTS
 from store.factors import factor_names, level_text
 from store.places import Root
 
@@ -181,6 +182,8 @@ def _intervals(
     """
     try:
         a, b = (_chosen(stage_node(node, "evaluate"), factors, cells) for node in nodes)
+    except FAULTS:
+        raise
     except StoreError:
         return {}
     if not (a["example"].equals(b["example"]) and a["gold"].equals(b["gold"])):
@@ -195,6 +198,8 @@ def _intervals(
     for name, variable in BY_EXAMPLE.items():
         try:
             own = change(joined, variable, "store", "A").sel(level="B")
+        except FAULTS:
+            raise
         except StoreError:  # not every evaluation generates, and not all labels are numbers
             continue
         found[name] = float(own["low"]), float(own["high"])

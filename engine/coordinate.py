@@ -161,6 +161,8 @@ class Coordinator:
         deaths = deaths + 1 if now == before else 1
         self._lost[stage, key] = deaths, now
         if deaths <= self.policy.retries:
+            chance = f"given again, for the {deaths}. of at most {self.policy.retries} times"
+            self.display.lost(cell, stage, f"{finished.error}; {chance}")
             return [finished.work]
         message = f"lost {deaths} times, the last time: {finished.error}"
         record = {"error": message, "traceback": message, "levels": self.plan.levels(cell)}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.errors import DataError
+from engine.errors import DamagedDataError, DataError
 from engine.explanations import explained
 from engine.reading import read_source, unit_interval
 from engine.row_checks import KINDS
@@ -18,7 +18,7 @@ from specs.data import Data
 from store.errors import DamagedError
 from store.files import hash_file
 from store.places import Place, Root, place_of
-from store.results import RESULTS
+from store.results import RESULTS, file_trouble
 
 FILE = RESULTS["data"]
 SPLITS = ("train", "validation", "test")
@@ -75,6 +75,20 @@ def _check_splits(rows: Sequence[Mapping[str, str]], data: Data, dropped: Counte
             f"in {groups:,} groups{left_out}, and a group is never parted; expected more groups, or another "
             "data.holdout"
         )
+
+
+def check(home: Place, recorded: Mapping[str, Any]) -> None:
+    """Raise DamagedDataError where the file of examples is not the one that the done record names."""
+    if FILE not in recorded:  # of an older layout
+        return
+    try:
+        trouble = file_trouble(home.local(FILE), recorded[FILE])
+    except FileNotFoundError:
+        trouble = "missing"
+    except DamagedError as error:
+        raise DamagedDataError(str(error)) from error
+    if trouble:
+        raise DamagedDataError(f"{home}/{FILE}: {trouble}")
 
 
 def load(home: Root, split: str, count: int | None) -> list[dict[str, str]]:

@@ -80,5 +80,12 @@ class TerminalDisplay(Display):
         self._console.print(f"[red]failed[/]  {self._name(cell)}: {stage}  ", end="", highlight=False)
         self._console.print(message, markup=False, highlight=False, soft_wrap=True)
 
+    def lost(self, cell: PlannedCell, stage: str, message: str) -> None:
+        """Print how a worker died, and that its stage is given again."""
+        self._console.print("[yellow]lost[/]    ", end="", highlight=False)
+        self._console.print(
+            f"{self._name(cell)}: {stage}  {message}", markup=False, highlight=False, soft_wrap=True
+        )
+
     def _name(self, cell: PlannedCell) -> str:
         return f"cell {cell.index + 1}/{len(self._plan.cells)} {describe(self._plan.levels(cell))}"

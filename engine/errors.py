@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class EngineError(Exception):
     """A mistake outside the spec's text: a missing file, a model that cannot run here, bad data."""
@@ -37,6 +39,10 @@ class DamagedAdapterError(EngineError):
     """A saved adapter cannot be read."""
 
 
+class DamagedDataError(EngineError):
+    """Prepared examples are not those that were prepared."""
+
+
 class ChangedWeightsError(EngineError):
     """The weights of a loaded base model are no longer those that were loaded."""
 
@@ -49,3 +55,24 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the person asked for
     """The person pressed Ctrl-C; everything up to the batch in flight is safe on disk."""
 
     exit_code = 130
+
+
+_ADVICE = {
+    errno.ENOSPC: "free some space, and run the same command again: what is finished is kept",
+    errno.EDQUOT: "free some of your quota, and run the same command again: what is finished is kept",
+    errno.EROFS: "expected a place that can be written to; commands that only read take -o for another one",
+    errno.EACCES: "expected a file or folder that you may read and write",
+    errno.EPERM: "expected a file or folder that you may read and write",
+    errno.EISDIR: "expected a file",
+    errno.ENOTDIR: "expected a folder",
+    errno.EAGAIN: "the system's limit of processes and threads is reached; use fewer workers",
+    errno.EMFILE: "the limit of open files is reached; raise it by `ulimit -n`",
+}
+
+
+def told(error: OSError) -> str:
+    """Give an error of the operating system as a sentence: where, what, and what to do."""
+    where = ": ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    what = error.strerror or str(error) or type(error).__name__
+    advice = _ADVICE.get(error.errno or 0, "")
+    return ": ".join(filter(None, [where, what])) + (f"; {advice}" if advice else "")

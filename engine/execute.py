@@ -62,6 +62,9 @@ class Display:
     def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
         """Say that a stage failed."""
 
+    def lost(self, cell: PlannedCell, stage: str, message: str) -> None:
+        """Say that the process that ran a stage has died, and what comes of it."""
+
 
 class _NotToBeHadError(Exception):
     """A stage has failed, now or before, so what consumes its result cannot run."""

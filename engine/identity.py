@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -28,6 +29,7 @@ from specs.paths import data_suffix
 VERSIONS = {"data": 4, "train": 3, "evaluate": 5, "lens": 2, "probe": 3, "intervene": 2}
 
 Cell = tuple[int, ...]
+NONE: Mapping[str, str] = MappingProxyType({})
 # Contents of the target that the run seed draws.
 DRAWN = ("label+shuffled", "label+bag_of_words", "label+random_tokens")
 
@@ -44,29 +46,35 @@ def fields_read(table: str, cls: type, stage: str) -> list[attrs.Attribute[Any]]
     return [field for field in fields if stage in field.metadata.get("stages", TABLE_STAGES[table])]
 
 
-def source_identity(data: Data) -> str:
+def source_identity(data: Data, remembered: Mapping[str, str] = NONE) -> str:
     """Identify the content of the sources: file fingerprints, hub revisions, versions of our own code.
 
     The order of several sources does not count, their names do, for they are in the rows' ids. Files that are
-    not there yet are known by their paths until they are. Raises DataError where `data.fingerprint` names
-    another content than is found.
+    not there are known by what is `remembered` of their paths (`file_identities`), else by the paths. Raises
+    DataError where `data.fingerprint` names another content than is found.
     """
     found = sources(data)
-    parts = {source.name: _source_identity(source) for source in found}
+    parts = {source.name: _source_identity(source, remembered) for source in found}
     text = digest(parts) if len(parts) > 1 else parts[found[0].name]
     if data.fingerprint not in (None, text) and not any(source.missing for source in found):
         raise DataError(f'data.fingerprint: expected "{data.fingerprint}", but "{data.source}" has "{text}"')
     return text
 
 
-def _source_identity(source: Source) -> str:
+def file_identities(data: Data) -> dict[str, str]:
+    """Identify the sources that are files or folders, by path; those that are not there are left out."""
+    found = (source for source in sources(data) if source.path is not None and not source.missing)
+    return {str(source): _source_identity(source, NONE) for source in found}
+
+
+def _source_identity(source: Source, remembered: Mapping[str, str]) -> str:
     read_as = f" {source.public} {adapters.VERSION}" if source.public else ""
     if source.built_in:
         return f"{source} {graded.VERSION}"
     if source.path is None:
         return f"hub {source.hub} {source.config} {source.revision}{read_as}"
     if source.missing:
-        return f"not there yet: {source.path}"
+        return remembered.get(str(source), f"not there yet: {source.path}")
     return fingerprints.fingerprint_path(source.path) + read_as
 
 
@@ -83,7 +91,7 @@ def model_identity(model: Model) -> str:
 class Keys:
     """The stage keys of a matrix's cells. Each part of a key is hashed once and remembered."""
 
-    def __init__(self, matrix: Matrix) -> None:
+    def __init__(self, matrix: Matrix, remembered: Mapping[str, str] = NONE) -> None:
         self._matrix = matrix
 
         def part(table: str, stage: str) -> _Part:
@@ -104,9 +112,13 @@ class Keys:
         seed = _Part(("seed",), lambda cell: f"seed {matrix.seed(cell)};")
         shuffling_seed = _Part(("target", "seed"), self._shuffling_seed)
         data = _Part(
-            ("data", "evaluate"), lambda cell: data_key(matrix.table("data", cell), self._labels(cell))
+            ("data", "evaluate"),
+            lambda cell: data_key(matrix.table("data", cell), self._labels(cell), remembered),
         )
-        test = _Part(("data", "evaluate"), lambda cell: data_key(test_data(matrix, cell), self._labels(cell)))
+        test = _Part(
+            ("data", "evaluate"),
+            lambda cell: data_key(test_data(matrix, cell), self._labels(cell), remembered),
+        )
         alone = _Part(("data", "target"), lambda cell: self._label_alone(cell, matrix.table("data", cell)))
         test_alone = _Part(
             ("data", "evaluate", "target"), lambda cell: self._label_alone(cell, test_data(matrix, cell))
@@ -251,14 +263,14 @@ def _combine(stage: str, text: str) -> str:
     return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
 
-def data_key(data: Data, labels: Sequence[str]) -> str:
+def data_key(data: Data, labels: Sequence[str], remembered: Mapping[str, str] = NONE) -> str:
     """Give the data stage's key; `labels` are those that a row may have."""
     settings = _settings_read(data, "data", "data")
     del settings["source"]  # its content counts, not its path
     # "error" and "label" make the same rows; which of them may be trained on, and how, is the train stage's.
     settings["empty_explanations"] = data.empty_explanations == "drop"
     formats = [data_suffix(source.path) for source in sources(data) if source.path]
-    return _combine("data", f"{source_identity(data)}\n{digest([settings, labels, formats])}")
+    return _combine("data", f"{source_identity(data, remembered)}\n{digest([settings, labels, formats])}")
 
 
 def model_key(model: Model) -> str:

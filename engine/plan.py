@@ -9,11 +9,13 @@ from typing import Any
 from attrs import field, frozen
 
 from engine.errors import UsageError
-from engine.identity import Cell, Keys, model_key, test_data
+from engine.identity import Cell, Keys, file_identities, model_key, test_data
 from engine.sources import sources
 from specs import Matrix
+from specs.data import Data
 from specs.model import STAGES
 from store import Ledger
+from store.manifests import known_files
 from store.places import Place, Root, place_of
 
 STATES = ("cached", "pending", "failed", "running")
@@ -43,6 +45,8 @@ class Plan:
     root: Place
     cells: list[PlannedCell]
     states: dict[str, dict[str, str]]  # stage → key → cached, pending, failed or running
+    # What the store knows of data files that are not there any more: path → identity of their content.
+    remembered: dict[str, str] = field(factory=dict)
     _models: dict[Cell, tuple[str, str]] = field(factory=dict, init=False)
 
     def levels(self, cell: PlannedCell) -> dict[str, Any]:
@@ -69,10 +73,20 @@ class Plan:
 
     def missing(self) -> list[str]:
         """Name the local data files that are not there yet; keys over them will change once they are."""
+        lacking = {str(source) for data in self._data() for source in sources(data) if source.missing}
+        return sorted(lacking - self.remembered.keys())
+
+    def files(self) -> dict[str, str]:
+        """Identify the content of the local data files, by path; of missing ones as it is remembered."""
+        found = dict(self.remembered)
+        for data in self._data():
+            found |= file_identities(data)
+        return found
+
+    def _data(self) -> list[Data]:
         trained = {cell.keys["data"]: self.matrix.table("data", cell.choice) for cell in self.cells}
         tested = {cell.keys["test_data"]: test_data(self.matrix, cell.choice) for cell in self.cells}
-        read = (trained | tested).values()
-        return sorted({str(source) for data in read for source in sources(data) if source.missing})
+        return list((trained | tested).values())
 
     def trusted(self) -> list[str]:
         """Name the models whose repositories' own code will run."""
@@ -88,13 +102,19 @@ class Plan:
 def make_plan(matrix: Matrix, store: Root | None = None) -> Plan:
     """Compute all stage keys and look up their states. Reads the store's ledger, writes nothing."""
     root = place_of(store or matrix.experiment.store or f"stores/{matrix.experiment.name}")
-    keys = Keys(matrix)
-    cells = [
-        PlannedCell(index, cell, keys.of(cell), keys.sources(cell)) for index, cell in enumerate(matrix.cells)
-    ]
-    plan = Plan(matrix, root, cells, {})
+    plan = Plan(matrix, root, _cells(matrix, Keys(matrix)), {})
+    if missing := plan.missing():
+        known = known_files(root)
+        remembered = {path: known[path] for path in missing if path in known}
+        plan = Plan(matrix, root, _cells(matrix, Keys(matrix, remembered)), {}, remembered)
     plan.look_up()
     return plan
+
+
+def _cells(matrix: Matrix, keys: Keys) -> list[PlannedCell]:
+    return [
+        PlannedCell(index, cell, keys.of(cell), keys.sources(cell)) for index, cell in enumerate(matrix.cells)
+    ]
 
 
 def _states(ledger: Ledger, stage: str, cells: Iterable[PlannedCell]) -> dict[str, str]:

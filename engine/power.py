@@ -20,6 +20,7 @@ from engine.plan import Plan, PlannedCell
 from engine.plan_checks import known_sizes
 from specs.analysis import Outcome
 from store import StoreError, read_manifests
+from store.errors import FAULTS
 from store.places import Root
 
 if TYPE_CHECKING:
@@ -217,6 +218,8 @@ def _answer(plan: Plan, question: Question, tree: Any, pilot: Root | None) -> An
     (level,) = question.levels
     try:
         found = read_pilot(tree, question.outcome, question.factor, question.baseline, level, assumed)
+    except FAULTS:
+        raise
     except StoreError as error:
         return Answer(question, assumed, None, f"{source}, for the pilot does not tell: {error}")
     if question.most is None and found.groups is not None:

@@ -21,7 +21,7 @@ def silent(_done: int, _total: int, _text: str) -> None:
 
 @define
 class StopRequest:
-    """Set by the first Ctrl-C or SIGTERM; stages look at it between batches."""
+    """Set by the first Ctrl-C, SIGTERM or hang-up; stages look at it between batches."""
 
     requested: bool = field(default=False)
 
@@ -33,7 +33,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C or SIGTERM into a stop request; a second one interrupts at once."""
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a stop request; a second one interrupts at once."""
     stop = StopRequest()
 
     def request(_signal: int, _frame: FrameType | None) -> None:
@@ -41,7 +41,10 @@ def stop_on_signal() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         stop.requested = True
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, request) for number in numbers}
     try:
         yield stop
     finally:

@@ -6,6 +6,7 @@ from collections.abc import Hashable
 
 from engine.trained import newest_checkpoint
 from engine.translators import checkpoint_of
+from store.errors import DamagedError
 from store.files import read_json
 from store.ledger import progress_name
 from store.places import Place
@@ -26,5 +27,5 @@ def reached(root: Place, stage: str, key: str) -> Hashable:
         return None
     try:
         return int(read_json(root, progress_name(key))["items"])
-    except FileNotFoundError:
+    except (FileNotFoundError, DamagedError):
         return None

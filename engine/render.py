@@ -15,8 +15,10 @@ from engine.estimate import Cost, estimate
 from engine.plan import STATES, Plan, describe
 from engine.plan_warnings import plan_warnings
 from specs.model import STAGES
-from store import Ledger, cells, read_manifests
-from store.places import Root
+from store import Ledger, StoreError, cells, read_manifests
+from store.lost import check_data
+from store.manifests import key_states, unnamed
+from store.places import Root, place_of
 
 STATE_STYLES = {"cached": "green", "done": "green", "pending": "", "failed": "red", "running": "yellow"}
 MAX_LEVELS = 12  # levels listed in a table before it is cut
@@ -34,6 +36,8 @@ def plan_tables(plan: Plan, *, cells: bool) -> Iterator[Table | str]:
         )
     for path in plan.missing():
         yield f"not there yet: {escape(path)} (`engine execute` needs it; `engine annotate` makes such files)"
+    for path in plan.remembered:
+        yield f"not there any more: {escape(path)} (its content is as the store noted it)"
     pairs = Counter(name for name, _, _ in plan.matrix.pairs())
     for name, number in pairs.items():
         yield f"contrast  {name}  ({number} pairs)"
@@ -202,34 +206,42 @@ def _signatures(root: Root, experiment: str, evaluated: int) -> Iterator[Text]:
             )
 
 
-def status_tables(root: Root) -> Iterator[Table | Text | str]:
-    """Yield, for every experiment in a store, what is done, running and failed, with the errors."""
+def status_tables(root: Root, experiment: str | None = None) -> Iterator[Table | Text | str]:
+    """Yield, for every experiment in a store, or one, what is done, running and failed, with the errors."""
     manifests = read_manifests(root)
+    if not manifests and (trouble := unnamed(place_of(root))):
+        raise StoreError(trouble)
+    if experiment is not None:
+        manifests = {name: own for name, own in manifests.items() if name == experiment}
     if not manifests:
         yield f"{root}: nothing has been executed yet"
-    ledger = Ledger(root)
     for name, manifest in manifests.items():
-        listed = cells(root, name)
-        stages = dict.fromkeys(stage for cell in listed for stage in cell["keys"])
-        table = Table(title=f"{name}: {len(listed):,} cells in {root}")
-        table.add_column("stage")
-        for state in ("done", "running", "failed", "pending"):
-            table.add_column(state, justify="right", style=STATE_STYLES[state])
-        failures: dict[tuple[str, str], dict[str, Any]] = {}
-        for stage in stages:
-            states = {cell["keys"][stage]: cell["status"][stage] for cell in listed if stage in cell["keys"]}
-            counts = Counter(states.values())
+        yield from _status(Ledger(root), name, manifest)
+
+
+def _status(ledger: Ledger, name: str, manifest: dict[str, Any]) -> Iterator[Table | Text | str]:
+    root, listed = ledger.place, cells(ledger.place, name)
+    check_data(ledger, manifest)
+    states = {"data": key_states(ledger, "data", manifest.get("data", ()))}
+    for cell in listed:
+        for stage, key in cell["keys"].items():
+            states.setdefault(stage, {})[key] = cell["status"][stage]
+    table = Table(title=f"{name}: {len(listed):,} cells in {root}")
+    table.add_column("stage")
+    for state in ("done", "running", "failed", "pending"):
+        table.add_column(state, justify="right", style=STATE_STYLES[state])
+    for stage, found in states.items():
+        counts = Counter(found.values())
+        if found:
             table.add_row(stage, *(str(counts[state]) for state in ("done", "running", "failed", "pending")))
-            failures |= {(stage, key): {} for key, state in states.items() if state == "failed"}
-        yield table
-        probed = {cell["keys"]["probe"] for cell in listed if cell["status"].get("probe") == "done"}
-        records = ledger.records("probe", probed).values()
-        backends = {record["attributes"]["backend"] for record in records}
-        if backends:
-            yield f"probe backend: {', '.join(sorted(map(str, backends)))}"
-        yield from _signatures(root, name, sum(cell["status"].get("evaluate") == "done" for cell in listed))
-        yield f"engine {manifest['packages']['ablation-engine']}, git {manifest['git'] or 'unknown'}"
-        for stage, key in failures:
-            record = ledger.record(stage, key, "failed")
-            yield Text(f"failed {stage} {key} ({describe(record['levels'])}):", "red")
-            yield Text(record["traceback"].rstrip())
+    yield table
+    probed = {key for key, state in states.get("probe", {}).items() if state == "done"}
+    backends = {record["attributes"]["backend"] for record in ledger.records("probe", probed).values()}
+    if backends:
+        yield f"probe backend: {', '.join(sorted(map(str, backends)))}"
+    yield from _signatures(root, name, sum(cell["status"].get("evaluate") == "done" for cell in listed))
+    yield f"engine {manifest['packages']['ablation-engine']}, git {manifest['git'] or 'unknown'}"
+    for stage, key in ((stage, key) for stage, own in states.items() for key in own if own[key] == "failed"):
+        record = ledger.record(stage, key, "failed")
+        yield Text(f"failed {stage} {key} ({describe(record['levels'])}): {record.get('error', '')}", "red")
+        yield Text(record["traceback"].rstrip())

@@ -13,6 +13,7 @@ import xarray as xr
 from rich.table import Table
 
 from store import StoreError
+from store.errors import FAULTS
 
 # Summary numbers shown as columns, where the store has them: (title, format, whether with its range).
 COLUMNS = {
@@ -72,6 +73,8 @@ def verdicts_table(experiment: xr.DataTree) -> Table | None:
         for outcome in spec.get("analysis", {}).get("smallest_difference_of_interest", {}):
             try:
                 found = change(experiment, outcome, factor, baseline)
+            except FAULTS:
+                raise
             except StoreError:  # not every study has every outcome, nor every contrast a pair of cells yet
                 continue
             for level in found["level"].values:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 import kernels
-from engine.errors import EngineError, Interrupted
+from engine.errors import DataError, EngineError, Interrupted, told
 from engine.plan import Plan, PlannedCell
 from engine.provenance import provenance
 from specs.executor import Executor
 from specs.model import STAGES
 from store import Ledger, StoreError, StoreWriter, open_store, read_manifests, write_manifest
-from store.places import Root, place_of
+from store.errors import FAULTS
+from store.manifests import lost_cells
+from store.places import Place, Root, place_of
 
 if TYPE_CHECKING:
     from engine.execute import Display, Outcome
@@ -44,7 +46,9 @@ def run(plan: Plan, pending: list[PlannedCell], console: Any, request: Request) 
     if request.executor.kind == "local":  # others compute elsewhere
         check_devices(plan, pending)
     where = provenance()
-    write_manifest(plan.root, plan.matrix.experiment.name, manifest(plan, where))
+    described = manifest(plan, where)
+    check_files(plan, described)
+    write_manifest(plan.root, plan.matrix.experiment.name, described)
     plan.look_up()  # from here on `engine gc` spares what the plan finds
     with stop_on_signal() as stop, TerminalDisplay(console, plan, len(pending)) as display:
         try:
@@ -121,7 +125,7 @@ def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Any) -> int:
     # An extended or renamed spec may consist of results that other specs have left here.
     name, described = plan.matrix.experiment.name, manifest(plan, {})
     known = read_manifests(plan.root).get(name, {})
-    if any(known.get(part) != described[part] for part in ("cells", "data")):
+    if any(known.get(part) != described[part] for part in ("cells", "data", "files")):
         write_manifest(plan.root, name, described | provenance())
     show_results(plan.root, console, plan.matrix.experiment.name)
     return 1 if failed else 0
@@ -145,8 +149,21 @@ def manifest(plan: Plan, where: dict[str, Any]) -> dict[str, Any]:
         "contrasts": [list(pair) for pair in plan.matrix.pairs()],
         # By these alone the store knows whose the data are: a reader of cells needs none.
         "data": sorted({cell.keys[name] for cell in plan.cells for name in ("data", "test_data")}),
+        # By these a later plan knows the content of files that are not there any more.
+        "files": plan.files(),
         **where,
     }
+
+
+def check_files(plan: Plan, described: dict[str, Any]) -> None:
+    """Raise DataError where data files are missing, and finished cells would lose their names for that."""
+    missing = plan.missing()
+    lost = lost_cells(plan.root, plan.matrix.experiment.name, described) if missing else 0
+    if lost:
+        raise DataError(
+            f"data.source: {missing[0]} is missing, and {lost} finished cells of this experiment were made "
+            "before the store noted what such files held; expected the file, or another experiment's name"
+        )
 
 
 def show_results(root: Root, console: Any, experiment: str | None = None) -> None:
@@ -157,20 +174,33 @@ def show_results(root: Root, console: Any, experiment: str | None = None) -> Non
         if "summary" not in node.children:
             console.print(f"{name}: no cell is complete yet")
             continue
+        if (complete := node.attrs["cells_complete"]) < (total := node.attrs["cells_total"]):
+            console.print(f"{name}: {complete} of {total} cells are complete", markup=False, highlight=False)
         summary = node["summary"].to_dataset()
         factors = [str(name) for name in summary["cell"].to_index().names]
         console.print(results_table(summary, factors))
         if table := verdicts_table(node):
             console.print(table)
+        if mixed := node.attrs.get("versions_mixed"):
+            console.print(f"{name}: {mixed}", markup=False, highlight=False, style="yellow", soft_wrap=True)
         if "probe" in node.children:
             try:
                 figure = entropy_figure(node)
+            except FAULTS:
+                raise
             except StoreError as error:
                 console.print(f"no figure of entropy: {error}", markup=False, soft_wrap=True)
             else:
-                file = f"figures/{name}-entropy-by-layer.png"
-                place_of(root).write(file, figure)
-                console.print(f"figure: {place_of(root)}/{file}")
+                _keep_figure(place_of(root), f"figures/{name}-entropy-by-layer.png", figure, console)
+
+
+def _keep_figure(place: Place, file: str, figure: bytes, console: Any) -> None:
+    try:
+        place.write(file, figure)
+    except OSError as error:  # the store may be for reading alone
+        console.print(f"no figure of entropy: {told(error)}", markup=False, soft_wrap=True)
+    else:
+        console.print(f"figure: {place}/{file}")
 
 
 def check_kernels() -> None:

@@ -13,11 +13,12 @@ from rich.text import Text
 
 from engine.errors import UsageError
 from engine.plan import describe
-from store import open_store, read_vocabulary
+from store import open_store
 from store.analysis.nodes import stage_nodes
 from store.errors import nearest
 from store.places import Root
 from store.tokens import token_text
+from store.vocabulary import probed_vocabularies
 
 BAR = "▏▎▍▌▋▊▉█"
 BAR_WIDTH = 8
@@ -47,7 +48,8 @@ def show(
     ids = [str(name) for name in probe["example"].values]
     chosen = _known("--example", example, ids) if example is not None else ids[0]
     own = probe.isel(example=ids.index(chosen))
-    texts = read_vocabulary(root, str(probe.attrs.get("vocabulary", "")))
+    known = probed_vocabularies(root, str(probe.attrs.get("vocabulary", "")))
+    texts = known[0] if len(known) == 1 else None
     yield Text(f"{describe(levels)}; example {chosen}, true label {own['gold'].item()}")
     positions = [str(name) for name in own["position"].values]
     if position is not None:

@@ -16,6 +16,7 @@ from engine.causal.changes import Model, entries, expand
 from engine.causal.intervene import Experiment, intervention_family
 from engine.errors import (
     DamagedAdapterError,
+    DamagedDataError,
     DamagedLensError,
     DataError,
     UsageError,
@@ -30,6 +31,7 @@ from engine.measured import Measured, Stage, measured, trained_and_evaluated
 from engine.plan import PlannedCell
 from engine.probe import backend_of, layer_numbers, probe_family, probe_layers, token_texts, watched_tokens
 from engine.progress import Report
+from engine.sources import sources
 from engine.stage_records import StageRecords, checked
 from engine.text import Encoded, Example, Writer, cell_writer
 from engine.text_checks import check_generated, check_separators, check_tokens, check_watched, token_count
@@ -57,7 +59,8 @@ class Stages(StageRecords):
         key = cell.keys["test_data" if test else "data"]
         with self._committing("data", key) as record:
             data, labels = self._data(cell, test=test), self.settings("evaluate", cell).labels
-            if data_key(data, labels) != key:
+            here = not any(source.missing for source in sources(data))
+            if here and data_key(data, labels) != key:
                 raise DataError(
                     f"data.source: {data.source} has changed since the plan was made; run it again"
                 )
@@ -274,7 +277,18 @@ class Stages(StageRecords):
         return test_data(self.plan.matrix, cell.choice) if test else self.settings("data", cell)
 
     def _rows(self, cell: PlannedCell, key: str, split: str, count: int | None) -> list[dict[str, str]]:
-        return data_stage.load(self.home("data", cell.keys[key]), split, count)
+        return data_stage.load(self._examples(cell.keys[key]), split, count)
+
+    def _examples(self, key: str) -> Place:
+        """Give the home of prepared data, checked against what was recorded of them."""
+        home, files = self.home("data", key), self.ledger.record("data", key).get("files", {})
+        try:
+            data_stage.check(home, files)
+        except DamagedDataError as error:
+            self._put_aside(home, data_stage.FILE)
+            self.ledger.clear("data", key)
+            raise DamagedDataError(f"{error}; --retry-failed makes it again") from error
+        return home
 
     def _trained_rows(self, cell: PlannedCell) -> dict[str, list[dict[str, str]]]:
         """Give the examples of a training by split; DataError for a split or explanation that lacks."""

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from store import Coordinate, Family, Ledger, StoreWriter, Variable, open_store, write_manifest
+from store.report import write_report
+from store.verify import verify
 
 EXAMPLES, LAYERS, BATCH = 40, 3, 16  # written in several batches, the last one incomplete
 
@@ -25,11 +27,16 @@ def store_trouble() -> str:
             doing = "written"
             _write(Path(folder), family, values)
             doing = "read"
-            dataset = open_store(folder)["check/probe"].to_dataset()
+            dataset = open_store(folder)["check/values"].to_dataset()
             for name, expected in values.items():
                 found = dataset[name].sel(target="label", seed=0).values
                 if found.dtype.kind != expected.dtype.kind or not _same(found, expected):
                     return f"a small store was written, but its {name} came back as other values"
+            if troubles := verify(folder).troubles:
+                return f"a small store was written, but {troubles[0].path}: {troubles[0].message}"
+            doing = "reported on"
+            if b"check" not in write_report(folder, Path(folder) / "report.html").read_bytes():
+                return "a small store was written, but its report is empty"
     except Exception as error:  # whatever a package may raise that has changed, a person shall read of it
         return f"a small store cannot be {doing}: {type(error).__name__}: {error}"
     return ""
@@ -39,7 +46,7 @@ def _results() -> tuple[Family, dict[str, np.ndarray]]:
     """Give a family with a variable of every type, and drawn values that hold fill values too."""
     dims = ("example", "layer")
     family = Family(
-        "probe",
+        "values",
         (
             Coordinate("example", "example", range(EXAMPLES)),
             Coordinate("text", "example", [f"message {number}" for number in range(EXAMPLES)]),
@@ -70,8 +77,10 @@ def _write(folder: Path, family: Family, values: dict[str, np.ndarray]) -> None:
     with StoreWriter(folder).cell(family, "key") as cell:
         for start in range(0, EXAMPLES, BATCH):
             cell.append({name: value[start : start + BATCH] for name, value in values.items()})
-    Ledger(folder).commit("probe", "key", {"family": family.key, "summary": {"steps": 1.0}, **cell.placement})
-    cells: list[dict[str, Any]] = [{"levels": {"target": "label", "seed": 0}, "keys": {"probe": "key"}}]
+    Ledger(folder).commit(
+        "values", "key", {"family": family.key, "summary": {"steps": 1.0}, **cell.placement}
+    )
+    cells: list[dict[str, Any]] = [{"levels": {"target": "label", "seed": 0}, "keys": {"values": "key"}}]
     write_manifest(folder, "check", {"factors": ["target", "seed"], "cells": cells})
 
 

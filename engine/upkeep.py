@@ -51,7 +51,7 @@ def gc(store: Root, delete: bool, specs: tuple[Path, ...]) -> None:
 @click.option("--fix", "fixing", is_flag=True, help="Mark broken stages as to be done again.")
 def verify(store: Root, fixing: bool) -> None:
     """Read all results of a store and check them; exit code 1 where anything is wrong."""
-    from store.verify import fix
+    from store.mend import fix
     from store.verify import verify as check
 
     found, console = check(store), Console()

@@ -20,7 +20,7 @@ from threading import Event, Thread
 from uuid import uuid4
 
 from store.errors import LostClaimError, StoreError
-from store.files import Json, create_json, plain, read_json
+from store.files import Json, json_text, parse_json, plain, read_file
 from store.places import Place
 
 LEASE = 60.0
@@ -28,6 +28,7 @@ LEASE = 60.0
 
 CLAIMS = "claims"  # the folder
 _BEATS = 6  # per lease
+_LOOKS = 1000  # at a claim that is listed and not there
 _DIGITS = 20  # of the beat, so that it is written over in place
 _START = "0" * _DIGITS
 
@@ -107,7 +108,7 @@ class Claims:
             mark = self._mark(fenced=newest is not None and (former["fenced"] or not _dead(former)))
             name, began = f"{folder}/{number + 1}.json", _clock()
             try:
-                if not create_json(self._place, name, mark):
+                if not self._place.create(name, json_text(mark, name)):  # no record: its beat changes
                     return None
             except FileNotFoundError:  # the last owner removed the folder meanwhile
                 continue
@@ -203,12 +204,15 @@ def _folder(stage: str, key: str, top: str = CLAIMS) -> str:
 
 def _newest(place: Place, folder: str) -> tuple[int, Json] | None:
     """Return the number and the content of a key's highest claim."""
+    looks = 0
     while numbers := _numbers(place, folder):
-        name = f"{folder}/{max(numbers)}.json"
+        name, looks = f"{folder}/{max(numbers)}.json", looks + 1
         try:
-            mark = read_json(place, name)
-        except FileNotFoundError:  # released meanwhile
-            continue
+            mark = parse_json(read_file(place, name), f"{place}/{name}")
+        except FileNotFoundError as error:  # released meanwhile
+            if looks < _LOOKS:
+                continue
+            raise StoreError(f"{place}/{name}: leads nowhere; delete it to free the stage") from error
         if missing := {"token", "machine", "pid", "born", "lease", "fenced", "beat"} - mark.keys():
             raise StoreError(
                 f"{place}/{name}: not a claim: it lacks {sorted(missing)}; delete it to free the stage"

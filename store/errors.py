@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MEND = "`engine verify STORE --fix`, then `engine execute`, makes it again"
+
 
 class StoreError(Exception):
     """A store cannot be read or written as asked; the message names the file or the entry at fault."""
@@ -17,7 +19,11 @@ class UnreachableError(StoreError):
 
 
 class DamagedError(StoreError):
-    """A file of a stage's results has changed since it was made."""
+    """A file of the store is missing, or not as it was written; the message ends with what mends it."""
+
+
+FAULTS = (DamagedError, UnreachableError)
+"""What no `except StoreError` may take for a lack of data: a handler of these comes before it."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -16,10 +16,13 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from store.errors import StoreError, nearest
-from store.files import write_json
+from store.files import json_text
 from store.manifests import read_manifests
 from store.places import Root, place_of
 from store.reader import open_store
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}")
+"""How texts begin that spreadsheets may run (OWASP, CSV injection)."""
 
 Format = Literal["netcdf", "parquet", "csv"]
 
@@ -29,18 +32,21 @@ def export(
     form: Format,
     folder: str | os.PathLike[str],
     experiment: str | None = None,
+    *,
+    raw: bool = False,
 ) -> list[Path]:
     """Write the whole cells of a store, or of one experiment, to `folder`/EXPERIMENT/; return the files.
 
     netcdf: one netCDF-4 file per node (summary.nc, probe.nc, …), the cells' factors as coordinates on `cell`.
     parquet, csv: a node's variables of equal dims are the columns of one table, beside the factors and the
     other dims (probe.example-layer-position.parquet, …): a row per cell, or per entry of a cell. A file is
-    there whole or not at all; an older one is replaced. StoreError when there is nothing to export.
+    there whole or not at all; an older one is replaced. Unless `raw`, text that a spreadsheet would run as a
+    formula has an apostrophe before it in CSV files. StoreError when there is nothing to export.
     """
     if form not in get_args(Format):
         known = get_args(Format)
         raise StoreError(f"export: expected one of {', '.join(known)}, found {form!r}{nearest(form, known)}")
-    tree, manifests = open_store(root, experiment), read_manifests(root)
+    tree, manifests = open_store(root, experiment), read_manifests(root, experiment)
     written: list[Path] = []
     for name, node in tree.children.items():
         stages = [child for child in node.subtree if child.data_vars]
@@ -56,9 +62,9 @@ def export(
             if form == "netcdf":
                 written.append(_netcdf(flat, place / f"{title}.nc"))
             else:
-                written += _tables(flat, place, title, form)
+                written += _tables(flat, place, title, form, raw=raw)
         for file, content in (("manifest.json", manifests[name]), ("variables.json", described)):
-            write_json(place_of(place), file, content)
+            place_of(place).write(file, json_text(content, place / file))
             written.append(place / file)
     if not written:
         raise StoreError(f"{root}: no complete cell to export; `engine status` says what is there")
@@ -84,7 +90,7 @@ def _netcdf(dataset: xr.Dataset, file: Path) -> Path:
     return file
 
 
-def _tables(dataset: xr.Dataset, place: Path, title: str, form: Format) -> list[Path]:
+def _tables(dataset: xr.Dataset, place: Path, title: str, form: Format, *, raw: bool) -> list[Path]:
     """Write a node's variables, those of equal dims to one table, a cell at a time."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, values in dataset.data_vars.items():
@@ -93,7 +99,11 @@ def _tables(dataset: xr.Dataset, place: Path, title: str, form: Format) -> list[
     for dims, names in groups.items():
         file = place / f"{'.'.join(filter(None, [title, '-'.join(dims)]))}.{form}"
         with _whole(file) as temporary:
-            (_parquet if form == "parquet" else _csv)(_frames(dataset[names], dims), dataset, temporary)
+            frames = _frames(dataset[names], dims)
+            if form == "parquet":
+                _parquet(frames, dataset, temporary)
+            else:
+                _csv(frames if raw else map(_as_text, frames), temporary)
         written.append(file)
     return written
 
@@ -123,7 +133,28 @@ def _parquet(frames: Iterator[pd.DataFrame], dataset: xr.Dataset, file: Path) ->
         writer.close()
 
 
-def _csv(frames: Iterator[pd.DataFrame], dataset: xr.Dataset, file: Path) -> None:
+def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose texts, column names too, no spreadsheet takes for formulas."""
+    texts = {
+        name: [_no_formula(value) for value in column]
+        for name, column in frame.items()
+        if column.dtype.kind not in "biufc"
+    }
+    return frame.assign(**texts).rename(columns=_no_formula)
+
+
+def _no_formula(value: Any) -> Any:
+    """Return a text with an apostrophe before it where it could be a formula; a number is none."""
+    if not isinstance(value, str) or not value.lstrip(" ").startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def _csv(frames: Iterator[pd.DataFrame], file: Path) -> None:
     """Write text in quotes and numbers without: the label "1" is no number. What is missing is empty."""
     with file.open("w", encoding="utf-8", newline="") as lines:
         for number, frame in enumerate(frames):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from store.errors import StoreError
+from store.errors import MEND, DamagedError, StoreError
 
 if TYPE_CHECKING:
     from store.places import Place
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _PLAIN = re.compile(r"[\w-]+", re.ASCII)
+_CHECKSUM = "blake2b"  # the last entry of a record: of all before it, and of the file's name
+_DIGITS = 16
+_END = b'"\n}\n'
+_SEAL = len(f'"{_CHECKSUM}": "') + _DIGITS + len(_END)
 
 
 def write_json(place: Place, name: str, content: Mapping[str, Any]) -> None:
@@ -27,7 +31,7 @@ def write_json(place: Place, name: str, content: Mapping[str, Any]) -> None:
 
     Content that JSON cannot hold raises StoreError and leaves the old file.
     """
-    place.write(name, _text(place, name, content))
+    place.write(name, sealed(content, f"{place}/{name}"))
 
 
 def create_json(place: Place, name: str, content: Mapping[str, Any]) -> bool:
@@ -35,36 +39,78 @@ def create_json(place: Place, name: str, content: Mapping[str, Any]) -> bool:
 
     Of several processes that try, on one machine or on many, exactly one is told True.
     """
-    return place.create(name, _text(place, name, content))
+    return place.create(name, sealed(content, f"{place}/{name}"))
 
 
-def read_json(place: Place, name: str) -> Json:
-    """Return the JSON object in a file; StoreError names the file when it is torn or no object.
+def read_json(place: Place, name: str, *, checked: bool = True) -> Json:
+    """Return the content of a record; DamagedError names the file when it is not as it was written.
 
-    A missing file raises FileNotFoundError, which callers tell apart from a damaged one.
+    Unless `checked`, a record may lack its checksum, as layouts before 3 wrote it. A missing file raises
+    FileNotFoundError, which callers tell apart from a damaged one.
     """
-    return parse_json(place.read(name), f"{place}/{name}")
+    path = f"{place}/{name}"
+    return parse_record(read_file(place, name), path, checked=checked)
+
+
+def read_file(place: Place, name: str) -> bytes:
+    """Return a file's content; FileNotFoundError where there is none, DamagedError where it is no file."""
+    try:
+        return place.read(name)
+    except FileNotFoundError:
+        raise
+    except NotADirectoryError as error:
+        raise StoreError(f"{place}/{name}: found a file where a store has a folder") from error
+    except OSError as error:
+        raise DamagedError(f"{place}/{name}: cannot be read: {error.strerror or error}; {MEND}") from error
+
+
+def parse_record(text: bytes, path: str, *, checked: bool) -> Json:
+    """Return the content of a record that was read from `path`; see `read_json`."""
+    seal = text[-_SEAL:]
+    if seal != _seal(text[:-_SEAL], path):
+        if _CHECKSUM.encode() in seal:
+            raise DamagedError(f"{path}: its content has changed since it was written; {MEND}")
+        content = parse_json(text, path)
+        if checked:
+            raise DamagedError(f"{path}: not a record: it lacks its checksum; {MEND}")
+        return content
+    content = parse_json(text, path)
+    del content[_CHECKSUM]
+    return content
 
 
 def parse_json(text: bytes, path: Path | str) -> Json:
-    """Return the JSON object that was read from `path`."""
+    """Return the JSON object that was read from `path`; DamagedError where it is none."""
     try:
         try:
             content = msgspec.json.decode(text)  # several times as fast
         except msgspec.DecodeError:  # or one of Python's own NaN and Infinity
             content = json.loads(text)
-    except ValueError as error:
-        raise StoreError(f"{path}: not a JSON record ({error}); delete it to have it made again") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{path}: not a JSON record ({error}); {MEND}") from error
     if not isinstance(content, dict):
-        raise StoreError(f"{path}: expected a JSON object, found {type(content).__name__}")
+        raise DamagedError(f"{path}: expected a JSON object, found {type(content).__name__}; {MEND}")
     return content
 
 
-def _text(place: Place, name: str, content: Mapping[str, Any]) -> bytes:
+def json_text(content: Mapping[str, Any], path: Path | str) -> bytes:
+    """Return content as JSON; StoreError where that cannot hold it."""
     try:
         return json.dumps(content, indent=1).encode()
     except (TypeError, ValueError) as error:
-        raise StoreError(f"{place}/{name}: content is not JSON: {error}") from error
+        raise StoreError(f"{path}: content is not JSON: {error}") from error
+
+
+def sealed(content: Mapping[str, Any], path: str) -> bytes:
+    """Return a record: content as JSON, whose last entry is a checksum of the rest and of the file's name."""
+    text = json_text({**content, _CHECKSUM: "0" * _DIGITS}, path) + b"\n"
+    return text[:-_SEAL] + _seal(text[:-_SEAL], path)
+
+
+def _seal(body: bytes, path: str) -> bytes:
+    name = path.rpartition("/")[2]  # so that a record in another's place is found
+    digest = hashlib.blake2b(name.encode() + b"\0" + body, digest_size=_DIGITS // 2).hexdigest()
+    return f'"{_CHECKSUM}": "{digest}'.encode() + _END
 
 
 def plain(name: str) -> str:

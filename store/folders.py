@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from store.places import DOOMED, Hold, Mode, Place
 
 if TYPE_CHECKING:
     import zarr
+    from zarr.storage import StorePath
 
 try:
     import fcntl
@@ -128,6 +130,14 @@ class Folder(Place):
 
         return zarr.open_group(self._path(name), mode=mode, use_consolidated=False)
 
+    def zarr_path(self, name: str) -> StorePath:  # noqa: D102
+        from zarr.storage import LocalStore, StorePath
+
+        return StorePath(LocalStore(self._path(name), read_only=True))
+
+    def file_sizes(self, names: Sequence[str]) -> list[int | None]:  # noqa: D102
+        return [_file_size(f"{self.root}/{name}") for name in names]
+
     def scratch(self) -> Path:  # noqa: D102
         return self.root
 
@@ -160,7 +170,7 @@ class Folder(Place):
         yield self
 
     def put_aside(self, name: str) -> None:  # noqa: D102
-        if self.exists(name):
+        if os.path.lexists(self._path(name)):
             aside = f"{name}.damaged"
             self.remove_all(aside)
             self._path(name).rename(self._path(aside))
@@ -245,6 +255,14 @@ class _HeldFile(Hold):
 
     def close(self) -> None:
         self._file.close()
+
+
+def _file_size(path: str) -> int | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - as little as can be, for chunks are many
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _size(path: Path) -> int:

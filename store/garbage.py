@@ -1,15 +1,16 @@
 """Garbage: what no experiment of a store reaches any more, and what killed processes have left behind."""
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 from attrs import frozen
 
 from store.claims import live_claims
 from store.errors import StoreError
-from store.files import is_half, read_json
+from store.families import family_name
+from store.files import is_half
+from store.keys import group_keys
 from store.ledger import Ledger
-from store.manifests import read_manifests
+from store.manifests import ASIDE, read_manifests
 from store.places import DOOMED, Place, Root, place_of
 from store.results import RESULTS
 
@@ -84,6 +85,11 @@ def delete_garbage(root: Root, keep: Mapping[str, Collection[str]] | None = None
 
 def _reach(place: Place, keep: Mapping[str, Collection[str]]) -> Reach:
     manifests = read_manifests(place)
+    if aside := sorted(name for name in place.names("experiments") if name.endswith(ASIDE)):
+        raise StoreError(
+            f"{place}/experiments/{aside[0]}: the damaged manifest of an experiment, whose results nothing "
+            "else names; expected `engine execute` of its spec, which writes it again, or its deletion"
+        )
     if not manifests and not keep:
         raise StoreError(f"{place}: no experiment is left in this store; delete the folder, or name a spec")
     keys = {stage: set(named) for stage, named in keep.items()}
@@ -138,18 +144,26 @@ def _arrays(ledger: Ledger, stage: str, reach: Reach) -> Iterator[Garbage]:
             yield from _rows(ledger, folder, reach)
         elif place.age(folder) > STRAY_AGE:  # made, or removed, by halves
             yield _garbage(place, folder, LEFT)
+    groups = set(place.names(f"results.zarr/{stage}"))
+    for name in _names(place, f"families/{stage}"):
+        record = f"families/{stage}/{name}"
+        if name.removesuffix(".json") not in groups and place.age(record) > STRAY_AGE:
+            yield _garbage(place, record, LEFT)
 
 
 def _rows(ledger: Ledger, folder: str, reach: Reach) -> Iterator[Garbage]:
     """Yield the rows of one group that nothing reaches; the group itself where that is all of them."""
     place, stage = ledger.place, folder.split("/")[1]
-    names: list[Any] = read_json(place, f"{folder}/zarr.json").get("attributes", {}).get("keys", [])
+    names = group_keys(place, folder)
     rows = {row for row, name in enumerate(names) if not _is_reached(row, str(name), stage, reach, ledger)}
     if names and len(rows) == len(names):
-        yield _garbage(place, folder, UNREACHED)
+        record = family_name(stage, folder.split("/")[2])
+        size = place.size(folder) + place.size(record)
+        yield Garbage(folder, UNREACHED, (folder, record), size)
         return
     files: dict[int, list[str]] = {}
-    for array in _names(place, folder):
+    # Coordinates, whose names have no "-", have chunks of no row.
+    for array in (name for name in _names(place, folder) if "-" in name):
         for name in _names(place, f"{folder}/{array}"):
             row = name.split(".")[1] if name.startswith("c.") and not name.endswith(".partial") else ""
             if row.isdecimal() and int(row) in rows:
@@ -184,6 +198,9 @@ def _folders_with_strays(place: Place) -> Iterator[str]:
         "experiments": 0,
         "progress": 0,
         "vocabulary": 0,
+        "families": 1,
+        "export": 1,
+        "figures": 0,
         "ledger": 1,
         "claims": 2,
         "results.zarr": 3,

@@ -6,7 +6,6 @@ of its array and is written once, by one writer; an inner chunk holds one statis
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from functools import lru_cache
@@ -19,8 +18,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from store.claims import Claim
-from store.errors import StoreError
-from store.files import Json, parse_json, plain
+from store.errors import MEND, DamagedError, StoreError
+from store.families import described, family_name, zarr_text
+from store.files import Json, create_json, parse_json, plain, read_file
 from store.places import Place
 from store.schema import Coordinate, DType, Family, Variable
 from store.version import LAYOUT, mark_new
@@ -94,7 +94,7 @@ def allocate(place: Place, family: Family, keys: Iterable[str], claim: Claim | N
                 _grow(place, f"{folder}/{stack.name}/zarr.json", len(known))
             # Rows exist before they are named: a reader that knows a key finds its row.
             group["attributes"]["keys"] = list(known)
-            if place.swap(f"{folder}/zarr.json", text, _metadata(group)):
+            if place.swap(f"{folder}/zarr.json", text, zarr_text(group)):
                 return known
 
 
@@ -102,13 +102,20 @@ def _opened(place: Place, folder: str, family: Family) -> tuple[Json, bytes]:
     """Return a group's metadata, and their text; the group is made where it is missing."""
     name = f"{folder}/zarr.json"
     try:
-        text = place.read(name)
+        text = read_file(place, name)
         if "keys" in (group := parse_json(text, f"{place}/{name}"))["attributes"]:
             return group, text
     except FileNotFoundError:
         text = b""
+    except (KeyError, TypeError) as error:
+        raise _torn(f"{place}/{name}", error) from error
     mark_new(place)
     made = _made(folder, family)
+    own = {
+        path.removeprefix(f"{folder}/"): text for path, text in made.items() if path.startswith(f"{folder}/")
+    }
+    values = {coordinate.name: list(coordinate.values) for coordinate in family.coordinates}
+    create_json(place, family_name(family.stage, family.key), described(own, values))
     last = made.pop(name)
     # All who make it make the same, so it is as well if some of it is there.
     for path, content in made.items():
@@ -119,6 +126,10 @@ def _opened(place: Place, folder: str, family: Family) -> tuple[Json, bytes]:
         place.create(name, last)
     text = place.read(name)
     return parse_json(text, f"{place}/{name}"), text
+
+
+def _torn(path: str, error: Exception) -> DamagedError:
+    return DamagedError(f"{path}: its metadata cannot be read ({error!r}); {MEND}")
 
 
 def _made(folder: str, family: Family) -> dict[str, bytes]:
@@ -136,19 +147,17 @@ def _grow(place: Place, name: str, rows: int) -> None:
     """Make an array at least so many rows long, which touches no data."""
     while True:
         try:
-            text = place.read(name)
+            text = read_file(place, name)
+            array = parse_json(text, f"{place}/{name}")
+            if array["shape"][0] >= rows:
+                return
+            array["shape"][0] = rows
         except FileNotFoundError as error:
-            raise StoreError(f"{place}/{name}: no such array") from error
-        array = parse_json(text, f"{place}/{name}")
-        if array["shape"][0] >= rows:
+            raise DamagedError(f"{place}/{name}: missing; {MEND}") from error
+        except (KeyError, TypeError, IndexError) as error:
+            raise _torn(f"{place}/{name}", error) from error
+        if place.swap(name, text, zarr_text(array)):
             return
-        array["shape"][0] = rows
-        if place.swap(name, text, _metadata(array)):
-            return
-
-
-def _metadata(content: Json) -> bytes:
-    return json.dumps(content, indent=2).encode()
 
 
 def open_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -162,10 +171,12 @@ def open_array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 def array_to_write(place: Place, folder: str, name: str) -> zarr.Array[Any]:
     """Return the array of a group, to write to; it is opened once for each state of its metadata."""
     try:
-        metadata = place.read(f"{folder}/{name}/zarr.json")
+        metadata = read_file(place, f"{folder}/{name}/zarr.json")
+        return _array_to_write(place, folder, name, metadata)
     except FileNotFoundError as error:
-        raise StoreError(f"{place}/{folder}: no array {name!r}") from error
-    return _array_to_write(place, folder, name, metadata)
+        raise DamagedError(f"{place}/{folder}: no array {name!r}; {MEND}") from error
+    except (KeyError, TypeError, ValueError) as error:  # what zarr finds wrong with metadata
+        raise _torn(f"{place}/{folder}/{name}", error) from error
 
 
 @lru_cache(maxsize=64)
@@ -182,10 +193,10 @@ def chunk_files(folder: str, array: zarr.Array[Any], row: int, block: int) -> li
 
 
 def row_files(place: Place, folder: str, array: zarr.Array[Any], row: int) -> list[str]:
-    """Return the files of all of a row's blocks that exist."""
+    """Return the files of all of a row's blocks that exist, empty ones and what is no file left out."""
     blocks = math.ceil(array.shape[2] / array.chunks[2])
-    files = (file for block in range(blocks) for file in chunk_files(folder, array, row, block))
-    return [file for file in files if place.exists(file)]
+    files = [file for block in range(blocks) for file in chunk_files(folder, array, row, block)]
+    return [file for file, size in zip(files, place.file_sizes(files), strict=True) if size]
 
 
 def _known(group: Json, where: str) -> list[str]:
@@ -212,15 +223,15 @@ def _create(group: zarr.Group, family: Family) -> None:
 
 def _create_coordinate(group: zarr.Group, coordinate: Coordinate) -> None:
     values = np.asarray(coordinate.values, dtype=object if isinstance(coordinate.values[0], str) else None)
-    array = group.create_array(
+    array = create_array(
+        group,
         coordinate.name,
         shape=values.shape,
         chunks=values.shape,
         dtype="string" if values.dtype == object else values.dtype,
-        chunk_key_encoding=KEYS,
         dimension_names=(coordinate.dim,),
         attributes={"units": coordinate.units, "long_name": coordinate.long_name},
-        overwrite=True,
+        config={"write_empty_chunks": True},  # without its chunk, a coordinate is damaged
     )
     array[:] = values
 

@@ -2,26 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
+from attrs import frozen
 from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from store.errors import StoreError, UnreachableError
+from store.errors import MEND, DamagedError, UnreachableError
+from store.layout import chunk_files, row_files
+from store.places import Place
 from store.shards import ShardReader
 
 
-class RowsArray(BackendArray):
-    """One statistic of a stacked array at chosen rows: shape (len(rows), *dims); a row can repeat."""
+@frozen(eq=False)
+class Rows:
+    """Rows of one group, and what the done records say of them."""
 
-    def __init__(self, array: zarr.Array[Any], rows: NDArray[np.intp], statistic: int) -> None:
-        self._array, self._rows, self._statistic = array, rows, statistic
+    place: Place
+    folder: str
+    arrays: Mapping[str, zarr.Array[Any]]  # all that hold results
+    chunks: Mapping[int, int]  # by row: how many files of chunks it has, where that is recorded
+    names: Mapping[int, str]  # by row: its stage key and cell
+
+    def check(self, row: int) -> None:
+        """Raise ValueError where a row has fewer files than its record says."""
+        files = sum(
+            len(row_files(self.place, f"{self.folder}/{name}", array, row))
+            for name, array in self.arrays.items()
+        )
+        if files < (expected := self.chunks.get(row, 0)):
+            raise ValueError(f"{files} chunk files, expected {expected}")
+
+    def check_statistic(self, array: zarr.Array[Any], row: int, statistic: int) -> None:
+        """Raise ValueError where a statistic's file is missing or empty, which zarr takes for fill values."""
+        folder = f"{self.folder}/{name_of(array)}"
+        blocks = range(-(-array.shape[2] // array.chunks[2]))
+        which = 0 if array.shards else statistic
+        sizes = self.place.file_sizes([chunk_files(folder, array, row, block)[which] for block in blocks])
+        if 0 in sizes:
+            raise ValueError("an empty file")
+        if None in sizes:
+            self.check(row)
+
+    def damage(self, array: zarr.Array[Any], row: int, error: Exception) -> DamagedError:
+        """Return the error that names an array's damaged row."""
+        where = f"{self.place}/{self.folder}/{name_of(array)}"
+        return DamagedError(f"{where}: row {row}, {self.names[row]}, is damaged ({error}); {MEND}")
+
+
+def name_of(array: zarr.Array[Any]) -> str:
+    """Return an array's name in its group."""
+    return array.path.rpartition("/")[2]
+
+
+class RowsArray(BackendArray):
+    """One statistic of a stacked array at chosen rows: shape (len(chosen), *dims); a row can repeat."""
+
+    def __init__(self, rows: Rows, array: zarr.Array[Any], chosen: NDArray[np.intp], statistic: int) -> None:
+        self._info, self._array, self._rows, self._statistic = rows, array, chosen, statistic
         self._shards = ShardReader.of(array)
-        self.shape = (len(rows), *array.shape[2:])
+        self.shape = (len(chosen), *array.shape[2:])
         self.dtype = np.dtype(array.dtype) if array.dtype.kind in "bif" else np.dtype(object)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -37,36 +82,28 @@ class RowsArray(BackendArray):
     def _rows_at(self, rows: NDArray[np.intp], rest: tuple[Any, ...]) -> Any:
         try:
             if self._shards is not None:
-                return self._shards.read(rows, self._statistic, rest)
+                return self._shards.read(rows, self._statistic, rest, self._info.check)
+            for row in rows.tolist():
+                self._info.check_statistic(self._array, row, self._statistic)
             return self._array.oindex[(rows, self._statistic, *rest)]
         except UnreachableError:
             raise
         except Exception as error:  # whatever a codec makes of damaged bytes
             if len(rows) == 1:
-                raise _damage(self._array, int(rows[0]), error) from error
+                raise self._info.damage(self._array, int(rows[0]), error) from error
             for row in rows:  # to name the one that is damaged
                 self._rows_at(np.asarray([row]), rest)
             raise
 
 
-def _damage(array: zarr.Array[Any], row: int, error: Exception) -> StoreError:
-    group = zarr.open_group(array.store_path.store, path=array.path.rpartition("/")[0], mode="r")
-    keys: Any = group.attrs["keys"]
-    stage, key = group.attrs["stage"], keys[row].partition("~")[0]
-    return StoreError(
-        f"{array.store_path}: row {row}, {stage} {key}, is damaged ({error}); delete "
-        f"ledger/{stage}/{key}.done.json to have it made again"
-    )
-
-
-def lazy_variables(array: zarr.Array[Any], rows: NDArray[np.intp]) -> dict[str, xr.Variable]:
+def lazy_variables(rows: Rows, array: zarr.Array[Any], chosen: NDArray[np.intp]) -> dict[str, xr.Variable]:
     """Return the named variables, dims (cell, *dims), that `array` stacks, without reading any data."""
     dims = ("cell", *(array.metadata.dimension_names or ())[2:])  # type: ignore[union-attr]
     described: Any = array.attrs["variables"]
     return {
         entry["name"]: xr.Variable(
             dims,
-            indexing.LazilyIndexedArray(RowsArray(array, rows, statistic)),
+            indexing.LazilyIndexedArray(RowsArray(rows, array, chosen, statistic)),
             attrs={"units": entry["units"], "long_name": entry["long_name"]},
         )
         for statistic, entry in enumerate(described)

@@ -7,20 +7,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from store.claims import LEASE, Claim, Claims, claimed
-from store.errors import LostClaimError, StoreError
-from store.files import Json, create_json, parse_json, plain, read_json, write_json
+from store.errors import MEND, DamagedError, LostClaimError, StoreError
+from store.files import Json, create_json, parse_record, plain, read_file, read_json, write_json
 from store.places import Root, place_of
-from store.version import layout_version
+from store.version import checks_records
 
 Status = Literal["done", "failed"]
 
 
 class Ledger:
-    """The records of one store; opening it for reading creates nothing, and no folder means no records."""
+    """The records of one store; opening it for reading creates nothing, and no folder means no records.
 
-    def __init__(self, root: Root, lease: float = LEASE) -> None:
+    checked: whether a record without checksum is damaged; by default as the store's layout says.
+    """
+
+    def __init__(self, root: Root, lease: float = LEASE, *, checked: bool | None = None) -> None:
         self.place = place_of(root)
-        layout_version(self.place)
+        self.checked = checks_records(self.place) if checked is None else checked
         self.claims = Claims(self.place, lease)
         self._held: dict[tuple[str, str], Claim] = {}
 
@@ -38,27 +41,33 @@ class Ledger:
 
     def has(self, stage: str, key: str, status: Status = "done") -> bool:
         """Tell whether a key has such a record."""
-        return self.place.exists(_name(stage, key, status))
+        return self.place.exists(record_name(stage, key, status))
 
     def record(self, stage: str, key: str, status: Status = "done") -> Json:
         """Return a key's record; StoreError when there is none, or when it is damaged."""
-        name = _name(stage, key, status)
+        name = record_name(stage, key, status)
         try:
-            return read_json(self.place, name)
+            return read_json(self.place, name, checked=self.checked)
         except FileNotFoundError as error:
             raise StoreError(f"{self.place}/{name}: no {status} record of {stage} {key}") from error
 
     def records(self, stage: str, keys: Iterable[str]) -> dict[str, Json]:
         """Return the done records of many keys, which opens and reads small files and does little else."""
-        names = {key: _name(stage, key, "done") for key in keys}
+        names = {key: record_name(stage, key, "done") for key in keys}
         try:
             texts = self.place.read_all(names.values())
-        except FileNotFoundError as error:
-            raise StoreError(f"a done record of {stage} is missing: {error}") from error
+        except OSError:  # a link that leads nowhere, a folder: one of them
+            texts = [self._text(name) for name in names.values()]
         return {
-            key: parse_json(text, f"{self.place}/{name}")
+            key: parse_record(text, f"{self.place}/{name}", checked=self.checked)
             for (key, name), text in zip(names.items(), texts, strict=True)
         }
+
+    def _text(self, name: str) -> bytes:
+        try:
+            return read_file(self.place, name)
+        except FileNotFoundError as error:
+            raise DamagedError(f"{self.place}/{name}: missing; {MEND}") from error
 
     def start(self, stage: str, key: str) -> Claim | None:
         """Claim a key for this process until commit, fail or release; None while another one holds it.
@@ -87,14 +96,14 @@ class Ledger:
 
         Under a claim LostClaimError when it is lost, or another process has committed first.
         """
-        claim, name = self._held.get((stage, key)), _name(stage, key, "done")
+        claim, name = self._held.get((stage, key)), record_name(stage, key, "done")
         if claim is None:
             write_json(self.place, name, record)
         else:
             claim.check(now=True)
             if not create_json(self.place, name, record):
                 raise LostClaimError(f"{self.place}/{name}: another process has finished this stage first")
-        self._remove(_name(stage, key, "failed"), progress_name(key))
+        self._remove(record_name(stage, key, "failed"), progress_name(key))
         self.release(stage, key)
 
     def fail(self, stage: str, key: str, record: Mapping[str, Any]) -> None:
@@ -104,12 +113,14 @@ class Ledger:
         """
         if claim := self._held.get((stage, key)):
             claim.check(now=True)
-        write_json(self.place, _name(stage, key, "failed"), record)
+        write_json(self.place, record_name(stage, key, "failed"), record)
         self.release(stage, key)
 
     def clear(self, stage: str, key: str) -> None:
         """Forget a key: its records and how far its arrays were written. Its results stay, unseen."""
-        self._remove(_name(stage, key, "done"), _name(stage, key, "failed"), progress_name(key))
+        if stage != "data":  # which has no arrays, that would seem to have lost their record
+            write_json(self.place, progress_name(key), {"items": 0})
+        self._remove(record_name(stage, key, "done"), record_name(stage, key, "failed"))
         self.release(stage, key)
 
     def _keys(self, stage: str, status: Status) -> Iterator[str]:
@@ -129,5 +140,6 @@ def progress_name(key: str) -> str:
     return f"progress/{plain(key)}.json"
 
 
-def _name(stage: str, key: str, status: str) -> str:
+def record_name(stage: str, key: str, status: Status) -> str:
+    """Return the file of a record in the store."""
     return f"ledger/{plain(stage)}/{plain(key)}.{status}.json"

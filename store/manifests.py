@@ -1,14 +1,16 @@
 """Manifests: what each experiment of a store consists of, and how far it has come."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from store.errors import StoreError
+from store.errors import MEND, DamagedError, StoreError
 from store.files import Json, read_json, write_json
 from store.ledger import Ledger
 from store.places import Place, Root, place_of
-from store.version import layout_version, mark_new
+from store.version import checks_records, mark_new
+
+ASIDE = ".json.damaged"  # suffix of a damaged manifest that was put aside
 
 
 def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
@@ -31,16 +33,75 @@ def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
         mark_new(place)
         check()
         write_json(place, f"experiments/{name}.json", manifest)
+        place.remove(f"experiments/{name}{ASIDE}")
 
 
-def read_manifests(root: Root) -> dict[str, Json]:
-    """Return the manifests of a store by experiment name, in the names' order; none gives {}.
+def read_manifests(root: Root, experiment: str | None = None) -> dict[str, Json]:
+    """Return the manifests of a store, or of one experiment in it, by name in order; none gives {}.
 
     StoreError for a damaged one, and for a store that a later version of this program made.
     """
-    layout_version(root)
     place = place_of(root)
-    return {name: read_json(place, f"experiments/{name}.json") for name in manifest_names(place)}
+    checked, names = checks_records(place), manifest_names(place)
+    if experiment is not None:
+        names = [name for name in names if name == experiment]
+    return {name: read_manifest(place, name, checked=checked) for name in names}
+
+
+def read_manifest(place: Place, name: str, *, checked: bool) -> Json:
+    """Return the manifest of an experiment; DamagedError where it is none."""
+    file = f"experiments/{name}.json"
+    try:
+        manifest = read_json(place, file, checked=checked)
+    except FileNotFoundError as error:  # it is listed, so it is a link that leads nowhere
+        raise DamagedError(f"{place}/{file}: a link that leads nowhere; {MEND}") from error
+    cells = manifest.get("cells")
+    whole = isinstance(cells, list) and all(
+        isinstance(cell, dict) and isinstance(cell.get("keys"), dict) and isinstance(cell.get("levels"), dict)
+        for cell in cells
+    )
+    if not whole:
+        raise DamagedError(f"{place}/{file}: not a manifest: expected cells with levels and keys; {MEND}")
+    return manifest
+
+
+def stages_named(place: Place, *, checked: bool) -> dict[str, set[str]]:
+    """Return the stage keys that experiments name, by stage; "data" where all manifests do."""
+    manifests = [read_manifest(place, name, checked=checked) for name in manifest_names(place)]
+    keys: dict[str, set[str]] = {}
+    if all("data" in manifest for manifest in manifests):
+        keys["data"] = {key for manifest in manifests for key in manifest["data"]}
+    for manifest in manifests:
+        for cell in manifest["cells"]:
+            for stage, key in cell["keys"].items():
+                keys.setdefault(stage, set()).add(key)
+    return keys
+
+
+def known_files(place: Place) -> dict[str, str]:
+    """Return what the experiments of a store say of data files: path → identity of the content they had."""
+    return {
+        path: identity
+        for manifest in read_manifests(place).values()
+        for path, identity in manifest.get("files", {}).items()
+    }
+
+
+def lost_cells(place: Place, name: str, manifest: Mapping[str, Any]) -> int:
+    """Return how many finished cells of an experiment a new manifest would not name."""
+    former = read_manifests(place).get(name, {"cells": []})["cells"]
+    kept = {frozenset(cell["keys"].items()) for cell in manifest["cells"]}
+    gone = [cell["keys"] for cell in former if frozenset(cell["keys"].items()) not in kept]
+    ledger = Ledger(place)
+    done = {stage: ledger.done(stage) for keys in gone for stage in keys}
+    return sum(all(key in done[stage] for stage, key in keys.items()) for keys in gone)
+
+
+def unnamed(place: Place) -> str:
+    """Say that a store without experiments has results, "" where it has none."""
+    if not place.names("ledger"):
+        return ""
+    return f"{place}: no experiment names the results in it; `engine execute` of their spec does so again"
 
 
 def manifest_names(place: Place) -> list[str]:
@@ -54,24 +115,27 @@ def cells(root: Root, experiment: str) -> list[Json]:
 
     An unknown experiment raises StoreError.
     """
-    manifests = read_manifests(root)
+    manifests = read_manifests(root, experiment)
     if experiment not in manifests:
-        raise StoreError(f"{root}: no experiment {experiment!r}; there are {', '.join(manifests) or 'none'}")
+        known = ", ".join(manifest_names(place_of(root))) or "none"
+        raise StoreError(f"{root}: no experiment {experiment!r}; there are {known}")
     listed: list[Json] = manifests[experiment]["cells"]
     ledger = Ledger(root)
-    stages = {stage for cell in listed for stage in cell["keys"]}
-    # First match wins: a key that is done stays done while a forced repeat of it runs or fails.
-    known = {
-        stage: {"done": ledger.done(stage), "running": ledger.running(stage), "failed": ledger.failed(stage)}
-        for stage in stages
-    }
+    keys: dict[str, set[str]] = {}
+    for cell in listed:
+        for stage, key in cell["keys"].items():
+            keys.setdefault(stage, set()).add(key)
+    states = {stage: key_states(ledger, stage, own) for stage, own in keys.items()}
     return [
-        {
-            **cell,
-            "status": {
-                stage: next((status for status, keys in known[stage].items() if key in keys), "pending")
-                for stage, key in cell["keys"].items()
-            },
-        }
+        {**cell, "status": {stage: states[stage][key] for stage, key in cell["keys"].items()}}
         for cell in listed
     ]
+
+
+def key_states(ledger: Ledger, stage: str, keys: Iterable[str]) -> dict[str, str]:
+    """Return the state of stage keys: done, running, failed or pending.
+
+    A key that is done stays so while a forced repeat of it runs or fails.
+    """
+    found = {"done": ledger.done(stage), "running": ledger.running(stage), "failed": ledger.failed(stage)}
+    return {key: next((state for state, own in found.items() if key in own), "pending") for key in keys}

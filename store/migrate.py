@@ -1,8 +1,9 @@
-"""Migration of a store of layout 1 to the present one, in place and with equal values.
+"""Migration of a store of an older layout to the present one, in place and with equal values.
 
-Layout 2 adds to what layout 1 has: a checksum behind every chunk, and in done records the row, the number of
-chunk files, and size and hash of every other file. Groups are written anew beside the old ones and then take
-their places; a kill at any moment leaves a store from which the next migration goes on.
+Layout 2 added a checksum behind every chunk, and in done records the row, the number of chunk files, and
+size and hash of every other file; layout 3 adds a checksum to every record, and a record of every family.
+Groups of layout 1 are written anew beside the old ones and then take their places; a kill at any moment
+leaves a store from which the next migration goes on.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import zarr
 
 from store.claims import live_claims
 from store.errors import StoreError
-from store.files import write_json
+from store.families import described_by_group, family_name, with_keys, zarr_text
+from store.files import read_file, read_json, sealed, write_json
 from store.folders import Folder
+from store.keys import GROUP, group_keys
 from store.layout import create_array, group_name, open_array, row_files
 from store.ledger import Ledger, progress_name
-from store.places import Root, place_of
+from store.places import Place, Root, place_of
 from store.results import result_files
-from store.version import LAYOUT, layout_version
+from store.version import LAYOUT, STORE, layout_version
 
 NEW, OLD = ".migrated", ".layout-1"  # suffixes of a group's folder before, and behind, its successor
 
@@ -37,26 +40,72 @@ def migrate(root: Root) -> Iterator[str]:
     version = layout_version(place)
     if version is None:
         raise StoreError(f"{place}: no such store")
-    if not isinstance(place, Folder):  # stores of layout 1 were folders all
-        return
     if at_work := live_claims(place):
         raise StoreError(f"{place}: in use: {at_work[0]}; a store is migrated while nobody writes to it")
-    root = place.root
     with place.locked():
-        groups = sorted({_home(path) for path in root.glob("results.zarr/*/*") if path.is_dir()})
         ledger = Ledger(place)
-        for folder in groups:
-            if _renew_group(place, folder):
-                yield f"{folder.relative_to(root)}: checksums added"
-        for stage in sorted(path.name for path in root.glob("ledger/*") if path.is_dir()):
-            for mark in (root / "ledger" / stage).glob("*.running.json"):  # claims have taken their place
-                mark.unlink()
+        if isinstance(place, Folder):  # stores of layout 1 were folders all
+            yield from _renew_groups(place)
+        for stage in sorted(place.names("ledger")):
+            for mark in (name for name in place.names(f"ledger/{stage}") if name.endswith(".running.json")):
+                place.remove(f"ledger/{stage}/{mark}")  # claims have taken their place
             renewed = [key for key in sorted(ledger.done(stage)) if _renew_record(place, ledger, stage, key)]
             if renewed:
                 yield f"ledger/{stage}: {len(renewed)} records completed"
         if version < LAYOUT:
-            write_json(place, "store.json", {"layout": LAYOUT})
+            described = sum(_describe(place, folder) for folder in _groups(place))
+            if described:
+                yield f"families: {described} groups described"
+            if sealed_now := sum(_seal(place, name) for name in _records(place)):
+                yield f"{sealed_now} records: checksums added"
+            write_json(place, STORE, {"layout": LAYOUT})
             yield f"store.json: layout {version} → {LAYOUT}"
+
+
+def _renew_groups(place: Folder) -> Iterator[str]:
+    for folder in sorted({_home(path) for path in place.root.glob("results.zarr/*/*") if path.is_dir()}):
+        if _renew_group(place, folder):
+            yield f"{folder.relative_to(place.root)}: checksums added"
+
+
+def _groups(place: Place) -> list[str]:
+    folders = (f"results.zarr/{stage}" for stage in sorted(place.names("results.zarr")))
+    groups = (f"{folder}/{family}" for folder in folders for family in sorted(place.names(folder)))
+    return [group for group in groups if "." not in group.rpartition("/")[2]]
+
+
+def _describe(place: Place, folder: str) -> bool:
+    """Give a family its record, and then its group the present version; False where it has that."""
+    _, stage, family = folder.split("/")
+    if not place.exists(f"{folder}/{GROUP}"):
+        return False
+    content = described_by_group(place, folder)
+    attributes = content["metadata"][GROUP]["attributes"]
+    if attributes.get("layout") == LAYOUT or "keys" not in attributes:
+        return False
+    attributes["layout"] = LAYOUT
+    write_json(place, family_name(stage, family), content)
+    metadata = with_keys(content["metadata"][GROUP], group_keys(place, folder))
+    place.write(f"{folder}/{GROUP}", zarr_text(metadata))
+    return True
+
+
+def _records(place: Place) -> Iterator[str]:
+    """Yield the records of a store."""
+    ledger = (f"ledger/{stage}" for stage in place.names("ledger"))
+    for folder in ("experiments", "progress", "vocabulary", *ledger):
+        for name in sorted(place.names(folder)):
+            if name.endswith(".json") and not name.startswith("."):
+                yield f"{folder}/{name}"
+
+
+def _seal(place: Place, name: str) -> bool:
+    """Give a record its checksum; False where it has one."""
+    content = read_json(place, name, checked=False)
+    if read_file(place, name) == (text := sealed(content, name)):
+        return False
+    place.write(name, text)
+    return True
 
 
 def _home(path: Path) -> Path:
@@ -125,7 +174,7 @@ def _copy_array(
             unfinished[row].unlink(missing_ok=True)
 
 
-def _renew_record(place: Folder, ledger: Ledger, stage: str, key: str) -> bool:
+def _renew_record(place: Place, ledger: Ledger, stage: str, key: str) -> bool:
     """Complete a done record; False where it is complete."""
     record = ledger.record(stage, key)
     added: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -34,6 +34,7 @@ from store.results import file_trouble
 
 if TYPE_CHECKING:
     import zarr
+    from zarr.storage import StorePath
 
 Answer = TypeVar("Answer")
 SCHEMES = ("s3", "gs", "az")
@@ -137,6 +138,17 @@ class Bucket(Place):
         store = Objects(self._client, read_only=mode == "r")
         return zarr.open_group(store, path=name, mode=mode, use_consolidated=False)
 
+    def zarr_path(self, name: str) -> StorePath:  # noqa: D102
+        from zarr.storage import StorePath
+
+        from store.remote import Objects
+
+        return StorePath(Objects(self._client, read_only=True), name)
+
+    def file_sizes(self, names: Sequence[str]) -> list[int | None]:  # noqa: D102
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return list(pool.map(self._file_size, names))
+
     def scratch(self) -> Path:  # noqa: D102
         return self.cache
 
@@ -163,7 +175,7 @@ class Bucket(Place):
         return True
 
     def local(self, name: str) -> Path:  # noqa: D102
-        manifest = read_json(self, name + _MANIFEST)
+        manifest = read_json(self, name + _MANIFEST, checked=False)
         kept = self._kept(name, manifest["part"])
         if not kept.is_dir():
             self._download(name, manifest, kept)
@@ -181,7 +193,7 @@ class Bucket(Place):
         names = self.names(folder)
         manifests = [name for name in names if name.endswith(_MANIFEST)]
         published = {
-            f"{name.removesuffix(_MANIFEST)}.{read_json(self, f'{folder}/{name}')['part']}"
+            f"{name.removesuffix(_MANIFEST)}.{read_json(self, f'{folder}/{name}', checked=False)['part']}"
             for name in manifests
         }
         return [name for name in names if re.search(r"\.[0-9a-f]{32}$", name) and name not in published]
@@ -240,6 +252,14 @@ class Bucket(Place):
             with attempt:
                 return request()
         raise AssertionError("the last attempt raises")
+
+    def _file_size(self, name: str) -> int | None:
+        import obstore
+
+        try:
+            return int(self._asked(name, lambda: obstore.head(self._client, name))["size"])
+        except FileNotFoundError:
+            return None
 
     def _entries(self, name: str) -> list[Any]:
         """Return the object of this name, and all under it as a folder."""

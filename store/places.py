@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import zarr
+    from zarr.storage import StorePath
 
 Mode = Literal["r", "r+"]
 DOOMED = ".garbage"  # suffix of a folder that is being removed
@@ -103,6 +104,14 @@ class Place(ABC):
     @abstractmethod
     def group(self, name: str, mode: Mode = "r") -> zarr.Group:
         """Open a Zarr group, to read it or to write rows of its arrays; FileNotFoundError for none."""
+
+    @abstractmethod
+    def zarr_path(self, name: str) -> StorePath:
+        """Return where zarr reads a group, whether or not there is one."""
+
+    @abstractmethod
+    def file_sizes(self, names: Sequence[str]) -> list[int | None]:
+        """Return the sizes of files: None for one that is missing, 0 for a folder in its place."""
 
     @abstractmethod
     def scratch(self) -> Path:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
-import zarr
 
 import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablation)
-from store.errors import StoreError, nearest
-from store.factors import cell_coordinates, factor_names, with_cells
+from store.errors import MEND, DamagedError, StoreError, nearest
+from store.factors import cell_coordinates, factor_names, level_text, with_cells
 from store.files import Json
+from store.groups import open_group
+from store.keys import group_keys
 from store.layout import group_name
-from store.lazy import lazy_variables
+from store.lazy import Rows, lazy_variables
 from store.ledger import Ledger
-from store.manifests import read_manifests
+from store.lost import check_records
+from store.manifests import manifest_names, read_manifests, unnamed
 from store.places import Place, Root, place_of
-from store.version import LAYOUT
 
 Records = dict[str, dict[str, Json]]  # stage → key → done record
 
@@ -31,14 +33,16 @@ def open_store(path: Root, experiment: str | None = None) -> xr.DataTree:
     cells come in several shapes has a child node per shape. Only whole cells are there: those with all
     stages done. Nothing but coordinates and records is read before data is asked for.
 
-    StoreError when the path is missing or no store, the experiment unknown, or a record damaged.
+    StoreError when the path is missing or no store, or the experiment unknown. DamagedError when a record is
+    damaged, and, when they are read, for values that are: `engine verify STORE --fix` lets the rest be read.
     """
     place = _existing(place_of(path))
-    manifests = read_manifests(place)
-    if experiment is not None:
-        if experiment not in manifests:
-            raise StoreError(f"{place}: no experiment {experiment!r}{nearest(experiment, manifests)}")
-        manifests = {experiment: manifests[experiment]}
+    manifests = read_manifests(place, experiment)
+    if experiment is not None and not manifests:
+        known = manifest_names(place)
+        raise StoreError(f"{place}: no experiment {experiment!r}{nearest(experiment, known)}")
+    if not manifests and (trouble := unnamed(place)):
+        raise StoreError(trouble)
     nodes: dict[str, xr.Dataset] = {}
     for name, manifest in manifests.items():
         for child, dataset in _experiment_nodes(place, manifest).items():
@@ -61,6 +65,8 @@ def _experiment_nodes(place: Place, manifest: Json) -> dict[str, xr.Dataset]:
     stages = list(dict.fromkeys(stage for cell in cells for stage in cell["keys"]))
     done = {stage: ledger.done(stage) for stage in stages}
     whole = [i for i, cell in enumerate(cells) if all(k in done[s] for s, k in cell["keys"].items())]
+    complete = set(whole)
+    check_records(ledger, (cell for i, cell in enumerate(cells) if i not in complete))
     attributes = _attributes(manifest) | {"cells_complete": len(whole), "cells_total": len(cells)}
     nodes = {"": xr.Dataset(attrs=attributes)}
     if not whole:
@@ -69,6 +75,8 @@ def _experiment_nodes(place: Place, manifest: Json) -> dict[str, xr.Dataset]:
         stage: ledger.records(stage, {cells[i]["keys"][stage] for i in whole if stage in cells[i]["keys"]})
         for stage in stages
     }
+    if mixed := _mixed_versions(records):
+        nodes[""].attrs["versions_mixed"] = mixed
     names = factor_names(manifest)
     summary = _summary([cells[i] for i in whole], stages, records, taken=names)
     nodes["/summary"] = summary.assign_coords(cell_coordinates(names, cells, whole))
@@ -85,6 +93,26 @@ def _attributes(manifest: Json) -> dict[str, Any]:
         for name, value in manifest.items()
         if name != "cells"
     }
+
+
+# What a number may hang on beside its inputs, and is no part of their key.
+_VERSIONED = ("ablation-engine", "torch", "transformers", "peft")
+
+
+def _mixed_versions(records: Records) -> str:
+    """Say which packages were of several versions when the cells' stages were done, "" where none was."""
+    found: dict[str, Counter[str]] = {name: Counter() for name in _VERSIONED}
+    for record in (record for own in records.values() for record in own.values()):
+        packages = record.get("provenance", {}).get("packages", {})
+        for name in _VERSIONED:
+            if name in packages:
+                found[name][str(packages[name])] += 1
+    several = {name: counts for name, counts in found.items() if len(counts) > 1}
+    parts = [
+        f"{name} {' and '.join(f'{version} ({n} stages)' for version, n in sorted(counts.items()))}"
+        for name, counts in several.items()
+    ]
+    return f"stages of this table were done with different versions: {'; '.join(parts)}" if parts else ""
 
 
 def _summary(
@@ -128,17 +156,16 @@ def _stage_nodes(
         family = records[stage][key].get("family") if key is not None else None
         if family is not None:
             families.setdefault(family, []).append(i)
-    groups = {family: _open_group(place, stage, family) for family in families}
-    datasets = {}
+    datasets, labels = {}, {}
     for family, chosen in families.items():
         keys = [cells[i]["keys"][stage] for i in chosen]
         found = [records[stage][key] for key in keys]
-        dataset = _family_dataset(groups[family], keys, found)
+        described = [f"{stage} {key} ({_levels(cells[i])})" for i, key in zip(chosen, keys, strict=True)]
+        dataset, labels[family] = _family_dataset(place, stage, family, keys, found, described)
         dataset.attrs = _common(found)
         datasets[family] = with_cells(dataset, stage, cell_coordinates(names, cells, chosen))
     if len(datasets) <= 1:
         return {f"/{stage}": dataset for dataset in datasets.values()}
-    labels = {family: str(group.attrs["label"]) for family, group in groups.items()}
     clashing = {label for label in labels.values() if list(labels.values()).count(label) > 1}
     return {
         f"/{stage}/{label}-{family}" if label in clashing else f"/{stage}/{label}": datasets[family]
@@ -155,35 +182,31 @@ def _common(records: Sequence[Json]) -> dict[str, str]:
     return {name: ", ".join(sorted(found)) for name, found in values.items()}
 
 
-def _open_group(place: Place, stage: str, family: str) -> zarr.Group:
-    name = group_name(stage, family)
-    path = f"{place}/{name}"
-    try:
-        group = place.group(name)
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"{path}: the ledger names this group of {stage} results, but it is missing"
-        ) from error
-    if (version := group.attrs.get("layout", 1)) not in range(1, LAYOUT + 1):
-        raise StoreError(f"{path}: layout {version}; this version of the program reads up to {LAYOUT}")
-    return group
+def _levels(cell: Json) -> str:
+    return ", ".join(f"{factor}={level_text(level)}" for factor, level in cell["levels"].items())
 
 
-def _family_dataset(group: zarr.Group, keys: Sequence[str], records: Sequence[Json]) -> xr.Dataset:
-    known: Any = group.attrs["keys"]
-    row_of: Mapping[str, int] = {key: row for row, key in enumerate(known)}
-    # A record names the row that its own writer filled; by the key alone it is the newest writer's.
-    found = [record.get("row", row_of.get(key)) for key, record in zip(keys, records, strict=True)]
-    if missing := [key for key, row in zip(keys, found, strict=True) if row is None or row >= len(known)]:
-        raise StoreError(f"{group.store_path}: no row of {missing[0]}, which the ledger holds for done")
-    rows = np.asarray(found, dtype=np.intp)
+def _family_dataset(
+    place: Place, stage: str, family: str, keys: Sequence[str], records: Sequence[Json], cells: Sequence[str]
+) -> tuple[xr.Dataset, str]:
+    """Return the dataset of cells that share a family, without their levels, and the family's label."""
+    chosen = np.asarray(_rows(place, group_name(stage, family), keys, records), dtype=np.intp)
+    group = open_group(place, stage, family, 1 + int(chosen.max()))
+    known = zip(chosen.tolist(), records, strict=True)
+    chunks = {row: int(record["chunks"]) for row, record in known if "chunks" in record}
+    rows = Rows(place, group.folder, group.stacks, chunks, dict(zip(chosen.tolist(), cells, strict=True)))
     variables: dict[str, xr.Variable] = {}
-    coordinates: dict[str, xr.Variable] = {}
-    for name, array in group.arrays():
-        if "variables" in array.attrs:
-            variables |= lazy_variables(array, rows)
-        else:
-            values = np.asarray(array[:], dtype=array.dtype if array.dtype.kind in "bif" else object)
-            dims = array.metadata.dimension_names  # type: ignore[union-attr]
-            coordinates[name] = xr.Variable(dims, values, attrs=dict(array.attrs))
-    return xr.Dataset(variables, coordinates)
+    for array in group.stacks.values():
+        variables |= lazy_variables(rows, array, chosen)
+    return xr.Dataset(variables, group.coordinates), group.label
+
+
+def _rows(place: Place, folder: str, keys: Sequence[str], records: Sequence[Json]) -> list[int]:
+    """Return the rows that the records name; where they name none, the newest of their keys."""
+    found = [record.get("row") for record in records]
+    if None in found:
+        row_of = {key: row for row, key in enumerate(group_keys(place, folder))}
+        found = [row_of.get(key) if row is None else row for row, key in zip(found, keys, strict=True)]
+    if missing := [key for key, row in zip(keys, found, strict=True) if type(row) is not int or row < 0]:
+        raise DamagedError(f"{place}/{folder}: no row of {missing[0]}, which is done; {MEND}")
+    return [int(row) for row in found if row is not None]

@@ -9,6 +9,7 @@ behind the other, then where each begins and ends, then the CRC-32C of that.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,17 @@ class ShardReader:
             return None
         return cls(array, store.root / array.path, codecs.checked)
 
-    def read(self, rows: NDArray[np.intp], statistic: int, rest: tuple[Any, ...]) -> NDArray[Any]:
+    def read(
+        self,
+        rows: NDArray[np.intp],
+        statistic: int,
+        rest: tuple[Any, ...],
+        absent: Callable[[int], None] = lambda row: None,
+    ) -> NDArray[Any]:
         """Return one statistic of the rows; `rest` selects along each further dimension by itself.
 
-        ValueError or RuntimeError where bytes are damaged.
+        ValueError, RuntimeError or OSError where bytes are damaged. `absent` is told of a row of which a file
+        is missing, and raises where that is not one of nothing but fill values.
         """
         size, dtype = self.array.shape[2:], np.dtype(self.array.dtype)
         selected = _select(np.broadcast_to(np.zeros((), dtype), size), rest).shape
@@ -71,7 +79,7 @@ class ShardReader:
         def some(places: NDArray[np.intp]) -> None:
             row = np.empty(size, dtype)
             for place in places.tolist():
-                self._row(int(rows[place]), statistic, out[place] if whole else row)
+                self._row(int(rows[place]), statistic, out[place] if whole else row, absent)
                 if not whole:
                     out[place] = _select(row, rest)
 
@@ -83,13 +91,17 @@ class ShardReader:
             list(pool.map(some, np.array_split(np.arange(len(rows)), threads)))  # raises what they raised
         return out
 
-    def _row(self, row: int, statistic: int, out: NDArray[Any]) -> None:
+    def _row(self, row: int, statistic: int, out: NDArray[Any], absent: Callable[[int], None]) -> None:
         """Fill `out` with one statistic of a row."""
         block, zeros = self.array.chunks[2], (0,) * (self.array.ndim - 3)
         for number, start in enumerate(range(0, len(out), block)):
             name = self.array.metadata.encode_chunk_key((row, 0, number, *zeros))
             part = out[start : start + block]
-            chunk = self._chunk(f"{self.folder}/{name}", statistic)
+            try:
+                chunk = self._chunk(f"{self.folder}/{name}", statistic)
+            except FileNotFoundError:
+                absent(row)
+                chunk = None
             if chunk is None:
                 part[...] = self.array.fill_value
             elif len(part) == block:
@@ -101,13 +113,12 @@ class ShardReader:
 
     def _chunk(self, shard: str, statistic: int) -> bytes | None:
         """Return a statistic's compressed chunk; None where it is all fill value."""
-        try:
-            descriptor = os.open(shard, os.O_RDONLY)
-        except FileNotFoundError:
-            return None
+        descriptor = os.open(shard, os.O_RDONLY)
         try:
             length = 16 * self.array.shape[1] + _CHECKSUM
-            index = os.pread(descriptor, length, os.fstat(descriptor).st_size - length)
+            if (start := os.fstat(descriptor).st_size - length) < 0:
+                raise ValueError("it is shorter than its index")
+            index = os.pread(descriptor, length, start)
             places = np.frombuffer(_checked(index), "<u8")
             offset, size = int(places[2 * statistic]), int(places[2 * statistic + 1])
             if offset == _ABSENT:

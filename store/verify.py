@@ -1,42 +1,38 @@
 """Verification: does a store hold, whole and unchanged, all that its records say?
 
-Every chunk of every done row is read, so that its checksum is compared; every other file of a stage's results
-is hashed. What an unfinished stage has on disk is none of this: no reader sees it.
+Every chunk of every done row is read, so that its checksum is compared; every record, all metadata and every
+other file of a stage's results are held against their checksums. What an unfinished stage has on disk is
+none of this: no reader sees it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import zarr
 from attrs import field, frozen
 from safetensors import SafetensorError, safe_open
 
 from store.errors import DamagedError, StoreError, UnreachableError
-from store.files import Json, read_json
-from store.layout import group_name, open_array, row_files
-from store.ledger import Ledger
-from store.manifests import manifest_names
+from store.files import Json, read_file, read_json
+from store.groups import Group, any_group
+from store.keys import group_keys
+from store.layout import chunk_files, group_name, row_files
+from store.ledger import Ledger, progress_name, record_name
+from store.lost import lost_data, lost_records
+from store.manifests import manifest_names, read_manifest, read_manifests, stages_named
+from store.metadata import group_troubles, top_troubles
 from store.places import Place, Root, place_of
 from store.results import RESULTS, file_trouble, result_name
-from store.version import LAYOUT, layout_version
+from store.shards import ShardReader
+from store.troubles import Trouble, reason
+from store.version import CHECKED, STORE, guessed_layout, layout_version
+from store.vocabulary import read_vocabulary, vocabulary_name
 
-AGAIN = "`engine verify STORE --fix`, then `engine execute`, makes it again"
-
-
-@frozen
-class Trouble:
-    """Something that is not as it should be."""
-
-    stage: str
-    key: str
-    path: str
-    message: str
-    remedy: str = AGAIN
-    fixable: bool = True
-    """Whether marking the stage as to be done again is the remedy."""
+_ROWS = 2**31  # more than any group has
 
 
 @frozen
@@ -48,96 +44,176 @@ class Verified:
     notes: list[str]
 
 
-def verify(root: Root) -> Verified:
-    """Read all of a store; StoreError where it is none, or of a later version of this program."""
-    with place_of(root).fresh() as place:
-        version = layout_version(place)
-        if version is None:
-            raise StoreError(f"{place}: not a store: expected a folder 'experiments' in it")
-        notes = []
-        if version < LAYOUT:
-            notes.append(
-                f"layout {version}: arrays without checksums, whose damage is seen only where they cannot be "
-                "decoded; `engine migrate STORE` adds them"
-            )
-        ledger, rows = Ledger(place), Rows()
-        troubles, records = list(_manifests(place)), 0
-        for stage in sorted(place.names("ledger")):
-            for key in sorted(ledger.done(stage)):
-                records += 1
-                troubles += _stage(ledger, stage, key, rows)
-        return Verified(records, troubles, [*notes, *_leftovers(ledger, rows.done)])
-
-
 @frozen
 class Rows:
     """The groups of arrays that were opened, and their rows that done records name."""
 
-    groups: dict[str, zarr.Group] = field(factory=dict)
-    done: dict[str, set[int]] = field(factory=dict)  # by group
+    groups: dict[tuple[str, str], Group | Trouble] = field(factory=dict)  # by stage and family
+    done: dict[tuple[str, str], dict[int, str]] = field(factory=dict)  # row → key
+
+
+def verify(root: Root) -> Verified:
+    """Read all of a store; StoreError where it is none, or of a later version of this program."""
+    with place_of(root).fresh() as place:
+        version, troubles = _version(place)
+        if version is None:
+            raise StoreError(f"{place}: not a store: expected a folder 'experiments' in it")
+        notes = []
+        if version == 1:
+            notes.append(
+                "layout 1: arrays without checksums, whose damage is seen only where they cannot be "
+                "decoded; `engine migrate STORE` adds them"
+            )
+        if version < CHECKED:
+            notes.append(
+                f"layout {version}: records and coordinates without checksums, whose damage is seen only "
+                "where they cannot be read; `engine migrate STORE` adds them"
+            )
+        ledger, rows, records = Ledger(place, checked=version >= CHECKED), Rows(), 0
+        troubles += [*_lock(place), *_manifests(ledger), *_vocabularies(ledger)]
+        for stage in sorted(place.names("ledger")):
+            for key in sorted(ledger.done(stage)):
+                records += 1
+                troubles += _stage(ledger, stage, key, rows)
+            troubles += _other_records(ledger, stage)
+        troubles += [*_lost(ledger), *_progress(ledger), *top_troubles(place)]
+        for stage, family in _groups(place):
+            running = bool(ledger.running(stage))
+            troubles += group_troubles(place, stage, family, rows.done.get((stage, family), {}), running)
+        return Verified(records, troubles, [*notes, *_unnamed(ledger), *_leftovers(ledger, rows)])
+
+
+def _version(place: Place) -> tuple[int | None, list[Trouble]]:
+    """Return the layout, guessed where `store.json` does not tell it, and what is wrong with that file."""
+    try:
+        version = layout_version(place)
+        if version != 1 or (STORE not in place.names("") and guessed_layout(place) < CHECKED):
+            return version, []
+        message = "missing"
+    except DamagedError as error:
+        message = reason(error, f"{place}/{STORE}")
+    remedy = "`engine verify STORE --fix` writes it again"
+    return guessed_layout(place), [Trouble("", "", f"{place}/{STORE}", message, remedy, "version", (STORE,))]
+
+
+def _lock(place: Place) -> Iterator[Trouble]:
+    """Yield what is wrong with the file by which processes keep each other out."""
+    if ".lock" in place.names(""):
+        try:
+            read_file(place, ".lock")
+        except (FileNotFoundError, DamagedError):
+            remedy = "`engine verify STORE --fix` removes it; it is made again when it is needed"
+            yield Trouble("", "", f"{place}/.lock", "no file", remedy, mend="remove", names=(".lock",))
+
+
+def _manifests(ledger: Ledger) -> Iterator[Trouble]:
+    """Yield the manifests that cannot be read."""
+    for name in manifest_names(ledger.place):
+        file = f"experiments/{name}.json"
+        try:
+            read_manifest(ledger.place, name, checked=ledger.checked)
+        except DamagedError as error:
+            path = f"{ledger.place}/{file}"
+            message = f"not a manifest: {reason(error, path)}"
+            remedy = (
+                "`engine verify STORE --fix` puts it aside, and `engine execute` of its spec writes it again"
+            )
+            yield Trouble("", name, path, message, remedy, mend="aside", names=(file,))
+
+
+def _vocabularies(ledger: Ledger) -> Iterator[Trouble]:
+    """Yield the vocabularies that are missing or torn; one of the probes that name each makes it again."""
+    place, named = ledger.place, dict[str, tuple[str, str]]()
+    for stage in place.names("ledger"):
+        for key in ledger.done(stage):
+            try:
+                attributes = ledger.record(stage, key).get("attributes", {})
+            except UnreachableError:
+                raise
+            except StoreError:  # found with its stage
+                continue
+            if name := attributes.get("vocabulary"):
+                named[str(name)] = min(named.get(str(name), (stage, key)), (stage, key))
+    known = {name.removesuffix(".json") for name in place.names("vocabulary") if name.endswith(".json")}
+    for key in sorted(known | named.keys()):
+        if key.startswith("."):
+            continue
+        file = vocabulary_name(key)
+        try:
+            if read_vocabulary(place, key, checked=ledger.checked) is not None:
+                continue
+            message = "missing"
+        except DamagedError as error:
+            message = reason(error, f"{place}/{file}")
+        stage, user = named.get(key, ("", key))
+        yield Trouble(
+            stage, user, f"{place}/{file}", message, mend="again" if stage else "remove", names=(file,)
+        )
 
 
 def _stage(ledger: Ledger, stage: str, key: str, rows: Rows) -> Iterator[Trouble]:
     """Yield what is wrong with the results of a done stage."""
-    place = ledger.place
+    place, name = ledger.place, record_name(stage, key, "done")
     try:
         record = ledger.record(stage, key)
     except UnreachableError:
         raise
     except StoreError as error:
-        path = f"{place}/ledger/{stage}/{key}.done.json"
-        yield Trouble(stage, key, path, str(error).removeprefix(f"{path}: "))
+        yield Trouble(stage, key, f"{place}/{name}", reason(error, f"{place}/{name}"), names=(name,))
         return
     yield from _files(place, stage, key, record)
     if "family" in record:
         found = _row(place, stage, key, record, rows.groups)
         if isinstance(found, Trouble):
             yield found
-        else:
-            rows.done.setdefault(group_name(stage, str(record["family"])), set()).add(found)
+        row = record.get("row") if isinstance(found, Trouble) else found
+        if isinstance(row, int):
+            rows.done.setdefault((stage, str(record["family"])), {})[row] = key
 
 
-def fix(root: Root, troubles: list[Trouble]) -> list[str]:
-    """Mark broken stages as to be done again; return what was done. Results that are whole stay as they are.
+def _lost(ledger: Ledger) -> Iterator[Trouble]:
+    """Yield the done records of experiments' stages that are missing."""
+    try:
+        manifests = read_manifests(ledger.place).values()
+    except DamagedError:  # found with the manifests, or with store.json
+        return
+    lost = [*lost_records(ledger, (cell for own in manifests for cell in own["cells"]))]
+    lost += [("data", key) for own in manifests for key in lost_data(ledger, own)]
+    for stage, key in dict.fromkeys(lost):
+        path = f"{ledger.place}/{record_name(stage, key, 'done')}"
+        yield Trouble(stage, key, path, "missing, though its results are there")
 
-    A damaged adapter is put aside, for a training would otherwise take it for its own; so are damaged data.
-    """
-    ledger, said = Ledger(root), []
-    for stage, key in dict.fromkeys((t.stage, t.key) for t in troubles if t.fixable):
-        if ledger.start(stage, key) is None:
-            said.append(f"{stage} {key}: left alone: another process is at work on it")
-            continue
+
+def _other_records(ledger: Ledger, stage: str) -> Iterator[Trouble]:
+    """Yield the records of failures that cannot be read."""
+    for key in sorted(ledger.failed(stage)):
+        name = record_name(stage, key, "failed")
         try:
-            name = result_name(stage, key)
-            if name is not None and _is_damaged(troubles, stage, key, f"{ledger.place}/{name}"):
-                ledger.place.put_aside(name)
-            ledger.clear(stage, key)
-        finally:
-            ledger.release(stage, key)
-        said.append(f"{stage} {key}: to be done again")
-    return said
-
-
-def _is_damaged(troubles: list[Trouble], stage: str, key: str, path: str) -> bool:
-    return any(
-        (t.stage, t.key) == (stage, key) and (t.path == path or t.path.startswith(f"{path}/"))
-        for t in troubles
-    )
-
-
-def _manifests(place: Place) -> Iterator[Trouble]:
-    """Yield the manifests that cannot be read."""
-    for name in manifest_names(place):
-        file = f"experiments/{name}.json"
-        try:
-            cells = read_json(place, file)["cells"]
-            if any(not isinstance(cell["keys"], dict) or "levels" not in cell for cell in cells):
-                raise KeyError("keys")
+            ledger.record(stage, key, "failed")
         except UnreachableError:
             raise
-        except (StoreError, KeyError, TypeError) as error:
-            remedy = "`engine execute` of its spec writes it again"
-            yield Trouble("", name, f"{place}/{file}", f"not a manifest: {error}", remedy, fixable=False)
+        except StoreError as error:
+            path = f"{ledger.place}/{name}"
+            yield Trouble(stage, key, path, reason(error, path), mend="remove", names=(name,))
+
+
+def _progress(ledger: Ledger) -> Iterator[Trouble]:
+    """Yield the notes of progress that cannot be read."""
+    place = ledger.place
+    for file in sorted(place.names("progress")):
+        if file.startswith(".") or not file.endswith(".json"):
+            continue
+        name = progress_name(file.removesuffix(".json"))
+        try:
+            read_json(place, name, checked=ledger.checked)
+        except FileNotFoundError:
+            message = "leads nowhere"
+        except DamagedError as error:
+            message = reason(error, f"{place}/{name}")
+        else:
+            continue
+        remedy = "`engine verify STORE --fix` removes it: its stage begins anew"
+        yield Trouble("", file.removesuffix(".json"), f"{place}/{name}", message, remedy, "remove", (name,))
 
 
 def _files(place: Place, stage: str, key: str, record: Json) -> Iterator[Trouble]:
@@ -176,31 +252,38 @@ def _unrecorded(stage: str, key: str, top: Path, where: str) -> Iterator[Trouble
             yield Trouble(stage, key, f"{where}/adapter_model.safetensors", message)
 
 
-def _row(place: Place, stage: str, key: str, record: Json, groups: dict[str, zarr.Group]) -> int | Trouble:
+def _row(
+    place: Place, stage: str, key: str, record: Json, groups: dict[tuple[str, str], Group | Trouble]
+) -> int | Trouble:
     """Read the row of a done record; give its number, or what is wrong with it."""
-    folder = group_name(stage, str(record["family"]))
+    family = str(record["family"])
+    folder = group_name(stage, family)
     path = f"{place}/{folder}"
-    try:
-        if folder not in groups:
-            groups[folder] = place.group(folder)
-        group = groups[folder]
-        names: Any = group.attrs["keys"]
-    except UnreachableError:
-        raise
-    except Exception as error:  # missing, torn or changed metadata, in zarr's many words
-        return Trouble(stage, key, path, f"its group of arrays cannot be opened: {error}")
-    row = record.get("row", names.index(key) if key in names else None)
-    if not isinstance(row, int) or not 0 <= row < len(names):
-        return Trouble(stage, key, path, f"no row {row if row is not None else ''} of its own in the arrays")
+    if (stage, family) not in groups:
+        try:
+            groups[stage, family] = any_group(place, stage, family, _ROWS)
+        except DamagedError as error:
+            groups[stage, family] = Trouble(stage, key, path, reason(error, path), mend="regroup")
+    group = groups[stage, family]
+    if isinstance(group, Trouble):
+        return Trouble(stage, key, path, group.message, mend="regroup", names=(folder,))
+    if (row := record.get("row")) is None:  # as older records have it
+        try:
+            row = {name: number for number, name in enumerate(group_keys(place, folder))}.get(key)
+        except DamagedError:  # found with the group
+            return Trouble(stage, key, path, "no row of its own in the arrays")
+    if type(row) is not int or row < 0:
+        return Trouble(stage, key, path, "no row of its own in the arrays")
     files = 0
-    for name, array in group.arrays():
-        if "variables" not in array.attrs:
-            continue
+    for name, array in group.stacks.items():
         found = row_files(place, f"{folder}/{name}", array, row)
         files += len(found)
+        if empty := _empty(place, f"{folder}/{name}", array, row):
+            return Trouble(
+                stage, key, f"{place}/{empty[0]}", f"row {row}: an empty file, or none", names=empty
+            )
         try:
-            for block in range(0, array.shape[2], array.chunks[2]):
-                array[row, :, block : block + array.chunks[2]]
+            _read(array, row)
         except UnreachableError:
             raise
         except Exception as error:  # whatever a codec makes of damaged bytes
@@ -211,36 +294,84 @@ def _row(place: Place, stage: str, key: str, record: Json, groups: dict[str, zar
     return row
 
 
-def _leftovers(ledger: Ledger, rows: Mapping[str, set[int]]) -> Iterator[str]:
+def _empty(place: Place, folder: str, array: zarr.Array[Any], row: int) -> tuple[str, ...]:
+    """Return what stands in the places of a row's chunk files and holds nothing."""
+    blocks = range(-(-array.shape[2] // array.chunks[2]))
+    files = [file for block in blocks for file in chunk_files(folder, array, row, block)]
+    return tuple(file for file, size in zip(files, place.file_sizes(files), strict=True) if size == 0)
+
+
+def _read(array: zarr.Array[Any], row: int) -> None:
+    """Read all values of a row; raises where a checksum, or what it covers, has changed."""
+    shards = ShardReader.of(array)
+    everything = (slice(None),) * (array.ndim - 2)
+    if shards is not None:
+        for statistic in range(array.shape[1]):
+            shards.read(np.asarray([row]), statistic, everything)
+        return
+    for block in range(0, array.shape[2], array.chunks[2]):
+        array[row, :, block : block + array.chunks[2]]
+
+
+def _groups(place: Place) -> list[tuple[str, str]]:
+    """Return stage and family of all groups of arrays, by their folders and by their records."""
+    found = {
+        (stage, family)
+        for stage in place.names("results.zarr")
+        for family in place.names(f"results.zarr/{stage}")
+        if "." not in family
+    }
+    recorded = {
+        (stage, name.removesuffix(".json"))
+        for stage in place.names("families")
+        for name in place.names(f"families/{stage}")
+        if name.endswith(".json") and not name.startswith(".")
+    }
+    return sorted(found | recorded)
+
+
+def _unnamed(ledger: Ledger) -> Iterator[str]:
+    """Say how many finished stages belong to no experiment."""
+    place = ledger.place
+    try:
+        named = stages_named(place, checked=ledger.checked)
+    except DamagedError:  # found with the manifests
+        return
+    lost = [
+        f"{stage} {key}"
+        for stage in sorted(place.names("ledger"))
+        for key in sorted(ledger.done(stage) - named.get(stage, set()))
+        if stage != "data" or "data" in named
+    ]
+    if lost:
+        yield (
+            f"{place}: {len(lost)} finished stages that no experiment names ({lost[0]}, …); "
+            "`engine execute` of their spec names them again, `engine gc` lists them"
+        )
+
+
+def _leftovers(ledger: Ledger, rows: Rows) -> Iterator[str]:
     """Say how many rows have no record: of attempts that were killed, or given up."""
     place = ledger.place
-    stages = sorted(set(place.names("results.zarr")) - {"zarr.json"})
-    for stage in stages:
-        running = ledger.running(stage)
-        for folder in (
-            f"results.zarr/{stage}/{name}" for name in sorted(place.names(f"results.zarr/{stage}"))
-        ):
-            if not place.exists(f"{folder}/zarr.json"):
-                continue
-            group = place.group(folder)
-            names: Any = group.attrs.get("keys", [])
-            without = [
-                name
-                for row, name in enumerate(names)
-                if row not in rows.get(folder, set())
-                and name not in running
-                and any(row_files(place, f"{folder}/{s}", open_array(group, s), row) for s in _stacked(group))
-            ]
-            if without:
-                yield (
-                    f"{place}/{folder}: {len(without)} rows without a done record ({without[0]}, …): "
-                    "unfinished or given up; `engine execute` goes on with what a spec needs, "
-                    "`engine gc` lists the rest"
-                )
-
-
-def _stacked(group: zarr.Group) -> list[str]:
-    return [name for name, array in group.arrays() if "variables" in array.attrs]
+    for stage, family in _groups(place):
+        folder, running = group_name(stage, family), ledger.running(stage)
+        try:
+            group, names = any_group(place, stage, family, _ROWS), group_keys(place, folder)
+        except DamagedError:  # found with the stages
+            continue
+        without = [
+            name
+            for row, name in enumerate(names)
+            if row not in rows.done.get((stage, family), {})
+            and name not in running
+            and any(row_files(place, f"{folder}/{own}", array, row) for own, array in group.stacks.items())
+        ]
+        if without:
+            yield (
+                f"{place}/{folder}: {len(without)} rows without a done record ({without[0]}, …): "
+                "unfinished or given up; `engine execute` goes on with what a spec needs, "
+                "`engine gc` lists the rest"
+            )
 
 
 assert set(RESULTS) == {"data", "train", "lens"}  # `_unrecorded` knows the first two; the last is newer

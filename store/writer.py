@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import ArrayLike, NDArray
 
 from store.claims import Claim
-from store.errors import StoreError
+from store.errors import DamagedError, StoreError
 from store.files import is_half, read_json, write_json
 from store.layout import Stack, allocate, array_to_write, block_size, group_name, row_files, stacks
 from store.ledger import progress_name
@@ -151,7 +151,7 @@ class CellWriter:
         """Return the items an earlier writer finished, sweeping the files that its kill left half written."""
         try:
             progress = read_json(self._place, progress_name(self.key))
-        except FileNotFoundError:
+        except (FileNotFoundError, DamagedError):  # or written before notes had checksums: begin anew
             return 0
         block = f"c.{self._row}."
         for folder in (f"{self._folder}/{stack.name}" for stack in self._stacks):

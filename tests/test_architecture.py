@@ -56,6 +56,20 @@ def test_foreign_kernels_are_named_with_the_way_out(monkeypatch: pytest.MonkeyPa
         check_kernels()
 
 
+def test_no_handler_takes_damage_for_a_lack_of_data() -> None:
+    """Whoever catches StoreError lets pass, or names, what says that the store is damaged or out of reach."""
+    last = {"engine/cli.py", "engine/parameters.py"}  # where errors become messages
+    found = []
+    for file in (file for top in ("engine", "store") for file in (ROOT / top).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            caught = [ast.unparse(h.type) for h in getattr(node, "handlers", ()) if h.type is not None]
+            if "StoreError" in caught and str(file.relative_to(ROOT)) not in last:
+                before = caught[: caught.index("StoreError")]
+                if not {"FAULTS", "UnreachableError"} & set(before):
+                    found.append(f"{file.name}:{node.lineno}")
+    assert found == []
+
+
 def test_the_distribution_holds_these_packages() -> None:
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert {name.partition(".")[0] for name in packages} == {"engine", *LEAVES}

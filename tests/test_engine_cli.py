@@ -14,6 +14,7 @@ from conftest import engine
 from jsonschema import Draft202012Validator
 
 from engine.cli import cli
+from store import Ledger, write_manifest
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = "from engine.cli import main; main()"
@@ -226,6 +227,34 @@ def test_mistakes_on_the_command_line(
     places = {"SPEC": str(write_spec()), "EMPTY": str(tmp_path / "empty")}
     output = engine(*(places.get(argument, argument) for argument in arguments), code=code).output
     assert message in output and "Traceback" not in output
+
+
+def test_status_shows_failed_data_and_of_a_spec_its_own_experiment(write_spec, tmp_path: Path) -> None:
+    spec, root = write_spec(), tmp_path / "store"
+    key = plan(spec, "--cells")["matrix"][0]["keys"]["data"]
+    known = {"packages": {"ablation-engine": "0"}, "git": ""}
+    for name in ("small", "other"):
+        write_manifest(root, name, {"factors": [], "cells": [], "data": [key], **known})
+    record = {"error": "DataError: [gone]", "traceback": "Traceback of [it]", "levels": {"target": "[INST]"}}
+    Ledger(root).fail("data", key, record)
+    said = f"failed data {key} (target=[INST]): DataError: [gone]"
+    both, own = engine("status", root).output, engine("status", spec).output
+    assert both.count(said) == 2 and "other: 0 cells" in both
+    assert own.count(said) == 1 and "other" not in own and "Traceback of [it]" in own
+
+
+def test_what_the_system_refuses_is_a_sentence(write_spec, tmp_path: Path) -> None:
+    """A folder where a file is written, and a file where a folder is expected."""
+    cells = [{"levels": {"seed": 0}, "keys": {"probe": "k"}}]
+    write_manifest(root := tmp_path / "store", "study", {"factors": ["seed"], "cells": cells})
+    (tmp_path / "page.html").mkdir()
+    output = engine("report", root, "-o", tmp_path / "page.html", code=1).output
+    assert output == f"error: {tmp_path}/page.html: Is a directory; expected a file\n"
+    (tmp_path / "file").write_text("")
+    output = engine("plan", write_spec(), "--store", tmp_path / "file", code=1).output
+    assert output.startswith("error: ") and "found a file where a store has a folder" in output
+    output = engine("export", root, "--to", "csv", "-o", tmp_path / "file/x", code=1).output
+    assert output.startswith("error: ") and "Traceback" not in output
 
 
 def test_the_schema_is_printed_and_ships_beside_the_specs() -> None:

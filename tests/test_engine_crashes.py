@@ -126,7 +126,7 @@ def test_an_owner_that_slept_through_its_lease_harms_nothing(undisturbed, tmp_pa
     assert_same(contents(root), contents(whole))
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT, signal.SIGINT]])
 def test_signals_end_an_execution_and_free_its_claims(
     undisturbed, tmp_path: Path, signals: list[signal.Signals]
 ) -> None:

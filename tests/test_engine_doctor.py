@@ -24,7 +24,8 @@ def test_the_command_names_the_machine_and_passes() -> None:
         assert word in output
     passed = [line for line in output.splitlines() if "passed" in line]
     assert len(passed) >= 3 * len(available_backends())
-    assert "store: written and read back" in output
+    assert "store: written and read back, and reported on" in output
+    assert "adapter: saved and loaded" in output
 
 
 @pytest.mark.parametrize(

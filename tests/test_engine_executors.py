@@ -93,6 +93,7 @@ def test_workers_share_the_cells_and_a_killed_one_is_replaced(study, tmp_path: P
     with one_killed(root):
         output = engine("execute", spec, "--store", root, "--executor", "local", "--workers", WORKERS).output
     assert "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
+    assert "the worker process died: SIGKILL; given again" in output
     assert_same(contents(root), expected)
 
 

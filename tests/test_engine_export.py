@@ -14,7 +14,17 @@ import pytest
 import xarray as xr
 from conftest import engine
 
-from store import StoreError, open_store, read_vocabulary
+from store import (
+    Coordinate,
+    Family,
+    Ledger,
+    StoreError,
+    StoreWriter,
+    Variable,
+    open_store,
+    read_vocabulary,
+    write_manifest,
+)
 from store.export import export
 
 NODES = {"summary", "train", "evaluate", "probe"}
@@ -263,3 +273,30 @@ def test_unknown_experiments_and_empty_stores(small_store: Path, tmp_path: Path)
         StoreError, match="expected one of netcdf, parquet, csv, found 'cvs'; the nearest is 'csv'"
     ):
         export(small_store, "cvs", tmp_path / "out")
+
+
+def test_no_text_in_a_csv_is_run_by_a_spreadsheet(tmp_path: Path) -> None:
+    """Levels, texts and column names that begin as formulas get an apostrophe; numbers do not."""
+    texts = ["=1+1", "@SUM(A1)", "-2+3", "+x", "\t=1", " =1", "-1", "+2.5", "a=b", ""]
+    cells = [
+        {"levels": {"=factor": text, "seed": 0}, "keys": {"probe": f"k{n}"}} for n, text in enumerate(texts)
+    ]
+    root = tmp_path / "store"
+    family = Family(
+        "probe",
+        (Coordinate("example", "example", ["=cmd|x"]),),
+        (Variable("text", ("example",), "string"), Variable("x", ("example",), "float32")),
+    )
+    for n, text in enumerate(texts):
+        with StoreWriter(root).cell(family, f"k{n}") as sink:
+            sink.append({"text": [text], "x": [-1.0]})
+        Ledger(root).commit("probe", f"k{n}", sink.placement)
+    write_manifest(root, "study", {"factors": ["=factor", "seed"], "cells": cells})
+    safe = ["'=1+1", "'@SUM(A1)", "'-2+3", "'+x", "'\t=1", "' =1", "-1", "+2.5", "a=b", ""]
+    for raw, expected, head in ((False, safe, "'=factor"), (True, texts, "=factor")):
+        export(root, "csv", tmp_path / "out", raw=raw)
+        with (tmp_path / "out/study/probe.example.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row[head] for row in rows] == [row["text"] for row in rows] == expected
+        assert {row["x"] for row in rows} == {"-1.0"}
+        assert {row["example"] for row in rows} == {"=cmd|x" if raw else "'=cmd|x"}

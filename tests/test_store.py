@@ -24,6 +24,7 @@ from store import (
     open_store,
     write_manifest,
 )
+from store.errors import DamagedError
 from store.shards import ShardReader
 
 TYPES = ("float32", "int32", "int16", "bool", "string")
@@ -244,6 +245,43 @@ def test_a_writer_says_what_is_wrong_with_a_batch(tmp_path):
         cell.close()
     with pytest.raises(StoreError, match="closed"):
         cell.append(values)
+
+
+def test_cells_of_other_versions_are_marked(tmp_path):
+    manifest(tmp_path, [({"seed": s}, {"probe": f"k{s}"}) for s in range(3)])
+    for s, torch in enumerate(["2.7.0", "2.8.0", "2.7.0"]):
+        assert "versions_mixed" not in open_store(tmp_path)["study"].attrs or s == 2
+        write(tmp_path, family(), f"k{s}", provenance={"packages": {"torch": torch, "numpy": str(s)}})
+    mixed = open_store(tmp_path)["study"].attrs["versions_mixed"]
+    assert mixed.endswith("different versions: torch 2.7.0 (2 stages) and 2.8.0 (1 stages)")
+
+
+def test_damage_in_a_group_changes_nothing_that_is_read(tmp_path):
+    """Metadata and coordinates are the record's; without that it is the group that is whole."""
+    manifest(tmp_path, [({"seed": s}, {"probe": f"k{s}"}) for s in (0, 1)])
+    for s in (0, 1):
+        write(tmp_path, family(), f"k{s}", seed=s, row=s)
+    expected = open_store(tmp_path)["study/probe"].to_dataset().load()
+    group = tmp_path / layout.group_name("probe", family().key)
+    damaged = [*group.glob("**/zarr.json"), *(p for p in group.glob("*/c.0"))]
+    assert len(damaged) == 1 + len(layout.stacks(family())) + 2 * len(family().coordinates)
+    for file in damaged:
+        file.write_bytes(b"torn")
+    xr.testing.assert_identical(open_store(tmp_path)["study/probe"].to_dataset().load(), expected)
+
+
+def test_a_lost_experiment_leaves_the_others_readable(tmp_path):
+    for name in "ab":
+        manifest(tmp_path, [({"seed": 0}, {"probe": "k"})], name=name)
+    values = write(tmp_path, family(), "k")
+    (tmp_path / "experiments/a.json").write_text("[]")
+    with pytest.raises(DamagedError, match=r"a\.json.*`engine verify STORE --fix`"):
+        open_store(tmp_path)
+    assert_same(open_store(tmp_path, "b")["b/probe"].ds, values, seed=0)
+    for name in "ab":
+        (tmp_path / f"experiments/{name}.json").unlink()
+    with pytest.raises(StoreError, match="no experiment names the results in it"):
+        open_store(tmp_path)
 
 
 def test_what_is_not_a_store_says_so(tmp_path):

@@ -1,11 +1,27 @@
 """The ledger and the manifests: what is done, and what an experiment consists of."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-from store import Ledger, StoreError, cells, files, read_manifests, write_manifest
+from store import (
+    Coordinate,
+    Family,
+    Ledger,
+    StoreError,
+    StoreWriter,
+    Variable,
+    cells,
+    files,
+    open_store,
+    read_manifests,
+    write_manifest,
+)
+from store.errors import DamagedError
+from store.mend import fix
+from store.verify import verify
 
 
 def test_reading_creates_nothing(tmp_path):
@@ -90,3 +106,75 @@ def test_manifests_and_the_status_of_cells(tmp_path):
         write_manifest(tmp_path, "c", {"factors": [], "cells": [{"levels": {"a/b": 1}, "keys": {}}]})
     with pytest.raises(StoreError, match="'cell', the axis"):
         write_manifest(tmp_path, "c", {"cells": [{"levels": {"cell": 1}, "keys": {}}]})
+
+
+def test_a_record_is_held_against_its_checksum_and_its_name(tmp_path):
+    """Any flipped bit, any cut, another record in its place, and one without checksum."""
+    ledger = Ledger(tmp_path)
+    ledger.commit("train", "k", {"n": 1, "text": "é\u2028"})
+    ledger.commit("train", "other", {"n": 2})
+    file = tmp_path / "ledger/train/k.done.json"
+    whole = file.read_bytes()
+    assert ledger.record("train", "k") == {"n": 1, "text": "é\u2028"}
+    assert json.loads(whole)["n"] == 1
+    flips = [
+        whole[:i] + bytes([whole[i] ^ 1 << bit]) + whole[i + 1 :]
+        for i in range(len(whole))
+        for bit in range(8)
+    ]
+    cuts = [whole[:i] for i in range(len(whole))]
+    others = [(tmp_path / "ledger/train/other.done.json").read_bytes(), b"{}", b'{"n": 1}']
+    for text in (*flips, *cuts, *others):
+        file.write_bytes(text)
+        for read in (lambda: ledger.record("train", "k"), lambda: ledger.records("train", ["k"])):
+            with pytest.raises(DamagedError, match=r"k\.done\.json: .*`engine verify STORE --fix`"):
+                read()
+
+
+def test_records_of_older_layouts_need_no_checksum(tmp_path):
+    (tmp_path / "store.json").write_text('{"layout": 2}')
+    Ledger(tmp_path).commit("train", "k", {"n": 1})
+    file = tmp_path / "ledger/train/k.done.json"
+    file.write_text('{"n": 3}')
+    assert Ledger(tmp_path).record("train", "k") == {"n": 3}
+    for text in ('{"n": 3', "[]", ""):
+        file.write_text(text)
+        with pytest.raises(DamagedError):
+            Ledger(tmp_path).record("train", "k")
+
+
+def test_a_record_that_is_gone_is_told_from_a_stage_that_was_never_done(tmp_path):
+    """By its values, or by what was measured of its model; not while it is under way, or has failed."""
+    family = Family(
+        "probe", (Coordinate("example", "example", range(3)),), (Variable("x", ("example",), "float32"),)
+    )
+    ledger = Ledger(tmp_path)
+    listed = [{"levels": {"seed": s}, "keys": {"train": f"t{s}", "probe": f"p{s}"}} for s in range(3)]
+    write_manifest(tmp_path, "study", {"factors": ["seed"], "cells": listed})
+    for seed in (0, 1):
+        ledger.commit("train", f"t{seed}", {})
+        with StoreWriter(tmp_path).cell(family, f"p{seed}") as sink:
+            sink.append({"x": [1.0, 2.0, 3.0]})
+            assert open_store(tmp_path)["study"].attrs["cells_complete"] == seed  # under way
+        ledger.commit("probe", f"p{seed}", sink.placement)
+    StoreWriter(tmp_path).allocate(family, ["p2"])  # a row without values
+    assert open_store(tmp_path)["study"].attrs["cells_complete"] == 2
+    for stage, key in (("probe", "p1"), ("train", "t1")):
+        file = tmp_path / f"ledger/{stage}/{key}.done.json"
+        content = file.read_bytes()
+        file.unlink()
+        with pytest.raises(DamagedError, match=rf"{key}\.done\.json: missing, though its results are there"):
+            open_store(tmp_path)
+        (found,) = verify(tmp_path).troubles
+        fix(tmp_path, [found])
+        assert open_store(tmp_path)["study"].attrs["cells_complete"] == 1
+        assert verify(tmp_path).troubles == []
+        file.write_bytes(content)
+        (tmp_path / f"progress/{key}.json").unlink()
+        assert ledger.start(stage, key)
+        file.unlink()
+        assert open_store(tmp_path)["study"].attrs["cells_complete"] == 1  # it is being done
+        ledger.fail(stage, key, {"error": ""})
+        assert open_store(tmp_path)["study"].attrs["cells_complete"] == 1
+        file.write_bytes(content)
+    assert open_store(tmp_path)["study"].attrs["cells_complete"] == 2

@@ -256,7 +256,7 @@ def test_a_reader_sees_whole_cells_only_and_damage_is_named(url):
     spoiled = bytearray(place_of(url).read(chunk))
     spoiled[len(spoiled) // 3] ^= 1
     place_of(url).write(chunk, bytes(spoiled))
-    with pytest.raises(StoreError, match=r"row 1, probe k1, is damaged"):
+    with pytest.raises(StoreError, match=r"row 1, probe k1 \(seed=1\), is damaged"):
         open_store(url)["study/probe"].ds["entropy"].values  # noqa: B018
 
 
@@ -321,7 +321,7 @@ def test_what_was_uploaded_and_never_published_is_garbage_once_it_is_old(url, tm
     delete_garbage(url)
     assert find_garbage(url) == []
     left = {name.partition("/")[0] for name in raw(url)}
-    assert left == {"experiments", "ledger", "results.zarr", "store.json"}
+    assert left == {"experiments", "families", "ledger", "results.zarr", "store.json"}
     np.testing.assert_array_equal(
         open_store(url)["study/probe"].ds["entropy"].values.ravel(), values(0)["entropy"]
     )

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -16,9 +17,12 @@ from conftest import engine, small_spec
 
 import store
 from store import Ledger, StoreError, open_store
+from store.files import read_json, write_json
 from store.garbage import delete_garbage, find_garbage
+from store.mend import fix
 from store.migrate import migrate
-from store.verify import fix, verify
+from store.places import place_of
+from store.verify import verify
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -76,7 +80,7 @@ def test_a_store_of_layout_1_opens_and_is_migrated_to_equal_values(old: Path) ->
     output = engine("verify", old).output
     assert "layout 1: arrays without checksums" in output and "engine migrate" in output
     steps = engine("migrate", old).output
-    for step in ("train/b777e42624e70778: checksums added", "ledger/probe: 2 records", "layout 1 → 2"):
+    for step in ("train/b777e42624e70778: checksums added", "ledger/probe: 2 records", "layout 1 → 3"):
         assert step in steps
     assert_old_values(old)
     assert engine("verify", old).output == "7 done stages read, 0 problems\n"
@@ -100,15 +104,15 @@ def test_a_migration_that_is_killed_is_finished_by_the_next(tmp_path: Path, kill
 
 
 def test_a_store_of_a_later_version_is_refused_by_all(old: Path, finished: tuple[Path, Path]) -> None:
-    (old / "store.json").write_text('{"layout": 3}')
+    (old / "store.json").write_text('{"layout": 4}')
     spec = finished[0]
     for command in (["status", old], ["results", old], ["gc", old], ["verify", old], ["migrate", old]):
-        assert "a store of layout 3" in engine(*command, code=1).output
+        assert "a store of layout 4" in engine(*command, code=1).output
     for command in ("plan", "execute"):
         assert "update ablation-engine" in engine(command, spec, "--store", old, code=1).output
     with pytest.raises(StoreError, match="later version"):
         open_store(old)
-    assert json.loads((finished[1] / "store.json").read_text()) == {"layout": 2}
+    assert json.loads((finished[1] / "store.json").read_text())["layout"] == 3
 
 
 def test_a_whole_store_has_no_garbage_and_no_problems(finished: tuple[Path, Path]) -> None:
@@ -249,6 +253,105 @@ def test_every_damage_is_named_and_mended(copy: tuple[Path, Path], tmp_path: Pat
     run(tmp_path, "execute", spec, "--store", root)
     assert_same(contents(root), expected)
     assert engine("verify", root).output.endswith("13 done stages read, 0 problems\n")
+
+
+def test_reading_commands_work_on_a_read_only_store(copy: tuple[Path, Path], tmp_path: Path) -> None:
+    spec, root = copy
+    mount = [["mount", "--bind", root, root], ["mount", "-o", "remount,ro,bind", root]]
+    if any(subprocess.run(command, capture_output=True).returncode for command in mount):
+        pytest.skip("mounting is not permitted here")
+    try:
+        for command in (["status", root], ["gc", root], ["verify", root], ["plan", spec, "--store", root]):
+            engine(*command)
+        for command in (["results", root], ["execute", spec, "--store", root]):
+            assert "Read-only file system" in engine(*command).output  # of the figure, which is not kept
+        engine("report", root, "-o", tmp_path / "page.html")
+        engine("export", root, "--to", "csv", "-o", tmp_path / "out")
+        for command in (["report", root], ["export", root, "--to", "csv"]):
+            output = engine(*command, code=1).output
+            assert output.startswith("error: ") and "-o" in output and output.count("\n") == 1
+    finally:
+        subprocess.run(["umount", "-l", root], check=True)
+
+
+def test_a_data_file_that_is_gone_takes_no_results_along(
+    copy: tuple[Path, Path], tmp_path: Path, tiny_model: Path, rated_file: Path
+) -> None:
+    """Neither their names, nor what can still be done with the examples that the store holds."""
+    root, data = copy[1], Path(shutil.copy(rated_file, tmp_path / "rated.jsonl"))
+    spec = small_spec(tmp_path, tiny_model, data)
+    assert "Nothing to do: 4 cells" in engine("execute", spec).output  # by content, the same data
+    expected, named = contents(root), (root / "experiments/small.json").read_bytes()
+    data.unlink()
+    assert "not there any more" in engine("plan", spec).output
+    for _ in range(2):
+        assert "Nothing to do: 4 cells" in engine("execute", spec).output
+    assert (root / "experiments/small.json").read_bytes() == named
+    assert "garbage: 0 items" in engine("gc", root).output
+    assert_same(contents(root), expected)
+    assert "4 pending" in engine("plan", spec, "--set", "probe.top_k=1").output
+    run(tmp_path, "execute", spec, "--set", "probe.top_k=1")
+    # A manifest of an older version does not say what its files held.
+    manifest = read_json(place_of(root), "experiments/small.json")
+    del manifest["files"]
+    write_json(place_of(root), "experiments/small.json", manifest)
+    named = (root / "experiments/small.json").read_bytes()
+    message = f"{data} is missing, and 4 finished cells of this experiment were made before"
+    assert message in engine("execute", spec, code=2).output
+    assert (root / "experiments/small.json").read_bytes() == named
+
+
+def test_damaged_examples_are_found_by_the_stage_that_reads_them(
+    copy: tuple[Path, Path], tmp_path: Path
+) -> None:
+    spec, root = copy
+    (file,) = root.glob("data/*/examples.jsonl")
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"message 1", b"message 2"))
+    more = ("execute", spec, "--store", root, "--set", "probe.top_k=1")
+    child = start(tmp_path, *more)
+    child.join(300)
+    output = (tmp_path / "output").read_text()
+    assert child.exitcode == 1 and "examples.jsonl: its content has changed since it was made" in output
+    run(tmp_path, *more, "--retry-failed")
+    assert file.read_bytes() == whole
+    assert "0 problems" in engine("verify", root).output
+
+
+def test_a_damaged_manifest_is_put_aside_and_gc_waits_for_its_successor(copy: tuple[Path, Path]) -> None:
+    spec, root = copy
+    expected = contents(root)
+    file = root / "experiments/small.json"
+    file.write_bytes(file.read_bytes()[:-40])
+    assert "not a manifest" in engine("verify", root, "--fix", code=1).output
+    assert "damaged manifest of an experiment" in engine("gc", root, "--delete", code=1).output
+    assert "no experiment names the results" in engine("results", root, code=1).output
+    engine("execute", spec, "--store", root)
+    assert "garbage: 0 items" in engine("gc", root).output and not verify(root).troubles
+    assert_same(contents(root), expected)
+
+
+def test_a_store_without_any_checksum_of_records_is_checked_as_far_as_it_goes(old: Path) -> None:
+    """Of layout 2, as the last version left it: a coordinate that is gone is damage there, too."""
+    list(migrate(old))
+    for file in old.rglob("*.json"):
+        if file.name != "zarr.json" and file.parent.name != "adapter":
+            content = json.loads(file.read_text())
+            content.pop("blake2b", None)
+            file.write_text(json.dumps(content))
+    shutil.rmtree(old / "families")
+    for file in old.glob("results.zarr/*/*/zarr.json"):
+        file.write_text(file.read_text().replace('"layout": 3', '"layout": 2'))
+    (old / "store.json").write_text('{"layout": 2}')
+    assert_old_values(old)
+    output = engine("verify", old).output
+    assert "layout 2: records and coordinates without checksums" in output and "0 problems" in output
+    next(old.glob("results.zarr/evaluate/*/gold/c.0")).unlink()
+    with pytest.raises(StoreError, match=r"gold: the coordinate's values are missing; `engine verify"):
+        open_store(old)
+    output = engine("verify", old, "--fix", code=1).output
+    assert "gold: the coordinate's values are missing" in output and "its group of arrays" in output
+    assert open_store(old)["small"].attrs["cells_complete"] == 0
 
 
 def test_fixing_leaves_alone_what_another_process_holds(copy: tuple[Path, Path]) -> None:

@@ -140,7 +140,8 @@ def _death(code: int | None) -> str:
 def _serve(job: Job, connection: Connection, environment: Mapping[str, str], threads: int) -> None:
     """Run units as they come, until the connection ends or a stop is requested."""
     os.environ.update(environment)  # before torch looks at it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the supervisor decides
+    for number in (signal.SIGINT, signal.SIGHUP):  # the terminal sends it to all; the supervisor decides
+        signal.signal(number, signal.SIG_IGN)
     stop = StopRequest()
     signal.signal(signal.SIGTERM, lambda *_: setattr(stop, "requested", True))
     threading.Thread(target=follow_parent, args=(stop,), daemon=True).start()

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from store.analysis.nodes import check_factor, numbers, ratings, stage_node, stage_nodes
-from store.errors import StoreError
+from store.errors import FAULTS, StoreError
 from store.quality import explanation_quality, names_label
 
 Cell = tuple[Any, ...]
@@ -187,6 +187,8 @@ def _excess_correlation(first: xr.Dataset, second: xr.Dataset, a: str, b: str) -
 def _cells(data: xr.DataTree, stage: str) -> Iterator[tuple[Cell, xr.Dataset]]:
     try:
         nodes = stage_nodes(data, stage)
+    except FAULTS:
+        raise
     except StoreError:  # the experiment has no such stage: each cell will be told so
         return
     for dataset in nodes.values():

@@ -13,7 +13,7 @@ from store.analysis.components import Components, Floats
 from store.analysis.nodes import SHARES, Data, stage_nodes
 from store.analysis.power import Variation
 from store.analysis.runs import by_seed, example_groups
-from store.errors import StoreError
+from store.errors import FAULTS, StoreError
 
 MOST_VALUES = 2 * 10**7  # read of one variable; beyond them the first examples stand for all
 BOUNDS = 0.8  # confidence of the range of the seeds' standard deviation
@@ -46,6 +46,8 @@ def read_pilot(
     for node in stage_nodes(data, stage_of(variable)).values():
         try:
             found.append(_read(node, variable, factor, baseline, level, assumed))
+        except FAULTS:
+            raise
         except StoreError as error:  # a contrast need not exist on every test set
             reason = str(error)
     if not found:

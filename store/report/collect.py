@@ -11,7 +11,7 @@ import tomlkit
 import xarray as xr
 
 from store.analysis.nodes import SEED, spell
-from store.errors import StoreError
+from store.errors import FAULTS, StoreError
 from store.factors import cell_coordinates, factor_names
 from store.files import Json
 from store.ledger import Ledger
@@ -34,7 +34,7 @@ def collect(root: Root, experiment: str | None = None) -> Json:
     StoreError when the store has no experiment, or not the one that is asked for.
     """
     tree = open_store(root, experiment)
-    manifests = read_manifests(root)
+    manifests = read_manifests(root, experiment)
     names = list(tree.children)
     if not names:
         raise StoreError(f"{root}: no experiment to report on; `engine execute` makes one")
@@ -63,7 +63,7 @@ def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget
     conditions = dict(zip(labels, levels, strict=True))
     places = {label: number for number, label in enumerate(conditions)}
     sections: dict[str, Callable[[], Json]] = {
-        "results": lambda: outcomes.results(node, places),
+        "results": lambda: _with_versions(outcomes.results(node, places), node),
         "contrasts": lambda: contrasts(node, manifest.get("spec", {}), places),
         "confusion": lambda: outcomes.confusions(node, places),
         "calibration": lambda: outcomes.calibration(node, places),
@@ -91,12 +91,21 @@ def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget
     }
 
 
+def _with_versions(found: Json, node: xr.DataTree) -> Json:
+    """Warn where the results come from different versions of packages."""
+    if mixed := node.attrs.get("versions_mixed"):
+        warnings.warn(str(mixed), UserWarning, stacklevel=2)
+    return found
+
+
 def _or_reason(section: Callable[[], Json]) -> Json:
     """Return a section's data with the warnings that came with it, or why the store does not allow it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
             found = section()
+        except FAULTS:
+            raise
         except StoreError as error:
             return {"missing": str(error)}
     said = [str(own.message) for own in caught if issubclass(own.category, UserWarning)]

@@ -9,7 +9,7 @@ from attrs import frozen
 from store.analysis import change
 from store.analysis.nodes import by_condition, factors, levels, stage_nodes
 from store.analysis.pairs import Pairs, find_pairs
-from store.errors import StoreError
+from store.errors import FAULTS, StoreError
 from store.files import Json
 from store.report.encode import rounded
 from store.report.roles import at, baselines, other_levels
@@ -80,6 +80,8 @@ def _add(
     for part in _parts(whole, summary, factor):
         try:
             pairs = find_pairs(part.cells, factor, baseline)
+        except FAULTS:
+            raise
         except StoreError as error:  # a contrast need not exist in every part of the matrix
             reason = str(error)
             continue
@@ -143,6 +145,8 @@ def _changes(
         if (name in OUTCOMES) == ("gold" in cells.coords and "layer" not in cells.dims):
             try:
                 found[name] = change(cells, name, factor, baseline, equivalence=smallest.get(name))
+            except FAULTS:
+                raise
             except StoreError:  # not every study scores, generates and rates by numbers
                 continue
     return found

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from store.analysis import intervention_effects, mediation
 from store.analysis.interventions import entries, of_condition, sweep_of
-from store.errors import StoreError
+from store.errors import FAULTS, StoreError
 from store.files import Json
 from store.report.encode import rounded
 from store.report.stages import Places, datasets
@@ -95,6 +95,8 @@ def _results(node: xr.DataTree, entry: str) -> _Results:
         effects["entropy"] = intervention_effects(node, entry, "entropy")
     try:
         return _Results(effects, {outcome: mediation(node, entry, outcome) for outcome in OUTCOMES}, "")
+    except FAULTS:
+        raise
     except StoreError as error:  # it takes from no other model
         return _Results(effects, {}, str(error))
 

@@ -6,7 +6,7 @@ import xarray as xr
 
 from store.analysis import means, saturation
 from store.analysis.nodes import levels, stage_nodes
-from store.errors import StoreError
+from store.errors import FAULTS, StoreError
 from store.files import Json
 from store.report.encode import rounded
 from store.report.roles import baselines
@@ -73,6 +73,8 @@ def _against(node: xr.DataTree, spec: Json) -> Json:
     for factor, baseline in baselines(spec, summary):
         try:
             found = saturation(node, factor, baseline, permutations=1)
+        except FAULTS:
+            raise
         except StoreError:  # a contrast need not exist among the probed cells
             continue
         base = levels(summary, factor)[0] if baseline is None else baseline

@@ -11,7 +11,7 @@ from store.places import Root
 from store.report.encode import fixed_point, whole_numbers
 from store.report.probing import probes
 from store.report.stages import Places
-from store.vocabulary import read_vocabulary
+from store.vocabulary import probed_vocabularies
 
 MOST_EXAMPLES = 40
 SAMPLE_BYTES = 6 * 2**20
@@ -98,7 +98,7 @@ def _tokens(root: Root, part: xr.Dataset) -> Json:
     if "top_id" not in part:
         return {"ids": [], "texts": None}
     ids, place = np.unique(_ordered(part["top_id"]).values, return_inverse=True)
-    known = [read_vocabulary(root, key) for key in str(part.attrs.get("vocabulary", "")).split(", ") if key]
+    known = probed_vocabularies(root, str(part.attrs.get("vocabulary", "")))
     texts = known[0] if len(known) == 1 else None
     named = None if texts is None else [texts[i] if 0 <= i < len(texts) else None for i in ids]
     return {"ids": ids.tolist(), "texts": named, "top_place": whole_numbers(place)}

@@ -2,7 +2,10 @@
 
 function csvText(header, rows) {
   const write = (value) => {
-    const text = missing(value) ? "" : String(value);
+    const plain = missing(value) ? "" : String(value);
+    // What a spreadsheet would run as a formula gets an apostrophe in front; a number is none.
+    const formula = typeof value === "string" && /^ *[=+\-@\t\r\n＝＋]/.test(plain) && Number.isNaN(Number(plain));
+    const text = formula ? `'${plain}` : plain;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return [header, ...rows].map((row) => row.map(write).join(",")).join("\r\n") + "\r\n";
