@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
 from engine.errors import EngineError, Interrupted, UsageError, told
 from engine.parameters import JSON, NEW_STORE, SET, SPEC, STORE
 from engine.power_command import power
+from engine.terminal import Terminal, say, styled, visible
 from engine.upkeep import gc, migrate, verify
 from store.places import Place, Root
 
@@ -52,18 +51,18 @@ def plan(
     """Show what a spec amounts to: cells, what is cached, what the rest will cost and what it would find."""
     from engine import power_tables, render
 
-    console = Console()
+    console = Terminal()
     planned = _plan(spec, overrides, store, checked=True)
     if resolved:
-        console.print(render.resolved(planned), markup=False, highlight=False, soft_wrap=True)
+        console.print(render.resolved(planned), soft_wrap=True)
     elif diff is not None:
         from engine.diff import compare
 
         comparison = compare(planned, _plan(diff, (), store))  # so that --set answers "what would it change?"
-        console.print_json(data=comparison.as_json()) if as_json else console.print(comparison.table())
+        say(json.dumps(comparison.as_json(), indent=2)) if as_json else console.print(comparison.table())
     elif as_json:
         found = render.plan_json(planned, cells=show_cells) | {"power": power_tables.rows(planned, pilot)}
-        click.echo(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2))
     else:
         for part in render.plan_tables(planned, cells=show_cells):
             console.print(part)
@@ -105,10 +104,10 @@ def execute(
     chosen = select(planned, _levels(only, planned))
     due = {"pending", "running"} | ({"failed"} if retry_failed else set())
     pending = [cell for cell in chosen if planned.state(cell) in due][:max_cells]
-    console = Console()
+    console = Terminal()
     if dry_run:
         for cell in pending:
-            console.print(f"would run  {describe(planned.levels(cell))}", markup=False, highlight=False)
+            console.print(f"would run  {describe(planned.levels(cell))}")
         console.print(f"{len(pending)} of {len(planned.cells)} cells would run; store: {planned.root}")
         return
     from engine.executors.settings import executor_settings
@@ -140,7 +139,7 @@ def status(target: Path | Place, overrides: tuple[str, ...], store: Root | None)
         planned = _plan(target, overrides, store)
         root, experiment = planned.root, planned.matrix.experiment.name
     for part in render.status_tables(root, experiment):
-        Console().print(part, soft_wrap=isinstance(part, Text))
+        Terminal().print(part, soft_wrap=isinstance(part, Text))
 
 
 @cli.command()
@@ -149,7 +148,7 @@ def results(store: Root) -> None:
     """Print the table of results per condition and save the entropy figure."""
     from engine.session import show_results
 
-    show_results(store, Console())
+    show_results(store, Terminal())
 
 
 @cli.command()
@@ -162,7 +161,7 @@ def report(store: Root, output: Path | None, experiment: str | None) -> None:
     """Write a report as one HTML file, which needs no network: what changed, in which layer, how sure."""
     from store.report import keep_report, write_report
 
-    click.echo(write_report(store, output, experiment) if output else keep_report(store, experiment))
+    say(write_report(store, output, experiment) if output else keep_report(store, experiment))
 
 
 @cli.command()
@@ -176,7 +175,7 @@ def compare(store_a: Root, store_b: Root, experiment: str | None, cells: bool) -
 
     for found in compare_stores(store_a, store_b, experiment):
         for part in found.tables(cells=cells):
-            Console().print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
+            Terminal().print(part, soft_wrap=isinstance(part, str))
 
 
 @cli.command()
@@ -198,7 +197,7 @@ def export(store: Root, form: Any, experiment: str | None, output: Path | None, 
     if output is None and isinstance(store, Place):
         raise UsageError(f"{store}: expected -o FOLDER, in which to write what a bucket's store holds")
     for file in export(store, form, output or Path(str(store)) / "export", experiment, raw=raw):
-        click.echo(file)
+        say(file)
 
 
 @cli.command()
@@ -213,7 +212,7 @@ def show(
     """Show what every layer of one cell holds for likely in one example."""
     from engine.show import show
 
-    console = Console()
+    console = Terminal()
     for part in show(store, cell, example, experiment, position, console.width):
         console.print(part)
 
@@ -225,7 +224,7 @@ def data(spec: Path, overrides: tuple[str, ...]) -> None:
     """Show the data of a spec: splits, labels, quality of the explanations, token lengths by condition."""
     from engine.data_report import data_tables
 
-    console = Console()
+    console = Terminal()
     for table in data_tables(_plan(spec, overrides, None)):
         console.print(table)
 
@@ -245,7 +244,7 @@ def annotate(spec: Path, overrides: tuple[str, ...], only_plan: bool, only_repor
 
     if only_plan and only_report:
         raise UsageError("--plan and --report: expected one of the two")
-    console, loaded = Console(), load_spec(spec, overrides)
+    console, loaded = Terminal(), load_spec(spec, overrides)
     for job in (found := jobs(loaded, resolve(loaded))):
         if only_plan or only_report:
             (show_plan if only_plan else show_report)(job, console)
@@ -260,7 +259,7 @@ def doctor() -> None:
     from engine.adapter_check import adapter_trouble
     from engine.store_check import store_trouble
 
-    console = Console()
+    console = Terminal()
     console.print(doctor.machine())
     checks = doctor.self_check()
     console.print(doctor.backends_table(checks))
@@ -270,7 +269,7 @@ def doctor() -> None:
         ("store", troubles[0], "written and read back, and reported on"),
         ("adapter", troubles[1], "saved and loaded"),
     ):
-        console.print(f"[red]{name}: FAILED[/] {escape(trouble)}" if trouble else f"{name}: {said}")
+        console.print(styled(f"{name}: FAILED: {trouble}", "red") if trouble else f"{name}: {said}")
     sys.exit(0 if all(check.passed for check in checks) and not any(troubles) else 1)
 
 
@@ -279,7 +278,7 @@ def schema() -> None:
     """Print the JSON Schema of spec files, for completion in editors."""
     from specs import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    say(json.dumps(json_schema(), indent=2))
 
 
 for command in (power, gc, verify, migrate):
@@ -338,15 +337,16 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
+        error.message = visible(error.message)
         error.show()
         sys.exit(2)
     except click.Abort:
         sys.exit(Interrupted.exit_code)
     except SpecError as error:
-        click.echo(str(error), err=True)
+        say(error, error=True)
         sys.exit(2)
     except (EngineError, StoreError) as error:
-        click.echo(f"error: {error}", err=True)
+        say(f"error: {error}", error=True)
         sys.exit(getattr(error, "exit_code", 1))
     except Interrupted:
         sys.exit(Interrupted.exit_code)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.execute import Display
 from engine.plan import Plan, PlannedCell, describe
 from engine.progress import Report
+from engine.terminal import Words, joined, progress, styled
 
 # The numbers worth a place on a stage's closing line.
 SHOWN = {
@@ -35,15 +35,7 @@ class TerminalDisplay(Display):
 
     def __init__(self, console: Console, plan: Plan, cells: int) -> None:
         self._console, self._plan = console, plan
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = progress(console, Words("{task.fields[text]}"))
         self._stages_total = cells
         self._stage = self._progress.add_task("", total=None, text="", visible=False)
 
@@ -71,14 +63,13 @@ class TerminalDisplay(Display):
         shown += [form.format(summary[name]) for name, form in NOTED.items() if summary.get(name)]
         seconds = f"{summary['seconds']:.0f} s" if "seconds" in summary else ""
         text = ", ".join(filter(None, [*shown, seconds]))
-        self._console.print(
-            f"[green]done[/]    {self._name(cell)}: {stage}  {text}", highlight=False, soft_wrap=True
-        )
+        line = joined([styled("done", "green"), f"    {self._name(cell)}: {stage}  {text}"])
+        self._console.print(line, soft_wrap=True)
 
     def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
         """Print the failure; its traceback is in the store."""
-        self._console.print(f"[red]failed[/]  {self._name(cell)}: {stage}  ", end="", highlight=False)
-        self._console.print(message, markup=False, highlight=False, soft_wrap=True)
+        line = joined([styled("failed", "red"), f"  {self._name(cell)}: {stage}  {message}"])
+        self._console.print(line, soft_wrap=True)
 
     def lost(self, cell: PlannedCell, stage: str, message: str) -> None:
         """Print how a worker died, and that its stage is given again."""

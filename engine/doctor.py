@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 from attrs import frozen
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from engine.devices import unused_gpu
+from engine.terminal import joined, styled
 from kernels import choose_backend, cpu_paths, why_not
 from kernels.backends import LENS, NO_TRITON, OPERATIONS
 from kernels.checks import LIMIT, largest_error
@@ -52,7 +53,7 @@ def machine() -> Table:
     return table
 
 
-def _facts() -> Iterator[tuple[str, str]]:
+def _facts() -> Iterator[tuple[str, str | Text]]:
     yield "system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     features = torch.backends.cpu.get_cpu_capability()
     yield "CPU", f"{_cpu_name()}, {torch.get_num_threads()} threads, torch uses {features}"
@@ -62,7 +63,7 @@ def _facts() -> Iterator[tuple[str, str]]:
         properties = torch.cuda.get_device_properties(index)
         yield f"GPU {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     if not torch.cuda.is_available():
-        yield "GPU", f"[red]{escape(unused)}[/]" if (unused := unused_gpu()) else "none that torch can use"
+        yield "GPU", styled(unused, "red") if (unused := unused_gpu()) else "none that torch can use"
     for name in VERSIONS:
         try:
             yield name, metadata.version(name)
@@ -119,9 +120,10 @@ def backends_table(checks: list[Check]) -> Table:
     for check in checks:
         names = check.backend, check.device.type, str(check.dtype).removeprefix("torch.")
         if check.error is None:
-            table.add_row(*names, "", f"not here: {escape(check.reason)}")
+            table.add_row(*names, "", f"not here: {check.reason}")
         else:
-            result = "[green]passed[/]" if check.passed else f"[red]FAILED[/] {escape(check.reason)}"
+            failed = joined([styled("FAILED", "red"), f" {check.reason}"])
+            result = styled("passed", "green") if check.passed else failed
             table.add_row(*names, f"{check.error:.1e}", result)
     return table
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import get_args
 
 import click
-from rich.console import Console
 
 from engine.parameters import JSON, SET, SPEC, STORE
+from engine.terminal import Terminal, say
 from specs.analysis import Outcome
 from store.places import Root
 
@@ -55,7 +55,7 @@ def power(
         interest = plan.matrix.experiment.analysis.smallest_difference_of_interest
         difference = interest.get(answer.question.outcome)
     if as_json:
-        click.echo(json.dumps(curve_json(plan, answer, difference, wished), indent=2))
+        say(json.dumps(curve_json(plan, answer, difference, wished), indent=2))
     else:
         for part in curve_lines(plan, answer, difference, wished):
-            Console().print(part)
+            Terminal().print(part)

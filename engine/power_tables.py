@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import attrs
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from engine.errors import UsageError
 from engine.plan import Plan
 from engine.power import Answer, Question, answers
 from engine.power_designs import MOST_SEEDS, MOST_TIMES, Costs, Sized, cheapest, curve
 from engine.render import si
+from engine.terminal import styled
 from specs.analysis import Outcome
 from store.places import Root
 
@@ -70,7 +71,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def plan_lines(found: list[dict[str, Any]], power: float = POWER) -> Iterator[Table | str]:
+def plan_lines(found: list[dict[str, Any]], power: float = POWER) -> Iterator[Table | Text | str]:
     """Yield a table of what the contrasts would find, where the variances come from, and warnings."""
     if not found:
         return
@@ -83,7 +84,7 @@ def plan_lines(found: list[dict[str, Any]], power: float = POWER) -> Iterator[Ta
         within = f"\n{row['groups']:.0f} groups" if row["groups"] else ""
         interest = row["difference_of_interest"]
         table.add_row(
-            escape(_contrast(row)),
+            _contrast(row),
             outcome,
             f"{seeds} seed{'s' * (seeds > 1)}\n{row['examples']:,} examples{within}",
             _finds(row),
@@ -92,10 +93,10 @@ def plan_lines(found: list[dict[str, Any]], power: float = POWER) -> Iterator[Ta
     yield table
     for source in dict.fromkeys(row["source"] for row in found):
         outcomes = dict.fromkeys(row["outcome"] for row in found if row["source"] == source)
-        yield f"variances of {', '.join(outcomes)}: {escape(source)}"
+        yield f"variances of {', '.join(outcomes)}: {source}"
     yield from notes(found)
     for warning in warnings(found, power):
-        yield f"[yellow]warning: {escape(warning)}[/]"
+        yield styled(f"warning: {warning}", "yellow")
 
 
 def _contrast(row: dict[str, Any]) -> str:
@@ -176,7 +177,7 @@ def curve_lines(plan: Plan, answer: Answer, difference: float | None, power: flo
     outcome, planned = answer.question.outcome, answer.question.design
     listed, best = designs(plan, answer, difference, power)
     layers = f", in one of {own['layers']} layers after correction" if own["layers"] else ""
-    table = Table(title=f"{escape(_contrast(own))}: {outcome}{layers}")
+    table = Table(title=f"{_contrast(own)}: {outcome}{layers}")
     wished = [] if difference is None else [f"power at {amount(difference, outcome)}"]
     for column in ("seeds", "examples", "cells", "FLOPs", f"finds with {power:.0%}", *wished):
         table.add_column(column, justify="right")
@@ -191,7 +192,7 @@ def curve_lines(plan: Plan, answer: Answer, difference: float | None, power: flo
         table.add_row(*cells, *([] if row.power is None else [f"{row.power:.0%}"]), style=marked)
     yield table
     yield "cells and FLOPs: of the whole study, what is done included; bold: as planned"
-    yield f"variances: {escape(answer.source)}"
+    yield f"variances: {answer.source}"
     if difference is not None:
         yield _cheapest(answer.question, best, difference, power)
 

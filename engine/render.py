@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import attrs
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from engine.estimate import Cost, estimate
 from engine.plan import STATES, Plan, describe
 from engine.plan_warnings import plan_warnings
+from engine.terminal import joined, styled
 from specs.model import STAGES
 from store import Ledger, StoreError, cells, read_manifests
 from store.lost import check_data
@@ -24,7 +24,7 @@ STATE_STYLES = {"cached": "green", "done": "green", "pending": "", "failed": "re
 MAX_LEVELS = 12  # levels listed in a table before it is cut
 
 
-def plan_tables(plan: Plan, *, cells: bool) -> Iterator[Table | str]:
+def plan_tables(plan: Plan, *, cells: bool) -> Iterator[Table | Text | str]:
     """Yield the factors, the stages with their states and costs, and with `cells` every cell."""
     yield _factor_table(plan)
     costs = estimate(plan)
@@ -35,16 +35,16 @@ def plan_tables(plan: Plan, *, cells: bool) -> Iterator[Table | str]:
             "the first download."
         )
     for path in plan.missing():
-        yield f"not there yet: {escape(path)} (`engine execute` needs it; `engine annotate` makes such files)"
+        yield f"not there yet: {path} (`engine execute` needs it; `engine annotate` makes such files)"
     for path in plan.remembered:
-        yield f"not there any more: {escape(path)} (its content is as the store noted it)"
+        yield f"not there any more: {path} (its content is as the store noted it)"
     pairs = Counter(name for name, _, _ in plan.matrix.pairs())
     for name, number in pairs.items():
         yield f"contrast  {name}  ({number} pairs)"
     for warning in plan_warnings(plan):
-        yield f"[yellow]warning: {escape(warning)}[/]"
+        yield styled(f"warning: {warning}", "yellow")
     for model in plan.trusted():
-        yield f"[red]model.trust_remote_code is on: {escape(model)}'s own code will run here.[/]"
+        yield styled(f"model.trust_remote_code is on: {model}'s own code will run here.", "red")
     if cells:
         yield _cell_table(plan)
 
@@ -77,9 +77,9 @@ def _stage_table(plan: Plan, costs: dict[str, Cost] | None) -> Table:
     return table
 
 
-def _states(counts: Counter[str]) -> str:
-    parts = (f"{counts[state]:,} {_styled(state)}" for state in STATES if counts[state])
-    return ", ".join(parts)
+def _states(counts: Counter[str]) -> Text:
+    parts = (joined([f"{counts[state]:,} ", _styled(state)]) for state in STATES if counts[state])
+    return joined(parts, ", ")
 
 
 def _cost_cells(cost: Cost | None) -> list[str]:
@@ -107,15 +107,15 @@ def _cell_table(plan: Plan) -> Table:
     for cell in plan.cells:
         levels = ["-" if level is None else str(level) for level in plan.levels(cell).values()]
         states = [
-            _styled(plan.states[stage][cell.keys[stage]]) if stage in cell.keys else "off" for stage in STAGES
+            _styled(plan.states[stage][cell.keys[stage]]) if stage in cell.keys else styled("off")
+            for stage in STAGES
         ]
         table.add_row(str(cell.index + 1), *levels, *states)
     return table
 
 
-def _styled(state: str) -> str:
-    style = STATE_STYLES[state]
-    return f"[{style}]{state}[/]" if style else state
+def _styled(state: str) -> Text:
+    return styled(state, STATE_STYLES[state])
 
 
 def plan_json(plan: Plan, *, cells: bool) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _signatures(root: Root, experiment: str, evaluated: int) -> Iterator[Text]:
         hits = failures.sel(signature=signature)
         cells = [str(text) for text in hits["sentence"].values[hits["found"].values]]
         if cells:
-            yield Text(
+            yield styled(
                 f"{signature} in {len(cells)} of {hits.sizes['cell']} cells; the first: {cells[0]}", "yellow"
             )
 
@@ -243,5 +243,5 @@ def _status(ledger: Ledger, name: str, manifest: dict[str, Any]) -> Iterator[Tab
     yield f"engine {manifest['packages']['ablation-engine']}, git {manifest['git'] or 'unknown'}"
     for stage, key in ((stage, key) for stage, own in states.items() for key in own if own[key] == "failed"):
         record = ledger.record(stage, key, "failed")
-        yield Text(f"failed {stage} {key} ({describe(record['levels'])}): {record.get('error', '')}", "red")
-        yield Text(record["traceback"].rstrip())
+        yield styled(f"failed {stage} {key} ({describe(record['levels'])}): {record.get('error', '')}", "red")
+        yield styled(record["traceback"].rstrip())

@@ -64,9 +64,7 @@ def run(plan: Plan, pending: list[PlannedCell], console: Any, request: Request) 
     if outcome.left_failed:
         console.print(f"{outcome.left_failed} stages failed before; --retry-failed runs them again")
     for index, stage, message in outcome.failed:
-        console.print(
-            f"failed: cell {index + 1}, {stage}: {message}", markup=False, style="red", soft_wrap=True
-        )
+        console.print(f"failed: cell {index + 1}, {stage}: {message}", style="red", soft_wrap=True)
     show_results(plan.root, console, plan.matrix.experiment.name)
     return 1 if outcome.failed or outcome.left_failed else 0
 
@@ -189,7 +187,7 @@ def show_results(root: Root, console: Any, experiment: str | None = None) -> Non
             except FAULTS:
                 raise
             except StoreError as error:
-                console.print(f"no figure of entropy: {error}", markup=False, soft_wrap=True)
+                console.print(f"no figure of entropy: {error}", soft_wrap=True)
             else:
                 _keep_figure(place_of(root), f"figures/{name}-entropy-by-layer.png", figure, console)
 

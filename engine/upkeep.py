@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from engine.parameters import STORE
+from engine.terminal import Terminal, styled
 from store.places import Root
 
 AT = click.argument("store", type=STORE)
@@ -34,16 +33,16 @@ def gc(store: Root, delete: bool, specs: tuple[Path, ...]) -> None:
     for column in ("size", "path", "because"):
         table.add_column(column, overflow="fold", justify="right" if column == "size" else "left")
     for garbage in found:
-        table.add_row(si(garbage.bytes, "B"), Text(garbage.what), garbage.why)
+        table.add_row(si(garbage.bytes, "B"), garbage.what, garbage.why)
     total = f"{len(found):,} items, {si(sum(garbage.bytes for garbage in found), 'B')}"
-    console = Console()
+    console = Terminal()
     if found:
         console.print(table)
     if delete:
-        console.print(f"deleted: {total}", highlight=False)
+        console.print(f"deleted: {total}")
     else:
         hint = "; --delete removes them" if found else ""
-        console.print(f"garbage: {total}{hint}", highlight=False)
+        console.print(f"garbage: {total}{hint}")
 
 
 @click.command()
@@ -54,16 +53,16 @@ def verify(store: Root, fixing: bool) -> None:
     from store.mend import fix
     from store.verify import verify as check
 
-    found, console = check(store), Console()
+    found, console = check(store), Terminal()
     for note in found.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        console.print(note, soft_wrap=True)
     for trouble in found.troubles:
         name = f"{trouble.stage} {trouble.key}".strip()
-        console.print(Text(f"{name}: {trouble.path}: {trouble.message}", "red"), soft_wrap=True)
-        console.print(f"  {trouble.remedy}", markup=False, highlight=False, soft_wrap=True)
+        console.print(styled(f"{name}: {trouble.path}: {trouble.message}", "red"), soft_wrap=True)
+        console.print(f"  {trouble.remedy}", soft_wrap=True)
     for line in fix(store, found.troubles) if fixing else ():
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{found.records:,} done stages read, {len(found.troubles):,} problems", highlight=False)
+        console.print(line, soft_wrap=True)
+    console.print(f"{found.records:,} done stages read, {len(found.troubles):,} problems")
     sys.exit(1 if found.troubles else 0)
 
 
@@ -73,12 +72,12 @@ def migrate(store: Root) -> None:
     """Bring a store of an older version to the present layout, in place."""
     from store.migrate import migrate as bring_up
 
-    console, steps = Console(), 0
+    console, steps = Terminal(), 0
     for step in bring_up(store):
-        console.print(step, markup=False, highlight=False, soft_wrap=True)
+        console.print(step, soft_wrap=True)
         steps += 1
     if not steps:
-        console.print(f"{store}: nothing to migrate", highlight=False, soft_wrap=True)
+        console.print(f"{store}: nothing to migrate", soft_wrap=True)
 
 
 def _keys_of(specs: tuple[Path, ...], store: Root) -> dict[str, set[str]]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.annotation import report
 from engine.annotation.answers import Answer, AnswerLog, log_path, open_log, read_answers
@@ -21,6 +20,7 @@ from engine.annotation.ratings import Ratings, merger, outcome, raters, rating_q
 from engine.annotation.sources import Golden, Job
 from engine.errors import DataError, Interrupted
 from engine.row_checks import KINDS
+from engine.terminal import progress
 from specs.annotate import Annotate
 
 
@@ -116,7 +116,7 @@ def run(job: Job, console: Console) -> int:
     console.print(
         f"{written:,} of {len(work.rows):,} conversations written to {job.output}; "
         f"{len(work.rows) - written:,} left out for want of valid answers",
-        markup=False, highlight=False, soft_wrap=True,
+        markup=False, soft_wrap=True,
     )  # fmt: skip
     return 0 if written else 1
 
@@ -128,11 +128,7 @@ def _merge_in_use(ratings: Ratings, comparison: Comparison) -> Merge | None:
 
 def _ask(log: AnswerLog, settings: Annotate, asked: Sequence[Asked], total: int, console: Console) -> Asking:
     """Ask under progress bars, one per annotator; `total` questions each."""
-    bars = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console, disable=not console.is_terminal,
-    )  # fmt: skip
-    with bars:
+    with progress(console) as bars:
         tasks = {annotator.name: bars.add_task(annotator.name, total=total) for annotator, _ in asked}
         asking = Asking(log, settings.attempts, lambda name: bars.advance(tasks[name]))
         asking.ask(asked)
@@ -143,14 +139,14 @@ def _say_what_is_read(work: Work, console: Console) -> None:
     left_out = [f"{work.dropped[kind]:,} {words}" for kind, words in KINDS.items() if work.dropped[kind]]
     rest = f" (left out: {', '.join(left_out)})" if left_out else ""
     text = f"{len(work.rows):,} conversations{rest} → {work.job.output}"
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 def _say_what_went_wrong(rounds: Sequence[Asking], console: Console) -> None:
     for name, count in sum((asking.asked for asking in rounds), Counter[str]()).items():
-        console.print(f"{name}: {count:,} requests answered", markup=False, highlight=False)
+        console.print(f"{name}: {count:,} requests answered")
     for asking in rounds:
         for (name, fault), count in asking.unanswered.items():
-            console.print(f"{name}: {count:,} questions unanswered ({fault})", markup=False, style="red")
+            console.print(f"{name}: {count:,} questions unanswered ({fault})", style="red")
         for error in asking.stopped:
-            console.print(f"stopped: {error}", markup=False, style="red", soft_wrap=True)
+            console.print(f"stopped: {error}", style="red", soft_wrap=True)

@@ -1,14 +1,25 @@
-// Building elements. Text becomes text nodes and attributes, never markup.
+// Building elements. Text becomes text nodes and attributes, never markup, and what would change how text is read, such
+// as its direction, is spelled as Python does.
 
 const SVG = "http://www.w3.org/2000/svg";
+
+const HIDDEN = /(?![\n\t\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
+
+function spelled(letter) {
+  const code = letter.codePointAt(0).toString(16);
+  if (code.length > 4) return `\\U${code.padStart(8, "0")}`;
+  return code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code.padStart(2, "0")}`;
+}
+
+const seen = (text) => (typeof text === "string" ? text.replace(HIDDEN, spelled) : text);
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value === false || value === null || value === undefined) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? "" : value);
+    else node.setAttribute(name, value === true ? "" : name === "value" ? value : seen(value));
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && typeof child !== "boolean"));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && typeof child !== "boolean").map(seen));
   return node;
 }
 

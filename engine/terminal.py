@@ -1,0 +1,94 @@
+"""The only way to a terminal: text stays text, and control characters are shown rather than sent.
+
+Level names, labels, paths and error messages may hold anything, such as "[INST]", which rich would read as a
+style, or an escape sequence, which a terminal would obey. So no string is read as markup here; what has a
+style is a `styled` text.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+import click
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.segment import Segment
+from rich.text import Text
+
+KEPT = "\n\t"
+# Cc: control; Cf: format, such as a change of writing direction; Cs: half of a pair; Zl, Zp: ends of lines.
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+JOINERS = "\u200c\u200d"  # of letters in many scripts, and of emoji
+
+
+def visible(text: str) -> str:
+    """Return a text whose control characters are spelled as Python does: `\\x1b` for an escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_spelled(letter) for letter in text)
+
+
+def _spelled(letter: str) -> str:
+    if letter in KEPT or letter in JOINERS or unicodedata.category(letter) not in HIDDEN:
+        return letter
+    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def styled(text: Any, style: str = "") -> Text:
+    """Return a text in a style, control characters visible."""
+    return Text(visible(str(text)), style)
+
+
+def joined(parts: Iterable[Text | str], between: str = "") -> Text:
+    """Return parts as one text, strings without a style."""
+    return Text(between).join([part if isinstance(part, Text) else styled(part) for part in parts])
+
+
+class Terminal(Console):
+    """A console on which strings are plain text."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, highlight=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Render a string, in a table too; whatever it holds is text."""
+        return super().render_str(visible(text), **(options | {"markup": False, "emoji": False}))
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render to segments, the last place that a text passes, whoever made it."""
+        for part in super().render(renderable, options):
+            yield part if part.control else Segment(visible(part.text), part.style)
+
+
+def say(text: Any, *, error: bool = False) -> None:
+    """Print a line as it is, to standard output or standard error."""
+    click.echo(visible(str(text)), err=error)
+
+
+class Words(TextColumn):
+    """A column of progress bars whose words are plain text, such as "{task.description}"."""
+
+    def render(self, task: Task) -> Text:
+        """Render the words of one bar."""
+        return styled(self.text_format.format(task=task))
+
+
+def progress(console: Console, *more: ProgressColumn) -> Progress:
+    """Return progress bars; none where the console is no terminal."""
+    columns = (
+        Words("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, *more, console=console, disable=not console.is_terminal)
