@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import warnings
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.text import Text
 from engine.errors import EngineError, Interrupted, UsageError, told
 from engine.parameters import JSON, NEW_STORE, SET, SPEC, STORE
 from engine.power_command import power
-from engine.terminal import Terminal, say, styled, visible
+from engine.terminal import Terminal, say, styled
 from engine.upkeep import gc, migrate, verify
 from store.places import Place, Root
 
@@ -337,8 +338,8 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
-        error.message = visible(error.message)
-        error.show()
+        error.show(shown := StringIO())
+        say(shown.getvalue().rstrip(), error=True)
         sys.exit(2)
     except click.Abort:
         sys.exit(Interrupted.exit_code)
