@@ -16,7 +16,7 @@ from rich.text import Text
 from engine.errors import EngineError, Interrupted, UsageError, told
 from engine.parameters import JSON, NEW_STORE, SET, SPEC, STORE
 from engine.power_command import power
-from engine.terminal import Terminal, say, styled
+from engine.terminal import Terminal, say, styled, visible
 from engine.upkeep import gc, migrate, verify
 from store.places import Place, Root
 
@@ -326,7 +326,7 @@ def _warning(
     _, installed, behind = filename.rpartition("site-packages")
     where = f" ({behind[1:].replace(os.sep, '/').partition('/')[0]})" if installed else ""
     ours = where in (" (engine)", " (kernels)", " (store)", " (specs)")
-    return f"warning{'' if ours else where}: {message}\n"
+    return f"warning{'' if ours else where}: {visible(str(message))}\n"
 
 
 def main() -> None:
@@ -355,12 +355,10 @@ def main() -> None:
         sys.stdout = None
         sys.exit(1)
     except OSError as error:
-        click.echo(f"error: {told(error)}", err=True)
+        say(f"error: {told(error)}", error=True)
         sys.exit(1)
     except RuntimeError as error:
         if "can't start new thread" not in str(error):
             raise
-        click.echo(
-            "error: can't start new thread: the system's limit is reached; use fewer workers", err=True
-        )
+        say("error: can't start new thread: the system's limit is reached; use fewer workers", error=True)
         sys.exit(1)
