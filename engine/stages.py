@@ -105,7 +105,12 @@ class Stages(StageRecords):
                 f"{split}_examples_label_alone": float(label_alone(part, text.target))
                 for split, part in rows.items()
             }
-            record |= {**sink.placement, "summary": trained.summary | alone, "units": UNITS}
+            record |= {
+                **sink.placement,
+                "summary": trained.summary | alone,
+                "units": UNITS,
+                "modules": trained.modules,
+            }
 
     def load(self, cell: PlannedCell, base: BaseModel) -> Any:
         """Give the base model with the cell's trained adapter."""

@@ -22,6 +22,7 @@ from engine.training.arguments import arguments, global_seed
 from engine.training.callbacks import Reporter, Saver
 from engine.training.history import curves_family
 from engine.training.loss import IGNORED, Collator, completion_loss, padding_id
+from engine.training.modules import trained_modules
 from engine.training.trackers import LOGS, logging_to
 from engine.training.trainer import CompletionTrainer
 from engine.training.validation import EarlyStopping
@@ -89,13 +90,14 @@ def train_adapter(
             "train_examples": float(len(kept)),
             "train_examples_too_long": float(len(examples) - len(kept)),
             "train_seconds": trainer.seconds,
+            "trained_parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
         }
         if stopping:
             summary |= {
                 "validation_examples": float(len(validated)),
                 "validation_examples_too_long": float(len(validation) - len(validated)),
             }
-        trained = Trained(summary, trainer.history.curves())
+        trained = Trained(summary, trainer.history.curves(), trained_modules(model))
         saved = ranks.lead(lambda: save_adapter(model, trained, home))
     return trained if saved else saved_training(home) or trained
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import field, frozen
 
 from engine.errors import DamagedAdapterError
 from engine.training.trackers import keep_logs
@@ -33,6 +33,7 @@ class Trained:
 
     summary: dict[str, float]
     curves: dict[str, np.ndarray]  # each [steps]
+    modules: list[str] = field(factory=list)  # names of those that are trained, under an adapter or in full
 
 
 def save_adapter(model: Any, trained: Trained, home: Place) -> bool:
@@ -44,7 +45,8 @@ def save_adapter(model: Any, trained: Trained, home: Place) -> bool:
     partial = folder / f"adapter.{uuid.uuid4().hex}.partial"
     model.save_pretrained(str(partial))
     curves = {name: values.tolist() for name, values in trained.curves.items()}
-    (partial / _TRAINED).write_text(json.dumps({"summary": trained.summary, "curves": curves}), "utf-8")
+    content = {"summary": trained.summary, "curves": curves, "modules": trained.modules}
+    (partial / _TRAINED).write_text(json.dumps(content), "utf-8")
     keep_logs(home)
     if saved_training(home) is None:  # damaged, or written before trainings were saved with adapters
         home.put_aside(ADAPTER)
@@ -62,7 +64,7 @@ def saved_training(home: Place) -> Trained | None:
     except (FileNotFoundError, DamagedError, ValueError):
         return None
     curves = {name: np.array(values, np.float32) for name, values in content["curves"].items()}
-    return Trained(content["summary"], curves)
+    return Trained(content["summary"], curves, content.get("modules", []))
 
 
 def load_adapter(model: Any, home: Place, name: str = "default") -> Any:

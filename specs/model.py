@@ -174,7 +174,11 @@ class Lora:
         Meta(description="Module names to adapt, a regular expression, or `all-linear`."),
     ] = "all-linear"
     modules_to_save: Annotated[
-        list[str], Meta(description="Modules trained in full and saved with the adapter, in float32.")
+        list[str],
+        Meta(
+            description="Modules trained in full and saved with the adapter, in float32: all whose names end "
+            "so. In a Llama `norm` is each `input_layernorm`, too; `.norm` is the final norm alone.",
+        ),
     ] = field(factory=list)
     rslora: Annotated[bool, Meta(description="Scale by alpha / sqrt(r) (arXiv 2312.03732).")] = False
     dora: Annotated[bool, Meta(description="Weight-decomposed LoRA (arXiv 2402.09353).")] = False

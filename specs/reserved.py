@@ -20,8 +20,9 @@ NODES: dict[str, frozenset[str]] = {
             "cell", "completion_tokens", "ece", "interventions", "kept_step", "lens_examples", "lens_kl",
             "lens_kl_untrained", "probed_examples", "test_examples", "train_examples",
             "train_examples_label_alone", "train_examples_too_long", "train_loss", "train_seconds",
-            "train_steps", "train_steps_skipped", "train_tokens", "unparsed_share", "validation_examples",
-            "validation_examples_label_alone", "validation_examples_too_long", "validation_loss",
+            "train_steps", "train_steps_skipped", "train_tokens", "trained_parameters", "unparsed_share",
+            "validation_examples", "validation_examples_label_alone", "validation_examples_too_long",
+            "validation_loss",
         }
     ),
     "train": frozenset({"cell", "grad_norm", "learning_rate", "loss", "step"}),

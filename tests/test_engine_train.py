@@ -15,7 +15,7 @@ from engine.errors import DataError, UsageError
 from engine.lens import find_lens
 from engine.text import Encoded
 from engine.train import IGNORED, Collator, attach_adapter, completion_loss
-from engine.trained import load_adapter
+from engine.trained import load_adapter, saved_training
 from specs.model import Lora, Train
 from store.places import place_of
 
@@ -150,6 +150,27 @@ def test_modules_to_save_dora_and_rslora(base: Any) -> None:
     assert config.use_rslora and config.use_dora and config.lora_alpha == 8
     # The lens unembeds with the trained copy.
     assert find_lens(model).unembedding.weight.requires_grad
+
+
+NORMS = [f"model.layers.{n}.{part}_layernorm" for n in range(3) for part in ("input", "post_attention")]
+
+
+@pytest.mark.parametrize(("ends", "reached"), [
+    ([".norm"], ["model.norm"]), (["norm"], [*NORMS, "model.norm"]),
+    (["layernorm", "lm_head"], [*NORMS, "lm_head"]),
+])  # fmt: skip
+def test_what_is_trained_is_on_record(
+    base: Any, tokenizer: Any, tmp_path: Path, ends: list[str], reached: list[str]
+) -> None:
+    """Modules are named by their ends, so that one name may reach many."""
+    lora = Lora(r=2, target_modules=["q_proj"], modules_to_save=ends)
+    trained = train(base, tokenizer, tmp_path, lora=lora)
+    adapted = [f"model.layers.{n}.self_attn.q_proj" for n in range(3)]
+    assert sorted(trained.modules) == sorted([*adapted, *reached])
+    saved = saved_weights(tmp_path)
+    assert trained.summary["trained_parameters"] == sum(tensor.numel() for tensor in saved.values())
+    again = saved_training(place_of(tmp_path))
+    assert again is not None and again.modules == trained.modules
 
 
 def test_a_stopped_training_goes_on_behind_its_last_step(base: Any, tokenizer: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -85,6 +86,13 @@ def check_named(base: Any, lora: Lora) -> None:
                     f"lora.{key}: found {list(names)!r}, but {type(base).__name__} has no module {name!r}; "
                     f"expected names of its modules, such as {', '.join(map(repr, near))}"
                 )
+
+
+def trained_modules(model: Any) -> list[str]:
+    """Name the modules that are trained, under an adapter or in full, as the base model calls them."""
+    names = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    bare = (name.removeprefix("base_model.model.") for name in names)
+    return list(dict.fromkeys(re.split(r"\.lora_|\.modules_to_save\.", name)[0] for name in bare))
 
 
 def check_trained(model: Any, base: Any) -> None:
