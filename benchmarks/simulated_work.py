@@ -222,15 +222,15 @@ class SimulatedStages(Stages):
         """Train from the last checkpoint on."""
         self._stage(cell, "train", self.interval, self.costs.saving(cell))
 
-    def evaluate(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
+    def evaluate(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
         """Evaluate; a killed evaluation starts again."""
         self._stage(cell, "evaluate", math.inf, 0.0)
 
-    def tune(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
+    def tune(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
         """Train the lens; a killed training starts again."""
         self._stage(cell, "lens", math.inf, 0.0)
 
-    def probe(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
+    def probe(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
         """Probe from the last batch on."""
         self._stage(cell, "probe", self.costs.seconds(cell, "probe") / PROBE_BATCHES, 0.0)
 

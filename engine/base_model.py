@@ -7,7 +7,7 @@ has happened in between; that no weight has changed is told by checksums.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,6 @@ from attrs import field, frozen
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig, PreTrainedConfig
-
-from engine.errors import ChangedWeightsError
 
 _OWNERS = (nn.Module, PreTrainedConfig, GenerationConfig)  # whose attributes are a model's state
 _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}  # bytes → type
@@ -29,26 +27,36 @@ class BaseModel:
 
     model: Any
     tokenizer: Any
+    _modules: list[nn.Module] = field(init=False)  # known also where others are wrapped around them
+    _buffers: list[Tensor] = field(init=False)  # but for frequencies, which follow the length of what is read
     _checksums: list[int] = field(init=False)
+
+    @_modules.default
+    def _loaded_modules(self) -> list[nn.Module]:
+        return list(self.model.modules())
+
+    @_buffers.default
+    def _loaded_buffers(self) -> list[Tensor]:
+        fixed = [module for module in self._modules if not hasattr(module, "rope_type")]
+        return [buffer for module in fixed for buffer in module.buffers(recurse=False)]
 
     @_checksums.default
     def _loaded(self) -> list[int]:
-        return checksums(self.model)
+        return checksums(self._modules, self._buffers)
 
-    def check(self) -> None:
-        """Raise ChangedWeightsError where a weight is not the one that was loaded; reads them all once."""
-        if checksums(self.model) != self._checksums:
-            raise ChangedWeightsError(
-                "the weights of the base model have changed since it was loaded, so nothing is done with them"
-            )
+    def has_changed(self) -> bool:
+        """Tell whether a weight is not the one that was loaded, with adapters on the model or without.
 
-    def is_unchanged(self) -> bool:
-        """Tell whether `check` finds nothing, on a device that still answers."""
+        Reads all of them once; RuntimeError where their device does not answer any more.
+        """
+        return checksums(self._modules, self._buffers) != self._checksums
+
+    def is_usable(self) -> bool:
+        """Tell whether the weights are those that were loaded, on a device that still answers."""
         try:
-            self.check()
-        except (ChangedWeightsError, RuntimeError):
+            return not self.has_changed()
+        except RuntimeError:
             return False
-        return True
 
 
 @contextmanager
@@ -112,12 +120,17 @@ def _put_back(container: Any, content: Any) -> None:
         container.update(content)
 
 
-def checksums(model: nn.Module) -> list[int]:
-    """Give a sum over the bits of each weight, buffer and constant of quantisation, of this rank's shares.
+def checksums(modules: Iterable[nn.Module], buffers: Iterable[Tensor]) -> list[int]:
+    """Give a sum over the bits of each weight, constant of quantisation and buffer, of this rank's shares.
 
     Reads all of them once, where they are: milliseconds per 10 GB on a GPU.
     """
-    tensors = [*model.state_dict(keep_vars=True).values(), *model.buffers()]
+    state: dict[str, Any] = {}
+    for number, module in enumerate(modules):
+        if isinstance(module, FSDPModule):
+            module.reshard()
+        module._save_to_state_dict(state, f"{number}.", True)  # its own alone, and none that wraps it
+    tensors = [*state.values(), *buffers]
     unique = {id(tensor): tensor for tensor in tensors if isinstance(tensor, Tensor)}
     with torch.no_grad():
         return [int(total) for total in [_bit_sum(tensor) for tensor in unique.values()]]

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 from attrs import define, field, frozen
 
 from engine.base_model import BaseModel, as_it_was
-from engine.errors import DoneElsewhereError, HeldElsewhereError, Interrupted
+from engine.errors import ChangedWeightsError, DoneElsewhereError, HeldElsewhereError, Interrupted
 from engine.measured import Stage
 from engine.plan import Plan, PlannedCell, describe, grouped
 from engine.progress import Report, StopRequest, silent
@@ -68,6 +68,10 @@ class Display:
 
 class _NotToBeHadError(Exception):
     """A stage has failed, now or before, so what consumes its result cannot run."""
+
+
+class _ChangedBaseError(_NotToBeHadError):
+    """A stage has just failed because the base model's weights changed: the others need another model."""
 
 
 class _HeldError(Exception):
@@ -132,6 +136,8 @@ class Execution:
                     if self._measure(cell, "lens", self.stages.tune, model, base):
                         self._measure(cell, "probe", self.stages.probe, model, base)
                     self._measure(cell, "intervene", self.stages.intervene, model, base)
+        except _ChangedBaseError:
+            self._run_training(cells)  # what is left of it
         except _NotToBeHadError:
             pass
         except _HeldError:
@@ -193,7 +199,7 @@ class Execution:
             with as_it_was(base.model):
                 yield base
         finally:
-            if base.is_unchanged():
+            if base.is_usable():
                 self._base = base
             else:
                 levels = describe(self.plan.levels(cell))
@@ -239,9 +245,11 @@ class Execution:
                 key = cell.keys[stage]
                 if stage == "intervene" and not self._has_donors(cell):
                     self._wait_for_donors(cell)
-                self._attempt(cell, stage, key, lambda report: run(cell, model, base.tokenizer, report))
+                self._attempt(cell, stage, key, lambda report: run(cell, model, base, report))
         except DoneElsewhereError:
             pass
+        except _ChangedBaseError:
+            raise
         except _NotToBeHadError:
             return False  # recorded; the cell's other measurement does not need this one
         except _HeldError:
@@ -260,7 +268,7 @@ class Execution:
 
     def _load(self, cell: PlannedCell) -> BaseModel:
         wanted = self.plan.model(cell)
-        kept = self._loaded == wanted and self._base is not None and self._base.is_unchanged()
+        kept = self._loaded == wanted and self._base is not None and self._base.is_usable()
         if self.stages.ranks.any(not kept) or self._base is None:
             self._base = None
             gc.collect()
@@ -305,7 +313,8 @@ class Execution:
         except Exception as error:
             if not recorded or not ledger.has(stage, key):
                 self._record_failure(cell, stage, key, error)
-                raise _NotToBeHadError from error
+                changed = isinstance(error, ChangedWeightsError)
+                raise (_ChangedBaseError if changed else _NotToBeHadError) from error
             ledger.release(stage, key)  # it was committed, and failed at what comes behind that
             result = cast("Result", None)
         except BaseException:  # this process is to end: others need not wait for it

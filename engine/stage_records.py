@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from attrs import frozen
 
-from engine.errors import DoneElsewhereError, HeldElsewhereError
+from engine.base_model import BaseModel
+from engine.errors import ChangedWeightsError, DoneElsewhereError, HeldElsewhereError
 from engine.plan import Plan, PlannedCell
 from engine.progress import Report, StopRequest
 from engine.ranks import ALONE, Ranks
-from store import CellWriter, Claim, Family, Ledger, StoreWriter
+from store import CellWriter, Claim, Family, Ledger, LostClaimError, StoreWriter
+from store.ledger import progress_name
 from store.places import Place
 from store.results import result_files
 
@@ -52,21 +55,42 @@ class StageRecords:
         return claim
 
     @contextmanager
-    def _committing(self, stage: str, key: str) -> Iterator[dict[str, Any]]:
+    def _committing(self, stage: str, key: str, base: BaseModel | None = None) -> Iterator[dict[str, Any]]:
         """Claim a stage, and commit its record when the block ends without an error.
 
-        With an error the claim stays, until the caller has recorded that or releases it.
+        With an error the claim stays, until the caller has recorded that or releases it. A changed weight of
+        the base model is one (ChangedWeightsError): nothing that the stage has kept so far is gone on from.
         """
         started = time.time()
         self._claim(stage, key)
         if self.ledger.has(stage, key):
             raise DoneElsewhereError(f"another process has done {stage} {key}")
         record: dict[str, Any] = {}
-        yield record
+        try:
+            yield record
+        except LostClaimError:
+            raise  # what is kept is another process's now
+        except BaseException:
+            with suppress(RuntimeError):  # of a device that does not answer any more
+                if base is not None and base.has_changed():
+                    self._forget(stage, key)
+            raise
+        if base is not None and self.ranks.any(base.has_changed()):
+            self._forget(stage, key)
+            raise ChangedWeightsError(
+                "the weights of the base model have changed since it was loaded, so nothing of this is kept"
+            )
         record |= {"started": started, "seconds": time.time() - started, "provenance": self.provenance}
         if files := result_files(self.plan.root, stage, key):
             record["files"] = files
         self.ledger.commit(stage, key, record)
+
+    def _forget(self, stage: str, key: str) -> None:
+        """Remove what a stage that this process has claimed has kept, here and in the store."""
+        if self.ranks.rank == 0:
+            self.plan.root.remove(progress_name(key))
+            self.plan.root.remove_all(f"{stage}/{key}")
+            shutil.rmtree(self.home(stage, key).scratch(), ignore_errors=True)
 
 
 def checked(report: Report, claim: Claim) -> Report:

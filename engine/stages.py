@@ -74,7 +74,7 @@ class Stages(StageRecords):
     def train(self, cell: PlannedCell, base: BaseModel, report: Report) -> None:
         """Train the cell's adapter; the base model is left as it was."""
         settings, key = self.settings("train", cell), cell.keys["train"]
-        with self._committing("train", key) as record:
+        with self._committing("train", key, base) as record:
             if settings.steps == 0:
                 record["summary"] = {}
                 return
@@ -97,7 +97,6 @@ class Stages(StageRecords):
                 stop=self.stop,
                 ranks=self.ranks,
             )
-            base.check()
             family = curves_family(len(trained.curves["loss"]))
             with self._sink(family, key, resume=False) as sink:
                 sink.append(trained.curves)
@@ -118,21 +117,21 @@ class Stages(StageRecords):
             return base.model
         return load_adapter(base.model, self._adapter(cell.keys["train"]))
 
-    def evaluate(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
+    def evaluate(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
         """Evaluate the cell's model on its test examples."""
         settings, key = self.settings("evaluate", cell), cell.keys["evaluate"]
-        with self._committing("evaluate", key) as record:
-            test = self._measured(cell, "evaluate", model, tokenizer)
-            rows, text = test.rows, self._text(cell, tokenizer, test=True)
+        with self._committing("evaluate", key, base) as record:
+            test = self._measured(cell, "evaluate", model, base.tokenizer)
+            rows, text = test.rows, self._text(cell, base.tokenizer, test=True)
             family = evaluation_family(rows, settings, text.target)
             report = checked(report, self._claim("evaluate", key))
-            values = evaluate(model, tokenizer, text, rows, settings, report, self.stop)
+            values = evaluate(model, base.tokenizer, text, rows, settings, report, self.stop)
             # Predictions are few, and their summary needs them all: a killed evaluation starts again.
             with self._sink(family, key, resume=False) as sink:
                 sink.append(values)
             summary = summarise(rows, values, settings.labels)
             if settings.train_examples and self.settings("train", cell).steps != 0:
-                summary |= self._training_accuracy(cell, model, tokenizer, report)
+                summary |= self._training_accuracy(cell, model, base.tokenizer, report)
             record |= {**sink.placement, "summary": summary | test.summary}
 
     def _training_accuracy(
@@ -147,11 +146,11 @@ class Stages(StageRecords):
         found = summarise(rows, values, settings.labels)
         return {f"train_{name}": value for name, value in found.items() if name.endswith("accuracy")}
 
-    def tune(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
+    def tune(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
         """Train the translators of the cell's tuned lens; goes on from its checkpoint."""
         settings, key = self.settings("probe", cell), cell.keys["lens"]
-        with self._committing("lens", key) as record:
-            text = self._text(cell, tokenizer, test=False)
+        with self._committing("lens", key, base) as record:
+            text = self._text(cell, base.tokenizer, test=False)
             rows = self._trained_rows(cell)["train"]
             examples = short_enough(_encoded(text, rows, "train"), self._limit(cell, model))
             lens, home = find_lens(model), self.home("lens", key)
@@ -163,7 +162,7 @@ class Stages(StageRecords):
                     examples,
                     settings.tuned,
                     batch_size=settings.batch_size,
-                    padding=padding_id(tokenizer),
+                    padding=padding_id(base.tokenizer),
                     backend=backend_of(settings, "lens_divergence"),
                     report=checked(report, claim),
                     stop=self.stop,
@@ -187,10 +186,10 @@ class Stages(StageRecords):
                 "units": {"lens_kl": "nat", "lens_kl_untrained": "nat"},
             }
 
-    def probe(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
+    def probe(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
         """Probe every layer of the cell's model; goes on behind the last batch that is on disk."""
-        settings, key = self.settings("probe", cell), cell.keys["probe"]
-        with self._committing("probe", key) as record:
+        settings, key, tokenizer = self.settings("probe", cell), cell.keys["probe"], base.tokenizer
+        with self._committing("probe", key, base) as record:
             test = self._measured(cell, "probe", model, tokenizer)
             rows, text = test.rows, self._text(cell, tokenizer, test=True)
             lens = find_lens(model)
@@ -217,20 +216,20 @@ class Stages(StageRecords):
                 "summary": {"probed_examples": float(len(rows)), **test.summary},
             }
 
-    def intervene(self, cell: PlannedCell, model: Any, tokenizer: Any, report: Report) -> None:
+    def intervene(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
         """Do the cell's interventions; goes on behind the last batch that is on disk."""
         key, probe = cell.keys["intervene"], self.settings("probe", cell)
         evaluate_settings = self.settings("evaluate", cell)
-        with self._committing("intervene", key) as record:
-            test = self._measured(cell, "intervene", model, tokenizer)
+        with self._committing("intervene", key, base) as record:
+            test = self._measured(cell, "intervene", model, base.tokenizer)
             rows, lens = test.rows, find_lens(model)
             layers = len(lens.layers)
             changes = expand(entries(self.plan, cell), Model(layers, lens.heads))
             family = intervention_family(rows, changes, layers, evaluate_settings.labels)
             donors = {donor: self._adapter(donor) for donor in sorted(cell.donors)}
             with arrangement(model, donors) as arranged, self._sink(family, key) as sink:
-                text = self._text(cell, tokenizer, test=True)
-                experiment = Experiment(arranged, tokenizer, text, evaluate_settings, probe)
+                text = self._text(cell, base.tokenizer, test=True)
+                experiment = Experiment(arranged, base.tokenizer, text, evaluate_settings, probe)
                 report = checked(report, self._claim("intervene", key))
                 for values in experiment.run(rows, changes, report, self.stop, start=sink.start):
                     sink.append(values)

@@ -160,13 +160,28 @@ def rated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+TARGETS = """
+[factors.target.levels]
+label = { target.content = "label" }
+"label+explanation" = { target.content = "label+explanation" }
+"""
+
+
 def spec_text(
-    root: Path, model: Path, data: Path, more: str = "", *, name: str = "small", train: str = "steps = 2"
+    root: Path,
+    model: Path,
+    data: Path,
+    more: str = "",
+    *,
+    name: str = "small",
+    train: str = "steps = 2",
+    seeds: tuple[int, ...] = (0, 1),
+    factors: str = TARGETS,
 ) -> str:
     """A small spec over the tiny model, two targets by two seeds, with further TOML appended."""
     return f"""
 name = "{name}"
-seeds = [0, 1]
+seeds = {list(seeds)}
 store = "{root}"
 
 [model]
@@ -194,9 +209,7 @@ precision = "float32"
 [evaluate]
 labels = ["1", "2", "3"]
 
-[factors.target.levels]
-label = {{ target.content = "label" }}
-"label+explanation" = {{ target.content = "label+explanation" }}
+{factors}
 
 {more}
 """

@@ -15,53 +15,24 @@ import faults
 import pytest
 import torch
 from children import assert_same, assert_whole, contents
-from conftest import make_llama
-from transformers import AutoModelForCausalLM
+from conftest import make_llama, spec_text
+from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from engine import models
+from engine.base_model import BaseModel, as_it_was
 from engine.errors import Interrupted
 from engine.execute import Display, Execution, Options, Outcome
 from engine.plan import make_plan
 from engine.progress import StopRequest
+from engine.ranks import ALONE
 from engine.session import manifest
 from engine.stages import Stages
+from engine.training.adapter import attach_adapter
 from specs import load_spec, resolve
+from specs.model import Lora
 from store import Ledger, LostClaimError, StoreError, StoreWriter, open_store, write_manifest
 
 FAULTS = os.environ.get("ABLATION_ENGINE_FAULTS", "8")  # file operations that are drawn to fail, or "all"
-STUDY = """
-name = "small"
-seeds = [0]
-
-[model]
-id = "{model}"
-dtype = "float32"
-
-[data]
-source = "{data}"
-columns = {{ label = "rating", explanation = "why" }}
-train = 8
-test = 4
-
-[prompt]
-chat_template = false
-template = "{{context}} {{response}}:"
-
-[lora]
-r = 2
-
-[train]
-{train}
-batch_size = 2
-lr = 1e-2
-warmup = 0.0
-precision = "float32"
-
-[evaluate]
-labels = ["1", "2", "3"]
-
-{more}
-"""
 CELLS = """
 [factors.adapter.levels]
 all = { lora.target_modules = "all-linear" }
@@ -77,7 +48,8 @@ class Study:
     def __init__(self, folder: Path, model: Path, data: Path, more: str, train: str = "steps = 2") -> None:
         self.folder, self.model = folder, model
         self.spec = folder / "study.toml"
-        self.spec.write_text(STUDY.format(model=model, data=data, more=more, train=train))
+        train += "\nlr = 1e-2\nwarmup = 0.0"
+        self.spec.write_text(spec_text(folder, model, data, seeds=(0,), factors=more, train=train))
         self.cells = resolve(load_spec(self.spec)).cells
         self.loaded: list[Any] = []  # base models, in the order in which they were loaded
 
@@ -153,7 +125,8 @@ def check(
 ) -> None:
     """The model is clean, all other cells are what they are without the error, and a retry mends the rest."""
     assert state_of(study.loaded[-1]) == study.fresh, where
-    assert_whole(root, study.folder / "undisturbed")
+    if (root / "experiments" / "small.json").exists():  # else it ended before there was a study to read
+        assert_whole(root, study.folder / "undisturbed")
     if disturbed is not None:  # it went on behind the error
         stopped = [stage for _, stage, _ in disturbed.failed] + ["held"] * len(disturbed.held)
         assert len(stopped) <= 1, where
@@ -307,26 +280,76 @@ def test_a_model_is_loaded_once_however_its_levels_spell_it(
     assert [str(model.dtype) for model in other.loaded] == ["torch.float32", "torch.bfloat16"]
 
 
-def test_a_model_whose_weights_have_changed_is_loaded_again(
-    study: Study, undisturbed: dict[str, object], tmp_path: Path
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, rated_file: Path, study: Study) -> Study:
+    """Two adapters with every stage behind the training, and what that comes to when nothing fails."""
+    cells = CELLS.replace("head =", "# head =").replace("dora =", "# dora =")
+    found = Study(tmp_path_factory.mktemp("measured"), study.model, rated_file, cells + TUNED + HEADS)
+    assert not found.run(found.folder / "undisturbed").failed
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        ("train", "engine.training.trainer.completion_loss"),
+        ("evaluate", "engine.stages.evaluate"),
+        ("lens", "engine.stages.tune"),
+        ("probe", "engine.stages.probe_layers"),
+        ("intervene", "engine.stages.Experiment.run"),
+    ],
+)
+def test_nothing_is_committed_that_was_made_with_changed_weights(
+    measured: Study, tmp_path: Path, stage: str, name: str
 ) -> None:
-    """In a training, that one fails; behind it, the next cell comes to a model that was loaded for it."""
+    """The stage fails, the cell's others come to a model loaded for them, and a retry begins anew."""
 
     def change() -> None:
-        study.loaded[-1].model.embed_tokens.weight.data[3, 4] += 1e-3
+        measured.loaded[-1].model.embed_tokens.weight.data *= 1.5
 
-    before = len(study.loaded)
-    with faults.calls("engine.train.save_adapter", change):
-        outcome = study.run(tmp_path / "training")
-    ((_, stage, message),) = outcome.failed
-    assert stage == "train" and message.startswith("ChangedWeightsError: the weights of the base model")
-    assert len(study.loaded) == before + 2
-    check(study, tmp_path / "training", undisturbed, outcome, "in a training")
-    before = len(study.loaded)
+    before = len(measured.loaded)
+    with faults.calls(name, change) as fault, pytest.warns(match="adapter=all, .*: the weights of the base"):
+        outcome = measured.run(tmp_path)
+    assert fault.what
+    ((_, failed, message),) = outcome.failed
+    assert failed == stage and message.startswith("ChangedWeightsError: the weights of the base model")
+    assert len(measured.loaded) == before + 2
+    undisturbed = contents(measured.folder / "undisturbed")
+    check(measured, tmp_path, undisturbed, outcome, stage)
+
+
+@pytest.mark.parametrize("stop", [Interrupted(), torch.OutOfMemoryError("injected")])
+def test_nothing_is_gone_on_from_that_was_made_with_changed_weights(
+    measured: Study, tmp_path: Path, stop: BaseException
+) -> None:
+    """A probe that ends early keeps what it has written for the next one, which these weights spoil."""
+
+    def change() -> None:
+        measured.loaded[-1].model.embed_tokens.weight.data *= 1.5
+
     with (
         faults.calls("engine.stages.probe_layers", change),
-        pytest.warns(match="adapter=all, .* weights"),
+        faults.calls("engine.stages.write_vocabulary", faults.raising(stop)),
+        pytest.warns(match="adapter=all, .*: the weights of the base"),
     ):
-        outcome = study.run(tmp_path / "probe")
-    assert not outcome.failed and len(study.loaded) == before + 2
-    assert state_of(study.loaded[-1]) == study.fresh
+        run_into(measured, tmp_path, Interrupted)
+    measured.run(tmp_path, retry_failed=True)
+    assert_same(contents(tmp_path), contents(measured.folder / "undisturbed"))
+
+
+def test_a_base_model_is_known_under_an_adapter_and_behind_a_long_sequence() -> None:
+    """Long sequences write other frequencies over those that were loaded."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    lengths = {"max_position_embeddings": 64, "original_max_position_embeddings": 8}
+    tokens = {"vocab_size": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = Phi3Config(rope_parameters=rope, **lengths, **tokens, **sizes)
+    base = BaseModel(Phi3ForCausalLM(config).requires_grad_(False), None)
+    former = base.model.model.rotary_emb.inv_freq.clone()
+    with as_it_was(base.model):
+        lora = Lora(target_modules="all-linear", modules_to_save=["lm_head"])
+        attach_adapter(base.model, lora, ALONE)(torch.zeros(1, 20, dtype=torch.long))
+        assert not torch.equal(base.model.model.rotary_emb.inv_freq, former)
+        assert not base.has_changed()
+        base.model.model.layers[0].mlp.down_proj.base_layer.weight[0, 0] += 1
+        assert base.has_changed()
