@@ -72,6 +72,7 @@ bench: $(BIN)/.ready
 # How often intervals and tests keep what they promise: the tables of docs/analysis.md, in half an hour.
 honesty: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.honesty
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families
 
 # On a machine with a GPU: what it does in eight minutes (device-report/device.md), then the Triton kernels' tests
 # on it, their times and memory (probe_gpu.csv).

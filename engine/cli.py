@@ -146,10 +146,10 @@ def status(target: Path | Place, overrides: tuple[str, ...], store: Root | None)
 @cli.command()
 @click.argument("store", type=STORE)
 def results(store: Root) -> None:
-    """Print the table of results per condition and save the entropy figure."""
+    """Print results per condition and contrasts, and save the entropy figure."""
     from engine.session import show_results
 
-    show_results(store, Terminal())
+    show_results(store, Terminal(), contrasts=True)
 
 
 @cli.command()
@@ -163,6 +163,7 @@ def report(store: Root, output: Path | None, experiment: str | None) -> None:
     from store.report import keep_report, write_report
 
     say(write_report(store, output, experiment) if output else keep_report(store, experiment))
+    _record_looks(store, experiment)
 
 
 @cli.command()
@@ -173,10 +174,14 @@ def report(store: Root, output: Path | None, experiment: str | None) -> None:
 def compare(store_a: Root, store_b: Root, experiment: str | None, cells: bool) -> None:
     """Hold two stores against each other: cells, results, settings and versions."""
     from engine.compare import compare_stores
+    from store.history import record_look
 
     for found in compare_stores(store_a, store_b, experiment):
         for part in found.tables(cells=cells):
             Terminal().print(part, soft_wrap=isinstance(part, str))
+        for store in (store_a, store_b):
+            if said := record_look(store, found.name, "compare", [("store", "A")]):
+                say(said, error=True)
 
 
 @cli.command()
@@ -296,6 +301,21 @@ def _plan(spec: Path, overrides: tuple[str, ...], store: Root | None, *, checked
 
         check_plan(planned)
     return planned
+
+
+def _record_looks(store: Root, experiment: str | None) -> None:
+    """Record in a store that a report showed its contrasts; say where that cannot be."""
+    from store import open_store
+    from store.analysis.declared import chosen_contrasts
+    from store.analysis.nodes import spec_of
+    from store.history import record_look
+
+    for name, node in open_store(store, experiment).children.items():
+        if "summary" in node.children:
+            summary = node["summary"].to_dataset()
+            shown = [(own.factor, own.baseline) for own in chosen_contrasts(spec_of(node), summary)]
+            if said := record_look(store, name, "report", shown):
+                say(said, error=True)
 
 
 def _levels(only: tuple[str, ...], planned: Any) -> list[tuple[str, str]]:

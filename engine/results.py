@@ -1,9 +1,8 @@
-"""The first look at a store: a table of results per condition and a figure of entropy by layer."""
+"""The first look at a store: results per condition, contrasts, and a figure of entropy by layer."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +12,7 @@ import xarray as xr
 from rich.table import Table
 
 from store import StoreError
-from store.errors import FAULTS
+from store.history import History
 
 # Summary numbers shown as columns, where the store has them: (title, format, whether with its range).
 COLUMNS = {
@@ -54,46 +53,70 @@ def _spread(values: Any, form: str, ranged: bool) -> str:
     return f"{mean} ({low}–{high})" if ranged and low != high else mean
 
 
-def verdicts_table(experiment: xr.DataTree) -> Table | None:
-    """Give what each contrast changes in the outcomes that have a smallest difference of interest.
+def contrasts_table(
+    experiment: xr.DataTree, history: History
+) -> tuple[Table, list[str], list[tuple[str, Any]]]:
+    """Give a table of all contrasts, sentences on how it is to be read, and the contrasts that it shows.
 
-    None where the spec names none, or nothing can be held against it yet.
+    StoreError where nothing can be compared.
     """
-    from store.analysis import change
-    from store.analysis.nodes import factors, levels, spec_of, stage_node
+    from store.analysis.declared import answer, ask
+    from store.analysis.nodes import spec_of
+    from store.report.asked import notes, shown, standing
 
     spec = spec_of(experiment)
-    names = factors(stage_node(experiment, "summary"))
-    declared = {own["factor"]: own.get("baseline") for own in spec.get("contrasts", [])}
-    varying = [name for name in names if len(levels(stage_node(experiment, "summary"), name)) > 1]
-    table = Table(title="Smallest differences of interest")
-    for title in ("contrast", "outcome", "difference", "95 % interval", "verdict"):
+    analysis = spec.get("analysis", {})
+    questions = list(ask(experiment, spec))
+    if not questions:
+        raise StoreError("there is only one condition, so nothing can be held against it")
+    answers = list(zip(questions, answer(questions, analysis), strict=True))
+    table = Table(title="Contrasts: paired differences, averaged over other factors")
+    for title in (
+        "contrast",
+        "outcome",
+        "difference",
+        "95 % interval",
+        "p, corrected",
+        "verdict",
+        "seeds",
+        "declared",
+    ):
         table.add_column(title, overflow="fold")
-    for factor, baseline in (declared or dict.fromkeys(varying)).items():
-        for outcome in spec.get("analysis", {}).get("smallest_difference_of_interest", {}):
-            try:
-                found = change(experiment, outcome, factor, baseline)
-            except FAULTS:
-                raise
-            except StoreError:  # not every study has every outcome, nor every contrast a pair of cells yet
-                continue
-            for level in found["level"].values:
-                name = f"{factor}: {level} against {found.attrs['baseline']}"
-                for row in _verdicts(found.sel(level=level)):
-                    table.add_row(name, outcome, *row)
-    return table if table.rows else None
+    for question, found in answers:
+        for level in found["level"].values:
+            own = found.sel(level=level)
+            held = "".join(f", {name}={at}" for name, at in question.part.within.items())
+            name = f"{question.contrast.factor}: {level} against {question.contrast.baseline}{held}"
+            told = standing(history, question, level)
+            because = f" ({told['why']})" if question.outcome == analysis.get("primary") else ""
+            declared = told["standing"] + because
+            table.add_row(
+                name, question.outcome, *_numbers(own), _verdict(own), str(int(own["seeds"])), declared
+            )
+    return table, notes(analysis, history, answers), shown(questions)
 
 
-def _verdicts(found: xr.Dataset) -> Iterator[tuple[str, str, str]]:
-    """Yield difference, interval and verdict; by layer, how many have each verdict at each position."""
-    if not found["verdict"].dims:
-        low, high = float(found["low"]), float(found["high"])
-        yield f"{float(found['difference']):+.3g}", f"{low:+.3g} to {high:+.3g}", found["verdict"].item()
-        return
-    for part in found["verdict"].transpose(..., "layer").values.reshape(-1, found.sizes["layer"]):
-        counts = Counter(verdict for verdict in part if verdict)
-        words = (f"{number} layers: {verdict}" for verdict, number in counts.most_common())
-        yield "", "", "; ".join(words)
+def _numbers(own: xr.Dataset) -> tuple[str, str, str]:
+    """Give difference, interval and p value; by layer: the largest difference, and the layers that pass."""
+    p = own["p_adjusted"]
+    if not p.dims:
+        low, high = (f"{float(own[name]):+.3g}" for name in ("low", "high"))
+        interval = f"{low} to {high}" if np.isfinite(own["low"]) else "–"
+        return f"{float(own['difference']):+.3g}", interval, f"{float(p):.2g}" if np.isfinite(p) else "–"
+    largest = float(own["difference"].values.flat[int(np.nanargmax(np.abs(own["difference"].values)))])
+    sure, tests = int((p < 0.05).sum()), int(np.isfinite(p).sum())
+    least = f"; least {float(p.min()):.2g}" if tests else ""
+    return f"largest {largest:+.3g}", "", f"{sure} of {tests} below 0.05{least}"
+
+
+def _verdict(own: xr.Dataset) -> str:
+    """Give the verdict on the smallest difference of interest; by layer, how many have each."""
+    if "verdict" not in own:
+        return ""
+    if not own["verdict"].dims:
+        return str(own["verdict"].item())
+    counts = Counter(verdict for verdict in own["verdict"].values.ravel() if verdict)
+    return "; ".join(f"{number} layers: {verdict}" for verdict, number in counts.most_common())
 
 
 def entropy_figure(experiment: xr.DataTree) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from functools import partial
 from importlib import resources
@@ -18,10 +19,13 @@ from specs.executor import Executor
 from specs.model import STAGES
 from store import Ledger, StoreError, StoreWriter, open_store, read_manifests, write_manifest
 from store.errors import FAULTS
+from store.history import read_history, record_look
 from store.manifests import lost_cells
 from store.places import Place, Root, place_of
 
 if TYPE_CHECKING:
+    from xarray import DataTree
+
     from engine.execute import Display, Outcome
     from engine.progress import StopRequest
 
@@ -123,7 +127,10 @@ def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Any) -> int:
     # An extended or renamed spec may consist of results that other specs have left here.
     name, described = plan.matrix.experiment.name, manifest(plan, {})
     known = read_manifests(plan.root).get(name, {})
-    if any(known.get(part) != described[part] for part in ("cells", "data", "files")):
+    spec, asked = known.get("spec", {}), described["spec"]
+    if any(known.get(part) != described[part] for part in ("cells", "data", "files")) or any(
+        json.dumps(spec.get(part)) != json.dumps(asked[part]) for part in ("analysis", "contrasts")
+    ):
         write_manifest(plan.root, name, described | provenance())
     show_results(plan.root, console, plan.matrix.experiment.name)
     return 1 if failed else 0
@@ -164,9 +171,12 @@ def check_files(plan: Plan, described: dict[str, Any]) -> None:
         )
 
 
-def show_results(root: Root, console: Any, experiment: str | None = None) -> None:
-    """Print the table of results of each experiment and save its figure of entropy by layer."""
-    from engine.results import entropy_figure, results_table, verdicts_table
+def show_results(root: Root, console: Any, experiment: str | None = None, *, contrasts: bool = False) -> None:
+    """Print the table of results of each experiment and save its figure of entropy by layer.
+
+    contrasts: print those, too, and record in the store that they were looked at.
+    """
+    from engine.results import entropy_figure, results_table
 
     for name, node in open_store(root, experiment).children.items():
         if "summary" not in node.children:
@@ -177,8 +187,8 @@ def show_results(root: Root, console: Any, experiment: str | None = None) -> Non
         summary = node["summary"].to_dataset()
         factors = [str(name) for name in summary["cell"].to_index().names]
         console.print(results_table(summary, factors))
-        if table := verdicts_table(node):
-            console.print(table)
+        if contrasts:
+            _show_contrasts(root, name, node, console)
         if mixed := node.attrs.get("versions_mixed"):
             console.print(f"{name}: {mixed}", markup=False, highlight=False, style="yellow", soft_wrap=True)
         if "probe" in node.children:
@@ -190,6 +200,21 @@ def show_results(root: Root, console: Any, experiment: str | None = None) -> Non
                 console.print(f"no figure of entropy: {error}", soft_wrap=True)
             else:
                 _keep_figure(place_of(root), f"figures/{name}-entropy-by-layer.png", figure, console)
+
+
+def _show_contrasts(root: Root, name: str, node: DataTree, console: Any) -> None:
+    from engine.results import contrasts_table
+
+    try:
+        table, notes, shown = contrasts_table(node, read_history(root, name))
+    except FAULTS:
+        raise
+    except StoreError as error:
+        console.print(f"no contrasts: {error}", soft_wrap=True)
+        return
+    console.print(table)
+    for note in filter(None, [*notes, record_look(root, name, "results", shown)]):
+        console.print(note, highlight=False, soft_wrap=True)
 
 
 def _keep_figure(place: Place, file: str, figure: bytes, console: Any) -> None:

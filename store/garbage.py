@@ -196,6 +196,7 @@ def _folders_with_strays(place: Place) -> Iterator[str]:
     depths = {
         "": 0,
         "experiments": 0,
+        "history": 1,
         "progress": 0,
         "vocabulary": 0,
         "families": 1,

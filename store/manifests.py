@@ -6,6 +6,7 @@ from typing import Any
 
 from store.errors import MEND, DamagedError, StoreError
 from store.files import Json, read_json, write_json
+from store.history import declare
 from store.ledger import Ledger
 from store.places import Place, Root, place_of
 from store.version import checks_records, mark_new
@@ -17,7 +18,8 @@ def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
     """Write or replace the manifest of experiment `name` (a plain name, no path) as a whole.
 
     It holds `factors` (names in order), `cells` (each with `levels` by factor and `keys` by stage), and
-    whatever else shall be an attribute of the experiment. StoreError for a name that cannot be used.
+    whatever else shall be an attribute of the experiment. What its spec asks of the results is recorded in
+    the experiment's history, where it is new. StoreError for a name that cannot be used.
     """
     if not re.fullmatch(r"\w[\w.+ -]*", name):
         raise StoreError(f"experiment name {name!r}: expected letters, digits and . _ + - only")
@@ -32,6 +34,7 @@ def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
     with place.locked() as check:  # `store.garbage` removes under this lock what no manifest names
         mark_new(place)
         check()
+        declare(place, name, manifest)
         write_json(place, f"experiments/{name}.json", manifest)
         place.remove(f"experiments/{name}{ASIDE}")
 

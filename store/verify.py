@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from store.errors import DamagedError, StoreError, UnreachableError
 from store.files import Json, read_file, read_json
 from store.groups import Group, any_group
+from store.history import damaged
 from store.keys import group_keys
 from store.layout import chunk_files, group_name, row_files
 from store.ledger import Ledger, progress_name, record_name
@@ -70,7 +71,7 @@ def verify(root: Root) -> Verified:
                 "where they cannot be read; `engine migrate STORE` adds them"
             )
         ledger, rows, records = Ledger(place, checked=version >= CHECKED), Rows(), 0
-        troubles += [*_lock(place), *_manifests(ledger), *_vocabularies(ledger)]
+        troubles += [*_lock(place), *_manifests(ledger), *_history(place), *_vocabularies(ledger)]
         for stage in sorted(place.names("ledger")):
             for key in sorted(ledger.done(stage)):
                 records += 1
@@ -80,7 +81,9 @@ def verify(root: Root) -> Verified:
         for stage, family in _groups(place):
             running = bool(ledger.running(stage))
             troubles += group_troubles(place, stage, family, rows.done.get((stage, family), {}), running)
-        return Verified(records, troubles, [*notes, *_unnamed(ledger), *_leftovers(ledger, rows)])
+        return Verified(
+            records, troubles, [*notes, *_unnamed(ledger), *breaks(place), *_leftovers(ledger, rows)]
+        )
 
 
 def _version(place: Place) -> tuple[int | None, list[Trouble]]:
@@ -104,6 +107,13 @@ def _lock(place: Place) -> Iterator[Trouble]:
         except (FileNotFoundError, DamagedError):
             remedy = "`engine verify STORE --fix` removes it; it is made again when it is needed"
             yield Trouble("", "", f"{place}/.lock", "no file", remedy, mend="remove", names=(".lock",))
+
+
+def _history(place: Place) -> Iterator[Trouble]:
+    """Yield the records of experiments' histories that are not as they were written."""
+    for name, file, error in damaged(place):
+        path, remedy = f"{place}/{file}", "`engine verify STORE --fix` puts it aside; nothing makes it again"
+        yield Trouble("", name, path, reason(error, path), remedy, "aside", (file,))
 
 
 def _manifests(ledger: Ledger) -> Iterator[Trouble]:

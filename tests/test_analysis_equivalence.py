@@ -17,6 +17,7 @@ from store import StoreError, open_store, plots
 from store.analysis import change
 from store.analysis.components import Components
 from store.analysis.equivalence import one_sided
+from store.analysis.inference import Estimate
 from store.report.collect import collect
 
 STUDIES = 400
@@ -84,7 +85,7 @@ def test_an_accuracy_at_the_border_too(seeds: int, accuracy: float, gain: float,
         share = np.where(rng.random((seeds, 60, STUDIES)) < 0.5, by_group, by_seed)
         right.append(rng.random((seeds, 60, STUDIES)) < share)
     gained = Components.of(right[1].astype(float) - right[0], members if groups else None)
-    assert at_most(one_sided(gained, gain, None, share=True)["p_equivalence"][0] < 0.05, 0.05)
+    assert at_most(one_sided(Estimate.of(gained, share=True), gain)["p_equivalence"][0] < 0.05, 0.05)
 
 
 def test_verdicts_say_what_both_tests_do() -> None:
@@ -115,7 +116,7 @@ def test_the_spec_s_difference_is_shown_by_results_report_and_figure(tmp_path: P
     assert found["verdict"].item() == "no difference larger than 0.9"
     assert tree["evaluate"].ablation.change("correct", "target")["verdict"].item() == found["verdict"].item()
     shown = " ".join(engine("results", root).output.split())
-    assert "Smallest differences of interest" in shown and "no difference larger" in shown
+    assert "Contrasts: paired differences" in shown and "no difference larger" in shown
     (row,) = collect(root)["experiments"][0]["contrasts"]["rows"]
     assert row["outcomes"]["correct"]["verdict"] == "no difference larger than 0.9"
     entropy = tree.ablation.change("entropy", "target")

@@ -303,7 +303,7 @@ def test_no_layer_is_found_where_there_is_none(kind: str, seeds: int) -> None:
     data = probe(np.stack([np.zeros_like(difference), difference]))
     if null.groups:
         data = data.assign_coords(group=("example", [f"g{group}" for group in null.members()]))
-    found = change(data, "entropy", "target").isel(level=0)
+    found = change(data, "entropy", "target", family="layers").isel(level=0)
     assert at_most((found["p_adjusted"] < 0.05).any("layer"), 0.06)
     assert at_most((found["p_value"] < 0.05).mean("layer") > 0.5, 0.06)
     outside = (found["simultaneous_low"] > 0) | (found["simultaneous_high"] < 0)
@@ -513,7 +513,7 @@ def test_no_layer_is_found_in_effects_nor_change_among_interventions(seeds: int)
     factors = {"target": ["a", "b"], "instruction": ["none", "some"]}
     values = crossed(rng, (4, seeds, 40, 30, STUDIES), 0.5, 0.5).reshape(2, 2, seeds, 40, 30, STUDIES)
     data = cells(values, "entropy", factors, ("example", "layer", "position"))
-    found = effects(data, "entropy", list(factors)).isel(term=slice(1, None))
+    found = effects(data, "entropy", list(factors), family="layers").isel(term=slice(1, None))
     assert at_most((found["p_adjusted"] < 0.05).any("layer"), 0.06)
     odds = crossed(rng, (STUDIES, seeds, 40, 31), 0.5, 0.5)[..., None] * np.array([1, 0])
     data = cells(odds, "label_logprob", {"target": range(STUDIES)}, ("example", "intervention", "label"))
@@ -525,7 +525,7 @@ def test_no_layer_is_found_in_effects_nor_change_among_interventions(seeds: int)
         label=["1", "2"],
         gold=("example", ["1"] * 40),
     )
-    changed = intervention_effects(data, "off", "log_odds")
+    changed = intervention_effects(data, "off", "log_odds", family="layers")
     assert at_most((changed["p_adjusted"] < 0.05).any("intervention"), 0.06)
 
 

@@ -62,7 +62,7 @@ def test_effects_are_found_layer_by_layer() -> None:
     assert list(found["p_adjusted"] < 0.05) == [True, True, False]
     assert (found["p_adjusted"] >= found["p_value"]).all()
     assert list(found["first"]) == [1, 2, 3] and found["effect"].attrs["units"] == "nat"
-    assert "Holm's correction across interventions" in found.attrs["method"]
+    assert "Holm's correction over the 3 changes of off" in found.attrs["method"]
     assert "paired by example and cell" in found.attrs["method"]
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from store.analysis.changes import change, contrast, relative_entropy
     from store.analysis.cluster import clusters
     from store.analysis.condition_means import means
+    from store.analysis.declared import contrasts
     from store.analysis.evaluation import confusion, transfer_matrix
     from store.analysis.factorial import effects
     from store.analysis.interventions import intervention_effects, mediation
@@ -35,6 +36,7 @@ _HOMES = {
     "clusters": "cluster",
     "confusion": "evaluation",
     "contrast": "changes",
+    "contrasts": "declared",
     "detect_failures": "signatures",
     "effect_sizes": "sizes",
     "effects": "factorial",
@@ -59,6 +61,7 @@ __all__ = [
     "clusters",
     "confusion",
     "contrast",
+    "contrasts",
     "detect_failures",
     "effect_sizes",
     "effects",

@@ -1,14 +1,20 @@
 """What a factor's levels change: paired differences, and their means with intervals and tests."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
+from attrs import frozen
 
 from store.analysis.components import Components, Floats
+from store.analysis.equivalence import NAME as EQUIVALENCE
+from store.analysis.equivalence import START as EQUIVALENCE_STARTS
 from store.analysis.equivalence import add_verdict, one_sided, smallest_difference
-from store.analysis.inference import CONFIDENCE, inferred
+from store.analysis.families import STARTS, Family, add_adjusted, tests
+from store.analysis.inference import CONFIDENCE, Estimate
+from store.analysis.monitoring import FIXED, Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
     DERIVED,
@@ -22,14 +28,12 @@ from store.analysis.nodes import (
 from store.analysis.pairs import Pairs, differences, find_pairs
 from store.analysis.results import (
     EXAMPLES,
-    FAMILY,
     FLOOR,
     GROUPS,
     MISSING,
     SEEDS,
     STANDARDISED,
     UNEVEN,
-    add_adjusted,
     by_level,
     count,
     grouped,
@@ -42,6 +46,8 @@ from store.analysis.results import (
 from store.analysis.runs import by_seed, check_values, example_groups, standardised
 from store.errors import StoreError
 
+TESTED = {"p_value": STARTS, EQUIVALENCE: EQUIVALENCE_STARTS}
+"""p values that are corrected, and what their corrections start from."""
 BOUNDS = ("low", "high", "simultaneous_low", "simultaneous_high")
 
 
@@ -67,6 +73,105 @@ def contrast(data: Data, variable: str, factor: str, baseline: Any = None, level
     return found
 
 
+@frozen
+class Changes:
+    """Differences of a variable from a factor's baseline, estimated level by level and not yet corrected."""
+
+    paired: xr.Dataset
+    """What `contrast` gives."""
+    variable: str
+    estimates: list[Estimate]
+    """Of each level."""
+    sizes: list[Floats]
+    """Means in standard deviations of a single run's examples."""
+    like: xr.DataArray
+    uneven: bool
+    smallest: float | None
+    """The smallest difference of interest."""
+
+    @classmethod
+    def of(
+        cls,
+        data: Data,
+        variable: str,
+        factor: str,
+        baseline: Any = None,
+        level: Any = None,
+        monitoring: Monitoring = FIXED,
+        smallest: float | None = None,
+    ) -> "Changes":
+        """Read and estimate differences: two cells at a time, layers by blocks."""
+        paired = contrast(data, variable, factor, baseline, level)
+        difference = paired["difference"]
+        if "example" not in difference.dims:
+            raise StoreError(f"{variable}: expected a variable by example, found {difference.dims}")
+        groups = example_groups(difference)
+        options: Any = {
+            "share": variable in SHARES,
+            "within": change_range(variable),
+            "monitoring": monitoring,
+        }
+        like = without_units(difference.isel(level=0, drop=True))
+        axis = like.dims.index("layer") if "layer" in like.dims else None
+        estimates, sizes, uneven = [], [], False
+        for own in difference.transpose("level", ...):
+            blocks, spreads = [], []
+            for layers in layer_blocks(own):
+                runs = by_seed(*pair_values(own.isel(layer=layers) if axis is not None else own))
+                blocks.append(Components.of(runs.values, groups))
+                spreads.append(runs.spread)
+                uneven |= runs.uneven
+            found = Components.join(blocks, axis or 0)
+            check_values(found.mean, variable)
+            sizes.append(
+                standardised(found, np.concatenate(spreads, axis) if axis is not None else spreads[0])
+            )
+            estimates.append(Estimate.of(found, axis, **options))
+        return cls(paired, variable, estimates, sizes, like, uneven, smallest)
+
+    @property
+    def axis(self) -> int | None:
+        """The axis of the layers."""
+        return self.like.dims.index("layer") if "layer" in self.like.dims else None
+
+    def tests(self, family: Family) -> list[Any]:
+        """Return how many tests are made together with each outcome, by level."""
+        return tests([own.p() for own in self.estimates], family, self.axis)
+
+    def results(self, confidence: float, tests: Sequence[Any]) -> xr.Dataset:
+        """Return all that `change` gives but the corrected p values, for these numbers of tests by level."""
+        parts = [
+            summary(own, size, self.like, confidence, number)
+            for own, size, number in zip(self.estimates, self.sizes, tests, strict=True)
+        ]
+        if self.smallest is not None:
+            tost = [labelled(self.like, one_sided(own, self.smallest)) for own in self.estimates]
+            parts = [part.merge(own) for part, own in zip(parts, tost, strict=True)]
+        result = by_level(parts, self.paired["level"])
+        for name in ("difference", *BOUNDS):
+            result[name].attrs.update(self.paired["difference"].attrs)
+        result.attrs = dict(self.paired.attrs)
+        return result
+
+    def described(
+        self, result: xr.Dataset, confidence: float, words: str, words_of_equivalence: str
+    ) -> xr.Dataset:
+        """Add verdicts, and say in `method` how the results were made; words: of the corrections."""
+        tost = ""
+        if self.smallest is not None:
+            tost = f"; {add_verdict(result, self.smallest, confidence, words_of_equivalence)}"
+        looked = self.estimates[0].monitoring.described(result["seeds"].values)
+        result.attrs["method"] = (
+            f"{self.paired.attrs['method'].removesuffix('.')}; mean over {units(result)} "
+            f"and {seeds_of(result)}{UNEVEN * self.uneven}, "
+            f"{intervals(result, confidence, grouped(result))}{FLOOR * (self.variable in SHARES)}; two-sided "
+            f"p values by the same intervals, {words}{tost}{looked}; "
+            f"{int(result['missing'].sum())} values missing."
+        )
+        most_seeds(result, "level")
+        return result
+
+
 def change(
     data: Data,
     variable: str,
@@ -75,6 +180,8 @@ def change(
     level: Any = None,
     *,
     correction: Correction = "holm",
+    family: Family = "contrast",
+    looks: Looks = None,
     confidence: float = CONFIDENCE,
     equivalence: float | None = None,
     resamples: int | None = None,
@@ -87,52 +194,28 @@ def change(
     has. Seeds and examples (or groups, where the data has a coordinate `group` along `example`) are random.
     Result, by (level, layer, position, …): `difference`, `low`, `high` (in the variable's units, pointwise),
     `p_value` (two-sided, below 1 − confidence just where the interval leaves out 0), `p_adjusted` (corrected
-    across layers, else across levels), `simultaneous_low` and `simultaneous_high` (for all of these at once),
+    over the family), `simultaneous_low` and `simultaneous_high` (for all of the family at once),
     `effect_size` (the mean in standard deviations of a single run's examples), `examples`, `groups`,
     `missing`; by level: `seeds`. A difference other than 0 that is the same everywhere has no interval (NaN).
-    equivalence: the smallest difference of interest, by default that of the spec of an experiment; where
-    there is one, the result has `p_equivalence` (of two one-sided tests by the same intervals), corrected as
-    `p_equivalence_adjusted`, and `verdict`: "no difference larger than 0.02", "different", "different, but
-    smaller than 0.02", "undecided" (by the corrected p values; "" where nothing was measured). Reads two
-    cells at a time, layers by blocks. resamples, seed: of former intervals, without effect.
+    family: "contrast", all levels, positions and layers of this call; "layers", only the layers of each level
+    and position (without layers, the levels). For several contrasts or outcomes together: `contrasts`.
+    looks: None where results are looked at once; [3, 5, 10], at these numbers of seeds; "anytime", at every
+    number from 2 on: p values and bounds then hold over all looks together (NaN at a number of seeds that is
+    none of them). equivalence: the smallest difference of interest, by default that of the spec of an
+    experiment; where there is one, the result has `p_equivalence` (of two one-sided tests by the same
+    intervals), corrected as `p_equivalence_adjusted`, and `verdict`: "no difference larger than 0.02",
+    "different", "different, but smaller than 0.02", "undecided" (by the corrected p values; "" where nothing
+    was measured). Reads two cells at a time, layers by blocks. resamples, seed: of former intervals, without
+    effect.
     """
-    paired = contrast(data, variable, factor, baseline, level)
-    difference = paired["difference"]
-    if "example" not in difference.dims:
-        raise StoreError(f"{variable}: expected a variable by example, found {difference.dims}")
-    groups = example_groups(difference)
     smallest = smallest_difference(data, variable, equivalence)
-    options: Any = {"confidence": confidence, "share": variable in SHARES, "within": change_range(variable)}
-    parts, uneven = [], False
-    for own in difference.transpose("level", ...):
-        blocks, spreads = [], []
-        for layers in layer_blocks(own):
-            runs = by_seed(*pair_values(own.isel(layer=layers) if "layer" in own.dims else own))
-            blocks.append(Components.of(runs.values, groups))
-            spreads.append(runs.spread)
-            uneven |= runs.uneven
-        like = without_units(own)
-        axis = like.dims.index("layer") if "layer" in like.dims else None
-        found = Components.join(blocks, axis or 0)
-        size = standardised(found, np.concatenate(spreads, axis) if axis is not None else spreads[0])
-        check_values(found.mean, variable)
-        parts.append(summary(found, size, like, axis, **options))
-        if smallest is not None:
-            columns = one_sided(found, smallest, axis, options["share"])
-            parts[-1] = parts[-1].merge(labelled(like, columns))
-    result = by_level(parts, difference["level"])
-    words = add_adjusted(result, "p_value", correction)
-    tost = f"; {add_verdict(result, smallest, correction, confidence)}" if smallest is not None else ""
-    for name in ("difference", *BOUNDS):
-        result[name].attrs.update(difference.attrs)
-    result.attrs |= paired.attrs | {
-        "method": f"{paired.attrs['method'].removesuffix('.')}; mean over {units(result)} "
-        f"and {seeds_of(result)}{UNEVEN * uneven}, {intervals(result, confidence, grouped(result))}"
-        f"{FLOOR * (variable in SHARES)}; two-sided p values by the same intervals, {words}{tost}; "
-        f"{int(result['missing'].sum())} values missing."
-    }
-    most_seeds(result, "level")
-    return result
+    own = Changes.of(data, variable, factor, baseline, level, Monitoring.of(looks), smallest)
+    result = own.results(confidence, own.tests(family))
+    words, of_equivalence = (
+        add_adjusted(result, name, correction, factor, family=family, start=start) if name in result else ""
+        for name, start in TESTED.items()
+    )
+    return own.described(result, confidence, words, of_equivalence)
 
 
 def relative_entropy(data: Data, factor: str, baseline: Any = None, **options: Any) -> xr.Dataset:
@@ -159,27 +242,27 @@ def without_units(paired: xr.DataArray) -> xr.DataArray:
     return paired.isel(pair=0, example=0, drop=True)
 
 
-def summary(
-    found: Components, size: Floats, like: xr.DataArray, family: int | None, **options: Any
-) -> xr.Dataset:
+def summary(own: Estimate, size: Floats, like: xr.DataArray, confidence: float, tests: Any) -> xr.Dataset:
     """Return mean, interval, test and effect size of differences, with the labels of `like`.
 
-    family: the axis along which they are tested together, before other outcomes join them.
+    tests: how many are made together with each.
     """
-    own = inferred(found, family=family, **options)
+    found = own.found
+    low, high = own.bounds(1 - confidence)
+    simultaneous_low, simultaneous_high = own.together(1 - confidence, tests)
     columns = {
-        "difference": (own.mean, "", ""),
-        "low": (own.low, "", ""),
-        "high": (own.high, "", ""),
-        "simultaneous_low": (own.simultaneous_low, "", ""),
-        "simultaneous_high": (own.simultaneous_high, "", ""),
-        "p_value": (own.p, "1", "p value, two-sided"),
-        FAMILY: (own.p_family, "1", "p value, variances between seeds shared"),
+        "difference": (found.mean, "", ""),
+        "low": (low, "", ""),
+        "high": (high, "", ""),
+        "simultaneous_low": (simultaneous_low, "", ""),
+        "simultaneous_high": (simultaneous_high, "", ""),
+        "p_value": (own.p(), "1", "p value, two-sided"),
+        STARTS: (own.p_family(), "1", "p value, variances between seeds shared"),
         "effect_size": (size, "1", STANDARDISED),
-        "seeds": (own.seeds, "1", SEEDS),
-        "examples": (own.examples, "1", EXAMPLES),
-        "groups": (own.groups, "1", GROUPS),
-        "missing": (own.missing, "1", MISSING),
+        "seeds": (found.seeds, "1", SEEDS),
+        "examples": (found.examples, "1", EXAMPLES),
+        "groups": (found.groups, "1", GROUPS),
+        "missing": (found.missing, "1", MISSING),
     }
     return labelled(like, columns)
 

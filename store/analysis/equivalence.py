@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from store.analysis.components import Components, Floats
-from store.analysis.multiplicity import Correction
+from store.analysis.components import Floats
+from store.analysis.inference import Estimate
 from store.analysis.nodes import Data, spec_of
 from store.analysis.proportions import Floor
-from store.analysis.results import FAMILY, Columns, add_adjusted
-from store.analysis.widths import moderated, plain_widths
+from store.analysis.results import Columns
 from store.errors import StoreError
 
 NAME = "p_equivalence"
@@ -36,36 +35,36 @@ def smallest_difference(data: Data, variable: str, given: float | None) -> float
     return given
 
 
-def one_sided(found: Components, smallest: float, family: int | None, share: bool) -> Columns:
-    """Return the p values of TOST, plain and (for `add_verdict`) with what a family shares, as columns.
+def one_sided(estimate: Estimate, smallest: float) -> Columns:
+    """Return the p values of TOST, plain and (for corrections) with what a family shares, as columns.
 
     p is the larger one of the two that the mean is at least `smallest`, and at most −`smallest`. NaN where
     there is no interval.
     """
-    plain = plain_widths(found.variances, found.seeds, found.df_examples)
-    shared, used = moderated(found, family) if family is not None else (None, np.zeros((), bool))
-    floor = Floor.of(found) if share else None
-    still = (plain.variances == 0).all(axis=0) & (found.mean != 0) & (floor is None)
+    found, plain, shared = estimate.found, estimate.plain, estimate.shared
+    floor = Floor.of(found) if estimate.share else None
+    still = estimate.still() & (floor is None)
+
+    def looked(two_sided: Floats) -> Floats:
+        return estimate.monitoring.p(two_sided, found.seeds)
+
     p, p_family = [], []
     for side in (1, -1):
         distance = side * found.mean - smallest  # below 0 where the mean is smaller
         own = plain.p(distance)
-        moderate = np.where(used, shared.p(distance), own) if shared is not None else own
+        moderate = np.where(estimate.used, shared.p(distance), own) if shared is not None else own
         at_least = np.zeros(found.mean.shape)
         if floor is not None:
             beyond = side * floor.centre - smallest
-            at_least = _one_side(floor.p(side * smallest), beyond)
-        p.append(np.maximum(_one_side(own, distance), at_least))
-        p_family.append(np.maximum(_one_side(moderate, distance), at_least))
+            at_least = _one_side(looked(floor.p(side * smallest)), beyond)
+        p.append(np.maximum(_one_side(looked(own), distance), at_least))
+        p_family.append(np.maximum(_one_side(looked(moderate), distance), at_least))
     values = (np.where(still, np.nan, np.maximum(*both)) for both in (p, p_family))
     return {name: (own, "1", TITLE.format(smallest)) for name, own in zip((NAME, START), values, strict=True)}
 
 
-def add_verdict(result: xr.Dataset, smallest: float, correction: Correction, confidence: float) -> str:
-    """Add the corrected p values and, by these and `p_adjusted`, a verdict; return how, in words."""
-    result[FAMILY] = result[START]
-    del result[START]
-    words = add_adjusted(result, NAME, correction)
+def add_verdict(result: xr.Dataset, smallest: float, confidence: float, words: str) -> str:
+    """Add a verdict by both corrected p values; words: of the correction. Return how, in words."""
     alpha = 1 - confidence
     small, different = result[f"{NAME}_adjusted"] < alpha, result["p_adjusted"] < alpha
     verdict = np.select(

@@ -10,9 +10,11 @@ import xarray as xr
 from attrs import frozen
 from numpy.typing import NDArray
 
-from store.analysis.changes import BOUNDS, stage_of
+from store.analysis.changes import BOUNDS, stage_of, summary
 from store.analysis.components import Components, Floats
-from store.analysis.inference import CONFIDENCE, inferred
+from store.analysis.families import STARTS, Family, add_adjusted, tests
+from store.analysis.inference import CONFIDENCE, Estimate
+from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
     SEED,
@@ -29,16 +31,9 @@ from store.analysis.nodes import (
 )
 from store.analysis.results import (
     EXAMPLES,
-    FAMILY,
-    GROUPS,
-    MISSING,
-    SEEDS,
-    STANDARDISED,
     UNEVEN,
-    add_adjusted,
     grouped,
     intervals,
-    labelled,
     level_coordinate,
     most_seeds,
     seeds_of,
@@ -65,6 +60,8 @@ def effects(
     *,
     order: int | None = None,
     correction: Correction = "holm",
+    family: Family = "contrast",
+    looks: Looks = None,
     confidence: float = CONFIDENCE,
     resamples: int | None = None,
     seed: int | None = None,
@@ -81,8 +78,8 @@ def effects(
     Each term is a contrast score of every seed and example, analysed with both as crossed random factors:
     the mixed model with all random slopes, which in a balanced design needs no iteration (Clark, 1973; Barr
     et al., 2013, J. Memory and Language 68). For 0/1 outcomes it is a linear probability model: effects are
-    differences of shares. resamples, seed: of former intervals, without effect. StoreError when a
-    combination of levels is not there.
+    differences of shares. family, looks: as in `change`. resamples, seed: of former intervals, without
+    effect. StoreError when a combination of levels is not there.
     """
     dataset = stage_node(data, stage_of(response))
     terms = design(dataset, factors, baselines or {}, order or len(factors))
@@ -95,7 +92,13 @@ def effects(
         for term in terms:
             scores[term.name].append(_scores(block, term))
     groups = example_groups(values)
-    parts = [_estimate(scores[term.name], term, like, axis, response, groups, confidence) for term in terms]
+    monitoring = Monitoring.of(looks)
+    found = [_estimated(scores[term.name], axis, groups, monitoring) for term in terms]
+    counted = tests([own.p() for own, _ in found[1:]], family, axis)
+    parts = [
+        _labelled(own, size, term, like, confidence, number)
+        for (own, size), term, number in zip(found, terms, [*counted[:1], *counted], strict=True)
+    ]
     result = xr.concat(parts, "term").assign_coords(
         term=level_coordinate([term.name for term in terms], "effect", "term"),
         order=(
@@ -104,7 +107,7 @@ def effects(
             {"units": "1", "long_name": "factors in the effect"},
         ),
     )
-    words = add_adjusted(result, "p_value", correction, None if "layer" in result.dims else "term")
+    words = add_adjusted(result, "p_value", correction, ", ".join(factors), family=family)
     for name in ("effect", *BOUNDS):
         result[name].attrs.update(units=values.attrs.get("units", ""), long_name=f"effect on {response}")
     conditions = len({*_combinations(dataset.indexes["cell"], factors)})
@@ -114,7 +117,7 @@ def effects(
         f"Effects of {', '.join(factors)} on {response} in effect coding, {conditions} "
         f"conditions, {units(result)} and {seeds_of(result)}{UNEVEN * uneven}; contrast scores of "
         f"seeds and examples (all random slopes){linear}, {intervals(result, confidence, grouped(result))}; "
-        f"two-sided p values by the same intervals, {words}; "
+        f"two-sided p values by the same intervals, {words}{monitoring.described(result['seeds'].values)}; "
         f"{int(result['missing'].isel(term=0).sum())} values missing."
     )
     most_seeds(result, "term")
@@ -192,33 +195,21 @@ def _score(
     return np.asarray(sum(sign * values[own[corner]].mean(axis=0) for corner, sign in signs.items()))
 
 
-def _estimate(
-    runs: Sequence[Runs],
-    term: Term,
-    like: xr.DataArray,
-    axis: int | None,
-    response: str,
-    groups: NDArray[Any] | None,
-    confidence: float,
-) -> xr.Dataset:
-    """Return a term's effect from the scores of each block of layers."""
+def _estimated(
+    runs: Sequence[Runs], axis: int | None, groups: NDArray[Any] | None, monitoring: Monitoring
+) -> tuple[Estimate, Floats]:
+    """Return a term's effect from the scores of each block of layers, and its size."""
     found = Components.join([Components.of(own.values, groups) for own in runs], axis or 0)
     spread = runs[0].spread if axis is None else np.concatenate([own.spread for own in runs], axis)
-    size = standardised(found, spread)
-    own = inferred(found, family=axis, confidence=confidence)
-    tested = 1.0 if term.levels else np.nan  # that the mean of all is 0 is no hypothesis
-    columns = {
-        "effect": (own.mean, "", ""),
-        "low": (own.low, "", ""),
-        "high": (own.high, "", ""),
-        "simultaneous_low": (own.simultaneous_low, "", ""),
-        "simultaneous_high": (own.simultaneous_high, "", ""),
-        "p_value": (tested * own.p, "1", "p value, two-sided"),
-        FAMILY: (tested * own.p_family, "1", "p value, variances between seeds shared"),
-        "effect_size": (tested * size, "1", STANDARDISED),
-        "seeds": (own.seeds, "1", SEEDS),
-        "examples": (own.examples, "1", f"{EXAMPLES} and condition"),
-        "groups": (own.groups, "1", GROUPS),
-        "missing": (own.missing, "1", MISSING),
-    }
-    return labelled(like, columns)
+    return Estimate.of(found, axis, monitoring=monitoring), standardised(found, spread)
+
+
+def _labelled(
+    own: Estimate, size: Floats, term: Term, like: xr.DataArray, confidence: float, number: Any
+) -> xr.Dataset:
+    """Return a term's effect as `summary`; that the mean of all is 0 is no hypothesis."""
+    result = summary(own, size, like, confidence, number).rename(difference="effect")
+    result["examples"].attrs["long_name"] = f"{EXAMPLES} and condition"
+    for name in ("p_value", STARTS, "effect_size") if not term.levels else ():
+        result[name] = result[name].where(False)
+    return result

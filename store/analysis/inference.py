@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from store.analysis.components import Components, Floats, Integers
+from store.analysis.monitoring import FIXED, Monitoring
 from store.analysis.multiplicity import Correction, adjust
 from store.analysis.proportions import Floor
-from store.analysis.widths import moderated, plain_widths
+from store.analysis.widths import Moderated, Widths, moderated, plain_widths
 
 CONFIDENCE = 0.95
 Range = tuple[float, float]
@@ -40,6 +41,83 @@ class Inference:
     examples: Integers
     groups: Integers
     missing: Integers
+
+
+@frozen
+class Estimate:
+    """Means of some outcomes, with the intervals and p values that they have alone and in a family."""
+
+    found: Components
+    plain: Widths
+    shared: Moderated | None
+    """None where no variances are shared."""
+    used: NDArray[np.bool_]
+    """Whether an outcome takes part in the sharing."""
+    share: bool
+    within: Range
+    monitoring: Monitoring
+
+    @classmethod
+    def of(
+        cls,
+        found: Components,
+        axis: int | None = None,
+        *,
+        share: bool = False,
+        within: Range = ANY,
+        monitoring: Monitoring = FIXED,
+    ) -> "Estimate":
+        """Estimate from components, whose variances between seeds are shared along one axis.
+
+        share: values are differences of 0/1 outcomes. within: the range that bounds cannot leave.
+        monitoring: when results are looked at, over which p values and bounds hold.
+        """
+        plain = plain_widths(found.variances, found.seeds, found.df_examples)
+        if axis is None:
+            return cls(found, plain, None, np.zeros(found.mean.shape, bool), share, within, monitoring)
+        shared, used = moderated(found, axis)
+        kept = evolve(found, sketch=found.sketch[:0])  # large, and for `moderated` alone
+        return cls(kept, plain, shared, used, share, within, monitoring)
+
+    def p(self) -> Floats:
+        """Return p values of each outcome alone; NaN where a mean other than 0 is the same everywhere."""
+        return self._tested(self.plain.p(self.found.mean))
+
+    def p_family(self) -> Floats:
+        """Return what a correction across a family starts from: variances between seeds are shared."""
+        own = self.plain.p(self.found.mean)
+        return self._tested(
+            own if self.shared is None else np.where(self.used, self.shared.p(self.found.mean), own)
+        )
+
+    def bounds(self, alpha: float) -> Floats:
+        """Return low and high [2, *outcomes] with confidence 1 − alpha, of each outcome alone."""
+        level = self.monitoring.level(alpha, self.found.seeds)
+        return self._bounds(self.plain.half(level), level)
+
+    def together(self, alpha: float, tests: Any) -> Floats:
+        """Return low and high that hold for all `tests` of a family at once: Bonferroni's.
+
+        They are as wide as what is shared asks for, and no narrower than those of the outcome alone.
+        """
+        alone = self.monitoring.level(alpha, self.found.seeds)
+        level = self.monitoring.level(alpha / np.maximum(tests, 1), self.found.seeds)
+        half = self.plain.half(level)
+        if self.shared is not None:
+            half = np.where(self.used, np.fmax(self.plain.half(alone), self.shared.half(level)), half)
+        return self._bounds(half, level)
+
+    def _tested(self, p: Floats) -> Floats:
+        p = np.maximum(p, Floor.of(self.found).p()) if self.share else np.where(self.still(), np.nan, p)
+        return self.monitoring.p(p, self.found.seeds)
+
+    def _bounds(self, half: Floats, alpha: Floats | float) -> Floats:
+        bounds = _around(self.found, half, alpha, self.share, self.within)
+        return bounds if self.share else np.where(self.still(), np.nan, bounds)
+
+    def still(self) -> NDArray[np.bool_]:
+        """Say where nothing varies: that does not say how far it may elsewhere."""
+        return np.asarray((self.plain.variances == 0).all(axis=0) & (self.found.mean != 0))
 
 
 def infer(
@@ -78,33 +156,21 @@ def inferred(
     within a family may be wrong for one of its members, and then its own p value stands. Simultaneous bounds
     are as wide as both of these (Bonferroni's, so that a difference that just passes Holm's may lie within).
     """
-    alpha = 1 - confidence
-    plain = plain_widths(found.variances, found.seeds, found.df_examples)
-    half, p = plain.half(alpha), plain.p(found.mean)
-    p_family, wide, level = p, half, np.full(p.shape, alpha)
-    if family is not None:
-        level = level / np.maximum(np.isfinite(p).sum(axis=family, keepdims=True), 1)
-        shared, used = moderated(found, family)
-        wide = np.where(used, np.fmax(half, shared.half(level)), plain.half(level))
-        p_family = np.where(used, shared.p(found.mean), p)
-    bounds = _around(found, half, alpha, share, within)
-    together = _around(found, wide, level, share, within)
-    if share:
-        p, p_family = (np.maximum(own, Floor.of(found).p()) for own in (p, p_family))
-    else:  # that nothing varies here does not say how far it may elsewhere
-        still = (plain.variances == 0).all(axis=0) & (found.mean != 0)
-        p, p_family = (np.where(still, np.nan, own) for own in (p, p_family))
-        bounds, together = (np.where(still, np.nan, own) for own in (bounds, together))
+    own = Estimate.of(found, family, share=share, within=within)
+    p, p_family = own.p(), own.p_family()
+    tests = 1 if family is None else np.isfinite(p).sum(axis=family, keepdims=True)
     corrected = p_family if family is None else adjust(p_family, family, correction)
+    low, high = own.bounds(1 - confidence)
+    simultaneous_low, simultaneous_high = own.together(1 - confidence, tests)
     return Inference(
         mean=found.mean,
-        low=bounds[0],
-        high=bounds[1],
+        low=low,
+        high=high,
         p=p,
         p_family=p_family,
         p_adjusted=p if correction == "none" else np.maximum(p, corrected),
-        simultaneous_low=together[0],
-        simultaneous_high=together[1],
+        simultaneous_low=simultaneous_low,
+        simultaneous_high=simultaneous_high,
         seeds=found.seeds,
         examples=found.examples,
         groups=found.groups,

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from store.analysis.changes import BOUNDS, summary
 from store.analysis.components import Components, Floats
-from store.analysis.inference import CONFIDENCE
+from store.analysis.families import Family, add_adjusted, tests
+from store.analysis.inference import CONFIDENCE, Estimate
+from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
     SHARES,
@@ -30,7 +32,6 @@ from store.analysis.results import (
     MISSING,
     SEEDS,
     UNEVEN,
-    add_adjusted,
     grouped,
     intervals,
     labelled,
@@ -108,6 +109,8 @@ def intervention_effects(
     outcome: str = "correct",
     *,
     correction: Correction = "holm",
+    family: Family = "contrast",
+    looks: Looks = None,
     confidence: float = CONFIDENCE,
     resamples: int | None = None,
     seed: int | None = None,
@@ -117,12 +120,14 @@ def intervention_effects(
     entry: an intervention of the spec, by name. outcome: correct, log_odds (of the true label among the
     labels) or entropy (of the lens, by layer). Differences are paired by example and cell. Result, by
     (condition, intervention[, layer]): `effect`, `low`, `high`, `simultaneous_low`, `simultaneous_high`,
-    `p_value` (two-sided, seeds and examples random), `p_adjusted` (corrected across the changes), `seeds`,
-    `examples`, `groups`, `missing`; `first`, `last` (layers), `source` and `head` are coordinates of
-    `intervention`. resamples, seed: of former intervals, without effect. StoreError for unknown names.
+    `p_value` (two-sided, seeds and examples random), `p_adjusted` (corrected over all changes, layers and
+    conditions; with family="layers" over the changes of each condition and layer), `seeds`, `examples`,
+    `groups`, `missing`; `first`, `last` (layers), `source` and `head` are coordinates of `intervention`.
+    looks: as in `change`. resamples, seed: of former intervals, without effect. StoreError for unknown names.
     """
-    parts, uneven = [], False
-    options: Any = {"confidence": confidence, "share": outcome in SHARES, "within": change_range(outcome)}
+    measured, uneven = [], False
+    monitoring = Monitoring.of(looks)
+    options: Any = {"share": outcome in SHARES, "within": change_range(outcome), "monitoring": monitoring}
     for condition, own in _conditions(data, entry):
         changed = _entry(own, entry)
         values = _outcome(own, outcome)
@@ -132,13 +137,17 @@ def intervention_effects(
         like = xr.DataArray(difference[0, 0], coords=_axes(changed, outcome), dims=_dims(outcome))
         runs = by_seed(difference, own.indexes["cell"])
         estimate = Components.of(runs.values, example_groups(own))
-        found = summary(estimate, standardised(estimate, runs.spread), like, 0, **options)
+        own_estimate = Estimate.of(estimate, 0, **options)
+        measured.append((own_estimate, standardised(estimate, runs.spread), like, changed, condition))
         uneven |= runs.uneven
-        parts.append(
-            found.rename(difference="effect")
-            .assign_coords(_described(changed))
-            .expand_dims(condition=[condition])
-        )
+    numbers_of_tests = tests([own.p() for own, *_ in measured], family, 0)
+    parts = [
+        summary(estimate, size, like, confidence, number)
+        .rename(difference="effect")
+        .assign_coords(_described(changed))
+        .expand_dims(condition=[condition])
+        for (estimate, size, like, changed, condition), number in zip(measured, numbers_of_tests, strict=True)
+    ]
     result = xr.concat(parts, "condition", **OUTER)
     units_, title = OUTCOMES[outcome]
     result["effect"].attrs = {"units": units_, "long_name": f"change in {title}"}
@@ -146,14 +155,14 @@ def intervention_effects(
         words = f"{name.rpartition('_')[2].replace('low', 'lower').replace('high', 'upper')} bound"
         simultaneous = ", simultaneous" if name.startswith("simultaneous") else ""
         result[name].attrs = {"units": units_, "long_name": f"{words}{simultaneous}"}
-    words = add_adjusted(result, "p_value", correction, "intervention")
+    words = add_adjusted(result, "p_value", correction, entry, family=family, axis="intervention")
     result.attrs = {
         "entry": entry,
         "outcome": outcome,
         "method": f"Changes in {title} by the intervention {entry}, against the same models unchanged, "
         f"paired by example and cell; mean over {units(result)} and {seeds_of(result)}{UNEVEN * uneven}, "
         f"{intervals(result, confidence, grouped(result))}{FLOOR * (outcome in SHARES)}; two-sided p values "
-        f"by the same intervals, {words}.",
+        f"by the same intervals, {words}{monitoring.described(result['seeds'].values)}.",
     }
     most_seeds(result, "condition")
     return result

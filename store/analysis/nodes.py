@@ -151,6 +151,23 @@ def check_level(dataset: xr.Dataset, factor: str, level: Any) -> Any:
     return level
 
 
+def other_levels(dataset: xr.Dataset, taken: list[str]) -> list[dict[str, Any]]:
+    """Return the combinations of levels that occur of the factors beside `taken`; [{}] without others."""
+    names = [name for name in factors(dataset) if name not in taken]
+    index = dataset.indexes["cell"]
+    columns = [index.get_level_values(name) for name in names]
+    return [dict(zip(names, own, strict=True)) for own in dict.fromkeys(zip(*columns, strict=True))] or [{}]
+
+
+def at(dataset: xr.Dataset, chosen: dict[str, Any]) -> xr.Dataset:
+    """Return the cells at the chosen levels, their index whole."""
+    index = dataset.indexes["cell"]
+    keep = np.ones(len(index), bool)
+    for name, level in chosen.items():
+        keep &= index.get_level_values(name) == level
+    return dataset.isel(cell=np.flatnonzero(keep))
+
+
 def seed_values(index: pd.MultiIndex) -> pd.Index:
     """Return the seed of each entry; 0 for all where the seed has been selected."""
     return index.get_level_values(SEED) if SEED in index.names else pd.Index([0] * len(index))

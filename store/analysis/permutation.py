@@ -7,9 +7,10 @@ import xarray as xr
 
 from store.analysis.changes import contrast, pair_values, without_units
 from store.analysis.components import Floats
+from store.analysis.families import Family, add_adjusted
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data
-from store.analysis.results import add_adjusted, by_level, count, labelled
+from store.analysis.results import by_level, count, labelled
 from store.analysis.runs import by_seed, check_values, example_groups, over_groups, over_seeds
 from store.errors import StoreError
 
@@ -28,6 +29,7 @@ def sign_flip(
     *,
     unit: Unit = "auto",
     correction: Correction = "holm",
+    family: Family = "contrast",
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -37,7 +39,7 @@ def sign_flip(
     the result speaks of new trainings on these very examples; with n seeds no p is below 2^(1-n), so that it
     takes 6 for one below 0.05. "example": test examples, or their groups, so it speaks of new examples for
     these trained models and of no others. "auto": seeds; examples where there is but one seed. (`change`
-    covers new seeds and new examples.)
+    covers new seeds and new examples.) correction, family: as in `change`.
     """
     paired = contrast(data, variable, factor, baseline, level)
     parts, used = [], set()
@@ -52,7 +54,7 @@ def sign_flip(
         parts.append(labelled(without_units(own), columns))
     result = by_level(parts, paired["level"])
     result["difference"].attrs.update(paired["difference"].attrs)
-    words = add_adjusted(result, "p_value", correction)
+    words = add_adjusted(result, "p_value", correction, factor, family=family)
     result.attrs = paired.attrs | {
         "method": f"{paired.attrs['method'].removesuffix('.')}; two-sided sign-flip permutation test, "
         f"{flips_in_words(used, permutations, seed)}; {words}; {int(result['missing'].sum())} values missing."

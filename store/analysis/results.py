@@ -6,12 +6,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from store.analysis.multiplicity import NAMES, Correction, adjust, check
-
 Columns = Mapping[str, tuple[Any, str, str]]
 """By name: values, units, long_name."""
 
-FAMILY = "p_family"
 EXAMPLES = "examples with a value in every seed"
 GROUPS = "groups of examples"
 SEEDS = "seeds with a value"
@@ -40,33 +37,6 @@ def level_coordinate(levels: Sequence[Any], title: str, dim: str = "level") -> x
 def by_level(parts: Sequence[xr.Dataset], levels: xr.DataArray) -> xr.Dataset:
     """Join one dataset per level along `level`."""
     return xr.concat(parts, "level").assign_coords(level=levels)
-
-
-def add_adjusted(result: xr.Dataset, name: str, correction: Correction, across: str | None = None) -> str:
-    """Add `name` with p values corrected across layers, else levels, as p_adjusted or name_adjusted.
-
-    Where the result has `FAMILY`, the p values that a correction starts from, it is taken out, and what comes
-    of it is never below `name` itself. Return the correction in words.
-    """
-    p = result[name]
-    across = across or ("layer" if "layer" in p.dims else "level")
-    start = result[FAMILY].values if FAMILY in result else p.values
-    corrected = p.values
-    if across in p.dims and correction != "none":
-        corrected = np.maximum(p.values, adjust(start, p.dims.index(across), correction))
-    words = f"{NAMES[check(correction)]} across {across}s"
-    added = "p_adjusted" if name == "p_value" else f"{name}_adjusted"
-    result[added] = p.copy(data=corrected).assign_attrs(
-        units="1", long_name=f"{p.attrs['long_name']}, {words}"
-    )
-    if FAMILY in result:
-        shared = not np.array_equal(start, p.values, equal_nan=True)
-        del result[FAMILY]
-        if shared and correction != "none":
-            words += (
-                f" (variances between seeds shared among {across}s; no p below that of its {across} alone)"
-            )
-    return words
 
 
 def count(number: int, thing: str) -> str:

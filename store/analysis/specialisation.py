@@ -10,12 +10,13 @@ from scipy.stats import rankdata
 from store.analysis.between import separations
 from store.analysis.changes import stage_of
 from store.analysis.components import Components, Floats
+from store.analysis.families import STARTS, add_adjusted
 from store.analysis.groups import Groups, read_groups
 from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data, layer_blocks, stage_nodes, variable
 from store.analysis.permutation import CHUNK, share_at_least
-from store.analysis.results import FAMILY, MISSING, add_adjusted, labelled
+from store.analysis.results import MISSING, labelled
 from store.analysis.runs import over_seeds
 
 PERMUTATIONS = 999
@@ -36,12 +37,12 @@ def layer_specialisation(
     """Return how well the variable `name` separates each level of a factor from the others, layer by layer.
 
     Result: `auc` (level, layer, position, …), the chance that a value of the level is above one of the others
-    (one against the rest), a mean over seeds, with `low`, `high`, `auc_p`, `auc_p_adjusted` (across layers),
-    over seeds and examples as in `change`. For these trained models alone, on examples' means over seeds:
-    `mutual_information` (layer, …) of level and value in `bins` quantile bins, in nat, beside its mean under
-    permutation, `mutual_information_null` (the plug-in estimate is never 0); `auc_p_these_models` and
+    (one against the rest), a mean over seeds, with `low`, `high`, `auc_p`, `auc_p_adjusted` (over all of
+    these), over seeds and examples as in `change`. For these trained models alone, on examples' means over
+    seeds: `mutual_information` (layer, …) of level and value in `bins` quantile bins, in nat, beside its mean
+    under permutation, `mutual_information_null` (the plug-in estimate is never 0); `auc_p_these_models` and
     `mutual_information_p` by permutation of the levels within examples, or their groups (between them where
-    levels have examples of their own), and `…_p_adjusted`, corrected across layers. `missing` (level):
+    levels have examples of their own), and `…_p_adjusted`, corrected over the layers. `missing` (level):
     examples left out. Reads layers by blocks.
     """
     stage = stage_of(name)
@@ -71,13 +72,13 @@ def layer_specialisation(
         "low": ([(1 + one.low) / 2 for one in own], "AUC, lower bound"),
         "high": ([(1 + one.high) / 2 for one in own], "AUC, upper bound"),
         "auc_p": ([one.p for one in own], "p value of the AUC, two-sided"),
-        FAMILY: ([one.p_family for one in own], "p value, variances between seeds shared"),
+        STARTS: ([one.p_family for one in own], "p value, variances between seeds shared"),
     }
     for name, (values, title) in columns.items():
         result[name] = like.copy(data=np.stack(values)).assign_attrs(units="1", long_name=title)
-    words = add_adjusted(result, "auc_p", correction)
-    add_adjusted(result, "auc_p_these_models", correction)
-    add_adjusted(result, "mutual_information_p", correction, "layer")
+    words = add_adjusted(result, "auc_p", correction, factor)
+    for title in ("auc_p_these_models", "mutual_information_p"):
+        add_adjusted(result, title, correction, factor, family="layers")
     exchanged = f"of levels within {groups.units}" if groups.paired else f"of {groups.units} between levels"
     result.attrs["method"] = (
         f"Separation of the levels of {factor} by {name}, {groups.sizes}, "

@@ -10,6 +10,7 @@ from scipy.stats import CensoredData, ecdf
 
 from store.analysis.between import difference
 from store.analysis.components import Components, Floats
+from store.analysis.families import add_adjusted
 from store.analysis.groups import Group, Groups, read_groups
 from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.multiplicity import Correction
@@ -21,7 +22,6 @@ from store.analysis.results import (
     GROUPS,
     MISSING,
     SEEDS,
-    add_adjusted,
     by_level,
     grouped,
     intervals,
@@ -90,8 +90,8 @@ def saturation(
             tests = {name: (np.full_like(p, np.nan), *told[1:]) for name, told in tests.items()}
         parts.append(_curve(group, layers, confidence).merge(labelled(group.like, tests)))
     result = by_level(parts, groups.coordinate)
-    words = add_adjusted(result, "p_value", correction)
-    add_adjusted(result, "log_rank_p", correction)
+    words = add_adjusted(result, "p_value", correction, factor)
+    add_adjusted(result, "log_rank_p", correction, factor)
     curves = (
         f"Kaplan–Meier estimates of the first layer from which the top probability stays at {threshold} or "
         f"more, {groups.sizes}, {seeds_of(result)}, censored at the last layer; Wilson "

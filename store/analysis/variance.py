@@ -10,6 +10,7 @@ from scipy import stats
 from store.analysis.between import difference, log_variances
 from store.analysis.changes import stage_of
 from store.analysis.components import Components, Floats
+from store.analysis.families import add_adjusted
 from store.analysis.groups import Against, Group, read_groups
 from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.multiplicity import Correction
@@ -20,7 +21,6 @@ from store.analysis.results import (
     GROUPS,
     MISSING,
     SEEDS,
-    add_adjusted,
     by_level,
     grouped,
     intervals,
@@ -64,7 +64,7 @@ def variance_by_interval(
     of the seeds'), `variance_ratio` to the reference with `low`, `high`, `p_value` and `p_adjusted`: log
     variances by seed (Miller's jackknife, 1968), over seeds and examples as in `change`. For these trained
     models alone, on examples' means over seeds: p values of Brown and Forsythe's test (medians: the one for
-    skewed values), Levene's (means) and Fligner and Killeen's (ranks), each also corrected across levels as
+    skewed values), Levene's (means) and Fligner and Killeen's (ranks), each also corrected, as
     `…_adjusted`. Where levels share their examples, or examples share groups, these tests' scores are
     exchanged within examples, or between levels by groups, since their usual distributions assume independent
     examples. resamples: of former intervals, without effect.
@@ -81,9 +81,9 @@ def variance_by_interval(
         )
         parts.append(labelled(group.like, _described(columns, base.like.attrs.get("units", ""), base.level)))
     result = by_level(parts, groups.coordinate)
-    words = add_adjusted(result, "p_value", correction, "level")
+    words = add_adjusted(result, "p_value", correction, by)
     for name in TESTS:
-        add_adjusted(result, name, correction, "level")
+        add_adjusted(result, name, correction, by)
     subject = f"differences in {in_words(variable)} ({factor})" if factor else in_words(variable)
     exchanged = groups.paired or groups.units != "examples"
     tested = f" by {permutations} exchanges of {groups.units} (random seed {seed})" if exchanged else ""

@@ -1,5 +1,6 @@
 """Curves over layers: means, differences from a baseline, ranks and saturation."""
 
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from store.analysis.ranks import GOLD
 from store.plots.style import COLUMN, QUIET, drawing, legend, lines, need, only, shortened, title_of
 
 SIZE = (COLUMN, 2.5)
+LETTERS = 60  # in a line above a figure
 
 
 def means(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
@@ -54,7 +56,7 @@ def change(found: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, ke
             ax.set_ylabel(f"difference from {baseline}" + (f" ({unit})" if unit not in ("", "1") else ""))
         if key:
             words = str(own["p_adjusted"].attrs.get("long_name", "")).rpartition("two-sided, ")[2]
-            note = f"{'■' if marked else 'no layer has'} p < {alpha:g}, {words}"
+            note = fill(f"{'■' if marked else 'no layer has'} p < {alpha:g}, {words}", LETTERS)
             legend(ax, handles, "\n".join(filter(None, [note, title])))
     return ax
 

@@ -14,6 +14,7 @@ from store.analysis.nodes import SEED, spell
 from store.errors import FAULTS, StoreError
 from store.factors import cell_coordinates, factor_names
 from store.files import Json
+from store.history import read_history
 from store.ledger import Ledger
 from store.manifests import cells as manifest_cells
 from store.manifests import read_manifests
@@ -64,7 +65,7 @@ def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget
     places = {label: number for number, label in enumerate(conditions)}
     sections: dict[str, Callable[[], Json]] = {
         "results": lambda: _with_versions(outcomes.results(node, places), node),
-        "contrasts": lambda: contrasts(node, manifest.get("spec", {}), places),
+        "contrasts": lambda: contrasts(node, manifest.get("spec", {}), places, read_history(root, name)),
         "confusion": lambda: outcomes.confusions(node, places),
         "calibration": lambda: outcomes.calibration(node, places),
         "training": lambda: outcomes.training(node, places),

@@ -4,100 +4,90 @@ from collections.abc import Iterator
 from typing import Any
 
 import xarray as xr
-from attrs import frozen
 
-from store.analysis import change
-from store.analysis.nodes import by_condition, factors, levels, stage_nodes
+from store.analysis.declared import Part, Question, answer, ask, chosen_contrasts, parts
+from store.analysis.nodes import by_condition, levels, stage_nodes
 from store.analysis.pairs import Pairs, find_pairs
 from store.errors import FAULTS, StoreError
 from store.files import Json
+from store.history import History
+from store.report.asked import notes, standing
 from store.report.encode import rounded
-from store.report.roles import at, baselines, other_levels
 from store.report.stages import Places
 
-OUTCOMES = {
+TITLES = {
     "correct": "accuracy",
     "absolute_error": "absolute error",
     "generated_correct": "accuracy, generated",
     "brier": "Brier score",
     "nll": "negative log-likelihood",
 }
-MOST_WITHIN = 100
 COLUMNS = ("difference", "low", "high", "p_value", "p_adjusted", "effect_size", "examples")
+Place = tuple[str, str, tuple[tuple[str, str], ...], tuple[str, ...]]
+"""Factor, level, levels of other factors, and factors averaged over."""
 
 
-Rows = dict[tuple[str, str, tuple[tuple[str, str], ...], tuple[str, ...]], Json]
-"""By factor, level, levels of other factors, and factors averaged over."""
+def contrasts(node: xr.DataTree, spec: Json, places: Places, history: History) -> Json:
+    """Return the changes of each contrast in outcomes and, by layer and position, in lens entropy.
 
-
-@frozen
-class Part:
-    """Cells in which a contrast is made."""
-
-    cells: xr.Dataset
-    within: dict[str, str]
-    """Other factors held at one level."""
-    over: tuple[str, ...]
-    """Other factors averaged over."""
-
-
-def contrasts(node: xr.DataTree, spec: Json, places: Places) -> Json:
-    """Return the changes of each contrast in outcomes and, by layer and position, in lens entropy."""
+    With each goes whether it is confirmatory, and with all how they are to be read.
+    """
     if "summary" not in node.children:
         raise StoreError("no cell is complete yet")
     summary = next(iter(stage_nodes(node, "summary").values()))
-    chosen = baselines(spec, summary)
+    chosen = chosen_contrasts(spec, summary)
     if not chosen:
         raise StoreError("there is only one condition, so nothing can be held against it")
-    smallest = spec.get("analysis", {}).get("smallest_difference_of_interest", {})
-    rows: Rows = {}
+    rows: dict[Place, Json] = {}
     reasons: list[str] = []
-    for factor, baseline in chosen:
+    for contrast in chosen:
         reason = ""
         for stage in (stage for stage in ("evaluate", "probe") if stage in node.children):
-            for whole in stage_nodes(node, stage).values():
-                reason = _add(rows, whole, summary, factor, baseline, places, smallest) or reason
-        if factor not in {row["factor"] for row in rows.values()}:
+            for part in parts(node, stage, summary, contrast.factor):
+                try:
+                    known = levels(part.cells, contrast.factor)
+                    pairs = find_pairs(part.cells, contrast.factor, contrast.baseline, contrast.chosen(known))
+                except FAULTS:
+                    raise
+                except StoreError as error:  # a contrast need not exist in every part of the matrix
+                    reason = str(error)
+                    continue
+                for level, own in _rows(part, pairs, places):
+                    rows.setdefault(_place(contrast.factor, level, part), own)
+        if contrast.factor not in {row["factor"] for row in rows.values()}:
             reasons.append(reason)
     if not rows:
         raise StoreError("; ".join(reasons))
+    analysis = spec.get("analysis", {})
+    questions = list(ask(node, spec, detailed=True))
+    answers = list(zip(questions, answer(questions, analysis), strict=True))
+    for question, result in answers:
+        _fill(rows, question, result, history)
     kept = [row for row in rows.values() if row["outcomes"] or "entropy" in row]
     left_out = len(rows) - len(kept)
-    return {"declared": bool(spec.get("contrasts")), "rows": kept, "left_out": left_out, "reasons": reasons}
+    said = notes(analysis, history, answers) if answers else []
+    found = {"declared": chosen[0].declared, "primary": analysis.get("primary"), "notes": said}
+    return found | {"rows": kept, "left_out": left_out, "reasons": reasons}
 
 
-def _add(
-    rows: Rows,
-    whole: xr.Dataset,
-    summary: xr.Dataset,
-    factor: str,
-    baseline: Any,
-    places: Places,
-    smallest: dict[str, float],
-) -> str:
-    """Add a contrast's changes to the rows; return why a part of the matrix lacks it, "" if none does."""
-    reason = ""
-    for part in _parts(whole, summary, factor):
-        try:
-            pairs = find_pairs(part.cells, factor, baseline)
-        except FAULTS:
-            raise
-        except StoreError as error:  # a contrast need not exist in every part of the matrix
-            reason = str(error)
+def _fill(rows: dict[Place, Json], question: Question, result: xr.Dataset, history: History) -> None:
+    """Put the changes in one outcome into the rows of their levels."""
+    name = question.outcome
+    for level in result["level"].values:
+        row = rows.get(_place(question.contrast.factor, level, question.part))
+        if row is None:
             continue
-        detailed = sum(bool(row["within"]) for row in rows.values())
-        found = {}
-        if not part.within or detailed < MOST_WITHIN:
-            found = _changes(part.cells, factor, baseline, smallest)
-        for level, own in _rows(part, pairs, places):
-            row = rows.setdefault((factor, str(level), tuple(part.within.items()), part.over), own)
-            for name, result in found.items():
-                changed = result.sel(level=level)
-                if name == "entropy":
-                    row["entropy"] = _by_layer(changed)
-                else:
-                    row["outcomes"][name] = _numbers(changed) | {"title": OUTCOMES[name], **_notes(changed)}
-    return reason
+        changed = result.sel(level=level)
+        if name == "entropy":
+            row["entropy"] = _by_layer(changed) | standing(history, question, level)
+        elif not changed["difference"].dims:
+            title = TITLES.get(name, name.replace("_", " "))
+            own = _numbers(changed) | {"title": title, **_notes(changed)}
+            row["outcomes"][name] = own | standing(history, question, level)
+
+
+def _place(factor: str, level: Any, part: Part) -> Place:
+    return factor, str(level), tuple(part.within.items()), part.over
 
 
 def _rows(part: Part, pairs: Pairs, places: Places) -> Iterator[tuple[Any, Json]]:
@@ -123,33 +113,6 @@ def _rows(part: Part, pairs: Pairs, places: Places) -> Iterator[tuple[Any, Json]
                     "outcomes": {},
                 },
             )
-
-
-def _parts(whole: xr.Dataset, summary: xr.Dataset, factor: str) -> Iterator[Part]:
-    """Yield the cells as a whole and, where there are several, each combination of the other factors."""
-    varying = [name for name in factors(summary) if name != factor and len(levels(summary, name)) > 1]
-    held = {name: str(levels(whole, name)[0]) for name in varying if len(levels(whole, name)) == 1}
-    yield Part(whole, held, tuple(name for name in varying if name not in held))
-    combinations = other_levels(whole, [factor])
-    if len(combinations) > 1:
-        for own in combinations:
-            yield Part(at(whole, own), {name: str(own[name]) for name in varying}, ())
-
-
-def _changes(
-    cells: xr.Dataset, factor: str, baseline: Any, smallest: dict[str, float]
-) -> dict[str, xr.Dataset]:
-    """Return the changes in each variable that the cells have."""
-    found = {}
-    for name in (*OUTCOMES, "entropy"):
-        if (name in OUTCOMES) == ("gold" in cells.coords and "layer" not in cells.dims):
-            try:
-                found[name] = change(cells, name, factor, baseline, equivalence=smallest.get(name))
-            except FAULTS:
-                raise
-            except StoreError:  # not every study scores, generates and rates by numbers
-                continue
-    return found
 
 
 def _numbers(own: xr.Dataset) -> Json:
@@ -180,4 +143,5 @@ def _verdict(own: xr.Dataset) -> Json:
 
 
 def _notes(own: xr.Dataset) -> Json:
-    return {"seeds": int(own["seeds"]), "method": str(own.attrs.get("method", ""))}
+    corrected = str(own["p_adjusted"].attrs["long_name"]).removeprefix("p value, two-sided, ")
+    return {"seeds": int(own["seeds"]), "method": str(own.attrs.get("method", "")), "corrected": corrected}

@@ -8,7 +8,9 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from store.analysis import intervention_effects, mediation
+from store.analysis.declared import looks_of
 from store.analysis.interventions import entries, of_condition, sweep_of
+from store.analysis.monitoring import Looks
 from store.errors import FAULTS, StoreError
 from store.files import Json
 from store.report.encode import rounded
@@ -31,7 +33,7 @@ def interventions(node: xr.DataTree, spec: Json, places: Places) -> Json:
     settings = {own["name"]: own for own in spec.get("interventions", [])}
     found, room = [], MOST_BYTES
     for name in entries(node):
-        results = _results(node, name)
+        results = _results(node, name, looks_of(spec.get("analysis", {})))
         told = {key: value for key, value in settings.get(name, {}).items() if key in TOLD}
         own = results.described() | {"name": name, "settings": told, "conditions": [], "left_out": 0}
         for condition in results.conditions:
@@ -89,10 +91,10 @@ class _Results:
         }
 
 
-def _results(node: xr.DataTree, entry: str) -> _Results:
-    effects = {outcome: intervention_effects(node, entry, outcome) for outcome in OUTCOMES}
+def _results(node: xr.DataTree, entry: str, looks: Looks) -> _Results:
+    effects = {outcome: intervention_effects(node, entry, outcome, looks=looks) for outcome in OUTCOMES}
     if not (effects["correct"]["head"] >= 0).any():
-        effects["entropy"] = intervention_effects(node, entry, "entropy")
+        effects["entropy"] = intervention_effects(node, entry, "entropy", looks=looks)
     try:
         return _Results(effects, {outcome: mediation(node, entry, outcome) for outcome in OUTCOMES}, "")
     except FAULTS:

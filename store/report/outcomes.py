@@ -8,11 +8,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from store.analysis import calibration_curve, confusion, detect_failures, means, select, transfer_matrix
-from store.analysis.nodes import SEED, by_condition, factors, stage_nodes
+from store.analysis.nodes import SEED, by_condition, factors, other_levels, stage_nodes
 from store.errors import StoreError
 from store.files import Json
 from store.report.encode import rounded
-from store.report.roles import other_levels, roles
+from store.report.roles import roles
 from store.report.stages import Places, datasets
 
 POINTS = 200  # of a training curve

@@ -5,11 +5,11 @@ from typing import Any
 import xarray as xr
 
 from store.analysis import means, saturation
+from store.analysis.declared import chosen_contrasts
 from store.analysis.nodes import levels, stage_nodes
 from store.errors import FAULTS, StoreError
 from store.files import Json
 from store.report.encode import rounded
-from store.report.roles import baselines
 from store.report.stages import Places, datasets
 
 STATISTICS = ("entropy", "kl_final", "max_prob", "watch_mass")
@@ -70,7 +70,7 @@ def _against(node: xr.DataTree, spec: Json) -> Json:
     """Return the differences in the mean saturation layer between levels and their baselines."""
     summary = next(iter(stage_nodes(node, "summary").values()))
     tests, methods = [], []
-    for factor, baseline in baselines(spec, summary):
+    for factor, baseline in ((own.factor, own.baseline) for own in chosen_contrasts(spec, summary)):
         try:
             found = saturation(node, factor, baseline, permutations=1)
         except FAULTS:

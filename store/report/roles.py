@@ -3,7 +3,6 @@
 from itertools import product
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from attrs import frozen
 
@@ -42,35 +41,6 @@ def roles(spec: Json, summary: xr.Dataset) -> Roles:
     rated = [name for name, own in paths.items() if any(p.endswith("data.dimension") for p in own)]
     dimension = next((name for name in (*tested, *rated) if name in rated), None)
     return Roles(train, test, named.get("dimension", dimension))
-
-
-def baselines(spec: Json, summary: xr.Dataset) -> list[tuple[str, Any]]:
-    """Return the factor and baseline level of each contrast of the spec; without any, each factor's first."""
-    declared = [(own["factor"], own.get("baseline")) for own in spec.get("contrasts", [])]
-    varying = [(name, None) for name in factors(summary) if len(levels(summary, name)) > 1]
-    return [(name, _level(summary, name, baseline)) for name, baseline in declared or varying]
-
-
-def _level(summary: xr.Dataset, factor: str, baseline: Any) -> Any:
-    """Return the level that a spec means: there it may be a number, here text, or the reverse."""
-    return next((own for own in levels(summary, factor) if str(own) == str(baseline)), baseline)
-
-
-def other_levels(dataset: xr.Dataset, taken: list[str]) -> list[dict[str, Any]]:
-    """Return the combinations of levels that occur of the factors beside `taken`; [{}] without others."""
-    names = [name for name in factors(dataset) if name not in taken]
-    index = dataset.indexes["cell"]
-    columns = [index.get_level_values(name) for name in names]
-    return [dict(zip(names, own, strict=True)) for own in dict.fromkeys(zip(*columns, strict=True))] or [{}]
-
-
-def at(dataset: xr.Dataset, chosen: dict[str, Any]) -> xr.Dataset:
-    """Return the cells at the chosen levels, their index whole."""
-    index = dataset.indexes["cell"]
-    keep = np.ones(len(index), bool)
-    for name, level in chosen.items():
-        keep &= index.get_level_values(name) == level
-    return dataset.isel(cell=np.flatnonzero(keep))
 
 
 def paths_of(factor: Json) -> list[str]:

@@ -23,7 +23,7 @@ function entropyContrasts(experiment, redraw) {
     legend(chosen.map((row, slot) => ({ slot, label: contrastName(row) }))),
     el("div", { class: "charts" }, charts),
     rows.length > MOST_SERIES && note(`The first ${MOST_SERIES} of ${rows.length} contrasts; filter to see others.`),
-    howMade(chosen[0].entropy.method, `Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each layer by itself.${chosen[0].entropy.equivalence ? ` Shaded: differences below ${chosen[0].entropy.equivalence} nat, too small to matter.` : ""}`),
+    howMade(chosen[0].entropy.method, `Filled marks: p < ${ALPHA} after correction (${unique(chosen.map(({ entropy }) => entropy.corrected)).join("; ")}); hollow marks: not. Bands: 95% intervals of each layer by itself.${chosen[0].entropy.equivalence ? ` Shaded: differences below ${chosen[0].entropy.equivalence} nat, too small to matter.` : ""}`),
   ];
 }
 

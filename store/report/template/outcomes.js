@@ -83,7 +83,7 @@ function outcomeContrasts(experiment, redraw) {
     return [
       table({
         caption: `Paired difference in ${title}${share ? ", percentage points" : units}`,
-        columns: [{ title: "Contrast" }, { title: "Difference", number: true }, { title: "95% interval", number: true }, { title: "0 marked" }, { title: "p, corrected", number: true }, ...(judged ? [{ title: "Verdict" }] : []), { title: "d_z", number: true }, { title: "Seeds", number: true }, { title: "Examples", number: true }],
+        columns: [{ title: "Contrast" }, { title: "Difference", number: true }, { title: "95% interval", number: true }, { title: "0 marked" }, { title: "p, corrected", number: true }, { title: "Declared" }, ...(judged ? [{ title: "Verdict" }] : []), { title: "d_z", number: true }, { title: "Seeds", number: true }, { title: "Examples", number: true }],
         rows: those.map((row) => {
           const own = row.outcomes[name];
           return [
@@ -91,12 +91,12 @@ function outcomeContrasts(experiment, redraw) {
             [write(own.difference, digits), own.p_adjusted < ALPHA && !missing(own.p_adjusted) ? el("span", { title: `p < ${ALPHA} after correction` }, " *") : ""],
             interval(own.low, own.high, digits, write),
             intervalPlot({ value: own.difference, low: own.low, high: own.high, domain, reference: 0, around: own.equivalence, label: `${write(own.difference, digits)} ${interval(own.low, own.high, digits, write)}` }),
-            pValue(own.p_adjusted), ...(judged ? [own.verdict ?? ""] : []), fixed(own.effect_size), String(own.seeds), String(own.examples),
+            pValue(own.p_adjusted), el("span", { title: own.why }, own.standing), ...(judged ? [own.verdict ?? ""] : []), fixed(own.effect_size), String(own.seeds), String(own.examples),
           ];
         }),
         tall: those.length > 14,
       }),
-      howMade(method, `* p < ${ALPHA} after correction.`),
+      howMade(method, `* p < ${ALPHA} after correction (${unique(those.map(({ outcomes }) => outcomes[name].corrected)).join("; ")}).`),
     ];
   });
   return [...parts, names.length ? tables : note("No contrast in an outcome is shown.")];
@@ -106,9 +106,9 @@ const contrastHeader = ["factor", "level", "baseline", "within"];
 const contrastCells = (row) => [row.factor, row.level, row.baseline, inWords(row.within, "; ")];
 
 const contrastsCsv = (experiment) => [
-  [...contrastHeader, "outcome", "difference", "low", "high", "p_value", "p_adjusted", "p_equivalence", "verdict", "effect_size", "seeds", "examples"],
+  [...contrastHeader, "outcome", "difference", "low", "high", "p_value", "p_adjusted", "p_equivalence", "verdict", "effect_size", "seeds", "examples", "standing", "why"],
   shownContrasts(experiment.contrasts).flatMap((row) =>
-    Object.entries(row.outcomes).map(([name, own]) => [...contrastCells(row), name, own.difference, own.low, own.high, own.p_value, own.p_adjusted, own.p_equivalence, own.verdict, own.effect_size, own.seeds, own.examples])),
+    Object.entries(row.outcomes).map(([name, own]) => [...contrastCells(row), name, own.difference, own.low, own.high, own.p_value, own.p_adjusted, own.p_equivalence, own.verdict, own.effect_size, own.seeds, own.examples, own.standing, own.why])),
 ];
 
 const MOST_MAPS = 12;

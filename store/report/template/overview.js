@@ -29,6 +29,7 @@ function inShort(experiment) {
   const lines = rows.slice(0, 20).map((row) => [contrastName(row), accuracyWords(row), layerWords(row), sureWords(row)]);
   return [
     data.reasons.map((reason) => note(`A contrast is missing: ${reason}.`)),
+    data.notes.map((own) => note(own)),
     !data.declared && note("The spec declares no contrasts, so every factor is held against its first level."),
     table({
       caption: "Each contrast, averaged over the other factors",
@@ -68,7 +69,16 @@ function sureWords(row) {
   const notes = own ?? row.entropy;
   const basis = own ? `, ${plural(own.examples, "example")}` : "";
   const seeds = notes.seeds < 2 ? "1 seed: variation between trainings not covered" : plural(notes.seeds, "seed");
-  return `${own ? `accuracy p = ${pValue(own.p_adjusted)}, ` : ""}layers at p < ${ALPHA}, both corrected; ${seeds}${basis}`.replace("= <", "<");
+  return `${own ? `accuracy p = ${pValue(own.p_adjusted)}, ` : ""}layers at p < ${ALPHA}, both corrected; ${seeds}${basis}; ${standingWords(row)}`.replace("= <", "<");
+}
+
+// Which outcomes the spec asked for before there were results; all others are exploratory.
+function standingWords(row) {
+  const named = [...Object.values(row.outcomes), row.entropy && { ...row.entropy, title: "lens entropy" }].filter(Boolean);
+  const confirmatory = named.filter(({ standing }) => standing === "confirmatory").map(({ title }) => title);
+  if (confirmatory.length) return `confirmatory: ${confirmatory.join(", ")}; all else exploratory`;
+  const unknown = named.length > 0 && named.every(({ standing }) => standing === "not recorded");
+  return unknown ? "confirmatory or exploratory: not recorded" : "exploratory";
 }
 
 function matrix(experiment) {

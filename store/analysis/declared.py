@@ -1,0 +1,238 @@
+"""All contrasts of an experiment, tested and corrected together as its spec asks."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from attrs import frozen
+
+from store.analysis.changes import TESTED, Changes, stage_of
+from store.analysis.families import add_adjusted, put_adjusted, sharing
+from store.analysis.inference import CONFIDENCE
+from store.analysis.monitoring import Looks, Monitoring
+from store.analysis.multiplicity import NAMES, Correction, adjust, check
+from store.analysis.nodes import Data, at, factors, levels, other_levels, spec_of, spell, stage_nodes
+from store.errors import FAULTS, StoreError
+
+OUTCOMES = ("correct", "generated_correct", "absolute_error", "brier", "nll", "entropy")
+FAMILIES = ("contrast", "outcome", "spec")
+MOST_DETAILED = 100
+
+
+@frozen
+class Part:
+    """Cells in which a contrast is made."""
+
+    cells: xr.Dataset
+    within: dict[str, str]
+    """Other factors held at one level."""
+    over: tuple[str, ...]
+    """Other factors averaged over."""
+    detailed: bool
+    """Whether this is one of several combinations of levels that lie in one whole."""
+
+
+@frozen
+class Contrast:
+    """A factor's levels against its baseline; `levels` None: all others."""
+
+    factor: str
+    baseline: Any
+    levels: tuple[str, ...] | None
+    declared: bool
+
+    def chosen(self, known: Sequence[Any]) -> list[Any] | None:
+        """Return the levels to compare among those that there are."""
+        if self.levels is None:
+            return None
+        return [own for own in known if str(own) in self.levels]
+
+
+@frozen
+class Question:
+    """A contrast in an outcome, in some cells."""
+
+    contrast: Contrast
+    outcome: str
+    part: Part
+    changes: Changes
+
+    def family(self, kind: str) -> tuple[Any, ...]:
+        """Return what names the family that this is tested in; details have families of their own."""
+        own = {"outcome": (self.outcome,), "spec": ()}
+        named = (self.contrast.factor, str(self.contrast.baseline), self.outcome)
+        return self.part.detailed, *own.get(kind, named)
+
+
+def contrasts(
+    data: Data,
+    analysis: Mapping[str, Any] | None = None,
+    *,
+    correction: Correction = "holm",
+    confidence: float = CONFIDENCE,
+) -> xr.DataTree:
+    """Return every declared contrast of an experiment in every outcome, corrected over the spec's family.
+
+    analysis: what stands in place of the spec's `[analysis]`, as {"family": "spec"}: `contrast` corrects over
+    the levels, positions and layers of one contrast in one outcome, `outcome` over all contrasts in an
+    outcome, `spec` over all contrasts in all outcomes; `monitoring` and `looks` are heeded. Outcomes:
+    correct, generated_correct, absolute_error, brier, nll, entropy, and what `[analysis]` names. Without
+    declared contrasts every factor is held against its first level. Result: nodes /FACTOR/OUTCOME as `change`
+    gives (below it one node per test set, where there are several). StoreError where nothing can be compared.
+    """
+    spec = spec_of(data)
+    asked = dict(spec.get("analysis", {})) | dict(analysis or {})
+    questions = list(ask(data, spec | {"analysis": asked}))
+    if not questions:
+        raise StoreError("no contrast has cells to compare in any outcome")
+    results = answer(questions, asked, correction=correction, confidence=confidence)
+    found: dict[str, xr.Dataset] = {}
+    alone = [(own.contrast, own.outcome) for own in questions]
+    names = [own.factor for own in dict.fromkeys(own.contrast for own in questions)]
+    for own, result in zip(questions, results, strict=True):
+        name = own.contrast.factor
+        if names.count(name) > 1:
+            name = f"{name} against {own.contrast.baseline}"
+        path = [name, own.outcome]
+        if alone.count((own.contrast, own.outcome)) > 1:
+            path.append(spell(list(own.part.within), list(own.part.within.values())))
+        found["/".join(part.replace("/", "_") for part in path)] = result
+    return xr.DataTree.from_dict(found)
+
+
+def chosen_contrasts(spec: Mapping[str, Any], summary: xr.Dataset) -> list[Contrast]:
+    """Return the contrasts that a spec declares; without any, every factor against its first level."""
+    found = []
+    for own in spec.get("contrasts") or ():
+        base = next((at for at in levels(summary, own["factor"]) if str(at) == str(own["baseline"])), None)
+        named = own.get("levels")
+        chosen = None if named is None else tuple(map(str, named))
+        found.append(Contrast(own["factor"], own["baseline"] if base is None else base, chosen, True))
+    several = (name for name in factors(summary) if len(levels(summary, name)) > 1)
+    return found or [Contrast(name, levels(summary, name)[0], None, False) for name in several]
+
+
+def looks_of(analysis: Mapping[str, Any]) -> Looks:
+    """Return when a spec says that results are looked at, as `change` takes it."""
+    kind = analysis.get("monitoring", "fixed")
+    return {"spending": analysis.get("looks", ()), "anytime": "anytime"}.get(kind)
+
+
+def outcomes(analysis: Mapping[str, Any]) -> list[str]:
+    """Return the outcomes that contrasts are made in."""
+    named = [analysis.get("primary"), *analysis.get("smallest_difference_of_interest", {})]
+    return list(dict.fromkeys([*OUTCOMES, *(str(own) for own in named if own)]))
+
+
+def ask(data: Data, spec: Mapping[str, Any], *, detailed: bool = False) -> Iterator[Question]:
+    """Yield each contrast in each outcome that the cells have; detailed: also by other factors' levels."""
+    summary = next(iter(stage_nodes(data, "summary").values()))
+    smallest = spec.get("analysis", {}).get("smallest_difference_of_interest", {})
+    monitoring = Monitoring.of(looks_of(spec.get("analysis", {})))
+    seen: set[tuple[Any, ...]] = set()
+    for contrast in chosen_contrasts(spec, summary):
+        for outcome in outcomes(spec.get("analysis", {})):
+            for part in parts(data, stage_of(outcome), summary, contrast.factor):
+                place = (contrast, *part.within.items())
+                if part.detailed and (not detailed or (place not in seen and len(seen) >= MOST_DETAILED)):
+                    continue
+                seen |= {place} if part.detailed else set()
+                try:
+                    chosen = contrast.chosen(levels(part.cells, contrast.factor))
+                    base = contrast.baseline
+                    options: Any = {"monitoring": monitoring, "smallest": smallest.get(outcome)}
+                    made = Changes.of(part.cells, outcome, contrast.factor, base, chosen, **options)
+                except FAULTS:
+                    raise
+                except StoreError:  # not every study scores, generates and rates by numbers; nor every part
+                    continue
+                yield Question(contrast, outcome, part, made)
+
+
+def answer(
+    questions: Sequence[Question],
+    analysis: Mapping[str, Any],
+    *,
+    correction: Correction = "holm",
+    confidence: float = CONFIDENCE,
+) -> list[xr.Dataset]:
+    """Return the results of some questions, as `change` gives them, corrected over their families."""
+    kind = analysis.get("family", "contrast")
+    if kind not in FAMILIES:
+        raise StoreError(f"family {kind!r}: expected one of {', '.join(FAMILIES)}")
+    families: dict[tuple[Any, ...], list[int]] = {}
+    for number, own in enumerate(questions):
+        families.setdefault(own.family(kind), []).append(number)
+    found: dict[int, xr.Dataset] = {}
+    for members in families.values():
+        own = [questions[number] for number in members]
+        found |= zip(members, _together(own, kind, correction, confidence), strict=True)
+    return [found[number] for number in range(len(questions))]
+
+
+def _together(
+    questions: Sequence[Question], kind: str, correction: Correction, confidence: float
+) -> list[xr.Dataset]:
+    """Return the results of one family."""
+    tests = sum(own.changes.tests("contrast")[0] for own in questions)
+    results = [own.changes.results(confidence, [tests] * len(own.changes.estimates)) for own in questions]
+    if len(questions) == 1:
+        own, result = questions[0], results[0]
+        words, of_equivalence = (
+            add_adjusted(result, name, correction, own.contrast.factor, start=start) if name in result else ""
+            for name, start in TESTED.items()
+        )
+        return [own.changes.described(result, confidence, words, of_equivalence)]
+    subject = f"{NAMES[check(correction)]} over all {{}} tests of {_subject(questions, kind)}"
+    words, of_equivalence = (
+        _adjust(results, name, start, correction, subject) for name, start in TESTED.items()
+    )
+    for own, result in zip(questions, results, strict=True):
+        shared = sharing("layer") if own.changes.axis is not None and correction != "none" else ""
+        own.changes.described(result, confidence, words + shared, of_equivalence + shared)
+    return results
+
+
+def _adjust(results: Sequence[xr.Dataset], name: str, start: str, correction: Correction, words: str) -> str:
+    """Add p values corrected over all results that have them; return the words, with the number of tests."""
+    own = [result for result in results if name in result]
+    if not own:
+        return ""
+    starts = [result[start].values for result in own]
+    flat = np.concatenate([values.ravel() for values in starts])
+    ends = np.cumsum([values.size for values in starts])[:-1]
+    words = words.format(int(np.isfinite(flat).sum()))
+    for result, corrected in zip(own, np.split(adjust(flat, 0, correction), ends), strict=True):
+        put_adjusted(result, name, corrected.reshape(result[name].shape), correction, words)
+        del result[start]
+    return words
+
+
+def _subject(questions: Sequence[Question], kind: str) -> str:
+    """Return what a family of several questions is about."""
+    made = len({own.contrast for own in questions})
+    named = list(dict.fromkeys(own.outcome for own in questions))
+    about = questions[0].contrast.factor if made == 1 else f"{made} contrasts"
+    places = len({tuple(own.part.within.items()) for own in questions})
+    each = "combinations of other factors' levels" if questions[0].part.detailed else "test sets"
+    within = f", {places} {each}" if places > 1 else ""
+    return f"{about} in {named[0] if len(named) == 1 else f'{len(named)} outcomes'}{within}"
+
+
+def parts(data: Data, stage: str, summary: xr.Dataset, factor: str) -> Iterator[Part]:
+    """Yield a stage's cells as wholes, one per test set, and their combinations of other factors."""
+    try:
+        wholes = stage_nodes(data, stage).values()
+    except FAULTS:
+        raise
+    except StoreError:
+        return
+    for whole in wholes:
+        varying = [name for name in factors(summary) if name != factor and len(levels(summary, name)) > 1]
+        held = {name: str(levels(whole, name)[0]) for name in varying if len(levels(whole, name)) == 1}
+        yield Part(whole, held, tuple(name for name in varying if name not in held), False)
+        combinations = other_levels(whole, [factor])
+        if len(combinations) > 1:
+            for own in combinations:
+                yield Part(at(whole, own), {name: str(own[name]) for name in varying}, (), True)

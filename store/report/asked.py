@@ -1,0 +1,72 @@
+"""What a spec asked of its results, when it was said, and how often they were looked at: in sentences."""
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from store.analysis.changes import stage_of
+from store.analysis.declared import Question, looks_of
+from store.analysis.monitoring import Monitoring
+from store.files import Json
+from store.history import NOT_RECORDED, History
+
+FAMILIES = {
+    "contrast": "each contrast in each outcome",
+    "outcome": "all contrasts in each outcome",
+    "spec": "all contrasts in all outcomes",
+}
+
+
+def notes(analysis: Json, history: History, asked: list[tuple[Question, xr.Dataset]]) -> list[str]:
+    """Return how p values and intervals are to be read, by the spec and by the history."""
+    family = FAMILIES.get(analysis.get("family", "contrast"), "")
+    found = [
+        f"p values are corrected over the levels, positions and layers of {family}; details by themselves."
+    ]
+    monitoring = Monitoring.of(looks_of(analysis))
+    if monitoring.fixed:
+        found.append("Monitoring: fixed. p values and intervals hold for a single look, with all seeds.")
+        found += _earlier(history, asked)
+    else:
+        seeds = np.unique(np.concatenate([np.ravel(result["seeds"].values) for _, result in asked]))
+        kind = "anytime" if monitoring.anytime else "spending"
+        words = monitoring.described(seeds).removeprefix("; ")
+        found.append(f"Monitoring: {kind}. {words[:1].upper()}{words[1:]}.")
+    if not history.records:
+        found.append(
+            f"When contrasts were declared, and looks before this one: {NOT_RECORDED} in this store."
+        )
+    return [*found, *(f"Declared otherwise on {change}." for change in history.changes())]
+
+
+def standing(history: History, question: Question, level: Any) -> Json:
+    """Return whether a level's contrast in an outcome is confirmatory, and why."""
+    contrast, outcome = question.contrast, question.outcome
+    own = history.standing(contrast.factor, contrast.baseline, level, outcome, stage_of(outcome))
+    if question.part.detailed and own.mark == "confirmatory":
+        return {"standing": "exploratory", "why": "a detail of the declared contrast"}
+    return {"standing": own.mark, "why": own.why}
+
+
+def shown(asked: list[Question]) -> list[tuple[str, Any]]:
+    """Return factor and baseline of the contrasts that are shown."""
+    return list(dict.fromkeys((own.contrast.factor, own.contrast.baseline) for own in asked))
+
+
+def _earlier(history: History, asked: list[tuple[Question, xr.Dataset]]) -> list[str]:
+    """Return a warning for each contrast that was looked at with fewer seeds."""
+    most: dict[str, int] = {}
+    for question, result in asked:
+        factor = question.contrast.factor
+        most[factor] = max(most.get(factor, 0), int(result["seeds"].max()))
+    found = []
+    for factor, seeds in most.items():
+        if before := history.looked(factor, seeds):
+            *first, last = map(str, before)
+            numbers = f"{', '.join(first)} and {last}" if first else last
+            found.append(
+                f"{factor}: looked at with {numbers} seeds before; "
+                "the error rate of 5 % does not hold over looks."
+            )
+    return found

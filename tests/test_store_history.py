@@ -1,0 +1,154 @@
+"""The history of an experiment: declarations, looks, and what they make of a contrast."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_store import Design, write_synthetic
+
+from store import history, write_manifest
+from store.garbage import find_garbage
+from store.history import read_history, record_look
+from store.manifests import read_manifests
+from store.mend import fix
+from store.places import place_of
+from store.verify import verify
+
+ANALYSIS = {
+    "primary": "correct", "family": "contrast", "monitoring": "fixed", "looks": [],
+    "smallest_difference_of_interest": {"correct": 0.02},
+}  # fmt: skip
+LEVELS = ["label", "explained", "shuffled"]
+
+
+def design(seeds: int, levels: int = 2, pending: Any = (), **asked: Any) -> Design:
+    return Design(
+        {"target": LEVELS[:levels]},
+        contrasts=[{"factor": "target", "baseline": "label"}],
+        seeds=tuple(range(seeds)),
+        examples=8,
+        layers=3,
+        pending=pending,
+        analysis=ANALYSIS | asked,
+    )
+
+
+def declared_first(root: Path, **asked: Any) -> None:
+    """Write the manifest alone, as an execution does before it runs anything."""
+    write_synthetic(root, design(2, pending=range(4), **asked))
+
+
+def again(root: Path, change: Any) -> None:
+    manifest = read_manifests(root)["synthetic"]
+    change(manifest["spec"])
+    write_manifest(root, "synthetic", manifest)
+
+
+def standing(root: Path, outcome: str = "correct", level: str = "explained") -> tuple[str, str]:
+    stage = "evaluate" if outcome == "correct" else "probe"
+    own = read_history(root, "synthetic").standing("target", "label", level, outcome, stage)
+    return own.mark, own.why
+
+
+def test_what_was_declared_before_there_were_results_is_confirmatory(tmp_path: Path) -> None:
+    declared_first(tmp_path)
+    write_synthetic(tmp_path, design(2))
+    assert len(read_history(tmp_path, "synthetic").records) == 1  # the same declaration again
+    mark, why = standing(tmp_path)
+    assert mark == "confirmatory" and "before there were results" in why
+    assert standing(tmp_path, "entropy") == ("exploratory", "the primary outcome is correct")
+    assert standing(tmp_path, level="shuffled") == ("exploratory", "the spec does not declare it")
+
+
+def test_what_is_declared_after_results_is_exploratory(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, design(2))  # the manifest comes last there
+    mark, why = standing(tmp_path)
+    assert mark == "exploratory" and why.endswith("when 2 cells had results")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("family", "spec", "family contrast → spec"),
+        ("primary", "entropy", "primary correct → entropy"),
+        ("monitoring", "anytime", "monitoring fixed → anytime"),
+        ("smallest_difference_of_interest", {"correct": 0.01}, "correct 0.02 → correct 0.01"),
+    ],
+)
+def test_a_change_after_results_shows(tmp_path: Path, key: str, value: Any, words: str) -> None:
+    declared_first(tmp_path)
+    write_synthetic(tmp_path, design(2))
+    again(tmp_path, lambda spec: spec["analysis"].update({key: value}))
+    (change,) = read_history(tmp_path, "synthetic").changes()
+    assert words in change and "cells of a level had results" in change
+    mark, why = standing(tmp_path, "entropy" if key == "primary" else "correct")
+    assert mark == "exploratory" and "declared, as it is now, on" in why
+    # Changed back it is no surer than before.
+    again(tmp_path, lambda spec: spec["analysis"].update(ANALYSIS))
+    assert standing(tmp_path)[0] == "exploratory" and len(read_history(tmp_path, "synthetic").changes()) == 2
+
+
+def test_a_level_and_seeds_that_come_later_stand_for_themselves(tmp_path: Path) -> None:
+    declared_first(tmp_path)
+    write_synthetic(tmp_path, design(2))
+    write_synthetic(tmp_path, design(2, levels=3, pending=(4, 5)))
+    assert standing(tmp_path)[0] == standing(tmp_path, level="shuffled")[0] == "confirmatory"
+    write_synthetic(tmp_path, design(3, levels=3))
+    assert standing(tmp_path)[0] == "confirmatory"  # the number of seeds is the looks' concern
+    assert "2 → 3 seeds" in read_history(tmp_path, "synthetic").changes()[-1]
+
+
+def test_a_look_counts_once_for_the_same_results(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, design(2))
+    pairs = [("target", "label")]
+    for command in ("report", "results"):
+        assert record_look(tmp_path, "synthetic", command, pairs) == ""
+    (look,) = read_history(tmp_path, "synthetic").looks
+    assert look["command"] == "report" and look["seeds"] == {"target=label": 2, "target=explained": 2}
+    write_synthetic(tmp_path, design(3))
+    record_look(tmp_path, "synthetic", "report", pairs)
+    known = read_history(tmp_path, "synthetic")
+    assert len(known.looks) == 2
+    assert known.looked("target", 5) == [2, 3] and known.looked("target", 3) == [2]
+    assert known.looked("rank", 5) == []
+
+
+def test_a_look_at_a_store_that_cannot_be_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_synthetic(tmp_path, design(2))
+
+    def refused(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(history, "append", refused)
+    said = record_look(tmp_path, "synthetic", "report", [("target", "label")])
+    assert said.startswith("synthetic: this look at the results is not recorded in the store: ")
+
+
+def test_a_store_without_history_says_so(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, design(2))
+    shutil.rmtree(tmp_path / "history")  # as of a store from before there was any
+    assert standing(tmp_path)[0] == "not recorded" and read_history(tmp_path, "synthetic").changes() == []
+
+
+def test_a_record_that_was_changed_or_taken_out_is_found(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, design(2))
+    record_look(tmp_path, "synthetic", "report", [("target", "label")])
+    again(tmp_path, lambda spec: spec["analysis"].update(family="spec"))
+    assert find_garbage(tmp_path) == [] and not list(history.breaks(place_of(tmp_path)))
+    files = sorted((tmp_path / "history" / "synthetic").iterdir())
+    assert [file.name for file in files] == ["000001.json", "000002.json", "000003.json"]
+    whole = files[1].read_bytes()
+    for torn in (whole.replace(b": 2", b": 9"), b"{", whole[:-1]):
+        files[1].write_bytes(torn)
+        (trouble,) = (own for own in verify(tmp_path).troubles if "history" in own.path)
+        assert trouble.path.endswith("000002.json") and trouble.mend == "aside"
+    fix(tmp_path, [trouble])
+    found = verify(tmp_path)
+    assert not [own for own in found.troubles if "history" in own.path]
+    assert any("a record before it is missing, or was changed" in note for note in found.notes)
+    assert len(read_history(tmp_path, "synthetic").records) == 2
