@@ -73,6 +73,7 @@ bench: $(BIN)/.ready
 honesty: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.honesty
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.looks
 
 # On a machine with a GPU: what it does in eight minutes (device-report/device.md), then the Triton kernels' tests
 # on it, their times and memory (probe_gpu.csv).

@@ -75,11 +75,10 @@ class Monitoring:
             return ""
         every = _listed(self.looks)
         others = sorted({int(own) for own in np.unique(seeds) if own > 0} - set(self.looks))
-        without = f"; with {_listed(others, 'or')} seeds no look is declared, so neither is given"
-        return (
-            f"; p values and intervals hold over the looks at {every} seeds together (alpha spending)"
-            f"{without if others else ''}"
-        )
+        words = f"; p values and intervals hold over the looks at {every} seeds together (alpha spending)"
+        if others:
+            words += f"; with {_listed(others, 'or')} seeds no look is declared, so neither is given"
+        return words
 
     def _read(self, values: Floats, seeds: NDArray[np.intp], *, inverse: bool) -> Floats:
         found = np.full(seeds.shape, np.nan)
