@@ -166,8 +166,8 @@ def answer(
         families.setdefault(own.family(kind), []).append(number)
     found: dict[int, xr.Dataset] = {}
     for members in families.values():
-        own = [questions[number] for number in members]
-        found |= zip(members, _together(own, kind, correction, confidence), strict=True)
+        asked = [questions[number] for number in members]
+        found |= zip(members, _together(asked, kind, correction, confidence), strict=True)
     return [found[number] for number in range(len(questions))]
 
 
