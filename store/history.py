@@ -94,7 +94,7 @@ class History:
 
 
 def read_history(root: Root, name: str) -> History:
-    """Return the history of an experiment, empty where there is none; DamagedError for a damaged record."""
+    """Return the history of an experiment, empty where there is none; DamagedError for a damaged one."""
     place = place_of(root)
     return History(tuple(read_json(place, file) for file in _files(place, name)))
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from store.errors import DamagedError, StoreError, UnreachableError
 from store.files import Json, read_file, read_json
 from store.groups import Group, any_group
-from store.history import damaged
+from store.history import breaks, damaged
 from store.keys import group_keys
 from store.layout import chunk_files, group_name, row_files
 from store.ledger import Ledger, progress_name, record_name
