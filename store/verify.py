@@ -24,7 +24,7 @@ from store.keys import group_keys
 from store.layout import chunk_files, group_name, row_files
 from store.ledger import Ledger, progress_name, record_name
 from store.lost import lost_data, lost_records
-from store.manifests import manifest_names, read_manifest, read_manifests, stages_named
+from store.manifests import manifest_names, read_manifest, read_manifests, stages_named, unnamed
 from store.metadata import group_troubles, top_troubles
 from store.places import Place, Root, place_of
 from store.results import RESULTS, file_trouble, result_name
@@ -117,7 +117,10 @@ def _history(place: Place) -> Iterator[Trouble]:
 
 
 def _manifests(ledger: Ledger) -> Iterator[Trouble]:
-    """Yield the manifests that cannot be read."""
+    """Yield the manifests that cannot be read, or that there is none for the results that are there."""
+    if not manifest_names(ledger.place) and (message := unnamed(ledger.place)):
+        path, remedy = f"{ledger.place}/experiments", "`engine execute` of its spec writes a manifest again"
+        yield Trouble("", "", path, reason(StoreError(message), str(ledger.place)), remedy, mend="nothing")
     for name in manifest_names(ledger.place):
         file = f"experiments/{name}.json"
         try:
