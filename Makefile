@@ -15,10 +15,12 @@ MAIN_JOB := $(addprefix tests/,$(addsuffix .py, \
 	test_engine_objects test_engine_sources test_engine_text test_engine_train test_kernels \
 	test_kernels_triton test_report test_specs_load test_store test_store_shards test_versions))
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-# The newest Python at hand: on the path, or one of pyenv's.
-NEWEST ?= $(shell for v in 3.14 3.13 3.12 3; do \
+# The first of these Pythons that is at hand, on the path or as one of pyenv's.
+python_of = $(shell for v in $(1); do \
 	for p in python$$v $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$v.*/bin/python; do \
-	$$p -c '' 2>/dev/null && echo $$p && exit; done; done)
+	$$p -c 'import ensurepip' 2>/dev/null && echo $$p && exit; done; done)
+OLDEST ?= $(call python_of,3.11 3.12 3.13 3)
+NEWEST ?= $(call python_of,3.14 3.13 3.12 3)
 
 .PHONY: demo test test-device test-oldest test-newest check bench gpu tutorial clean
 .DELETE_ON_ERROR:
@@ -40,22 +42,25 @@ test: check
 test-device: $(BIN)/.ready
 	$(BIN)/python -m pytest -m device
 
-# The main job with the oldest releases that pyproject.toml allows, and with the newest that there are. Both
-# bring PyTorch's CUDA build, several GB. Nothing is compiled to bytecode that is not imported.
+# The main job with the oldest releases that pyproject.toml allows, and with the newest that there are. Each
+# brings PyTorch's CUDA build: 6 GB, of which nothing is kept elsewhere. What is imported is compiled to bytecode,
+# whatever the environment says, for every child process imports it again.
 test-oldest: .venv-oldest/.ready
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(PYTEST) $(MAIN_JOB)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv-oldest/bin/python $(PYTEST) $(MAIN_JOB)
 
 test-newest: .venv-newest/.ready
-	OMP_NUM_THREADS=1 .venv-newest/bin/python $(PYTEST) $(MAIN_JOB)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv-newest/bin/python $(PYTEST) $(MAIN_JOB)
+
+INSTALL := -m pip install --quiet --no-compile --no-cache-dir --editable '.[tensorboard,test]'
 
 .venv-oldest/.ready: pyproject.toml constraints-oldest.txt Makefile setup.py $(wildcard kernels/csrc/*)
-	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip install --quiet --no-compile --constraint constraints-oldest.txt --editable '.[tensorboard,test]'
+	$(OLDEST) -m venv .venv-oldest
+	.venv-oldest/bin/python $(INSTALL) --constraint constraints-oldest.txt
 	touch $@
 
 .venv-newest/.ready: pyproject.toml Makefile setup.py $(wildcard kernels/csrc/*)
 	$(NEWEST) -m venv .venv-newest
-	.venv-newest/bin/pip install --quiet --no-compile --upgrade --upgrade-strategy eager --editable '.[tensorboard,test]'
+	.venv-newest/bin/python $(INSTALL) --upgrade --upgrade-strategy eager
 	.venv-newest/bin/pip freeze
 	touch $@
 
