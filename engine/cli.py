@@ -263,8 +263,10 @@ def doctor() -> None:
     """Show what this machine can use; check every probe backend, and write and read a small store."""
     from engine import doctor
     from engine.adapter_check import adapter_trouble
+    from engine.ownership import check_kernels
     from engine.store_check import store_trouble
 
+    check_kernels()
     console = Terminal()
     console.print(doctor.machine())
     checks = doctor.self_check()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from functools import partial
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-import kernels
-from engine.errors import DataError, EngineError, Interrupted, told
+from engine.errors import DataError, Interrupted, told
+from engine.ownership import check_kernels
 from engine.plan import Plan, PlannedCell
 from engine.provenance import provenance
 from specs.executor import Executor
@@ -224,13 +222,3 @@ def _keep_figure(place: Place, file: str, figure: bytes, console: Any) -> None:
         console.print(f"no figure of entropy: {told(error)}", markup=False, soft_wrap=True)
     else:
         console.print(f"figure: {place}/{file}")
-
-
-def check_kernels() -> None:
-    """Make sure that `kernels` is this project's package, not the hub client of the same name."""
-    ours = resources.files("engine").joinpath("..", "kernels")
-    if Path(str(kernels.__file__)).parent.resolve() != Path(str(ours)).resolve():
-        raise EngineError(
-            f"the package `kernels` at {kernels.__file__} is not this project's; "
-            "uninstall the other one: pip uninstall kernels"
-        )

@@ -11,7 +11,7 @@ from transformers.utils import import_utils
 
 import kernels
 from engine.errors import EngineError
-from engine.session import check_kernels
+from engine.ownership import check_kernels
 
 ROOT = Path(__file__).parents[1]
 LEAVES = ("specs", "kernels", "store")
@@ -50,9 +50,19 @@ def test_transformers_does_not_take_our_kernels_for_the_hubs() -> None:
 def test_foreign_kernels_are_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     check_kernels()
     monkeypatch.setattr(kernels, "__file__", "/elsewhere/kernels/__init__.py")
-    with pytest.raises(
-        EngineError, match=r"/elsewhere/kernels.* is not this project's; .*pip uninstall kernels"
-    ):
+    with pytest.raises(EngineError, match=r"/elsewhere/kernels: expected that of .*`pip uninstall kernels`"):
+        check_kernels()
+
+
+def test_a_second_owner_of_the_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both wheels write site-packages/kernels: the place is then right, and files of both are in it."""
+    info = tmp_path / "kernels-0.11.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kernels\nVersion: 0.11.2\n")
+    (info / "RECORD").write_text("kernels/__init__.py,,\nkernels/layer.py,,\n")
+    check_kernels()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(EngineError, match=r"found kernels; run `pip uninstall kernels`, then install abl"):
         check_kernels()
 
 
