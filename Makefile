@@ -22,7 +22,7 @@ python_of = $(shell for v in $(1); do \
 OLDEST ?= $(call python_of,3.11 3.12 3.13 3)
 NEWEST ?= $(call python_of,3.14 3.13 3.12 3)
 
-.PHONY: demo test test-device test-oldest test-newest check bench gpu tutorial clean
+.PHONY: demo test test-device test-oldest test-newest check audit bench gpu tutorial clean
 .DELETE_ON_ERROR:
 
 $(BIN)/.ready: pyproject.toml constraints.txt Makefile setup.py $(wildcard kernels/csrc/*)
@@ -68,6 +68,11 @@ check: $(BIN)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Known weaknesses of the installed releases, from the index's own database.
+audit: $(BIN)/.ready
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip-audit --local --skip-editable
 
 bench: $(BIN)/.ready
 	$(BIN)/python -m benchmarks.plan_matrix

@@ -16,7 +16,7 @@ from rich.text import Text
 from engine.errors import EngineError, Interrupted, UsageError, told
 from engine.parameters import JSON, NEW_STORE, SET, SPEC, STORE
 from engine.power_command import power
-from engine.terminal import Terminal, say, styled, visible
+from engine.terminal import Terminal, say, shown, styled
 from engine.upkeep import gc, migrate, verify
 from store.places import Place, Root
 
@@ -348,7 +348,7 @@ def _warning(
     _, installed, behind = filename.rpartition("site-packages")
     where = f" ({behind[1:].replace(os.sep, '/').partition('/')[0]})" if installed else ""
     ours = where in (" (engine)", " (kernels)", " (store)", " (specs)")
-    return f"warning{'' if ours else where}: {visible(str(message))}\n"
+    return f"warning{'' if ours else where}: {shown(str(message))}\n"
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 JOINERS = "\u200c\u200d"  # of letters in many scripts, and of emoji
 
 
-def visible(text: str) -> str:
+def shown(text: str) -> str:
     """Return a text whose control characters are spelled as Python does: `\\x1b` for an escape."""
     if text.isascii() and text.isprintable():
         return text
@@ -45,8 +45,8 @@ def _spelled(letter: str) -> str:
 
 
 def styled(text: Any, style: str = "") -> Text:
-    """Return a text in a style, control characters visible."""
-    return Text(visible(str(text)), style)
+    """Return a text in a style, control characters shown."""
+    return Text(shown(str(text)), style)
 
 
 def joined(parts: Iterable[Text | str], between: str = "") -> Text:
@@ -62,17 +62,17 @@ class Terminal(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Render a string, in a table too; whatever it holds is text."""
-        return super().render_str(visible(text), **(options | {"markup": False, "emoji": False}))
+        return super().render_str(shown(text), **(options | {"markup": False, "emoji": False}))
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render to segments, the last place that a text passes, whoever made it."""
         for part in super().render(renderable, options):
-            yield part if part.control else Segment(visible(part.text), part.style)
+            yield part if part.control else Segment(shown(part.text), part.style)
 
 
 def say(text: Any, *, error: bool = False) -> None:
     """Print a line as it is, to standard output or standard error."""
-    click.echo(visible(str(text)), err=error)
+    click.echo(shown(str(text)), err=error)
 
 
 class Words(TextColumn):

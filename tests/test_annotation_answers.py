@@ -84,6 +84,12 @@ def test_no_text_breaks_the_reader_and_none_is_read_without_both_parts(text: str
         assert found in FAULTS
 
 
+@pytest.mark.parametrize("piece", ["{", '{"', '{"a":', '{"rating": ', "{ ", "{\n\t"])
+def test_many_braces_are_given_up(piece: str) -> None:
+    """A reader whose time grows with their square would be at it for hours."""
+    assert read_answer(Answer(piece * 400_000), (1, 5)) in FAULTS
+
+
 @given(st.integers(-3, 3), st.integers(1, 6), st.data())
 def test_scales_map_end_to_end_in_equal_steps(low: int, width: int, data: st.DataObject) -> None:
     strategy = Strategy(name="s", low=low, high=low + width)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import public_sets
 import pytest
 from annotate_spec import attempt_of, lines, number_of, write_conversations, write_spec
+from attrs import evolve
 from chat_server import Reply, rated, serving
 from conftest import engine
 
+from engine.annotation.endpoint import LARGEST, Endpoint, UnansweredError
 from engine.annotation.reading import FAULTS, NO_EXPLANATION, NO_JSON, NOT_INTEGER, OUT_OF_SCALE, TRUNCATED
+from specs.annotate import Annotator
 
 KEY = "sk-Secret.0123456789"
 
@@ -148,6 +156,58 @@ def test_the_key_is_sent_and_written_nowhere(tmp_path: Path, monkeypatch: pytest
     texts = [file.read_text("utf-8") for file in tmp_path.rglob("*") if file.is_file()]
     assert len(texts) == 4 and not any(KEY in text for text in (*texts, output))
     assert lines(tmp_path / "rated.jsonl")[0]["naturalness_explanation"] == "your key is ***"
+
+
+def test_a_key_in_any_field_of_an_answer_is_taken_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_API_KEY", KEY)
+    spelled = "".join(f"\\u{ord(letter):04x}" for letter in KEY)  # as JSON allows
+    bodies = [
+        json.dumps({"choices": [{"message": {"content": rated(3).text}, "finish_reason": KEY}], "id": KEY}),
+        json.dumps({"choices": [{"message": {"content": ""}, "finish_reason": KEY}]}).replace(KEY, spelled),
+        json.dumps({"error": {"message": KEY}}).replace(KEY, spelled),
+    ]
+    first = iter([Reply(raw=body.encode()) for body in bodies])
+    with serving(lambda *_: next(first, rated(3))) as server:
+        spec = write_spec(tmp_path, server.url, annotator='key_env = "TEST_API_KEY"')
+        output = engine("annotate", spec).output
+    assert next(first, None) is None
+    texts = [file.read_text("utf-8") for file in tmp_path.rglob("*") if file.is_file()]
+    assert server.requests and not any(KEY in text for text in (*texts, output))
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "identity"])
+def test_an_answer_is_read_up_to_a_bound(encoding: str) -> None:
+    """One that unpacks to 256 MB is none, and is never held whole."""
+    packed = {"gzip": gzip.compress(bytes(2**28), 1), "deflate": zlib.compress(bytes(2**28), 1)}
+    raw = packed.get(encoding, bytes(LARGEST + 1))
+    reply = Reply(raw=raw, headers={"Content-Encoding": encoding})
+    annotator = Annotator(name="a", model="m", endpoint="http://127.0.0.1/v1", retries=0)
+
+    async def ask(url: str) -> str:
+        async with httpx2.AsyncClient(timeout=None) as client:
+            endpoint = Endpoint(evolve(annotator, endpoint=url), client, answered=True)
+            with pytest.raises(UnansweredError) as caught:
+                await endpoint.ask({"messages": [{"content": ""}]})
+            return str(caught.value)
+
+    with serving(lambda *_: reply) as server:
+        tracemalloc.start()
+        try:
+            said = asyncio.run(ask(server.url))
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert said == "response too large or unreadable" and most < 2**26
+
+
+def test_packed_answers_are_read(tmp_path: Path) -> None:
+    body = json.dumps({"choices": [{"message": {"content": rated(4).text}, "finish_reason": "stop"}]})
+    reply = Reply(raw=gzip.compress(body.encode()), headers={"Content-Encoding": "gzip"})
+    with serving(lambda *_: reply) as server:
+        engine("annotate", write_spec(tmp_path, server.url))
+    assert lines(tmp_path / "rated.jsonl")[0]["naturalness"] == 4
 
 
 @pytest.mark.parametrize(

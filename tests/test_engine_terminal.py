@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine import cli
-from engine.terminal import Terminal, joined, progress, say, styled, visible
+from engine.terminal import Terminal, joined, progress, say, shown, styled
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = [
@@ -55,11 +55,11 @@ def raw(text: str) -> set[str]:
 
 @given(st.text())
 def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
-    shown = visible(text)
-    assert raw(shown) == set()
-    shown.encode()  # no half of a pair
+    found = shown(text)
+    assert raw(found) == set()
+    found.encode()  # no half of a pair
     if not raw(text) and not any(0xD800 <= ord(letter) < 0xE000 for letter in text):
-        assert shown == text
+        assert found == text
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), st.sampled_from(["", "bold", "red"]))
@@ -77,7 +77,7 @@ def test_text_is_text_wherever_it_stands(text: str, style: str) -> None:
     console.print(table)
     found = file.getvalue()
     assert raw(found) == set()
-    line = visible(text).split("\n")[0].rstrip()
+    line = shown(text).split("\n")[0].rstrip()
     if line and "\t" not in line and all(unicodedata.category(own) != "Mn" for own in line):
         assert found.count(line) >= 3
 
@@ -133,7 +133,7 @@ def test_a_spec_of_hostile_levels_is_shown_as_it_is(spec: Path, words: list[str]
         assert code == 0
         whole = " ".join(output.split())
         for text in HOSTILE if "--cells" in words or "--dry-run" in words else HOSTILE[:2]:
-            assert " ".join(visible(text).split()) in whole
+            assert " ".join(shown(text).split()) in whole
 
 
 def test_errors_show_what_was_typed(spec: Path) -> None:

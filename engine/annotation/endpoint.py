@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import time
+import zlib
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -22,6 +24,8 @@ ABOUT_THE_REQUEST = {400, 413, 422}
 LONGEST_WAIT = 600.0  # seconds; a server that asks for more has another reason than load
 LONGEST_BACKOFF = 60.0
 LONGEST_MESSAGE = 300
+LARGEST = 4 * 2**20  # bytes of an answer, decompressed
+LONGEST_FINISH = 40  # letters of why an answer ended
 
 
 class StoppedError(EngineError):
@@ -61,45 +65,51 @@ class Endpoint:
         """Give the answer, or what went wrong and the seconds that the server asks to wait."""
         try:
             async with asyncio.timeout(self._annotator.timeout):
-                response = await self._client.post(self._url, json=body, headers=self._headers)
+                headers = self._headers | {"Accept-Encoding": "gzip"}
+                sent = self._client.stream("POST", self._url, json=body, headers=headers)
+                async with sent as response:
+                    content = await _content(response)
         except (TimeoutError, httpx2.TimeoutException):
             return "timeout", 0.0
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise self.stopped(f"not a usable URL: {error}") from None
         except httpx2.RequestError as error:
             return f"connection: {type(error).__name__}", 0.0
+        if content is None:
+            return "response too large or unreadable", 0.0
         if response.status_code == 200:
-            return self._answer(response), 0.0
+            return self._answer(content), 0.0
         status = f"status {response.status_code}"
         if response.status_code in RETRIED:
             wait = _retry_after(response.headers.get("retry-after", ""))
             if wait > LONGEST_WAIT:
-                raise self.stopped(f"{status}, to be retried after {wait:.0f} s: {self._message(response)}")
+                raise self.stopped(f"{status}, to be retried after {wait:.0f} s: {self._message(content)}")
             self._gate.close(wait)
             return status, wait
         if response.status_code in ABOUT_THE_REQUEST and self._answered:
-            return Answer(self._message(response), status=response.status_code), 0.0
-        raise self.stopped(f"{status}: {self._message(response)}")
+            return Answer(self._message(content), status=response.status_code), 0.0
+        raise self.stopped(f"{status}: {self._message(content)}")
 
-    def _answer(self, response: httpx2.Response) -> Answer | str:
+    def _answer(self, content: bytes) -> Answer | str:
         try:
-            content = response.json()
-            choice, usage = content["choices"][0], content.get("usage") or {}
+            found = json.loads(content)
+            choice, usage = found["choices"][0], found.get("usage") or {}
             text = choice["message"].get("content") or ""
             tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             return "unreadable response"
         prompt, completion = (number if type(number) is int else None for number in tokens)
-        return Answer(self._clean(str(text)), str(choice.get("finish_reason") or ""), prompt, completion)
+        finish = self._clean(str(choice.get("finish_reason") or ""))[:LONGEST_FINISH]
+        return Answer(self._clean(str(text)), finish, prompt, completion)
 
-    def _message(self, response: httpx2.Response) -> str:
+    def _message(self, content: bytes) -> str:
         """Give the server's own words, on one line."""
         try:
-            content = response.json()
-            error = content.get("error", content)
+            found = json.loads(content)
+            error = found.get("error", found)
             text = error.get("message", error) if isinstance(error, dict) else error
         except (ValueError, AttributeError, RecursionError):
-            text = response.text
+            text = content.decode("utf-8", "replace")
         return self._clean(" ".join(str(text).split()))[:LONGEST_MESSAGE] or "no message"
 
     def _clean(self, text: str) -> str:
@@ -111,6 +121,26 @@ class Endpoint:
         """Give the error that ends the asking of this annotator."""
         source = f" (key from ${self._annotator.key_env})" if self._annotator.key_env else ""
         return StoppedError(f'annotator "{self._annotator.name}" at {self._url}{source}: {message}')
+
+
+async def _content(response: httpx2.Response) -> bytes | None:
+    """Read an answer of at most LARGEST bytes, decompressed; None for a larger or unreadable one.
+
+    Decompressed here, piece by piece: an HTTP library unpacks as much as a server has packed.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "deflate"):
+        return None
+    unpack = None if encoding == "identity" else zlib.decompressobj(32 + zlib.MAX_WBITS)
+    content = bytearray()
+    async for piece in response.aiter_raw():
+        try:
+            content += unpack.decompress(piece, LARGEST + 1 - len(content)) if unpack else piece
+        except zlib.error:
+            return None
+        if len(content) > LARGEST:
+            return None
+    return bytes(content)
 
 
 class _Gate:

@@ -22,6 +22,9 @@ NO_EXPLANATION = "the explanation is missing or empty"
 FAULTS = (REFUSED, EMPTY, NO_JSON, TRUNCATED, AMBIGUOUS, NOT_INTEGER, OUT_OF_SCALE, NO_EXPLANATION)
 
 
+MOST_STARTS = 200  # braces that may begin an object
+
+
 @frozen
 class Reading:
     """A valid answer; `rating` is on the strategy's own scale, None where none was asked for."""
@@ -60,10 +63,15 @@ def _checked(value: dict[str, Any], scale: tuple[int, int] | None) -> Reading | 
 
 
 def _objects(text: str) -> Iterator[dict[str, Any] | None]:
-    """Yield the outermost JSON objects in a text, and None for one that the end of the text cuts off."""
+    """Yield the outermost JSON objects in a text, and None for one that the end of the text cuts off.
+
+    After MOST_STARTS braces the rest counts as cut off: the time would grow with the square of their number.
+    """
     decoder = json.JSONDecoder(strict=False)  # models write line breaks into strings
     start = text.find("{")
-    while start >= 0:
+    for _ in range(MOST_STARTS):
+        if start < 0:
+            return
         try:
             value, end = decoder.raw_decode(text, start)
         except json.JSONDecodeError as error:
@@ -75,3 +83,5 @@ def _objects(text: str) -> Iterator[dict[str, Any] | None]:
         else:
             yield value
         start = text.find("{", end)
+    if start >= 0:
+        yield None
