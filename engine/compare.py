@@ -139,7 +139,7 @@ def _compare(name: str, nodes: Sequence[xr.DataTree], manifests: Sequence[dict[s
 
 
 def _summary(node: xr.DataTree) -> xr.Dataset:
-    return node.children["summary"].to_dataset()
+    return stage_node(node, "summary")
 
 
 def _keys(manifest: dict[str, Any], factors: list[str]) -> dict[tuple[str, ...], dict[str, str]]:

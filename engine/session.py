@@ -183,7 +183,7 @@ def show_results(root: Root, console: Any, experiment: str | None = None, *, con
         if (complete := node.attrs["cells_complete"]) < (total := node.attrs["cells_total"]):
             console.print(f"{name}: {complete} of {total} cells are complete", markup=False, highlight=False)
         summary = node["summary"].to_dataset()
-        factors = [str(name) for name in summary["cell"].to_index().names]
+        factors = [str(name) for name in summary.coords]
         console.print(results_table(summary, factors))
         if contrasts:
             _show_contrasts(root, name, node, console)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from store.errors import LostClaimError, StoreError
     from store.ledger import Ledger
     from store.manifests import cells, read_manifests, write_manifest
+    from store.pooling import pool
     from store.reader import open_store
     from store.schema import Coordinate, Family, Variable
     from store.vocabulary import read_vocabulary, write_vocabulary
@@ -32,6 +33,7 @@ _HOMES = {
     "Variable": "schema",
     "cells": "manifests",
     "open_store": "reader",
+    "pool": "pooling",
     "read_manifests": "manifests",
     "read_vocabulary": "vocabulary",
     "write_manifest": "manifests",
@@ -50,6 +52,7 @@ __all__ = [
     "Variable",
     "cells",
     "open_store",
+    "pool",
     "read_manifests",
     "read_vocabulary",
     "write_manifest",

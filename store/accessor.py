@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial, update_wrapper
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 import xarray as xr
@@ -23,6 +24,16 @@ class Ablation:
             raise AttributeError(f"no analysis {name!r}; there are {', '.join(dir(self))}")
         function = getattr(import_module(ANALYSIS), name)
         return update_wrapper(partial(function, self._data), function)
+
+    def __repr__(self) -> str:
+        analysis = import_module(ANALYSIS)
+        lines = ["What an experiment or a dataset of it can be asked (docs/analysis.md):"]
+        for name in dir(self):
+            function = getattr(analysis, name)
+            _, *others = signature(function).parameters.values()
+            asked = ", ".join(own.name for own in others if own.default is own.empty)
+            lines.append(f"  .ablation.{name}({asked or '…'}): {(function.__doc__ or '').splitlines()[0]}")
+        return "\n".join(lines)
 
     def __dir__(self) -> list[str]:
         return [name for name in import_module(ANALYSIS).__all__ if name.islower()]

@@ -58,11 +58,10 @@ def export(
             title = stage.relative_to(node).replace("/", ".")
             dataset = stage.to_dataset()
             described[title] = {"attributes": dict(dataset.attrs), "variables": _described(dataset)}
-            flat = dataset.reset_index("cell")
             if form == "netcdf":
-                written.append(_netcdf(flat, place / f"{title}.nc"))
+                written.append(_netcdf(dataset, place / f"{title}.nc"))
             else:
-                written += _tables(flat, place, title, form, raw=raw)
+                written += _tables(dataset, place, title, form, raw=raw)
         for file, content in (("manifest.json", manifests[name]), ("variables.json", described)):
             place_of(place).write(file, json_text(content, place / file))
             written.append(place / file)
@@ -75,7 +74,6 @@ def _described(dataset: xr.Dataset) -> dict[str, Any]:
     return {
         str(name): {"dims": list(map(str, values.dims)), "dtype": _kind(values.dtype), **values.attrs}
         for name, values in dataset.variables.items()
-        if name != "cell"
     }
 
 

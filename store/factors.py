@@ -1,4 +1,4 @@
-"""The cell axis: factor levels as one pandas MultiIndex, so that any of them selects and groups."""
+"""The cell axis: the levels of every factor, told by a manifest."""
 
 import json
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ def factor_names(manifest: Json) -> list[str]:
     return list(dict.fromkeys([*manifest.get("factors", ()), *in_cells]))
 
 
-def cell_coordinates(names: Sequence[str], cells: Sequence[Json], chosen: Sequence[int]) -> xr.Coordinates:
-    """Return the coordinates of the chosen cells along `cell`.
+def cell_index(names: Sequence[str], cells: Sequence[Json], chosen: Sequence[int]) -> pd.MultiIndex:
+    """Return the factors and the seed of the chosen cells.
 
     Numbers stay numbers where every cell of the experiment has one, so that a factor's type does not
     hang on how many cells are finished; a factor that mixes types, or lacks levels, becomes text.
@@ -28,8 +28,7 @@ def cell_coordinates(names: Sequence[str], cells: Sequence[Json], chosen: Sequen
     for name in names:
         column = _column([cell["levels"].get(name) for cell in cells])
         columns.append([column[i] for i in chosen])
-    index = pd.MultiIndex.from_arrays([pd.Index(c, dtype=_dtype(c)) for c in columns], names=list(names))
-    return xr.Coordinates.from_pandas_multiindex(index, "cell")
+    return pd.MultiIndex.from_arrays([pd.Index(c, dtype=_dtype(c)) for c in columns], names=list(names))
 
 
 def with_cells(dataset: xr.Dataset, stage: str, coordinates: xr.Coordinates) -> xr.Dataset:
@@ -37,7 +36,7 @@ def with_cells(dataset: xr.Dataset, stage: str, coordinates: xr.Coordinates) -> 
 
     Otherwise a factor "rank" would silently take the place of a statistic "rank", now "probe_rank".
     """
-    own = {str(name) for name in coordinates} - {"cell"}
+    own = {str(name) for name in coordinates}
     clashing = own & {str(name) for name in (*dataset.variables, *dataset.dims)}
     return dataset.rename({name: f"{stage}_{name}" for name in clashing}).assign_coords(coordinates)
 

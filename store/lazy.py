@@ -99,12 +99,14 @@ class RowsArray(BackendArray):
 def lazy_variables(rows: Rows, array: zarr.Array[Any], chosen: NDArray[np.intp]) -> dict[str, xr.Variable]:
     """Return the named variables, dims (cell, *dims), that `array` stacks, without reading any data."""
     dims = ("cell", *(array.metadata.dimension_names or ())[2:])  # type: ignore[union-attr]
+    chunks = dict(zip(dims, (1, *array.chunks[2:]), strict=True))
     described: Any = array.attrs["variables"]
     return {
         entry["name"]: xr.Variable(
             dims,
             indexing.LazilyIndexedArray(RowsArray(rows, array, chosen, statistic)),
             attrs={"units": entry["units"], "long_name": entry["long_name"]},
+            encoding={"preferred_chunks": chunks},
         )
         for statistic, entry in enumerate(described)
     }

@@ -11,8 +11,9 @@ import numpy as np
 import xarray as xr
 
 import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablation)
+from store.cells import coordinates_of
 from store.errors import MEND, DamagedError, StoreError, nearest
-from store.factors import cell_coordinates, factor_names, level_text, with_cells
+from store.factors import cell_index, factor_names, level_text, with_cells
 from store.files import Json
 from store.groups import open_group
 from store.keys import group_keys
@@ -26,12 +27,18 @@ from store.places import Place, Root, place_of
 Records = dict[str, dict[str, Json]]  # stage → key → done record
 
 
-def open_store(path: Root, experiment: str | None = None) -> xr.DataTree:
+def open_store(
+    path: Root, experiment: str | None = None, *, chunks: Mapping[str, Any] | None = None
+) -> xr.DataTree:
     """Open a store, or one experiment of it, as /<experiment>/summary, /<experiment>/<stage>, …
 
-    Every stage node has the dim `cell` (a MultiIndex of the factors) before its own dims; a stage whose
-    cells come in several shapes has a child node per shape. Only whole cells are there: those with all
-    stages done. Nothing but coordinates and records is read before data is asked for.
+    Every stage node has the dim `cell` before its own dims, and along it the factors as coordinates that
+    select (`store.cells`); a stage whose cells come in several shapes has a child node per shape. Only whole
+    cells are there: those with all stages done. Nothing but coordinates and records is read before data is
+    asked for.
+
+    chunks: None for variables that are read whole when asked for; sizes by dim for dask arrays (which needs
+    dask), {} for the store's own chunks, which are in every variable's encoding.
 
     StoreError when the path is missing or no store, or the experiment unknown. DamagedError when a record is
     damaged, and, when they are read, for values that are: `engine verify STORE --fix` lets the rest be read.
@@ -47,7 +54,18 @@ def open_store(path: Root, experiment: str | None = None) -> xr.DataTree:
     for name, manifest in manifests.items():
         for child, dataset in _experiment_nodes(place, manifest).items():
             nodes[f"/{name}{child}"] = dataset
+    if chunks is not None:
+        nodes = {name: _chunked(dataset, chunks) for name, dataset in nodes.items()}
     return xr.DataTree.from_dict(nodes)
+
+
+def _chunked(dataset: xr.Dataset, chunks: Mapping[str, Any]) -> xr.Dataset:
+    """Return the variables as dask arrays, in their own chunks but for the dims in `chunks`."""
+    variables = {
+        name: values.variable.chunk(values.encoding.get("preferred_chunks", {}) | dict(chunks))
+        for name, values in dataset.data_vars.items()
+    }
+    return dataset.assign(variables)
 
 
 def _existing(place: Place) -> Place:
@@ -79,7 +97,7 @@ def _experiment_nodes(place: Place, manifest: Json) -> dict[str, xr.Dataset]:
         nodes[""].attrs["versions_mixed"] = mixed
     names = factor_names(manifest)
     summary = _summary([cells[i] for i in whole], stages, records, taken=names)
-    nodes["/summary"] = summary.assign_coords(cell_coordinates(names, cells, whole))
+    nodes["/summary"] = summary.assign_coords(coordinates_of(cell_index(names, cells, whole)))
     for stage in stages:
         nodes |= _stage_nodes(place, stage, names, cells, whole, records)
     return nodes
@@ -163,7 +181,7 @@ def _stage_nodes(
         described = [f"{stage} {key} ({_levels(cells[i])})" for i, key in zip(chosen, keys, strict=True)]
         dataset, labels[family] = _family_dataset(place, stage, family, keys, found, described)
         dataset.attrs = _common(found)
-        datasets[family] = with_cells(dataset, stage, cell_coordinates(names, cells, chosen))
+        datasets[family] = with_cells(dataset, stage, coordinates_of(cell_index(names, cells, chosen)))
     if len(datasets) <= 1:
         return {f"/{stage}": dataset for dataset in datasets.values()}
     clashing = {label for label in labels.values() if list(labels.values()).count(label) > 1}

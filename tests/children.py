@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 import store
+from store.analysis.nodes import with_cell_index
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -157,7 +158,8 @@ def _by_cell(tree: xr.DataTree, stage: str) -> dict[object, dict[str, np.ndarray
     found = {}
     for part in (node, *node.children.values()):
         data = part.to_dataset()
-        for place, cell in enumerate(data.indexes.get("cell", ())):
+        cells = with_cell_index(data).indexes["cell"] if "cell" in data.dims else ()
+        for place, cell in enumerate(cells):
             one = data.isel(cell=place)
             found[cell] = {str(name): np.asarray(one[name].values) for name in data.data_vars}
     return found

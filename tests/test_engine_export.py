@@ -31,9 +31,9 @@ NODES = {"summary", "train", "evaluate", "probe"}
 
 
 def datasets(root: Path) -> dict[str, xr.Dataset]:
-    """Every node of the store's experiment, its cells' index as plain columns."""
+    """Every node of the store's experiment."""
     found = open_store(root)["small"].children
-    return {name: node.to_dataset().reset_index("cell") for name, node in found.items()}
+    return {name: node.to_dataset() for name, node in found.items()}
 
 
 def same(left: np.ndarray, right: np.ndarray) -> None:

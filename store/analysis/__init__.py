@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from store.analysis.evaluation import confusion, transfer_matrix
     from store.analysis.factorial import effects
     from store.analysis.interventions import intervention_effects, mediation
-    from store.analysis.nodes import select
+    from store.analysis.nodes import indexed, select
     from store.analysis.permutation import sign_flip
     from store.analysis.ranks import rank_trajectory
     from store.analysis.signatures import Thresholds, detect_failures
@@ -40,6 +40,7 @@ _HOMES = {
     "detect_failures": "signatures",
     "effect_sizes": "sizes",
     "effects": "factorial",
+    "indexed": "nodes",
     "intervention_effects": "interventions",
     "layer_specialisation": "specialisation",
     "mcnemar": "sizes",
@@ -65,6 +66,7 @@ __all__ = [
     "detect_failures",
     "effect_sizes",
     "effects",
+    "indexed",
     "intervention_effects",
     "layer_specialisation",
     "mcnemar",

@@ -77,8 +77,8 @@ def select(data: Data, **chosen: Any) -> xr.DataTree:
     nodes = {"/": experiment.to_dataset()}
     for node in experiment.descendants:
         if "cell" in node.dims:
-            dataset = with_cell_index(node.to_dataset())
-            index = dataset.indexes["cell"]
+            dataset = node.to_dataset()
+            index = with_cell_index(dataset).indexes["cell"]
             kept = [index.get_level_values(factor).isin(levels_) for factor, levels_ in wanted.items()]
             cells = np.flatnonzero(np.logical_and.reduce(kept))
             if cells.size:
@@ -103,7 +103,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def with_cell_index(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the dataset with its cells along `cell`, as a MultiIndex.
+    """Return the dataset with its cells along `cell`, as a MultiIndex of the coordinates along it alone.
 
     Selecting a level takes its factor out of the index, and the last factor left gives its name to the
     dimension; that is undone here, so that what was selected can be analysed like the whole.
@@ -111,7 +111,11 @@ def with_cell_index(dataset: xr.Dataset) -> xr.Dataset:
     if isinstance(dataset.indexes.get("cell"), pd.MultiIndex):
         return dataset
     found = [dim for dim in dataset.dims if dim not in DIMS]
-    if "cell" not in dataset.dims and len(found) == 1:
+    names = [name for name, values in dataset.coords.items() if values.dims == ("cell",)]
+    if names:
+        index = pd.MultiIndex.from_arrays([_levels(dataset[name]) for name in names], names=names)
+        dataset = dataset.drop_vars(names)
+    elif "cell" not in dataset.dims and len(found) == 1:
         values = dataset.indexes[found[0]]
         index = pd.MultiIndex.from_arrays([values], names=[found[0]])
         dataset = dataset.drop_vars(str(found[0])).rename({found[0]: "cell"})
@@ -121,6 +125,28 @@ def with_cell_index(dataset: xr.Dataset) -> xr.Dataset:
     else:
         raise StoreError(f"expected data with a dimension 'cell', found {tuple(map(str, dataset.dims))}")
     return dataset.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "cell"))
+
+
+def _levels(values: xr.DataArray) -> NDArray[Any]:
+    """Return a factor's level of each cell; text as objects, also where a file has given another type."""
+    found: NDArray[Any] = np.asarray(values.values)
+    return found if found.dtype.kind in "biuf" else found.astype(object)
+
+
+def indexed(data: Data) -> Data:
+    """Return the data with a pandas MultiIndex of the factors along `cell`, as `.unstack("cell")` needs it.
+
+    Nodes of an experiment that have no cells stay as they are.
+    """
+    if isinstance(data, xr.Dataset):
+        return with_cell_index(data)
+    nodes = {
+        "/" if node is data else f"/{node.relative_to(data)}": with_cell_index(node.to_dataset(inherit=False))
+        if "cell" in node.dims
+        else node.to_dataset(inherit=False)
+        for node in data.subtree
+    }
+    return xr.DataTree.from_dict(nodes)
 
 
 def factors(dataset: xr.Dataset) -> list[str]:

@@ -22,6 +22,7 @@ from store.analysis.detectors import (
 )
 from store.analysis.nodes import spec_of, stage_node
 from store.analysis.results import level_coordinate
+from store.cells import coordinates_of
 
 
 @frozen(kw_only=True)
@@ -106,7 +107,7 @@ def detect_failures(
             "sentence": (dims, sentence, {"units": "", "long_name": "finding"}),
         },
         {"signature": level_coordinate(list(detectors), "failure signature", "signature")},
-    ).assign_coords(summary.coords)
+    ).assign_coords(coordinates_of(index))
     result.attrs["method"] = (
         f"Screening of {len(index)} cells for {len(detectors)} failure signatures: a signature is found when "
         "its measure reaches its threshold; no tests are made."

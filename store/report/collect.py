@@ -12,7 +12,7 @@ import xarray as xr
 
 from store.analysis.nodes import SEED, spell
 from store.errors import FAULTS, StoreError
-from store.factors import cell_coordinates, factor_names
+from store.factors import cell_index, factor_names
 from store.files import Json
 from store.history import read_history
 from store.ledger import Ledger
@@ -52,7 +52,7 @@ def collect(root: Root, experiment: str | None = None) -> Json:
 def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget: int) -> Json:
     names = factor_names(manifest)
     listed = manifest_cells(root, name)
-    index = _index(names, listed)
+    index = cell_index(names, listed, range(len(listed)))
     factors = [factor for factor in names if factor != SEED]
     levels = [
         {factor: str(level) for factor, level in zip(names, cell, strict=True) if factor != SEED}
@@ -111,11 +111,6 @@ def _or_reason(section: Callable[[], Json]) -> Json:
             return {"missing": str(error)}
     said = [str(own.message) for own in caught if issubclass(own.category, UserWarning)]
     return found | {"warnings": list(dict.fromkeys(said))}
-
-
-def _index(names: list[str], cells: list[Json]) -> pd.MultiIndex:
-    coordinates = cell_coordinates(names, cells, range(len(cells)))
-    return xr.Dataset(coords=coordinates).indexes["cell"]
 
 
 def _cells(ledger: Ledger, listed: list[Json], index: pd.MultiIndex, conditions: list[int]) -> list[Json]:

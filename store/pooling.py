@@ -1,0 +1,123 @@
+"""Several experiments as one: what told them apart, such as the model, becomes a factor."""
+
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import xarray as xr
+
+from store.analysis.nodes import stage_nodes, with_cell_index
+from store.analysis.shapes import merge_shapes
+from store.cells import coordinates_of
+from store.errors import StoreError
+from store.factors import NOT_APPLICABLE
+
+
+def pool(experiments: Mapping[Any, xr.DataTree], factor: str) -> xr.DataTree:
+    """Return an experiment of the cells of several, told apart by `factor`: its levels are the mapping's keys.
+
+    experiments: nodes of `open_store`'s trees, or trees with one experiment each. Cells that agree in all
+    other factors and the seed are pairs; a factor that an experiment lacks does not apply there ("-"). Test
+    examples that all have (by their ids) are compared, others are left out; a stage whose layers or watched
+    tokens differ keeps one node per shape. Nothing is read. StoreError for a factor that is there already,
+    and for fewer than two experiments.
+    """
+    found = {level: _experiment(level, tree) for level, tree in experiments.items()}
+    if len(found) < 2:
+        raise StoreError(f"pool: expected two experiments or more, found {len(found)}")
+    summaries = {
+        level: _labelled(node["summary"].to_dataset(), factor, level) for level, node in found.items()
+    }
+    names = list(dict.fromkeys(name for own in summaries.values() for name in own.indexes["cell"].names))
+    stages = dict.fromkeys(stage for node in found.values() for stage in node.children if stage != "summary")
+    attributes = [node.attrs for node in found.values()]
+    shared = {k: v for k, v in attributes[0].items() if all(own.get(k) == v for own in attributes)}
+    nodes = {
+        "/": xr.Dataset(attrs=shared),
+        "/summary": _plain(_summary([_with_factors(own, names) for own in summaries.values()])),
+    }
+    for stage in stages:
+        parts = [
+            _with_factors(_labelled(own, factor, level), names)
+            for level, node in found.items()
+            if stage in node.children
+            for own in stage_nodes(node, stage).values()
+        ]
+        shapes = merge_shapes({str(number): own for number, own in enumerate(_alike(parts))})
+        several = len(shapes) > 1
+        for number, own in enumerate(shapes.values()):
+            nodes[f"/{stage}/shape{number}" if several else f"/{stage}"] = _plain(own)
+    return xr.DataTree.from_dict(nodes)
+
+
+def _experiment(level: Any, tree: xr.DataTree) -> xr.DataTree:
+    """Return the experiment itself."""
+    if "summary" in tree.children:
+        return tree
+    if len(tree.children) == 1:
+        return _experiment(level, next(iter(tree.children.values())))
+    found = ", ".join(tree.children) or "none"
+    raise StoreError(f"pool: {level}: expected one experiment with complete cells, found {found}")
+
+
+def _labelled(dataset: xr.Dataset, factor: str, level: Any) -> xr.Dataset:
+    """Return the cells with one more factor, the first, at one level."""
+    own = with_cell_index(dataset)
+    index = own.indexes["cell"]
+    if factor in index.names:
+        raise StoreError(f"pool: expected a new factor, found {factor!r} among {', '.join(index.names)}")
+    return _indexed(own, {factor: np.full(len(index), level, object), **_columns(index)})
+
+
+def _with_factors(dataset: xr.Dataset, names: list[Any]) -> xr.Dataset:
+    """Return the cells with these factors, in this order."""
+    known = _columns(dataset.indexes["cell"])
+    nothing = np.full(dataset.sizes["cell"], NOT_APPLICABLE, object)
+    return _indexed(dataset, {name: known.get(name, nothing) for name in names})
+
+
+def _columns(index: pd.MultiIndex) -> dict[Any, Any]:
+    return {name: index.get_level_values(name) for name in index.names}
+
+
+def _indexed(dataset: xr.Dataset, columns: dict[Any, Any]) -> xr.Dataset:
+    index = pd.MultiIndex.from_arrays(list(columns.values()), names=list(columns))
+    plain = dataset.drop_vars(["cell", *dataset.indexes["cell"].names])
+    return plain.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "cell"))
+
+
+def _plain(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the cells as `open_store` has them: factors that are plain coordinates."""
+    index = dataset.indexes["cell"]
+    return dataset.drop_vars(["cell", *index.names]).assign_coords(coordinates_of(index))
+
+
+def _summary(parts: list[xr.Dataset]) -> xr.Dataset:
+    """Return the numbers of all, NaN where an experiment lacks one."""
+    index = reduce(pd.MultiIndex.append, [own.indexes["cell"] for own in parts])
+    names = dict.fromkeys(name for own in parts for name in own.data_vars)
+    variables = {}
+    for name in names:
+        values = [own[name].values if name in own else np.full(own.sizes["cell"], np.nan) for own in parts]
+        attrs = next(own[name].attrs for own in parts if name in own)
+        variables[name] = xr.Variable("cell", np.concatenate(values), attrs)
+    return xr.Dataset(variables).assign_coords(xr.Coordinates.from_pandas_multiindex(index, "cell"))
+
+
+def _alike(parts: list[xr.Dataset]) -> list[xr.Dataset]:
+    """Return the parts with the variables and examples that all have, where they share some."""
+    names = [name for name in parts[0].data_vars if all(name in own for own in parts)]
+    parts = [own[names] for own in parts]
+    if any("example" not in own.dims for own in parts):
+        return parts
+    common = set.intersection(*(set(own["example"].values) for own in parts))
+    if not common:
+        return parts
+    kept = [example for example in parts[0]["example"].values if example in common]
+    return [own if _same(own, kept) else own.sel(example=kept) for own in parts]
+
+
+def _same(dataset: xr.Dataset, examples: list[Any]) -> bool:
+    return dataset["example"].values.tolist() == examples
