@@ -16,7 +16,7 @@ from store.factors import NOT_APPLICABLE
 
 
 def pool(experiments: Mapping[Any, xr.DataTree], factor: str) -> xr.DataTree:
-    """Return an experiment of the cells of several, told apart by `factor`: its levels are the mapping's keys.
+    """Return one experiment of the cells of several; the mapping's keys are the levels of a new factor.
 
     experiments: nodes of `open_store`'s trees, or trees with one experiment each. Cells that agree in all
     other factors and the seed are pairs; a factor that an experiment lacks does not apply there ("-"). Test
