@@ -222,6 +222,10 @@ class SimulatedStages(Stages):
         """Train from the last checkpoint on."""
         self._stage(cell, "train", self.interval, self.costs.saving(cell))
 
+    def evaluate_base(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+        """Evaluate the base model; a killed evaluation starts again."""
+        self._stage(cell, "base", math.inf, 0.0)
+
     def evaluate(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
         """Evaluate; a killed evaluation starts again."""
         self._stage(cell, "evaluate", math.inf, 0.0)

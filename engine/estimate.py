@@ -139,6 +139,7 @@ _TEXTS = ("model", "data", "prompt", "target", "train")
 # The tables that each stage's cost depends on; max_length of `train` bounds every text.
 _TABLES = {
     "train": (*_TEXTS, "lora"),
+    "base": (*_TEXTS, "evaluate"),
     "evaluate": (*_TEXTS, "evaluate"),
     "lens": (*_TEXTS, "probe"),
     "probe": (*_TEXTS, "evaluate", "probe"),
@@ -162,6 +163,8 @@ def _cost(
     model, texts = cards.model(tables["model"]), cards.data(data)
     if model is None:
         return None
+    if stage == "base":
+        tables["target"] = Target()
     lengths = _Lengths.of(tables, texts)
     weights = _weight_bytes(tables["model"], model, ranks)
     if stage == "train":
@@ -169,7 +172,7 @@ def _cost(
     if stage == "lens":
         return _lens(tables["probe"], data, model, lengths, weights)
     count = examples or data.test or UNKNOWN_EXAMPLES
-    if stage == "evaluate":
+    if stage in ("base", "evaluate"):
         return _evaluate(tables["evaluate"], tables["target"], count, model, lengths, weights)
     count = examples or min(count, tables["probe"].examples or count)
     if stage == "intervene":

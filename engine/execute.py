@@ -21,7 +21,7 @@ from engine.stages import Stages
 from store import LostClaimError
 
 Result = TypeVar("Result")
-MEASURES = ("evaluate", "lens", "probe", "intervene")  # the stages of a trained model
+MEASURES = ("base", "evaluate", "lens", "probe", "intervene")  # the stages of a model, trained or not
 CHECKED: tuple[Stage, ...] = ("evaluate", "probe", "intervene")  # those that measure test examples
 
 
@@ -128,6 +128,8 @@ class Execution:
                 check = partial(self.stages.check_training, ready[0])
                 self._attempt(ready[0], "train", ready[0].keys["train"], lambda _: check(), recorded=False)
             with self._lent_base(ready[0]) as base:
+                for cell in ready:
+                    self._measure(cell, "base", self.stages.evaluate_base, base.model, base)
                 if due:
                     self._train(ready, base)
                 model = self._adapted(ready[0], base)

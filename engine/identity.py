@@ -26,7 +26,7 @@ from specs.model import STAGES, TABLE_STAGES, Model
 from specs.paths import data_suffix
 
 # Raise a stage's number when a change to the code alters its results.
-VERSIONS = {"data": 4, "train": 3, "evaluate": 5, "lens": 2, "probe": 3, "intervene": 2}
+VERSIONS = {"data": 4, "base": 1, "train": 3, "evaluate": 5, "lens": 2, "probe": 3, "intervene": 2}
 
 Cell = tuple[int, ...]
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -128,6 +128,10 @@ class Keys:
         self._model = _joined(matrix, model)
         self._train = _joined(matrix, model, data, *parts("train", "data", "lora", *tables), seed, alone)
         self._evaluate = _joined(matrix, test, test_size("evaluate"), *parts("evaluate", *tables))
+        prefix = _Part(("target",), lambda cell: digest(matrix.table("target", cell).prefix))
+        asked = parts("evaluate", "prompt", "train", "evaluate")
+        self._base = _joined(matrix, model, test, test_size("evaluate"), prefix, *asked)
+        self._evaluated_base = _joined(matrix, _Part(("evaluate",), self._is_base_evaluated))
         self._lens = _joined(matrix, data, *parts("lens", "data", *tables, "probe"), shuffling_seed, alone)
         self._probe = _joined(
             matrix, test, test_size("probe"), *parts("probe", *tables, "probe"), shuffling_seed, test_alone
@@ -145,7 +149,7 @@ class Keys:
         self._tuned = _joined(matrix, _Part(("probe",), self._is_tuned))
 
     def of(self, cell: Cell) -> dict[str, str]:
-        """Give the cell's keys: data, test_data, train, evaluate; lens, probe, intervene where they are done.
+        """Give the cell's keys: data, test_data, train, evaluate; base, lens, probe, intervene where done.
 
         `test_data` is the data stage's key for the test examples, the same as `data` unless `evaluate.data`
         is given. An untrained model's train key depends on the model alone; a tuned lens's on the training
@@ -158,6 +162,8 @@ class Keys:
             "train": train,
             "evaluate": _combine("evaluate", train + self._evaluate(cell)),
         }
+        if self._evaluated_base(cell):
+            keys["base"] = _combine("base", f"evaluate {VERSIONS['evaluate']};{self._base(cell)}")
         if self._probed(cell):
             lens = ""
             if self._tuned(cell):
@@ -200,6 +206,9 @@ class Keys:
 
     def _is_untrained(self, cell: Cell) -> str:
         return "untrained" if self._matrix.table("train", cell).steps == 0 else ""
+
+    def _is_base_evaluated(self, cell: Cell) -> str:
+        return "evaluated" if self._matrix.table("evaluate", cell).base_model else ""
 
     def _is_probed(self, cell: Cell) -> str:
         return "probed" if self._matrix.table("probe", cell).enabled else ""

@@ -20,6 +20,8 @@ COLUMNS = {
     "constrained_accuracy": ("constrained", "{:.1%}", True),
     "generated_accuracy": ("generated", "{:.1%}", True),
     "mae": ("abs. error", "{:.2f}", True),
+    "brier": ("Brier", "{:.3f}", True),
+    "nll": ("NLL", "{:.3f}", True),
     "train_loss": ("train loss", "{:.3f}", False),
 }
 
@@ -33,8 +35,15 @@ def conditions(data: xr.Dataset, factors: list[str]) -> dict[str, xr.Dataset]:
     return {str(label): data.isel(cell=labels == label) for label in dict.fromkeys(labels)}
 
 
-def results_table(summary: xr.Dataset, factors: list[str]) -> Table:
-    """Give the mean over seeds per condition; for outcomes, the lowest and highest seed beside it."""
+def results_table(experiment: xr.DataTree) -> Table:
+    """Give the mean over seeds per condition; for outcomes, the lowest and highest seed beside it.
+
+    Below stand the untrained model and guesses that know nothing of the examples.
+    """
+    from store.analysis import references
+
+    summary = _with_scores(experiment)
+    factors = [str(name) for name in summary.indexes["cell"].names]
     table = Table(title="Results by condition: mean over seeds (lowest to highest)")
     table.add_column("condition", no_wrap=True)
     table.add_column("n", justify="right")
@@ -44,7 +53,32 @@ def results_table(summary: xr.Dataset, factors: list[str]) -> Table:
     for label, part in conditions(summary, factors).items():
         cells = [_spread(part[name].values, form, ranged) for name, (_, form, ranged) in shown.items()]
         table.add_row(label, str(part.sizes["cell"]), *cells)
+    table.add_section()
+    found = references(experiment)
+    for reference in found["reference"].values:
+        own = found.sel(reference=reference)
+        numbers = [float(own[name]) if name in own else np.nan for name in shown]
+        forms = [form for _, form, _ in shown.values()]
+        cells = [form.format(x) if np.isfinite(x) else "" for form, x in zip(forms, numbers, strict=True)]
+        table.add_row(str(reference), "", *cells)
     return table
+
+
+def _with_scores(experiment: xr.DataTree) -> xr.Dataset:
+    """Give the summary with each cell's mean Brier score and log-likelihood, where labels were scored."""
+    from store.analysis.nodes import stage_node, stage_nodes, variable
+
+    summary = stage_node(experiment, "summary")
+    index = summary.indexes["cell"]
+    for name in ("brier", "nll"):
+        values = np.full(len(index), np.nan)
+        for dataset in stage_nodes(experiment, "evaluate").values():
+            if "label_logprob" in dataset:
+                places = index.get_indexer(dataset.indexes["cell"])
+                values[places] = variable(dataset, name).mean("example").values
+        if np.isfinite(values).any():
+            summary = summary.assign({name: ("cell", values)})
+    return summary
 
 
 def _spread(values: Any, form: str, ranged: bool) -> str:

@@ -182,9 +182,7 @@ def show_results(root: Root, console: Any, experiment: str | None = None, *, con
             continue
         if (complete := node.attrs["cells_complete"]) < (total := node.attrs["cells_total"]):
             console.print(f"{name}: {complete} of {total} cells are complete", markup=False, highlight=False)
-        summary = node["summary"].to_dataset()
-        factors = [str(name) for name in summary.coords]
-        console.print(results_table(summary, factors))
+        console.print(results_table(node))
         if contrasts:
             _show_contrasts(root, name, node, console)
         if mixed := node.attrs.get("versions_mixed"):

@@ -45,6 +45,7 @@ from engine.translators import Translators
 from engine.tune import lens_family, tune
 from kernels import choose_backend
 from specs.data import Data
+from specs.model import Target
 from specs.probe import Probe
 from store import write_vocabulary
 from store.places import Place
@@ -117,12 +118,28 @@ class Stages(StageRecords):
             return base.model
         return load_adapter(base.model, self._adapter(cell.keys["train"]))
 
+    def evaluate_base(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+        """Evaluate the model without adapter on the cell's test examples, asked for the label alone."""
+        settings, key, tokenizer = self.settings("evaluate", cell), cell.keys["base"], base.tokenizer
+        with self._committing("base", key, base) as record:
+            asked = Target(prefix=self.settings("target", cell).prefix)
+            text = cell_writer(self.plan, cell, tokenizer, self._data(cell, test=True), list, asked)
+            test = self._measured(cell, "evaluate", model, text)
+            family = evolve(evaluation_family(test.rows, settings, asked), stage="base")
+            report = checked(report, self._claim("base", key))
+            values = evaluate(model, tokenizer, text, test.rows, settings, report, self.stop)
+            with self._sink(family, key, resume=False) as sink:
+                sink.append(values)
+            summary = summarise(test.rows, values, settings.labels) | test.summary
+            record |= {**sink.placement, "summary": {f"base_{name}": own for name, own in summary.items()}}
+
     def evaluate(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
         """Evaluate the cell's model on its test examples."""
         settings, key = self.settings("evaluate", cell), cell.keys["evaluate"]
         with self._committing("evaluate", key, base) as record:
-            test = self._measured(cell, "evaluate", model, base.tokenizer)
-            rows, text = test.rows, self._text(cell, base.tokenizer, test=True)
+            text = self._text(cell, base.tokenizer, test=True)
+            test = self._measured(cell, "evaluate", model, text)
+            rows = test.rows
             family = evaluation_family(rows, settings, text.target)
             report = checked(report, self._claim("evaluate", key))
             values = evaluate(model, base.tokenizer, text, rows, settings, report, self.stop)
@@ -190,8 +207,9 @@ class Stages(StageRecords):
         """Probe every layer of the cell's model; goes on behind the last batch that is on disk."""
         settings, key, tokenizer = self.settings("probe", cell), cell.keys["probe"], base.tokenizer
         with self._committing("probe", key, base) as record:
-            test = self._measured(cell, "probe", model, tokenizer)
-            rows, text = test.rows, self._text(cell, tokenizer, test=True)
+            text = self._text(cell, tokenizer, test=True)
+            test = self._measured(cell, "probe", model, text)
+            rows = test.rows
             lens = find_lens(model)
             layers = layer_numbers(settings, len(lens.layers))
             watched = watched_tokens(tokenizer, text, rows[0], settings)
@@ -221,14 +239,14 @@ class Stages(StageRecords):
         key, probe = cell.keys["intervene"], self.settings("probe", cell)
         evaluate_settings = self.settings("evaluate", cell)
         with self._committing("intervene", key, base) as record:
-            test = self._measured(cell, "intervene", model, base.tokenizer)
+            text = self._text(cell, base.tokenizer, test=True)
+            test = self._measured(cell, "intervene", model, text)
             rows, lens = test.rows, find_lens(model)
             layers = len(lens.layers)
             changes = expand(entries(self.plan, cell), Model(layers, lens.heads))
             family = intervention_family(rows, changes, layers, evaluate_settings.labels)
             donors = {donor: self._adapter(donor) for donor in sorted(cell.donors)}
             with arrangement(model, donors) as arranged, self._sink(family, key) as sink:
-                text = self._text(cell, base.tokenizer, test=True)
                 experiment = Experiment(arranged, base.tokenizer, text, evaluate_settings, probe)
                 report = checked(report, self._claim("intervene", key))
                 for values in experiment.run(rows, changes, report, self.stop, start=sink.start):
@@ -247,8 +265,8 @@ class Stages(StageRecords):
         if stage == "intervene" and self.settings("train", cell).steps != 0:
             with as_it_was(base.model):
                 adapted_sites(attach_adapter(base.model, self.settings("lora", cell), self.ranks))
-        rows = self._measured(cell, stage, base.model, base.tokenizer).rows
         text = self._text(cell, base.tokenizer, test=True)
+        rows = self._measured(cell, stage, base.model, text).rows
         check_tokens(text, rows, token_count(base.model))
         if stage == "evaluate" and self.settings("evaluate", cell).generates(text.target):
             check_generated(text, rows[0])
@@ -306,14 +324,14 @@ class Stages(StageRecords):
             check_explanations(part, split, data, target)
         return rows
 
-    def _measured(self, cell: PlannedCell, stage: Stage, model: Any, tokenizer: Any) -> Measured:
+    def _measured(self, cell: PlannedCell, stage: Stage, model: Any, text: Writer) -> Measured:
         """Give the test examples of a stage; DataError for those that cannot be measured."""
         data, probe = self._data(cell, test=True), self.settings("probe", cell)
         rows = self._rows(cell, "test_data", "test", data.test)
         return measured(
             stage,
             rows if stage == "evaluate" else rows[: probe.examples],
-            self._text(cell, tokenizer, test=True),
+            text,
             self._limit(cell, model),
             data=data,
             evaluate=self.settings("evaluate", cell),

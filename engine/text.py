@@ -204,14 +204,22 @@ class Writer:
 
 
 def cell_writer(
-    plan: Plan, cell: PlannedCell, tokenizer: Any, data: Data, examples: Callable[[], Iterable[Example]]
+    plan: Plan,
+    cell: PlannedCell,
+    tokenizer: Any,
+    data: Data,
+    examples: Callable[[], Iterable[Example]],
+    target: Target | None = None,
 ) -> Writer:
-    """Give the writer of a cell's training or test data; `examples`: those of the training split."""
+    """Give the writer of a cell's training or test data; `examples`: those of the training split.
+
+    target: another than the cell's own.
+    """
     tables = {name: plan.matrix.table(name, cell.choice) for name in ("prompt", "target", "evaluate")}
     return Writer(
         tokenizer=tokenizer,
         prompt=tables["prompt"],
-        target=tables["target"],
+        target=target or tables["target"],
         labels=list(tables["evaluate"].labels),
         spellings=tables["evaluate"].spellings,
         dimension=data.dimension,

@@ -24,7 +24,7 @@ from specs.interventions import Intervention
 from specs.probe import Probe
 from specs.signatures import Signatures
 
-STAGES = ("data", "train", "evaluate", "lens", "probe", "intervene")
+STAGES = ("data", "base", "train", "evaluate", "lens", "probe", "intervene")
 
 # The stages that read each table, unless a field's metadata says otherwise.
 TABLE_STAGES: dict[str, tuple[str, ...]] = {
@@ -296,6 +296,13 @@ class Evaluate:
             "counted."
         ),
     ] = field(default="error", metadata=read_by("evaluate", "probe", "intervene"))
+    base_model: Annotated[
+        bool,
+        Meta(
+            description="Evaluate the untrained model, too, asked for the label alone: once for each model, "
+            "test set, prompt and labels."
+        ),
+    ] = field(default=True, metadata=EXECUTION_ONLY)
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )

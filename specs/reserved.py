@@ -8,11 +8,17 @@ from __future__ import annotations
 
 _METRICS = ("accuracy", "macro_f1", "mae", "qwk")
 _KINDS = ("", "constrained_", "generated_")
+_EVALUATION = frozenset({
+    "cell", "constrained_label", "example", "generated_explanation", "generated_label", "generated_text",
+    "gold", "group", "label", "label_logprob", "prediction",
+})  # fmt: skip
 
 # Of each node: variables, coordinates and dimensions.
 NODES: dict[str, frozenset[str]] = {
     "summary": frozenset(
         {f"{kind}{metric}" for kind in _KINDS for metric in _METRICS}
+        | {f"base_{kind}{metric}" for kind in _KINDS for metric in _METRICS}
+        | {f"base_{name}" for name in ("ece", "test_examples", "test_examples_too_long", "unparsed_share")}
         | {f"train_{kind}accuracy" for kind in _KINDS}
         | {f"{name}_examples_too_long" for name in ("test", "probed", "intervened")}
         | {f"{name}_examples_label_alone" for name in ("probed", "intervened")}
@@ -26,10 +32,8 @@ NODES: dict[str, frozenset[str]] = {
         }
     ),
     "train": frozenset({"cell", "grad_norm", "learning_rate", "loss", "step"}),
-    "evaluate": frozenset({
-        "cell", "constrained_label", "example", "generated_explanation", "generated_label", "generated_text",
-        "gold", "group", "label", "label_logprob", "prediction",
-    }),
+    "base": _EVALUATION,
+    "evaluate": _EVALUATION,
     "lens": frozenset({"cell", "layer", "step", "translator_kl"}),
     "probe": frozenset({
         "activation_entropy", "cell", "entropy", "example", "gold", "group", "head", "head_entropy",
@@ -53,9 +57,10 @@ RESULTS = frozenset({
     "log_rank_p_adjusted", "lost", "low", "mean", "measurable", "median_layer", "missing",
     "mutual_information", "mutual_information_null", "mutual_information_p",
     "mutual_information_p_adjusted", "nll", "odds_ratio", "order", "p_adjusted", "p_equivalence",
-    "p_equivalence_adjusted", "p_value", "pair", "part", "predicted", "rmsce", "rmsce_high", "rmsce_low",
-    "seeds", "sentence", "share", "signature", "simultaneous_high", "simultaneous_low", "survival", "t",
-    "term", "test", "threshold", "total", "train", "value", "variance", "variance_ratio", "verdict",
+    "p_equivalence_adjusted", "p_value", "pair", "part", "predicted", "reference", "rmsce", "rmsce_high",
+    "rmsce_low", "seeds", "sentence", "share", "signature", "simultaneous_high", "simultaneous_low",
+    "survival", "t", "term", "test", "threshold", "total", "train", "value", "variance", "variance_ratio",
+    "verdict",
 })  # fmt: skip
 # The axis that every matrix has, and the dimensions of arrays on disk.
 WORDS = frozenset({"row", "seed", "statistic"})

@@ -82,6 +82,8 @@ def _experiment_nodes(place: Place, manifest: Json) -> dict[str, xr.Dataset]:
     ledger = Ledger(place)
     stages = list(dict.fromkeys(stage for cell in cells for stage in cell["keys"]))
     done = {stage: ledger.done(stage) for stage in stages}
+    # What is held against the trained models may be missing, as in stores from before there was such a thing.
+    cells = [cell | {"keys": _there(cell["keys"], done)} for cell in cells]
     whole = [i for i, cell in enumerate(cells) if all(k in done[s] for s, k in cell["keys"].items())]
     complete = set(whole)
     check_records(ledger, (cell for i, cell in enumerate(cells) if i not in complete))
@@ -101,6 +103,11 @@ def _experiment_nodes(place: Place, manifest: Json) -> dict[str, xr.Dataset]:
     for stage in stages:
         nodes |= _stage_nodes(place, stage, names, cells, whole, records)
     return nodes
+
+
+def _there(keys: dict[str, str], done: dict[str, Any]) -> dict[str, str]:
+    """Return the keys of a cell's stages without that of an evaluation of the base model that is not done."""
+    return {stage: key for stage, key in keys.items() if stage != "base" or key in done["base"]}
 
 
 def _attributes(manifest: Json) -> dict[str, Any]:

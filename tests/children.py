@@ -127,7 +127,7 @@ def contents(root: Path | str) -> dict[str, object]:
         found[f"{name}/{file.name}"] = file.read_bytes()
     for name in (f"data/{key}/examples.jsonl" for key in ledger.done("data")):
         found[name] = ledger.place.local(name).read_bytes()
-    for stage in ("data", "train", "evaluate", "probe"):
+    for stage in ("data", "base", "train", "evaluate", "probe"):
         found[f"done {stage}"] = sorted(ledger.done(stage))
         assert not ledger.failed(stage) | ledger.running(stage), stage
     return found

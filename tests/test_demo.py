@@ -26,7 +26,7 @@ def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes = ("train.steps=2", "train.batch_size=2", "data.test=4", "seeds=[0]")
     flags = [flag for change in changes for flag in ("--set", change)]
     first = engine("execute", DEMO, "--store", root, *flags)
-    assert "Ran 1 data, 3 train, 3 evaluate, 3 probe" in first.output
+    assert "Ran 1 data, 1 base, 3 train, 3 evaluate, 3 probe" in first.output
     assert "Results by condition" in first.output and "label+shuffled" in first.output
     assert "Nothing to do: 3 cells are done" in engine("execute", DEMO, "--store", root, *flags).output
     return root

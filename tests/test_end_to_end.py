@@ -39,7 +39,7 @@ def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> No
 def test_execute_fills_a_store_that_opens_as_labelled_data(write_spec, tmp_path: Path) -> None:
     spec = write_spec('[[contrasts]]\nfactor = "target"\nbaseline = "label"\n')
     first = engine("execute", spec)
-    assert "Ran 1 data, 4 train, 4 evaluate, 4 probe" in first.output
+    assert "Ran 1 data, 1 base, 4 train, 4 evaluate, 4 probe" in first.output
     tree = store.open_store(tmp_path / "store")
     probe = tree["small/probe"].to_dataset()
     assert dict(probe.sizes) == {
@@ -180,7 +180,7 @@ def test_a_probe_that_cannot_run_is_known_before_the_training(write_spec, settin
     output = engine("execute", write_spec(), "--max-cells", 1, "--set", setting, code=1).output
     failed = f"probe  UsageError: {failed}"
     assert output.index(failed) < output.index(": train  loss")
-    assert "Ran 1 data, 1 train, 1 evaluate" in output
+    assert "Ran 1 data, 1 base, 1 train, 1 evaluate" in output
 
 
 def test_the_same_cell_run_twice_gives_the_same_bits(write_spec, tmp_path: Path) -> None:

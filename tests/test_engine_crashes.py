@@ -48,7 +48,7 @@ def wait_for(path: Path, pattern: str) -> None:
         time.sleep(0.002)
 
 
-ALL = {"data": 1, "train": 4, "evaluate": 4, "probe": 4}
+ALL = {"data": 1, "base": 1, "train": 4, "evaluate": 4, "probe": 4}
 
 
 @pytest.mark.timeout(120 * KILLS)

@@ -92,7 +92,7 @@ def test_workers_share_the_cells_and_a_killed_one_is_replaced(study, tmp_path: P
     root = tmp_path / "store"
     with one_killed(root):
         output = engine("execute", spec, "--store", root, "--executor", "local", "--workers", WORKERS).output
-    assert "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
+    assert "Ran 1 data, 1 base, 4 train, 4 evaluate, 4 probe" in output
     assert "the worker process died: SIGKILL; given again" in output
     assert_same(contents(root), expected)
 
@@ -117,7 +117,7 @@ def test_a_ray_task_that_is_killed_is_run_again(study, tmp_path: Path, ray: Any)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     with one_killed(root):
         output = on_ray(spec, root)
-    assert "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
+    assert "Ran 1 data, 1 base, 4 train, 4 evaluate, 4 probe" in output
     assert_same(contents(root), expected)
 
 
@@ -155,7 +155,7 @@ def test_jobs_of_submitit_come_to_the_same(study, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     local = ("--executor", "slurm", "--set", "executor.cluster=local", "--set", "executor.batch=4")
     output = engine("execute", spec, "--store", root, *local).output
-    assert "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
+    assert "Ran 1 data, 1 base, 4 train, 4 evaluate, 4 probe" in output
     assert_same(contents(root), expected)
 
 
@@ -182,7 +182,7 @@ def test_a_job_that_is_warned_saves_and_is_queued_again(
     local = ("--executor", "slurm", "--set", "executor.cluster=local", "--set", "executor.batch=4")
     output = engine("execute", spec, "--store", root, *local, *steps).output
     thread.join(10)
-    assert saved and "Ran 1 data, 4 train, 4 evaluate, 4 probe" in output
+    assert saved and "Ran 1 data, 1 base, 4 train, 4 evaluate, 4 probe" in output
     assert "Requeued job" in "".join(log.read_text() for log in root.glob("slurm/*_log.out"))
     assert_same(contents(root), expected)
 
@@ -298,7 +298,7 @@ def test_a_unit_may_be_lost_as_often_as_it_likes_while_it_comes_further(study, t
 
     class Progressing(Scripted):
         def as_completed(self):
-            stages = iter(("data", "train", "evaluate", "probe"))
+            stages = iter(("data", "base", "train", "evaluate"))
             for finished in super().as_completed():
                 stage = next(stages)
                 ledger.commit(stage, finished.work.cells[0].keys[stage], {})

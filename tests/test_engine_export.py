@@ -27,7 +27,7 @@ from store import (
 )
 from store.export import export
 
-NODES = {"summary", "train", "evaluate", "probe"}
+NODES = {"summary", "base", "train", "evaluate", "probe"}
 
 
 def datasets(root: Path) -> dict[str, xr.Dataset]:

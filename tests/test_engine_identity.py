@@ -18,7 +18,7 @@ from specs import load_spec, resolve
 from specs.convert import field_types, tables
 from specs.model import TABLE_STAGES
 
-KEYS = ("data", "test_data", "train", "evaluate", "lens", "probe", "intervene")
+KEYS = ("data", "test_data", "base", "train", "evaluate", "lens", "probe", "intervene")
 # Which keys follow when a stage's own result changes.
 FOLLOWERS = {
     "data": set(KEYS),
@@ -180,7 +180,7 @@ def test_the_list_of_settings_is_complete() -> None:
         f"{table}.{name}"
         for table in (*TABLE_STAGES, "data.columns", "probe.tuned")
         for name in field_types(tables()[table])
-        if f"{table}.{name}" not in ("data.columns", "evaluate.data", "probe.tuned")
+        if f"{table}.{name}" not in ("data.columns", "evaluate.base_model", "evaluate.data", "probe.tuned")
     }
     assert known == set(OTHER) | ELSEWHERE
 
@@ -193,6 +193,9 @@ def test_a_setting_changes_the_stages_that_read_it_and_their_followers(
     (before,) = keys_of(text, files["folder"])
     (after,) = keys_of(text, files["folder"], f"{key}={toml(OTHER[key])}")
     expected: set[str] = set().union(*(FOLLOWERS[stage] for stage in readers(key)))
+    table = key.partition(".")[0]
+    if table == "model" or key == "target.prefix" or ("evaluate" in readers(key) and table != "target"):
+        expected |= {"base"}  # the untrained model, asked for the label alone
     assert changed(before, after) == expected
 
 

@@ -70,7 +70,7 @@ def test_foreign_folders_of_the_same_names_are_no_packages(
         [*words, "execute", str(spec), "--store", str(tmp_path / "store"), "--max-cells", "1", *settings],
         cwd=tmp_path / "work", env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
-    assert "Ran 1 data, 1 train, 1 evaluate, 1 probe" in ended.stdout, ended.stdout + ended.stderr
+    assert "Ran 1 data, 1 base, 1 train, 1 evaluate, 1 probe" in ended.stdout, ended.stdout + ended.stderr
 
 
 class _Unreadable:

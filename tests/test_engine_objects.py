@@ -19,7 +19,7 @@ from store.places import place_of
 
 KILLS = int(os.environ.get("ABLATION_ENGINE_BUCKET_KILLS", "4"))
 TRAIN = "steps = 6\ncheckpoint_every = 2"
-ALL = {"data": 1, "train": 4, "evaluate": 4, "probe": 4}
+ALL = {"data": 1, "base": 1, "train": 4, "evaluate": 4, "probe": 4}
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ max_grad_norm = 0.1
 gradient_checkpointing = true
 """
 TWO = ("--set", "executor.ranks=2", "--set", "executor.batch=2")
-ALL = "Ran 1 data, 2 train, 2 evaluate, 2 lens, 2 probe, 2 intervene"
+ALL = "Ran 1 data, 1 base, 2 train, 2 evaluate, 2 lens, 2 probe, 2 intervene"
 CHECKPOINT = "train/*/checkpoints/*/trainer_state.json"
 
 
@@ -174,7 +174,7 @@ def test_a_cell_that_fails_says_why_and_the_others_run(
     spec = small_spec(tmp_path, tiny_model, rated_file, more)
     only = ("--only", "seed=0", "--only", "target=label")
     output = engine("execute", spec, *only, *TWO, code=1).output
-    assert "Ran 1 data, 1 train, 1 evaluate, 1 probe" in output
+    assert "Ran 1 data, 1 base, 1 train, 1 evaluate, 1 probe" in output
     assert "train: UsageError: lora.dora: found true, which needs whole weights" in output
 
 

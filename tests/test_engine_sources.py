@@ -125,7 +125,7 @@ def test_six_training_sets_on_six_test_sets_are_six_trainings(
     )
     planned = plan(spec, *TRAINED)
     assert planned["cells"] == 36 and planned["missing"] == []
-    assert pending(planned) == {"data": 6, "train": 6, "evaluate": 36, "probe": 36}
+    assert pending(planned) == {"data": 6, "base": 6, "train": 6, "evaluate": 36, "probe": 36}
 
 
 def test_leaving_one_set_out(files: dict[str, str], tiny_model: Path) -> None:
@@ -138,7 +138,7 @@ def test_leaving_one_set_out(files: dict[str, str], tiny_model: Path) -> None:
     spec = spec_of(files, tiny_model, f"[factors.left_out.levels]\n{levels}")
     planned = plan(spec, *TRAINED)
     assert planned["cells"] == 6
-    assert pending(planned) == {"data": 12, "train": 6, "evaluate": 6, "probe": 6}
+    assert pending(planned) == {"data": 12, "base": 6, "train": 6, "evaluate": 6, "probe": 6}
     back = plan(spec_of(files, tiny_model, '[evaluate.data]\nsource = ["arena.jsonl", "cornell.jsonl"]\n'))
     assert back["stages"]["data"]["pending"] == 2
 

@@ -223,7 +223,7 @@ def test_a_tuned_lens_is_a_stage_of_its_own(write_spec, tmp_path: Path) -> None:
     spec = write_spec(TUNED)
     assert "lens" in engine("plan", spec).output
     assert (
-        "Ran 1 data, 2 train, 2 evaluate, 2 lens, 4 probe"
+        "Ran 1 data, 1 base, 2 train, 2 evaluate, 2 lens, 4 probe"
         in engine("execute", spec, "--only", "seed=0").output
     )
     tree = store.open_store(tmp_path / "store")

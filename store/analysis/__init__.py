@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from store.analysis.sizes import effect_sizes, mcnemar
     from store.analysis.specialisation import layer_specialisation
     from store.analysis.survival import saturation
+    from store.analysis.untrained import references
     from store.analysis.variance import variance_by_interval
 
 _HOMES = {
@@ -47,6 +48,7 @@ _HOMES = {
     "means": "condition_means",
     "mediation": "interventions",
     "rank_trajectory": "ranks",
+    "references": "untrained",
     "relative_entropy": "changes",
     "saturation": "survival",
     "select": "nodes",
@@ -73,6 +75,7 @@ __all__ = [
     "means",
     "mediation",
     "rank_trajectory",
+    "references",
     "relative_entropy",
     "saturation",
     "select",

@@ -7,7 +7,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from store.analysis import calibration_curve, confusion, detect_failures, means, select, transfer_matrix
+from store.analysis import (
+    calibration_curve,
+    confusion,
+    detect_failures,
+    means,
+    references,
+    select,
+    transfer_matrix,
+)
 from store.analysis.nodes import SEED, by_condition, factors, other_levels, stage_nodes
 from store.errors import StoreError
 from store.files import Json
@@ -67,9 +75,12 @@ def results(node: xr.DataTree, places: Places) -> Json:
                 "rows": rows,
             }
         )
+    known = references(node)
+    for metric in metrics:
+        metric["references"] = rounded(known.get(metric["name"], []))
     if not metrics:
         raise StoreError("the summary holds none of the known metrics")
-    return {"metrics": metrics}
+    return {"metrics": metrics, "references": [str(name) for name in known["reference"].values]}
 
 
 def confusions(node: xr.DataTree, places: Places) -> Json:

@@ -30,6 +30,10 @@ function results(experiment, redraw) {
         : "–"),
     ];
   });
+  const references = experiment.results.references.map((name, place) => [
+    name, "", "", "",
+    ...metrics.map((metric) => (missing(metric.references[place]) ? "" : write(metric)(metric.references[place], digits(metric)))),
+  ]);
   return [
     picked.element,
     table({
@@ -38,9 +42,9 @@ function results(experiment, redraw) {
         { title: "Condition" }, { title: "Seeds", number: true }, { title: "Examples", number: true }, { title: `${plotted.title}, ${fixed(...scaled(plotted, domain[0]))} to ${fixed(...scaled(plotted, domain[1]))}` },
         ...metrics.map((metric) => ({ title: `${metric.title}${metric.share ? " (%)" : ""} ${metric.lower_is_better ? "↓" : "↑"}`, number: true })),
       ],
-      rows,
+      rows: [...rows, ...references],
     }),
-    howMade(plotted.method),
+    howMade(`${plotted.method} Last rows: the untrained model asked for the label alone, one label for all examples (Brier score and log-likelihood: of the labels' shares), and what uniform guesses expect.`),
   ];
 }
 
