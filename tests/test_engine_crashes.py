@@ -122,7 +122,7 @@ def test_an_owner_that_slept_through_its_lease_harms_nothing(undisturbed, tmp_pa
     assert ran(second) == {"train": 4, "evaluate": 4, "probe": 4}
     os.kill(first.pid, signal.SIGCONT)
     first.join(300)
-    assert first.exitcode == 0 and ran((tmp_path / "first/output").read_text()) == {"data": 1}
+    assert first.exitcode == 0 and ran((tmp_path / "first/output").read_text()) == {"data": 1, "base": 1}
     assert_same(contents(root), contents(whole))
 
 

@@ -119,7 +119,7 @@ def test_a_whole_store_has_no_garbage_and_no_problems(finished: tuple[Path, Path
     before = files(finished[1])
     assert engine("gc", finished[1]).output == "garbage: 0 items, 0 B\n"
     assert engine("gc", finished[1], "--delete").output == "deleted: 0 items, 0 B\n"
-    assert engine("verify", finished[1]).output == "13 done stages read, 0 problems\n"
+    assert engine("verify", finished[1]).output == "14 done stages read, 0 problems\n"
     assert files(finished[1]) == before
 
 
@@ -252,7 +252,7 @@ def test_every_damage_is_named_and_mended(copy: tuple[Path, Path], tmp_path: Pat
     assert (root / f"train/{trained[0]}/adapter.damaged").is_dir()
     run(tmp_path, "execute", spec, "--store", root)
     assert_same(contents(root), expected)
-    assert engine("verify", root).output.endswith("13 done stages read, 0 problems\n")
+    assert engine("verify", root).output.endswith("14 done stages read, 0 problems\n")
 
 
 def test_reading_commands_work_on_a_read_only_store(copy: tuple[Path, Path], tmp_path: Path) -> None:
