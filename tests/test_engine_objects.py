@@ -80,7 +80,7 @@ def test_a_study_in_a_bucket_equals_one_in_a_folder(
     whole, (named, output, url) = undisturbed[1], finished
     assert ran(output) == ALL and f"store: {url}" in output
     assert_same(contents(url), contents(whole))
-    assert "13 done stages read, 0 problems" in engine("verify", url).output
+    assert "14 done stages read, 0 problems" in engine("verify", url).output
     assert "garbage: 0 items" in engine("gc", url).output
     assert "13 cached" in engine("plan", named).output
     assert f"4 cells in {url}" in engine("status", url).output
