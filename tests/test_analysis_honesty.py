@@ -186,8 +186,9 @@ def test_layers_that_separate_nothing_are_found_at_the_rate(paired: bool) -> Non
     data = probe(values, ["a", "b", "c"])
     found = layer_specialisation(data, "target", paired=paired, permutations=199)
     assert agreed(found["auc_p_these_models"] <= 0.05, 0.05) and agreed(
-        found["mutual_information_p"] <= 0.05, 0.05
+        found["mutual_information_p_these_models"] <= 0.05, 0.05
     )
+    assert at_most(found["mutual_information_p"] <= 0.05, 0.05)
     assert at_most(found["auc_p"] <= 0.05, 0.05)
     assert at_most((found["auc_p_adjusted"].sel(level="a") <= 0.05).any("layer"), 0.05)
     values[0, ..., 2, :] += 4
@@ -538,3 +539,27 @@ def test_brown_and_forsythes_test_keeps_its_rate_on_skewed_values() -> None:
     assert at_most(
         found["p_value"] < 0.05, 0.05, slack=0.03
     )  # log variances of skewed values are skewed themselves
+
+
+@pytest.mark.parametrize("levels", [2, 3])
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("groups", [0, 12])
+def test_mutual_information_of_equivalent_recipes_is_found_at_the_rate(
+    levels: int, seeds: int, groups: int
+) -> None:
+    """Trainings differ by chance (0.5), and examples of one group react alike."""
+    rng = np.random.default_rng([levels, seeds, groups])
+    members = np.arange(60) % 12
+    noise = rng.standard_t(5, (levels, seeds, 60, 1, FEW)) + rng.normal(size=(1, 1, 60, 1, FEW))
+    values = noise + 0.5 * rng.normal(size=(levels, seeds, 1, 1, FEW))
+    if groups:
+        values += 0.7 * rng.normal(size=(levels, 1, groups, 1, FEW))[:, :, members]
+    data = probe(values, ["a", "b", "c"][:levels])
+    if groups:
+        data = data.assign_coords(group=("example", members.astype(str).astype(object)))
+    found = layer_specialisation(data, "target", permutations=1)
+    assert at_most(found["mutual_information_p"] <= 0.05, 0.05)
+    if seeds > 2:  # two levels that lie alike and spread unlike
+        values[0] = noise[0] * 3
+        wide = layer_specialisation(probe(values, ["a", "b", "c"][:levels]), "target", permutations=1)
+        assert (wide["mutual_information_p"] <= 0.05).mean() > 0.6

@@ -194,7 +194,11 @@ def test_a_setting_changes_the_stages_that_read_it_and_their_followers(
     (after,) = keys_of(text, files["folder"], f"{key}={toml(OTHER[key])}")
     expected: set[str] = set().union(*(FOLLOWERS[stage] for stage in readers(key)))
     table = key.partition(".")[0]
-    if (table == "model" and readers(key)) or key == "target.prefix" or ("evaluate" in readers(key) and table != "target"):
+    if (
+        (table == "model" and readers(key))
+        or key == "target.prefix"
+        or ("evaluate" in readers(key) and table != "target")
+    ):
         expected |= {"base"}  # the untrained model, asked for the label alone
     assert changed(before, after) == expected
 

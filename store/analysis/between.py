@@ -23,7 +23,7 @@ def difference(base: Group, group: Group, paired: bool, pseudo: Pseudo) -> Compo
     pseudo: from values [seed, example, *rest], NaN for an example without a value in every seed, to
     pseudo-values of the same shape. Seeds that only one of them has are left out.
     """
-    x, y = (_whole(own) for own in _common([base, group]))
+    x, y = (_whole(own) for own in common_seeds([base, group]))
     if paired:
         there = np.isfinite(x) & np.isfinite(y)
         x, y = np.where(there, x, np.nan), np.where(there, y, np.nan)
@@ -31,12 +31,16 @@ def difference(base: Group, group: Group, paired: bool, pseudo: Pseudo) -> Compo
     return Components.of(pseudo(y), group.labels).minus(Components.of(pseudo(x), base.labels))
 
 
-def separations(groups: Sequence[Group], paired: bool) -> list[Components]:
+def separations(groups: Sequence[Group], paired: bool, *, spread: bool = False) -> list[Components]:
     """Return, of each group, the components of Cliff's delta against all others together: 2 AUC − 1.
 
-    By seed; pseudo-values are the placements of DeLong et al. (1988, Biometrics 44).
+    By seed; pseudo-values are the placements of DeLong et al. (1988, Biometrics 44). spread: of the distance
+    of values from the seed's median, which tells groups apart that lie alike and spread unlike.
     """
-    values = [_whole(own) for own in _common(groups)]
+    values = [_whole(own) for own in common_seeds(groups)]
+    if spread:
+        centre = np.nanmedian(np.concatenate(values, axis=1), axis=1, keepdims=True)
+        values = [np.abs(own - centre) for own in values]
     if paired:
         there = np.isfinite(np.stack(values)).all(axis=0)
         values = [np.where(there, own, np.nan) for own in values]
@@ -76,7 +80,7 @@ def log_variances(values: Floats) -> Floats:
     return np.where(there & np.isfinite(found), found, np.nan)
 
 
-def _common(groups: Sequence[Group]) -> list[Floats]:
+def common_seeds(groups: Sequence[Group]) -> list[Floats]:
     """Return the groups' values by seed [seed, example, *rest], of the seeds that all have."""
     runs = [group.runs for group in groups]
     seeds = [name for name in runs[0].seeds if all(name in own.seeds for own in runs)]

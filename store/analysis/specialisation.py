@@ -7,7 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from store.analysis.between import separations
+from store.analysis.between import common_seeds, separations
 from store.analysis.changes import stage_of
 from store.analysis.components import Components, Floats
 from store.analysis.families import STARTS, add_adjusted
@@ -17,7 +17,6 @@ from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data, layer_blocks, stage_nodes, variable
 from store.analysis.permutation import CHUNK, share_at_least
 from store.analysis.results import MISSING, labelled
-from store.analysis.runs import over_seeds
 
 PERMUTATIONS = 999
 
@@ -38,32 +37,40 @@ def layer_specialisation(
 
     Result: `auc` (level, layer, position, …), the chance that a value of the level is above one of the others
     (one against the rest), a mean over seeds, with `low`, `high`, `auc_p`, `auc_p_adjusted` (over all of
-    these), over seeds and examples as in `change`. For these trained models alone, on examples' means over
-    seeds: `mutual_information` (layer, …) of level and value in `bins` quantile bins, in nat, beside its mean
-    under permutation, `mutual_information_null` (the plug-in estimate is never 0); `auc_p_these_models` and
-    `mutual_information_p` by permutation of the levels within examples, or their groups (between them where
-    levels have examples of their own), and `…_p_adjusted`, corrected over the layers. `missing` (level):
-    examples left out. Reads layers by blocks.
+    these),
+    over seeds and examples as in `change`. `mutual_information` (layer, …) of level and value in `bins`
+    quantile bins of a seed, in nat, a mean over seeds, beside its mean under permutation,
+    `mutual_information_null` (the plug-in estimate is never 0, and trainings that differ by chance raise it,
+    too). `mutual_information_p` asks over seeds and examples whether levels differ in location or in spread
+    (the first two components of Pearson's chi-squared; Best & Rayner, 1996, Biometrics 52), by the AUC of
+    values and that of their distances from the seed's median, corrected for the number of both. For these
+    trained models alone: `auc_p_these_models` and `mutual_information_p_these_models` by permutation of the
+    levels within examples, or their groups (between them where levels have examples of their own).
+    `…_adjusted`: corrected over the layers. `missing` (level): examples left out. Reads layers by blocks.
     """
     stage = stage_of(name)
-    parts, seedwise = [], []
+    parts, seedwise, spreads = [], [], []
     for layers in layer_blocks(variable(next(iter(stage_nodes(data, stage).values())), name)):
         groups = read_groups(data, name, factor, stage, layers=layers, paired=paired).comparable()
         parts.append(_separated(groups, bins, permutations, seed))
         seedwise.append(separations(groups.groups, groups.paired))
+        spreads.append(separations(groups.groups, groups.paired, spread=True))
     result = xr.concat(parts, "layer", data_vars="minimal") if len(parts) > 1 else parts[0]
     like = result["auc_p_these_models"]
     axis = like.dims.index("layer") - 1 if "layer" in like.dims else None
-    own = [
-        inferred(
-            Components.join(blocks, axis or 0),
-            family=axis,
-            confidence=confidence,
-            share=True,
-            within=(-1.0, 1.0),
-        )
-        for blocks in zip(*seedwise, strict=True)
-    ]
+    own, apart = (
+        [
+            inferred(
+                Components.join(blocks, axis or 0),
+                family=axis,
+                confidence=confidence,
+                share=True,
+                within=(-1.0, 1.0),
+            )
+            for blocks in zip(*parts_, strict=True)
+        ]
+        for parts_ in (seedwise, spreads)
+    )
     columns = {
         "auc": (
             [(1 + one.mean) / 2 for one in own],
@@ -74,20 +81,33 @@ def layer_specialisation(
         "auc_p": ([one.p for one in own], "p value of the AUC, two-sided"),
         STARTS: ([one.p_family for one in own], "p value, variances between seeds shared"),
     }
-    for name, (values, title) in columns.items():
-        result[name] = like.copy(data=np.stack(values)).assign_attrs(units="1", long_name=title)
+    for column, (values, title) in columns.items():
+        result[column] = like.copy(data=np.stack(values)).assign_attrs(units="1", long_name=title)
     words = add_adjusted(result, "auc_p", correction, factor)
-    for title in ("auc_p_these_models", "mutual_information_p"):
-        add_adjusted(result, title, correction, factor, family="layers")
+    like = result["mutual_information"]
+    for column, which in (("mutual_information_p", "p"), (STARTS, "p_family")):
+        values = _either([getattr(one, which) for one in (*own, *apart)], len(own))
+        title = "p value of the mutual information, by location and spread"
+        result[column] = like.copy(data=values).assign_attrs(units="1", long_name=title)
+    for column in ("mutual_information_p", "auc_p_these_models", "mutual_information_p_these_models"):
+        add_adjusted(result, column, correction, factor, family="layers")
     exchanged = f"of levels within {groups.units}" if groups.paired else f"of {groups.units} between levels"
     result.attrs["method"] = (
-        f"Separation of the levels of {factor} by {name}, {groups.sizes}, "
-        f"{groups.seeds}: area under the ROC curve by seed, one level against the rest, "
-        f"over seeds and {groups.units} as random factors, {words}; mutual information with {bins} quantile "
-        f"bins, its p values from {permutations} permutations {exchanged} (random seed {seed}) for these "
+        f"Separation of the levels of {factor} by {name}, {groups.sizes}, {groups.seeds}: area under the ROC "
+        f"curve by seed, one level against the rest, over seeds and {groups.units} as random factors, {words}; "
+        f"mutual information by seed with {bins} quantile bins, its p values by the same inference of "
+        f"location and spread; {permutations} permutations {exchanged} (random seed {seed}) for these "
         f"trained models; {int(result['missing'].sum())} values missing."
     )
     return result
+
+
+def _either(p: list[Floats], levels: int) -> Floats:
+    """Return the p value that any of some tests is not null (Bonferroni's); of two levels one says all."""
+    tests = p[:1] + p[levels : levels + 1] if levels == 2 else p
+    known = np.stack(tests)
+    smallest = np.where(np.isnan(known), np.inf, known).min(axis=0)
+    return np.where(np.isfinite(smallest), np.minimum(len(tests) * smallest, 1.0), np.nan)
 
 
 def separation(
@@ -101,29 +121,34 @@ def separation(
 ) -> dict[str, Floats]:
     """Return AUC [group, column] and mutual information [column] with permutation p values.
 
-    values: [examples of all groups, one group after the other, columns], without NaN. units: of each of
-    these, examples that are exchanged together (default: each alone); equal ones of paired groups are one.
+    values: [seed, examples of all groups, one group after the other, columns], without NaN; both are means
+    over seeds, all exchanged alike. units: of each example, those that are exchanged together (default: each
+    alone); equal ones of paired groups are one.
     """
     total = sum(counts)
-    ranks = np.asarray(rankdata(values, axis=0))
-    edges = np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1], axis=0)
-    place = (values[None] > edges[:, None]).sum(axis=0)
-    one_hot = (place[..., None] == np.arange(bins)).reshape(total, -1).astype(np.float32)
+    ranks = np.asarray(rankdata(values, axis=1)).mean(axis=0)
+    hots = []
+    for own in values:
+        edges = np.quantile(own, np.linspace(0, 1, bins + 1)[1:-1], axis=0)
+        place = (own[None] > edges[:, None]).sum(axis=0)
+        hots.append((place[..., None] == np.arange(bins)).reshape(total, -1).astype(np.float32))
     auc, information = [], []
     for members in _memberships(
         counts, paired, permutations, seed, np.arange(total) if units is None else units
     ):
         n = members.sum(axis=2)[..., None].astype(float)
         auc.append((members @ ranks - n * (n + 1) / 2) / (n * (total - n)))
-        joint = (members.astype(np.float32) @ one_hot).astype(float) / total
-        information.append(_mutual_information(joint.reshape(*joint.shape[:2], -1, bins)))
+        whole = members.astype(np.float32)
+        joints = ((whole @ one_hot).astype(float) / total for one_hot in hots)
+        found = [_mutual_information(joint.reshape(*joint.shape[:2], -1, bins)) for joint in joints]
+        information.append(np.mean(found, axis=0))
     auc_null, information_null = np.concatenate(auc, axis=1), np.concatenate(information)
     return {
         "auc": auc_null[:, 0],
         "auc_p": np.stack([share_at_least(np.abs(null - 0.5)) for null in auc_null]),
         "mutual_information": information_null[0],
         "mutual_information_null": information_null[1:].mean(axis=0),
-        "mutual_information_p": share_at_least(information_null),
+        "mutual_information_p_these_models": share_at_least(information_null),
     }
 
 
@@ -158,19 +183,23 @@ def _mutual_information(joint: Floats) -> Floats:
 
 
 def _separated(groups: Groups, bins: int, permutations: int, seed: int) -> xr.Dataset:
-    values = [over_seeds(group.values) for group in groups.groups]
-    there = [np.asarray(np.isfinite(own).reshape(len(own), -1).all(axis=1)) for own in values]
+    values = common_seeds(groups.groups)
+    there = [np.isfinite(own).all(axis=(0, *range(2, own.ndim))) for own in values]
     if groups.paired:
         there = [np.logical_and.reduce(there)] * len(there)
-    kept = [own[whole].reshape(whole.sum(), -1) for own, whole in zip(values, there, strict=True)]
-    counts = [len(own) for own in kept]
+    kept = [
+        own[:, whole].reshape(len(own), whole.sum(), -1) for own, whole in zip(values, there, strict=True)
+    ]
+    counts = [own.shape[1] for own in kept]
     exchanged = np.concatenate(
         [
             group.units[whole] + (0 if groups.paired else 10**9 * place)
             for place, (group, whole) in enumerate(zip(groups.groups, there, strict=True))
         ]
     )
-    found = separation(np.concatenate(kept), counts, groups.paired, bins, permutations, seed, exchanged)
+    found = separation(
+        np.concatenate(kept, axis=1), counts, groups.paired, bins, permutations, seed, exchanged
+    )
     found["auc_p_these_models"] = found.pop("auc_p")
     del found["auc"]
     like = groups.groups[0].like
@@ -178,7 +207,10 @@ def _separated(groups: Groups, bins: int, permutations: int, seed: int) -> xr.Da
         "auc_p_these_models": ("1", "p value of the AUC for these trained models, two-sided"),
         "mutual_information": ("nat", "mutual information of level and value"),
         "mutual_information_null": ("nat", "mean mutual information under permutation"),
-        "mutual_information_p": ("1", "p value of the mutual information for these trained models"),
+        "mutual_information_p_these_models": (
+            "1",
+            "p value of the mutual information for these trained models",
+        ),
     }
     by_level = like.expand_dims(level=groups.coordinate)
     result = xr.Dataset()
