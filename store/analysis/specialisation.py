@@ -94,9 +94,9 @@ def layer_specialisation(
     exchanged = f"of levels within {groups.units}" if groups.paired else f"of {groups.units} between levels"
     result.attrs["method"] = (
         f"Separation of the levels of {factor} by {name}, {groups.sizes}, {groups.seeds}: area under the ROC "
-        f"curve by seed, one level against the rest, over seeds and {groups.units} as random factors, {words}; "
-        f"mutual information by seed with {bins} quantile bins, its p values by the same inference of "
-        f"location and spread; {permutations} permutations {exchanged} (random seed {seed}) for these "
+        f"curve by seed, one level against the rest, over seeds and {groups.units} as random factors, "
+        f"{words}; mutual information by seed with {bins} quantile bins, its p values by the same inference "
+        f"of location and spread; {permutations} permutations {exchanged} (random seed {seed}) for these "
         f"trained models; {int(result['missing'].sum())} values missing."
     )
     return result
