@@ -13,9 +13,10 @@ from analysis_data import cells, crossed, probe
 from specs import load_spec, resolve
 from store import StoreError
 from store.analysis import change, contrast, effects, select, sign_flip
-from store.analysis.nodes import stage_node
+from store.analysis.nodes import stage_node, with_cell_index
 from store.analysis.pairs import find_pairs
-from store.factors import cell_coordinates
+from store.cells import coordinates_of
+from store.factors import cell_index
 
 BASE = 'name = "demo"\nseeds = [0, 1]\nmodel.id = "m"\ndata.source = "s"\n'
 DESIGNS = {
@@ -69,7 +70,7 @@ def test_the_pairs_are_those_of_the_spec(tmp_path: Path, design: str) -> None:
     matrix = resolve(load_spec(spec))
     listed = [{"levels": matrix.levels(cell)} for cell in matrix.cells]
     names = [axis.name for axis in matrix.axes]
-    data = xr.Dataset(coords=cell_coordinates(names, listed, range(len(listed))))
+    data = with_cell_index(xr.Dataset(coords=coordinates_of(cell_index(names, listed, range(len(listed))))))
     found = find_pairs(data, "r", 4)
     there = found.condition >= 0
     assert {*zip(found.condition[there], found.reference[there], strict=True)} == {

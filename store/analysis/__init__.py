@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from store.analysis.evaluation import confusion, transfer_matrix
     from store.analysis.factorial import effects
     from store.analysis.interventions import intervention_effects, mediation
+    from store.analysis.logistic import accuracy_model
     from store.analysis.nodes import indexed, select
     from store.analysis.permutation import sign_flip
     from store.analysis.ranks import rank_trajectory
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Thresholds": "signatures",
+    "accuracy_model": "logistic",
     "calibration_curve": "calibration",
     "change": "changes",
     "clusters": "cluster",
@@ -59,6 +61,7 @@ _HOMES = {
 
 __all__ = [
     "Thresholds",
+    "accuracy_model",
     "calibration_curve",
     "change",
     "clusters",
