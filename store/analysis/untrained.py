@@ -45,9 +45,9 @@ def references(data: Data) -> xr.Dataset:
     result = xr.Dataset(columns, {"reference": coordinate})
     result["nll"].attrs["units"] = "nat"
     result.attrs["method"] = (
-        f"References without training ({len(rows)}): the untrained model asked for the label alone, one label "
-        "for all examples (for Brier score and log-likelihood, the shares of the labels), and what uniform "
-        "guesses are expected to reach."
+        f"References without training ({len(rows)}): the untrained model asked for the label alone, one "
+        "label for all examples (for Brier score and log-likelihood, the shares of the labels), and what "
+        "uniform guesses are expected to reach."
     )
     return result
 
