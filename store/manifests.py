@@ -91,13 +91,21 @@ def known_files(place: Place) -> dict[str, str]:
 
 
 def lost_cells(place: Place, name: str, manifest: Mapping[str, Any]) -> int:
-    """Return how many finished cells of an experiment a new manifest would not name."""
+    """Return how many finished cells of an experiment a new manifest would not name.
+
+    That the base model is evaluated, too, or no longer, makes no other cell.
+    """
     former = read_manifests(place).get(name, {"cells": []})["cells"]
-    kept = {frozenset(cell["keys"].items()) for cell in manifest["cells"]}
-    gone = [cell["keys"] for cell in former if frozenset(cell["keys"].items()) not in kept]
+    kept = {_own(cell) for cell in manifest["cells"]}
+    gone = [cell["keys"] for cell in former if _own(cell) not in kept]
     ledger = Ledger(place)
     done = {stage: ledger.done(stage) for keys in gone for stage in keys}
     return sum(all(key in done[stage] for stage, key in keys.items()) for keys in gone)
+
+
+def _own(cell: Json) -> frozenset[tuple[str, str]]:
+    """Return the keys of a cell's own stages."""
+    return frozenset((stage, key) for stage, key in cell["keys"].items() if stage != "base")
 
 
 def unnamed(place: Place) -> str:
