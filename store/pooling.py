@@ -120,4 +120,4 @@ def _alike(parts: list[xr.Dataset]) -> list[xr.Dataset]:
 
 
 def _same(dataset: xr.Dataset, examples: list[Any]) -> bool:
-    return dataset["example"].values.tolist() == examples
+    return bool(dataset["example"].values.tolist() == examples)

@@ -35,7 +35,7 @@ def references(data: Data) -> xr.Dataset:
     rows = [*_named(index, "untrained model", _untrained(data))]
     answers = list(_answers(data))
     for kind, guess in (("most frequent label", _most_frequent), ("uniform guess", _uniform)):
-        known = {cell: (guess(*own), own[0].tobytes()) for cell, own in answers}
+        known: Known = {cell: (guess(*own), own[0].tobytes()) for cell, own in answers}
         rows += _named(index, kind, known)
     columns = {
         name: ("reference", [own.get(name, np.nan) for _, own in rows], {"units": "1", "long_name": title})
@@ -139,4 +139,4 @@ def _distances(labels: Sequence[str]) -> NDArray[np.float64] | None:
     if not all(label.lstrip("-").isdigit() for label in labels):
         return None
     ratings = np.array([int(label) for label in labels], float)
-    return np.abs(ratings[:, None] - ratings)
+    return np.asarray(np.abs(ratings[:, None] - ratings))
