@@ -86,9 +86,9 @@ def layer_specialisation(
     words = add_adjusted(result, "auc_p", correction, factor)
     like = result["mutual_information"]
     for column, which in (("mutual_information_p", "p"), (STARTS, "p_family")):
-        values = _either([getattr(one, which) for one in (*own, *apart)], len(own))
+        p = _either([getattr(one, which) for one in (*own, *apart)], len(own))
         title = "p value of the mutual information, by location and spread"
-        result[column] = like.copy(data=values).assign_attrs(units="1", long_name=title)
+        result[column] = like.copy(data=p).assign_attrs(units="1", long_name=title)
     for column in ("mutual_information_p", "auc_p_these_models", "mutual_information_p_these_models"):
         add_adjusted(result, column, correction, factor, family="layers")
     exchanged = f"of levels within {groups.units}" if groups.paired else f"of {groups.units} between levels"
@@ -184,7 +184,7 @@ def _mutual_information(joint: Floats) -> Floats:
 
 def _separated(groups: Groups, bins: int, permutations: int, seed: int) -> xr.Dataset:
     values = common_seeds(groups.groups)
-    there = [np.isfinite(own).all(axis=(0, *range(2, own.ndim))) for own in values]
+    there = [np.asarray(np.isfinite(own).all(axis=(0, *range(2, own.ndim)))) for own in values]
     if groups.paired:
         there = [np.logical_and.reduce(there)] * len(there)
     kept = [
