@@ -9,7 +9,7 @@ import argparse
 from functools import lru_cache
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from benchmarks.honesty import share
@@ -23,13 +23,15 @@ LARGE = Design(200, 1500, 300)
 
 @frozen
 class Study:
-    """How differences vary; of accuracies the numbers are of log-odds, around an accuracy of 0.7."""
+    """How differences vary; of accuracies the numbers are of log-odds, around that of `accuracy`."""
 
     seed: float
     example: float
     rest: float
     values: str = "normal"
     within_group: float = 0.0
+    accuracy: float = 0.5
+    """Of the baseline; from 0.7 on the other model is the worse one."""
 
     def draw(self, rng: np.random.Generator, design: Design, studies: int, difference: float = 0.0) -> Floats:
         """Draw differences [seed, example, study]; examples of group g are g, g + groups, …"""
@@ -42,10 +44,15 @@ class Study:
         if self.values != "binary":
             # The two models' own effects of seeds come together as one of their difference.
             return difference + self.seed * by_seed[0] + self.example * by_example + self.rest * rest
-        shared = self.example * by_example + np.log(0.7 / 0.3)
+        shared = self.example * by_example + self.log_odds
         level = np.stack([shared, shared + _shift(self, difference)]) + self.seed * by_seed
         right = rng.random((2, seeds, design.examples, studies)) < 1 / (1 + np.exp(-level))
         return np.asarray(right[1].astype(float) - right[0])
+
+    @property
+    def log_odds(self) -> float:
+        """Return the baseline's log-odds in an average example."""
+        return float(np.log(self.accuracy / (1 - self.accuracy)))
 
     def members(self, design: Design) -> NDArray[np.intp] | None:
         """Return the group of each example, None where each is its own."""
@@ -92,9 +99,10 @@ class Study:
 
 
 def _shift(study: Study, difference: float) -> float:
-    """Return the shift of log-odds that changes the mean accuracy by a difference."""
+    """Return the shift of log-odds that raises, or lowers, the mean accuracy by a difference."""
+    difference = -difference if study.accuracy >= 0.7 else difference
     rng = np.random.default_rng(1)
-    level = np.log(0.7 / 0.3) + np.hypot(study.seed, study.example) * rng.normal(size=20_000)
+    level = study.log_odds + np.hypot(study.seed, study.example) * rng.normal(size=20_000)
     base = (1 / (1 + np.exp(-level))).mean()
     low, high = -20.0, 20.0
     for _ in range(50):
@@ -108,7 +116,8 @@ STUDIES = {
     "normal, seeds matter": Study(0.3, 1.0, 1.0),
     "normal, examples matter": Study(0.05, 1.0, 1.0),
     "t with 5 df, seeds of unlike spread": Study(0.3, 1.0, 1.0, "heavy"),
-    "accuracies": Study(0.4, 1.0, 0.0, "binary"),
+    "accuracies near 0.5": Study(0.15, 1.0, 0.0, "binary"),
+    "accuracies near 0.9, falling": Study(0.15, 1.0, 0.0, "binary", accuracy=0.95),
 }
 SIZES = ((20, None), (60, None), (200, None), (60, 12), (200, 40))
 
@@ -151,18 +160,18 @@ def main() -> None:
     for near in (0.0, 0.9):
         for seed in (0.3, 0.05):
             variation = Variation(seed, 1.0, 1.0, between_layers=near)
-            found = [layers(Design(n, 60, layers=31), variation, studies // 5) for n in SEEDS]
+            found = [layers(Design(n, 60, layers=31, tests=31), variation, studies // 5) for n in SEEDS]
             cells = [f"{size:.2f}: {share(rate, studies // 5)}" for size, rate in found]
             print(f"| neighbours {near}, seeds {seed} | " + " | ".join(cells) + " |", flush=True)
 
 
 def _cell(study: Study, seeds: int, examples: int, groups: int | None, studies: int) -> str:
-    own = study if groups is None else Study(study.seed, study.example, study.rest, study.values, 0.4)
+    own = study if groups is None else evolve(study, within_group=0.4)
     design = Design(seeds, examples, groups)
     power = pointwise(design, own.variation())
     difference = power.detectable()
-    if own.values == "binary" and difference > 0.25:  # beyond what an accuracy of 0.7 can gain
-        return "none"
+    if own.values == "binary" and difference > 0.45:  # more than there is to gain
+        return "beyond 0.45"
     rng = np.random.default_rng(seeds)
     found = own.found(rng, design, difference, studies).mean()
     half = own.found(rng, design, difference / 2, studies).mean()

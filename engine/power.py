@@ -26,6 +26,10 @@ from store.places import Root
 if TYPE_CHECKING:
     from store.analysis.power import Design, Power, Variation
 
+# Outcomes whose contrasts are made, and corrected, even if the spec does not name them.
+CORRECTED: tuple[Outcome, ...] = (
+    "correct", "generated_correct", "absolute_error", "brier", "nll", "entropy",
+)  # fmt: skip
 DEFAULT_OUTCOMES: tuple[Outcome, ...] = ("correct", "entropy")
 OF_EVALUATION = ("correct", "generated_correct", "absolute_error", "brier", "nll")
 UNKNOWN_LAYERS = 33  # of a model that is not on this machine: as most of 7 to 8 billion parameters have
@@ -48,6 +52,8 @@ class Question:
     """Test examples that the plan evaluates."""
     most: int | None
     """Test examples that there are; None where that is not known."""
+    positions: int
+    """Watch positions, each with tests of its own."""
     sets: int = 1
     """Test sets on which the design is the same."""
 
@@ -60,6 +66,11 @@ class Question:
     def share(self) -> bool:
         """Whether the outcome is a share, such as an accuracy."""
         return self.outcome.endswith("correct")
+
+    def family(self, plan: Plan) -> tuple[str, ...]:
+        """Give what names the tests that are corrected together."""
+        kind = plan.matrix.experiment.analysis.family
+        return {"outcome": (self.outcome,), "spec": ()}.get(kind, (self.factor, self.outcome))
 
     def sized(self, seeds: int, examples: int) -> Design:
         """Give the design with other numbers of seeds and examples."""
@@ -79,11 +90,10 @@ class Answer:
     """Where the variances come from, in words."""
 
     def power(self, design: Design, variation: Variation | None = None, *, alone: bool = False) -> Power:
-        """Give the power of a design: of layers after their correction, but for one `alone`, named before."""
+        """Give the power of a design, after the correction of its tests unless the one is `alone`."""
         from store.analysis.power import corrected, pointwise
 
-        found = corrected if self.question.layered and not alone else pointwise
-        return found(design, variation or self.variation)
+        return (pointwise if alone else corrected)(design, variation or self.variation)
 
 
 def answers(
@@ -94,40 +104,55 @@ def answers(
     pilot: a store that holds the experiment; by default the plan's own, as far as it does. UsageError where
     `pilot` does not, and for a contrast or an outcome that the spec has not.
     """
-    asked = list(questions(plan, contrast, outcome))
+    wanted = _outcomes(plan, outcome)
+    every = list(questions(plan, list(dict.fromkeys([*wanted, *CORRECTED]))))
+    tests: Counter[tuple[str, ...]] = Counter()
+    for own in every:
+        tests[own.family(plan)] += own.design.layers * own.positions
+    _check(every, contrast, outcome)
+    asked = [own for own in every if own.outcome in wanted and contrast in (None, own.factor)]
     tree = _open(plan, pilot) if asked or pilot else None
     found: dict[Any, Answer] = {}
     for question in asked:
-        own = _answer(plan, question, tree, pilot)
-        same = question.factor, question.outcome, question.design, own.variation, own.source
+        design = attrs.evolve(question.design, tests=tests[question.family(plan)])
+        answer = _answer(plan, attrs.evolve(question, design=design), tree, pilot)
+        same = question.factor, question.outcome, answer.question.design, answer.variation, answer.source
         if same in found:
             before = found[same].question
             levels = tuple(dict.fromkeys((*before.levels, *question.levels)))
             sets = before.sets + (question.levels == before.levels)
-            own = attrs.evolve(found[same], question=attrs.evolve(before, levels=levels, sets=sets))
-        found[same] = own
+            answer = attrs.evolve(found[same], question=attrs.evolve(before, levels=levels, sets=sets))
+        found[same] = answer
     return list(found.values())
 
 
-def questions(plan: Plan, contrast: str | None = None, outcome: Outcome | None = None) -> Iterator[Question]:
-    """Yield the declared contrasts, level by level, on each test set and in each outcome asked for."""
+def questions(plan: Plan, outcomes: list[Outcome]) -> Iterator[Question]:
+    """Yield the declared contrasts, level by level and on each test set, in those outcomes that they have."""
     sides: dict[tuple[str, str], list[tuple[PlannedCell, PlannedCell]]] = {}
     for name, condition, baseline in plan.matrix.pairs():
         pair = plan.cells[condition], plan.cells[baseline]
         if pair[0].keys["test_data"] == pair[1].keys["test_data"]:  # others share no examples
             sides.setdefault((name, pair[0].keys["test_data"]), []).append(pair)
-    factors = list(dict.fromkeys(name.partition(": ")[0] for name, _ in sides))
+    tables = plan.matrix.chooser("evaluate", "probe", "target")
+    sizes: dict[str, dict[str, float]] = {}
+    for (name, test_set), pairs in sides.items():
+        condition = pairs[0][0].choice
+        if test_set not in sizes:
+            labels = plan.matrix.table("evaluate", condition).labels
+            sizes[test_set] = known_sizes(test_data(plan.matrix, condition), labels) or {}
+        distinct = {tables(cell.choice): cell for pair in pairs for cell in pair}.values()
+        for outcome in outcomes:
+            if all(_measures(plan, cell, outcome) for cell in distinct):
+                yield _question(plan, pairs, name.partition(": ")[0], outcome, sizes[test_set])
+
+
+def _check(found: list[Question], contrast: str | None, outcome: Outcome | None) -> None:
+    """Raise UsageError for a contrast that is not declared, and an outcome that is not measured."""
+    factors = dict.fromkeys(own.factor for own in found)
     if contrast is not None and contrast not in factors:
         known = ", ".join(factors) or "no contrast"
         raise UsageError(f"--contrast {contrast}: expected a factor of [[contrasts]], found {known} there")
-    wanted, known_outcomes = _outcomes(plan, outcome), set[str]()
-    for (name, _), pairs in sides.items():
-        factor = name.partition(": ")[0]
-        for one in wanted if contrast in (None, factor) else ():
-            if all(_measures(plan, cell, one) for pair in pairs for cell in pair):
-                known_outcomes.add(one)
-                yield _question(plan, pairs, factor, one)
-    if outcome is not None and sides and outcome not in known_outcomes:
+    if outcome is not None and found and outcome not in {own.outcome for own in found}:
         raise UsageError(f"--outcome {outcome}: the cells of the contrasts do not measure it")
 
 
@@ -154,19 +179,23 @@ def _measures(plan: Plan, cell: PlannedCell, outcome: Outcome) -> bool:
 
 
 def _question(
-    plan: Plan, pairs: list[tuple[PlannedCell, PlannedCell]], factor: str, outcome: Outcome
+    plan: Plan,
+    pairs: list[tuple[PlannedCell, PlannedCell]],
+    factor: str,
+    outcome: Outcome,
+    sizes: dict[str, float],
 ) -> Question:
     from store.analysis.power import Design
 
     condition, base = pairs[0]
     matrix = plan.matrix
-    data, labels = test_data(matrix, condition.choice), matrix.table("evaluate", condition.choice).labels
-    sizes = known_sizes(data, labels) or {}
+    data = test_data(matrix, condition.choice)
     most = int(sizes["test"]) if sizes else None
     test = min([own for own in (data.test, most) if own is not None], default=UNKNOWN_EXAMPLES)
-    examples, layers = test, 1
+    examples, layers, positions = test, 1, 1
     if outcome not in OF_EVALUATION:
         probe = matrix.table("probe", condition.choice)
+        positions = len(probe.positions)
         examples = min(examples, probe.examples or examples)
         card = model_card(matrix.table("model", condition.choice))
         layers = len(probe.layers) if probe.layers != "all" else card.layers + 1 if card else UNKNOWN_LAYERS
@@ -174,7 +203,7 @@ def _question(
     same_group = sizes.get("test_same_group", 0.0)
     design = Design(len(seeds), examples, _units(examples, same_group), max(1, min(seeds.values())), layers)
     levels = plan.levels(condition)[factor], plan.levels(base)[factor]
-    return Question(factor, levels[:1], levels[1], outcome, design, same_group, test, most)
+    return Question(factor, levels[:1], levels[1], outcome, design, same_group, test, most, positions)
 
 
 def _units(examples: int, same_group: float) -> float | None:

@@ -53,13 +53,12 @@ def _row(plan: Plan, answer: Answer, power: float) -> dict[str, Any]:
         "groups": design.groups and round(design.groups, 1),
         "pairs": design.pairs,
         "layers": design.layers if question.layered else None,
+        "tests": design.tests,
         "test_sets": question.sets,
         "detectable": _finite(found.detectable(power)),
         "detectable_range": answer.range
         and [_finite(answer.power(design, own).detectable(power)) for own in answer.range],
-        "detectable_in_a_layer_named_before": _finite(answer.power(design, alone=True).detectable(power))
-        if question.layered
-        else None,
+        "detectable_alone": _finite(answer.power(design, alone=True).detectable(power)),
         "difference_of_interest": interest,
         "power": None if interest is None else found.of(interest),
         "variances": {name: own for name, own in attrs.asdict(answer.variation).items() if own is not None},
@@ -110,9 +109,10 @@ def _finds(row: dict[str, Any]) -> str:
     if row["detectable_range"]:
         low, high = (_amount(own, row["outcome"]) for own in row["detectable_range"])
         text += f"\n({low} to {high})"
-    if row["layers"]:
-        alone = _amount(row["detectable_in_a_layer_named_before"], row["outcome"])
-        text += f"\nin one of {row['layers']} layers;\n{alone}\nin one named before"
+    if row["tests"] > 1:
+        alone = _amount(row["detectable_alone"], row["outcome"])
+        place = "one layer named before" if row["layers"] else "one test alone"
+        text += f"\nafter {row['tests']:,} tests;\n{alone} in {place}"
     return text
 
 
@@ -176,7 +176,8 @@ def curve_lines(plan: Plan, answer: Answer, difference: float | None, power: flo
     own = _row(plan, answer, power)
     outcome, planned = answer.question.outcome, answer.question.design
     listed, best = designs(plan, answer, difference, power)
-    layers = f", in one of {own['layers']} layers after correction" if own["layers"] else ""
+    layers = f", in one layer of {own['layers']}" if own["layers"] else ""
+    layers += f", after correction for {own['tests']:,} tests" if own["tests"] > 1 else ""
     table = Table(title=f"{_contrast(own)}: {outcome}{layers}")
     wished = [] if difference is None else [f"power at {amount(difference, outcome)}"]
     for column in ("seeds", "examples", "cells", "FLOPs", f"finds with {power:.0%}", *wished):

@@ -49,11 +49,12 @@ def test_power_is_as_predicted(design: Design, seed: float, values: str) -> None
 
 @pytest.mark.parametrize("design", [Design(3, 40), Design(5, 60, 15), Design(10, 200)])
 def test_power_of_accuracies_is_as_predicted(design: Design) -> None:
-    study = Study(0.4, 1.0, 0.0, "binary", within_group=0.4 if design.groups else 0.0)
-    found = pointwise(design, study.variation())
-    difference = found.detectable()
-    simulated = study.found(np.random.default_rng(3), design, difference, STUDIES)
-    assert close(simulated, 0.8, 0.08), simulated.mean()
+    for accuracy in (0.5, 0.95):  # from the latter the other model's falls, and varies more
+        shared = 0.4 if design.groups else 0.0
+        study = Study(0.15, 1.0, 0.0, "binary", within_group=shared, accuracy=accuracy)
+        difference = pointwise(design, study.variation()).detectable()
+        simulated = study.found(np.random.default_rng(3), design, difference, STUDIES)
+        assert close(simulated, 0.8, 0.08), (accuracy, simulated.mean())
 
 
 def test_power_is_that_of_change_itself() -> None:
@@ -61,7 +62,7 @@ def test_power_is_that_of_change_itself() -> None:
     rng = np.random.default_rng(7)
     seeds, examples, layers, studies = 3, 40, 20, 200
     variation_ = Variation(0.5, 1.0, 1.0, between_layers=0.0)
-    design = Design(seeds, examples, layers=layers)
+    design = Design(seeds, examples, layers=layers, tests=layers)
     alone, among = pointwise(design, variation_).detectable(), corrected(design, variation_).detectable()
     assert among > alone
     for difference, column in ((alone, "p_value"), (among, "p_adjusted")):
@@ -79,7 +80,9 @@ def test_power_is_that_of_change_itself() -> None:
 
 def test_two_seeds_find_next_to_nothing_in_a_layer() -> None:
     two, three = (
-        corrected(Design(seeds, 200, layers=31), Variation(0.2, 0.3, 0.3, between_layers=0.9)).detectable()
+        corrected(
+            Design(seeds, 200, layers=31, tests=31), Variation(0.2, 0.3, 0.3, between_layers=0.9)
+        ).detectable()
         for seeds in (2, 3)
     )
     assert two > 4 * three
@@ -92,6 +95,10 @@ def test_more_of_anything_finds_more() -> None:
     least = [pointwise(Design(5, examples), variation_).detectable() for examples in (20, 50, 200, 1000)]
     assert least == sorted(least, reverse=True)
     assert pointwise(Design(5, 200, 20), variation_).detectable() > least[2]
+
+
+def test_an_accuracy_cannot_differ_by_more_than_all() -> None:
+    assert pointwise(Design(2, 10), Variation(0.5, 0.3, 0.3, discordant=0.4)).detectable() == np.inf
 
 
 def test_many_seeds_come_to_the_noncentral_t() -> None:

@@ -39,9 +39,9 @@ def test_a_plan_says_what_it_would_find(write_spec) -> None:
     assert correct["detectable"] == (expected if expected < 1e9 else None)
     assert correct["source"] == "assumed ([analysis.assumed], docs/power.md)"
     assert entropy["outcome"] == "entropy" and entropy["layers"] == 4
-    design, own = Design(2, 6, layers=4), Variation(**entropy["variances"])
+    design, own = Design(2, 6, layers=4, tests=4), Variation(**entropy["variances"])
     assert entropy["detectable"] == pytest.approx(corrected(design, own).detectable())
-    assert entropy["detectable_in_a_layer_named_before"] == pytest.approx(pointwise(design, own).detectable())
+    assert entropy["detectable_alone"] == pytest.approx(pointwise(design, own).detectable())
     text = engine("plan", write_spec(CONTRAST)).output
     assert "would be found with 80% power" in text and "6 examples" in text
     assert "assumed (docs/power.md)" in text and "Two seeds: in a single layer nothing can be found" in text

@@ -9,18 +9,18 @@ from attrs import evolve
 from store.analysis.power import Variation
 
 ASSUMED = {
-    "correct": Variation(0.04, 0.25, 0.36, 0.1, discordant=0.2),
-    "generated_correct": Variation(0.04, 0.25, 0.36, 0.1, discordant=0.2),
-    "absolute_error": Variation(0.5, 0.5, 1.2, 0.1),
-    "brier": Variation(0.05, 0.1, 0.2, 0.1),
-    "nll": Variation(0.1, 0.3, 0.5, 0.1),
-    "logsumexp": Variation(0.3, 0.4, 0.5, 0.1, 0.8),
-    "entropy": Variation(0.05, 0.05, 0.09, 0.1, 0.8),
-    "max_prob": Variation(0.02, 0.01, 0.04, 0.1, 0.5),
-    "kl_final": Variation(0.3, 0.2, 0.4, 0.1, 0.8),
-    "js_final": Variation(0.0006, 0.0004, 0.0004, 0.1, 0.7),
-    "watch_mass": Variation(0.0001, 0.0002, 0.0002, 0.1, 0.7),
-    "watch_entropy": Variation(0.03, 0.08, 0.03, 0.1, 0.6),
+    "correct": Variation(0.04, 0.22, 0.47, 0.2, discordant=0.27),
+    "generated_correct": Variation(0.04, 0.22, 0.47, 0.2, discordant=0.27),
+    "absolute_error": Variation(0.7, 1.1, 1.5, 0.2),
+    "brier": Variation(0.02, 0.16, 0.15, 0.2),
+    "nll": Variation(0.08, 0.4, 0.3, 0.2),
+    "logsumexp": Variation(0.7, 0.5, 0.5, 0.2, 0.8),
+    "entropy": Variation(0.06, 0.06, 0.08, 0.2, 0.7),
+    "max_prob": Variation(0.02, 0.01, 0.04, 0.2, 0.6),
+    "kl_final": Variation(0.4, 0.2, 0.4, 0.2, 0.8),
+    "js_final": Variation(0.0009, 0.0005, 0.0004, 0.2, 0.6),
+    "watch_mass": Variation(0.0003, 0.0003, 0.0002, 0.2, 0.7),
+    "watch_entropy": Variation(0.03, 0.07, 0.04, 0.2, 0.6),
 }
 
 

@@ -18,7 +18,7 @@ from scipy import special
 
 from store.analysis.components import Components, Floats
 from store.analysis.proportions import Floor
-from store.analysis.widths import moderated, plain_widths
+from store.analysis.widths import FEWEST, moderated, plain_widths
 
 ALPHA = 0.05
 POWER = 0.8
@@ -57,7 +57,9 @@ class Design:
     pairs: int = 1
     """Pairs of conditions that are averaged within a seed."""
     layers: int = 1
-    """Outcomes that are tested together."""
+    """Outcomes among which the variance between seeds is shared."""
+    tests: int = 1
+    """Tests that are corrected together."""
 
     @property
     def units(self) -> float:
@@ -76,21 +78,38 @@ class Power:
 
     half: Floats
     spread: float
+    discordant: float | None = None
+    """Of 0/1 outcomes, without a difference; they vary more with one."""
 
     def of(self, difference: float) -> float:
         """Return how often a true difference is found."""
+        size = 1.0 if self.discordant is None else _growth(self.discordant, difference)
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = sum(special.ndtr((sign * difference - self.half) / self.spread) for sign in (1, -1))
-        return float(np.mean(found))
+            beyond = (
+                special.ndtr((own / size - self.half) / self.spread) for own in (difference, -difference)
+            )
+            return float(np.mean(sum(beyond)))
 
     def detectable(self, power: float = POWER) -> float:
         """Return the difference that is found so often; infinite where none is."""
         high = self.spread + float(np.max(self.half, initial=0.0))
         for _ in range(HALVINGS):
             if self.of(high) >= power:
-                return _smallest(lambda own: self.of(own) >= power, high)
+                found = _smallest(lambda own: self.of(own) >= power, high)
+                return found if self.discordant is None or found <= 1 else float("inf")
             high *= 2
         return float("inf")
+
+
+def _growth(discordant: float, difference: float) -> float:
+    """Return by how much standard deviations of 0/1 outcomes grow with a difference.
+
+    As of two models that err independently of each other, one of them less sure than the other: of shares p
+    and p' of right answers p (1 − p') + p' (1 − p) are discordant. Towards 0 or 1 they would shrink, which is
+    left out.
+    """
+    more = discordant + np.sqrt(max(1 - 2 * discordant, 0.0)) * abs(difference) - difference**2
+    return float(np.sqrt(max(more / discordant, 1.0)))
 
 
 def variances(design: Design, variation: Variation) -> tuple[float, float, float]:
@@ -121,7 +140,7 @@ def _power(design: Design, variation: Variation, chi: Floats, alpha: float) -> P
     half = plain_widths(found.variances, found.seeds, found.df_examples).half(alpha)
     if variation.discordant is not None:
         half = np.maximum(half, _floor(found, variation.discordant, alpha))
-    return Power(half, _spread(design, variation))
+    return Power(half, _spread(design, variation), variation.discordant)
 
 
 def _spread(design: Design, variation: Variation) -> float:
@@ -161,9 +180,10 @@ def _floor(found: Components, discordant: float, alpha: float) -> Floats:
 
 @lru_cache(maxsize=256)
 def corrected(design: Design, variation: Variation, alpha: float = ALPHA) -> Power:
-    """Return the power of one layer of `design.layers`, after Holm's correction, where only one differs."""
-    if design.seeds < 2 or design.layers < 2 or not design.df > 0:
-        return pointwise(design, variation, alpha / max(design.layers, 1))
+    """Return the power of one test among `design.tests`, after Holm's correction, where only one differs."""
+    level = alpha / design.tests
+    if design.seeds < 2 or design.layers < FEWEST or not design.df > 0:
+        return pointwise(design, variation, level)
     rng = np.random.default_rng(0)
     layers, n = design.layers, design.seeds
     draw = rng.standard_normal
@@ -181,7 +201,6 @@ def corrected(design: Design, variation: Variation, alpha: float = ALPHA) -> Pow
     found = evolve(found, seed=seeds * scale, sketch=sketch)
     plain = plain_widths(found.variances, found.seeds, found.df_examples)
     shared, used = moderated(found, 0)
-    level = alpha / layers
     half = np.where(used, np.fmax(plain.half(alpha), shared.half(level)), plain.half(level))
     return Power(half, _spread(design, variation))
 
