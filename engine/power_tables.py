@@ -76,7 +76,8 @@ def plan_lines(found: list[dict[str, Any]], power: float = POWER) -> Iterator[Ta
         return
     table = Table(title=f"true differences that would be found with {power:.0%} power (p < 0.05)")
     wished = any(row["power"] is not None for row in found)
-    for column in ("contrast", "outcome", "measured", "finds", *["of interest: power"] * wished):
+    columns = ["contrast", "outcome", "measured", "finds", "alone", *["of interest: power"] * wished]
+    for column in columns:
         table.add_column(column)
     for row in found:
         outcome, seeds = row["outcome"], row["seeds"]
@@ -87,6 +88,7 @@ def plan_lines(found: list[dict[str, Any]], power: float = POWER) -> Iterator[Ta
             outcome,
             f"{seeds} seed{'s' * (seeds > 1)}\n{row['examples']:,} examples{within}",
             _finds(row),
+            _amount(row["detectable_alone"], outcome),
             *["" if interest is None else f"{amount(interest, outcome)}: {row['power']:.0%}"] * wished,
         )
     yield table
@@ -94,8 +96,11 @@ def plan_lines(found: list[dict[str, Any]], power: float = POWER) -> Iterator[Ta
         outcomes = dict.fromkeys(row["outcome"] for row in found if row["source"] == source)
         yield f"variances of {', '.join(outcomes)}: {source}"
     yield from notes(found)
-    for warning in warnings(found, power):
+    told = warnings(found, power)
+    for warning in told:
         yield styled(f"warning: {warning}", "yellow")
+    if told:
+        yield "`engine power` says what more seeds and examples would find, and what they cost."
 
 
 def _contrast(row: dict[str, Any]) -> str:
@@ -109,11 +114,7 @@ def _finds(row: dict[str, Any]) -> str:
     if row["detectable_range"]:
         low, high = (_amount(own, row["outcome"]) for own in row["detectable_range"])
         text += f"\n({low} to {high})"
-    if row["tests"] > 1:
-        alone = _amount(row["detectable_alone"], row["outcome"])
-        place = "one layer named before" if row["layers"] else "one test alone"
-        text += f"\nafter {row['tests']:,} tests;\n{alone} in {place}"
-    return text
+    return text if row["tests"] == 1 else f"{text}\nof {row['tests']:,} tests"
 
 
 def _amount(value: float | None, outcome: str) -> str:
@@ -138,9 +139,8 @@ def notes(found: Iterable[dict[str, Any]]) -> Iterator[str]:
 def warnings(found: Iterable[dict[str, Any]], power: float = POWER) -> list[str]:
     """Give a sentence for each contrast whose smallest difference of interest would hardly be found."""
     return [
-        f"{_contrast(row)}: a difference of {amount(row['difference_of_interest'], row['outcome'])} in "
-        f"{row['outcome']}, the smallest of interest, would be found with {row['power']:.0%} power; "
-        f"`engine power` says what more seeds and examples would find"
+        f"{_contrast(row)}: {amount(row['difference_of_interest'], row['outcome'])} in {row['outcome']}, the "
+        f"smallest difference of interest, would be found with {row['power']:.0%} power"
         for row in found
         if row["power"] is not None and row["power"] < power
     ]

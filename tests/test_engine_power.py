@@ -53,7 +53,7 @@ def test_a_smallest_difference_that_would_be_missed_is_a_warning(write_spec) -> 
     (row,) = planned(write_spec(CONTRAST + INTEREST))
     assert row["difference_of_interest"] == 0.1 and row["power"] < 0.3
     text = engine("plan", write_spec(CONTRAST + INTEREST)).output
-    assert "warning: target: label+explanation vs label: a difference of 10 points in correct" in text
+    assert "warning: target: label+explanation vs label: 10 points in correct, the smallest" in text
     assert "warning" not in engine("plan", write_spec(CONTRAST), "--set", "seeds=[0, 1, 2]").output
 
 
