@@ -136,10 +136,10 @@ def questions(plan: Plan, outcomes: list[Outcome]) -> Iterator[Question]:
     tables = plan.matrix.chooser("evaluate", "probe", "target")
     sizes: dict[str, dict[str, float]] = {}
     for (name, test_set), pairs in sides.items():
-        condition = pairs[0][0].choice
+        first = pairs[0][0].choice
         if test_set not in sizes:
-            labels = plan.matrix.table("evaluate", condition).labels
-            sizes[test_set] = known_sizes(test_data(plan.matrix, condition), labels) or {}
+            labels = plan.matrix.table("evaluate", first).labels
+            sizes[test_set] = known_sizes(test_data(plan.matrix, first), labels) or {}
         distinct = {tables(cell.choice): cell for pair in pairs for cell in pair}.values()
         for outcome in outcomes:
             if all(_measures(plan, cell, outcome) for cell in distinct):
