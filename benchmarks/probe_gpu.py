@@ -17,6 +17,7 @@ import triton
 from torch import Tensor
 from triton.testing import do_bench
 
+from benchmarks.device.clock import peak_bytes
 from kernels import Unembedding, lens_statistics
 from kernels.gpu.lens import Launch, triton_backend
 from kernels.gpu.tuning import tune
@@ -47,17 +48,6 @@ def ours(
 
 def tiled(hidden: Tensor, head: Unembedding, watch: Tensor) -> object:
     return lens_statistics(hidden, head, watch_ids=watch, top_k=TOP, backend="torch")
-
-
-def peak_memory(run: Callable[[], object]) -> int:
-    """Bytes beyond what is there before, at the highest."""
-    run()
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    run()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before
 
 
 def providers(hidden: Tensor, head: Unembedding, tuned: bool) -> dict[str, Callable[..., object]]:
@@ -96,7 +86,7 @@ def lines(dtype: torch.dtype, tuned: bool):
                     "dtype": str(dtype).removeprefix("torch."), "provider": provider,
                     "ms_20": low, "ms_50": median, "ms_80": high,
                     "tflops": 2e-9 * rows * width * vocabulary / median,
-                    "peak_bytes": peak_memory(run), **facts,
+                    "peak_bytes": peak_bytes(run, hidden.device), **facts,
                 }  # fmt: skip
 
 

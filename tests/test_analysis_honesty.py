@@ -39,19 +39,19 @@ def test_a_mean_change_is_covered_and_a_null_rejected_at_the_rate(seeds: int, be
         between_seeds = 0.0  # what one seed cannot show, its interval does not claim to cover
     values = crossed(rng, (2, seeds, 24, 1, SIMULATIONS), between_seeds)
     values[1] += 0.7
-    found = change(probe(values), "entropy", "target", resamples=400).isel(level=0, layer=0)
+    found = change(probe(values), "entropy", "target").isel(level=0, layer=0)
     covered = (found["low"] <= 0.7) & (found["high"] >= 0.7)
     # Three seeds whose variance dominates leave two degrees of freedom: 93 % is what the method gives.
     assert agreed(covered, 0.95, slack=0.02)
     values[1] -= 0.7
-    null = change(probe(values), "entropy", "target", resamples=2).isel(level=0, layer=0)
+    null = change(probe(values), "entropy", "target").isel(level=0, layer=0)
     assert agreed(null["p_value"] < 0.05, 0.05, slack=0.02)
 
 
 @pytest.mark.parametrize("between_seeds", [0.0, 0.3, 1.0])
 def test_two_seeds_are_never_too_sure(between_seeds: float) -> None:
     values = crossed(np.random.default_rng(0), (2, 2, 24, 1, SIMULATIONS), between_seeds)
-    found = change(probe(values), "entropy", "target", resamples=400).isel(level=0, layer=0)
+    found = change(probe(values), "entropy", "target").isel(level=0, layer=0)
     assert at_most(found["p_value"] < 0.05, 0.05)
     assert at_most((found["low"] > 0) | (found["high"] < 0), 0.05)
 
@@ -62,7 +62,7 @@ def test_skewed_values_are_covered() -> None:
         size=(2, 1, 60, 1, SIMULATIONS)
     )
     values[1] *= 1.5
-    found = change(probe(values), "entropy", "target", resamples=400).isel(level=0, layer=0)
+    found = change(probe(values), "entropy", "target").isel(level=0, layer=0)
     assert agreed((found["low"] <= 1) & (found["high"] >= 1), 0.95, slack=0.02)
 
 
@@ -70,7 +70,7 @@ def test_missing_values_change_neither_rate_nor_count() -> None:
     rng = np.random.default_rng(2)
     values = crossed(rng, (2, 3, 40, 1, SIMULATIONS), 0.3)
     values[rng.random(values.shape) < 0.05] = np.nan
-    found = change(probe(values), "entropy", "target", resamples=400).isel(level=0, layer=0)
+    found = change(probe(values), "entropy", "target").isel(level=0, layer=0)
     assert agreed(found["p_value"] < 0.05, 0.05, slack=0.02)
     assert agreed((found["low"] <= 0) & (found["high"] >= 0), 0.95, slack=0.02)
     lost = np.isnan(values[1] - values[0]).any(axis=0).sum(axis=0)[0]
@@ -154,7 +154,7 @@ def test_survival_curves_are_covered() -> None:
 def test_variances_are_tested_and_covered_at_the_rate(paired: bool) -> None:
     rng = np.random.default_rng(8)
     values = rng.normal(size=(2, 1, 40, 2, FEW)) + (rng.normal(size=(1, 1, 40, 1, FEW)) if paired else 0)
-    options = {"by": "target", "layers": (0, 1), "paired": paired, "resamples": 400, "permutations": 199}
+    options = {"by": "target", "layers": (0, 1), "paired": paired, "permutations": 199}
     null = variance_by_interval(probe(values), "entropy", **options).isel(level=1)
     for test in ("levene", "brown_forsythe", "fligner_killeen"):
         assert agreed(null[test] <= 0.05, 0.05, slack=0.01), test
@@ -207,10 +207,10 @@ def test_effects_and_interactions_are_covered(seeds: int) -> None:
         values += 0.4 * rng.normal(size=(2, 2, seeds, 1, 1, SIMULATIONS))
     factors = {"target": ["a", "b"], "instruction": ["none", "some"]}
     dims = ("example", "layer", "position")
-    null = effects(cells(values, "entropy", factors, dims), "entropy", list(factors), resamples=2)
+    null = effects(cells(values, "entropy", factors, dims), "entropy", list(factors))
     assert agreed(null["p_value"].isel(term=slice(1, None)) < 0.05, 0.05, slack=0.01)
     data = cells(values + planted.reshape(2, 2, 1, 1, 1, 1), "entropy", factors, dims)
-    found = effects(data, "entropy", list(factors), resamples=400).isel(layer=0)
+    found = effects(data, "entropy", list(factors)).isel(layer=0)
     truth = {
         "mean": 0.875,
         "target[b]": 1.35,
@@ -253,7 +253,7 @@ def test_changes_of_accuracy_and_mcnemar_keep_the_rate() -> None:
     guess = np.where(np.moveaxis(right, 1, -1), "1", "2").astype(object)  # runs along `position`
     data = cells(guess, "prediction", {"target": ["a", "b"]}, ("example", "position"))
     data = data.assign_coords(gold=("example", np.full(50, "1", object)))
-    assert agreed(change(data, "correct", "target", resamples=2)["p_value"] < 0.05, 0.05)
+    assert agreed(change(data, "correct", "target")["p_value"] < 0.05, 0.05)
 
 
 def shared_out(rng: np.random.Generator, shape: tuple[int, ...], clear: float) -> np.ndarray:

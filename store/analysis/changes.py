@@ -184,8 +184,6 @@ def change(
     looks: Looks = None,
     confidence: float = CONFIDENCE,
     equivalence: float | None = None,
-    resamples: int | None = None,
-    seed: int | None = None,
 ) -> xr.Dataset:
     """Return the mean difference of a variable from a factor's baseline, with interval, test and effect size.
 
@@ -205,8 +203,7 @@ def change(
     experiment; where there is one, the result has `p_equivalence` (of two one-sided tests by the same
     intervals), corrected as `p_equivalence_adjusted`, and `verdict`: "no difference larger than 0.02",
     "different", "different, but smaller than 0.02", "undecided" (by the corrected p values; "" where nothing
-    was measured). Reads two cells at a time, layers by blocks. resamples, seed: of former intervals, without
-    effect.
+    was measured). Reads two cells at a time, layers by blocks.
     """
     smallest = smallest_difference(data, variable, equivalence)
     own = Changes.of(data, variable, factor, baseline, level, Monitoring.of(looks), smallest)

@@ -63,8 +63,6 @@ def effects(
     family: Family = "contrast",
     looks: Looks = None,
     confidence: float = CONFIDENCE,
-    resamples: int | None = None,
-    seed: int | None = None,
 ) -> xr.Dataset:
     """Return every main effect and interaction of the factors on a response, in the response's units.
 
@@ -78,8 +76,8 @@ def effects(
     Each term is a contrast score of every seed and example, analysed with both as crossed random factors:
     the mixed model with all random slopes, which in a balanced design needs no iteration (Clark, 1973; Barr
     et al., 2013, J. Memory and Language 68). For 0/1 outcomes it is a linear probability model: effects are
-    differences of shares. family, looks: as in `change`. resamples, seed: of former intervals, without
-    effect. StoreError when a combination of levels is not there.
+    differences of shares. family, looks: as in `change`. StoreError when a combination of levels is not
+    there.
     """
     dataset = stage_node(data, stage_of(response))
     terms = design(dataset, factors, baselines or {}, order or len(factors))

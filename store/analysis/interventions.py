@@ -112,8 +112,6 @@ def intervention_effects(
     family: Family = "contrast",
     looks: Looks = None,
     confidence: float = CONFIDENCE,
-    resamples: int | None = None,
-    seed: int | None = None,
 ) -> xr.Dataset:
     """Return what each change of an intervention does to an outcome, against the unchanged model.
 
@@ -123,7 +121,7 @@ def intervention_effects(
     `p_value` (two-sided, seeds and examples random), `p_adjusted` (corrected over all changes, layers and
     conditions; with family="layers" over the changes of each condition and layer), `seeds`, `examples`,
     `groups`, `missing`; `first`, `last` (layers), `source` and `head` are coordinates of `intervention`.
-    looks: as in `change`. resamples, seed: of former intervals, without effect. StoreError for unknown names.
+    looks: as in `change`. StoreError for unknown names.
     """
     measured, uneven = [], False
     monitoring = Monitoring.of(looks)

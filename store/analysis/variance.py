@@ -51,7 +51,6 @@ def variance_by_interval(
     paired: bool | None = None,
     correction: Correction = "holm",
     confidence: float = CONFIDENCE,
-    resamples: int | None = None,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -67,7 +66,7 @@ def variance_by_interval(
     skewed values), Levene's (means) and Fligner and Killeen's (ranks), each also corrected, as
     `…_adjusted`. Where levels share their examples, or examples share groups, these tests' scores are
     exchanged within examples, or between levels by groups, since their usual distributions assume independent
-    examples. resamples: of former intervals, without effect.
+    examples.
     """
     against = Against(factor, baseline, level) if factor else None
     groups = read_groups(
