@@ -277,7 +277,7 @@ def doctor() -> None:
         ("store", troubles[0], "written and read back, and reported on"),
         ("adapter", troubles[1], "saved and loaded"),
     ):
-        console.print(styled(f"{name}: FAILED: {trouble}", "red") if trouble else f"{name}: {said}")
+        console.print(styled(f"{name}: FAILED {trouble}", "red") if trouble else f"{name}: {said}")
     sys.exit(0 if all(check.passed for check in checks) and not any(troubles) else 1)
 
 
