@@ -89,7 +89,7 @@ def no_such_attribute(*arguments: object) -> object:
     raise AttributeError("no [value]")
 
 
-def zeros(reader: object, row: int, statistic: int, out: np.ndarray) -> None:
+def zeros(reader: object, row: int, statistic: int, out: np.ndarray, _absent: Any) -> None:
     out[...] = 0
 
 
