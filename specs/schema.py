@@ -33,7 +33,13 @@ def _as_toml(schema: Any) -> Any:
         return [_as_toml(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    strict = {key: _as_toml(value) for key, value in schema.items() if (key, value) != ("default", None)}
+    left_out = [
+        ("default", None),
+        ("default", {}),
+        ("default", []),
+    ]  # not all msgspecs write empty ones
+    schema = {key: value for key, value in schema.items() if (key, value) not in left_out}
+    strict = {key: _as_toml(value) for key, value in schema.items() if key != "propertyNames"}  # likewise
     if {"type": "null"} in strict.get("anyOf", ()):
         others = [option for option in strict.pop("anyOf") if option != {"type": "null"}]
         strict |= others[0] if len(others) == 1 else {"anyOf": others}
