@@ -15,6 +15,7 @@ from store.analysis import change
 from store.analysis.assumed import ASSUMED, variation
 from store.analysis.pilot import read_pilot
 from store.analysis.power import Design, Variation, corrected, pointwise
+from store.errors import StoreError
 
 STUDIES = 600
 
@@ -139,6 +140,11 @@ def test_a_pilot_of_one_seed_leaves_the_variance_between_seeds_as_assumed() -> N
     assert found.variation.discordant == pytest.approx(differ)
     total = found.variation.example**2 + found.variation.rest**2
     assert total == pytest.approx(differ * (1 - differ) * 80 / 79)
+
+
+def test_a_pilot_that_does_not_vary_tells_nothing() -> None:
+    with pytest.raises(StoreError, match="entropy: the differences do not vary"):
+        read_pilot(probe(np.ones((2, 3, 8, 1, 1))), "entropy", "target", "a", "b", ASSUMED["entropy"])
 
 
 def test_what_is_given_takes_the_place_of_what_is_assumed() -> None:

@@ -96,6 +96,8 @@ def _read(node: Data, variable: str, factor: str, baseline: Any, level: Any, ass
     alone, whole = Components.of(runs.values), Components.of(runs.values, groups)
     if not (alone.examples > 1).any():
         raise StoreError(f"{variable}: expected two examples with values in {factor}, found fewer")
+    if not (np.nan_to_num(alone.variances) > 0).any():
+        raise StoreError(f"{variable}: the differences do not vary")
     seeds, examples = int(alone.seeds.max()), int(alone.examples.max())
     units = _typical(whole.df_examples) + 1
     grouped = units < examples - 0.5
