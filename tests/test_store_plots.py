@@ -73,7 +73,7 @@ def test_a_contrast_marks_the_layers_whose_p_value_is_small(tree: xr.DataTree) -
     np.testing.assert_array_equal(marks.get_xdata(), [0, 3])
     assert inside(ax, found["low"].values, found["high"].values)
     assert ax.get_ylabel() == "difference from label (nat)"
-    words = "■ p < 0.05, Holm's correction over the 2 positions and 4 layers of target"
+    words = "■ p < 0.05, Holm's correction over the 4 layers and 2 positions of target"
     assert ax.get_legend().get_title().get_text().replace("\n", " ") == words
     strict = plots.change(found, alpha=0.001)
     assert len(strict.lines[-1].get_xdata()) == 0
