@@ -110,6 +110,7 @@ def _frames(dataset: xr.Dataset, dims: tuple[str, ...]) -> Iterator[pd.DataFrame
     """Yield one cell's rows after the other; columns: factors, dims, other coordinates, variables."""
     factors = [str(name) for name, values in dataset.coords.items() if values.dims == ("cell",)]
     others = [str(name) for name in dataset.coords if name not in (*factors, *dims)]
+    dataset = dataset.drop_indexes([name for name in factors if name in dataset.xindexes])
     for cell in range(dataset.sizes["cell"]):
         frame = dataset.isel(cell=[cell]).to_dataframe(dim_order=["cell", *dims]).reset_index()
         yield frame[[*factors, *dims, *others, *map(str, dataset.data_vars)]]
