@@ -194,7 +194,8 @@ def test_layers_that_separate_nothing_are_found_at_the_rate(paired: bool) -> Non
     values[0, ..., 2, :] += 4
     planted = layer_specialisation(probe(values, ["a", "b", "c"]), "target", paired=paired, permutations=199)
     assert (planted["auc_p_these_models"].sel(level="a", layer=2) <= 0.05).mean() > 0.8
-    assert (planted["mutual_information_p"].sel(layer=2) <= 0.05).mean() > 0.8
+    assert (planted["mutual_information_p_these_models"].sel(layer=2) <= 0.05).mean() > 0.8
+    assert (planted["mutual_information_p"].sel(layer=2) <= 0.05).mean() > 0.4  # two seeds find less
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
