@@ -36,7 +36,7 @@ demo: $(BIN)/.ready
 
 # Several test files at a time, each in a process with one thread.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 # All of the script for a GPU, with tiny sizes on the CPU.
 test-device: $(BIN)/.ready

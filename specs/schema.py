@@ -33,13 +33,10 @@ def _as_toml(schema: Any) -> Any:
         return [_as_toml(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    left_out = [
-        ("default", None),
-        ("default", {}),
-        ("default", []),
-    ]  # not all msgspecs write empty ones
-    schema = {key: value for key, value in schema.items() if (key, value) not in left_out}
-    strict = {key: _as_toml(value) for key, value in schema.items() if key != "propertyNames"}  # likewise
+    empty: tuple[tuple[str, Any], ...] = (("default", None), ("default", {}), ("default", []))
+    # Not all releases of msgspec write empty defaults and names of properties.
+    schema = {key: value for key, value in schema.items() if (key, value) not in empty}
+    strict = {key: _as_toml(value) for key, value in schema.items() if key != "propertyNames"}
     if {"type": "null"} in strict.get("anyOf", ()):
         others = [option for option in strict.pop("anyOf") if option != {"type": "null"}]
         strict |= others[0] if len(others) == 1 else {"anyOf": others}

@@ -303,7 +303,7 @@ def test_content_counts_and_not_its_place(files: dict[str, str], tmp_path: Path)
     assert keys_of(text, tmp_path) == [before]
     (tmp_path / "model" / "config.json").write_text('{"hidden_size": 1}')
     (after,) = keys_of(text, tmp_path)
-    assert changed(before, after) == FOLLOWERS["train"]
+    assert changed(before, after) == FOLLOWERS["train"] | {"base"}
     (tmp_path / "rated.jsonl").write_text("{}\n{}\n")
     (last,) = keys_of(text, tmp_path)
     assert changed(after, last) == set(KEYS)
@@ -314,7 +314,7 @@ def test_hub_models_are_known_by_id_revision_and_file(files: dict[str, str]) -> 
     (before,) = keys_of(text, files["folder"])
     for change in ('model.id="someone/other"', 'model.revision="abc"', 'model.gguf_file="m.gguf"'):
         (after,) = keys_of(text, files["folder"], change)
-        assert changed(before, after) == FOLLOWERS["train"]
+        assert changed(before, after) == FOLLOWERS["train"] | {"base"}
 
 
 def test_a_probe_that_is_off_has_no_key(files: dict[str, str]) -> None:
@@ -359,6 +359,7 @@ def test_keys_of_specs_without_newer_settings_are_what_they_were(files: dict[str
         "train": "b37a27f9b9dbb400d48fa145a296be7a",
         "evaluate": "6fb3da0b6dda83d3185c8e6b58a657c6",
         "probe": "84ffe8e42fed445572b0aa045d3a1e7d",
+        "base": "ba7b3a7a261d1afa4d090750b9d41691",
     }
 
 
