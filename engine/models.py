@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import uuid
 import warnings
@@ -30,6 +31,9 @@ def local_path(model_id: str) -> Path | None:
     """Give the file or folder that a model id stands for, or None for a hub id."""
     if model_id.startswith(PACKAGE):
         package, _, inside = model_id.removeprefix(PACKAGE).partition("/")
+        inside_it = not Path(inside).is_absolute() and ".." not in Path(inside).parts
+        if not re.fullmatch(r"\w+(\.\w+)*", package) or not inside_it:
+            raise UsageError(f'model.id: found "{model_id}"; expected package:NAME/FILE, a file in a package')
         found = util.find_spec(package)
         if found is None or not found.submodule_search_locations:
             raise UsageError(

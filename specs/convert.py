@@ -56,6 +56,8 @@ def _scalar(type_: type) -> Hook:
             raise MismatchError(type_, raw) from None
         if type_ is float and not math.isfinite(value):
             raise MismatchError(type_, raw)
+        if type_ is str and "\0" in value:
+            raise MismatchError(type_, raw, limit="without NUL characters")
         if type_ is int and abs(value) > MAX_INTEGER:
             raise MismatchError(type_, raw, limit=f"within ±{MAX_INTEGER}")
         return value

@@ -19,8 +19,9 @@ from specs.describe import found
 from specs.errors import Problem, SpecError, nearest
 from specs.locate import Places, locate, positions
 from specs.model import Experiment
-from specs.parse import MAX_BYTES, TooMuchError, parse
+from specs.parse import TooMuchError, parse
 from specs.rules import read_rules
+from specs.text import is_there, read_text
 
 
 @frozen(slots=False)
@@ -108,7 +109,7 @@ def _read_chain(
         if file.resolve() in chain:
             cycle = " → ".join(part.name for part in (*chain[chain.index(file.resolve()) :], file))
             raise SpecError([child.problem(key, f"a cycle: {cycle}")])
-        if not file.is_file():
+        if not is_there(file):
             raise SpecError([child.problem(key, f"no such file: {file}", _nearest_file(Path(parent), file))])
         sources += _read_chain(file, chain, known)
     # What two parents both extend lies below both.
@@ -132,18 +133,9 @@ def _parents(child: Source) -> list[tuple[str, str]]:
 
 
 def _read(file: Path) -> Source:
-    if not file.is_file():
-        raise SpecError([Problem(file, "", "no such file", _nearest_file(file, file))])
+    text = read_text(file, "" if is_there(file) else _nearest_file(file, file))
     try:
-        if (size := file.stat().st_size) > MAX_BYTES:
-            raise SpecError([Problem(file, "", f"{size:,} bytes; expected at most {MAX_BYTES:,}")])
-        text = file.read_bytes().decode()
         return Source(file, text, parse(text))
-    except OSError as error:
-        problem = Problem(file, "", f"cannot be read: {error.strerror}")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        problem = Problem(file, "", "expected UTF-8 text", line=line)
     except tomllib.TOMLDecodeError as error:
         problem = _syntax_problem(file, text, str(error))
     except TooMuchError as error:
@@ -159,7 +151,7 @@ def _syntax_problem(file: Path, text: str, message: str) -> Problem:
 
 def _nearest_file(spelled: Path, file: Path) -> str:
     """The TOML file in the same folder that may be meant, spelled the same way."""
-    name = nearest(file.name, [sibling.name for sibling in file.parent.glob("*.toml")])
+    name = nearest(file.name, [other.name for other in file.parent.glob("*.toml") if other.is_file()])
     return str(spelled.with_name(name)) if name else ""
 
 

@@ -332,7 +332,7 @@ class Experiment:
     name: Annotated[
         str,
         Meta(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
             description="Name of the experiment: its group in the store.",
         ),
     ]

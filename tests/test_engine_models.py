@@ -45,6 +45,8 @@ def test_a_tokenizer_without_offsets_is_refused(tiny_model: Path, monkeypatch: p
     [
         (Model(id="no/such-model"), EngineError, 'model.id: cannot load "no/such-model"'),
         (Model(id="package:no_such_package/a.gguf"), UsageError, 'no Python package "no_such_package"'),
+        (Model(id="package:../../etc"), UsageError, "expected package:NAME/FILE"),
+        (Model(id="package:attrs/../../x.gguf"), UsageError, "expected package:NAME/FILE"),
         (Model(id="package:attrs/none.gguf"), UsageError, 'the package "attrs" holds no "none.gguf"'),
     ],
 )

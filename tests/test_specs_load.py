@@ -1,5 +1,10 @@
 """Loading: places of problems, `extends`, `--set`, and files that cannot be read."""
 
+import io
+import os
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +103,58 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert (problem.message, problem.hint) == ("no such file", str(tmp_path / "demo.toml"))
     (tmp_path / "latin.toml").write_bytes(b'name = "a"\n# \xe9\n')
     assert lines_of(tmp_path / "latin.toml") == ["latin.toml:2  expected UTF-8 text"]
+    (tmp_path / "folder.toml").mkdir()
+    assert lines_of(tmp_path / "folder.toml") == [
+        'folder.toml  a folder; expected a TOML file; did you mean "demo.toml"?'
+    ]
+    os.mkfifo(tmp_path / "pipe.toml")
+    (line,) = lines_of(tmp_path / "pipe.toml")
+    assert line == "pipe.toml  a pipe that nobody writes to; expected a TOML file"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbf" + BASE.encode())
+    assert load_spec(tmp_path / "marked.toml").raw == load_spec(write(tmp_path, BASE)).raw
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_spec_comes_through_a_pipe(tmp_path: Path, late: bool) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    ready = threading.Event()
+
+    def put() -> None:
+        with (tmp_path / "pipe.toml").open("w") as pipe:  # waits for the reader
+            time.sleep(0.2 * late)
+            pipe.write(BASE)
+
+    # A reader of its own, so that the writer is there before the spec is read.
+    holder = os.open(tmp_path / "pipe.toml", os.O_RDONLY | os.O_NONBLOCK)
+    writer = threading.Thread(target=lambda: (ready.set(), put()))
+    writer.start()
+    ready.wait()
+    time.sleep(0.1)
+    found = load_spec(tmp_path / "pipe.toml").raw
+    writer.join()
+    os.close(holder)
+    assert found == load_spec(write(tmp_path, BASE)).raw
+
+
+def test_a_spec_comes_through_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load_spec(write(tmp_path, BASE)).raw
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(BASE.encode())))
+    assert load_spec("-").raw == expected
+
+
+@pytest.mark.parametrize("key", ["model.id", "data.source", "store", "prompt.template", "data.columns.label"])
+def test_no_text_of_a_spec_holds_a_nul(tmp_path: Path, key: str) -> None:
+    with pytest.raises(SpecError, match=rf"{key}: expected .*without NUL characters"):
+        load_spec(write(tmp_path, BASE), [f'{key}="a\\u0000b"'])
+
+
+def test_a_name_has_a_length_that_a_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="name: expected a string"):
+        load_spec(write(tmp_path, BASE), [f'name="{"x" * 300}"'])
 
 
 class TestExtends:
