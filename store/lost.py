@@ -16,6 +16,8 @@ from store.ledger import Ledger, progress_name, record_name
 from store.places import Place
 from store.results import RESULTS
 
+UNTRAINED = ("train", "base")  # stages that need no trained model
+
 
 def check_records(ledger: Ledger, cells: Iterable[Json]) -> None:
     """Raise DamagedError where a finished stage of some cells has lost its record."""
@@ -35,7 +37,7 @@ def lost_records(ledger: Ledger, cells: Iterable[Json]) -> Iterator[tuple[str, s
     done = {stage: ledger.done(stage) for cell in cells for stage in cell["keys"]}
     suspects = {stage: dict[str, bool]() for stage in done}  # key → whether a later stage of a cell is done
     for cell in cells:
-        measured = any(key in done[stage] for stage, key in cell["keys"].items() if stage != "train")
+        measured = any(key in done[stage] for stage, key in cell["keys"].items() if stage not in UNTRAINED)
         for stage, key in cell["keys"].items():
             if key not in done[stage]:
                 suspects[stage][key] = suspects[stage].get(key, False) or (stage == "train" and measured)

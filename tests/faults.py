@@ -60,11 +60,11 @@ def file_operations(folder: Path, at: int = 0) -> Iterator[Fault]:
 
 
 @contextmanager
-def calls(name: str, action: Callable[[], None], *, behind: bool = False) -> Iterator[Fault]:
-    """Do something more at the first call of a function or method; `behind`: when it has done its work."""
+def calls(name: str, action: Callable[[], None], *, behind: bool = False, at: int = 1) -> Iterator[Fault]:
+    """Do something more at one call of a function or method; `behind`: when it has done its work."""
     place, _, attribute = name.rpartition(".")
     owner = pkgutil.resolve_name(place)
-    original, fault = getattr(owner, attribute), Fault(1)
+    original, fault = getattr(owner, attribute), Fault(at)
 
     def disturbed(*arguments: Any, **options: Any) -> Any:
         now = fault.step(name)

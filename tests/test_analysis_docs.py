@@ -118,6 +118,6 @@ def test_opening_a_store_does_not_cost_the_import_of_scipy() -> None:
 def test_an_unknown_analysis_is_named(tmp_path: Path) -> None:
     (tmp_path / "experiments").mkdir()
     tree = store.open_store(tmp_path)
-    with pytest.raises(AttributeError, match="no analysis 'contrasted'; there are calibration_curve, change"):
+    with pytest.raises(AttributeError, match="no analysis 'contrasted'; there are accuracy_model, "):
         _ = tree.ablation.contrasted
     assert analysis.change.__doc__ == tree.ablation.change.__doc__

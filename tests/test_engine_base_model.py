@@ -93,3 +93,16 @@ def test_guesses_are_what_they_would_reach() -> None:
         if name in many[0]:
             assert value == pytest.approx(np.mean([one[name] for one in many]), abs=0.01)
     assert "mae" not in _uniform(np.array(["a", "b"]), ["a", "b"])
+
+
+@pytest.mark.parametrize("scoring", ["constrained", "generation"])
+def test_there_are_references_however_labels_are_found(spec: Path, tmp_path: Path, scoring: str) -> None:
+    kind = {"constrained": "constrained_", "generation": "generated_"}[scoring]
+    more = ("--set", f'evaluate.scoring=["{scoring}"]', "--set", "evaluate.max_new_tokens=2")
+    output = engine("execute", spec, *more, "--only", "target=label").output
+    assert "untrained model" in output and "most frequent label" in output
+    found = references(open_store(tmp_path / "store")["small"])
+    accuracy = found[f"{kind}accuracy"].to_series()
+    assert 0 < accuracy["uniform guess"] < 1 and accuracy["most frequent label"] > 0
+    assert np.isfinite(accuracy["untrained model"])
+    assert "accuracy" not in found

@@ -130,7 +130,7 @@ def check(
     if disturbed is not None:  # it went on behind the error
         stopped = [stage for _, stage, _ in disturbed.failed] + ["held"] * len(disturbed.held)
         assert len(stopped) <= 1, where
-        hit = len(study.cells) if "data" in stopped else len(stopped)
+        hit = len(study.cells) if "data" in stopped else len([stage for stage in stopped if stage != "base"])
         assert open_store(root)["small"].attrs["cells_complete"] == len(study.cells) - hit, where
     study.run(root, retry_failed=True)
     assert_same(contents(root), undisturbed)
@@ -165,7 +165,10 @@ BOUNDARIES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "error", "behind"), BOUNDARIES)
+@pytest.mark.parametrize(
+    ("name", "error", "behind", "call"),
+    [*((*own, 1) for own in BOUNDARIES), ("engine.stages.evaluate", RuntimeError("injected"), True, 2)],
+)
 def test_an_error_at_a_stages_boundary_harms_no_other_cell(
     study: Study,
     undisturbed: dict[str, object],
@@ -173,8 +176,9 @@ def test_an_error_at_a_stages_boundary_harms_no_other_cell(
     name: str,
     error: BaseException,
     behind: bool,
+    call: int,  # the first evaluation is the untrained model's
 ) -> None:
-    with faults.calls(name, faults.raising(error), behind=behind) as fault:
+    with faults.calls(name, faults.raising(error), behind=behind, at=call) as fault:
         disturbed = run_into(study, tmp_path, type(error))
     assert fault.what, f"{name} was not called"
     check(study, tmp_path, undisturbed, disturbed, name)
@@ -290,17 +294,18 @@ def measured(tmp_path_factory: pytest.TempPathFactory, rated_file: Path, study: 
 
 
 @pytest.mark.parametrize(
-    ("stage", "name"),
+    ("stage", "name", "call"),
     [
-        ("train", "engine.training.trainer.completion_loss"),
-        ("evaluate", "engine.stages.evaluate"),
-        ("lens", "engine.stages.tune"),
-        ("probe", "engine.stages.probe_layers"),
-        ("intervene", "engine.stages.Experiment.run"),
+        ("train", "engine.training.trainer.completion_loss", 1),
+        ("base", "engine.stages.evaluate", 1),
+        ("evaluate", "engine.stages.evaluate", 2),
+        ("lens", "engine.stages.tune", 1),
+        ("probe", "engine.stages.probe_layers", 1),
+        ("intervene", "engine.stages.Experiment.run", 1),
     ],
 )
 def test_nothing_is_committed_that_was_made_with_changed_weights(
-    measured: Study, tmp_path: Path, stage: str, name: str
+    measured: Study, tmp_path: Path, stage: str, name: str, call: int
 ) -> None:
     """The stage fails, the cell's others come to a model loaded for them, and a retry begins anew."""
 
@@ -308,7 +313,8 @@ def test_nothing_is_committed_that_was_made_with_changed_weights(
         measured.loaded[-1].model.embed_tokens.weight.data *= 1.5
 
     before = len(measured.loaded)
-    with faults.calls(name, change) as fault, pytest.warns(match="adapter=all, .*: the weights of the base"):
+    told = pytest.warns(match="adapter=all, .*: the weights of the base")
+    with faults.calls(name, change, at=call) as fault, told:
         outcome = measured.run(tmp_path)
     assert fault.what
     ((_, failed, message),) = outcome.failed

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from store.analysis.nodes import SEED, Data, spell, stage_node, stage_nodes, variable, with_cell_index
 from store.analysis.results import level_coordinate
 
-METRICS = {
+OF_LABELS = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
     "mae": "mean absolute error",
     "qwk": "quadratic weighted kappa",
-    "brier": "Brier score",
-    "nll": "negative log-likelihood",
 }
-SCORES = ("brier", "nll")
+SCORES = {"brier": "Brier score", "nll": "negative log-likelihood"}
+KINDS = {"": "", "constrained_": ", constrained", "generated_": ", generated"}
+"""How labels are found, as the names of metrics begin, and in words."""
 
 
 def references(data: Data) -> xr.Dataset:
@@ -29,17 +29,21 @@ def references(data: Data) -> xr.Dataset:
     alone (where `evaluate.base_model` is on); "most frequent label", one answer to all, whose `brier` and
     `nll` are of the labels' shares; "uniform guess", the expected values. `reference` names the levels of
     factors by which several of one kind differ. Result: `accuracy`, `macro_f1`, `mae` and `qwk` (whole
-    numbers as labels alone), `brier`, `nll`; NaN where there is none.
+    numbers as labels alone), with `constrained_` and `generated_` before them where labels are found so,
+    `brier`, `nll`; NaN where there is none.
     """
-    index = stage_node(data, "summary").indexes["cell"]
+    summary = stage_node(data, "summary")
+    index = summary.indexes["cell"]
     rows = [*_named(index, "untrained model", _untrained(data))]
     answers = list(_answers(data))
     for kind, guess in (("most frequent label", _most_frequent), ("uniform guess", _uniform)):
-        known: Known = {cell: (guess(*own), own[0].tobytes()) for cell, own in answers}
+        known: Known = {cell: (_of_every_kind(guess(*own)), own[0].tobytes()) for cell, own in answers}
         rows += _named(index, kind, known)
+    kinds = [kind for kind in KINDS if any(f"{kind}{name}" in summary for name in OF_LABELS)]
+    titles = {f"{kind}{name}": f"{OF_LABELS[name]}{KINDS[kind]}" for kind in kinds for name in OF_LABELS}
     columns = {
         name: ("reference", [own.get(name, np.nan) for _, own in rows], {"units": "1", "long_name": title})
-        for name, title in METRICS.items()
+        for name, title in (titles | SCORES).items()
     }
     coordinate = level_coordinate([name for name, _ in rows], "reference", "reference")
     result = xr.Dataset(columns, {"reference": coordinate})
@@ -61,10 +65,10 @@ def _untrained(data: Data) -> Known:
     summary = stage_node(data, "summary")
     if "base_test_examples" not in summary:
         return {}
-    names = [name for name in METRICS if f"base_{name}" in summary]
-    columns = np.stack([summary[f"base_{name}"].values for name in names]) if names else np.empty((0, 0))
+    every = [f"{kind}{name}" for kind in KINDS for name in OF_LABELS]
+    columns = {name: summary[f"base_{name}"].values for name in every if f"base_{name}" in summary}
     known = {
-        cell: dict(zip(names, columns[:, number].tolist(), strict=True))
+        cell: {name: float(values[number]) for name, values in columns.items()}
         for number, cell in enumerate(summary.indexes["cell"])
     }
     for dataset in stage_nodes(data, "base").values():
@@ -128,6 +132,13 @@ def _uniform(gold: NDArray[Any], labels: Sequence[str]) -> Numbers:
     if (distance := _distances(labels)) is not None:
         own |= {"mae": float(shares @ distance.mean(axis=1)), "qwk": 0.0}
     return own
+
+
+def _of_every_kind(numbers: Numbers) -> Numbers:
+    """Return the numbers of a guess, which are the same however a model's labels are found."""
+    return numbers | {
+        f"{kind}{name}": numbers[name] for kind in KINDS for name in OF_LABELS if name in numbers
+    }
 
 
 def _shares(gold: NDArray[Any], labels: Sequence[str]) -> NDArray[np.float64]:
