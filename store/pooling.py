@@ -10,7 +10,7 @@ import xarray as xr
 
 from store.analysis.nodes import stage_nodes, with_cell_index
 from store.analysis.shapes import merge_shapes
-from store.cells import coordinates_of
+from store.cell_index import coordinates_of
 from store.errors import StoreError
 from store.factors import NOT_APPLICABLE
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablation)
-from store.cells import coordinates_of
+from store.cell_index import coordinates_of
 from store.errors import MEND, DamagedError, StoreError, nearest
 from store.factors import cell_index, factor_names, level_text, with_cells
 from store.files import Json
@@ -33,7 +33,7 @@ def open_store(
     """Open a store, or one experiment of it, as /<experiment>/summary, /<experiment>/<stage>, …
 
     Every stage node has the dim `cell` before its own dims, and along it the factors as coordinates that
-    select (`store.cells`); a stage whose cells come in several shapes has a child node per shape. Only whole
+    select (`store.cell_index`); a stage whose cells come in several shapes has a child node per shape. Only whole
     cells are there: those with all stages done. Nothing but coordinates and records is read before data is
     asked for.
 

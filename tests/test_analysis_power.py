@@ -75,7 +75,7 @@ def test_power_is_that_of_change_itself() -> None:
             + rng.normal(size=shape)
         )
         values[1, :, :, 4] += difference
-        found = change(probe(values), "entropy", "target")[column].isel(level=0, layer=4)
+        found = change(probe(values), "entropy", "target", family="layers")[column].isel(level=0, layer=4)
         assert close((found < 0.05).values, 0.8, 0.04), (column, float((found < 0.05).mean()))
 
 

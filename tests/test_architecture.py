@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import tomllib
 from pathlib import Path
 
@@ -95,3 +96,10 @@ def test_the_distribution_holds_these_packages() -> None:
 def test_no_module_grows_beyond_what_one_reads_in_one_go() -> None:
     files = [file for top in ("engine", *LEAVES) for file in (ROOT / top).rglob("*.py")]
     assert {file.name: size for file in files if (size := len(file.read_text().splitlines())) > 400} == {}
+
+
+@pytest.mark.parametrize("package", ["store", "store.analysis"])
+def test_no_module_has_the_name_of_a_function(package: str) -> None:
+    """Where names are imported when first used, the import of such a module would take the function's place."""
+    modules = {path.stem for path in (ROOT / package.replace(".", "/")).glob("*.py")}
+    assert not modules & set(importlib.import_module(package)._HOMES)

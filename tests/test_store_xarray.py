@@ -12,7 +12,7 @@ from report_store import Design, write_synthetic
 
 import store
 from store import StoreError, open_store
-from store.cells import CellIndex
+from store.cell_index import CellIndex
 
 TARGETS = ["label", "label+explanation", "label+filler"]
 
