@@ -100,6 +100,6 @@ def test_no_module_grows_beyond_what_one_reads_in_one_go() -> None:
 
 @pytest.mark.parametrize("package", ["store", "store.analysis"])
 def test_no_module_has_the_name_of_a_function(package: str) -> None:
-    """Where names are imported when first used, the import of such a module would take the function's place."""
+    """Where names are imported when first used, importing such a module would take the function's place."""
     modules = {path.stem for path in (ROOT / package.replace(".", "/")).glob("*.py")}
     assert not modules & set(importlib.import_module(package)._HOMES)
