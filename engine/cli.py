@@ -309,13 +309,13 @@ def _record_looks(store: Root, experiment: str | None) -> None:
     """Record in a store that a report showed its contrasts; say where that cannot be."""
     from store import open_store
     from store.analysis.declared import chosen_contrasts
-    from store.analysis.nodes import spec_of
+    from store.analysis.nodes import spec_of, stage_node
     from store.history import record_look
 
     for name, node in open_store(store, experiment).children.items():
         if "summary" in node.children:
-            summary = node["summary"].to_dataset()
-            shown = [(own.factor, own.baseline) for own in chosen_contrasts(spec_of(node), summary)]
+            contrasts = chosen_contrasts(spec_of(node), stage_node(node, "summary"))
+            shown = [(own.factor, own.baseline) for own in contrasts]
             if said := record_look(store, name, "report", shown):
                 say(said, error=True)
 
