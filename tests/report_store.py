@@ -37,6 +37,8 @@ class Design:
     probe: bool = True
     generates: bool = True
     vocabulary: Sequence[str] = (*LABELS, *WORDS)
+    texts: bool = True
+    """Whether the store keeps the texts of tokens, as those of the first versions did not."""
     contrasts: Sequence[dict[str, Any]] = ()
     paths: Mapping[str, str] = MappingProxyType({})
     """Factors that set one key of a spec; one named lens gives cells at "tuned" a tuned lens."""
@@ -55,7 +57,7 @@ class Design:
 def write_synthetic(root: Path, design: Design) -> Path:
     """Write a store of one experiment in which the factors' levels shift accuracy and entropy."""
     ledger, writer = Ledger(root), StoreWriter(root)
-    vocabulary = write_vocabulary(root, design.vocabulary)
+    vocabulary = write_vocabulary(root, design.vocabulary) if design.texts else ""
     combos = list(product(*design.factors.values(), design.seeds))
     cells = []
     for number, combo in enumerate(combos):
@@ -231,7 +233,7 @@ def _probe(
     }
     with writer.cell(family, key) as rows:
         rows.append({name: v if v.dtype.kind == "i" else v.astype(np.float32) for name, v in batch.items()})
-    attributes = {"backend": "c", "vocabulary": vocabulary}
+    attributes = {"backend": "c"} | ({"vocabulary": vocabulary} if vocabulary else {})
     ledger.commit("probe", key, {"family": family.key, "summary": {}, "attributes": attributes})
 
 

@@ -373,11 +373,9 @@ def test_the_page_says_what_a_store_lacks(case: str, show: Callable[..., Page], 
         assert any(word in text for word in words.split("|")), text
 
 
-def test_a_store_without_texts_of_tokens_shows_their_ids(
-    show: Callable[..., Page], store_root: Path, tmp_path: Path
-) -> None:
-    old = shutil.copytree(store_root, tmp_path / "old")
-    shutil.rmtree(old / "vocabulary")
+def test_a_store_without_texts_of_tokens_shows_their_ids(show: Callable[..., Page], tmp_path: Path) -> None:
+    design = Design({"target": TARGETS, "rank": [8, 16]}, examples=6, layers=5, texts=False)
+    old = write_synthetic(tmp_path / "old", design)
     page = show(write_report(old, tmp_path / "page.html"))
     probe = open_store(old)["synthetic/probe"].to_dataset()
     top = probe["top_id"].sel(target="label", rank=8, seed=0).isel(example=0, layer=-1, position=0, top=0)
