@@ -155,7 +155,7 @@ def test_a_failed_cell_is_recorded_and_the_others_go_on(write_spec, tmp_path: Pa
     )
     only = ("--only", "seed=0")
     stopped = engine("execute", spec, *only, "--fail-fast", code=1)
-    assert "Ran 1 data;" in stopped.output and "no_such_module" in stopped.output
+    assert "Ran 1 data, 1 base;" in stopped.output and "no_such_module" in stopped.output
     assert "Ran 2 train, 2 evaluate, 2 probe" in engine("execute", spec, *only, code=1).output
     assert store.open_store(tmp_path / "store")["small"].attrs["cells_complete"] == 2
     status = engine("status", spec).output
