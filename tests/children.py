@@ -62,6 +62,7 @@ def _run(
     patience: float | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests run under, such as nohup
     os.environ.update(environment or {})
     if environment:
         _to_a_bucket(before_request, patience)
