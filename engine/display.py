@@ -73,10 +73,8 @@ class TerminalDisplay(Display):
 
     def lost(self, cell: PlannedCell, stage: str, message: str) -> None:
         """Print how a worker died, and that its stage is given again."""
-        self._console.print("[yellow]lost[/]    ", end="", highlight=False)
-        self._console.print(
-            f"{self._name(cell)}: {stage}  {message}", markup=False, highlight=False, soft_wrap=True
-        )
+        line = joined([styled("lost", "yellow"), f"    {self._name(cell)}: {stage}  {message}"])
+        self._console.print(line, soft_wrap=True)
 
     def _name(self, cell: PlannedCell) -> str:
         return f"cell {cell.index + 1}/{len(self._plan.cells)} {describe(self._plan.levels(cell))}"

@@ -181,12 +181,12 @@ def show_results(root: Root, console: Any, experiment: str | None = None, *, con
             console.print(f"{name}: no cell is complete yet")
             continue
         if (complete := node.attrs["cells_complete"]) < (total := node.attrs["cells_total"]):
-            console.print(f"{name}: {complete} of {total} cells are complete", markup=False, highlight=False)
+            console.print(f"{name}: {complete} of {total} cells are complete")
         console.print(results_table(node))
         if contrasts:
             _show_contrasts(root, name, node, console)
         if mixed := node.attrs.get("versions_mixed"):
-            console.print(f"{name}: {mixed}", markup=False, highlight=False, style="yellow", soft_wrap=True)
+            console.print(f"{name}: {mixed}", style="yellow", soft_wrap=True)
         if "probe" in node.children:
             try:
                 figure = entropy_figure(node)
@@ -210,13 +210,13 @@ def _show_contrasts(root: Root, name: str, node: DataTree, console: Any) -> None
         return
     console.print(table)
     for note in filter(None, [*notes, record_look(root, name, "results", shown)]):
-        console.print(note, highlight=False, soft_wrap=True)
+        console.print(note, soft_wrap=True)
 
 
 def _keep_figure(place: Place, file: str, figure: bytes, console: Any) -> None:
     try:
         place.write(file, figure)
     except OSError as error:  # the store may be for reading alone
-        console.print(f"no figure of entropy: {told(error)}", markup=False, soft_wrap=True)
+        console.print(f"no figure of entropy: {told(error)}", soft_wrap=True)
     else:
         console.print(f"figure: {place}/{file}")

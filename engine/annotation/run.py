@@ -116,7 +116,7 @@ def run(job: Job, console: Console) -> int:
     console.print(
         f"{written:,} of {len(work.rows):,} conversations written to {job.output}; "
         f"{len(work.rows) - written:,} left out for want of valid answers",
-        markup=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
     return 0 if written else 1
 
