@@ -315,8 +315,8 @@ def _record_looks(store: Root, experiment: str | None) -> None:
     for name, node in open_store(store, experiment).children.items():
         if "summary" in node.children:
             contrasts = chosen_contrasts(spec_of(node), stage_node(node, "summary"))
-            shown = [(own.factor, own.baseline) for own in contrasts]
-            if said := record_look(store, name, "report", shown):
+            looked_at = [(own.factor, own.baseline) for own in contrasts]
+            if said := record_look(store, name, "report", looked_at):
                 say(said, error=True)
 
 
@@ -360,8 +360,8 @@ def main() -> None:
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
-        error.show(shown := StringIO())
-        say(shown.getvalue().rstrip(), error=True)
+        error.show(told_by_click := StringIO())
+        say(told_by_click.getvalue().rstrip(), error=True)
         sys.exit(2)
     except click.Abort:
         sys.exit(Interrupted.exit_code)

@@ -36,6 +36,15 @@ class Ended(NamedTuple):
 
 def engine(*arguments: object, code: int = 0) -> Ended:
     """Run the command `engine` in this process; check its exit code."""
+    found, output = command(*arguments)
+    if isinstance(found, BaseException):
+        raise found
+    assert found == code, output
+    return Ended(code, output)
+
+
+def command(*arguments: object) -> tuple[object, str]:
+    """Run a command in this process; give its exit code, or the error that escaped it, and its output."""
     from engine.cli import main
 
     output = io.StringIO()
@@ -45,11 +54,12 @@ def engine(*arguments: object, code: int = 0) -> Ended:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             try:
                 main()
-                found = 0
+                code: object = 0
             except SystemExit as end:
-                found = int(end.code or 0)
-    assert found == code, output.getvalue()
-    return Ended(found, output.getvalue())
+                code = int(end.code or 0)
+            except BaseException as error:  # what no command may let through
+                code = error
+    return code, output.getvalue()
 
 
 def ran(*outputs: str) -> Counter[str]:

@@ -7,8 +7,6 @@ suite; ABLATION_ENGINE_MUTATIONS is the number drawn, or `all`.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import random
 import re
@@ -22,10 +20,9 @@ import numpy as np
 import pytest
 import torch
 from children import assert_same, contents
-from conftest import small_spec
+from conftest import command, small_spec
 
 import store
-from engine.cli import main
 from store import StoreError
 
 DRAWN = os.environ.get("ABLATION_ENGINE_MUTATIONS", "8")
@@ -54,23 +51,6 @@ class Study(NamedTuple):
     expected: dict[str, object]
     said: dict[str, str]
     read: dict[str, np.ndarray]
-
-
-def command(*arguments: object) -> tuple[object, str]:
-    """Run a command in this process; give its exit code, or the error that escaped it, and its output."""
-    output = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["engine", *map(str, arguments)])
-        patch.setenv("COLUMNS", "200")
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            try:
-                main()
-                code: object = 0
-            except SystemExit as end:
-                code = int(end.code or 0)
-            except BaseException as error:  # what no command may let through
-                code = error
-    return code, output.getvalue()
 
 
 def readers(root: Path) -> dict[str, tuple[object, str]]:
