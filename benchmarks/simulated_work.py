@@ -83,7 +83,8 @@ class Costs:
 
     def work(self) -> float:
         """Give the seconds of all stages together."""
-        stages = {(s, c.keys[s]): c for c in self.plan.cells for s in ("train", "evaluate", "probe")}
+        names = ("base", "train", "evaluate", "probe")
+        stages = {(name, c.keys[name]): c for c in self.plan.cells for name in names if name in c.keys}
         return sum(self.seconds(cell, stage) for (stage, _), cell in stages.items())
 
     def longest(self) -> float:

@@ -17,7 +17,7 @@ from store import StoreError, open_store, read_manifests
 from store.analysis import change
 from store.analysis.nodes import stage_node
 from store.errors import FAULTS
-from store.factors import factor_names, level_text
+from store.levels import factor_names, level_text
 from store.places import Root
 
 # Summary numbers whose examples are in the store: there the analysis gives an interval.

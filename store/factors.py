@@ -1,6 +1,5 @@
 """The cell axis: the levels of every factor, told by a manifest."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,14 +7,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from store.files import Json
-
-NOT_APPLICABLE = "-"
-
-
-def factor_names(manifest: Json) -> list[str]:
-    """Return the manifest's factors in order, then those (such as the seed) only its cells have."""
-    in_cells = (name for cell in manifest["cells"] for name in cell["levels"])
-    return list(dict.fromkeys([*manifest.get("factors", ()), *in_cells]))
+from store.levels import level_text
 
 
 def cell_index(names: Sequence[str], cells: Sequence[Json], chosen: Sequence[int]) -> pd.MultiIndex:
@@ -46,13 +38,6 @@ def _column(levels: list[Any]) -> list[Any]:
     if types <= {int, float} or types == {bool}:
         return levels
     return [level_text(level) for level in levels]
-
-
-def level_text(level: Any) -> str:
-    """Return a level as text: itself, "-" for none, else its JSON."""
-    if level is None:
-        return NOT_APPLICABLE
-    return level if isinstance(level, str) else json.dumps(level)
 
 
 def _dtype(column: list[Any]) -> type | None:

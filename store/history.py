@@ -15,9 +15,9 @@ from typing import Any
 from attrs import frozen
 
 from store.errors import MEND, DamagedError, StoreError
-from store.factors import level_text
 from store.files import Json, create_json, read_json
 from store.ledger import Ledger
+from store.levels import level_text
 from store.places import Place, Root, place_of
 
 DECLARED, LOOK = "declared", "look"

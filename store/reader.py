@@ -13,13 +13,14 @@ import xarray as xr
 import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablation)
 from store.cell_index import coordinates_of
 from store.errors import MEND, DamagedError, StoreError, nearest
-from store.factors import cell_index, factor_names, level_text, with_cells
+from store.factors import cell_index, with_cells
 from store.files import Json
 from store.groups import open_group
 from store.keys import group_keys
 from store.layout import group_name
 from store.lazy import Rows, lazy_variables
 from store.ledger import Ledger
+from store.levels import factor_names, level_text
 from store.lost import check_records
 from store.manifests import manifest_names, read_manifests, unnamed
 from store.places import Place, Root, place_of

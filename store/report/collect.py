@@ -12,10 +12,11 @@ import xarray as xr
 
 from store.analysis.nodes import SEED, spell
 from store.errors import FAULTS, StoreError
-from store.factors import cell_index, factor_names
+from store.factors import cell_index
 from store.files import Json
 from store.history import read_history
 from store.ledger import Ledger
+from store.levels import factor_names
 from store.manifests import cells as manifest_cells
 from store.manifests import read_manifests
 from store.places import Root, place_of
