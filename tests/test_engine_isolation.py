@@ -6,7 +6,7 @@ import gc
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,19 @@ from specs import load_spec, resolve
 from specs.model import Lora
 from store import Ledger, LostClaimError, StoreError, StoreWriter, open_store, write_manifest
 
-FAULTS = os.environ.get("ABLATION_ENGINE_FAULTS", "8")  # file operations that are drawn to fail, or "all"
+# File operations that are drawn to fail, or "all", or from one to another of them: "1-400".
+FAULTS = os.environ.get("ABLATION_ENGINE_FAULTS", "8")
 CELLS = """
 [factors.adapter.levels]
 all = { lora.target_modules = "all-linear" }
 some = { lora.target_modules = ["q_proj"] }
 head = { lora.target_modules = ["v_proj"], lora.modules_to_save = ["lm_head"] }
 dora = { lora.dora = true }
+"""
+PAIR = """
+[factors.adapter.levels]
+much = { lora.target_modules = "all-linear", lora.modules_to_save = ["lm_head"], lora.dora = true }
+some = { lora.target_modules = ["q_proj"] }
 """
 
 
@@ -192,19 +198,34 @@ def run_into(study: Study, root: Path, *errors: type[BaseException]) -> Outcome 
         return None
 
 
-def test_an_error_at_any_file_operation_harms_no_other_cell(
-    study: Study, undisturbed: dict[str, object], tmp_path: Path
-) -> None:
-    """Each of them in turn where ABLATION_ENGINE_FAULTS is "all", and else some that are drawn."""
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, rated_file: Path, study: Study) -> Study:
+    """All that an adapter can do to a model, and then one that does little, undisturbed."""
+    found = Study(tmp_path_factory.mktemp("pair"), study.model, rated_file, PAIR)
+    assert not found.run(found.folder / "undisturbed").failed
+    return found
+
+
+def test_an_error_at_any_file_operation_harms_no_other_cell(pair: Study, tmp_path: Path) -> None:
+    """Each of them in turn where ABLATION_ENGINE_FAULTS says so, and else some that are drawn."""
+    undisturbed = contents(pair.folder / "undisturbed")
     with faults.file_operations(tmp_path / "all") as fault:
-        study.run(tmp_path / "all")
-    numbers = range(1, fault.count + 1)
-    for number in numbers if FAULTS == "all" else random.Random(5).sample(numbers, int(FAULTS)):
+        pair.run(tmp_path / "all")
+    for number in chosen_of(fault.count):
         root = tmp_path / str(number)
         with faults.file_operations(root, at=number) as fault:
-            disturbed = run_into(study, root, OSError, StoreError)
-        check(study, root, undisturbed, disturbed, f"{number}: {fault.what}")
+            disturbed = run_into(pair, root, OSError, StoreError)
+        check(pair, root, undisturbed, disturbed, f"{number}: {fault.what}")
         shutil.rmtree(root)
+
+
+def chosen_of(count: int) -> Sequence[int]:
+    """Return which of so many file operations are to fail."""
+    numbers = range(1, count + 1)
+    if FAULTS == "all":
+        return numbers
+    first, to, last = FAULTS.partition("-")
+    return numbers[int(first) - 1 : int(last)] if to else random.Random(5).sample(numbers, int(first))
 
 
 TUNED = """
