@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from store import requests
 from store.errors import DamagedError, LostClaimError, StoreError, UnreachableError
 from store.files import cache_root, create_json, hash_file, read_json
 from store.places import Hold, Mode, Place
-from store.requests import attempts, client, first_line, tag_of
+from store.refusals import refusal
+from store.requests import attempts, client, tag_of
 from store.results import file_trouble
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Bucket(Place):
 
         from store.remote import Objects
 
-        store = Objects(self._client, read_only=mode == "r")
+        store = Objects(self._client, read_only=mode == "r", url=self.url)
         return zarr.open_group(store, path=name, mode=mode, use_consolidated=False)
 
     def zarr_path(self, name: str) -> StorePath:  # noqa: D102
@@ -143,7 +143,7 @@ class Bucket(Place):
 
         from store.remote import Objects
 
-        return StorePath(Objects(self._client, read_only=True), name)
+        return StorePath(Objects(self._client, read_only=True, url=self.url), name)
 
     def file_sizes(self, names: Sequence[str]) -> list[int | None]:  # noqa: D102
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -216,7 +216,7 @@ class Bucket(Place):
 
     @property
     def _client(self) -> Any:
-        return client(self.url, requests.PATIENCE)
+        return client(self.url)
 
     def _get(self, name: str) -> tuple[bytes, dict[str, str]]:
         """Return an object's content, and what it is known by in a condition."""
@@ -237,9 +237,9 @@ class Bucket(Place):
             return tag_of(self._asked(name, lambda: obstore.put(self._client, name, content, mode=condition)))
         except (AlreadyExistsError, PreconditionError):
             pass
-        except FileNotFoundError as error:  # the object, or the whole bucket
-            if condition == "create":
-                raise UnreachableError(f"{self}: {first_line(error)}") from error
+        except FileNotFoundError as error:
+            if condition == "create":  # nothing has to be there for that
+                raise UnreachableError(f"{self}: {refusal(self.url, error)}") from error
             return None
         try:  # the put may have been tried twice, because the first answer was lost
             found, tag = self._get(name)
@@ -277,13 +277,14 @@ class Bucket(Place):
     def _upload(self, file: Path, name: str) -> None:
         import obstore
 
-        self._asked(name, lambda: obstore.put(self._client, name, file))  # in parts where it is large
+        large = client(self.url, large=True)
+        self._asked(name, lambda: obstore.put(large, name, file))  # in parts where it is large
 
     def _fetch(self, name: str, file: Path) -> None:
         import obstore
 
         with file.open("wb") as out:
-            for chunk in obstore.get(self._client, name).stream():
+            for chunk in obstore.get(client(self.url, large=True), name).stream():
                 out.write(chunk)
 
     def _download(self, name: str, manifest: dict[str, Any], kept: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from zarr.storage import ObjectStore
 
@@ -19,6 +19,13 @@ else:
 
 class Objects(Base):
     """zarr's store over obstore, with the store's own attempts and errors; others would pass for damage."""
+
+    def __init__(self, store: Any, *, read_only: bool = False, url: str = "") -> None:
+        super().__init__(store, read_only=read_only)
+        self._url = url
+
+    def with_read_only(self, read_only: bool = False) -> Self:  # noqa: D102
+        return type(self)(self.store, read_only=read_only, url=self._url)
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:  # noqa: D102 - as zarr's
         request = super().get
@@ -37,7 +44,7 @@ class Objects(Base):
         await self._asked(key, lambda: request(key, value))
 
     async def _asked(self, key: str, request: Callable[[], Awaitable[Answer]]) -> Answer:
-        for attempt in attempts(str(self), key):
+        for attempt in attempts(self._url, key):
             with attempt:
                 return await request()
         raise AssertionError("the last attempt raises")

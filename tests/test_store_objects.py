@@ -103,14 +103,8 @@ def test_without_the_package_the_extra_is_named(monkeypatch):
         open_store("s3://bucket/x")
 
 
-def test_what_is_not_there_is_named(url, monkeypatch):
+def test_what_is_not_there_is_named(url):
     with pytest.raises(StoreError, match="no such store"):
-        open_store(url)
-    with pytest.raises(UnreachableError, match=r"(?i)bucket"):
-        listed("s3://no-such-bucket/store", 1)
-    monkeypatch.setattr(requests, "PATIENCE", 0.3)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(UnreachableError, match=rf"{url}.*after .* retries"):
         open_store(url)
 
 
