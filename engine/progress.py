@@ -24,11 +24,18 @@ class StopRequest:
     """Set by the first Ctrl-C, SIGTERM or hang-up; stages look at it between batches."""
 
     requested: bool = field(default=False)
+    insisted: bool = field(default=False)
+    """Whether a second one has come: nothing that runs is given time to save."""
 
     def check(self) -> None:
         """Raise Interrupted if a stop was requested."""
         if self.requested:
             raise Interrupted
+
+
+def ignore_terminal() -> None:
+    """Let Ctrl-C do nothing from now on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
@@ -38,6 +45,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
     def request(_signal: int, _frame: FrameType | None) -> None:
         if stop.requested:
+            stop.insisted = True
             raise KeyboardInterrupt
         stop.requested = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 from collections import Counter
 from functools import partial
@@ -42,7 +43,7 @@ def run(plan: Plan, pending: list[PlannedCell], console: Any, request: Request) 
     """Execute the pending cells and show the results; give the exit code."""
     from engine.display import TerminalDisplay
     from engine.plan_checks import check_devices
-    from engine.progress import stop_on_signal
+    from engine.progress import ignore_terminal, stop_on_signal
 
     check_kernels()
     if request.executor.kind == "local":  # others compute elsewhere
@@ -53,11 +54,19 @@ def run(plan: Plan, pending: list[PlannedCell], console: Any, request: Request) 
     write_manifest(plan.root, plan.matrix.experiment.name, described)
     plan.look_up()  # from here on `engine gc` spares what the plan finds
     with stop_on_signal() as stop, TerminalDisplay(console, plan, len(pending)) as display:
+        said = ""
         try:
             outcome = _execute(plan, pending, request, display, stop, where)
         except Interrupted:
-            console.print("Stopped. What is done is safe; the same command goes on from here.")
-            return Interrupted.exit_code
+            said = "Stopped. What is done is safe; the same command goes on from here."
+        except KeyboardInterrupt:
+            said = "Stopped at once. The same command goes on from what was saved before."
+    if said:
+        atexit.register(
+            ignore_terminal
+        )  # the process is ending as it should; another Ctrl-C may not alter that
+        console.print(said)
+        return Interrupted.exit_code
     number = Counter(stage for _, stage, _ in outcome.ran)
     ran = ", ".join(f"{number[stage]} {stage}" for stage in STAGES if number[stage])
     console.print(f"Ran {ran or 'nothing'}; store: {plan.root}")

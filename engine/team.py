@@ -201,7 +201,7 @@ class AgreedStop(StopRequest):
     """A stop request that holds for all ranks at the same step; a look at it is an exchange among them."""
 
     def __init__(self, team: Team) -> None:
-        self._team, self._asked = team, False
+        self._team, self._asked, self.insisted = team, False, False
 
     @property
     def requested(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from children import assert_same, contents, run
-from conftest import engine, small_spec
+from conftest import engine, ran, small_spec
 
 from engine.coordinate import Coordinator, Policy, units
 from engine.errors import Interrupted, UsageError
@@ -87,12 +87,17 @@ WORKERS = max(2, os.cpu_count() or 1)  # so that each has one thread
 CHECKPOINT = "train/*/checkpoints/*/trainer_state.json"
 
 
+def assert_all_but_the_dead_told(output: str) -> None:
+    """The base stage may have been the dead worker's, of which nothing is told."""
+    assert ran(output) | {"base": 1} == {"data": 1, "base": 1, "train": 4, "evaluate": 4, "probe": 4}
+
+
 def test_workers_share_the_cells_and_a_killed_one_is_replaced(study, tmp_path: Path) -> None:
     spec, expected = study
     root = tmp_path / "store"
     with one_killed(root):
         output = engine("execute", spec, "--store", root, "--executor", "local", "--workers", WORKERS).output
-    assert "Ran 1 data, 1 base, 4 train, 4 evaluate, 4 probe" in output
+    assert_all_but_the_dead_told(output)
     assert "the worker process died: SIGKILL; given again" in output
     assert_same(contents(root), expected)
 
@@ -117,7 +122,7 @@ def test_a_ray_task_that_is_killed_is_run_again(study, tmp_path: Path, ray: Any)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     with one_killed(root):
         output = on_ray(spec, root)
-    assert "Ran 1 data, 1 base, 4 train, 4 evaluate, 4 probe" in output
+    assert_all_but_the_dead_told(output)
     assert_same(contents(root), expected)
 
 

@@ -65,4 +65,7 @@ class Executor(Protocol):
         """
 
     def cancel(self) -> None:
-        """Drop what is not finished and free all workers; harmless when there is nothing left."""
+        """Drop what is not finished and free all workers; harmless when there is nothing left.
+
+        Once the person insists on a stop, workers get no time to save. No process is left over behind it.
+        """

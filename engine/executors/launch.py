@@ -44,6 +44,8 @@ class Launcher:
             try:
                 while (result := context.wait(_TICK, _TICK)) is None:
                     self.stop.check()
+            except KeyboardInterrupt:  # the second: no time to save
+                raise
             except BaseException:
                 self._stop(context)
                 raise

@@ -10,9 +10,10 @@ import time
 import traceback
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any
+from typing import Any, cast
 
 from attrs import define, field
 
@@ -22,10 +23,14 @@ from engine.executors.base import Finished, Job, Resources, Work
 from engine.executors.imports import same_packages
 from engine.executors.launch import follow_parent, visible_gpus
 from engine.executors.queue import Queue
+from engine.executors.tree import end, tree
 from engine.progress import StopRequest
 
 _SPAWN = multiprocessing.get_context("spawn")
 _TICK = 0.5  # seconds between looks at a stop request
+_AT_ONCE = signal.SIGUSR1  # interrupts a worker as a second Ctrl-C does one process
+_WITHIN = 2.0  # seconds that it has for that, to end its claims
+_TERMINALS = (signal.SIGINT, signal.SIGHUP)  # which a terminal sends to all; the supervisor decides
 
 
 @define
@@ -72,20 +77,27 @@ class LocalExecutor:
             yield None
 
     def cancel(self) -> None:
-        """Ask all workers to save and end, and kill those that are not gone after the grace period."""
+        """Ask all workers to save and end, and kill those that are not gone after the grace period.
+
+        A second Ctrl-C, also one that comes meanwhile, interrupts them instead.
+        """
         self._queue.clear()
-        processes = [slot.process for slot in self.slots if slot.process]
-        for process in processes:
-            process.terminate()
+        started = [slot.process for slot in self.slots if slot.process and slot.process.pid]
+        members = [member for process in started for member in tree(cast("int", process.pid))]
         try:
-            deadline = time.monotonic() + self.grace
-            for process in processes:
-                process.join(max(0.0, deadline - time.monotonic()))
-        finally:  # also when a second Ctrl-C cuts the grace period short
-            for process in processes:
-                process.kill()
-            for slot in self.slots:
-                _close(slot)
+            if not self.stop.insisted:
+                _end(started, signal.SIGTERM, self.grace)
+        finally:
+            try:
+                if self.stop.insisted:
+                    _end(started, _AT_ONCE, _WITHIN)
+            finally:
+                end(members, 0.0)
+                for process in started:
+                    process.kill()
+                    process.join()
+                for slot in self.slots:
+                    _close(slot)
 
     def _begin(self, slot: _Slot) -> None:
         slot.work = self._queue.take(slot.model, id(slot))
@@ -95,8 +107,14 @@ class LocalExecutor:
             arguments = (self.job, theirs, slot.environment, slot.threads)
             daemon = self.job.ranks == 1  # else it has processes of its own
             slot.process = _SPAWN.Process(target=_serve, args=arguments, daemon=daemon)
-            with same_packages():
-                slot.process.start()
+            # Before it can ignore them by itself, the terminal's signals would end it with a traceback.
+            resource_tracker.ensure_running()  # which would lift the block
+            former = signal.pthread_sigmask(signal.SIG_BLOCK, _TERMINALS)
+            try:
+                with same_packages():
+                    slot.process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, former)
             theirs.close()  # so that the worker's death ends the connection
         assert slot.connection is not None
         with suppress(OSError):  # it died between two units; its sentinel says so
@@ -127,6 +145,16 @@ def slots(workers: int, workers_per_gpu: int, ranks: int = 1) -> list[_Slot]:
     return [_Slot({"CUDA_VISIBLE_DEVICES": names}, threads) for names in shown]
 
 
+def _end(processes: list[SpawnProcess], how: signal.Signals, within: float) -> None:
+    """Send all a signal, and wait for them at most so many seconds."""
+    for process in processes:
+        if process.is_alive():
+            os.kill(cast("int", process.pid), how)  # it is our child: its number is not used again
+    deadline = time.monotonic() + within
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+
+
 def _close(slot: _Slot) -> None:
     if slot.connection is not None:
         slot.connection.close()
@@ -140,11 +168,18 @@ def _death(code: int | None) -> str:
 def _serve(job: Job, connection: Connection, environment: Mapping[str, str], threads: int) -> None:
     """Run units as they come, until the connection ends or a stop is requested."""
     os.environ.update(environment)  # before torch looks at it
-    for number in (signal.SIGINT, signal.SIGHUP):  # the terminal sends it to all; the supervisor decides
+    for number in _TERMINALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TERMINALS)
     stop = StopRequest()
     signal.signal(signal.SIGTERM, lambda *_: setattr(stop, "requested", True))
+    signal.signal(_AT_ONCE, signal.default_int_handler)
     threading.Thread(target=follow_parent, args=(stop,), daemon=True).start()
+    with suppress(KeyboardInterrupt):
+        _serve_units(job, connection, stop, threads)
+
+
+def _serve_units(job: Job, connection: Connection, stop: StopRequest, threads: int) -> None:
     import torch
 
     from engine.executors.worker import worker_of

@@ -20,6 +20,7 @@ from engine.progress import StopRequest
 from specs.executor import Executor as Settings
 
 _TICK = 0.5  # seconds between looks at a stop request
+_WITHIN = 2.0  # seconds that tasks have to end when the person insists
 
 
 @define
@@ -57,19 +58,21 @@ class RayExecutor:
                 self._begin(*self._queue.popleft())
             ready, _ = ray.wait(list(self._running), timeout=_TICK)
             for reference in ready:
-                yield self._end(reference)
+                yield self._take(reference)
             yield None
 
     def cancel(self) -> None:
         """Interrupt what runs; its claims are released, and its last checkpoints stay."""
         self._queue.clear()
-        for reference in self._running:
-            ray.cancel(reference)
-        if self._running:
-            ray.wait(list(self._running), num_returns=len(self._running), timeout=self.settings.grace)
-        self._running.clear()
-        if self.settings.address is None:
-            ray.shutdown()
+        try:
+            if not self.stop.insisted:
+                self._end(self.settings.grace)
+        finally:
+            if self.stop.insisted:
+                self._end(_WITHIN, force=True)
+            self._running.clear()
+            if self.settings.address is None:
+                ray.shutdown()
 
     def _begin(self, work: Work, resources: Resources) -> None:
         share = self.settings.ranks / self.settings.workers_per_gpu
@@ -79,7 +82,14 @@ class RayExecutor:
         options = {"num_gpus": gpus, "memory": int(memory) or None}
         self._running[_run.options(**options).remote(self.job, work)] = work
 
-    def _end(self, reference: Any) -> Finished:
+    def _end(self, within: float, *, force: bool = False) -> None:
+        """Interrupt all tasks, or (`force`) end their processes, and wait for that."""
+        for reference in self._running:
+            ray.cancel(reference, force=force)
+        if self._running:
+            ray.wait(list(self._running), num_returns=len(self._running), timeout=within)
+
+    def _take(self, reference: Any) -> Finished:
         work = self._running.pop(reference)
         try:
             return Finished(work, ray.get(reference))

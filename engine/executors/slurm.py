@@ -19,6 +19,7 @@ from engine.errors import Interrupted, UsageError
 from engine.execute import Outcome
 from engine.executors.base import Finished, Job, Resources, Work
 from engine.executors.imports import same_packages
+from engine.executors.tree import end, tree
 from engine.executors.worker import worker_of
 from engine.progress import StopRequest
 from specs.executor import Executor as Settings
@@ -26,6 +27,7 @@ from specs.executor import Executor as Settings
 _Pair: TypeAlias = "tuple[submitit.Job[Outcome], Work]"
 
 _WARNING = signal.SIGUSR2  # of the time limit, as submitit asks for it
+_WITHIN = 5.0  # seconds that submitit's local jobs have to end; it ends them itself after one
 _KILLED_WITHIN = 3600.0  # seconds after SIGTERM; sites give less
 
 
@@ -108,8 +110,11 @@ class SlurmExecutor:
     def cancel(self) -> None:
         """Cancel the jobs."""
         self._queue.clear()
+        controllers = [pid for job, _ in self._running if (pid := _pid(job))]
+        members = [member for pid in controllers for member in tree(pid)]
         for job, _ in self._running:
             job.cancel()
+        end(members, 0.0 if self.stop.insisted else _WITHIN)
         self._running.clear()
 
     def _begin(self) -> None:
@@ -138,6 +143,12 @@ class SlurmExecutor:
             return Finished(work, job.result())
         except Exception as error:  # the job's own, or submitit's about a job without a result
             return Finished(work, None, f"job {job.job_id}: {error}")
+
+
+def _pid(job: submitit.Job[Outcome]) -> int | None:
+    """Give the process of a job of submitit's local stand-in."""
+    process = getattr(job, "_process", None)
+    return None if process is None else int(process.pid)
 
 
 def _check_cluster() -> None:
