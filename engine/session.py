@@ -91,7 +91,7 @@ def _execute(
     from engine import execute
     from engine.coordinate import Coordinator, Policy
     from engine.estimate import estimator
-    from engine.executors.base import Job
+    from engine.executors.base import Job, Resources
     from engine.executors.in_process import InProcess
     from engine.executors.make import make_executor
     from engine.reached import reached
@@ -106,15 +106,22 @@ def _execute(
     if settings.kind == "local" and settings.workers is None and settings.ranks == 1:
         silent = execute.Display()
         return Coordinator(plan, ledger, InProcess(execution), policy, silent, stop).run(cells)
-    # Every unit needs its data: made here, it keeps no worker waiting.
-    prepared = execution.prepare_data(cells)
+    root = plan.root.absolute()
+    job = Job(plan.matrix.spec.anchored(), root, options, settings.lease, settings.ranks, settings.grace)
+    whole = estimator(plan)(cells)
+    # First of all, for what it refuses should not wait for data.
+    executor = make_executor(job, settings, stop, Resources(whole.memory if whole else None))
+    try:
+        # Every unit needs its data: made here, it keeps no worker waiting.
+        prepared = execution.prepare_data(cells)
+    except BaseException:
+        executor.cancel()
+        raise
     failed = {key for key, state in plan.states["data"].items() if state == "failed"}
     ready = [cell for cell in cells if not failed & {cell.keys["data"], cell.keys["test_data"]}]
     if not ready or (request.fail_fast and prepared.failed):
+        executor.cancel()
         return prepared
-    root = plan.root.absolute()
-    job = Job(plan.matrix.spec.anchored(), root, options, settings.lease, settings.ranks, settings.grace)
-    executor = make_executor(job, settings, stop)
     lives_on = settings.kind == "local" and settings.ranks == 1  # a worker, from unit to unit
     batch = 1 if lives_on else settings.batch
     coordinator = Coordinator(

@@ -475,7 +475,7 @@ def test_a_missing_package_is_named(study, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(make._PACKAGES, "ray", "no_such_package")
     settings = executor_settings(job.spec, {"kind": "ray"})
     with pytest.raises(UsageError, match=r"needs the package no_such_package; .*ablation-engine\[ray\]"):
-        make.make_executor(job, settings, StopRequest())
+        make.make_executor(job, settings, StopRequest(), Resources())
     assert read_manifests(tmp_path) == {}
 
 

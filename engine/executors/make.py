@@ -5,15 +5,18 @@ from __future__ import annotations
 from importlib import util
 
 from engine.errors import UsageError
-from engine.executors.base import Executor, Job
+from engine.executors.base import Executor, Job, Resources
 from engine.progress import StopRequest
 from specs.executor import Executor as Settings
 
 _PACKAGES = {"ray": "ray", "slurm": "submitit"}
 
 
-def make_executor(job: Job, settings: Settings, stop: StopRequest) -> Executor:
-    """Give an executor of other processes; UsageError where its package is not installed."""
+def make_executor(job: Job, settings: Settings, stop: StopRequest, most: Resources) -> Executor:
+    """Give an executor of other processes; UsageError where its package is missing, or no room for `most`.
+
+    most: what a unit needs at most.
+    """
     package = _PACKAGES.get(settings.kind)
     if package is not None and util.find_spec(package) is None:
         raise UsageError(
@@ -23,7 +26,7 @@ def make_executor(job: Job, settings: Settings, stop: StopRequest) -> Executor:
     if settings.kind == "ray":
         from engine.executors.ray_cluster import RayExecutor
 
-        return RayExecutor.of(job, settings, stop)
+        return RayExecutor.of(job, settings, stop, most)
     if settings.kind == "slurm":
         from engine.executors.slurm import SlurmExecutor
 
