@@ -130,7 +130,8 @@ def execute(
 @click.argument("target", type=NEW_STORE, metavar="SPEC|STORE")
 @SET
 @AT
-def status(target: Path | Place, overrides: tuple[str, ...], store: Root | None) -> None:
+@click.option("--traceback", is_flag=True, help="Show where in the code failed stages failed.")
+def status(target: Path | Place, overrides: tuple[str, ...], store: Root | None, traceback: bool) -> None:
     """Show what is done, running or failed, and why."""
     from engine import render
 
@@ -139,7 +140,7 @@ def status(target: Path | Place, overrides: tuple[str, ...], store: Root | None)
     if not (isinstance(target, Place) or target.is_dir()):
         planned = _plan(target, overrides, store)
         root, experiment = planned.root, planned.matrix.experiment.name
-    for part in render.status_tables(root, experiment):
+    for part in render.status_tables(root, experiment, tracebacks=traceback):
         Terminal().print(part, soft_wrap=isinstance(part, Text))
 
 

@@ -206,7 +206,9 @@ def _signatures(root: Root, experiment: str, evaluated: int) -> Iterator[Text]:
             )
 
 
-def status_tables(root: Root, experiment: str | None = None) -> Iterator[Table | Text | str]:
+def status_tables(
+    root: Root, experiment: str | None = None, *, tracebacks: bool = False
+) -> Iterator[Table | Text | str]:
     """Yield, for every experiment in a store, or one, what is done, running and failed, with the errors."""
     manifests = read_manifests(root)
     if not manifests and (trouble := unnamed(place_of(root))):
@@ -216,10 +218,12 @@ def status_tables(root: Root, experiment: str | None = None) -> Iterator[Table |
     if not manifests:
         yield f"{root}: nothing has been executed yet"
     for name, manifest in manifests.items():
-        yield from _status(Ledger(root), name, manifest)
+        yield from _status(Ledger(root), name, manifest, tracebacks=tracebacks)
 
 
-def _status(ledger: Ledger, name: str, manifest: dict[str, Any]) -> Iterator[Table | Text | str]:
+def _status(
+    ledger: Ledger, name: str, manifest: dict[str, Any], *, tracebacks: bool
+) -> Iterator[Table | Text | str]:
     root, listed = ledger.place, cells(ledger.place, name)
     check_data(ledger, manifest)
     states = {"data": key_states(ledger, "data", manifest.get("data", ()))}
@@ -241,7 +245,14 @@ def _status(ledger: Ledger, name: str, manifest: dict[str, Any]) -> Iterator[Tab
         yield f"probe backend: {', '.join(sorted(map(str, backends)))}"
     yield from _signatures(root, name, sum(cell["status"].get("evaluate") == "done" for cell in listed))
     yield f"engine {manifest['packages']['ablation-engine']}, git {manifest['git'] or 'unknown'}"
-    for stage, key in ((stage, key) for stage, own in states.items() for key in own if own[key] == "failed"):
+    failed = [(stage, key) for stage, own in states.items() for key in own if own[key] == "failed"]
+    for stage, key in failed:
         record = ledger.record(stage, key, "failed")
-        yield styled(f"failed {stage} {key} ({describe(record['levels'])}): {record.get('error', '')}", "red")
-        yield styled(record["traceback"].rstrip())
+        # First what happened, for a person who reads no further.
+        yield styled(
+            f"failed: {record.get('error', '')} ({stage} {key}, {describe(record['levels'])})", "red"
+        )
+        if tracebacks:
+            yield styled(record["traceback"].rstrip())
+    if failed and not tracebacks:
+        yield "--traceback shows where in the code"

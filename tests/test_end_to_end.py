@@ -158,7 +158,7 @@ def test_a_failed_cell_is_recorded_and_the_others_go_on(write_spec, tmp_path: Pa
     assert "Ran 1 data, 1 base;" in stopped.output and "no_such_module" in stopped.output
     assert "Ran 2 train, 2 evaluate, 2 probe" in engine("execute", spec, *only, code=1).output
     assert store.open_store(tmp_path / "store")["small"].attrs["cells_complete"] == 2
-    status = engine("status", spec).output
+    status = engine("status", spec, "--traceback").output
     assert "Traceback" in status and "no_such_module" in status and "modules=bad" in status
     assert "probe backend: " in status
     again = engine("execute", spec, *only, code=1)

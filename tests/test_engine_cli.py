@@ -237,10 +237,12 @@ def test_status_shows_failed_data_and_of_a_spec_its_own_experiment(write_spec, t
         write_manifest(root, name, {"factors": [], "cells": [], "data": [key], **known})
     record = {"error": "DataError: [gone]", "traceback": "Traceback of [it]", "levels": {"target": "[INST]"}}
     Ledger(root).fail("data", key, record)
-    said = f"failed data {key} (target=[INST]): DataError: [gone]"
+    said = f"failed: DataError: [gone] (data {key}, target=[INST])"
     both, own = engine("status", root).output, engine("status", spec).output
     assert both.count(said) == 2 and "other: 0 cells" in both
-    assert own.count(said) == 1 and "other" not in own and "Traceback of [it]" in own
+    assert own.count(said) == 1 and "other" not in own and "Traceback" not in own
+    whole = engine("status", spec, "--traceback").output
+    assert said in whole and "Traceback of [it]" in whole and "--traceback" in own
 
 
 def test_what_the_system_refuses_is_a_sentence(write_spec, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from engine.progress import StopRequest
 from specs.executor import Executor as Settings
 
 _TICK = 0.5  # seconds between looks at a stop request
-_WITHIN = 2.0  # seconds that tasks have to end when the person insists
-_RELEASE = 5.0  # seconds that an interrupted task has to give back its claims
+_WITHIN = 2.0  # seconds that killed tasks have to be gone
+_RELEASE = 3.0  # seconds that an interrupted task has to give back its claims
 _CONNECT = 5.0  # seconds in which a cluster's port has to answer
 
 
@@ -96,8 +96,8 @@ class RayExecutor:
             raise UsageError("executor.address: found a Ray cluster without a CPU for tasks; expected one")
         if gpus > best("GPU") and known:
             raise UsageError(
-                f"executor.ranks: found {self.settings.ranks}, a GPU for each, but no node of the Ray cluster "
-                f"has more than {best('GPU'):g}; expected at most that"
+                f"executor.ranks: found {self.settings.ranks}, a GPU for each, but no node of the Ray "
+                f"cluster has more than {best('GPU'):g}; expected at most that"
             )
         if memory > best("memory"):
             self._refuse_memory(memory, best("memory"))
@@ -107,7 +107,7 @@ class RayExecutor:
         ):
             raise UsageError(
                 f"executor.memory: a unit of work needs 1 CPU, {gpus:g} GPUs and {memory / 2**30:.1f} GiB on "
-                "one node, and no node of the Ray cluster has all of them; expected less memory, or fewer ranks"
+                "one node, and no node of the Ray cluster has all of them; expected less memory or ranks"
             )
 
     def _begin(self, work: Work, resources: Resources) -> None:
@@ -179,8 +179,8 @@ def _why(address: str | None, error: Exception, log: str) -> str:
     where = f"executor.address: the Ray cluster at {address}" if address else "a Ray cluster on this machine"
     if "Unauthenticated" in log + str(error) or "AuthToken" in log or "uthentication" in str(error):
         return (
-            f"{where} refuses this process's token; expected the cluster's own in RAY_AUTH_TOKEN, or in the "
-            "file that RAY_AUTH_TOKEN_PATH names, and the same RAY_AUTH_MODE (token or disabled) on both sides"
+            f"{where} refuses this process's token; expected the cluster's own in RAY_AUTH_TOKEN, or in "
+            "the file of RAY_AUTH_TOKEN_PATH, and the same RAY_AUTH_MODE (token or disabled) on both sides"
         )
     if address is None:
         return f"{where} could not be started: {told}"
