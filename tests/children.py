@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +36,8 @@ def start(folder: Path, *arguments: object, **options: Any) -> ForkServerProcess
 
     Options: `before_event`, it dies before the n-th event in the store's folder, of those whose path holds
     `among`, or gets the signal `how` instead; `before_request`, it dies before the n-th request to a bucket;
-    `patience`, how long it tries requests again; `environment`, added to its own.
+    `patience`, how long it tries requests again; `environment`, added to its own; `deaths`, by stage at which
+    operation it or a worker of it dies, counted in the folder `counts`: tests/dying says how.
     """
     words = [str(argument) for argument in arguments]
     process = FORKS.Process(target=_run, args=(folder, words), kwargs=options)
@@ -61,6 +64,8 @@ def _run(
     before_request: int | None = None,
     patience: float | None = None,
     environment: Mapping[str, str] | None = None,
+    deaths: Mapping[str, tuple[int, str]] | None = None,
+    counts: Path | None = None,
 ) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests run under, such as nohup
     os.environ.update(environment or {})
@@ -76,6 +81,12 @@ def _run(
 
     torch.set_num_threads(1)  # another number may sum in another order
     sys.addaudithook(_counting(folder, before_event, among, how))
+    if counts is not None:
+        settings = {"root": f"{folder}/store", "counts": str(counts), "deaths": deaths, "parent": os.getpid()}
+        os.environ["ABLATION_TEST_DEATHS"] = json.dumps(settings)
+        dying = Path(__file__).parent / "dying"
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(dying)]))
+        runpy.run_path(str(dying / "sitecustomize.py"))
     from engine.cli import main
 
     main()

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from conftest import ran, small_spec
 from store import Ledger
 
 KILLS = int(os.environ.get("ABLATION_ENGINE_KILLS", "6"))
+DEATHS = int(os.environ.get("ABLATION_ENGINE_KILLS", "2"))  # with --workers
 # Some cells stop early, and keep an adapter of an earlier step.
 TRAIN = """
 steps = 6
@@ -39,6 +41,72 @@ def undisturbed(
     began = time.monotonic()
     run(folder, "execute", spec)
     return spec, folder / "store", time.monotonic() - began
+
+
+STAGES = ("data", "base", "train", "lens", "evaluate", "probe", "intervene")
+WORKERS = max(2, os.cpu_count() or 1)  # so that each has one thread
+EVERY_STAGE = """
+[probe]
+examples = 4
+positions = ["prompt_end", "completion_end"]
+lens = "tuned"
+[probe.tuned]
+steps = 4
+tokens = 40
+
+[[interventions]]
+name = "off"
+kind = "mask"
+"""
+
+
+def operations(counts: Path) -> dict[str, int]:
+    """How many file operations of each stage there were."""
+    return {stage: (counts / stage).stat().st_size for stage in STAGES}
+
+
+@pytest.mark.timeout(600 + 120 * DEATHS)
+def test_workers_and_their_parent_are_killed_at_every_stage(
+    tmp_path: Path, tiny_model: Path, rated_file: Path
+) -> None:
+    """In each round, which is one store, a worker, the first process or both die at a drawn operation of each
+    stage, or of some drawn ones; in the data stage, which no worker runs, the first process.
+    """
+    spec = small_spec(tmp_path, tiny_model, rated_file, EVERY_STAGE, train=TRAIN)
+    settings = ["seeds=[0]", f"executor.retries={2 * len(STAGES)}"]
+    arguments = (
+        "execute",
+        spec,
+        "--workers",
+        WORKERS,
+        *(word for each in settings for word in ("--set", each)),
+    )
+    (tmp_path / "whole-counts").mkdir()
+    run(tmp_path, *arguments, counts=tmp_path / "whole-counts", deaths={})
+    found, expected = operations(tmp_path / "whole-counts"), contents(tmp_path / "store")
+    draw, died = random.Random(11), list[str]()
+    while len(died) < DEATHS:
+        folder = tmp_path / str(len(died))
+        root, counts = folder / "store", folder / "counts"
+        counts.mkdir(parents=True)
+        stages = draw.sample(STAGES, min(len(STAGES), DEATHS - len(died)))
+        deaths = {
+            stage: (draw.randint(1, found[stage]), draw.choice(["worker", "parent", "both"]))
+            for stage in stages
+        }
+        code = None
+        while code != 0:
+            child = start(folder, *arguments, "--store", root, deaths=deaths, counts=counts)
+            child.join(300)
+            code = child.exitcode
+            assert code in (0, -signal.SIGKILL), (folder / "output").read_text()
+            if (root / "experiments").is_dir():
+                assert_whole(root, tmp_path / "store")
+        assert_same(contents(root), expected)
+        now = (counts / "deaths").read_text().splitlines()
+        assert now
+        died += now
+        sys.stdout.write(f"store {folder.name}: {', '.join(now)}\n")
 
 
 def wait_for(path: Path, pattern: str) -> None:
@@ -124,6 +192,25 @@ def test_an_owner_that_slept_through_its_lease_harms_nothing(undisturbed, tmp_pa
     first.join(300)
     assert first.exitcode == 0 and ran((tmp_path / "first/output").read_text()) == {"data": 1, "base": 1}
     assert_same(contents(root), contents(whole))
+
+
+def test_an_owner_whose_threads_stood_still_for_a_lease_harms_nothing(undisturbed, tmp_path: Path) -> None:
+    """A call into C may keep Python's lock, and with it the thread that renews the claims."""
+    spec, whole, _ = undisturbed
+    root, counts = tmp_path / "first/store", tmp_path / "counts"
+    counts.mkdir()
+    arguments = ("execute", spec, "--store", root, "--set", "executor.lease=1")
+    asleep = {"checkpoints": (1, "asleep"), "entropy": (1, "asleep")}  # in a training, and in a probe
+    first = start(tmp_path / "first", *arguments, deaths=asleep, counts=counts)
+    wait_for(counts, "checkpoints")
+    second = run(tmp_path / "second", *arguments)
+    first.join(300)
+    output = (tmp_path / "first/output").read_text()
+    assert first.exitcode == 0, output
+    assert ran(second)["train"] > 0 and ran(output, second) == ALL  # what was lost is told by its taker alone
+    assert "checkpoints 1 asleep" in (counts / "deaths").read_text()
+    assert_same(contents(root), contents(whole))
+    assert list((root / "claims").glob("*/*")) == []
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT, signal.SIGINT]])
