@@ -22,7 +22,7 @@ python_of = $(shell for v in $(1); do \
 OLDEST ?= $(call python_of,3.11 3.12 3.13 3)
 NEWEST ?= $(call python_of,3.14 3.13 3.12 3)
 
-.PHONY: demo test test-device test-oldest test-newest check audit bench gpu tutorial clean
+.PHONY: demo test test-device test-oldest test-newest check audit bench honesty gpu tutorial clean
 .DELETE_ON_ERROR:
 
 $(BIN)/.ready: pyproject.toml constraints.txt Makefile setup.py $(wildcard kernels/csrc/*)
@@ -79,11 +79,10 @@ bench: $(BIN)/.ready
 	$(BIN)/python -m benchmarks.probe_core
 	$(BIN)/python -m benchmarks.evaluation
 
-# How often intervals and tests keep what they promise: the tables of docs/analysis.md, in half an hour.
+# How often intervals and tests keep what they promise: the tables of docs/analysis.md. Each is kept in build/honesty
+# once it is finished; what was stopped goes on with the next one.
 honesty: $(BIN)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.honesty
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.families
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.looks
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.honesty $(PARTS)
 
 # On a machine with a GPU: what it does in eight minutes (device-report/device.md), then the Triton kernels' tests
 # on it, their times and memory (probe_gpu.csv).

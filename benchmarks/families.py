@@ -4,13 +4,13 @@ Simulated are three levels against one baseline at two positions, whose differen
 and the accuracies of the same levels; nothing changes, or one layer of one level and position does.
 """
 
-import argparse
 from collections.abc import Iterator
 
 import numpy as np
 from attrs import evolve, frozen
 
 from benchmarks.honesty import EXAMPLES, NULLS, SEEDS, Null, share
+from benchmarks.parts import row, table
 from store.analysis.components import Components, Floats
 from store.analysis.inference import Estimate
 from store.analysis.multiplicity import adjust
@@ -104,25 +104,22 @@ def power(seeds: int, effect: float, studies: int) -> tuple[float, float]:
     return float(np.concatenate(whole).mean()), float(np.concatenate(alone).mean())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=2000)
-    studies = parser.parse_args().studies
-    print(f"Anything below 0.05 over a contrast; over a spec of two outcomes; {studies} studies a cell:\n")
-    print("| studies | " + " | ".join(f"{seeds} seeds" for seeds in SEEDS) + " |")
-    print("| --- |" + " --- |" * len(SEEDS))
+def family_table(studies: int) -> Iterator[str]:
+    """Yield how often anything is found where nothing changes."""
+    yield f"Anything below 0.05 over a contrast; over a spec of two outcomes; {studies} studies a cell:"
+    yield ""
+    yield from table("studies", [f"{seeds} seeds" for seeds in SEEDS])
     for kind in (*KINDS, LOST):
-        cells = []
-        for seeds in SEEDS:
-            contrast, spec = family_wise(kind, seeds, studies)
-            cells.append(f"{share(contrast, studies)}; {spec:.3f}")
-        print(f"| {kind} | " + " | ".join(cells) + " |", flush=True)
-    print("\nOne layer that differs is found, corrected over the contrast (over its layers alone):\n")
-    print("| seeds | 2 | 3 | 4 | 6 |\n| --- | --- | --- | --- | --- |")
+        found = [family_wise(kind, seeds, studies) for seeds in SEEDS]
+        yield row(kind, [f"{share(contrast, studies)}; {spec:.3f}" for contrast, spec in found])
+
+
+def power_table(studies: int) -> Iterator[str]:
+    """Yield how often one layer is found; a quarter of the studies."""
+    yield "One layer that differs is found, corrected over the contrast (over its layers alone):"
+    yield ""
+    effects = (2, 3, 4, 6)
+    yield from table("seeds", [str(effect) for effect in effects])
     for seeds in SEEDS:
-        cells = [power(seeds, effect, studies // 4) for effect in (2, 3, 4, 6)]
-        print(f"| {seeds} | " + " | ".join(f"{a:.2f} ({b:.2f})" for a, b in cells) + " |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        found = [power(seeds, effect, max(studies // 4, 1)) for effect in effects]
+        yield row(str(seeds), [f"{a:.2f} ({b:.2f})" for a, b in found])

@@ -4,13 +4,13 @@ Simulated are paired differences of 60 examples over 30 layers, with effects of 
 of them) and of both together; and answers whose accuracy is near 0.5, 0.9 or 0.98.
 """
 
-import argparse
 from collections.abc import Iterator
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from benchmarks.parts import row, run, table
 from store.analysis.components import Components, Floats
 from store.analysis.inference import infer
 from store.analysis.proportions import share_bounds
@@ -134,39 +134,52 @@ def share(value: float, studies: int) -> str:
     return f"{value:.3f} ± {np.sqrt(value * (1 - value) / studies):.3f}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=2000)
-    studies = parser.parse_args().studies
-    print(f"Any of 30 layers below 0.05 after correction (a single one alone), {studies} studies a cell:\n")
-    print("| studies | " + " | ".join(f"{seeds} seeds" for seeds in SEEDS) + " |")
-    print("| --- |" + " --- |" * len(SEEDS))
+def level_table(studies: int) -> Iterator[str]:
+    """Yield how often anything is found where nothing changes."""
+    yield f"Any of 30 layers below 0.05 after correction (a single one alone), {studies} studies a cell:"
+    yield ""
+    yield from table("studies", [f"{seeds} seeds" for seeds in SEEDS])
     for name, null in NULLS.items():
-        cells = []
-        for seeds in SEEDS:
-            alone, any_ = levels(null, seeds, studies)
-            cells.append(f"{share(any_, studies)} ({alone:.3f})")
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-    print("\nA layer that differs by so many standard deviations of a seed's mean is found:\n")
-    print("| seeds | " + " | ".join(map(str, EFFECTS)) + " |")
-    print("| --- |" + " --- |" * len(EFFECTS))
+        found = [levels(null, seeds, studies) for seeds in SEEDS]
+        yield row(name, [f"{share(any_, studies)} ({alone:.3f})" for alone, any_ in found])
+
+
+def power_table(studies: int) -> Iterator[str]:
+    """Yield how often one layer is found; a quarter of the studies."""
+    yield "A layer that differs by so many standard deviations of a seed's mean is found:"
+    yield ""
+    yield from table("seeds", [str(own) for own in EFFECTS])
     for seeds in SEEDS:
-        print(
-            f"| {seeds} | " + " | ".join(f"{power(seeds, own, studies // 4):.2f}" for own in EFFECTS) + " |",
-            flush=True,
-        )
-    print(
-        "\nAccuracies: the interval of a difference of 4 points covers it (its width); that of an accuracy:\n"
-    )
-    print("| accuracy, examples | " + " | ".join(f"{seeds} seeds" for seeds in (1, *SEEDS)) + " |")
-    print("| --- |" + " --- |" * (1 + len(SEEDS)))
+        yield row(str(seeds), [f"{power(seeds, own, max(studies // 4, 1)):.2f}" for own in EFFECTS])
+
+
+def accuracy_table(studies: int) -> Iterator[str]:
+    """Yield how often intervals of accuracies and of their differences cover them."""
+    yield "The interval of a difference of 4 points covers it (its width); that of an accuracy:"
+    yield ""
+    yield from table("accuracy, examples", [f"{seeds} seeds" for seeds in (1, *SEEDS)])
     for accuracy in (0.5, 0.9, 0.98):
         for examples in (40, 200):
-            cells = []
-            for seeds in (1, *SEEDS):
-                held, width, alone = accuracies(accuracy, examples, seeds, studies)
-                cells.append(f"{held:.3f} ({width:.2f}); {alone:.3f}")
-            print(f"| {accuracy}, {examples} | " + " | ".join(cells) + " |", flush=True)
+            found = [accuracies(accuracy, examples, seeds, studies) for seeds in (1, *SEEDS)]
+            cells = [f"{held:.3f} ({width:.2f}); {alone:.3f}" for held, width, alone in found]
+            yield row(f"{accuracy}, {examples}", cells)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    from benchmarks import borders, families, logistic, looks
+
+    parts = {
+        "levels": level_table,
+        "power": power_table,
+        "accuracies": accuracy_table,
+        "borders": borders.border_table,
+        "families": families.family_table,
+        "families-power": families.power_table,
+        "looks": looks.look_table,
+        "widths": looks.width_table,
+        "logistic": logistic.logistic_table,
+    }
+    run(parts, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ Simulated are differences of 60 examples over 20 layers, looked at with every nu
 to 10: the seeds of a look are those of the one before and one more, on the same examples.
 """
 
-import argparse
+from collections.abc import Iterator
 
 import numpy as np
 
 from benchmarks.honesty import NULLS, share
+from benchmarks.parts import row, table
 from store.analysis.components import Components, Floats
 from store.analysis.inference import Estimate
 from store.analysis.monitoring import Looks, Monitoring
@@ -60,19 +61,18 @@ def widths(design: str) -> Floats:
     return np.array(found)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=2000)
-    studies = parser.parse_args().studies
-    print(f"A layer is ever below 0.05, alone; any of {LAYERS}, corrected; {studies} studies a cell:\n")
-    print("| studies | " + " | ".join(DESIGNS) + " |\n| --- |" + " --- |" * len(DESIGNS))
+def look_table(studies: int) -> Iterator[str]:
+    """Yield how often anything is ever found where nothing changes."""
+    yield f"A layer is ever below 0.05, alone; any of {LAYERS}, corrected; {studies} studies a cell:"
+    yield ""
+    yield from table("studies", list(DESIGNS))
     for kind in KINDS:
         found = [ever(kind, design, studies) for design in DESIGNS]
-        cells = [f"{alone:.3f}; {share(any_, studies)}" for alone, any_ in found]
-        print(f"| {kind} | " + " | ".join(cells) + " |", flush=True)
+        yield row(kind, [f"{alone:.3f}; {share(any_, studies)}" for alone, any_ in found])
+
+
+def width_table(studies: int) -> Iterator[str]:
+    """Yield how wide intervals are, of twenty studies."""
+    yield from table("", list(DESIGNS))
     ratios = [" / ".join(f"{own:.2f}" for own in widths(design)) for design in DESIGNS]
-    print("| width with 3 / 5 / 10 seeds | " + " | ".join(ratios) + " |")
-
-
-if __name__ == "__main__":
-    main()
+    yield row("width with 3 / 5 / 10 seeds", ratios)

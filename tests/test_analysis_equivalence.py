@@ -11,6 +11,8 @@ from analysis_data import at_most, cells, crossed, probe
 from conftest import engine
 from matplotlib import pyplot as plt
 from report_store import Design, write_synthetic
+from scipy import special
+from scipy.optimize import brentq, minimize_scalar
 from statsmodels.stats.weightstats import ttost_paired
 
 from store import StoreError, open_store, plots
@@ -86,6 +88,45 @@ def test_an_accuracy_at_the_border_too(seeds: int, accuracy: float, gain: float,
         right.append(rng.random((seeds, 60, STUDIES)) < share)
     gained = Components.of(right[1].astype(float) - right[0], members if groups else None)
     assert at_most(one_sided(Estimate.of(gained, share=True), gain)["p_equivalence"][0] < 0.05, 0.05)
+
+
+@pytest.mark.parametrize(("seeds", "examples", "groups"), [(5, 300, 40), (10, 300, 40), (10, 200, 0)])
+def test_near_the_ceiling_too_where_hard_examples_come_in_groups(
+    seeds: int, examples: int, groups: int
+) -> None:
+    """A normal effect of examples (or their groups) on the log odds skews what is lost on the hard ones."""
+    rng = np.random.default_rng([seeds, groups])
+    members = np.arange(examples) % (groups or examples)
+    hard = rng.normal(size=(1, members.max() + 1, STUDIES))[:, members]
+    spread = np.sqrt(1 + 0.3**2 + 0.7**2) * rng.normal(size=200_000)
+    right = []
+    for mean in (0.97, 0.99):
+        level = brentq(lambda own, mean=mean: special.expit(own + spread).mean() - mean, 0, 20)
+        own = 0.3 * rng.normal(size=(seeds, 1, STUDIES))
+        own = own + 0.7 * rng.normal(size=(1, members.max() + 1, STUDIES))[:, members]
+        right.append(rng.random((seeds, examples, STUDIES)) < special.expit(level + hard + own))
+    gained = Components.of(right[1].astype(float) - right[0], members if groups else None)
+    estimate = Estimate.of(gained, share=True, within=(-1, 1))
+    assert at_most(one_sided(estimate, 0.02)["p_equivalence"][0] < 0.05, 0.05)
+    low, high = estimate.bounds(0.05)
+    assert at_most((low > 0.02) | (high < 0.02), 0.05)
+    for border in (0.0, 0.02, -0.05):
+        assert ((estimate.p(border) < 0.05) == ((low > border) | (high < border))).all()
+
+
+def test_the_variance_of_a_difference_is_that_of_the_largest_likelihood_with_its_mean() -> None:
+    values = np.repeat([1.0, -1.0, 0.0], [7, 2, 31])[None, :, None]
+    score = Estimate.of(Components.of(values), share=True).limited
+    for border in (-0.1, 0.0, 0.125, 0.3):
+
+        def surprise(lost: float, border: float = border) -> float:
+            gained = lost + border
+            return -(7 * np.log(gained) + 2 * np.log(lost) + 31 * np.log(1 - gained - lost))
+
+        low, high = max(0, -border) + 1e-9, (1 - border) / 2 - 1e-9
+        lost = minimize_scalar(surprise, bounds=(low, high), method="bounded", options={"xatol": 1e-10}).x
+        expected = 2 * lost + border - border**2
+        assert score._variance(border)[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_verdicts_say_what_both_tests_do() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
 from analysis_data import agreed, at_most, cells, crossed, probe
 
+from benchmarks import parts
 from benchmarks.honesty import NULLS
+from benchmarks.honesty import main as tables
 from store.analysis import (
     change,
     clusters,
@@ -564,3 +569,21 @@ def test_mutual_information_of_equivalent_recipes_is_found_at_the_rate(
         values[0] = noise[0] * 3
         wide = layer_specialisation(probe(values, ["a", "b", "c"][:levels]), "target", permutations=1)
         assert (wide["mutual_information_p"] <= 0.05).mean() > 0.6
+
+
+def test_tables_are_kept_part_by_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn: list[int] = []
+
+    def counted(studies: int) -> Iterator[str]:
+        drawn.append(studies)
+        yield f"{studies} studies"
+
+    for studies in (7, 7, 8):
+        parts.run(
+            {"one": counted, "other": counted}, "", ["one", "--out", str(tmp_path), f"--studies={studies}"]
+        )
+    assert drawn == [7, 8] and [own.name for own in tmp_path.iterdir()] == ["one.json"]
+    assert capsys.readouterr().out.split("\n\n") == ["7 studies", "7 studies", "8 studies", ""]
+    with pytest.raises(SystemExit):
+        tables(["no such part"])
+    assert "expected a part, one of levels, power, accuracies, borders" in capsys.readouterr().err

@@ -28,9 +28,9 @@ from store.analysis.nodes import (
 from store.analysis.pairs import Pairs, differences, find_pairs
 from store.analysis.results import (
     EXAMPLES,
-    FLOOR,
     GROUPS,
     MISSING,
+    SCORE,
     SEEDS,
     STANDARDISED,
     UNEVEN,
@@ -164,7 +164,7 @@ class Changes:
         result.attrs["method"] = (
             f"{self.paired.attrs['method'].removesuffix('.')}; mean over {units(result)} "
             f"and {seeds_of(result)}{UNEVEN * self.uneven}, "
-            f"{intervals(result, confidence, grouped(result))}{FLOOR * (self.variable in SHARES)}; two-sided "
+            f"{intervals(result, confidence, grouped(result))}{SCORE * (self.variable in SHARES)}; two-sided "
             f"p values by the same intervals, {words}{tost}{looked}; "
             f"{int(result['missing'].sum())} values missing."
         )

@@ -110,6 +110,8 @@ class Components:
     """Deviations of the seeds' means [seeds, *rest], 0 for a seed without a value."""
     variances: Floats
     """Of the mean, by seeds, examples and the rest alone [3, *rest]."""
+    third: Floats
+    """Third cumulant of the mean, by examples."""
     df_examples: Floats
     seeds: Integers
     examples: Integers
@@ -130,9 +132,10 @@ class Components:
         sketch = found.rest[:, chosen].reshape(-1, *found.mean.shape)
         variances = found.products(found)
         variances = np.where(variances < (ROUNDING * found.mean) ** 2, 0.0, variances)
+        third = found.scale**2 * (found.example**3).sum(axis=0)
         return cls(
-            found.mean, found.size, found.seed, variances, found.df_examples, found.seeds, found.examples,
-            found.groups, found.missing, sketch,
+            found.mean, found.size, found.seed, variances, third, found.df_examples, found.seeds,
+            found.examples, found.groups, found.missing, sketch,
         )  # fmt: skip
 
     @classmethod
@@ -160,6 +163,7 @@ class Components:
             mean=self.mean - other.mean,
             seed=seed,
             variances=np.stack([by_seed, e + f, self.variances[2] + other.variances[2]]),
+            third=self.third - other.third,
             df_examples=np.where(e + f > 0, df, np.minimum(self.df_examples, other.df_examples)),
             examples=self.examples + other.examples,
             groups=self.groups + other.groups,

@@ -12,7 +12,6 @@ import xarray as xr
 from store.analysis.components import Floats
 from store.analysis.inference import Estimate
 from store.analysis.nodes import Data, spec_of
-from store.analysis.proportions import Floor
 from store.analysis.results import Columns
 from store.errors import StoreError
 
@@ -41,25 +40,13 @@ def one_sided(estimate: Estimate, smallest: float) -> Columns:
     p is the larger one of the two that the mean is at least `smallest`, and at most −`smallest`. NaN where
     there is no interval.
     """
-    found, plain, shared = estimate.found, estimate.plain, estimate.shared
-    floor = Floor.of(found) if estimate.share else None
-    still = estimate.still() & (floor is None)
-
-    def looked(two_sided: Floats) -> Floats:
-        return estimate.monitoring.p(two_sided, found.seeds)
-
+    found = estimate.found
     p, p_family = [], []
     for side in (1, -1):
         distance = side * found.mean - smallest  # below 0 where the mean is smaller
-        own = plain.p(distance)
-        moderate = np.where(estimate.used, shared.p(distance), own) if shared is not None else own
-        at_least = np.zeros(found.mean.shape)
-        if floor is not None:
-            beyond = side * floor.centre - smallest
-            at_least = _one_side(looked(floor.p(side * smallest)), beyond)
-        p.append(np.maximum(_one_side(looked(own), distance), at_least))
-        p_family.append(np.maximum(_one_side(looked(moderate), distance), at_least))
-    values = (np.where(still, np.nan, np.maximum(*both)) for both in (p, p_family))
+        p.append(_one_side(estimate.p(side * smallest), distance))
+        p_family.append(_one_side(estimate.p_family(side * smallest), distance))
+    values = (np.maximum(*both) for both in (p, p_family))
     return {name: (own, "1", TITLE.format(smallest)) for name, own in zip((NAME, START), values, strict=True)}
 
 

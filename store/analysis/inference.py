@@ -3,7 +3,7 @@
 Interval and p value are each other's inverse: an interval leaves out 0 just where p < 1 − confidence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from store.analysis.components import Components, Floats, Integers
 from store.analysis.monitoring import FIXED, Monitoring
 from store.analysis.multiplicity import Correction, adjust
-from store.analysis.proportions import Floor
+from store.analysis.proportions import Floor, Score
 from store.analysis.widths import Moderated, Widths, moderated, plain_widths
 
 CONFIDENCE = 0.95
@@ -53,7 +53,8 @@ class Estimate:
     """None where no variances are shared."""
     used: NDArray[np.bool_]
     """Whether an outcome takes part in the sharing."""
-    share: bool
+    limited: Score | Floor | None
+    """What holds for shares and other values between −1 and 1."""
     within: Range
     monitoring: Monitoring
 
@@ -64,31 +65,31 @@ class Estimate:
         axis: int | None = None,
         *,
         share: bool = False,
+        bounded: bool = False,
         within: Range = ANY,
         monitoring: Monitoring = FIXED,
     ) -> "Estimate":
         """Estimate from components, whose variances between seeds are shared along one axis.
 
-        share: values are differences of 0/1 outcomes. within: the range that bounds cannot leave.
-        monitoring: when results are looked at, over which p values and bounds hold.
+        share: values are differences of 0/1 outcomes. bounded: they are others between −1 and 1. within: the
+        range that bounds cannot leave. monitoring: when results are looked at, over which p values and bounds
+        hold.
         """
         plain = plain_widths(found.variances, found.seeds, found.df_examples)
-        if axis is None:
-            return cls(found, plain, None, np.zeros(found.mean.shape, bool), share, within, monitoring)
-        shared, used = moderated(found, axis)
         kept = evolve(found, sketch=found.sketch[:0])  # large, and for `moderated` alone
-        return cls(kept, plain, shared, used, share, within, monitoring)
+        limited = Score(kept, plain) if share else Floor(kept) if bounded else None
+        if axis is None:
+            return cls(kept, plain, None, np.zeros(found.mean.shape, bool), limited, within, monitoring)
+        shared, used = moderated(found, axis)
+        return cls(kept, plain, shared, used, limited, within, monitoring)
 
-    def p(self) -> Floats:
-        """Return p values of each outcome alone; NaN where a mean other than 0 is the same everywhere."""
-        return self._tested(self.plain.p(self.found.mean))
+    def p(self, value: float = 0.0) -> Floats:
+        """Return p values of a mean of `value`, of each outcome alone; NaN where there is no interval."""
+        return self._tested(self.plain.p, value)
 
-    def p_family(self) -> Floats:
+    def p_family(self, value: float = 0.0) -> Floats:
         """Return what a correction across a family starts from: variances between seeds are shared."""
-        own = self.plain.p(self.found.mean)
-        return self._tested(
-            own if self.shared is None else np.where(self.used, self.shared.p(self.found.mean), own)
-        )
+        return self._tested(self._shared_p, value)
 
     def bounds(self, alpha: float) -> Floats:
         """Return low and high [2, *outcomes] with confidence 1 − alpha, of each outcome alone."""
@@ -107,13 +108,24 @@ class Estimate:
             half = np.where(self.used, np.fmax(self.plain.half(alone), self.shared.half(level)), half)
         return self._bounds(half, level)
 
-    def _tested(self, p: Floats) -> Floats:
-        p = np.maximum(p, Floor.of(self.found).p()) if self.share else np.where(self.still(), np.nan, p)
+    def _tested(self, p_of: Callable[[Floats], Floats], value: float) -> Floats:
+        if self.limited is not None:
+            p = self.limited.p(p_of, value)
+        else:
+            p = np.where(self.still(), np.nan, p_of(self.found.mean - value))
         return self.monitoring.p(p, self.found.seeds)
 
+    def _shared_p(self, distance: Floats) -> Floats:
+        own = self.plain.p(distance)
+        return own if self.shared is None else np.where(self.used, self.shared.p(distance), own)
+
     def _bounds(self, half: Floats, alpha: Floats | float) -> Floats:
-        bounds = _around(self.found, half, alpha, self.share, self.within)
-        return bounds if self.share else np.where(self.still(), np.nan, bounds)
+        mean = self.found.mean
+        if self.limited is not None:
+            bounds = self.limited.bounds(half, alpha)
+        else:
+            bounds = np.where(self.still(), np.nan, np.stack([mean - half, mean + half]))
+        return np.asarray(np.clip(bounds, *self.within))
 
     def still(self) -> NDArray[np.bool_]:
         """Say where nothing varies: that does not say how far it may elsewhere."""
@@ -148,6 +160,7 @@ def inferred(
     confidence: float = CONFIDENCE,
     correction: Correction = "holm",
     share: bool = False,
+    bounded: bool = False,
     within: Range = ANY,
 ) -> Inference:
     """Infer means from their components; as `infer`.
@@ -156,7 +169,7 @@ def inferred(
     within a family may be wrong for one of its members, and then its own p value stands. Simultaneous bounds
     are as wide as both of these (Bonferroni's, so that a difference that just passes Holm's may lie within).
     """
-    own = Estimate.of(found, family, share=share, within=within)
+    own = Estimate.of(found, family, share=share, bounded=bounded, within=within)
     p, p_family = own.p(), own.p_family()
     tests = 1 if family is None else np.isfinite(p).sum(axis=family, keepdims=True)
     corrected = p_family if family is None else adjust(p_family, family, correction)
@@ -176,12 +189,3 @@ def inferred(
         groups=found.groups,
         missing=found.missing,
     )
-
-
-def _around(found: Components, half: Floats, alpha: Floats | float, share: bool, within: Range) -> Floats:
-    """Return bounds [2, *outcomes] of a half-width, for a share no narrower than their floor."""
-    bounds = np.stack([found.mean - half, found.mean + half])
-    if share:
-        low, high = Floor.of(found).bounds(alpha)
-        bounds = np.stack([np.minimum(bounds[0], low), np.maximum(bounds[1], high)])
-    return np.asarray(np.clip(bounds, *within))

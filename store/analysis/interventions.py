@@ -27,9 +27,9 @@ from store.analysis.nodes import (
 from store.analysis.ratios import ratio_interval
 from store.analysis.results import (
     EXAMPLES,
-    FLOOR,
     GROUPS,
     MISSING,
+    SCORE,
     SEEDS,
     UNEVEN,
     grouped,
@@ -159,7 +159,7 @@ def intervention_effects(
         "outcome": outcome,
         "method": f"Changes in {title} by the intervention {entry}, against the same models unchanged, "
         f"paired by example and cell; mean over {units(result)} and {seeds_of(result)}{UNEVEN * uneven}, "
-        f"{intervals(result, confidence, grouped(result))}{FLOOR * (outcome in SHARES)}; two-sided p values "
+        f"{intervals(result, confidence, grouped(result))}{SCORE * (outcome in SHARES)}; two-sided p values "
         f"by the same intervals, {words}{monitoring.described(result['seeds'].values)}.",
     }
     most_seeds(result, "condition")

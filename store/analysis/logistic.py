@@ -54,7 +54,7 @@ def accuracy_model(
     for place, own in enumerate(pairs.levels):
         there = pairs.condition[place] >= 0
         cells = [*pairs.reference[place][there], *pairs.condition[place][there]]
-        found = _fitted(np.stack([read_cell(right, cell) for cell in cells]), cells, groups, confidence)
+        found = fitted(np.stack([read_cell(right, cell) for cell in cells]), cells, groups, confidence)
         other = held.sel(level=own)
         columns = {name: (found[name], "1", title) for name, title in TITLES.items() if name in found}
         same = _same(found, float(other["difference"]), float(other["p_value"]), 1 - confidence)
@@ -92,7 +92,7 @@ def _same(found: dict[str, float], difference: float, p: float, alpha: float) ->
     return float(sure == (p < alpha) and (same_side or not sure))
 
 
-def _fitted(
+def fitted(
     right: Floats, cells: list[Any], groups: NDArray[Any] | None, confidence: float
 ) -> dict[str, float]:
     """Return the odds ratio of the second half of the rows of answers [cell, example] against the first."""

@@ -17,8 +17,8 @@ from attrs import evolve, frozen
 from scipy import special
 
 from store.analysis.components import Components, Floats
-from store.analysis.proportions import Floor
-from store.analysis.widths import FEWEST, moderated, plain_widths
+from store.analysis.proportions import Score
+from store.analysis.widths import FEWEST, Widths, moderated, plain_widths
 
 ALPHA = 0.05
 POWER = 0.8
@@ -137,9 +137,10 @@ def _dfs(design: Design) -> tuple[float, float, float]:
 
 def _power(design: Design, variation: Variation, chi: Floats, alpha: float) -> Power:
     found = _studies(design, variation, chi)
-    half = plain_widths(found.variances, found.seeds, found.df_examples).half(alpha)
+    plain = plain_widths(found.variances, found.seeds, found.df_examples)
+    half = plain.half(alpha)
     if variation.discordant is not None:
-        half = np.maximum(half, _floor(found, variation.discordant, alpha))
+        half = np.maximum(half, _score(found, plain, half, variation.discordant))
     return Power(half, _spread(design, variation), variation.discordant)
 
 
@@ -162,18 +163,19 @@ def _studies(design: Design, variation: Variation, chi: Floats) -> Components:
     whole = np.zeros(shape, np.intp)
     return Components(
         mean=np.zeros(shape), size=np.zeros(shape), seed=np.zeros((n, *shape)), variances=found,
-        df_examples=np.full(shape, design.df), seeds=whole + n, examples=whole + design.examples,
-        groups=whole + round(design.units), missing=whole, sketch=np.zeros((0, *shape)),
+        third=np.zeros(shape), df_examples=np.full(shape, design.df), seeds=whole + n,
+        examples=whole + design.examples, groups=whole + round(design.units), missing=whole,
+        sketch=np.zeros((0, *shape)),
     )  # fmt: skip
 
 
-def _floor(found: Components, discordant: float, alpha: float) -> Floats:
-    """Return from which difference on the least interval of shares leaves out 0; Floor says which that is."""
+def _score(found: Components, plain: Widths, half: Floats, discordant: float) -> Floats:
+    """Return from which difference on the interval of shares leaves out 0; Score says which that is."""
     low, high = np.zeros(found.mean.shape), np.ones(found.mean.shape)
     for _ in range(HALVINGS // 2):
         middle = (low + high) / 2
         own = evolve(found, mean=middle, size=np.maximum(middle, discordant))
-        beyond = Floor.of(own).bounds(alpha)[0] > 0
+        beyond = Score(own, plain).distance() > half
         low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
     return high
 

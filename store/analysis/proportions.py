@@ -3,55 +3,128 @@
 The t interval of a share is too narrow where few examples are wrong, and has no width where none is.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from attrs import frozen
+from numpy.typing import NDArray
 from scipy import special
 
 from store.analysis.components import Components, Floats
-from store.analysis.widths import plain_widths, t_quantile
+from store.analysis.widths import HALVINGS, Widths, plain_widths, t_quantile
+
+SMALLEST = 1e-12  # variance of a difference that is not rounding
+MOST_SKEWED = 1.5
+
+
+@frozen
+class Score:
+    """How far the mean of paired differences of shares lies from a value, if the value were the true mean.
+
+    Near 0 and 1 the variance of a difference and its skewness go with its mean. So the variance is scaled to
+    what it would be with the value, by the restricted estimate of Tango's score interval (1998, Statistics in
+    Medicine 17), and the skewness that examples bring is taken out by Hall's transformation (1992, JRSS B
+    54). Widths, and so degrees of freedom, stay those of the one inference.
+    """
+
+    found: Components
+    plain: Widths
+
+    def distance(self, value: float | Floats = 0.0) -> Floats:
+        """Return the distance from the mean to a value, as widths are to be held against it; 0 or more."""
+        found, deviation = self.found, np.sqrt(np.where(self.varies, self.plain.variances[0], 1.0))
+        ratio = self._variance(value) / np.where(self.varies, self._variance(found.mean), 1.0)
+        y = (found.mean - value) / deviation / np.sqrt(np.maximum(ratio, 1.0))
+        # The estimate of a few dozen groups falls short of it, hence twice.
+        skewness = np.clip(2 * np.nan_to_num(found.third / deviation**3), -MOST_SKEWED, MOST_SKEWED)
+        side = np.where(y < 0, -1.0, 1.0)
+        straight = (y + skewness * y**2 / 3 + skewness**2 * y**3 / 27 + skewness / 6) * side
+        return np.asarray(deviation * np.maximum(np.minimum(y * side, straight), 0.0))
+
+    def p(self, p_of: Callable[[Floats], Floats], value: float = 0.0) -> Floats:
+        """Return the two-sided p value of a true mean of `value`; p_of: that of a distance."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = np.abs(self.found.mean - value) * np.sqrt(self.found.groups / self._variance(value))
+        still = 2 * special.stdtr(self._df, -np.where(self.found.mean == value, 0.0, t))
+        return self._known(np.where(self.varies, p_of(self.distance(value)), still))
+
+    def bounds(self, half: Floats, alpha: Floats | float) -> Floats:
+        """Return low and high [2, *outcomes], to which the mean has this half-width; alpha: its level."""
+        found, found_half = self.found, np.broadcast_to(half, self.found.mean.shape)
+        still = t_quantile(alpha, self._df) ** 2 / np.maximum(found.groups, 1)
+        bounds = []
+        for end in (-1.0, 1.0):
+            inside, outside = found.mean, np.full(found.mean.shape, end)
+            for _ in range(HALVINGS):
+                middle = (inside + outside) / 2
+                with np.errstate(invalid="ignore"):
+                    within = np.where(
+                        self.varies,
+                        self.distance(middle) <= found_half,
+                        (found.mean - middle) ** 2 <= still * self._variance(middle),
+                    )
+                inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
+            bounds.append(self._known(inside))
+        return np.stack(bounds)
+
+    @property
+    def varies(self) -> NDArray[np.bool_]:
+        """Where anything varies; elsewhere it is not known how alike seeds are, and groups count once."""
+        some = np.nan_to_num(self.plain.variances).max(axis=0) > 0
+        return np.asarray(some & (self.found.size - self.found.mean**2 > SMALLEST))
+
+    @property
+    def _df(self) -> Floats:
+        return np.asarray(np.maximum(self.found.groups - 1.0, 1.0))
+
+    def _known(self, values: Floats) -> Floats:
+        return np.where(self.found.groups > 1, values, np.nan)
+
+    def _variance(self, value: float | Floats) -> Floats:
+        """Return the variance of one example's difference, if `value` were the true mean."""
+        gained, lost = (self.found.size + self.found.mean) / 2, (self.found.size - self.found.mean) / 2
+        b = (2 - gained + lost) * value - gained - lost
+        most_likely = (np.sqrt(np.maximum(b**2 + 8 * lost * value * (1 - value), 0.0)) - b) / 4
+        return np.asarray(np.maximum(2 * most_likely + value * (1 - value), 0.0))
 
 
 @frozen
 class Floor:
-    """The interval that a paired difference of shares has at least: Bonett and Price's (2012).
+    """The interval that a mean of other values from −1 to 1, such as an AUC's, has at least.
 
-    Journal of Educational and Behavioral Statistics 37: one more example is taken to be gained and one lost.
-    `centre` and `error` are of the outcomes' shape.
+    Bonett and Price's (2012, Journal of Educational and Behavioral Statistics 37): one more example is taken
+    to be gained, and one lost.
     """
 
-    centre: Floats
-    error: Floats
+    found: Components
 
-    @classmethod
-    def of(cls, found: Components) -> "Floor":
-        """Return the floor of differences of 0/1 outcomes, or of means of such over other factors."""
-        m, q = found.mean, found.size
-        n = effective_examples(found, q - m**2)
+    def p(self, p_of: Callable[[Floats], Floats], value: float = 0.0) -> Floats:
+        """Return the two-sided p value of a true mean of `value`; p_of: that of a distance."""
+        centre, error = self._least()
+        least = 2 * special.ndtr(-np.abs(centre - value) / error)
+        return np.asarray(np.maximum(p_of(self.found.mean - value), least))
+
+    def bounds(self, half: Floats, alpha: Floats | float) -> Floats:
+        """Return low and high [2, *outcomes] with this half-width at least; alpha: its level."""
+        centre, error = self._least()
+        least = special.ndtri(1 - np.asarray(alpha) / 2) * error
+        low = np.minimum(self.found.mean - half, centre - least)
+        return np.stack([low, np.maximum(self.found.mean + half, centre + least)])
+
+    def _least(self) -> tuple[Floats, Floats]:
+        m, q = self.found.mean, self.found.size
+        n = self._effective(q - m**2)
         with np.errstate(divide="ignore", invalid="ignore"):
             centre = m * n / (n + 2)
             error = np.sqrt(np.maximum((q * n + 2) / (n + 2) - centre**2, 0) / (n + 2))
-        return cls(centre, error)
+        return centre, error
 
-    def bounds(self, alpha: Floats | float) -> tuple[Floats, Floats]:
-        """Return low and high with confidence 1 − alpha."""
-        half = special.ndtri(1 - np.asarray(alpha) / 2) * self.error
-        return self.centre - half, self.centre + half
-
-    def p(self, value: float = 0.0) -> Floats:
-        """Return the two-sided level at which these bounds touch a value."""
-        return np.asarray(2 * special.ndtr(-np.abs(self.centre - value) / self.error))
-
-
-def effective_examples(found: Components, variance: Floats) -> Floats:
-    """Return how many independent examples of this variance would leave the mean as unsure as these do.
-
-    From 1 up to seeds × examples; where nothing varies, it is not known how alike seeds and the examples of a
-    group are, and the groups count once.
-    """
-    own = found.variances[1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        n = np.clip(variance / own, 1, found.seeds * found.examples)
-    return np.where((own > 0) & (variance > 0), n, found.groups).astype(float)
+    def _effective(self, variance: Floats) -> Floats:
+        """Return how many independent examples of this variance would leave the mean as unsure."""
+        found, own = self.found, self.found.variances[1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            n = np.clip(variance / own, 1, found.seeds * found.examples)
+        return np.where((own > 0) & (variance > 0), n, found.groups).astype(float)
 
 
 def share_bounds(found: Components, confidence: float) -> tuple[Floats, Floats]:

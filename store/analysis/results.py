@@ -14,7 +14,7 @@ GROUPS = "groups of examples"
 SEEDS = "seeds with a value"
 STANDARDISED = "mean in standard deviations of a single run's examples"
 UNEVEN = " (each by the cells that it has, for some lack cells that others have)"
-FLOOR = ", for shares no narrower than Bonett and Price's"
+SCORE = ", for shares Tango's score interval with these widths and Hall's correction for skewness"
 MISSING = "examples left out for a missing value"
 
 

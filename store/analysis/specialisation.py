@@ -64,7 +64,7 @@ def layer_specialisation(
                 Components.join(blocks, axis or 0),
                 family=axis,
                 confidence=confidence,
-                share=True,
+                bounded=True,
                 within=(-1.0, 1.0),
             )
             for blocks in zip(*parts_, strict=True)

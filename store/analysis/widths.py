@@ -159,7 +159,8 @@ def _independent(deviations: Floats, k: int, sketch: Floats) -> float:
     residuals, and by how alike the seeds' own profiles are. deviations: [seeds, outcome], standardised.
     """
     n = deviations.shape[1]
-    products = np.array([(deviations[:, lag:] * deviations[:, : n - lag]).mean() for lag in range(n)])
+    lagged = sum(np.correlate(own, own, "full")[n - 1 :] for own in deviations)
+    products = lagged / (n - np.arange(n))
     correlation = np.minimum((products / products[0]) ** 2, 1)
     weight = (2 - (np.arange(n) == 0)) * (n - np.arange(n))
     found = [n**2 / (weight * correlation).sum()]
@@ -182,7 +183,10 @@ def _contrasts(deviations: Floats, k: int) -> Floats:
 
 def _inverse_trigamma(y: float) -> float:
     x = 0.5 + 1 / y
-    for _ in range(50):
-        value = special.polygamma(1, x)
-        x += value * (1 - value / y) / special.polygamma(2, x)
+    for _ in range(50):  # Newton's method on 1 / trigamma, which is close to straight
+        value, slope = special.zeta(2, x), -2 * special.zeta(3, x)
+        step = value * (1 - value / y) / slope
+        x += step
+        if abs(step) < 1e-14 * x:
+            break
     return float(x)
