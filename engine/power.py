@@ -201,7 +201,11 @@ def _question(
         layers = len(probe.layers) if probe.layers != "all" else card.layers + 1 if card else UNKNOWN_LAYERS
     seeds = Counter(matrix.seed(own.choice) for own, _ in pairs)
     same_group = sizes.get("test_same_group", 0.0)
-    design = Design(len(seeds), examples, _units(examples, same_group), max(1, min(seeds.values())), layers)
+    settings = matrix.experiment.analysis
+    looks: Any = {"spending": tuple(settings.looks), "anytime": "anytime"}.get(settings.monitoring)
+    pairs_of_seed = max(1, min(seeds.values()))
+    units = _units(examples, same_group)
+    design = Design(len(seeds), examples, units, pairs_of_seed, layers, looks=looks)
     levels = plan.levels(condition)[factor], plan.levels(base)[factor]
     return Question(factor, levels[:1], levels[1], outcome, design, same_group, test, most, positions)
 

@@ -92,7 +92,8 @@ def curve(answer: Answer, costs: Costs, difference: float | None, power: float) 
     sizes = {max(FEWEST_EXAMPLES, round(factor * planned.examples)) for factor in FACTORS}
     if question.most is not None:
         sizes = {min(own, question.most) for own in sizes}
-    for seeds in sorted({*SEEDS, planned.seeds}):
+    looks = planned.looks if isinstance(planned.looks, tuple) else ()
+    for seeds in sorted({*SEEDS, planned.seeds, *looks}):
         for examples in sorted(sizes):
             yield sized(answer, costs, seeds, examples, difference, power)
 

@@ -54,6 +54,7 @@ def _row(plan: Plan, answer: Answer, power: float) -> dict[str, Any]:
         "pairs": design.pairs,
         "layers": design.layers if question.layered else None,
         "tests": design.tests,
+        "looks": list(design.looks) if isinstance(design.looks, tuple) else design.looks,
         "test_sets": question.sets,
         "detectable": _finite(found.detectable(power)),
         "detectable_range": answer.range
@@ -129,11 +130,21 @@ def notes(found: Iterable[dict[str, Any]]) -> Iterator[str]:
             "One seed: these are differences between these very models; whether training again gives the "
             "same cannot be told."
         )
+    for looks, number in dict.fromkeys((_looks(row["looks"]), row["seeds"]) for row in found if row["looks"]):
+        yield f"{looks}: what is told is found at the look with {number} seeds; some of it is before."
     if any(row["seeds"] == 2 and row["layers"] for row in found):
         yield (
             "Two seeds: in a single layer nothing can be found but a huge difference, for two seeds hardly "
             "tell how much trainings differ; three are the least for layers."
         )
+
+
+def _looks(looks: list[int] | str) -> str:
+    """Give in words over which looks the error rate holds."""
+    if isinstance(looks, str):
+        return "Looks at every number of seeds from 2 on share the error rate"
+    *first, last = map(str, looks)
+    return f"Looks at {', '.join(first)}{' and ' * bool(first)}{last} seeds share the error rate"
 
 
 def warnings(found: Iterable[dict[str, Any]], power: float = POWER) -> list[str]:
@@ -194,6 +205,8 @@ def curve_lines(plan: Plan, answer: Answer, difference: float | None, power: flo
     yield table
     yield "cells and FLOPs: of the whole study, what is done included; bold: as planned"
     yield f"variances: {answer.source}"
+    if own["looks"]:
+        yield f"{_looks(own['looks'])}; another number of seeds is taken for the last look."
     if difference is not None:
         yield _cheapest(answer.question, best, difference, power)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from store.claims import Claim
     from store.errors import LostClaimError, StoreError
+    from store.history import record_look
     from store.ledger import Ledger
     from store.manifests import cells, read_manifests, write_manifest
     from store.pooling import pool
@@ -36,6 +37,7 @@ _HOMES = {
     "pool": "pooling",
     "read_manifests": "manifests",
     "read_vocabulary": "vocabulary",
+    "record_look": "history",
     "write_manifest": "manifests",
     "write_vocabulary": "vocabulary",
 }
@@ -55,6 +57,7 @@ __all__ = [
     "pool",
     "read_manifests",
     "read_vocabulary",
+    "record_look",
     "write_manifest",
     "write_vocabulary",
 ]

@@ -128,16 +128,22 @@ def declare(place: Place, name: str, manifest: Mapping[str, Any]) -> None:
     append(place, name, {"kind": DECLARED, "spec": _digest(spec), "declared": declared, "results": results})
 
 
-def record_look(root: Root, name: str, command: str, contrasts: Iterable[Sequence[Any]]) -> str:
-    """Record that results of an experiment were shown, once for the same contrasts of the same results.
+def record_look(
+    root: Root, name: str, command: str = "Python", contrasts: Iterable[Sequence[Any]] | None = None
+) -> str:
+    """Record that results of an experiment were looked at, once for the same contrasts of the same results.
 
-    contrasts: (factor, baseline) of those shown. Return "", or why it could not be recorded: looking is not
-    kept from whoever may not write.
+    contrasts: (factor, baseline) of each, by default those that the spec declares. Commands record their own
+    looks; analyses called from Python record none, for what a call is for cannot be told. Return "", or why
+    it could not be recorded: looking is not kept from whoever may not write.
     """
     place = place_of(root)
     try:
         manifest = read_json(place, f"experiments/{name}.json", checked=False)
         seeds, data = _seen(place, manifest)
+        if contrasts is None:
+            declared = manifest.get("spec", {}).get("contrasts", [])
+            contrasts = [(own["factor"], own["baseline"]) for own in declared]
         look = {
             "data": data,
             "contrasts": [[str(factor), _text(baseline)] for factor, baseline in contrasts],

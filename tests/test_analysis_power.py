@@ -13,6 +13,9 @@ from scipy import stats
 from benchmarks.power import Study
 from store.analysis import change
 from store.analysis.assumed import ASSUMED, variation
+from store.analysis.components import Components
+from store.analysis.inference import Estimate
+from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.pilot import read_pilot
 from store.analysis.power import Design, Variation, corrected, pointwise
 from store.errors import StoreError
@@ -77,6 +80,25 @@ def test_power_is_that_of_change_itself() -> None:
         values[1, :, :, 4] += difference
         found = change(probe(values), "entropy", "target", family="layers")[column].isel(level=0, layer=4)
         assert close((found < 0.05).values, 0.8, 0.04), (column, float((found < 0.05).mean()))
+
+
+@pytest.mark.parametrize("looks", [(3, 5), (2, 3, 5), "anytime"])
+def test_power_is_that_of_the_look_with_all_seeds(looks: Looks) -> None:
+    study, design = Study(0.3, 1.0, 1.0), Design(5, 40, looks=looks)
+    difference = pointwise(design, study.variation()).detectable()
+    assert difference > pointwise(Design(5, 40), study.variation()).detectable()
+    values = study.draw(np.random.default_rng(8), design, STUDIES, difference)
+    at_last = Estimate.of(Components.of(values), monitoring=Monitoring.of(looks)).p() < 0.05
+    assert close(at_last, 0.8)
+    wide = corrected(Design(5, 40, layers=9, tests=9, looks=looks), study.variation()).detectable()
+    assert wide > corrected(Design(5, 40, layers=9, tests=9), study.variation()).detectable()
+    assert pointwise(Design(1, 40, looks=looks), study.variation()).detectable() == np.inf
+
+
+def test_a_number_of_seeds_that_is_no_look_is_taken_for_the_last() -> None:
+    assert Design(8, 40, looks=(3, 5, 10)).level(0.05) == Design(8, 40, looks=(3, 5, 8)).level(0.05)
+    levels = [Design(seeds, 40, looks=(3, 5, 10)).level(0.05) for seeds in (3, 5, 10)]
+    assert levels == sorted(levels) and levels[-1] < 0.05 == Design(10, 40).level(0.05)
 
 
 def test_two_seeds_find_next_to_nothing_in_a_layer() -> None:

@@ -57,6 +57,22 @@ def test_a_smallest_difference_that_would_be_missed_is_a_warning(write_spec) -> 
     assert "warning" not in engine("plan", write_spec(CONTRAST), "--set", "seeds=[0, 1, 2]").output
 
 
+def test_power_is_told_of_the_looks_that_are_declared(write_spec) -> None:
+    looks = '[analysis]\nmonitoring = "spending"\nlooks = [2, 4]\n'
+    once, row = (planned(write_spec(CONTRAST + own), "--set", "seeds=[0, 1, 2, 3]")[1] for own in ("", looks))
+    assert row["looks"] == [2, 4] and once["looks"] is None and row["detectable"] > once["detectable"]
+    design = Design(4, 6, layers=4, tests=4, looks=(2, 4))
+    assert row["detectable"] == pytest.approx(corrected(design, Variation(**row["variances"])).detectable())
+    text = engine("plan", write_spec(CONTRAST + looks)).output.replace("\n", " ")
+    assert (
+        "Looks at 2 and 4 seeds share the error rate: what is told is found at the look with 2 seeds" in text
+    )
+    found = curve(write_spec(CONTRAST + looks), "--outcome", "entropy")
+    assert {own["seeds"] for own in found["designs"]} == {2, 3, 4, 5, 8, 12}
+    every = write_spec(CONTRAST + '[analysis]\nmonitoring = "anytime"\n')
+    assert "every number of seeds from 2 on share" in engine("power", every).output.replace("\n", " ")
+
+
 def test_outcomes_are_those_of_the_spec_that_its_cells_measure(write_spec) -> None:
     more = '[analysis]\nprimary = "kl_final"\nsmallest_difference_of_interest = { absolute_error = 0.2 }\n'
     assert [row["outcome"] for row in planned(write_spec(CONTRAST + more))] == ["kl_final", "absolute_error"]

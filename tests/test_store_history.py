@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from report_store import Design, write_synthetic
 
+import store
 from store import history, write_manifest
 from store.garbage import find_garbage
 from store.history import read_history, record_look
@@ -114,6 +115,16 @@ def test_a_look_counts_once_for_the_same_results(tmp_path: Path) -> None:
     assert len(known.looks) == 2
     assert known.looked("target", 5) == [2, 3] and known.looked("target", 3) == [2]
     assert known.looked("rank", 5) == []
+
+
+def test_a_look_from_python_is_recorded_where_it_is_told(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, design(2))
+    store.open_store(tmp_path)["synthetic"].ablation.change("correct", "target")
+    assert read_history(tmp_path, "synthetic").looks == []
+    assert store.record_look(tmp_path, "synthetic") == ""
+    (look,) = read_history(tmp_path, "synthetic").looks
+    assert (look["command"], look["contrasts"]) == ("Python", [["target", "label"]])
+    assert "no such experiment" in store.record_look(tmp_path, "no such experiment")
 
 
 def test_a_look_at_a_store_that_cannot_be_written_is_said(

@@ -67,7 +67,8 @@ def accuracy_model(
         f"intercepts of trainings and {'groups and ' if groups is not None else ''}examples, "
         f"{count(right.sizes['example'], 'example')}, {count(pairs.condition.shape[1], 'pair')} of cells at "
         f"most; Laplace's approximation, {confidence:.0%} Wald intervals with t at the degrees of freedom of "
-        "the trainings."
+        "the trainings. That some examples or groups of them react to a level more than others is not in the "
+        "model: where they do, these intervals are too narrow, and the more so with many seeds."
     )
     return result
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from attrs import evolve, frozen
 from scipy import special
 
 from store.analysis.components import Components, Floats
+from store.analysis.monitoring import Monitoring
 from store.analysis.proportions import Score
 from store.analysis.widths import FEWEST, Widths, moderated, plain_widths
 
@@ -60,6 +62,22 @@ class Design:
     """Outcomes among which the variance between seeds is shared."""
     tests: int = 1
     """Tests that are corrected together."""
+    looks: tuple[int, ...] | Literal["anytime"] | None = None
+    """When results are looked at while seeds are added, as `change` takes it."""
+
+    def level(self, alpha: float) -> float:
+        """Return the level of the look with all seeds, for an error rate over all looks; 0 for none.
+
+        A number of seeds that is no declared look is taken for the last one, in place of the later ones.
+        """
+        if self.looks is None:
+            return alpha
+        if self.seeds < 2:
+            return 0.0
+        looks = self.looks
+        if looks != "anytime" and self.seeds not in looks:
+            looks = (*(own for own in looks if own < self.seeds), self.seeds)
+        return float(Monitoring.of(looks).level(alpha, np.array([self.seeds]))[0])
 
     @property
     def units(self) -> float:
@@ -123,7 +141,8 @@ def variances(design: Design, variation: Variation) -> tuple[float, float, float
 @lru_cache(maxsize=1024)
 def pointwise(design: Design, variation: Variation, alpha: float = ALPHA) -> Power:
     """Return the power of one outcome, or of one layer that was named before."""
-    if not (design.seeds > 0 and design.df > 0):
+    alpha = design.level(alpha)
+    if not (design.seeds > 0 and design.df > 0 and alpha > 0):
         return Power(np.array([np.inf]), 1.0)
     chi = [_chi_squares(axis, df) for axis, df in enumerate(_dfs(design))]
     return _power(design, variation, np.stack(chi), alpha)
@@ -183,9 +202,9 @@ def _score(found: Components, plain: Widths, half: Floats, discordant: float) ->
 @lru_cache(maxsize=256)
 def corrected(design: Design, variation: Variation, alpha: float = ALPHA) -> Power:
     """Return the power of one test among `design.tests`, after Holm's correction, where only one differs."""
-    level = alpha / design.tests
     if design.seeds < 2 or design.layers < FEWEST or not design.df > 0:
-        return pointwise(design, variation, level)
+        return pointwise(design, variation, alpha / design.tests)
+    level, alpha = design.level(alpha / design.tests), design.level(alpha)
     rng = np.random.default_rng(0)
     layers, n = design.layers, design.seeds
     draw = rng.standard_normal
