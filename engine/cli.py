@@ -113,13 +113,16 @@ def execute(
         return
     from engine.executors.settings import executor_settings
     from engine.session import Request, nothing_to_do, run
-    from engine.space import check_space
+    from engine.space import check_space, memory_warning
 
     settings = executor_settings(planned.matrix.spec, {"kind": executor, "workers": workers})
     if pending:
         check_donors(planned, pending)
         if not ignore_space:
             check_space(planned, pending, settings.workers or 1)
+        processes = (settings.workers or 1) * settings.ranks
+        if settings.kind == "local" and (warning := memory_warning(planned, pending, processes)):
+            say(f"warning: {warning}", error=True)
         code = run(planned, pending, console, Request(not keep_going, retry_failed, not no_wait, settings))
     else:
         code = nothing_to_do(planned, chosen, console)

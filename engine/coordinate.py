@@ -37,6 +37,10 @@ def _unknown(_cells: Iterable[PlannedCell]) -> None:
     return None
 
 
+def _as_told(finished: Finished, _cell: PlannedCell, _stage: str) -> str:
+    return finished.error
+
+
 def _unseen(_stage: str, _key: str) -> None:
     return None
 
@@ -53,6 +57,7 @@ class Coordinator:
     stop: StopRequest
     cost: CostOf = _unknown  # of cells, by which long units go first and each gets its memory
     reached: Callable[[str, str], Hashable] = _unseen  # how far a stage and key have come on disk
+    explain: Callable[[Finished, PlannedCell, str], str] = _as_told  # why a worker was lost at a stage
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     outcome: Outcome = field(factory=Outcome)
@@ -160,11 +165,11 @@ class Coordinator:
         now = self.reached(stage, key)
         deaths = deaths + 1 if now == before else 1
         self._lost[stage, key] = deaths, now
+        why = self.explain(finished, cell, stage)
         if deaths <= self.policy.retries:
-            chance = f"given again, for the {deaths}. of at most {self.policy.retries} times"
-            self.display.lost(cell, stage, f"{finished.error}; {chance}")
+            self.display.lost(cell, stage, f"{why}; trying again, {deaths} of {self.policy.retries}")
             return [finished.work]
-        message = f"lost {deaths} times, the last time: {finished.error}"
+        message = f"lost {deaths} times, the last time: {why}"
         record = {"error": message, "traceback": message, "levels": self.plan.levels(cell)}
         self.ledger.fail(stage, key, record)
         self._add(Outcome(failed=[(cell.index, stage, message)]))

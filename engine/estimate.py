@@ -89,6 +89,14 @@ def _stage_cost(
     return total
 
 
+def stage_memory(plan: Plan, cell: PlannedCell, stage: str) -> float | None:
+    """Estimate the peak memory, in bytes, of one stage of a cell, done or not; None where that is unknown."""
+    if stage not in _TABLES:
+        return None
+    cost = _cost(plan, cell, stage, _Cards(), executor_settings(plan.matrix.spec, {}).ranks)
+    return cost.memory if cost else None
+
+
 def estimator(
     plan: Plan, examples: Mapping[str, int] | None = None
 ) -> Callable[[Iterable[PlannedCell]], Cost | None]:

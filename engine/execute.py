@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 from engine.base_model import BaseModel, as_it_was
 from engine.errors import ChangedWeightsError, DoneElsewhereError, HeldElsewhereError, Interrupted
 from engine.measured import Stage
+from engine.memory import failure
 from engine.plan import Plan, PlannedCell, describe, grouped
 from engine.progress import Report, StopRequest, silent
 from engine.stages import Stages
@@ -335,7 +336,7 @@ class Execution:
             due = (name for name in MEASURES if name in cell.keys)
             stage = next(name for name in due if self.plan.states[name][cell.keys[name]] != "cached")
             key = cell.keys[stage]
-        message = f"{type(error).__name__}: {error}"
+        message = failure(self.plan, cell, stage, error)
         record = {
             "error": message,
             "traceback": "".join(traceback.format_exception(error)),

@@ -94,6 +94,7 @@ def _execute(
     from engine.executors.base import Job, Resources
     from engine.executors.in_process import InProcess
     from engine.executors.make import make_executor
+    from engine.loss import loss
     from engine.reached import reached
     from engine.stages import Stages
 
@@ -125,7 +126,15 @@ def _execute(
     lives_on = settings.kind == "local" and settings.ranks == 1  # a worker, from unit to unit
     batch = 1 if lives_on else settings.batch
     coordinator = Coordinator(
-        plan, ledger, executor, policy, display, stop, estimator(plan), partial(reached, plan.root)
+        plan,
+        ledger,
+        executor,
+        policy,
+        display,
+        stop,
+        estimator(plan),
+        partial(reached, plan.root),
+        partial(loss, plan, (settings.workers or 1) * settings.ranks),
     )
     outcome = coordinator.run(ready, batch)
     outcome.add(prepared)

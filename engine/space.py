@@ -1,4 +1,4 @@
-"""Is there room for what an execution will write? Asked before it begins, for a full disk ends it midway."""
+"""Is there room for what an execution will write, and hold? Asked before it begins, not midway."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from engine.errors import UsageError
 from engine.estimate import Cost, estimate
+from engine.gpus import all_hidden, nvidia_gpu
+from engine.memory import advice, limit
 from engine.plan import Plan, PlannedCell
 from engine.render import si
 
@@ -30,3 +32,26 @@ def check_space(plan: Plan, cells: Iterable[PlannedCell], workers: int) -> None:
             f"{si(checkpoints, 'B')} of checkpoints while they train); expected more room, another --store, "
             "fewer cells (--only, --max-cells), or --ignore-space"
         )
+
+
+def memory_warning(plan: Plan, cells: Iterable[PlannedCell], processes: int) -> str | None:
+    """Say that the cells may need more memory than their processes get here; None where that is not known.
+
+    On a GPU, its memory counts, which no cgroup limits.
+    """
+    cells = list(cells)
+    devices = {plan.matrix.table("model", cell.choice).device for cell in cells}
+    if devices - {"cpu", "auto"} or ("auto" in devices and not all_hidden() and nvidia_gpu()):
+        return None
+    costs = estimate(plan, cells)
+    if not costs:
+        return None
+    stage, cost = max(costs.items(), key=lambda item: item[1].memory)
+    need, found = cost.memory * processes, limit()
+    if need <= found.size:
+        return None
+    many = f"{processes} processes need" if processes > 1 else "the run needs"
+    return (
+        f"{many} about {si(need, 'B')} of memory ({stage}), but the limit is {si(found.size, 'B')} "
+        f"({found.source}); try {advice(plan, cells[0], stage)}"
+    )

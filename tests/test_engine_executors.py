@@ -98,7 +98,7 @@ def test_workers_share_the_cells_and_a_killed_one_is_replaced(study, tmp_path: P
     with one_killed(root):
         output = engine("execute", spec, "--store", root, "--executor", "local", "--workers", WORKERS).output
     assert_all_but_the_dead_told(output)
-    assert "the worker process died: SIGKILL; given again" in output
+    assert "the worker was killed by SIGKILL; trying again, 1 of 2" in output
     assert_same(contents(root), expected)
 
 
@@ -122,6 +122,7 @@ def test_a_ray_task_that_is_killed_is_run_again(study, tmp_path: Path, ray: Any)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     with one_killed(root):
         output = on_ray(spec, root)
+    assert "the Ray worker died, by a signal or with its node; trying again, 1 of 2" in output
     assert_all_but_the_dead_told(output)
     assert_same(contents(root), expected)
 
@@ -153,14 +154,19 @@ def raylet_of(node: Any) -> int:
     return int(node.all_processes["raylet"][0].process.pid)
 
 
-def test_jobs_of_submitit_come_to_the_same(study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_of_submitit_come_to_the_same_and_a_killed_one_is_told(
+    study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
     spec, expected = study
     root = tmp_path / "store"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     local = ("--executor", "slurm", "--set", "executor.cluster=local", "--set", "executor.batch=4")
-    output = engine("execute", spec, "--store", root, *local).output
-    assert "Ran 1 data, 1 base, 4 train, 4 evaluate, 4 probe" in output
+    with one_killed(root):
+        output = engine("execute", spec, "--store", root, *local).output
+    assert_all_but_the_dead_told(output)
+    assert "train  job " in output and "ended without a result, state " in output
+    assert "_log.err; trying again, 1 of 2" in output
     assert_same(contents(root), expected)
 
 

@@ -50,6 +50,8 @@ class Finished:
     work: Work
     outcome: Outcome | None
     error: str = ""  # why there is no outcome: the worker died, or could not begin
+    memory: bool | None = False  # whether memory was full; None: killed, and nobody tells by whom
+    here: bool = False  # whether that was on this machine
 
 
 class Executor(Protocol):

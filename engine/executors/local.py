@@ -24,6 +24,7 @@ from engine.executors.imports import same_packages
 from engine.executors.launch import follow_parent, visible_gpus
 from engine.executors.queue import Queue
 from engine.executors.tree import end, tree
+from engine.memory import oom_kills
 from engine.progress import StopRequest
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -54,6 +55,7 @@ class LocalExecutor:
     grace: float
     slots: list[_Slot]
     _queue: Queue = field(factory=Queue)
+    _kills: int | None = field(factory=oom_kills)  # for memory, those told included
 
     def submit(self, work: Work, resources: Resources) -> None:
         """Take a unit."""
@@ -128,9 +130,19 @@ class LocalExecutor:
             outcome, error = slot.connection.recv()
         except (EOFError, OSError):
             slot.process.join()
-            outcome, error = None, f"the worker process died: {_death(slot.process.exitcode)}"
+            outcome, error = None, f"the worker {_death(slot.process.exitcode)}"
             _close(slot)
-        return Finished(work, outcome, error)
+        memory = self._was_memory() if signal.SIGKILL.name in error else False
+        return Finished(work, outcome, error, memory, here=True)
+
+    def _was_memory(self) -> bool | None:
+        """Tell whether the kernel has killed a process for memory; None where it does not count them."""
+        now = oom_kills()
+        if now is None or self._kills is None:
+            return None
+        killed = now > self._kills
+        self._kills += killed
+        return killed
 
 
 def slots(workers: int, workers_per_gpu: int, ranks: int = 1) -> list[_Slot]:
@@ -162,7 +174,9 @@ def _close(slot: _Slot) -> None:
 
 
 def _death(code: int | None) -> str:
-    return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+    if code is not None and code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with exit code {code}"
 
 
 def _serve(job: Job, connection: Connection, environment: Mapping[str, str], threads: int) -> None:

@@ -136,8 +136,11 @@ class RayExecutor:
         work = self._running.pop(reference)
         try:
             return Finished(work, ray.get(reference))
+        except ray.exceptions.WorkerCrashedError:  # Ray does not tell the signal
+            return Finished(work, None, "the Ray worker died, by a signal or with its node", memory=None)
         except ray.exceptions.RayError as error:
-            return Finished(work, None, str(error))
+            full = isinstance(error, ray.exceptions.OutOfMemoryError)
+            return Finished(work, None, str(error), memory=full)
 
     def _check_memory(self, memory: float) -> None:
         """Raise UsageError where no node that is left has so much."""

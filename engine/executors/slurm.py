@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import submitit
 from attrs import define, field, frozen
+from submitit.core.utils import UncompletedJobError
 
 from engine.errors import Interrupted, UsageError
 from engine.execute import Outcome
@@ -141,7 +142,10 @@ class SlurmExecutor:
     def _end(job: submitit.Job[Outcome], work: Work) -> Finished:
         try:
             return Finished(work, job.result())
-        except Exception as error:  # the job's own, or submitit's about a job without a result
+        except UncompletedJobError:
+            how = f"job {job.job_id} ended without a result, state {job.state}; its log is {job.paths.stderr}"
+            return Finished(work, None, how, memory=job.state.startswith("OUT_OF_ME"))
+        except Exception as error:  # the job's own
             return Finished(work, None, f"job {job.job_id}: {error}")
 
 
