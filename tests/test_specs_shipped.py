@@ -1,4 +1,8 @@
-"""Every spec that ships resolves to its cells; the small studies run, on the real model, with one step."""
+"""Every spec that ships resolves to its cells; the small studies run, with one step, on a narrow model.
+
+It has the tokenizer, the chat template and the number of layers of the model that they name, on which
+test_demo.py runs.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import engine
 from jsonschema import Draft202012Validator
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import store
+from engine.models import load_tokenizer
 from specs import json_schema, load_spec, resolve
 
 SPECS = Path(__file__).parents[1] / "specs"
@@ -70,10 +77,39 @@ def test_trainings_are_shared(name: str, tmp_path: Path) -> None:
     assert plan["stages"]["probe"]["pending"] == SIZES[name][0]
 
 
+@pytest.fixture(scope="module")
+def narrow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of 30 layers, D = 24, random weights, and the small studies' own tokenizer."""
+    settings = resolve(load_spec(SPECS / "small.toml")).experiment.model
+    tokenizer = load_tokenizer(settings)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=24,
+        intermediate_size=48,
+        num_hidden_layers=30,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    folder = tmp_path_factory.mktemp("narrow")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.demo
-@pytest.mark.timeout(1800)  # 61 cells of a real model, on whatever machine
-def test_the_small_studies_run_and_share_what_they_have_in_common(tmp_path: Path) -> None:
-    small = ["train.steps=1", "train.batch_size=1", "data.test=2", "evaluate.max_new_tokens=4"]
+def test_the_small_studies_run_and_share_what_they_have_in_common(tmp_path: Path, narrow_model: Path) -> None:
+    small = [
+        f'model.id="{narrow_model}"',
+        "train.steps=1",
+        "train.batch_size=1",
+        "data.test=2",
+        "evaluate.max_new_tokens=4",
+    ]
     flags = [flag for change in small for flag in ("--set", change)]
     for name in STUDIES:
         engine("execute", SPECS / f"{name}.toml", "--store", tmp_path, *flags)
