@@ -82,11 +82,12 @@ def test_workers_and_their_parent_are_killed_at_every_stage(
         *(word for each in settings for word in ("--set", each)),
     )
     (tmp_path / "whole-counts").mkdir()
-    run(tmp_path, *arguments, counts=tmp_path / "whole-counts", deaths={})
+    run(tmp_path, "execute", spec, "--set", "seeds=[0]", counts=tmp_path / "whole-counts", deaths={})
     found, expected = operations(tmp_path / "whole-counts"), contents(tmp_path / "store")
-    draw, died = random.Random(11), list[str]()
+    draw, died, rounds = random.Random(11), list[str](), 0
     while len(died) < DEATHS:
-        folder = tmp_path / str(len(died))
+        rounds += 1
+        folder = tmp_path / str(rounds)
         root, counts = folder / "store", folder / "counts"
         counts.mkdir(parents=True)
         stages = draw.sample(STAGES, min(len(STAGES), DEATHS - len(died)))
@@ -103,8 +104,9 @@ def test_workers_and_their_parent_are_killed_at_every_stage(
             if (root / "experiments").is_dir():
                 assert_whole(root, tmp_path / "store")
         assert_same(contents(root), expected)
+        if not (counts / "deaths").exists():
+            continue  # there were fewer operations than in one process
         now = (counts / "deaths").read_text().splitlines()
-        assert now
         died += now
         sys.stdout.write(f"store {folder.name}: {', '.join(now)}\n")
 
