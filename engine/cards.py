@@ -20,6 +20,7 @@ from engine.models import is_gguf, local_path
 from engine.reading import column_names
 from engine.sources import Source, sources
 from engine.tables import read_file
+from engine.weight_files import check_files, safetensors_shapes
 from specs.data import Data
 from specs.model import Model
 
@@ -55,20 +56,21 @@ class DataCard:
 
 
 def model_card(model: Model) -> ModelCard | None:
-    """Read a model's sizes; None if its files are not on this machine, or cannot be read.
+    """Read a model's sizes; None if its files are not on this machine, or say too little.
 
-    What is wrong with a file is said where the model is loaded.
+    EngineError where a file that is there cannot be what it says.
     """
-    path = local_path(model.id)
+    path = own = local_path(model.id)
     if path is None:
         path = _hub_folder(model.id, model.revision)
     if path is not None and model.gguf_file:
         path = path / model.gguf_file
     if path is None or not path.exists():
         return None
-    memory = cache_folder() / "cards-3" / f"{fingerprint_path(path)}.json"
+    memory = cache_folder() / "cards-4" / f"{fingerprint_path(path)}.json"
     if memory.is_file():
         return ModelCard(**json.loads(memory.read_text()))
+    check_files(path, whole=own is not None)
     card = _from_gguf(path) if is_gguf(path) else _from_folder(path)
     if card is not None:
         memory.parent.mkdir(exist_ok=True)
@@ -89,7 +91,9 @@ def _hub_folder(model_id: str, revision: str | None) -> Path | None:
 def _from_folder(folder: Path) -> ModelCard | None:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        shapes = dict(item for file in folder.glob("*.safetensors") for item in _safetensors_shapes(file))
+        shapes = dict(
+            item for file in folder.glob("*.safetensors") for item in safetensors_shapes(file).items()
+        )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     if not isinstance(config, dict):
@@ -100,6 +104,7 @@ def _from_folder(folder: Path) -> ModelCard | None:
     if not (layers and hidden and shapes):
         return None
     heads = config.get("num_attention_heads") or config.get("n_head") or 0
+    heads = heads if isinstance(heads, int) else 0  # some architectures give one number for each layer
     body = [shape for name, shape in shapes.items() if _is_block(name)]
     return ModelCard(
         layers,
@@ -123,16 +128,6 @@ def _has_chat_template(folder: Path) -> bool | None:
     except (OSError, ValueError):
         return None
     return bool(settings.get("chat_template"))
-
-
-def _safetensors_shapes(file: Path) -> Iterator[tuple[str, list[int]]]:
-    """Read the header alone, for the weights behind it may be many GB."""
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 0 < length <= file.stat().st_size:
-            raise ValueError(f"{file}: no safetensors file")
-        header = json.loads(stream.read(length))
-    yield from ((name, entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
 def _is_block(name: str) -> bool:

@@ -19,6 +19,7 @@ from engine.errors import EngineError, UsageError
 from engine.fingerprints import cache_folder, fingerprint_path
 from engine.model_errors import check_weights, loading_errors
 from engine.ranks import ALONE, Ranks
+from engine.weight_files import check_files
 from specs.model import Model
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def _reading(model: Model) -> Iterator[tuple[str, dict[str, Any]]]:
     else:
         if model.gguf_file:
             path = path / model.gguf_file
+        check_files(path)
         name = str(convert_gguf(path, model) if is_gguf(path) else path)
     with loading_errors(model):
         yield name, options
