@@ -53,10 +53,13 @@ def read_json(place: Place, name: str, *, checked: bool = True) -> Json:
 
 
 def read_file(place: Place, name: str) -> bytes:
-    """Return a file's content; FileNotFoundError where there is none, DamagedError where it is no file."""
+    """Return a file's content; FileNotFoundError where there is none, DamagedError where it is no file.
+
+    PermissionError where this process may not read it: nothing is known to be wrong with it then.
+    """
     try:
         return place.read(name)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise
     except NotADirectoryError as error:
         raise StoreError(f"{place}/{name}: found a file where a store has a folder") from error

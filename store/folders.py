@@ -260,6 +260,8 @@ class _HeldFile(Hold):
 def _file_size(path: str) -> int | None:
     try:
         found = os.stat(path)  # noqa: PTH116 - as little as can be, for chunks are many
+    except PermissionError:  # it may be there
+        raise
     except OSError:
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else 0

@@ -89,7 +89,7 @@ class RowsArray(BackendArray):
             asked = [(k, isinstance(k, int | np.integer)) for k in (self._statistic, *rest)]
             found = self._array.oindex[(rows, *(slice(k, k + 1) if one else k for k, one in asked))]
             return np.asarray(found)[(slice(None), *(0 if one else slice(None) for _, one in asked))]
-        except UnreachableError:
+        except (UnreachableError, PermissionError):
             raise
         except Exception as error:  # whatever a codec makes of damaged bytes
             if len(rows) == 1:

@@ -297,7 +297,7 @@ def _row(
             )
         try:
             _read(array, row)
-        except UnreachableError:
+        except (UnreachableError, PermissionError):
             raise
         except Exception as error:  # whatever a codec makes of damaged bytes
             where = f"{place}/{found[0]}" if len(found) == 1 else f"{path}/{name}"
