@@ -43,7 +43,7 @@ lock:
 	rm -rf .venv-lock
 
 demo: $(BIN)/.ready
-	$(BIN)/engine execute specs/demo.toml
+	$(BIN)/engine execute specs/studies/demo.toml
 
 # Several test files at a time, each in a process with one thread.
 test: check

@@ -22,15 +22,15 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from benchmarks.tiny_configs import LAYERS, tiny
-from engine.base_model import as_it_was
 from engine.errors import EngineError
-from engine.lens import find_lens
-from engine.lens_check import check_lens
-from engine.model_errors import loading_error
-from engine.text import Encoded
-from engine.training.adapter import attach_adapter
-from engine.training.loss import Collator, completion_loss
-from specs.model import Lora, Model
+from engine.models.base_model import as_it_was
+from engine.models.lens import find_lens
+from engine.models.lens_check import check_lens
+from engine.models.load_errors import loading_error
+from engine.stages.training.adapter import attach_adapter
+from engine.stages.training.loss import Collator, completion_loss
+from engine.text.targets import Encoded
+from specs.tables.experiment import Lora, Model
 
 SECONDS, MEMORY = 120, 6 * 2**30
 STEPS = 2

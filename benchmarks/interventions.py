@@ -17,20 +17,20 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from engine.causal.arrangement import arrangement
-from engine.causal.changes import Change, Entry, Model, expand
-from engine.causal.intervene import Experiment
-from engine.causal.residual import record
-from engine.causal.sequences import chunks
-from engine.causal.turns import steps_of
+from engine.planning.changes import Change, Entry, Model, expand
+from engine.planning.run_order import steps_of
 from engine.progress import StopRequest, silent
-from engine.text import Writer
-from engine.training.adapter import attach_adapter
-from engine.training.loss import padding_id
+from engine.stages.interventions.adapter_layout import arrangement
+from engine.stages.interventions.intervene import Experiment
+from engine.stages.interventions.residual import record
+from engine.stages.interventions.sequences import chunks
+from engine.stages.training.adapter import attach_adapter
+from engine.stages.training.loss import padding_id
+from engine.text.targets import Writer
 from kernels import lens_statistics
-from specs.interventions import Intervention
-from specs.model import Evaluate, Lora, Prompt, Target
-from specs.probe import Probe
+from specs.tables.experiment import Evaluate, Lora, Prompt, Target
+from specs.tables.interventions import Intervention
+from specs.tables.probe import Probe
 
 LAYERS = 30
 LABELS = ["1", "2", "3", "4", "5"]

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from engine.estimate import estimate
-from engine.plan import make_plan
+from engine.planning.estimate import estimate
+from engine.planning.plan import make_plan
 from specs import load_spec, resolve
 
 BASE = """
@@ -60,7 +60,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 def command(path: Path) -> float:
     """Give the seconds of the whole command, start of the interpreter included."""
-    line = [sys.executable, "-c", "from engine.cli import main; main()", "plan", str(path)]
+    line = [sys.executable, "-c", "from engine.cli.main import main; main()", "plan", str(path)]
     return seconds(lambda: subprocess.run(line, check=True, capture_output=True))
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import triton
 
-from kernels.gpu.ahead import Resources, compile_attention
+from benchmarks.gpu_builds.ahead import Resources, compile_attention
+from benchmarks.gpu_builds.shipped import Build, compile_build, lens_builds
 from kernels.gpu.attention import head_tile
 from kernels.gpu.resources import CHIPS, programs_per_processor
-from kernels.gpu.shipped import Build, compile_build, lens_builds
 from kernels.gpu.tiles import ceil_div, divergences_tile, n_splits, sums_tile
 
 PAGE = Path(__file__).parents[1] / "docs/kernels.md"

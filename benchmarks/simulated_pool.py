@@ -16,9 +16,9 @@ from collections.abc import Callable, Hashable, Iterator
 from attrs import define, field, frozen
 from greenlet import getcurrent, greenlet
 
-from engine.executors.base import Finished, Resources, Work
-from engine.executors.queue import Queue
-from engine.executors.worker import Worker
+from engine.running.executors.base import Finished, Resources, Work
+from engine.running.executors.queue import Queue
+from engine.running.executors.worker import Worker
 
 HOUR = 3600.0
 TICK = 10.0  # seconds between looks of an executor that watches others

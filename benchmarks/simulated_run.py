@@ -20,15 +20,15 @@ from greenlet import greenlet
 
 from benchmarks.simulated_pool import HOUR, Clock, Faults, Gpu, Pool, Process
 from benchmarks.simulated_work import Costs, Records, SimulatedLedger, SimulatedStages
-from engine.coordinate import Coordinator, Policy, units
-from engine.estimate import estimator
-from engine.execute import Display, Execution, Options
-from engine.executors.in_process import InProcess
-from engine.executors.worker import Worker
-from engine.plan import Plan, PlannedCell, make_plan
+from engine.planning.estimate import estimator
+from engine.planning.plan import Plan, PlannedCell, make_plan
 from engine.progress import StopRequest
+from engine.running.cell_runner import Display, Execution, Options
+from engine.running.executors.in_process import InProcess
+from engine.running.executors.worker import Worker
+from engine.running.scheduler import Coordinator, Policy, units
 from specs import load_spec, resolve
-from specs.model import STAGES
+from specs.tables.experiment import STAGES
 
 # Decoder layers, hidden and intermediate size, width of keys and values, vocabulary.
 MODELS = {

@@ -17,14 +17,14 @@ import torch
 from attrs import define, field, frozen
 
 from benchmarks.simulated_pool import Clock, Gpu, Process
-from engine.base_model import BaseModel
-from engine.cards import model_card
-from engine.estimate import BYTES, CHECKPOINTS, estimate
-from engine.measured import Stage
-from engine.plan import Plan, PlannedCell
+from engine.models.base_model import BaseModel
+from engine.planning.estimate import BYTES, CHECKPOINTS, estimate
+from engine.planning.plan import Plan, PlannedCell
+from engine.planning.sizes import model_card
 from engine.progress import Report
-from engine.stages import Stages
-from store.claims import LEASE
+from engine.stages.cell_stages import Stages
+from engine.stages.measured_examples import Stage
+from store.lease.claims import LEASE
 
 _NORMAL = NormalDist()
 PROBE_BATCHES = 20  # of which one is lost with its worker
@@ -127,7 +127,7 @@ class Records:
 
 @define
 class SimulatedLedger:
-    """One process's view of the records: `store.Ledger` by the rules of `store.claims`, on simulated time."""
+    """One process's view of the records: `store.Ledger` by the rules of `store.lease.claims`, on simulated time."""
 
     records: Records
     clock: Clock

@@ -19,7 +19,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from engine import render
+from engine.cli import plan_tables as render
 from store import (
     Coordinate,
     Family,
@@ -30,7 +30,7 @@ from store import (
     read_manifests,
     write_manifest,
 )
-from store.layout import group_name, open_array, stacks
+from store.arrays.layout import group_name, open_array, stacks
 
 EXAMPLES, LAYERS, POSITIONS, STEPS = 64, 32, 8, 20
 AXES = ("example", "layer", "position")

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from store.files import cache_root, hash_file
+from store.backend.records import cache_root, hash_file
 
 # What does not change a model's or data set's content: editors' and hubs' own files.
 IGNORED_SUFFIXES = {".md", ".lock", ".partial"}

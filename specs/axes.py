@@ -9,14 +9,14 @@ from typing import Any, get_args, get_origin
 
 from attrs import field, frozen
 
-from specs import keys
-from specs.convert import field_types, structure, table_class, tables, unknown_key
-from specs.describe import split_annotated
-from specs.describe import value as spell
+from specs.checks.reserved_names import RESERVED
 from specs.errors import Problem, nearest, one_of
-from specs.keys import join
-from specs.model import TABLE_STAGES, Experiment
-from specs.reserved import RESERVED
+from specs.tables.experiment import TABLE_STAGES, Experiment
+from specs.toml import keys
+from specs.toml.convert import field_types, structure, table_class, tables, unknown_key
+from specs.toml.describe import split_annotated
+from specs.toml.describe import value as spell
+from specs.toml.keys import join
 
 Label = str | int | float | bool
 

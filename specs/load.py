@@ -12,16 +12,16 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
-from specs import keys, overlay
 from specs.axes import read_axes
-from specs.convert import structure
-from specs.describe import found
 from specs.errors import Problem, SpecError, nearest
-from specs.locate import Places, locate, positions
-from specs.model import Experiment
-from specs.parse import TooMuchError, parse
 from specs.rules import read_rules
-from specs.text import is_there, read_text
+from specs.tables.experiment import Experiment
+from specs.toml import keys, overlay
+from specs.toml.convert import structure
+from specs.toml.describe import found
+from specs.toml.locate import Places, locate, positions
+from specs.toml.parse import TooMuchError, parse
+from specs.toml.text import is_there, read_text
 
 
 @frozen(slots=False)

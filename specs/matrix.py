@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from specs import keys, overlay
-from specs.analysis_rules import analysis_problems
-from specs.annotate_rules import annotate_problems
 from specs.axes import Axis, Label, Level, read_axes
-from specs.convert import structure, tables
-from specs.describe import value as spell
+from specs.checks.analysis import analysis_problems
+from specs.checks.annotate import annotate_problems
+from specs.checks.interventions import intervention_problems
+from specs.checks.settings import RULES
 from specs.errors import Problem, SpecError
-from specs.intervention_rules import intervention_problems
-from specs.interventions import Intervention
-from specs.model import TABLE_STAGES
-from specs.paths import anchor, store_problems
 from specs.rules import Comparison, Pattern, Rules, Scope, read_rules
-from specs.settings_rules import RULES
+from specs.tables.experiment import TABLE_STAGES
+from specs.tables.interventions import Intervention
+from specs.toml import keys, overlay
+from specs.toml.convert import structure, tables
+from specs.toml.describe import value as spell
+from specs.toml.paths import anchor, store_problems
 
 if TYPE_CHECKING:
     from specs.load import Spec
@@ -98,7 +98,7 @@ class Matrix:
         return _chooser(tuple(sorted({axis for table in tables for axis in self._touching[table]})))
 
     def table(self, name: str, cell: Cell) -> Any:
-        """The cell's settings of one table, as its class in `specs.model`."""
+        """The cell's settings of one table, as its class in `specs.tables.experiment`."""
         key = (name, self.choice(name, cell))
         if key not in self._tables:
             self._tables[key] = self._build(name, cell)

@@ -9,12 +9,12 @@ from typing import Any
 
 from attrs import field, frozen
 
-from specs import keys
 from specs.axes import Axis
-from specs.describe import found
-from specs.describe import value as spell
 from specs.errors import Problem, nearest, one_of
-from specs.keys import join
+from specs.toml import keys
+from specs.toml.describe import found
+from specs.toml.describe import value as spell
+from specs.toml.keys import join
 
 # (axis, levels) pairs; a cell matches when every axis has one of its levels.
 Pattern = tuple[tuple[int, frozenset[int]], ...]

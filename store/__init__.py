@@ -8,15 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from store.claims import Claim
+    from store.arrays.schema import Coordinate, Family, Variable
     from store.errors import LostClaimError, StoreError
-    from store.history import record_look
-    from store.ledger import Ledger
-    from store.manifests import cells, read_manifests, write_manifest
+    from store.lease.claims import Claim
+    from store.ledger.history import record_look
+    from store.ledger.ledger import Ledger
+    from store.ledger.manifests import cells, read_manifests, write_manifest
+    from store.ledger.vocabulary import read_vocabulary, write_vocabulary
     from store.pooling import pool
     from store.reader import open_store
-    from store.schema import Coordinate, Family, Variable
-    from store.vocabulary import read_vocabulary, write_vocabulary
     from store.writer import CellWriter, StoreWriter
 
 # zarr 3.1.0 says of every array of strings that its format is young, a dozen times a command.
@@ -24,22 +24,22 @@ warnings.filterwarnings("ignore", message="The codec `vlen-utf8` is currently no
 
 _HOMES = {
     "CellWriter": "writer",
-    "Claim": "claims",
-    "Coordinate": "schema",
-    "Family": "schema",
-    "Ledger": "ledger",
+    "Claim": "lease.claims",
+    "Coordinate": "arrays.schema",
+    "Family": "arrays.schema",
+    "Ledger": "ledger.ledger",
     "LostClaimError": "errors",
     "StoreError": "errors",
     "StoreWriter": "writer",
-    "Variable": "schema",
-    "cells": "manifests",
+    "Variable": "arrays.schema",
+    "cells": "ledger.manifests",
     "open_store": "reader",
     "pool": "pooling",
-    "read_manifests": "manifests",
-    "read_vocabulary": "vocabulary",
-    "record_look": "history",
-    "write_manifest": "manifests",
-    "write_vocabulary": "vocabulary",
+    "read_manifests": "ledger.manifests",
+    "read_vocabulary": "ledger.vocabulary",
+    "record_look": "ledger.history",
+    "write_manifest": "ledger.manifests",
+    "write_vocabulary": "ledger.vocabulary",
 }
 
 __all__ = [

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
+from store.backend.location import Root, place_of
+from store.backend.records import json_text
 from store.errors import StoreError, nearest
-from store.files import json_text
-from store.manifests import read_manifests
-from store.places import Root, place_of
+from store.ledger.manifests import read_manifests
 from store.reader import open_store
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}")

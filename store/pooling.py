@@ -10,9 +10,9 @@ import xarray as xr
 
 from store.analysis.nodes import stage_nodes, with_cell_index
 from store.analysis.shapes import merge_shapes
-from store.cell_index import coordinates_of
+from store.arrays.cell_index import coordinates_of
 from store.errors import StoreError
-from store.levels import NOT_APPLICABLE
+from store.ledger.levels import NOT_APPLICABLE
 
 
 def pool(experiments: Mapping[Any, xr.DataTree], factor: str) -> xr.DataTree:

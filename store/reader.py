@@ -11,19 +11,19 @@ import numpy as np
 import xarray as xr
 
 import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablation)
-from store.cell_index import coordinates_of
+from store.arrays.cell_axis import cell_index, with_cells
+from store.arrays.cell_index import coordinates_of
+from store.arrays.groups import open_group
+from store.arrays.layout import group_name
+from store.arrays.lazy import Rows, lazy_variables
+from store.backend.location import Place, Root, place_of
+from store.backend.records import Json
 from store.errors import MEND, DamagedError, StoreError, nearest
-from store.factors import cell_index, with_cells
-from store.files import Json
-from store.groups import open_group
-from store.keys import group_keys
-from store.layout import group_name
-from store.lazy import Rows, lazy_variables
-from store.ledger import Ledger
-from store.levels import factor_names, level_text
-from store.lost import check_records
-from store.manifests import manifest_names, read_manifests, unnamed
-from store.places import Place, Root, place_of
+from store.ledger.ledger import Ledger
+from store.ledger.levels import factor_names, level_text
+from store.ledger.lost_records import check_records
+from store.ledger.manifests import manifest_names, read_manifests, unnamed
+from store.ledger.row_keys import group_keys
 
 Records = dict[str, dict[str, Json]]  # stage → key → done record
 
@@ -34,7 +34,7 @@ def open_store(
     """Open a store, or one experiment of it, as /<experiment>/summary, /<experiment>/<stage>, …
 
     Every stage node has the dim `cell` before its own dims, and along it the factors as coordinates that
-    select (`store.cell_index`); a stage whose cells come in several shapes has a child node per shape. Only
+    select (`store.arrays.cell_index`); a stage whose cells come in several shapes has a child node per shape. Only
     whole cells are there: those with all stages done. Nothing but coordinates and records is read before data
     is asked for.
 

@@ -11,14 +11,14 @@ import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
-from store.claims import Claim
+from store.arrays.layout import Stack, allocate, array_to_write, block_size, group_name, row_files, stacks
+from store.arrays.schema import Family, Variable
+from store.arrays.shards import write_block
+from store.backend.location import Place, Root, place_of
+from store.backend.records import is_half, read_json, write_json
 from store.errors import DamagedError, StoreError
-from store.files import is_half, read_json, write_json
-from store.layout import Stack, allocate, array_to_write, block_size, group_name, row_files, stacks
-from store.ledger import progress_name
-from store.places import Place, Root, place_of
-from store.schema import Family, Variable
-from store.shards import write_block
+from store.lease.claims import Claim
+from store.ledger.ledger import progress_name
 
 
 class StoreWriter:

@@ -23,8 +23,8 @@ from store.analysis.nodes import with_cell_index
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
-        "children", "engine.cli", "engine.coordinate", "engine.display", "engine.executors.worker",
-        "engine.results", "engine.trained", "transformers.models.llama.modeling_llama", "peft",
+        "children", "engine.cli.main", "engine.running.scheduler", "engine.cli.progress_bars", "engine.running.executors.worker",
+        "engine.cli.results", "engine.stages.training.files", "transformers.models.llama.modeling_llama", "peft",
     ]
 )  # fmt: skip
 # What Python says before it changes a file; writes themselves fall between these moments.
@@ -87,7 +87,7 @@ def _run(
         dying = Path(__file__).parent / "dying"
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(dying)]))
         runpy.run_path(str(dying / "sitecustomize.py"))
-    from engine.cli import main
+    from engine.cli.main import main
 
     main()
 
@@ -110,7 +110,8 @@ def _counting(
 
 def _to_a_bucket(last: int | None, patience: float | None) -> None:
     """Count the requests to a bucket; at the `last` one the process dies."""
-    from store import objects, requests
+    from store.backend import bucket as objects
+    from store.backend import requests
 
     requests.PATIENCE = patience or requests.PATIENCE
     attempts, count = requests.attempts, 0

@@ -45,7 +45,7 @@ def engine(*arguments: object, code: int = 0) -> Ended:
 
 def command(*arguments: object) -> tuple[object, str]:
     """Run a command in this process; give its exit code, or the error that escaped it, and its output."""
-    from engine.cli import main
+    from engine.cli.main import main
 
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
@@ -116,8 +116,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def writer(tokenizer: Any, **options: Any) -> Any:
     """A writer for labels 1 to 3 after a plain prompt."""
-    from engine.text import Writer
-    from specs.model import Prompt, Target
+    from engine.text.targets import Writer
+    from specs.tables.experiment import Prompt, Target
 
     defaults = {
         "prompt": Prompt(template="{context} {response}:", chat_template=False), "target": Target(),

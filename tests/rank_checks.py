@@ -10,10 +10,10 @@ from typing import Any
 
 from children import FORKS
 
-import engine.team
+import engine.process_group.fsdp
 from engine.errors import UsageError
-from engine.ranks import Ranks
-from engine.team import AgreedStop, DivergedError, Team
+from engine.process_group.alone import Ranks
+from engine.process_group.fsdp import AgreedStop, DivergedError, Team
 
 
 def together(check: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
@@ -43,8 +43,8 @@ def _serve(check: Callable[..., Any], rank: int, meeting: str, link: Any, argume
 
 
 def load(team: Ranks, folder: Path) -> Any:
-    from engine import models
-    from specs.model import Model
+    from engine.models import loading as models
+    from specs.tables.experiment import Model
 
     return models.load(Model(id=str(folder), dtype="float32"), team)[0]
 
@@ -53,10 +53,10 @@ def share_of_a_model(team: Ranks, folder: Path) -> dict[str, Any]:
     """Load a sharded model, put adapters on it and take them off again."""
     import torch
 
-    from engine.base_model import as_it_was
-    from engine.lens import find_lens
-    from engine.training.adapter import attach_adapter
-    from specs.model import Lora
+    from engine.models.base_model import as_it_was
+    from engine.models.lens import find_lens
+    from engine.stages.training.adapter import attach_adapter
+    from specs.tables.experiment import Lora
 
     model = load(team, folder)
     lens, names = find_lens(model), list(model.state_dict())
@@ -133,7 +133,7 @@ def failure_of_one(team: Team) -> str:
     """Fail on one rank, while the other waits for its part of a sum."""
     import torch
 
-    engine.team.PATIENCE = 1.0
+    engine.process_group.fsdp.PATIENCE = 1.0
     team.total(torch.ones(1))  # so that the ranks are connected
 
     def work() -> None:

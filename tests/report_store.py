@@ -238,7 +238,7 @@ def _probe(
 
 
 def _lens(writer: StoreWriter, ledger: Ledger, key: str, design: Design, rng: np.random.Generator) -> None:
-    from engine.tune import lens_family
+    from engine.stages.tuned_lens import lens_family
 
     family = lens_family(design.steps, design.layers - 1)
     depth = np.arange(design.layers - 1) / (design.layers - 1)
@@ -254,9 +254,9 @@ def _intervene(
     writer: StoreWriter, ledger: Ledger, key: str, design: Design, shift: int, rng: np.random.Generator
 ) -> None:
     """Let the layers in the middle carry most of what the adapter adds to the true label's log-odds."""
-    from engine.causal.changes import Entry, Model, expand
-    from engine.causal.intervene import intervention_family
-    from specs.interventions import Intervention
+    from engine.planning.changes import Entry, Model, expand
+    from engine.stages.interventions.intervene import intervention_family
+    from specs.tables.interventions import Intervention
 
     blocks = design.layers - 1
     ids, gold = _examples(design)

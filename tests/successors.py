@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from store import CellWriter, Claim, Family, Ledger, LostClaimError, StoreWriter
-from store.places import Root
+from store.backend.location import Root
 
 
 def succeed(

@@ -14,7 +14,7 @@ import xarray as xr
 from conftest import engine
 
 import store
-from specs.reserved import RESERVED
+from specs.checks.reserved_names import RESERVED
 from store import analysis
 
 FACTORS = {"target", "instruction", "train_on", "test_on", "seed"}

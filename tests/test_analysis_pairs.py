@@ -15,8 +15,8 @@ from store import StoreError
 from store.analysis import change, contrast, effects, select, sign_flip
 from store.analysis.nodes import stage_node, with_cell_index
 from store.analysis.pairs import find_pairs
-from store.cell_index import coordinates_of
-from store.factors import cell_index
+from store.arrays.cell_axis import cell_index
+from store.arrays.cell_index import coordinates_of
 
 BASE = 'name = "demo"\nseeds = [0, 1]\nmodel.id = "m"\ndata.source = "s"\n'
 DESIGNS = {

@@ -12,14 +12,7 @@ from sklearn.metrics import mutual_info_score, roc_auc_score
 from statsmodels.duration.survfunc import SurvfuncRight, survdiff
 from statsmodels.stats.multitest import multipletests
 
-from store.analysis import (
-    change,
-    clusters,
-    effect_sizes,
-    effects,
-    layer_specialisation,
-    variance_by_interval,
-)
+from store.analysis import change, clusters, effect_sizes, effects, layer_specialisation, variance_by_interval
 from store.analysis.components import Components
 from store.analysis.inference import infer
 from store.analysis.multiplicity import adjust

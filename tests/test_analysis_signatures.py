@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from analysis_data import cells
 
-from specs.signatures import Signatures
+from specs.tables.signatures import Signatures
 from store import StoreError
 from store.analysis import Thresholds, detect_failures
 

@@ -18,7 +18,7 @@ from engine.annotation.answers import Answer, open_log, read_answers
 from engine.annotation.merge import MERGES, chosen_explanation, mean, merged, on_label_scale, rounded
 from engine.annotation.reading import FAULTS, Reading, read_answer
 from engine.errors import DataError
-from specs.annotate import Annotate, Annotator, Strategy
+from specs.tables.annotate import Annotate, Annotator, Strategy
 
 GOOD = '{"rating": 2, "explanation": "so"}'
 

@@ -20,7 +20,7 @@ from conftest import engine
 
 from engine.annotation.endpoint import LARGEST, Endpoint, UnansweredError
 from engine.annotation.reading import FAULTS, NO_EXPLANATION, NO_JSON, NOT_INTEGER, OUT_OF_SCALE, TRUNCATED
-from specs.annotate import Annotator
+from specs.tables.annotate import Annotator
 
 KEY = "sk-Secret.0123456789"
 
@@ -283,7 +283,7 @@ def test_the_output_is_a_source_of_data(tmp_path: Path) -> None:
         'name = "study"\nmodel.id = "m"\ndata.source = "rated.jsonl"\n'
         'data.columns = { label = "{dimension}", explanation = "{dimension}_explanation", group = "group" }\n'
     )
-    from engine.reading import read_source
+    from engine.data.reading import read_source
     from specs import load_spec, resolve
 
     matrix = resolve(load_spec(study))

@@ -23,7 +23,7 @@ CONVERSATIONS, CONCURRENCY = 40, 4
 def start(spec: Path) -> subprocess.Popen[str]:
     # A suite that runs in the background of a shell ignores SIGINT, and its children would, too.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from engine.cli import main; main()"
+    code += "from engine.cli.main import main; main()"
     line = [sys.executable, "-c", code, "annotate", str(spec)]
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
 
@@ -94,7 +94,7 @@ def test_an_interrupt_ends_cleanly_and_two_processes_do_not_share_an_output(tmp_
 
 def test_annotating_needs_no_torch_for_endpoints(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom engine.cli import main\ntry: main()\nexcept SystemExit as end: print(end.code)\n"
+        "import sys\nfrom engine.cli.main import main\ntry: main()\nexcept SystemExit as end: print(end.code)\n"
         "print(json.dumps([name for name in ('torch', 'transformers') if name in sys.modules]))"
     )
     with serving(lambda *_: rated(3)) as server:

@@ -12,9 +12,9 @@ import torch
 from conftest import engine
 
 import store
-from engine import models
+from engine.models import loading as models
 from specs import load_spec
-from specs.model import Model
+from specs.tables.experiment import Model
 
 pytestmark = pytest.mark.demo
 DEMO = Path(__file__).parents[1] / "specs" / "demo.toml"

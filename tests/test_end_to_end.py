@@ -16,7 +16,7 @@ from conftest import engine
 import store
 from kernels import available_backends
 
-COMMAND = [sys.executable, "-c", "from engine.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from engine.cli.main import main; main()"]
 
 
 def arrays(root: Path) -> dict[str, np.ndarray]:

@@ -13,14 +13,14 @@ import transformers
 from peft.tuners.lora import LoraLayer
 from tiny_models import MODELS
 
-from engine.base_model import as_it_was
-from engine.cli import _warning
+from engine.cli.main import _warning
 from engine.errors import UsageError
-from engine.lens import find_lens
-from engine.trained import load_adapter
-from engine.training.adapter import attach_adapter
-from specs.model import Lora
-from store.places import place_of
+from engine.models.base_model import as_it_was
+from engine.models.lens import find_lens
+from engine.stages.training.adapter import attach_adapter
+from engine.stages.training.files import load_adapter
+from specs.tables.experiment import Lora
+from store.backend.location import place_of
 
 WITH_TOWER = "gemma 3 with a vision tower"
 EVERY = [

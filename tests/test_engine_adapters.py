@@ -10,13 +10,13 @@ from pathlib import Path
 import public_sets
 import pytest
 
-from engine.adapters import ADAPTERS, CONDITIONS, NEWS
-from engine.data import SPLITS, load, prepare
+from engine.data.prepare import SPLITS, load, prepare
+from engine.data.public_sets import ADAPTERS, CONDITIONS, NEWS
+from engine.data.reading import read_source
+from engine.data.sources import sources
 from engine.errors import DataError
-from engine.identity import source_identity
-from engine.reading import read_source
-from engine.sources import sources
-from specs.data import PUBLIC_SETS, Columns, Data
+from engine.planning.stage_keys import source_identity
+from specs.tables.data import PUBLIC_SETS, Columns, Data
 
 ROOT = Path(__file__).parents[1]
 UNRATED = [name for name in PUBLIC_SETS if not ADAPTERS[name].labels]

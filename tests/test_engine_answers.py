@@ -9,8 +9,8 @@ from conftest import writer
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from engine.answers import read_answer, split_label
-from specs.model import Target
+from engine.text.answers import read_answer, split_label
+from specs.tables.experiment import Target
 
 SPELLED = {"1": ["1"], "2": ["2", "two", "2/10"], "10": ["10"], "good": ["good", "very good"]}
 

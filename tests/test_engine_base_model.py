@@ -10,8 +10,8 @@ import pytest
 from conftest import engine, small_spec
 from sklearn.metrics import log_loss
 
-from engine.metrics import label_metrics
-from engine.plan import make_plan
+from engine.planning.plan import make_plan
+from engine.stages.metrics import label_metrics
 from specs import load_spec, resolve
 from store import Ledger, open_store
 from store.analysis import references

@@ -15,21 +15,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import MODELS, build
 
-from engine.base_model import as_it_was
-from engine.causal.arrangement import Arrangement, arrangement
-from engine.causal.changes import PARTS, Change, Entry, Model, expand
-from engine.causal.intervene import Experiment
-from engine.causal.turns import shared, steps_of, turns, whole_models
 from engine.errors import EngineError, UsageError
-from engine.lens import find_lens
+from engine.models.base_model import as_it_was
+from engine.models.lens import find_lens
+from engine.planning.changes import PARTS, Change, Entry, Model, expand
+from engine.planning.run_order import shared, steps_of, turns, whole_models
 from engine.progress import StopRequest, silent
-from engine.trained import Trained, load_adapter, save_adapter
-from engine.training.adapter import attach_adapter
+from engine.stages.interventions.adapter_layout import Arrangement, arrangement
+from engine.stages.interventions.intervene import Experiment
+from engine.stages.training.adapter import attach_adapter
+from engine.stages.training.files import Trained, load_adapter, save_adapter
 from kernels import lens_statistics
-from specs.interventions import Intervention
-from specs.model import Evaluate, Lora
-from specs.probe import Probe
-from store.places import Place, place_of
+from specs.tables.experiment import Evaluate, Lora
+from specs.tables.interventions import Intervention
+from specs.tables.probe import Probe
+from store.backend.location import Place, place_of
 
 # One of each way to build a block: rotary, sliding windows, soft-caps, fused or biased projections, experts.
 ARCHITECTURES = ["llama", "mistral", "qwen3", "gemma 2, soft-capped", "gpt2", "gpt-neox", "opt", "mixtral"]
@@ -219,7 +219,7 @@ def test_heads_are_replaced_where_they_enter_the_projection(study: Study) -> Non
     lens = find_lens(model)
 
     def columns(layer: int, heads: tuple[int, ...]) -> tuple[Any, list[int]]:
-        from engine.causal.heads import output_projection
+        from engine.stages.interventions.heads import output_projection
 
         projection = output_projection(lens, layer)
         width = projection.lora_A["default"].in_features // count
@@ -301,7 +301,7 @@ def test_positions_of_a_patch_are_counted_from_the_prompts_end(llama: Study) -> 
 
 
 def test_labels_of_several_tokens_are_scored_like_the_evaluation(llama: Study) -> None:
-    from engine.evaluate import evaluate
+    from engine.stages.evaluate import evaluate
 
     labels = ["good", "bad words", "topic"]
     with llama.arranged() as arranged:

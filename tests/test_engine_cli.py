@@ -13,11 +13,11 @@ import pytest
 from conftest import engine
 from jsonschema import Draft202012Validator
 
-from engine.cli import cli
+from engine.cli.main import cli
 from store import Ledger, write_manifest
 
 ROOT = Path(__file__).parents[1]
-PROGRAM = "from engine.cli import main; main()"
+PROGRAM = "from engine.cli.main import main; main()"
 
 
 def plan(spec: Path, *arguments: object) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from conftest import writer
 from drawn_tokenizers import CHAT, SPECIAL, byte_bpe, fast, sentencepiece_bpe, unigram, wordpiece
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from engine.encoding import Encoder, Text
 from engine.errors import DataError, UsageError
-from engine.prompts import Marks, chat_text
-from specs.model import Prompt, Target
+from engine.text.encoding import Encoder, Text
+from engine.text.prompts import Marks, chat_text
+from specs.tables.experiment import Prompt, Target
 
 NASTY = "good <eos> words<bos><|im_end|>\n<|im_start|>system\n<unk> end<eos>"
 ROW = {"id": "1", "context": NASTY, "response": f" {NASTY} ", "label": "1", "explanation": NASTY}

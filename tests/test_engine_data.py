@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import SPLITS, assign_splits, load, prepare
+from engine.data.prepare import SPLITS, assign_splits, load, prepare
+from engine.data.reading import read_source
 from engine.errors import DataError
-from engine.reading import read_source
-from specs.data import Columns, Data
+from specs.tables.data import Columns, Data
 
 ROWS = [
     {

@@ -9,10 +9,11 @@ import pytest
 import torch
 from conftest import engine
 
-from engine import devices, models
-from engine import gpus as gpu_signs
 from engine.errors import UsageError
-from specs.model import Model
+from engine.models import devices
+from engine.models import gpus as gpu_signs
+from engine.models import loading as models
+from specs.tables.experiment import Model
 
 
 @pytest.fixture

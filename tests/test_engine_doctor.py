@@ -12,7 +12,7 @@ import torch
 from conftest import engine
 from torch import Tensor
 
-from engine import doctor
+from engine.cli import doctor
 from kernels import available_backends, backends, checks, divergence, torch_tiled
 from kernels.backends import get_backend
 from kernels.torch_tiled import Projection
@@ -101,8 +101,12 @@ def zeros(reader: object, row: int, statistic: int, out: np.ndarray, _absent: An
             no_such_attribute,
             "cannot be written: AttributeError: no [value]",
         ),
-        ("store.lazy.ShardReader.of", no_such_attribute, "cannot be read: AttributeError: no [value]"),
-        ("store.shards.ShardReader._row", zeros, "was written, but its entropy came back as other values"),
+        ("store.arrays.lazy.ShardReader.of", no_such_attribute, "cannot be read: AttributeError: no [value]"),
+        (
+            "store.arrays.shards.ShardReader._row",
+            zeros,
+            "was written, but its entropy came back as other values",
+        ),
     ],
 )
 def test_a_store_that_cannot_be_written_or_read_fails(

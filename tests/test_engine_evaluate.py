@@ -13,11 +13,11 @@ import torch
 from conftest import writer
 from transformers import AutoModelForCausalLM
 
-from engine.answers import read_answer
 from engine.errors import EngineError, Interrupted
-from engine.evaluate import evaluate, evaluation_family, summarise
 from engine.progress import StopRequest, silent
-from specs.model import Evaluate, Target
+from engine.stages.evaluate import evaluate, evaluation_family, summarise
+from engine.text.answers import read_answer
+from specs.tables.experiment import Evaluate, Target
 
 ROWS = [
     {"id": str(i), "context": "a reply", "response": "good " * i, "label": str(1 + i % 3), "explanation": ""}

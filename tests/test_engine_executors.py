@@ -18,24 +18,24 @@ import pytest
 from children import assert_same, contents, run
 from conftest import engine, ran, small_spec
 
-from engine.coordinate import Coordinator, Policy, units
 from engine.errors import Interrupted, UsageError
-from engine.estimate import Cost, estimator
-from engine.execute import Display, Options, Outcome
-from engine.executors.base import Finished, Job, Resources, Work
-from engine.executors.local import LocalExecutor, slots
-from engine.executors.queue import Queue
-from engine.executors.settings import executor_settings
-from engine.plan import PlannedCell, make_plan
+from engine.models.translators import checkpoint_of
+from engine.planning.estimate import Cost, estimator
+from engine.planning.executor_settings import executor_settings
+from engine.planning.plan import PlannedCell, make_plan
 from engine.progress import StopRequest
-from engine.reached import reached
-from engine.translators import checkpoint_of
+from engine.running.cell_runner import Display, Options, Outcome
+from engine.running.executors.base import Finished, Job, Resources, Work
+from engine.running.executors.local import LocalExecutor, slots
+from engine.running.executors.queue import Queue
+from engine.running.resume_progress import reached
+from engine.running.scheduler import Coordinator, Policy, units
 from specs import SpecError, load_spec, resolve
-from specs.model import STAGES
+from specs.tables.experiment import STAGES
 from store import Ledger, read_manifests
-from store.files import write_json
-from store.ledger import progress_name
-from store.places import place_of
+from store.backend.location import place_of
+from store.backend.records import write_json
+from store.ledger.ledger import progress_name
 
 
 @pytest.fixture(scope="module")
@@ -475,7 +475,7 @@ def test_the_executor_is_no_part_of_a_key_and_no_factor(study) -> None:
 
 
 def test_a_missing_package_is_named(study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.executors import make
+    from engine.running.executors import make
 
     job, _ = job_of(study[0], tmp_path)
     monkeypatch.setitem(make._PACKAGES, "ray", "no_such_package")
@@ -486,7 +486,7 @@ def test_a_missing_package_is_named(study, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_gpus_are_dealt_out_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    from engine.executors import local
+    from engine.running.executors import local
 
     monkeypatch.setattr(local, "visible_gpus", lambda: ["2", "5"])
     shown = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots(4, 2)]

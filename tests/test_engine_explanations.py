@@ -13,14 +13,14 @@ from conftest import WORDS, engine, writer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data import SPLITS, load, prepare
+from engine.data.missing_explanations import explained
+from engine.data.prepare import SPLITS, load, prepare
+from engine.data.reading import read_source
 from engine.errors import DataError
-from engine.explanations import explained
-from engine.reading import read_source
-from specs.data import Columns, Data
-from specs.model import Target
+from specs.tables.data import Columns, Data
+from specs.tables.experiment import Target
 from store import Ledger
-from store.places import place_of
+from store.backend.location import place_of
 
 CONTENTS = (
     "label+explanation",

@@ -25,9 +25,9 @@ from store import (
     read_vocabulary,
     write_manifest,
 )
+from store.backend.location import place_of
+from store.backend.records import write_json
 from store.export import export
-from store.files import write_json
-from store.places import place_of
 
 NODES = {"summary", "base", "train", "evaluate", "probe"}
 
@@ -185,7 +185,7 @@ def other_store(small_store: Path, tmp_path: Path) -> Path:
 
 
 def test_two_stores_compare(small_store: Path, other_store: Path) -> None:
-    from engine.compare import compare_stores
+    from engine.cli.compare import compare_stores
 
     (found,) = compare_stores(small_store, other_store)
     assert found.both == [("label", 0), ("label", 1)]

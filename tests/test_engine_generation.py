@@ -11,7 +11,7 @@ import torch
 from tiny_models import adapt
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from engine.generation import generate, own_ends
+from engine.models.generation import generate, own_ends
 
 PROMPTS = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
 NEW = 12

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.data.graded_dialogues import (
+    DIMENSIONS,
+    FIELDS,
+    KEPT_SHARE,
+    SHUFFLED_SHARE,
+    displace,
+    examples,
+    read_dialogues,
+)
 from engine.errors import DataError
-from engine.graded import DIMENSIONS, FIELDS, KEPT_SHARE, SHUFFLED_SHARE, displace, examples, read_dialogues
 
 pytestmark = pytest.mark.demo
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from engine.errors import EngineError
-from engine.heads import check_heads, watching_heads
-from engine.lens import find_lens
+from engine.models.attention_heads import check_heads, watching_heads
+from engine.models.lens import find_lens
 
 # Weights this large make rows that are far from even, so that a wrong mask or scale shows.
 SPREAD = {"initializer_range": 0.7}
@@ -112,7 +112,7 @@ def test_a_mask_that_is_left_to_the_function_is_made_here() -> None:
     positions = torch.tensor([[3, 6], [2, 4]])
     truth = watched(model, RIGHT, positions, [1])
 
-    from engine import heads
+    from engine.models import attention_heads as heads
 
     def with_padding_alone(module: Any, key: Tensor, mask: Any, positions: Tensor, options: Any) -> Tensor:
         assert options["sliding_window"] == 4

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import DataError
-from engine.identity import Keys
+from engine.planning.stage_keys import Keys
 from specs import load_spec, resolve
-from specs.convert import field_types, tables
-from specs.model import TABLE_STAGES
+from specs.tables.experiment import TABLE_STAGES
+from specs.toml.convert import field_types, tables
 
 KEYS = ("data", "test_data", "base", "train", "evaluate", "lens", "probe", "intervene")
 # Which keys follow when a stage's own result changes.

@@ -11,10 +11,10 @@ import pytest
 from conftest import small_spec
 
 from engine.errors import LostRankError
-from engine.executors.base import Job, Work
-from engine.executors.imports import python_environment
-from engine.executors.launch import Launcher
 from engine.progress import StopRequest
+from engine.running.executors.base import Job, Work
+from engine.running.executors.imports import python_environment
+from engine.running.executors.launch import Launcher
 
 ROOT = Path(__file__).parents[1]
 # As an editable install does it: folders on the path come first, and so a folder of the working directory.
@@ -30,7 +30,7 @@ class Editable:
 sys.meta_path.insert(1 + sys.meta_path.index(importlib.machinery.PathFinder), Editable)
 """
 SCRIPT = """
-from engine.cli import main
+from engine.cli.main import main
 
 if __name__ == "__main__":
     main()
@@ -91,5 +91,5 @@ def test_an_installed_package_needs_no_path(monkeypatch: pytest.MonkeyPatch) -> 
     assert python_environment() == {
         "PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), "/one"])
     }  # fmt: skip
-    monkeypatch.setattr("engine.executors.imports.ROOT", Path("/usr/lib/python3/site-packages"))
+    monkeypatch.setattr("engine.running.executors.imports.ROOT", Path("/usr/lib/python3/site-packages"))
     assert python_environment() == {"PYTHONSAFEPATH": "1"}

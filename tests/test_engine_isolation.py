@@ -18,18 +18,18 @@ from children import assert_same, assert_whole, contents
 from conftest import make_llama, spec_text
 from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
-from engine import models
-from engine.base_model import BaseModel, as_it_was
+from engine.cli.session import manifest
 from engine.errors import Interrupted
-from engine.execute import Display, Execution, Options, Outcome
-from engine.plan import make_plan
+from engine.models import loading as models
+from engine.models.base_model import BaseModel, as_it_was
+from engine.planning.plan import make_plan
+from engine.process_group.alone import ALONE
 from engine.progress import StopRequest
-from engine.ranks import ALONE
-from engine.session import manifest
-from engine.stages import Stages
-from engine.training.adapter import attach_adapter
+from engine.running.cell_runner import Display, Execution, Options, Outcome
+from engine.stages.cell_stages import Stages
+from engine.stages.training.adapter import attach_adapter
 from specs import load_spec, resolve
-from specs.model import Lora
+from specs.tables.experiment import Lora
 from store import Ledger, LostClaimError, StoreError, StoreWriter, open_store, write_manifest
 
 # File operations that are drawn to fail, or "all", or from one to another of them: "1-400".
@@ -144,36 +144,39 @@ def check(
 
 # Where a cell fails, and by what. `behind`: when the function has done its work.
 BOUNDARIES = [
-    ("engine.stages.data_stage.prepare", OSError("injected"), False),
-    ("engine.stages.models.load", OSError("injected"), False),
-    ("engine.stages.train_adapter", OSError("injected"), False),
-    ("engine.train.attach_adapter", RuntimeError("injected"), True),
-    ("engine.train.CompletionTrainer.train", RuntimeError("injected"), True),
-    ("engine.train.CompletionTrainer.train", KeyboardInterrupt(), True),
-    ("engine.train.CompletionTrainer.train", Interrupted(), True),
-    ("engine.training.trainer.completion_loss", torch.OutOfMemoryError("injected"), True),
-    ("engine.stage_records.Claim.check", LostClaimError("injected"), True),
-    ("engine.train.save_adapter", OSError("injected"), False),
-    ("engine.train.save_adapter", OSError("injected"), True),
-    ("engine.train.save_adapter", KeyboardInterrupt(), False),
+    ("engine.stages.cell_stages.data_stage.prepare", OSError("injected"), False),
+    ("engine.stages.cell_stages.models.load", OSError("injected"), False),
+    ("engine.stages.cell_stages.train_adapter", OSError("injected"), False),
+    ("engine.stages.training.train.attach_adapter", RuntimeError("injected"), True),
+    ("engine.stages.training.train.CompletionTrainer.train", RuntimeError("injected"), True),
+    ("engine.stages.training.train.CompletionTrainer.train", KeyboardInterrupt(), True),
+    ("engine.stages.training.train.CompletionTrainer.train", Interrupted(), True),
+    ("engine.stages.training.trainer.completion_loss", torch.OutOfMemoryError("injected"), True),
+    ("engine.stages.records.Claim.check", LostClaimError("injected"), True),
+    ("engine.stages.training.train.save_adapter", OSError("injected"), False),
+    ("engine.stages.training.train.save_adapter", OSError("injected"), True),
+    ("engine.stages.training.train.save_adapter", KeyboardInterrupt(), False),
     ("peft.PeftModel.save_pretrained", OSError("injected"), False),
     ("store.writer.write_block", OSError("injected"), False),
     ("store.writer.write_block", KeyboardInterrupt(), True),
-    ("engine.stage_records.Ledger.commit", LostClaimError("injected"), False),
-    ("engine.stage_records.Ledger.commit", OSError("injected"), False),
-    ("engine.stages.load_adapter", OSError("injected"), False),
-    ("engine.stages.load_adapter", RuntimeError("injected"), True),
+    ("engine.stages.records.Ledger.commit", LostClaimError("injected"), False),
+    ("engine.stages.records.Ledger.commit", OSError("injected"), False),
+    ("engine.stages.cell_stages.load_adapter", OSError("injected"), False),
+    ("engine.stages.cell_stages.load_adapter", RuntimeError("injected"), True),
     ("peft.peft_model.set_peft_model_state_dict", RuntimeError("injected"), False),
-    ("engine.stages.evaluate", torch.OutOfMemoryError("injected"), True),
-    ("engine.stages.probe_layers", RuntimeError("injected"), False),
-    ("engine.probe.lens_statistics", RuntimeError("injected"), True),
-    ("engine.probe.lens_statistics", KeyboardInterrupt(), False),
+    ("engine.stages.cell_stages.evaluate", torch.OutOfMemoryError("injected"), True),
+    ("engine.stages.cell_stages.probe_layers", RuntimeError("injected"), False),
+    ("engine.stages.probe.lens_statistics", RuntimeError("injected"), True),
+    ("engine.stages.probe.lens_statistics", KeyboardInterrupt(), False),
 ]
 
 
 @pytest.mark.parametrize(
     ("name", "error", "behind", "call"),
-    [*((*own, 1) for own in BOUNDARIES), ("engine.stages.evaluate", RuntimeError("injected"), True, 2)],
+    [
+        *((*own, 1) for own in BOUNDARIES),
+        ("engine.stages.cell_stages.evaluate", RuntimeError("injected"), True, 2),
+    ],
 )
 def test_an_error_at_a_stages_boundary_harms_no_other_cell(
     study: Study,
@@ -317,12 +320,12 @@ def measured(tmp_path_factory: pytest.TempPathFactory, rated_file: Path, study: 
 @pytest.mark.parametrize(
     ("stage", "name", "call"),
     [
-        ("train", "engine.training.trainer.completion_loss", 1),
-        ("base", "engine.stages.evaluate", 1),
-        ("evaluate", "engine.stages.evaluate", 2),
-        ("lens", "engine.stages.tune", 1),
-        ("probe", "engine.stages.probe_layers", 1),
-        ("intervene", "engine.stages.Experiment.run", 1),
+        ("train", "engine.stages.training.trainer.completion_loss", 1),
+        ("base", "engine.stages.cell_stages.evaluate", 1),
+        ("evaluate", "engine.stages.cell_stages.evaluate", 2),
+        ("lens", "engine.stages.cell_stages.tune", 1),
+        ("probe", "engine.stages.cell_stages.probe_layers", 1),
+        ("intervene", "engine.stages.cell_stages.Experiment.run", 1),
     ],
 )
 def test_nothing_is_committed_that_was_made_with_changed_weights(
@@ -355,8 +358,8 @@ def test_nothing_is_gone_on_from_that_was_made_with_changed_weights(
         measured.loaded[-1].model.embed_tokens.weight.data *= 1.5
 
     with (
-        faults.calls("engine.stages.probe_layers", change),
-        faults.calls("engine.stages.write_vocabulary", faults.raising(stop)),
+        faults.calls("engine.stages.cell_stages.probe_layers", change),
+        faults.calls("engine.stages.cell_stages.write_vocabulary", faults.raising(stop)),
         pytest.warns(match="adapter=all, .*: the weights of the base"),
     ):
         run_into(measured, tmp_path, Interrupted)

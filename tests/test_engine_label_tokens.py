@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import UsageError
-from engine.text import Encoded
-from specs.model import Prompt, Target
+from engine.text.targets import Encoded
+from specs.tables.experiment import Prompt, Target
 
 LABELS = ["good", "bad", "goodbye", "1", "10", "2", "3", "+", "++", "A.", "A", "yes!", "very good", "-1", "é"]
 WORDS = ["good", "bad", "1", "order", "it.", "+", "words", "<eos>", "(10)", "A.", "a:b", "<|im_end|>"]

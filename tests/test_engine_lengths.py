@@ -13,7 +13,8 @@ from conftest import engine, make_tokenizer, writer
 from tiny_models import MODELS
 
 from engine.errors import DataError
-from engine.lengths import (
+from engine.stages.training.train import short_enough
+from engine.text.lengths import (
     Limit,
     evaluated_length,
     fitting,
@@ -23,11 +24,10 @@ from engine.lengths import (
     probed_length,
     question_behind,
 )
-from engine.train import short_enough
-from specs.model import Evaluate, Prompt, Target
-from specs.probe import Probe
+from specs.tables.experiment import Evaluate, Prompt, Target
+from specs.tables.probe import Probe
 from store import Ledger, open_store
-from store.places import place_of
+from store.backend.location import place_of
 
 LONG = "the model rates a reply " * 12  # some 60 tokens
 

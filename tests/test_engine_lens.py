@@ -10,13 +10,13 @@ import torch
 import transformers
 from tiny_models import MODELS
 
-from engine.base_model import as_it_was
 from engine.errors import EngineError
-from engine.lens import find_lens
-from engine.lens_check import check_lens
-from engine.training.adapter import attach_adapter
-from engine.training.loss import IGNORED, completion_loss
-from specs.model import Lora
+from engine.models.base_model import as_it_was
+from engine.models.lens import find_lens
+from engine.models.lens_check import check_lens
+from engine.stages.training.adapter import attach_adapter
+from engine.stages.training.loss import IGNORED, completion_loss
+from specs.tables.experiment import Lora
 
 IDS = torch.tensor([[5, 9, 33, 2, 71, 8], [4, 4, 90, 17, 6, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]])

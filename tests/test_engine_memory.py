@@ -13,15 +13,16 @@ import torch
 from children import FORKS
 from conftest import engine
 
-from engine import memory, session
-from engine.coordinate import units
+from engine.cli import session
 from engine.errors import EngineError
-from engine.execute import Options
-from engine.executors.base import Job, Resources
-from engine.executors.local import LocalExecutor, slots
-from engine.loss import loss
-from engine.plan import Plan, make_plan
+from engine.planning.plan import Plan, make_plan
 from engine.progress import StopRequest
+from engine.running import memory
+from engine.running.cell_runner import Options
+from engine.running.executors.base import Job, Resources
+from engine.running.executors.local import LocalExecutor, slots
+from engine.running.lost_workers import loss
+from engine.running.scheduler import units
 from specs import load_spec, resolve
 
 
@@ -76,7 +77,7 @@ SENTENCE = (
 
 
 def sentence(plan: Plan, file: Path) -> str:
-    from engine.render import si
+    from engine.cli.plan_tables import si
 
     return SENTENCE.format(file=file, need=si(memory.needed(plan, plan.cells[0], "train"), "B"))
 

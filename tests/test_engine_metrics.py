@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.metrics import calibration_error, label_metrics
+from engine.stages.metrics import calibration_error, label_metrics
 
 LABELS = ["1", "2", "3"]
 ratings = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=40)

@@ -16,14 +16,14 @@ from conftest import engine, small_spec
 from safetensors.torch import load_file, save_file
 from tiny_models import MODELS
 
-from engine import data as data_stage
-from engine import models
+from engine.data import prepare as data_stage
 from engine.errors import EngineError, UsageError
-from engine.plan import make_plan
-from engine.text import cell_writer
-from engine.training.loss import Collator, padding_id
+from engine.models import loading as models
+from engine.planning.plan import make_plan
+from engine.stages.training.loss import Collator, padding_id
+from engine.text.targets import cell_writer
 from specs import load_spec, resolve
-from specs.model import Model
+from specs.tables.experiment import Model
 from store import Ledger
 
 

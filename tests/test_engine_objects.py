@@ -14,8 +14,9 @@ from children import assert_same, assert_whole, contents, run, start
 from conftest import engine, ran, small_spec
 from s3_server import BUCKET, SECRET, Line, s3_server, settings
 
-from store import Ledger, requests
-from store.places import place_of
+from store import Ledger
+from store.backend import requests
+from store.backend.location import place_of
 
 KILLS = int(os.environ.get("ABLATION_ENGINE_BUCKET_KILLS", "4"))
 TRAIN = "steps = 6\ncheckpoint_every = 2"

@@ -15,9 +15,9 @@ from children import start
 from conftest import command, engine
 
 from store import Ledger
-from store.files import read_json, write_json
-from store.garbage import find_garbage
-from store.verify import verify
+from store.backend.records import read_json, write_json
+from store.upkeep.garbage import find_garbage
+from store.upkeep.verify import verify
 
 NOBODY = 65534
 

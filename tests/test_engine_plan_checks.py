@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import engine
 
-from engine import gpus
+from engine.models import gpus
 
 
 def line_of(spec: Path, text: str) -> int:

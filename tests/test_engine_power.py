@@ -84,7 +84,7 @@ def test_outcomes_are_those_of_the_spec_that_its_cells_measure(write_spec) -> No
 
 def test_planning_a_study_without_a_pilot_imports_no_xarray(write_spec) -> None:
     code = (
-        "import sys; from engine.cli import main; sys.argv[1:] = sys.argv[2:]\n"
+        "import sys; from engine.cli.main import main; sys.argv[1:] = sys.argv[2:]\n"
         "try: main()\nexcept SystemExit: pass\n"
         "print({'torch', 'xarray', 'pandas', 'scipy.stats'} & {*sys.modules})"
     )

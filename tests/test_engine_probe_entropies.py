@@ -12,13 +12,13 @@ from conftest import engine, make_tokenizer, small_spec
 from transformers import GPTJConfig, GPTJForCausalLM
 
 import store
-from engine import data
-from engine.lens import find_lens
-from engine.models import load
-from engine.plan import make_plan
-from engine.text import Writer
+from engine.data import prepare as data
+from engine.models.lens import find_lens
+from engine.models.loading import load
+from engine.planning.plan import make_plan
+from engine.text.targets import Writer
 from specs import load_spec, resolve
-from specs.model import Model
+from specs.tables.experiment import Model
 
 MORE = """
 [probe]

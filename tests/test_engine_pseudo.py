@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.pseudo import Corpus, bag_of_words, filler, permuted, random_tokens, shuffled
+from engine.text.pseudo_explanations import Corpus, bag_of_words, filler, permuted, random_tokens, shuffled
 
 words = st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=3).map(tuple), max_size=20)
 corpora = st.lists(words, min_size=1, max_size=4).filter(any).map(Corpus.of)

@@ -17,13 +17,13 @@ from conftest import engine, small_spec
 from safetensors.torch import load
 
 from engine.errors import UsageError
-from engine.estimate import estimate
-from engine.executors.launch import Launcher
-from engine.executors.local import slots
-from engine.executors.settings import executor_settings
-from engine.plan import make_plan
-from engine.ranks import Ranks
-from engine.trained import newest_checkpoint
+from engine.planning.estimate import estimate
+from engine.planning.executor_settings import executor_settings
+from engine.planning.plan import make_plan
+from engine.process_group.alone import Ranks
+from engine.running.executors.launch import Launcher
+from engine.running.executors.local import slots
+from engine.stages.training.files import newest_checkpoint
 from specs import load_spec, resolve
 from store import Ledger, open_store
 
@@ -161,7 +161,7 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(
         taken_up.append(newest_checkpoint(scratch))
         return taken_up[-1]
 
-    monkeypatch.setattr("engine.train.newest_checkpoint", noted)
+    monkeypatch.setattr("engine.stages.training.train.newest_checkpoint", noted)
     engine(*one)
     assert taken_up == [str(checkpoint.parent)]
     assert np.isfinite(open_store(root)["small/train"]["loss"]).all()
@@ -217,9 +217,9 @@ def settings_of(spec: Path, *overrides: str) -> Any:
 def test_what_cannot_be_is_refused(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"workers_per_gpu: found 2 with executor\.ranks = 2; expected 1"):
         settings_of(spec, "executor.workers_per_gpu=2")
-    from engine import models
-    from engine.executors import launch, local
-    from specs.model import Model
+    from engine.models import loading as models
+    from engine.running.executors import launch, local
+    from specs.tables.experiment import Model
 
     with pytest.raises(UsageError, match=r'quantization: found "nf4", .* over executor\.ranks = 2'):
         models.load(Model(id="none", quantization="nf4"), Ranks(0, 2))

@@ -12,13 +12,13 @@ import pytest
 from conftest import command
 
 from engine.errors import EngineError, UsageError
-from engine.executors.base import Resources
 from engine.progress import StopRequest
-from specs.executor import Executor as Settings
+from engine.running.executors.base import Resources
+from specs.tables.executor import Executor as Settings
 from store import Ledger
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
-from engine.executors import ray_cluster  # noqa: E402 - needs ray
+from engine.running.executors import ray_cluster  # noqa: E402 - needs ray
 
 NODE = {"CPU": 4.0, "memory": 2.0**33}
 

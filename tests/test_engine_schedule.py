@@ -11,8 +11,8 @@ import pytest
 from conftest import engine
 from trainings import load, many, train
 
-from engine.schedule import training_steps
-from specs.model import Train
+from engine.planning.schedule import training_steps
+from specs.tables.experiment import Train
 
 
 def warnings(spec: Path, *options: str) -> list[str]:

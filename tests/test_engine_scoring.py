@@ -14,8 +14,8 @@ from tiny_models import MODELS, build
 from transformers import AutoModelForCausalLM
 
 from engine.errors import EngineError
-from engine.lens import find_lens
-from engine.scoring import (
+from engine.models.lens import find_lens
+from engine.models.scoring import (
     Spelling,
     constrained_label,
     log_likelihoods,

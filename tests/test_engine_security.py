@@ -15,7 +15,7 @@ from children import assert_same, contents
 from conftest import engine
 from transformers import trainer as transformers_trainer
 
-from engine.training.callbacks import Saver
+from engine.stages.training.callbacks import Saver
 
 # Of a training's checkpoint: torch's files, pickles in a zip file. Gone when the training is done.
 PICKLES = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"}

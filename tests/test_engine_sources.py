@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from conftest import engine
 
-from engine.data import load, prepare
+from engine.data.prepare import load, prepare
+from engine.data.reading import read_source
+from engine.data.sources import sources
 from engine.errors import DataError
-from engine.identity import source_identity
-from engine.reading import read_source
-from engine.sources import sources
-from specs.data import Columns, Data
+from engine.planning.stage_keys import source_identity
+from specs.tables.data import Columns, Data
 
 SETS = ("arena", "chosen", "rejected", "amazon", "coqa", "cornell")
 COLUMNS = Columns(label="{dimension}", explanation="{dimension}_explanation", group="group")
@@ -186,10 +186,10 @@ def test_a_file_that_is_not_there_yet_is_planned_and_stops_its_own_cells_alone(
 def test_data_that_changes_after_the_plan_is_not_taken_for_the_planned(
     files: dict[str, str], tiny_model: Path, tmp_path: Path
 ) -> None:
-    from engine.execute import Display, Execution, Options
-    from engine.plan import make_plan
+    from engine.planning.plan import make_plan
     from engine.progress import StopRequest
-    from engine.stages import Stages
+    from engine.running.cell_runner import Display, Execution, Options
+    from engine.stages.cell_stages import Stages
     from specs import load_spec, resolve
     from store import Ledger, StoreWriter
 

@@ -15,12 +15,12 @@ import pytest
 from children import assert_same, contents, run
 from conftest import small_spec
 
-from engine.executors.imports import python_environment
+from engine.running.executors.imports import python_environment
 
 # As at a terminal, whatever the tests run under.
 CODE = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from engine.cli import main; main()"
+    "from engine.cli.main import main; main()"
 )
 
 CLAIMS = "claims/train/*/*.json"

@@ -19,13 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import ipc, parquet
 
-from engine import json_rows
-from engine.data import SPLITS, load, prepare
+from engine.data import json_rows
+from engine.data.prepare import SPLITS, load, prepare
+from engine.data.reading import read_source
+from engine.data.visible import visible
 from engine.errors import DataError
-from engine.reading import read_source
-from engine.visible import visible
-from specs.data import Columns, Data
-from specs.paths import DATA_FILES
+from specs.tables.data import Columns, Data
+from specs.toml.paths import DATA_FILES
 
 COLUMNS = ("context", "response", "label", "explanation")
 # Cells that readers like to take for something else than text.

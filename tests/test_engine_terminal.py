@@ -15,7 +15,7 @@ from report_store import Design, write_synthetic
 from rich.table import Table
 from rich.text import Text
 
-from engine import cli
+from engine.cli import main as cli
 from engine.terminal import Terminal, joined, progress, say, shown, styled
 
 ROOT = Path(__file__).parents[1]

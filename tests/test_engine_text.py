@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import AutoTokenizer
 
-from engine.answers import read_answer
 from engine.errors import DataError, UsageError
-from specs.model import Prompt, Target
+from engine.text.answers import read_answer
+from specs.tables.experiment import Prompt, Target
 
 ROW = {
     "id": "7", "context": "a reply", "response": "is good", "label": "2", "explanation": "words are in order",

@@ -13,13 +13,13 @@ from drawn_tokenizers import SPECIAL, byte_bpe, fast, sentencepiece_bpe, unigram
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from engine import models as loading
-from engine.answers import read_answer
 from engine.errors import DataError, EngineError, UsageError
-from engine.generation import written
-from engine.text_checks import check_generated, check_separators, check_tokens, check_watched
-from engine.training.loss import padding_id
-from specs.model import Model, Prompt, Target
+from engine.models import loading
+from engine.models.generation import written
+from engine.stages.training.loss import padding_id
+from engine.text.answers import read_answer
+from engine.text.token_checks import check_generated, check_separators, check_tokens, check_watched
+from specs.tables.experiment import Model, Prompt, Target
 
 ROW = {"id": "1", "context": "a", "response": "reply", "label": "bad", "explanation": "it is"}
 LABELS = ["good", "bad"]

@@ -10,14 +10,14 @@ import pytest
 import torch
 from trainings import EOS, EXAMPLES, interrupted, load, saved_weights, token_losses, train
 
-from engine.base_model import as_it_was
 from engine.errors import DataError, UsageError
-from engine.lens import find_lens
-from engine.text import Encoded
-from engine.train import IGNORED, Collator, attach_adapter, completion_loss
-from engine.trained import load_adapter, saved_training
-from specs.model import Lora, Train
-from store.places import place_of
+from engine.models.base_model import as_it_was
+from engine.models.lens import find_lens
+from engine.stages.training.files import load_adapter, saved_training
+from engine.stages.training.train import IGNORED, Collator, attach_adapter, completion_loss
+from engine.text.targets import Encoded
+from specs.tables.experiment import Lora, Train
+from store.backend.location import place_of
 
 
 @pytest.fixture

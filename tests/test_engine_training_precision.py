@@ -15,12 +15,12 @@ from tiny_models import MODELS, SMALL, build
 from torch import nn
 from trainings import EXAMPLES, interrupted, load, saved_weights, train
 
-from engine.base_model import as_it_was
 from engine.errors import UsageError
-from engine.lens import find_lens
-from engine.trained import load_adapter
-from specs.model import Lora, Train
-from store.places import place_of
+from engine.models.base_model import as_it_was
+from engine.models.lens import find_lens
+from engine.stages.training.files import load_adapter
+from specs.tables.experiment import Lora, Train
+from store.backend.location import place_of
 
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 RANK = 2

@@ -16,10 +16,10 @@ from trainings import EXAMPLES, FAST, interrupted, load, many, saved_weights, tr
 from transformers import TrainingArguments
 
 from engine.errors import EngineError
-from engine.training import callbacks
-from engine.training.loss import Collator
-from engine.training.orders import epoch_order
-from specs.model import Train
+from engine.stages.training import callbacks
+from engine.stages.training.loss import Collator
+from engine.stages.training.orders import epoch_order
+from specs.tables.experiment import Train
 
 ROWS = many(5)
 EPOCHS = Train(epochs=3, batch_size=2, precision="float32", lr=1e-3)  # nine steps, every third with one row
@@ -116,7 +116,9 @@ def test_seconds_are_those_of_all_processes(
     """By a clock that each process begins anew, and that goes on by a second at every look."""
     for step in (4, 7, None):
         ticks = itertools.count(1000.0 * (step or 0))
-        monkeypatch.setattr("engine.training.trainer.time.perf_counter", lambda ticks=ticks: next(ticks))
+        monkeypatch.setattr(
+            "engine.stages.training.trainer.time.perf_counter", lambda ticks=ticks: next(ticks)
+        )
         if step:
             interrupted(step, base, tokenizer, tmp_path, ROWS, settings=EPOCHS)
     summary = train(base, tokenizer, tmp_path, ROWS, settings=EPOCHS).summary

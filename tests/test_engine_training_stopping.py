@@ -11,13 +11,13 @@ import torch
 from attrs import evolve
 from trainings import EOS, FAST, interrupted, load, many, saved_weights, token_losses, train
 
-from engine import train as train_module
-from engine.base_model import as_it_was
 from engine.errors import DataError
-from engine.text import Encoded
-from engine.trained import load_adapter
-from specs.model import Lora, Train
-from store.places import place_of
+from engine.models.base_model import as_it_was
+from engine.stages.training import train as train_module
+from engine.stages.training.files import load_adapter
+from engine.text.targets import Encoded
+from specs.tables.experiment import Lora, Train
+from store.backend.location import place_of
 
 ROWS = many(12)
 TRAINED, VALIDATED = ROWS[:5], ROWS[5:12]  # three steps per epoch, the last with one row

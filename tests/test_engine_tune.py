@@ -17,15 +17,16 @@ from conftest import engine
 from torch import Tensor, nn
 
 import store
-from engine import translators, tune
 from engine.errors import DamagedLensError, EngineError, Interrupted
-from engine.lens import Lens, find_lens
+from engine.models import translators
+from engine.models.lens import Lens, find_lens
+from engine.models.translators import Translators
 from engine.progress import StopRequest, silent
-from engine.text import Encoded
-from engine.translators import Translators
-from specs.tuned import Tuned
-from store.files import hash_file
-from store.places import place_of
+from engine.stages import tuned_lens as tune
+from engine.text.targets import Encoded
+from specs.tables.tuned import Tuned
+from store.backend.location import place_of
+from store.backend.records import hash_file
 from store.report.collect import collect
 
 ONE = ("--only", "seed=0", "--only", "target=label")
@@ -318,6 +319,6 @@ def test_saved_translators_are_taken_up_where_the_commit_was_lost(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("engine.stages.tune", never)
+    monkeypatch.setattr("engine.stages.cell_stages.tune", never)
     assert "Ran 1 lens;" in engine("execute", spec, *only).output
     np.testing.assert_array_equal(store.open_store(root)["small/lens"]["translator_kl"].values, before)

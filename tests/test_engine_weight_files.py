@@ -15,11 +15,11 @@ import pytest
 from conftest import command, small_spec
 from test_engine_models import gguf_of
 
-from engine import models
-from engine.cards import model_card
 from engine.errors import EngineError
-from engine.weight_files import check_files
-from specs.model import Model
+from engine.models import loading as models
+from engine.models.weight_files import check_files
+from engine.planning.sizes import model_card
+from specs.tables.experiment import Model
 
 TRIES = 150
 

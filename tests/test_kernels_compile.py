@@ -17,10 +17,10 @@ pytest.importorskip("triton")
 
 import triton
 
-from kernels.gpu.ahead import Resources, compile_activation, compile_attention, compile_merge
+from benchmarks.gpu_builds.ahead import Resources, compile_activation, compile_attention, compile_merge
+from benchmarks.gpu_builds.shipped import Build, compile_build, lens_builds
 from kernels.gpu.attention import HeadTile, head_tile
 from kernels.gpu.resources import CHIPS, candidates, predict, register_limit
-from kernels.gpu.shipped import Build, compile_build, lens_builds
 from kernels.gpu.tiles import (
     DIVERGENCES,
     LONGEST_TOP,

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specs.convert import field_types, structure, table_class, tables, unstructure
-from specs.data import Data
-from specs.describe import members, split_annotated
-from specs.model import Evaluate, Experiment, Lora, Model, Train
-from specs.probe import Probe
+from specs.tables.data import Data
+from specs.tables.experiment import Evaluate, Experiment, Lora, Model, Train
+from specs.tables.probe import Probe
+from specs.toml.convert import field_types, structure, table_class, tables, unstructure
+from specs.toml.describe import members, split_annotated
 
 MINIMAL: dict[str, Any] = {"name": "demo", "model": {"id": "m"}, "data": {"source": "s"}}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from specs import SpecError, load_spec, resolve
-from specs.parse import MAX_BYTES
+from specs.toml.parse import MAX_BYTES
 
 BASE = 'name = "x"\nmodel.id = "m"\ndata.source = "s"\n'
 HUGE = "1" + "0" * 400

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specs import Problem, Spec, SpecError, load_spec, resolve
-from specs.keys import join, split
-from specs.locate import positions
+from specs.toml.keys import join, split
+from specs.toml.locate import positions
 
 BASE = """\
 name = "demo"

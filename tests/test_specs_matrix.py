@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from specs import Matrix, Spec, SpecError, load_spec, resolve
-from specs.convert import structure
-from specs.model import Experiment
+from specs.tables.experiment import Experiment
+from specs.toml.convert import structure
 
 BASE = 'name = "demo"\nmodel.id = "m"\ndata.source = "s"\n'
 PATHS = ("lora.r", "train.steps", "train.batch_size", "data.seed")

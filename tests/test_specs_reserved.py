@@ -9,7 +9,7 @@ from conftest import engine, small_spec
 
 import store
 from specs import SpecError, load_spec, resolve
-from specs.reserved import NODES, RESERVED
+from specs.checks.reserved_names import NODES, RESERVED
 
 FACTORS = {"target", "seed"}
 

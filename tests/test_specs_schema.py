@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 
 import specs
 from specs import json_schema, load_spec, resolve
-from specs.introduction import INTRODUCTION
-from specs.schema import reference_markdown
+from specs.reference.introduction import INTRODUCTION
+from specs.reference.schema import reference_markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "spec.md"
 EXAMPLES = re.findall(r"```toml\n(.*?)```", INTRODUCTION, re.DOTALL)
@@ -28,7 +28,9 @@ def validator() -> Draft202012Validator:
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == reference_markdown(), "python -m specs.schema > docs/spec.md"
+    assert PAGE.read_text(encoding="utf-8") == reference_markdown(), (
+        "python -m specs.reference.schema > docs/spec.md"
+    )
 
 
 @pytest.mark.parametrize("example", EXAMPLES[1:])

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import store
-from engine.models import load_tokenizer
+from engine.models.loading import load_tokenizer
 from specs import json_schema, load_spec, resolve
 
 SPECS = Path(__file__).parents[1] / "specs"

@@ -13,19 +13,10 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import (
-    Coordinate,
-    Family,
-    Ledger,
-    StoreError,
-    StoreWriter,
-    Variable,
-    layout,
-    open_store,
-    write_manifest,
-)
+from store import Coordinate, Family, Ledger, StoreError, StoreWriter, Variable, open_store, write_manifest
+from store.arrays import layout
+from store.arrays.shards import ShardReader
 from store.errors import DamagedError
-from store.shards import ShardReader
 
 TYPES = ("float32", "int32", "int16", "bool", "string")
 

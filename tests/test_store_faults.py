@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from store import Coordinate, Family, Ledger, StoreError, StoreWriter, Variable, open_store, write_manifest
-from store.files import read_json, write_json
-from store.places import place_of
+from store.backend.location import place_of
+from store.backend.records import read_json, write_json
 
 SIZE = 64
 FAMILY = Family(

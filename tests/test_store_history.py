@@ -10,13 +10,14 @@ import pytest
 from report_store import Design, write_synthetic
 
 import store
-from store import history, write_manifest
-from store.garbage import find_garbage
-from store.history import read_history, record_look
-from store.manifests import read_manifests
-from store.mend import fix
-from store.places import place_of
-from store.verify import verify
+from store import write_manifest
+from store.backend.location import place_of
+from store.ledger import history
+from store.ledger.history import read_history, record_look
+from store.ledger.manifests import read_manifests
+from store.upkeep.garbage import find_garbage
+from store.upkeep.mend import fix
+from store.upkeep.verify import verify
 
 ANALYSIS = {
     "primary": "correct", "family": "contrast", "monitoring": "fixed", "looks": [],

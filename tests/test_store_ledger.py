@@ -14,14 +14,14 @@ from store import (
     StoreWriter,
     Variable,
     cells,
-    files,
     open_store,
     read_manifests,
     write_manifest,
 )
+from store.backend import records as files
 from store.errors import DamagedError
-from store.mend import fix
-from store.verify import verify
+from store.upkeep.mend import fix
+from store.upkeep.verify import verify
 
 
 def test_reading_creates_nothing(tmp_path):

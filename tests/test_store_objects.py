@@ -25,15 +25,15 @@ from store import (
     StoreError,
     StoreWriter,
     Variable,
-    claims,
-    objects,
     open_store,
-    requests,
     write_manifest,
 )
+from store.backend import bucket as objects
+from store.backend import requests
+from store.backend.location import place_of
 from store.errors import DamagedError, UnreachableError
-from store.garbage import delete_garbage, find_garbage
-from store.places import place_of
+from store.lease import claims
+from store.upkeep.garbage import delete_garbage, find_garbage
 
 ROOT = Path(__file__).parents[1]
 LEASE = 0.6

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from store import Coordinate, Family, Ledger, StoreWriter, Variable, layout, open_store, write_manifest
-from store.places import place_of
+from store import Coordinate, Family, Ledger, StoreWriter, Variable, open_store, write_manifest
+from store.arrays import layout
+from store.backend.location import place_of
 
 ROOT = Path(__file__).parents[1]
 SIZE, BLOCK = 50, 8

@@ -7,8 +7,8 @@ import pytest
 import zarr
 from zarr.codecs import BytesCodec, GzipCodec, ShardingCodec, ZstdCodec
 
-from store import layout
-from store.shards import ShardReader
+from store.arrays import layout
+from store.arrays.shards import ShardReader
 
 VALUES = np.arange(48, dtype="float32").reshape(3, 2, 8)
 SHARDS = {"shape": (3, 2, 8), "chunks": (1, 1, 4), "shards": (1, 2, 4), "dtype": "float32"}

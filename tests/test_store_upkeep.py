@@ -17,12 +17,12 @@ from conftest import engine, small_spec
 
 import store
 from store import Ledger, StoreError, open_store
-from store.files import read_json, write_json
-from store.garbage import delete_garbage, find_garbage
-from store.mend import fix
-from store.migrate import migrate
-from store.places import place_of
-from store.verify import verify
+from store.backend.location import place_of
+from store.backend.records import read_json, write_json
+from store.upkeep.garbage import delete_garbage, find_garbage
+from store.upkeep.mend import fix
+from store.upkeep.migrate import migrate
+from store.upkeep.verify import verify
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

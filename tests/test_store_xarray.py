@@ -12,7 +12,7 @@ from report_store import Design, write_synthetic
 
 import store
 from store import StoreError, open_store
-from store.cell_index import CellIndex
+from store.arrays.cell_index import CellIndex
 
 TARGETS = ["label", "label+explanation", "label+filler"]
 

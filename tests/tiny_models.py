@@ -110,8 +110,8 @@ def build(kind: str, options: dict[str, Any], **more: Any) -> Any:
 
 def adapt(model: Any) -> Any:
     """The model under a LoRA adapter that does something."""
-    from engine.training.adapter import attach_adapter
-    from specs.model import Lora
+    from engine.stages.training.adapter import attach_adapter
+    from specs.tables.experiment import Lora
 
     adapted = attach_adapter(model, Lora(r=2)).eval()
     for parameter in adapted.parameters():

@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import Interrupted
 from engine.progress import StopRequest, silent
-from engine.text import Encoded
-from engine.train import train_adapter
-from engine.trained import Trained
-from specs.model import Lora, Train
-from store.places import place_of
+from engine.stages.training.files import Trained
+from engine.stages.training.train import train_adapter
+from engine.text.targets import Encoded
+from specs.tables.experiment import Lora, Train
+from store.backend.location import place_of
 
 EOS = 1
 EXAMPLES = [

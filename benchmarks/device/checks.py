@@ -33,7 +33,7 @@ SMOL, LLAMA = (576, 49152), (4096, 128256)  # D, V
 
 def doctor(record: Recorder) -> None:
     """Run what `engine doctor` checks."""
-    from engine.doctor import self_check
+    from engine.cli.doctor import self_check
 
     with record.item("engine doctor") as values:
         checks = self_check()

@@ -132,7 +132,7 @@ def _watched(record: Recorder, *arguments: object) -> dict[str, Any]:
 
 
 def _on_cpu(folder: Path, *arguments: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from engine.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from engine.cli.main import main; main()", *map(str, arguments)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
     with (folder / "cpu.txt").open("wb") as stream:
         return subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)

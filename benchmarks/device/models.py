@@ -60,7 +60,7 @@ def make_rated(file: Path, rows: int, words: int) -> Path:
 @contextmanager
 def watching_stages(device: torch.device) -> Iterator[dict[str, dict[str, Any]]]:
     """Yield a dict that fills, per stage that runs here, with seconds, peak bytes and moments of steps."""
-    from engine.stages import Stages
+    from engine.stages.cell_stages import Stages
 
     found: dict[str, dict[str, Any]] = {}
     names = {

@@ -104,8 +104,8 @@ def _needs_quantization(device: torch.device) -> None:
 
 
 def _train(record: Recorder, spec: Path, store: Path, *more: object) -> dict[str, Any]:
-    from engine.estimate import estimate
-    from engine.plan import make_plan
+    from engine.planning.estimate import estimate
+    from engine.planning.plan import make_plan
     from specs import load_spec, resolve
     from store import Ledger
 
@@ -141,7 +141,7 @@ def resume(record: Recorder) -> None:
     spec.write_text(text.replace("[lora]", "[lora]\ndropout = 0.2"))
     more = ("--set", "train.checkpoint_every=5", "--set", "data.test=4", "--set", "probe.enabled=false")
     with record.item("stopped by SIGTERM") as values:
-        command = [sys.executable, "-c", "from engine.cli import main; main()"]
+        command = [sys.executable, "-c", "from engine.cli.main import main; main()"]
         command += ["execute", str(spec), "--store", str(folder / "stopped"), *more]
         with (folder / "stopped.txt").open("wb") as stream:
             child = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=dict(os.environ))

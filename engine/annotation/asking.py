@@ -13,7 +13,7 @@ from engine.annotation.answers import Answer, AnswerLog
 from engine.annotation.endpoint import Endpoint, StoppedError, UnansweredError, api_key
 from engine.annotation.local import LocalModel
 from engine.annotation.questions import Question, Request, follow
-from specs.annotate import Annotator
+from specs.tables.annotate import Annotator
 
 GIVE_UP = 10  # questions in a row without an answer, each with all its retries, after which a server is down
 

@@ -14,9 +14,9 @@ from rich.table import Table
 from engine.annotation.answers import Answer
 from engine.annotation.questions import Question, Row, follow
 from engine.annotation.ratings import merger, raters
-from engine.estimate import CHARACTERS_PER_TOKEN
-from engine.render import si
-from specs.annotate import Annotate, Annotator
+from engine.cli.plan_tables import si
+from engine.planning.estimate import CHARACTERS_PER_TOKEN
+from specs.tables.annotate import Annotate, Annotator
 
 
 @frozen

@@ -16,7 +16,7 @@ import httpx2
 
 from engine.annotation.answers import Answer
 from engine.errors import EngineError, UsageError
-from specs.annotate import Annotator
+from specs.tables.annotate import Annotator
 
 RETRIED = {408, 409, 429, *range(500, 600)}
 # About this one request (too long, say), as long as the annotator answers others.

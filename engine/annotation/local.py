@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine.annotation.answers import Answer
-from engine.encoding import Encoder
 from engine.errors import UsageError
-from engine.prompts import chat_text
-from specs.annotate import Annotator
-from specs.model import Model
+from engine.text.encoding import Encoder
+from engine.text.prompts import chat_text
+from specs.tables.annotate import Annotator
+from specs.tables.experiment import Model
 
 
 class LocalModel:
     """A loaded annotator."""
 
     def __init__(self, annotator: Annotator) -> None:
-        from engine import models
+        from engine.models import loading as models
 
         self._annotator = annotator
         self._model, self._tokenizer = models.load(
@@ -55,7 +55,7 @@ class LocalModel:
         return self._encoder.tokens(text).ids
 
     def _generate(self, prompts: list[list[int]]) -> Iterator[Answer]:
-        from engine.generation import generate, own_ends
+        from engine.models.generation import generate, own_ends
 
         if not prompts:
             return

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal
 
-from specs.annotate import Annotate, Strategy
+from specs.tables.annotate import Annotate, Strategy
 
 Merge = Literal["mean", "median", "majority"]
 MERGES: tuple[Merge, ...] = ("mean", "median", "majority")

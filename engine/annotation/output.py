@@ -12,7 +12,7 @@ from engine.annotation.answers import Answer
 from engine.annotation.merge import Merge
 from engine.annotation.questions import MergeQuestion, Row
 from engine.annotation.ratings import Annotation, Ratings, annotation, outcome
-from specs.annotate import Annotate
+from specs.tables.annotate import Annotate
 
 Merged = dict[int, dict[str, Annotation]]  # conversation → dimension
 

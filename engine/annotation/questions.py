@@ -10,8 +10,8 @@ from attrs import frozen
 
 from engine.annotation.answers import Answer
 from engine.annotation.reading import Reading, read_answer
-from engine.identity import digest
-from specs.annotate import Annotate, Annotator, Strategy
+from engine.planning.stage_keys import digest
+from specs.tables.annotate import Annotate, Annotator, Strategy
 
 Row = Mapping[str, str]
 Message = dict[str, str]

@@ -11,7 +11,7 @@ from engine.annotation.answers import Answer
 from engine.annotation.merge import Merge, chosen_explanation, mean, merged, on_label_scale
 from engine.annotation.questions import MergeQuestion, Question, RatingQuestion, Row, follow
 from engine.annotation.reading import Reading
-from specs.annotate import Annotate, Annotator, Strategy
+from specs.tables.annotate import Annotate, Annotator, Strategy
 
 
 @frozen

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from engine.annotation.answers import Answer
-from engine.visible import visible
+from engine.data.visible import visible
 
 REFUSED = "the request was refused"
 EMPTY = "it is empty"

@@ -14,7 +14,7 @@ from engine.annotation.golden import Comparison
 from engine.annotation.merge import MERGES, Merge, mean
 from engine.annotation.ratings import Outcome, Rater, Ratings, raters
 from engine.annotation.reading import FAULTS
-from specs.annotate import Annotate
+from specs.tables.annotate import Annotate
 
 
 def tables(

@@ -18,10 +18,10 @@ from engine.annotation.output import merge_all, merge_questions, output_lines, w
 from engine.annotation.questions import Row
 from engine.annotation.ratings import Ratings, merger, outcome, raters, rating_questions
 from engine.annotation.sources import Golden, Job
+from engine.data.row_checks import KINDS
 from engine.errors import DataError, Interrupted
-from engine.row_checks import KINDS
 from engine.terminal import progress
-from specs.annotate import Annotate
+from specs.tables.annotate import Annotate
 
 
 @frozen

@@ -12,13 +12,13 @@ from typing import Any
 import attrs
 from attrs import evolve, frozen
 
-from engine.cells import cell_text
+from engine.data.cell_text import cell_text
+from engine.data.reading import read_source
+from engine.data.table_files import read_file
 from engine.errors import DataError, UsageError
-from engine.reading import read_source
-from engine.tables import read_file
 from specs import Matrix, Spec
-from specs.annotate import COLUMNS, Annotate
-from specs.data import BUILT_IN_SETS, Data
+from specs.tables.annotate import COLUMNS, Annotate
+from specs.tables.data import BUILT_IN_SETS, Data
 
 Row = Mapping[str, str]
 

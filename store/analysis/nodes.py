@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 
 from store.analysis.shapes import merge_shapes
 from store.errors import StoreError, nearest
-from store.levels import NOT_APPLICABLE
+from store.ledger.levels import NOT_APPLICABLE
 
 SEED = "seed"
 DIMS = frozenset(

@@ -14,7 +14,7 @@ from xarray.core import indexing
 from store.analysis.nodes import SEED, check_level, levels, read_cell, variable
 from store.analysis.results import level_coordinate
 from store.errors import StoreError
-from store.levels import NOT_APPLICABLE
+from store.ledger.levels import NOT_APPLICABLE
 
 
 @frozen

@@ -22,7 +22,7 @@ from store.analysis.detectors import (
 )
 from store.analysis.nodes import spec_of, stage_node
 from store.analysis.results import level_coordinate
-from store.cell_index import coordinates_of
+from store.arrays.cell_index import coordinates_of
 
 
 @frozen(kw_only=True)

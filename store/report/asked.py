@@ -8,8 +8,8 @@ import xarray as xr
 from store.analysis.changes import stage_of
 from store.analysis.declared import Question, looks_of
 from store.analysis.monitoring import Monitoring
-from store.files import Json
-from store.history import NOT_RECORDED, History
+from store.backend.records import Json
+from store.ledger.history import NOT_RECORDED, History
 
 FAMILIES = {
     "contrast": "each contrast in each outcome",

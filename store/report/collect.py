@@ -11,15 +11,15 @@ import tomlkit
 import xarray as xr
 
 from store.analysis.nodes import SEED, spell
+from store.arrays.cell_axis import cell_index
+from store.backend.location import Root, place_of
+from store.backend.records import Json
 from store.errors import FAULTS, StoreError
-from store.factors import cell_index
-from store.files import Json
-from store.history import read_history
-from store.ledger import Ledger
-from store.levels import factor_names
-from store.manifests import cells as manifest_cells
-from store.manifests import read_manifests
-from store.places import Root, place_of
+from store.ledger.history import read_history
+from store.ledger.ledger import Ledger
+from store.ledger.levels import factor_names
+from store.ledger.manifests import cells as manifest_cells
+from store.ledger.manifests import read_manifests
 from store.reader import open_store
 from store.report import outcomes, probing
 from store.report.contrasts import contrasts

@@ -8,9 +8,9 @@ import xarray as xr
 from store.analysis.declared import Part, Question, answer, ask, chosen_contrasts, parts
 from store.analysis.nodes import by_condition, levels, stage_nodes
 from store.analysis.pairs import Pairs, find_pairs
+from store.backend.records import Json
 from store.errors import FAULTS, StoreError
-from store.files import Json
-from store.history import History
+from store.ledger.history import History
 from store.report.asked import notes, standing
 from store.report.encode import rounded
 from store.report.stages import Places

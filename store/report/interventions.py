@@ -11,8 +11,8 @@ from store.analysis import intervention_effects, mediation
 from store.analysis.declared import looks_of
 from store.analysis.interventions import entries, of_condition, sweep_of
 from store.analysis.monitoring import Looks
+from store.backend.records import Json
 from store.errors import FAULTS, StoreError
-from store.files import Json
 from store.report.encode import rounded
 from store.report.stages import Places, datasets
 

@@ -17,8 +17,8 @@ from store.analysis import (
     transfer_matrix,
 )
 from store.analysis.nodes import SEED, by_condition, factors, other_levels, stage_nodes
+from store.backend.records import Json
 from store.errors import StoreError
-from store.files import Json
 from store.report.encode import rounded
 from store.report.roles import roles
 from store.report.stages import Places, datasets

@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from store.places import Root, place_of
+from store.backend.location import Root, place_of
 from store.report.collect import collect
 
 SCRIPTS = (

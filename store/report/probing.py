@@ -7,8 +7,8 @@ import xarray as xr
 from store.analysis import means, saturation
 from store.analysis.declared import chosen_contrasts
 from store.analysis.nodes import levels, stage_nodes
+from store.backend.records import Json
 from store.errors import FAULTS, StoreError
-from store.files import Json
 from store.report.encode import rounded
 from store.report.stages import Places, datasets
 

@@ -7,7 +7,7 @@ import xarray as xr
 from attrs import frozen
 
 from store.analysis.nodes import factors, levels
-from store.files import Json
+from store.backend.records import Json
 
 
 @frozen

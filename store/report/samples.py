@@ -6,12 +6,12 @@ import numpy as np
 import xarray as xr
 
 from store.analysis.nodes import SEED, by_condition, numbers, stage_nodes
-from store.files import Json
-from store.places import Root
+from store.backend.location import Root
+from store.backend.records import Json
+from store.ledger.vocabulary import probed_vocabularies
 from store.report.encode import fixed_point, whole_numbers
 from store.report.probing import probes
 from store.report.stages import Places
-from store.vocabulary import probed_vocabularies
 
 MOST_EXAMPLES = 40
 SAMPLE_BYTES = 6 * 2**20

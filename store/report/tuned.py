@@ -3,7 +3,7 @@
 import xarray as xr
 
 from store.analysis.nodes import by_condition, factors, levels, spell
-from store.files import Json
+from store.backend.records import Json
 from store.report.outcomes import over_seeds, step_curves
 from store.report.roles import paths_of
 from store.report.stages import Places, datasets

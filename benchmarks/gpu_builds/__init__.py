@@ -1,0 +1,1 @@
+"""Triton kernels compiled for chips that are not at hand, and what they take of them."""

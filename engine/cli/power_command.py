@@ -1,0 +1,61 @@
+"""The command `power`: what other numbers of seeds and examples would find, and what they would cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from engine.cli.parameters import JSON, SET, SPEC, STORE
+from engine.terminal import Terminal, say
+from specs.tables.analysis import Outcome
+from store.backend.location import Root
+
+
+@click.command()
+@SPEC
+@SET
+@click.option(
+    "--store", "--pilot", "pilot", type=STORE,
+    help="Store that tells how results vary; by default the spec's own.",
+)  # fmt: skip
+@click.option("--contrast", metavar="FACTOR", help="A factor of [[contrasts]]; by default the first.")
+@click.option("--outcome", type=click.Choice(get_args(Outcome)), help="By default the first that plan shows.")
+@click.option(
+    "--difference", type=click.FloatRange(min=0, min_open=True),
+    help="The difference to be found, in the outcome's units (0.03: 3 points); default: that of [analysis].",
+)  # fmt: skip
+@click.option(
+    "--power", "wished", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.8,
+    show_default=True, help="How often it is to be found.",
+)  # fmt: skip
+@JSON
+def power(
+    spec: Path,
+    overrides: tuple[str, ...],
+    pilot: Root | None,
+    contrast: str | None,
+    outcome: Outcome | None,
+    difference: float | None,
+    wished: float,
+    as_json: bool,
+) -> None:
+    """Show what more or fewer seeds and examples would find and cost, and the cheapest design that does."""
+    from engine.cli.power_tables import curve_json, curve_lines, one_answer
+    from engine.planning.checks import check_plan
+    from engine.planning.plan import make_plan
+    from specs import load_spec, resolve
+
+    plan = make_plan(resolve(load_spec(spec, overrides)))
+    check_plan(plan)
+    answer = one_answer(plan, pilot, contrast, outcome)
+    if difference is None:
+        interest = plan.matrix.experiment.analysis.smallest_difference_of_interest
+        difference = interest.get(answer.question.outcome)
+    if as_json:
+        say(json.dumps(curve_json(plan, answer, difference, wished), indent=2))
+    else:
+        for part in curve_lines(plan, answer, difference, wished):
+            Terminal().print(part)

@@ -1,0 +1,240 @@
+"""The power of a plan's contrasts for a person and for a program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import attrs
+from rich.table import Table
+from rich.text import Text
+
+from engine.cli.plan_tables import si
+from engine.errors import UsageError
+from engine.planning.plan import Plan
+from engine.planning.power import Answer, Question, answers
+from engine.planning.power_designs import MOST_SEEDS, MOST_TIMES, Costs, Sized, cheapest, curve
+from engine.terminal import styled
+from specs.tables.analysis import Outcome
+from store.backend.location import Root
+
+POWER = 0.8
+UNITLESS = ("max_prob", "watch_mass", "absolute_error", "brier")  # others but shares are in nats
+
+
+def amount(value: float, outcome: str) -> str:
+    """Give a difference in words: 3.2 points, 0.12 nat."""
+    share = outcome.endswith("correct")
+    if not math.isfinite(value) or (share and value > 1):
+        return "none"
+    if share:
+        return f"{100 * value:.3g} points"
+    return f"{value:.3g}" if outcome in UNITLESS else f"{value:.3g} nat"
+
+
+def rows(plan: Plan, pilot: Root | None = None, power: float = POWER) -> list[dict[str, Any]]:
+    """Give as JSON values what each contrast of a plan would find."""
+    return [_row(plan, answer, power) for answer in answers(plan, pilot)]
+
+
+def _row(plan: Plan, answer: Answer, power: float) -> dict[str, Any]:
+    question = answer.question
+    design = question.design
+    found = answer.power(design)
+    interest = plan.matrix.experiment.analysis.smallest_difference_of_interest.get(question.outcome)
+    return {
+        "contrast": question.factor,
+        "levels": list(question.levels),
+        "baseline": question.baseline,
+        "outcome": question.outcome,
+        "seeds": design.seeds,
+        "examples": design.examples,
+        "groups": design.groups and round(design.groups, 1),
+        "pairs": design.pairs,
+        "layers": design.layers if question.layered else None,
+        "tests": design.tests,
+        "looks": list(design.looks) if isinstance(design.looks, tuple) else design.looks,
+        "test_sets": question.sets,
+        "detectable": _finite(found.detectable(power)),
+        "detectable_range": answer.range
+        and [_finite(answer.power(design, own).detectable(power)) for own in answer.range],
+        "detectable_alone": _finite(answer.power(design, alone=True).detectable(power)),
+        "difference_of_interest": interest,
+        "power": None if interest is None else found.of(interest),
+        "variances": {name: own for name, own in attrs.asdict(answer.variation).items() if own is not None},
+        "source": answer.source,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def plan_lines(found: list[dict[str, Any]], power: float = POWER) -> Iterator[Table | Text | str]:
+    """Yield a table of what the contrasts would find, where the variances come from, and warnings."""
+    if not found:
+        return
+    table = Table(title=f"true differences that would be found with {power:.0%} power (p < 0.05)")
+    wished = any(row["power"] is not None for row in found)
+    columns = ["contrast", "outcome", "measured", "finds", "alone", *["of interest: power"] * wished]
+    for column in columns:
+        table.add_column(column)
+    for row in found:
+        outcome, seeds = row["outcome"], row["seeds"]
+        within = f"\n{row['groups']:.0f} groups" if row["groups"] else ""
+        interest = row["difference_of_interest"]
+        table.add_row(
+            _contrast(row),
+            outcome,
+            f"{seeds} seed{'s' * (seeds > 1)}\n{row['examples']:,} examples{within}",
+            _finds(row),
+            _amount(row["detectable_alone"], outcome),
+            *["" if interest is None else f"{amount(interest, outcome)}: {row['power']:.0%}"] * wished,
+        )
+    yield table
+    for source in dict.fromkeys(row["source"] for row in found):
+        outcomes = dict.fromkeys(row["outcome"] for row in found if row["source"] == source)
+        yield f"variances of {', '.join(outcomes)}: {source}"
+    yield from notes(found)
+    told = warnings(found, power)
+    for warning in told:
+        yield styled(f"warning: {warning}", "yellow")
+    if told:
+        yield "`engine power` says what more seeds and examples would find, and what they cost."
+
+
+def _contrast(row: dict[str, Any]) -> str:
+    levels = ", ".join(map(str, row["levels"]))
+    sets = f" (each of {row['test_sets']} test sets)" if row["test_sets"] > 1 else ""
+    return f"{row['contrast']}: {levels} vs {row['baseline']}{sets}"
+
+
+def _finds(row: dict[str, Any]) -> str:
+    text = _amount(row["detectable"], row["outcome"])
+    if row["detectable_range"]:
+        low, high = (_amount(own, row["outcome"]) for own in row["detectable_range"])
+        text += f"\n({low} to {high})"
+    return text if row["tests"] == 1 else f"{text}\nof {row['tests']:,} tests"
+
+
+def _amount(value: float | None, outcome: str) -> str:
+    return amount(math.inf if value is None else value, outcome)
+
+
+def notes(found: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield what no number of the table says: what one and two seeds can tell."""
+    seeds = {row["seeds"] for row in found}
+    if 1 in seeds:
+        yield (
+            "One seed: these are differences between these very models; whether training again gives the "
+            "same cannot be told."
+        )
+    for looks, number in dict.fromkeys((_looks(row["looks"]), row["seeds"]) for row in found if row["looks"]):
+        yield f"{looks}: what is told is found at the look with {number} seeds; some of it is before."
+    if any(row["seeds"] == 2 and row["layers"] for row in found):
+        yield (
+            "Two seeds: in a single layer nothing can be found but a huge difference, for two seeds hardly "
+            "tell how much trainings differ; three are the least for layers."
+        )
+
+
+def _looks(looks: list[int] | str) -> str:
+    """Give in words over which looks the error rate holds."""
+    if isinstance(looks, str):
+        return "Looks at every number of seeds from 2 on share the error rate"
+    *first, last = map(str, looks)
+    return f"Looks at {', '.join(first)}{' and ' * bool(first)}{last} seeds share the error rate"
+
+
+def warnings(found: Iterable[dict[str, Any]], power: float = POWER) -> list[str]:
+    """Give a sentence for each contrast whose smallest difference of interest would hardly be found."""
+    return [
+        f"{_contrast(row)}: {amount(row['difference_of_interest'], row['outcome'])} in {row['outcome']}, the "
+        f"smallest difference of interest, would be found with {row['power']:.0%} power"
+        for row in found
+        if row["power"] is not None and row["power"] < power
+    ]
+
+
+def one_answer(plan: Plan, pilot: Root | None, contrast: str | None, outcome: Outcome | None) -> Answer:
+    """Give the first contrast and outcome that are asked for; of its levels the one that is hardest to find.
+
+    UsageError where the spec declares no contrast.
+    """
+    found = answers(plan, pilot, contrast=contrast, outcome=outcome)
+    if not found:
+        file = plan.matrix.spec.path
+        raise UsageError(f"{file}: expected [[contrasts]] in an outcome that its cells measure, found none")
+    first = found[0].question
+    same = [
+        own for own in found if (own.question.factor, own.question.outcome) == (first.factor, first.outcome)
+    ]
+    return max(same, key=lambda own: own.power(own.question.design).detectable())
+
+
+def designs(
+    plan: Plan, answer: Answer, difference: float | None, power: float
+) -> tuple[list[Sized], Sized | None]:
+    """Give the designs around the planned one, and the cheapest that finds a difference."""
+    costs = Costs(plan)
+    best = None if difference is None else cheapest(answer, costs, difference, power)
+    return list(curve(answer, costs, difference, power)), best
+
+
+def curve_lines(plan: Plan, answer: Answer, difference: float | None, power: float) -> Iterator[Table | str]:
+    """Yield the designs as a table, and the cheapest one in a sentence."""
+    own = _row(plan, answer, power)
+    outcome, planned = answer.question.outcome, answer.question.design
+    listed, best = designs(plan, answer, difference, power)
+    layers = f", in one layer of {own['layers']}" if own["layers"] else ""
+    layers += f", after correction for {own['tests']:,} tests" if own["tests"] > 1 else ""
+    table = Table(title=f"{_contrast(own)}: {outcome}{layers}")
+    wished = [] if difference is None else [f"power at {amount(difference, outcome)}"]
+    for column in ("seeds", "examples", "cells", "FLOPs", f"finds with {power:.0%}", *wished):
+        table.add_column(column, justify="right")
+    seeds = 0
+    for row in listed:
+        if row.seeds != seeds and seeds:
+            table.add_section()
+        seeds = row.seeds
+        marked = "bold" if (row.seeds, row.examples) == (planned.seeds, planned.examples) else None
+        cells = [str(row.seeds), f"{row.examples:,}", f"{row.cells:,}", si(row.flops) if row.flops else ""]
+        cells.append(amount(row.detectable, outcome))
+        table.add_row(*cells, *([] if row.power is None else [f"{row.power:.0%}"]), style=marked)
+    yield table
+    yield "cells and FLOPs: of the whole study, what is done included; bold: as planned"
+    yield f"variances: {answer.source}"
+    if own["looks"]:
+        yield f"{_looks(own['looks'])}; another number of seeds is taken for the last look."
+    if difference is not None:
+        yield _cheapest(answer.question, best, difference, power)
+
+
+def _cheapest(question: Question, best: Sized | None, difference: float, power: float) -> str:
+    wish = f"{amount(difference, question.outcome)} with {power:.0%} power"
+    if best is None:
+        most = question.most or MOST_TIMES * question.design.examples
+        held = ", all that there are" if question.most else ""
+        return f"No design of up to {MOST_SEEDS} seeds × {most:,} examples{held}, finds {wish}."
+    flops = f", {si(best.flops)}FLOPs" if best.flops else ""
+    return (
+        f"The cheapest design that finds {wish}: {best.seeds} seeds × {best.examples:,} examples "
+        f"({best.cells:,} cells{flops})."
+    )
+
+
+def curve_json(plan: Plan, answer: Answer, difference: float | None, power: float) -> dict[str, Any]:
+    """Give the same as JSON values."""
+    listed, best = designs(plan, answer, difference, power)
+    return {
+        **_row(plan, answer, power),
+        "wished_difference": difference,
+        "wished_power": power,
+        "designs": [_sized(own) for own in listed],
+        "cheapest": best and _sized(best),
+    }
+
+
+def _sized(own: Sized) -> dict[str, Any]:
+    return attrs.asdict(own) | {"detectable": _finite(own.detectable)}

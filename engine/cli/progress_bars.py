@@ -1,0 +1,80 @@
+"""What `engine execute` shows in a terminal: progress bars, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+
+from engine.planning.plan import Plan, PlannedCell, describe
+from engine.progress import Report
+from engine.running.cell_runner import Display
+from engine.terminal import Words, joined, progress, styled
+
+# The numbers worth a place on a stage's closing line.
+SHOWN = {
+    "train": {"train_loss": "loss {:.3f}"},
+    "lens": {"lens_kl": "KL {:.3f}"},
+    "evaluate": {"accuracy": "accuracy {:.1%}", "mae": "mean error {:.2f}"},
+}
+# What was not measured or trained as a person may think, where there is any.
+NOTED = {
+    "train_examples_too_long": "{:,.0f} training examples too long",
+    "train_examples_label_alone": "{:,.0f} without explanation",
+    "test_examples_too_long": "{:,.0f} test examples too long",
+    "probed_examples_too_long": "{:,.0f} test examples too long",
+    "probed_examples_label_alone": "{:,.0f} without explanation",
+    "intervened_examples_too_long": "{:,.0f} test examples too long",
+    "intervened_examples_label_alone": "{:,.0f} without explanation",
+    "dropped_unexplained": "{:,.0f} rows without explanation left out",
+}
+
+
+class TerminalDisplay(Display):
+    """Two bars, cells and the running stage; every finished stage leaves one line."""
+
+    def __init__(self, console: Console, plan: Plan, cells: int) -> None:
+        self._console, self._plan = console, plan
+        self._progress = progress(console, Words("{task.fields[text]}"))
+        self._stages_total = cells
+        self._stage = self._progress.add_task("", total=None, text="", visible=False)
+
+    def __enter__(self) -> TerminalDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, cell: PlannedCell, stage: str) -> Report:
+        """Show a fresh bar for the stage."""
+        self._progress.reset(self._stage, description=f"{self._name(cell)}: {stage}", text="", visible=True)
+
+        def report(done: int, total: int, text: str) -> None:
+            self._progress.update(self._stage, completed=done, total=total, text=text)
+
+        return report
+
+    def done(self, cell: PlannedCell, stage: str, summary: dict[str, float]) -> None:
+        """Print the stage's closing line."""
+        shown = [form.format(summary[name]) for name, form in SHOWN.get(stage, {}).items() if name in summary]
+        shown += [form.format(summary[name]) for name, form in NOTED.items() if summary.get(name)]
+        seconds = f"{summary['seconds']:.0f} s" if "seconds" in summary else ""
+        text = ", ".join(filter(None, [*shown, seconds]))
+        line = joined([styled("done", "green"), f"    {self._name(cell)}: {stage}  {text}"])
+        self._console.print(line, soft_wrap=True)
+
+    def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
+        """Print the failure; its traceback is in the store."""
+        line = joined([styled("failed", "red"), f"  {self._name(cell)}: {stage}  {message}"])
+        self._console.print(line, soft_wrap=True)
+
+    def lost(self, cell: PlannedCell, stage: str, message: str) -> None:
+        """Print how a worker died, and that its stage is given again."""
+        line = joined([styled("lost", "yellow"), f"    {self._name(cell)}: {stage}  {message}"])
+        self._console.print(line, soft_wrap=True)
+
+    def _name(self, cell: PlannedCell) -> str:
+        return f"cell {cell.index + 1}/{len(self._plan.cells)} {describe(self._plan.levels(cell))}"

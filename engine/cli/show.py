@@ -1,0 +1,177 @@
+"""One example in a terminal: what every layer of one cell holds for likely, as a heat map of characters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from engine.errors import UsageError
+from engine.planning.plan import describe
+from store import open_store
+from store.analysis.nodes import stage_nodes
+from store.backend.location import Root
+from store.errors import nearest
+from store.ledger.vocabulary import probed_vocabularies
+from store.tokens import token_text
+
+BAR = "▏▎▍▌▋▊▉█"
+BAR_WIDTH = 8
+TOKEN_WIDTH = 14
+MAX_WATCHED = 6
+COLUMN_WIDTH = 16  # of a position, where several stand side by side
+# From light to dark, each with a text colour that stands out on it.
+SHADES = ("#f7fbff", "#d6e6f4", "#abd0e6", "#6aaed6", "#3787c0", "#105ba4")
+
+
+def show(
+    root: Root,
+    cell: Iterable[str],
+    example: str | None,
+    experiment: str | None,
+    position: str | None,
+    width: int = 80,
+) -> Iterator[Table | Text]:
+    """Yield a heading and the layers of one cell and example, the last layer on top.
+
+    cell: FACTOR=LEVEL, as many as single out one cell. example: an id, by default the first. With one watch
+    position (or `position`) ranks of the watched tokens stand beside entropy and top token; several stand
+    side by side. UsageError for what is not there, or not single.
+    """
+    node = _experiment(root, experiment)
+    probe, levels = _one_cell(node, _pairs(cell))
+    ids = [str(name) for name in probe["example"].values]
+    chosen = _known("--example", example, ids) if example is not None else ids[0]
+    own = probe.isel(example=ids.index(chosen))
+    known = probed_vocabularies(root, str(probe.attrs.get("vocabulary", "")))
+    texts = known[0] if len(known) == 1 else None
+    yield Text(f"{describe(levels)}; example {chosen}, true label {own['gold'].item()}")
+    positions = [str(name) for name in own["position"].values]
+    if position is not None:
+        positions = [_known("--position", position, positions)]
+    if len(positions) == 1 or "entropy" not in own:
+        for name in positions:
+            yield _detail(own.sel(position=name), name, texts)
+        return
+    fit = max(1, (width - 6) // (COLUMN_WIDTH + 1))
+    for start in range(0, len(positions), fit):
+        yield _side_by_side(own.sel(position=positions[start : start + fit]), texts)
+
+
+def _experiment(root: Root, name: str | None) -> xr.DataTree:
+    tree = open_store(root, name)
+    known = list(tree.children)
+    if len(known) != 1:
+        raise UsageError(f"{root}: expected --experiment with one of {', '.join(known) or 'none'}")
+    return tree.children[known[0]]
+
+
+def _known(option: str, given: str, known: list[str]) -> str:
+    if given not in known:
+        raise UsageError(f"{option} {given}: the store has none of this name{nearest(given, known)}")
+    return given
+
+
+def _pairs(cell: Iterable[str]) -> dict[str, str]:
+    pairs = {}
+    for text in ",".join(cell).split(","):
+        factor, equals, level = text.strip().partition("=")
+        if text.strip() and not equals:
+            raise UsageError(f"--cell {text}: expected FACTOR=LEVEL, as in target=label")
+        if equals:
+            pairs[factor] = level
+    return pairs
+
+
+def _one_cell(node: xr.DataTree, wanted: dict[str, str]) -> tuple[xr.Dataset, dict[str, Any]]:
+    """Give the probe data of the one cell on the wanted levels, and all its levels."""
+    if "probe" not in node.children:
+        raise UsageError(f"{node.name}: expected a cell that has been probed, found none")
+    found: list[tuple[xr.Dataset, dict[str, Any]]] = []
+    seen: dict[str, dict[str, None]] = {}
+    for dataset in stage_nodes(node, "probe").values():
+        names = [str(name) for name in dataset.indexes["cell"].names]
+        for number, key in enumerate(dataset.indexes["cell"]):
+            levels = dict(zip(names, key, strict=True))
+            for name, level in levels.items():
+                seen.setdefault(name, {})[str(level)] = None
+            if all(str(levels.get(name)) == level for name, level in wanted.items()):
+                found.append((dataset.isel(cell=number), levels))
+    for name, level in wanted.items():
+        if name not in seen:
+            raise UsageError(f"--cell {name}={level}: no factor {name!r}{nearest(name, seen)}")
+        if level not in seen[name]:
+            known = ", ".join(seen[name])
+            raise UsageError(f"--cell {name}={level}: expected one of {known}{nearest(level, seen[name])}")
+    if len(found) != 1:
+        left = {name: known for name, known in seen.items() if name not in wanted and len(known) > 1}
+        also = " and ".join(f"{name} ({', '.join(known)})" for name, known in left.items())
+        raise UsageError(f"--cell: expected one cell, found {len(found)}; name {also or 'other levels'}")
+    return found[0]
+
+
+def _detail(own: xr.Dataset, position: str, texts: list[str] | None) -> Table:
+    """Give one position: entropy with a bar, the top token with its probability, ranks of watched tokens."""
+    watched = [str(text) for text in own["watch"].values][:MAX_WATCHED] if "watch_rank" in own else []
+    table = Table(title=f"position {position}", box=None, pad_edge=False, padding=(0, 1))
+    table.add_column("layer", justify="right")
+    if "entropy" in own:
+        table.add_column("entropy (nat)", no_wrap=True, width=6 + BAR_WIDTH)
+    if "top_id" in own:
+        table.add_column("top token", no_wrap=True, width=TOKEN_WIDTH)
+        table.add_column("p", justify="right")
+    for text in watched:
+        table.add_column(f"rank\n{text}", justify="right")
+    most = float(own["entropy"].max()) if "entropy" in own else 1.0
+    for number in reversed(range(own.sizes["layer"])):
+        layer = own.isel(layer=number)
+        row = [Text(str(layer["layer"].item()))]
+        if "entropy" in own:
+            row.append(_shaded(float(layer["entropy"]), most))
+        if "top_id" in own:
+            top = layer.isel(top=0)
+            row.append(Text(token_text(int(top["top_id"]), texts)))
+            row.append(Text(f"{float(np.exp(top['top_logprob'])):.2f}"))
+        if watched:
+            ranks = layer["watch_rank"].values[: len(watched)]
+            row += [Text(f"{int(rank):,}", "bold" if rank == 0 else "") for rank in ranks]
+        table.add_row(*row)
+    return table
+
+
+def _side_by_side(own: xr.Dataset, texts: list[str] | None) -> Table:
+    """Give several positions: entropy and top token of each."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("\nlayer", justify="right")
+    for position in own["position"].values:
+        table.add_column(f"{position}\n nat  top token", no_wrap=True, width=COLUMN_WIDTH)
+    most = float(own["entropy"].max())
+    for number in reversed(range(own.sizes["layer"])):
+        row = [Text(str(own["layer"].values[number]))]
+        for place in range(own.sizes["position"]):
+            one = own.isel(layer=number, position=place)
+            word = token_text(int(one["top_id"][0]), texts) if "top_id" in own else ""
+            value = float(one["entropy"])
+            text = f"{value:5.2f} {word}"[:COLUMN_WIDTH].ljust(COLUMN_WIDTH)
+            row.append(Text(text, _shade(value, most)))
+        table.add_row(*row)
+    return table
+
+
+def _shaded(value: float, most: float) -> Text:
+    """Give a number and its bar, which says without colour what the shade says with it."""
+    eighths = round(BAR_WIDTH * 8 * value / most) if most > 0 and np.isfinite(value) else 0
+    bar = BAR[-1] * (eighths // 8) + (BAR[eighths % 8 - 1] if eighths % 8 else "")
+    return Text(f"{value:5.2f} ", _shade(value, most)) + Text(bar.ljust(BAR_WIDTH))
+
+
+def _shade(value: float, most: float) -> Style:
+    if not np.isfinite(value) or most <= 0:
+        return Style()
+    number = min(len(SHADES) - 1, int(len(SHADES) * value / most))
+    return Style(color="black" if number < 4 else "white", bgcolor=SHADES[number])

@@ -1,0 +1,92 @@
+"""The commands that look after a store: `gc`, `verify`, `migrate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from engine.cli.parameters import STORE
+from engine.terminal import Terminal, styled
+from store.backend.location import Root
+
+AT = click.argument("store", type=STORE)
+
+
+@click.command()
+@AT
+@click.option("--delete", is_flag=True, help="Delete what is listed; without this nothing is touched.")
+@click.option(
+    "--keep-spec", "specs", multiple=True, type=click.Path(path_type=Path), metavar="SPEC",
+    help="Spare what this spec needs, too; repeatable.",
+)  # fmt: skip
+def gc(store: Root, delete: bool, specs: tuple[Path, ...]) -> None:
+    """List, or delete, what no experiment of a store needs any more."""
+    from engine.cli.plan_tables import si
+    from store.upkeep.garbage import delete_garbage, find_garbage
+
+    keep = _keys_of(specs, store)
+    found = (delete_garbage if delete else find_garbage)(store, keep)
+    table = Table(box=None, pad_edge=False)
+    for column in ("size", "path", "because"):
+        table.add_column(column, overflow="fold", justify="right" if column == "size" else "left")
+    for garbage in found:
+        table.add_row(si(garbage.bytes, "B"), garbage.what, garbage.why)
+    total = f"{len(found):,} items, {si(sum(garbage.bytes for garbage in found), 'B')}"
+    console = Terminal()
+    if found:
+        console.print(table)
+    if delete:
+        console.print(f"deleted: {total}")
+    else:
+        hint = "; --delete removes them" if found else ""
+        console.print(f"garbage: {total}{hint}")
+
+
+@click.command()
+@AT
+@click.option("--fix", "fixing", is_flag=True, help="Mark broken stages as to be done again.")
+def verify(store: Root, fixing: bool) -> None:
+    """Read all results of a store and check them; exit code 1 where anything is wrong."""
+    from store.upkeep.mend import fix
+    from store.upkeep.verify import verify as check
+
+    found, console = check(store), Terminal()
+    for note in found.notes:
+        console.print(note, soft_wrap=True)
+    for trouble in found.troubles:
+        name = f"{trouble.stage} {trouble.key}".strip()
+        console.print(styled(f"{name}: {trouble.path}: {trouble.message}", "red"), soft_wrap=True)
+        console.print(f"  {trouble.remedy}", soft_wrap=True)
+    for line in fix(store, found.troubles) if fixing else ():
+        console.print(line, soft_wrap=True)
+    console.print(f"{found.records:,} done stages read, {len(found.troubles):,} problems")
+    sys.exit(1 if found.troubles else 0)
+
+
+@click.command()
+@AT
+def migrate(store: Root) -> None:
+    """Bring a store of an older version to the present layout, in place."""
+    from store.upkeep.migrate import migrate as bring_up
+
+    console, steps = Terminal(), 0
+    for step in bring_up(store):
+        console.print(step, soft_wrap=True)
+        steps += 1
+    if not steps:
+        console.print(f"{store}: nothing to migrate", soft_wrap=True)
+
+
+def _keys_of(specs: tuple[Path, ...], store: Root) -> dict[str, set[str]]:
+    """Give the stage keys of all cells of some specs, by stage."""
+    from engine.planning.plan import make_plan
+    from specs import load_spec, resolve
+
+    keys: dict[str, set[str]] = {}
+    for spec in specs:
+        for stage, states in make_plan(resolve(load_spec(spec)), store).states.items():
+            keys.setdefault(stage, set()).update(states)
+    return keys

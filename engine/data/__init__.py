@@ -1,0 +1,1 @@
+"""Rated examples: where they come from, how they are read and checked, and how they are split."""

@@ -1,0 +1,187 @@
+"""Reading the examples of a data source: its rows, filtered, mapped to fields, checked and sampled."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from engine.data import graded_dialogues as graded
+from engine.data.cell_text import cell_text, whole_number
+from engine.data.missing_explanations import explained
+from engine.data.opening import open_source
+from engine.data.public_sets import Row
+from engine.data.row_checks import RowChecks
+from engine.data.sources import Source, sources
+from engine.data.table_files import Raw, Table
+from engine.errors import DataError
+from specs.errors import nearest
+from specs.tables.data import Data
+
+RATED = ("label", "explanation")
+OPTIONAL = "explanation"  # a column of this name may be missing, for nobody has asked for it
+
+
+def read_source(
+    data: Data,
+    *,
+    labelled: bool = True,
+    labels: Sequence[str] | None = None,
+    dropped: Counter[str] | None = None,
+) -> list[dict[str, str]]:
+    """Read, filter, check and sample the rows of all sources.
+
+    A row holds id, context, response and group; with `labelled` also label and explanation ("" if it has
+    none); `source` where there are several; `split` ("test") where the source has a test split of its own.
+    `labels` are those that a row may have. `dropped` counts the rows left out, by `row_checks.KINDS`.
+    Raises DataError for a source out of reach or without ratings, and for columns and rows that do not fit.
+    """
+    found = sources(data)
+    rows = []
+    for source in found:
+        # The built-in set is taken as it is: few of its damaged replies coincide, all in one group.
+        checks = RowChecks(
+            labels if labelled else None,
+            data.max_characters,
+            unique=not source.built_in,
+            needs_explanation=labelled and data.empty_explanations == "drop",
+        )
+        kept: Iterable[dict[str, str]] = _checked(source, data, labelled, checks)
+        if data.rows is not None:
+            kept = heapq.nsmallest(data.rows, kept, key=lambda row: _rank(row, data.seed))
+        part = list(kept)
+        if data.invalid == "error":
+            checks.close(str(source))
+        if dropped is not None:
+            dropped.update(checks.counts)
+        if len(found) > 1:
+            part = [row | {"id": f"{source.name}:{row['id']}", "source": source.name} for row in part]
+        rows += part
+    return rows
+
+
+def unit_interval(text: str) -> float:
+    """Draw a number from [0, 1) that hangs on a text alone."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def _rank(row: Mapping[str, str], seed: int) -> tuple[float, float, str]:
+    # The answer comes second: sets of other answers to the same messages give samples of the same messages.
+    first = unit_interval(f"{seed} sample {row['group']}\n{row['context']}")
+    return first, unit_interval(f"{seed} sample {row['response']}"), row.get("label", "")
+
+
+def column_names(data: Data, *, labelled: bool = True) -> dict[str, str]:
+    """Give the source's column behind each field."""
+    names = ("context", "response", "group", *(RATED if labelled else ()))
+    columns = {name: getattr(data.columns, name) for name in names}
+    return {
+        name: column.replace("{dimension}", data.dimension)
+        for name, column in columns.items()
+        if column is not None
+    }
+
+
+def _checked(source: Source, data: Data, labelled: bool, checks: RowChecks) -> Iterator[dict[str, str]]:
+    defaults = {"explanation": ""} if labelled else {}
+    for identity, where, columns, row in _examples(source, data, labelled):
+        if "label" in row:
+            row |= {"label": checks.label_of(row["label"])}
+        if checks.passes(row, columns, where):
+            texts = {name: value or "" for name, value in row.items()}
+            if labelled and not explained(texts):
+                texts["explanation"] = ""
+            yield {"id": identity, **defaults, "group": texts["context"] or texts["response"], **texts}
+
+
+def _examples(
+    source: Source, data: Data, labelled: bool
+) -> Iterator[tuple[str, str, Mapping[str, str], Row]]:
+    """Yield (id, where, the source's column behind each field, row) for every row that the filter keeps."""
+    if source.built_in:
+        rows = ((f"{source}, {raw['id']}", raw) for raw in graded.examples(data.dimension, source.part))
+        for _, where, raw in _filtered(Table(str(source), None, rows), {}, data):
+            row = {name: raw[name] for name in raw if labelled or name not in RATED}
+            yield raw["id"], where, {}, row
+        return
+    adapter = source.adapter
+    if labelled and adapter and not adapter.labels:
+        raise DataError(
+            f'data.source: "{source.public}" has no ratings; `engine annotate` makes them, in a file that a '
+            "spec names as its source"
+        )
+    columns = {} if adapter else column_names(data, labelled=labelled)
+    needed = {column: f"data.columns.{name}" for name, column in columns.items()}
+    if data.columns.explanation == OPTIONAL:
+        needed.pop(OPTIONAL, None)
+    if adapter:
+        needed = dict.fromkeys(adapter.columns, f"{source.public} has it")
+    for split, table in open_source(source, data, {*needed, *columns.values(), *data.filter}):
+        marked: Row = {"split": split} if split else {}
+        for number, place, raw in _filtered(table, needed, data):
+            if adapter is None:
+                texts = {name: cell_text(raw.get(column), place, column) for name, column in columns.items()}
+                yield f"{split or 'row'}-{number}", place, columns, texts | marked
+                continue
+            try:
+                made = list(adapter.rows(raw))
+            except (LookupError, TypeError, ValueError) as error:
+                raise DataError(f'{place}: not as "{source.public}" has it: {error!r}') from error
+            for index, row in enumerate(made, start=1):
+                fields = {name: row[name] for name in row if labelled or name not in RATED}
+                yield f"{split or 'row'}-{number}.{index}", place, {}, fields | marked
+
+
+def _filtered(table: Table, needed: Mapping[str, str], data: Data) -> Iterator[tuple[int, str, Raw]]:
+    """Yield number, place and row of those that `data.filter` keeps; DataError for a missing column."""
+    allowed = {
+        column: {text for value in _listed(values) for text in _spelled(value)}
+        for column, values in data.filter.items()
+        if values != []
+    }
+    wanted = {**dict.fromkeys(allowed, "data.filter"), **needed}
+    if table.columns is not None:
+        _check_columns(wanted, table.columns, table.where)
+    seen: dict[str, None] = {}
+    for number, (place, raw) in enumerate(table.rows, start=1):
+        if table.columns is None:
+            seen.update(dict.fromkeys(raw))
+        texts = {column: cell_text(raw.get(column), place, column) or "" for column in allowed}
+        if all({text, whole_number(text)} & allowed[column] for column, text in texts.items()):
+            yield number, place, raw
+    if table.columns is None and seen:  # a column may begin in any row
+        _check_columns(wanted, list(seen), table.where)
+
+
+def _listed(values: Any) -> list[str | int | bool]:
+    return values if isinstance(values, list) else [values]
+
+
+def _spelled(value: str | int | bool) -> tuple[str, ...]:
+    """Give the texts that a value of `data.filter` stands for; CSV files have True and TRUE, too."""
+    if isinstance(value, bool):
+        return str(value).lower(), str(value), str(value).upper()
+    return (str(value),)
+
+
+def _check_columns(wanted: Mapping[str, str], found: Sequence[str], where: str) -> None:
+    """Raise DataError for a column that is not there; `wanted` says what needs each column."""
+    for column, reason in wanted.items():
+        if column not in found:
+            near = nearest(column, found)
+            hint = f'; did you mean "{near}"? The' if near else "; the"
+            raise DataError(
+                f'{where}: found no column "{column}" ({reason}){hint} columns are {", ".join(found)}'
+                f"{_other_separator(found)}"
+            )
+
+
+def _other_separator(columns: Sequence[str]) -> str:
+    """Say what a table of one column may have between its cells instead of commas."""
+    signs = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    between = [name for sign, name in signs.items() if len(columns) == 1 and sign in columns[0]]
+    if not between:
+        return ""
+    return f"; {between[0]} seem to part its cells: expected commas in a .csv file, tabs in a .tsv file"

@@ -1,0 +1,93 @@
+"""Which rows of a source become examples, and what is wrong with the others, counted by kind."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from attrs import define, field
+
+from engine.data.cell_text import whole_number
+from engine.data.missing_explanations import explained
+from engine.data.visible import visible
+from engine.errors import DataError
+
+# Kinds of rows that are left out. The first two are mistakes, which only `data.invalid = "drop"` leaves out.
+KINDS = {
+    "empty": "with an empty value",
+    "label": "with a label that is none of the labels",
+    "unexplained": "without an explanation",
+    "too_long": "longer than data.max_characters",
+    "duplicate": "the same as an earlier row",
+}
+MISTAKES = ("empty", "label")
+LISTED = 5  # mistakes that an error lists
+
+
+@define
+class RowChecks:
+    """Checks rows one after another and counts those that cannot stay."""
+
+    labels: Sequence[str] | None  # all labels there are; None: any
+    max_characters: int | None
+    unique: bool = True
+    needs_explanation: bool = False
+    counts: Counter[str] = field(factory=Counter)
+    _listed: list[str] = field(factory=list)
+    _seen: set[bytes] = field(factory=set)
+
+    def passes(self, row: Mapping[str, str | None], columns: Mapping[str, str], where: str) -> bool:
+        """Tell whether the row can stay. `columns`: the source's column behind each field, if another."""
+        kind, problem = self._mistake(row, columns) or (self._surplus(row), "")
+        if kind is None:
+            return True
+        self.counts[kind] += 1
+        if problem and len(self._listed) < LISTED:
+            self._listed.append(f"{where}: {problem}")
+        return False
+
+    def label_of(self, text: str | None) -> str | None:
+        """Give the label that a text stands for: itself, or the one label that differs in ".0" alone."""
+        if text is None or self.labels is None or text in self.labels:
+            return text
+        same = [label for label in self.labels if whole_number(label) == whole_number(text)]
+        return same[0] if len(same) == 1 else text
+
+    def close(self, where: str) -> None:
+        """Raise DataError if there were mistakes, with the first of them and the number of each kind."""
+        kinds = [kind for kind in MISTAKES if self.counts[kind]]
+        if not kinds:
+            return
+        total = sum(self.counts[kind] for kind in kinds)
+        counted = ", ".join(f"{self.counts[kind]:,} {KINDS[kind]}" for kind in kinds)
+        more = [f"… and {total - len(self._listed):,} more"] * (total > len(self._listed))
+        raise DataError(
+            "\n  ".join([f"{where}: {counted}", *self._listed, *more])
+            + '\ndata.invalid = "drop" leaves such rows out'
+        )
+
+    def _mistake(self, row: Mapping[str, str | None], columns: Mapping[str, str]) -> tuple[str, str] | None:
+        for name in ("context", "response", "label", "group"):
+            value = row.get(name, "-")
+            # A message may be left out of an example, but there must be an answer and a label.
+            if value is None or (name in ("response", "label") and not visible(value)):
+                return "empty", f'column "{columns.get(name, name)}" is empty; expected a value'
+        label = row.get("label")
+        if label is not None and self.labels is not None and label not in self.labels:
+            column = columns.get("label", "label")
+            return "label", f'column "{column}" holds "{label}"; expected one of {", ".join(self.labels)}'
+        return None
+
+    def _surplus(self, row: Mapping[str, str | None]) -> str | None:
+        if self.needs_explanation and not explained(row):
+            return "unexplained"
+        texts = [row.get(name) or "" for name in ("context", "response", "label")]
+        if self.max_characters is not None and len(texts[0]) + len(texts[1]) > self.max_characters:
+            return "too_long"
+        if self.unique:
+            mark = hashlib.blake2b("\0".join(texts).encode(), digest_size=16).digest()
+            if mark in self._seen:
+                return "duplicate"
+            self._seen.add(mark)
+        return None

@@ -1,1 +1,0 @@
-"""Executors: where units of work run. All have the interface of `engine.executors.base.Executor`."""

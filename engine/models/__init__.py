@@ -1,0 +1,1 @@
+"""Base models: loading them, their lens, their devices, and what runs them forward."""

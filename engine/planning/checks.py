@@ -1,0 +1,183 @@
+"""What a plan can know to be wrong before anything runs, from the files that are on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+
+from engine.data.prepare import no_validation, split_sizes, too_many
+from engine.data.sources import sources
+from engine.errors import DataError, UsageError
+from engine.fingerprints import cache_folder
+from engine.models.loading import PACKAGE, local_path
+from engine.planning import changes
+from engine.planning.plan import Plan, PlannedCell
+from engine.planning.sizes import ModelCard, model_card
+from engine.planning.stage_keys import Cell, data_key, test_data
+from specs import Problem, SpecError
+from specs.tables.data import Data
+from specs.tables.probe import Probe
+from specs.toml.describe import value as spell
+from specs.toml.paths import looks_local
+
+# Larger files are counted by the data stage alone: a plan has to answer at once.
+MOST_BYTES = 32 * 2**20
+
+
+def check_plan(plan: Plan) -> None:
+    """Raise SpecError with every problem, each with its file and line."""
+    cards = _cards(plan)
+    problems = [
+        *_missing_models(plan),
+        *_unfit(plan, cards),
+        *_interventions(plan, cards),
+        *_trained_whole(plan),
+        *_splits(plan),
+        *_unvalidated(plan),
+    ]
+    if problems:
+        raise SpecError(map(plan.matrix.spec.place, problems))
+
+
+def _problem(plan: Plan, key: str, cell: Cell, message: str) -> Problem:
+    """Give the problem of a key, where the spec or one of its levels sets it for this cell."""
+    at = plan.matrix.written(key, cell)
+    return Problem(None, at, message if at == key else f"{key}: {message}")
+
+
+def _missing_models(plan: Plan) -> Iterator[Problem]:
+    """Yield models that are files or folders by their spelling, but are not there."""
+    for cell in plan.matrix.distinct("model"):
+        name = plan.matrix.table("model", cell).id
+        if not name.startswith(PACKAGE) and looks_local(name) and local_path(name) is None:
+            yield _problem(plan, "model.id", cell, f'no such file or folder: "{name}"')
+
+
+def _cards(plan: Plan) -> dict[Cell, ModelCard]:
+    """Give the sizes of the models that are on this machine, by the levels that choose them."""
+    found = {}
+    for cell in plan.matrix.distinct("model"):
+        if card := model_card(plan.matrix.table("model", cell)):
+            found[plan.matrix.choice("model", cell)] = card
+    return found
+
+
+def _unfit(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Problem]:
+    """Yield the layers that a model lacks, and chat templates of tokenizers that have none."""
+    matrix = plan.matrix
+    for cell in matrix.distinct("model", "prompt", "probe"):
+        card = cards.get(matrix.choice("model", cell))
+        if card is None:
+            continue
+        probe: Probe = matrix.table("probe", cell)
+        lowest = -card.layers - 1
+        for layer in probe.layers if probe.enabled and probe.layers != "all" else ():
+            if not lowest <= layer <= card.layers:
+                message = f"found {layer}; expected {lowest} to {card.layers} for this model"
+                yield _problem(plan, "probe.layers", cell, message)
+        if matrix.table("prompt", cell).chat_template and card.chat_template is False:
+            message = "found true, but this model's tokenizer has no chat template; expected false"
+            yield _problem(plan, "prompt.chat_template", cell, message)
+
+
+def _interventions(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Problem]:
+    """Yield interventions on layers or heads that a model lacks; each of a spec once."""
+    places = {settings.name: i for i, settings in enumerate(plan.matrix.experiment.interventions)}
+    tried: set[tuple[str, Cell]] = set()
+    for cell in plan.cells if places else ():
+        choice = plan.matrix.choice("model", cell.choice)
+        for entry in changes.entries(plan, cell) if choice in cards else ():
+            name, card = entry.settings.name, cards[choice]
+            if (name, choice) in tried:
+                continue
+            tried.add((name, choice))
+            try:
+                changes.expand([entry], changes.Model(card.layers, card.heads))
+            except UsageError as error:
+                yield Problem(None, f"interventions[{places[name]}]", str(error))
+
+
+def _trained_whole(plan: Plan) -> Iterator[Problem]:
+    """Yield modules that are trained in full where interventions take an adapter apart, each place once."""
+    matrix, told = plan.matrix, set()
+    for cell in plan.cells:
+        for settings, donor in matrix.interventions(cell.choice):
+            for trained in (cell.choice, donor) if settings.name in cell.sources else ():
+                if trained is None or matrix.table("train", trained).steps == 0:
+                    continue
+                saved = list(matrix.table("lora", trained).modules_to_save)
+                at = matrix.written("lora.modules_to_save", trained)
+                if saved and at not in told:
+                    told.add(at)
+                    message = (
+                        f'found {spell(saved)}, but the intervention "{settings.name}" takes an adapter '
+                        "apart by layers, which modules trained in full do not allow; expected [] in cells "
+                        "that interventions change or take from"
+                    )
+                    yield _problem(plan, "lora.modules_to_save", trained, message)
+
+
+def _unvalidated(plan: Plan) -> Iterator[Problem]:
+    """Yield early stopping that has no examples to go by."""
+    matrix = plan.matrix
+    for cell in matrix.distinct("data", "evaluate", "train"):
+        train, data = matrix.table("train", cell), matrix.table("data", cell)
+        if train.early_stopping and train.steps != 0:
+            sizes = known_sizes(data, matrix.table("evaluate", cell).labels)
+            if sizes is not None and not sizes["validation"]:
+                _, _, message = no_validation(train.early_stopping).partition(": ")
+                yield _problem(plan, "train.early_stopping", cell, message)
+
+
+def check_devices(plan: Plan, cells: Iterable[PlannedCell]) -> None:
+    """Raise SpecError where this process cannot compute on a device that one of these cells names."""
+    from engine.models.devices import choose_device
+
+    problems: dict[str, Problem] = {}
+    for cell in cells:
+        device = plan.matrix.table("model", cell.choice).device
+        try:
+            choose_device(device)
+        except UsageError as error:
+            message = str(error).removeprefix("model.device: ")
+            problems.setdefault(device, _problem(plan, "model.device", cell.choice, message))
+    if problems:
+        raise SpecError(map(plan.matrix.spec.place, problems.values()))
+
+
+def _splits(plan: Plan) -> Iterator[Problem]:
+    """Yield numbers of examples that are beyond what their split holds."""
+    matrix = plan.matrix
+    for cell in matrix.distinct("data", "evaluate"):
+        own, tested = matrix.table("data", cell), test_data(matrix, cell)
+        labels = matrix.table("evaluate", cell).labels
+        table = "data" if tested == own else "evaluate.data"
+        for split, home, data in (
+            ("train", "data", own),
+            ("validation", "data", own),
+            ("test", table, tested),
+        ):
+            count = getattr(data, split)
+            sizes = known_sizes(data, labels) if count is not None else None
+            if sizes is not None and count > sizes[split]:
+                yield _problem(plan, f"{home}.{split}", cell, too_many(count, int(sizes[split])))
+
+
+def known_sizes(data: Data, labels: list[str]) -> dict[str, float] | None:
+    """Give what `split_sizes` counts of data on this machine; None where that is unknown, or takes long."""
+    try:
+        found = sources(data)
+        here = [source.path for source in found if source.path is not None and source.path.is_file()]
+        if len(here) + sum(source.built_in for source in found) < len(found):
+            return None
+        if sum(path.stat().st_size for path in here) > MOST_BYTES:
+            return None
+        memory = cache_folder() / "splits-3" / f"{data_key(data, labels)}.json"
+        if memory.is_file():
+            return dict(json.loads(memory.read_text("utf-8")))
+        sizes = split_sizes(data, labels)
+    except (DataError, OSError, ValueError):  # the data stage says what is wrong with them
+        return None
+    memory.parent.mkdir(exist_ok=True)
+    memory.write_text(json.dumps(sizes), "utf-8")
+    return sizes

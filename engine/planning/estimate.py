@@ -1,0 +1,313 @@
+"""What a plan will cost: tokens, FLOPs, peak memory and bytes in the store, before anything runs.
+
+Rules of thumb, stated so that they can be checked: 4 characters per token; 2 FLOPs per parameter and token
+forward; backward through frozen weights costs as much as forward, since LoRA needs activations' gradients but
+not the weights'; activations kept for the backward pass take 34 bytes per token, layer and hidden unit at
+16 bits (Korthikanti et al., arXiv 2205.05198), twice that at 32 bits; a change of an intervention runs the
+layers above those that an earlier run has in common with it, and of each model that runs whole, and of that
+run, L + 1 residual streams of a batch are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
+
+from attrs import define, field, frozen
+
+from engine.planning import changes
+from engine.planning.executor_settings import executor_settings
+from engine.planning.plan import Plan, PlannedCell, grouped
+from engine.planning.run_order import turns, whole_models
+from engine.planning.sizes import DataCard, ModelCard, data_card, model_card
+from engine.planning.stage_keys import test_data
+from specs.tables.data import Data
+from specs.tables.experiment import Evaluate, Model, Target, Train
+from specs.tables.probe import Probe
+
+CHARACTERS_PER_TOKEN = 4
+ACTIVATION_BYTES = 34
+UNKNOWN_EXAMPLES = 1000  # of a split whose size neither the spec nor the data at hand tells
+CHECKPOINTS = 3  # of one training: two are kept, and for a moment there is the next
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+WEIGHT_BYTES = {"none": None, "int8": 1.0, "nf4": 0.55}
+
+
+@frozen
+class Cost:
+    """An estimate. Costs add up, but for memory, of which the largest counts."""
+
+    tokens: float = 0
+    flops: float = 0
+    memory: float = 0  # bytes, peak
+    stored: float = 0  # bytes
+    scratch: float = 0  # bytes of checkpoints while a training runs
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.tokens + other.tokens,
+            self.flops + other.flops,
+            max(self.memory, other.memory),
+            self.stored + other.stored,
+            max(self.scratch, other.scratch),
+        )
+
+    def times(self, count: int) -> Cost:
+        """Give the cost of doing this so many times."""
+        return Cost(self.tokens * count, self.flops * count, self.memory, self.stored * count, self.scratch)
+
+
+def estimate(plan: Plan, cells: Iterable[PlannedCell] | None = None) -> dict[str, Cost] | None:
+    """Estimate every stage's work that is not done, of some cells or of all; memory is that of one rank.
+
+    None where the model's files are not on this machine.
+    """
+    cards, wanted = _Cards(), plan.cells if cells is None else list(cells)
+    ranks = executor_settings(plan.matrix.spec, {}).ranks
+    total: dict[str, Cost] = {}
+    for stage in _TABLES:
+        cost = _stage_cost(plan, wanted, stage, cards, ranks)
+        if cost is None:
+            return None
+        total[stage] = cost
+    return total
+
+
+def _stage_cost(
+    plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: _Cards, ranks: int
+) -> Cost | None:
+    """Add up a stage's pending runs; those of equal settings are estimated once."""
+    states = plan.states[stage]
+    pending = {key: cell for cell in wanted if (key := cell.keys.get(stage)) and states[key] != "cached"}
+    total = Cost()
+    for cells in grouped(pending.values(), _alike(plan, stage)):
+        cost = _cost(plan, cells[0], stage, cards, ranks)
+        if cost is None:
+            return None
+        total += cost.times(len(cells))
+    return total
+
+
+def stage_memory(plan: Plan, cell: PlannedCell, stage: str) -> float | None:
+    """Estimate the peak memory, in bytes, of one stage of a cell, done or not; None where that is unknown."""
+    if stage not in _TABLES:
+        return None
+    cost = _cost(plan, cell, stage, _Cards(), executor_settings(plan.matrix.spec, {}).ranks)
+    return cost.memory if cost else None
+
+
+def estimator(
+    plan: Plan, examples: Mapping[str, int] | None = None
+) -> Callable[[Iterable[PlannedCell]], Cost | None]:
+    """Give a function from cells to what all their stages cost, done or not; None where that is unknown.
+
+    examples: by stage, how many test examples it measures instead of the spec's number.
+    """
+    cards = _Cards()
+    alike = {stage: _alike(plan, stage) for stage in _TABLES}
+    known: dict[Any, Cost | None] = {}
+
+    def cost_of(cells: Iterable[PlannedCell]) -> Cost | None:
+        runs = {(stage, cell.keys[stage]): cell for cell in cells for stage in _TABLES if stage in cell.keys}
+        total = None
+        for (stage, _), cell in runs.items():
+            choice = (stage, alike[stage](cell))
+            if choice not in known:
+                known[choice] = _cost(plan, cell, stage, cards, examples=(examples or {}).get(stage))
+            if cost := known[choice]:
+                total = cost + (total or Cost())
+        return total
+
+    return cost_of
+
+
+@define
+class _Cards:
+    """The cards of this plan's models and data sets, each read once."""
+
+    known: dict[Any, Any] = field(factory=dict)
+
+    def model(self, model: Model) -> ModelCard | None:
+        key = (model.id, model.revision, model.gguf_file)
+        if key not in self.known:
+            self.known[key] = model_card(model)
+        card: ModelCard | None = self.known[key]
+        return card
+
+    def data(self, data: Data) -> DataCard | None:
+        key = (str(data.source), data.dimension)
+        if key not in self.known:
+            self.known[key] = data_card(data)
+        card: DataCard | None = self.known[key]
+        return card
+
+
+_TEXTS = ("model", "data", "prompt", "target", "train")
+# The tables that each stage's cost depends on; max_length of `train` bounds every text.
+_TABLES = {
+    "train": (*_TEXTS, "lora"),
+    "base": (*_TEXTS, "evaluate"),
+    "evaluate": (*_TEXTS, "evaluate"),
+    "lens": (*_TEXTS, "probe"),
+    "probe": (*_TEXTS, "evaluate", "probe"),
+    "intervene": (*_TEXTS, "evaluate", "probe"),
+}
+
+
+def _alike(plan: Plan, stage: str) -> Callable[[PlannedCell], Hashable]:
+    """Give a function from a cell to what its cost depends on."""
+    choose = plan.matrix.chooser(*_TABLES[stage])
+    if stage != "intervene":
+        return lambda cell: choose(cell.choice)
+    return lambda cell: (choose(cell.choice), *cell.sources, len(set(cell.sources.values())))
+
+
+def _cost(
+    plan: Plan, cell: PlannedCell, stage: str, cards: _Cards, ranks: int = 1, examples: int | None = None
+) -> Cost | None:
+    tables = {name: plan.matrix.table(name, cell.choice) for name in _TABLES[stage]}
+    data: Data = tables["data"] if stage in ("train", "lens") else test_data(plan.matrix, cell.choice)
+    model, texts = cards.model(tables["model"]), cards.data(data)
+    if model is None:
+        return None
+    if stage == "base":
+        tables["target"] = Target()
+    lengths = _Lengths.of(tables, texts)
+    weights = _weight_bytes(tables["model"], model, ranks)
+    if stage == "train":
+        return _train(tables["train"], tables["lora"].r, data, model, lengths, weights)
+    if stage == "lens":
+        return _lens(tables["probe"], data, model, lengths, weights)
+    count = examples or data.test or UNKNOWN_EXAMPLES
+    if stage in ("base", "evaluate"):
+        return _evaluate(tables["evaluate"], tables["target"], count, model, lengths, weights)
+    count = examples or min(count, tables["probe"].examples or count)
+    if stage == "intervene":
+        return _intervene(changes.entries(plan, cell), tables, count, model, lengths, weights)
+    return _probe(tables["probe"], count, model, lengths, weights, len(tables["evaluate"].labels))
+
+
+@frozen
+class _Lengths:
+    """Mean tokens of an example's parts."""
+
+    prompt: float
+    completion: float
+
+    @staticmethod
+    def of(tables: dict[str, Any], texts: DataCard | None) -> _Lengths:
+        if texts is None:  # unknown texts: nothing is longer than what training admits
+            return _Lengths(tables["train"].max_length, 0)
+        prompt = texts.prompt + len(tables["prompt"].template) + len(tables["prompt"].system or "")
+        explanation = 0 if tables["target"].content == "label" else texts.explanation
+        return _Lengths(prompt / CHARACTERS_PER_TOKEN, 2 + explanation / CHARACTERS_PER_TOKEN)
+
+
+def _weight_bytes(settings: Any, model: ModelCard, ranks: int) -> float:
+    dense = BYTES[settings.dtype]
+    blocks = model.parameters * (WEIGHT_BYTES[settings.quantization] or dense)
+    return blocks / ranks + model.unembedding * dense
+
+
+def _train(train: Train, r: int, data: Data, model: ModelCard, lengths: _Lengths, weights: float) -> Cost:
+    steps = train.steps
+    per_step = train.batch_size * train.accumulation
+    examples = (data.train or UNKNOWN_EXAMPLES) * train.epochs if steps is None else steps * per_step
+    length = lengths.prompt + lengths.completion
+    adapter = r * model.linear_sides * 4
+    activations = train.batch_size * length * model.layers * model.hidden * ACTIVATION_BYTES
+    activations *= BYTES[train.precision] / 2
+    if train.gradient_checkpointing:
+        activations /= math.sqrt(model.layers)
+    forward = 2 * (model.parameters * length + model.unembedding * lengths.completion)
+    return Cost(
+        tokens=examples * length,
+        flops=2 * forward * examples,
+        memory=weights + 4 * adapter + activations,  # the adapter, its gradient and Adam's two moments
+        stored=adapter if steps != 0 else 0,
+        # The adapter, Adam's two moments, and the best adapter so far.
+        scratch=CHECKPOINTS * (3 + bool(train.early_stopping)) * adapter if steps != 0 else 0,
+    )
+
+
+def _evaluate(
+    evaluate: Evaluate, target: Target, examples: int, model: ModelCard, lengths: _Lengths, weights: float
+) -> Cost:
+    generates = evaluate.generates(target)
+    generated = evaluate.new_tokens(target) if generates else 0
+    passes = generates + evaluate.scores
+    tokens = examples * (passes * lengths.prompt + generated)
+    heads = examples * (1 + generated)
+    working = evaluate.batch_size * (lengths.prompt + generated) * model.hidden * 4 * 8
+    return Cost(
+        tokens=tokens,
+        flops=2 * (model.parameters * tokens + model.unembedding * heads),
+        memory=weights + working + evaluate.batch_size * model.vocabulary * 4 * (generated > 0),
+        stored=examples * 4 * (len(evaluate.labels) + 4),
+    )
+
+
+def _lens(probe: Probe, data: Data, model: ModelCard, lengths: _Lengths, weights: float) -> Cost:
+    length = lengths.prompt + lengths.completion
+    batch = min(probe.batch_size * length, probe.tuned.tokens)
+    tokens = probe.tuned.steps * min(probe.tuned.tokens, (data.train or UNKNOWN_EXAMPLES) * length)
+    translators = 4 * model.layers * model.hidden * (model.hidden + 1)
+    rows = tokens * model.layers
+    # Logits twice and the gradient once, of every layer; a translation forward, and backward by its weights.
+    per_row = 2 * 3 * model.unembedding + 2 * 2 * model.hidden**2
+    return Cost(
+        tokens=tokens,
+        flops=2 * (model.parameters + 2 * model.unembedding) * tokens + per_row * rows,
+        memory=weights + 3 * translators + 4 * 4 * batch * model.layers * model.hidden + 128e6,
+        stored=translators + 4 * probe.tuned.steps * model.layers,
+        scratch=4 * translators,  # with the momentum, and for a moment two checkpoints
+    )
+
+
+def _probe(
+    probe: Probe, examples: int, model: ModelCard, lengths: _Lengths, weights: float, labels: int
+) -> Cost:
+    layers = model.layers + 1 if probe.layers == "all" else len(probe.layers)
+    rows = examples * layers * len(probe.positions)
+    watched = labels if probe.watch == "labels" else len(probe.watch)
+    tokens = examples * (lengths.prompt + lengths.completion)
+    entropies = 4 * (probe.activation + probe.heads * model.heads)
+    per_row = 4 * len(probe.statistics) + entropies + 8 * watched + 8 * probe.top_k
+    return Cost(
+        tokens=tokens,
+        flops=2 * model.parameters * tokens + 2 * model.unembedding * rows,
+        memory=weights + probe.batch_size * layers * len(probe.positions) * model.hidden * 8 + 64e6,
+        stored=rows * per_row,
+    )
+
+
+def _intervene(
+    entries: list[changes.Entry],
+    tables: dict[str, Any],
+    examples: int,
+    model: ModelCard,
+    lengths: _Lengths,
+    weights: float,
+) -> Cost:
+    sweep = changes.expand(entries, changes.Model(model.layers, model.heads))
+    probe: Probe = tables["probe"]
+    length = lengths.prompt + (lengths.completion if tables["target"].explains_first else 0)
+    # Models whose streams are kept run whole, once; a change above what an earlier run has in common with it.
+    own = "own"  # no source has this for its key
+    kept = len(whole_models(sweep, own))
+    above = [model.layers - turn.start for turn in turns(sweep, own, model.layers)]
+    averages = any(change.kind == "heads" and change.ablation == "mean" for change in sweep)
+    passes = kept + averages + sum(above) / model.layers
+    lens_rows = examples * (kept * (model.layers + 1) + sum(count + 1 for count in above) + len(sweep))
+    batch = probe.batch_size * length * model.hidden
+    labels = len(tables["evaluate"].labels)
+    return Cost(
+        tokens=examples * length * passes,
+        flops=2 * model.parameters * examples * length * passes + 2 * model.unembedding * lens_rows,
+        memory=weights
+        + batch * ((kept + 1) * (model.layers + 1) * BYTES[tables["model"].dtype] + 4 * 8)
+        + probe.batch_size * (model.layers + 1) * model.hidden * 8
+        + 64e6,
+        stored=examples * len(sweep) * 4 * (labels + model.layers + 1 + 4),
+    )

@@ -1,0 +1,170 @@
+"""The plan: every cell of a spec with its stage keys, and what of it is done, failed or pending."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+from attrs import field, frozen
+
+from engine.data.sources import sources
+from engine.errors import UsageError
+from engine.planning.stage_keys import Cell, Keys, file_identities, model_key, test_data
+from specs import Matrix
+from specs.tables.data import Data
+from specs.tables.experiment import STAGES
+from store import Ledger
+from store.backend.location import Place, Root, place_of
+from store.ledger.manifests import known_files
+
+STATES = ("cached", "pending", "failed", "running")
+
+
+@frozen
+class PlannedCell:
+    """One cell: its place in the matrix, its levels and its stage keys."""
+
+    index: int
+    choice: Cell
+    keys: dict[str, str]
+    # By intervention the train key of what it takes from, "": the model without adapter.
+    sources: dict[str, str] = field(factory=dict)
+
+    @property
+    def donors(self) -> set[str]:
+        """The train keys of other cells that the cell's interventions take from."""
+        return set(self.sources.values()) - {"", self.keys["train"]}
+
+
+@frozen
+class Plan:
+    """All cells of a spec, and the store they go to."""
+
+    matrix: Matrix
+    root: Place
+    cells: list[PlannedCell]
+    states: dict[str, dict[str, str]]  # stage → key → cached, pending, failed or running
+    # What the store knows of data files that are not there any more: path → identity of their content.
+    remembered: dict[str, str] = field(factory=dict)
+    _models: dict[Cell, tuple[str, str]] = field(factory=dict, init=False)
+
+    def levels(self, cell: PlannedCell) -> dict[str, Any]:
+        """Give the cell's level on every axis, None where a factor does not apply."""
+        return self.matrix.levels(cell.choice)
+
+    def model(self, cell: PlannedCell) -> tuple[str, str]:
+        """Identify what a cell's model is loaded as: content and settings, and the device."""
+        choice = self.matrix.choice("model", cell.choice)
+        if choice not in self._models:
+            settings = self.matrix.table("model", cell.choice)
+            self._models[choice] = model_key(settings), settings.device
+        return self._models[choice]
+
+    def state(self, cell: PlannedCell) -> str:
+        """Give the state of the whole cell: the worst of its stages."""
+        found = {self.states[stage][cell.keys[stage]] for stage in STAGES if stage in cell.keys}
+        return next(state for state in ("failed", "running", "pending", "cached") if state in found)
+
+    def look_up(self) -> None:
+        """Look the states of all stages up again, in the store's ledger."""
+        ledger = Ledger(self.root)
+        self.states.update({stage: _states(ledger, stage, self.cells) for stage in STAGES})
+
+    def missing(self) -> list[str]:
+        """Name the local data files that are not there yet; keys over them will change once they are."""
+        lacking = {str(source) for data in self._data() for source in sources(data) if source.missing}
+        return sorted(lacking - self.remembered.keys())
+
+    def files(self) -> dict[str, str]:
+        """Identify the content of the local data files, by path; of missing ones as it is remembered."""
+        found = dict(self.remembered)
+        for data in self._data():
+            found |= file_identities(data)
+        return found
+
+    def _data(self) -> list[Data]:
+        trained = {cell.keys["data"]: self.matrix.table("data", cell.choice) for cell in self.cells}
+        tested = {cell.keys["test_data"]: test_data(self.matrix, cell.choice) for cell in self.cells}
+        return list((trained | tested).values())
+
+    def trusted(self) -> list[str]:
+        """Name the models whose repositories' own code will run."""
+        models = {self.matrix.choice("model", cell.choice): cell.choice for cell in self.cells}
+        settings = [self.matrix.table("model", choice) for choice in models.values()]
+        return sorted({model.id for model in settings if model.trust_remote_code})
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """Count the distinct stage keys by state: stage → state → number."""
+        return {stage: Counter(states.values()) for stage, states in self.states.items()}
+
+
+def make_plan(matrix: Matrix, store: Root | None = None) -> Plan:
+    """Compute all stage keys and look up their states. Reads the store's ledger, writes nothing."""
+    root = place_of(store or matrix.experiment.store or f"stores/{matrix.experiment.name}")
+    plan = Plan(matrix, root, _cells(matrix, Keys(matrix)), {})
+    if missing := plan.missing():
+        known = known_files(root)
+        remembered = {path: known[path] for path in missing if path in known}
+        plan = Plan(matrix, root, _cells(matrix, Keys(matrix, remembered)), {}, remembered)
+    plan.look_up()
+    return plan
+
+
+def _cells(matrix: Matrix, keys: Keys) -> list[PlannedCell]:
+    return [
+        PlannedCell(index, cell, keys.of(cell), keys.sources(cell)) for index, cell in enumerate(matrix.cells)
+    ]
+
+
+def _states(ledger: Ledger, stage: str, cells: Iterable[PlannedCell]) -> dict[str, str]:
+    names = (stage, "test_data") if stage == "data" else (stage,)
+    wanted = dict.fromkeys(cell.keys[name] for cell in cells for name in names if name in cell.keys)
+    done, failed, running = ledger.done(stage), ledger.failed(stage), ledger.running(stage)
+
+    def state(key: str) -> str:
+        if key in done:
+            return "cached"
+        return "running" if key in running else "failed" if key in failed else "pending"
+
+    return {key: state(key) for key in wanted}
+
+
+def select(plan: Plan, only: Iterable[tuple[str, str]]) -> list[PlannedCell]:
+    """Give the cells on the named levels: `only` holds (factor, level as text), several levels of one
+    factor meaning any of them.
+    """
+    wanted: dict[str, set[str]] = {}
+    for factor, level in only:
+        wanted.setdefault(factor, set()).add(level)
+    return [
+        cell
+        for cell in plan.cells
+        if all(str(plan.levels(cell)[factor]) in levels for factor, levels in wanted.items())
+    ]
+
+
+def check_donors(plan: Plan, cells: Sequence[PlannedCell]) -> None:
+    """Raise UsageError where a cell's interventions take from an adapter that these cells do not train."""
+    trained = {cell.keys["train"] for cell in cells}
+    states = plan.states["train"]
+    for cell in cells:
+        for name, source in cell.sources.items():
+            if source in cell.donors and source not in trained and states[source] not in ("cached", "failed"):
+                raise UsageError(
+                    f'{describe(plan.levels(cell))}: the intervention "{name}" takes from a cell that is not '
+                    "trained, and not among those to run; expected --only or --max-cells to take it in"
+                )
+
+
+def grouped(cells: Iterable[PlannedCell], key: Callable[[PlannedCell], Hashable]) -> list[list[PlannedCell]]:
+    """Group cells by a key, groups and members in order of first appearance."""
+    groups: dict[Hashable, list[PlannedCell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())
+
+
+def describe(levels: dict[str, object]) -> str:
+    """Give a cell's levels on one line: target=label, seed=0."""
+    return ", ".join(f"{name}={'-' if level is None else level}" for name, level in levels.items())

@@ -1,0 +1,187 @@
+"""Sizes of models and data sets, read from file headers without torch, for the plan's estimates."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+
+import attrs
+from attrs import frozen
+
+from engine.data import graded_dialogues as graded
+from engine.data.cell_text import cell_text
+from engine.data.reading import column_names
+from engine.data.sources import Source, sources
+from engine.data.table_files import read_file
+from engine.fingerprints import cache_folder, fingerprint_path
+from engine.models.loading import is_gguf, local_path
+from engine.models.weight_files import check_files, safetensors_shapes
+from specs.tables.data import Data
+from specs.tables.experiment import Model
+
+SAMPLED_ROWS = 256
+
+
+@frozen
+class ModelCard:
+    """What a model's cost depends on."""
+
+    layers: int
+    hidden: int
+    vocabulary: int
+    heads: int  # attention heads of a layer; 0 where that is not known
+    parameters: int  # of the decoder layers
+    linear_sides: (
+        int  # sum of (inputs + outputs) over the decoder's linear modules: LoRA's size is r times this
+    )
+    chat_template: bool | None = None  # whether the tokenizer has one; None where its files do not say
+
+    @property
+    def unembedding(self) -> int:
+        """Parameters of the unembedding."""
+        return self.hidden * self.vocabulary
+
+
+@frozen
+class DataCard:
+    """Mean characters of an example's parts."""
+
+    prompt: float
+    explanation: float
+
+
+def model_card(model: Model) -> ModelCard | None:
+    """Read a model's sizes; None if its files are not on this machine, or say too little.
+
+    EngineError where a file that is there cannot be what it says.
+    """
+    path = own = local_path(model.id)
+    if path is None:
+        path = _hub_folder(model.id, model.revision)
+    if path is not None and model.gguf_file:
+        path = path / model.gguf_file
+    if path is None or not path.exists():
+        return None
+    memory = cache_folder() / "cards-4" / f"{fingerprint_path(path)}.json"
+    if memory.is_file():
+        return ModelCard(**json.loads(memory.read_text()))
+    check_files(path, whole=own is not None)
+    card = _from_gguf(path) if is_gguf(path) else _from_folder(path)
+    if card is not None:
+        memory.parent.mkdir(exist_ok=True)
+        memory.write_text(json.dumps(attrs.asdict(card)))
+    return card
+
+
+def _hub_folder(model_id: str, revision: str | None) -> Path | None:
+    """Find a hub model's snapshot in the local cache, without importing the hub's client."""
+    home = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub"
+    repository = Path(home).expanduser() / f"models--{model_id.replace('/', '--')}"
+    reference = repository / "refs" / (revision or "main")
+    commit = reference.read_text().strip() if reference.is_file() else revision or ""
+    folder = repository / "snapshots" / commit
+    return folder if commit and folder.is_dir() else None
+
+
+def _from_folder(folder: Path) -> ModelCard | None:
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        shapes = dict(
+            item for file in folder.glob("*.safetensors") for item in safetensors_shapes(file).items()
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    config = config.get("text_config", config)
+    layers = config.get("num_hidden_layers") or config.get("n_layer")
+    hidden = config.get("hidden_size") or config.get("n_embd")
+    if not (layers and hidden and shapes):
+        return None
+    heads = config.get("num_attention_heads") or config.get("n_head") or 0
+    heads = heads if isinstance(heads, int) else 0  # some architectures give one number for each layer
+    body = [shape for name, shape in shapes.items() if _is_block(name)]
+    return ModelCard(
+        layers,
+        hidden,
+        config.get("vocab_size", 0),
+        heads,
+        *_sizes(body),
+        chat_template=_has_chat_template(folder),
+    )
+
+
+# Where transformers looks for the chat template of a folder, beside the tokenizer's own settings.
+_CHAT_TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+
+
+def _has_chat_template(folder: Path) -> bool | None:
+    if any((folder / name).exists() for name in _CHAT_TEMPLATES):
+        return True
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return bool(settings.get("chat_template"))
+
+
+def _is_block(name: str) -> bool:
+    return any(part in name for part in (".layers.", ".h.", "blk."))
+
+
+def _sizes(shapes: list[list[int]]) -> tuple[int, int]:
+    matrices = [shape for shape in shapes if len(shape) == 2]
+    return sum(map(math.prod, shapes)), sum(map(sum, matrices))
+
+
+def _from_gguf(file: Path) -> ModelCard | None:
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(file)
+        shapes = {tensor.name: [int(size) for size in tensor.shape] for tensor in reader.tensors}
+        layers = 1 + max(int(name.split(".")[1]) for name in shapes if _is_block(name))
+        hidden, vocabulary = shapes["token_embd.weight"]
+    except (OSError, ValueError, LookupError):
+        return None
+    body = [shape for name, shape in shapes.items() if _is_block(name)]
+    heads = next(
+        (int(field.contents()) for name, field in reader.fields.items() if name.endswith(".head_count")), 0
+    )
+    chat = "tokenizer.chat_template" in reader.fields
+    return ModelCard(layers, hidden, vocabulary, heads, *_sizes(body), chat_template=chat)
+
+
+def data_card(data: Data) -> DataCard | None:
+    """Sample the sources' text lengths; None if none of them can be read at once."""
+    cards = [card for source in sources(data) if (card := _source_card(source, data)) is not None]
+    if not cards:
+        return None
+    return DataCard(fmean(card.prompt for card in cards), fmean(card.explanation for card in cards))
+
+
+def _source_card(source: Source, data: Data) -> DataCard | None:
+    rows = list(islice(_rows(source, data), SAMPLED_ROWS))
+    if not rows:
+        return None
+    prompt = fmean(len(row["context"]) + len(row["response"]) for row in rows)
+    return DataCard(prompt, fmean(len(row["explanation"]) for row in rows))
+
+
+def _rows(source: Source, data: Data) -> Iterator[dict[str, str]]:
+    if source.built_in:
+        yield from graded.examples(data.dimension, source.part)
+        return
+    if source.path is None or source.missing or source.adapter or source.path.is_dir():
+        return
+    columns = column_names(data)
+    for place, row in read_file(source.path, set(columns.values())).rows:
+        yield {
+            name: cell_text(row.get(columns[name]), place, columns[name]) or ""
+            for name in ("context", "response", "explanation")
+        }

@@ -1,0 +1,316 @@
+"""Stage keys: the hash of exactly the inputs that can change a stage's result.
+
+A key is a BLAKE2b over the stage's name and version, the settings that the stage reads, and the keys of the
+stages it consumes: a Merkle tree. Names, comments, key order, spelled-out defaults, output paths and settings
+that only say how to run (an empty `stages` in the field's metadata) are not part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+from attrs import frozen
+
+from engine import fingerprints
+from engine.data import graded_dialogues as graded
+from engine.data import public_sets as adapters
+from engine.data.sources import Source, sources
+from engine.errors import DataError
+from specs import Matrix
+from specs.tables.data import Data
+from specs.tables.experiment import STAGES, TABLE_STAGES, Model
+from specs.tables.interventions import Intervention
+from specs.toml.paths import data_suffix
+
+# Raise a stage's number when a change to the code alters its results.
+VERSIONS = {"data": 4, "base": 1, "train": 3, "evaluate": 5, "lens": 2, "probe": 3, "intervene": 2}
+
+Cell = tuple[int, ...]
+NONE: Mapping[str, str] = MappingProxyType({})
+# Contents of the target that the run seed draws.
+DRAWN = ("label+shuffled", "label+bag_of_words", "label+random_tokens")
+
+
+def digest(value: Any) -> str:
+    """Hash the canonical JSON of a value (sorted keys, no spaces): 32 hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def fields_read(table: str, cls: type, stage: str) -> list[attrs.Attribute[Any]]:
+    """Give the fields of a table's class that can change a stage's result."""
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cls)
+    return [field for field in fields if stage in field.metadata.get("stages", TABLE_STAGES[table])]
+
+
+def source_identity(data: Data, remembered: Mapping[str, str] = NONE) -> str:
+    """Identify the content of the sources: file fingerprints, hub revisions, versions of our own code.
+
+    The order of several sources does not count, their names do, for they are in the rows' ids. Files that are
+    not there are known by what is `remembered` of their paths (`file_identities`), else by the paths. Raises
+    DataError where `data.fingerprint` names another content than is found.
+    """
+    found = sources(data)
+    parts = {source.name: _source_identity(source, remembered) for source in found}
+    text = digest(parts) if len(parts) > 1 else parts[found[0].name]
+    if data.fingerprint not in (None, text) and not any(source.missing for source in found):
+        raise DataError(f'data.fingerprint: expected "{data.fingerprint}", but "{data.source}" has "{text}"')
+    return text
+
+
+def file_identities(data: Data) -> dict[str, str]:
+    """Identify the sources that are files or folders, by path; those that are not there are left out."""
+    found = (source for source in sources(data) if source.path is not None and not source.missing)
+    return {str(source): _source_identity(source, NONE) for source in found}
+
+
+def _source_identity(source: Source, remembered: Mapping[str, str]) -> str:
+    read_as = f" {source.public} {adapters.VERSION}" if source.public else ""
+    if source.built_in:
+        return f"{source} {graded.VERSION}"
+    if source.path is None:
+        return f"hub {source.hub} {source.config} {source.revision}{read_as}"
+    if source.missing:
+        return remembered.get(str(source), f"not there yet: {source.path}")
+    return fingerprints.fingerprint_path(source.path) + read_as
+
+
+def model_identity(model: Model) -> str:
+    """Identify the content of a model: fingerprint of its files, or hub id and revision."""
+    from engine.models.loading import local_path
+
+    path = local_path(model.id)
+    if path is None:
+        return f"hub {model.id} {model.revision} {model.gguf_file}"
+    return fingerprints.fingerprint_path(path / model.gguf_file if model.gguf_file else path)
+
+
+class Keys:
+    """The stage keys of a matrix's cells. Each part of a key is hashed once and remembered."""
+
+    def __init__(self, matrix: Matrix, remembered: Mapping[str, str] = NONE) -> None:
+        self._matrix = matrix
+
+        def part(table: str, stage: str) -> _Part:
+            return _Part(
+                (table,), lambda cell: digest(_settings_read(matrix.table(table, cell), table, stage))
+            )
+
+        def parts(stage: str, *tables: str) -> list[_Part]:
+            return [part(table, stage) for table in tables]
+
+        def test_size(stage: str) -> _Part:
+            return _Part(
+                ("data", "evaluate"),
+                lambda cell: digest(_settings_read(test_data(matrix, cell), "data", stage)),
+            )
+
+        model = _Part(("model",), lambda cell: model_key(matrix.table("model", cell)))
+        seed = _Part(("seed",), lambda cell: f"seed {matrix.seed(cell)};")
+        shuffling_seed = _Part(("target", "seed"), self._shuffling_seed)
+        data = _Part(
+            ("data", "evaluate"),
+            lambda cell: data_key(matrix.table("data", cell), self._labels(cell), remembered),
+        )
+        test = _Part(
+            ("data", "evaluate"),
+            lambda cell: data_key(test_data(matrix, cell), self._labels(cell), remembered),
+        )
+        alone = _Part(("data", "target"), lambda cell: self._label_alone(cell, matrix.table("data", cell)))
+        test_alone = _Part(
+            ("data", "evaluate", "target"), lambda cell: self._label_alone(cell, test_data(matrix, cell))
+        )
+        tables = ("prompt", "target", "train", "evaluate")
+        self._data, self._test = _joined(matrix, data), _joined(matrix, test)
+        self._model = _joined(matrix, model)
+        self._train = _joined(matrix, model, data, *parts("train", "data", "lora", *tables), seed, alone)
+        self._evaluate = _joined(matrix, test, test_size("evaluate"), *parts("evaluate", *tables))
+        prefix = _Part(("target",), lambda cell: digest(matrix.table("target", cell).prefix))
+        asked = parts("evaluate", "prompt", "train", "evaluate")
+        self._base = _joined(matrix, model, test, test_size("evaluate"), prefix, *asked)
+        self._evaluated_base = _joined(matrix, _Part(("evaluate",), self._is_base_evaluated))
+        self._lens = _joined(matrix, data, *parts("lens", "data", *tables, "probe"), shuffling_seed, alone)
+        self._probe = _joined(
+            matrix, test, test_size("probe"), *parts("probe", *tables, "probe"), shuffling_seed, test_alone
+        )
+        self._intervene = _joined(
+            matrix,
+            test,
+            test_size("intervene"),
+            *parts("intervene", *tables, "probe"),
+            shuffling_seed,
+            test_alone,
+        )
+        self._untrained = _joined(matrix, _Part(("train",), self._is_untrained))
+        self._probed = _joined(matrix, _Part(("probe",), self._is_probed))
+        self._tuned = _joined(matrix, _Part(("probe",), self._is_tuned))
+
+    def of(self, cell: Cell) -> dict[str, str]:
+        """Give the cell's keys: data, test_data, train, evaluate; base, lens, probe, intervene where done.
+
+        `test_data` is the data stage's key for the test examples, the same as `data` unless `evaluate.data`
+        is given. An untrained model's train key depends on the model alone; a tuned lens's on the training
+        examples, too, trained on or not.
+        """
+        train = self._train_key(cell)
+        keys = {
+            "data": self._data(cell),
+            "test_data": self._test(cell),
+            "train": train,
+            "evaluate": _combine("evaluate", train + self._evaluate(cell)),
+        }
+        if self._evaluated_base(cell):
+            keys["base"] = _combine("base", f"evaluate {VERSIONS['evaluate']};{self._base(cell)}")
+        if self._probed(cell):
+            lens = ""
+            if self._tuned(cell):
+                lens = keys["lens"] = _combine("lens", train + self._lens(cell))
+            keys["probe"] = _combine("probe", train + lens + self._probe(cell))
+        if sources := self.sources(cell):
+            done = [
+                [_settings_done(settings), sources[settings.name], self._matrix.donor_name(cell, donor)]
+                for settings, donor in self._matrix.interventions(cell)
+                if settings.name in sources
+            ]
+            keys["intervene"] = _combine("intervene", f"{train}{self._intervene(cell)}\n{digest(done)}")
+        return keys
+
+    def sources(self, cell: Cell) -> dict[str, str]:
+        """Give, by the interventions that change the cell's model, the train key of what each takes from.
+
+        "" is the model without adapter. Head ablation takes from nothing, and goes to every cell.
+        """
+        found: dict[str, str] = {}
+        if not (interventions := self._matrix.interventions(cell)):
+            return found
+        own = self._adapter(cell)
+        for settings, donor in interventions:
+            source = "" if donor is None else self._adapter(donor)
+            if settings.kind == "heads" or source != own:
+                found[settings.name] = source
+        return found
+
+    def _train_key(self, cell: Cell) -> str:
+        return _combine("train", self._model(cell) if self._untrained(cell) else self._train(cell))
+
+    def _adapter(self, cell: Cell) -> str:
+        """Give the train key of a cell that has an adapter, "" of one that has none."""
+        return "" if self._untrained(cell) else self._train_key(cell)
+
+    def _labels(self, cell: Cell) -> list[str]:
+        labels: list[str] = self._matrix.table("evaluate", cell).labels
+        return labels
+
+    def _is_untrained(self, cell: Cell) -> str:
+        return "untrained" if self._matrix.table("train", cell).steps == 0 else ""
+
+    def _is_base_evaluated(self, cell: Cell) -> str:
+        return "evaluated" if self._matrix.table("evaluate", cell).base_model else ""
+
+    def _is_probed(self, cell: Cell) -> str:
+        return "probed" if self._matrix.table("probe", cell).enabled else ""
+
+    def _is_tuned(self, cell: Cell) -> str:
+        return "tuned" if self._matrix.table("probe", cell).lens == "tuned" else ""
+
+    def _label_alone(self, cell: Cell, data: Data) -> str:
+        """Mark a target whose empty explanations leave the label alone; any other has none that are empty."""
+        has_more = self._matrix.table("target", cell).content != "label"
+        return "label alone;" if has_more and data.empty_explanations == "label" else ""
+
+    def _shuffling_seed(self, cell: Cell) -> str:
+        """Give the seed where it draws the text that is watched; elsewhere the probe ignores it."""
+        target = self._matrix.table("target", cell)
+        drawn = target.permuted > 0 or target.content in DRAWN
+        return f"seed {self._matrix.seed(cell)};" if drawn else ""
+
+
+@frozen
+class _Part:
+    """A piece of a key: the tables whose levels decide it, and its text for a cell."""
+
+    tables: tuple[str, ...]
+    compute: Callable[[Cell], str]
+
+
+def _joined(matrix: Matrix, *parts: _Part) -> Callable[[Cell], str]:
+    """Give the joined text of some parts, in their order, for any cell.
+
+    Parts that no axis touches are computed once in all, but stand where they would stand if one did: a key
+    must not hang on what else the spec varies. Texts are digests of one length, or end with a semicolon, so
+    joining them loses nothing.
+    """
+    first = matrix.cells[0]
+    fixed = ""  # parts that no axis touches, since the last that one does
+    varying: list[tuple[Callable[[Cell], Cell], dict[Cell, str], Callable[[Cell], str], str]] = []
+    for part in parts:
+        choose = matrix.chooser(*part.tables)
+        if choose(first):
+            varying.append((choose, {}, part.compute, fixed))
+            fixed = ""
+        else:
+            fixed += part.compute(first)
+
+    def join(cell: Cell) -> str:
+        text = ""
+        for choose, known, compute, before in varying:
+            choice = choose(cell)
+            piece = known.get(choice)
+            if piece is None:
+                piece = known[choice] = before + compute(cell)
+            text += piece
+        return text + fixed
+
+    return join if varying else lambda cell: fixed
+
+
+def _combine(stage: str, text: str) -> str:
+    whole = f"{stage} {VERSIONS[stage]}\n{text}"
+    return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
+
+
+def data_key(data: Data, labels: Sequence[str], remembered: Mapping[str, str] = NONE) -> str:
+    """Give the data stage's key; `labels` are those that a row may have."""
+    settings = _settings_read(data, "data", "data")
+    del settings["source"]  # its content counts, not its path
+    # "error" and "label" make the same rows; which of them may be trained on, and how, is the train stage's.
+    settings["empty_explanations"] = data.empty_explanations == "drop"
+    formats = [data_suffix(source.path) for source in sources(data) if source.path]
+    return _combine("data", f"{source_identity(data, remembered)}\n{digest([settings, labels, formats])}")
+
+
+def model_key(model: Model) -> str:
+    """Identify a model as it is loaded, whatever device it is on."""
+    settings = _settings_read(model, "model", "train")
+    for name in ("id", "revision", "gguf_file"):
+        del settings[name]
+    return digest([model_identity(model), settings])
+
+
+def test_data(matrix: Matrix, cell: Cell) -> Data:
+    """Give the data settings that the cell is evaluated and probed on."""
+    overlay: Data | None = matrix.table("evaluate", cell).data
+    data: Data = matrix.table("data", cell) if overlay is None else overlay
+    return data
+
+
+def _settings_done(settings: Intervention) -> dict[str, Any]:
+    """Give what an intervention does, without where and from whom."""
+    return {name: value for name, value in attrs.asdict(settings).items() if name not in ("cells", "donor")}
+
+
+def _settings_read(settings: Any, table: str, stage: str) -> dict[str, Any]:
+    values = ((field, getattr(settings, field.name)) for field in fields_read(table, type(settings), stage))
+    return {
+        field.name: attrs.asdict(value) if attrs.has(type(value)) else value
+        for field, value in values
+        if not (field.metadata.get("later") and value == field.default)
+    }
+
+
+assert set(VERSIONS) == set(STAGES)

@@ -1,0 +1,1 @@
+"""Several processes that work on one unit in step, and what one alone does in their place."""

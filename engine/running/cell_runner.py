@@ -1,0 +1,365 @@
+"""Executing a plan: what is pending, in an order that loads each model once, one failure at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from attrs import define, field, frozen
+
+from engine.errors import ChangedWeightsError, DoneElsewhereError, HeldElsewhereError, Interrupted
+from engine.models.base_model import BaseModel, as_it_was
+from engine.planning.plan import Plan, PlannedCell, describe, grouped
+from engine.progress import Report, StopRequest, silent
+from engine.running.memory import failure
+from engine.stages.cell_stages import Stages
+from engine.stages.measured_examples import Stage
+from store import LostClaimError
+
+Result = TypeVar("Result")
+MEASURES = ("base", "evaluate", "lens", "probe", "intervene")  # the stages of a model, trained or not
+CHECKED: tuple[Stage, ...] = ("evaluate", "probe", "intervene")  # those that measure test examples
+
+
+@frozen
+class Options:
+    """How to execute; nothing here changes a result."""
+
+    fail_fast: bool = False
+    retry_failed: bool = False
+
+
+@define
+class Outcome:
+    """What an execution did; cells are named by their index in the plan."""
+
+    ran: list[tuple[int, str, dict[str, float]]] = field(factory=list)  # cell, stage, summary
+    failed: list[tuple[int, str, str]] = field(factory=list)  # cell, stage, message
+    left_failed: int = 0  # stages that failed in an earlier execution and were not tried again
+    held: list[int] = field(factory=list)  # cells with a stage that another live process is running
+
+    def add(self, other: Outcome) -> None:
+        """Take in what another execution did; what is held is a state, and not added up."""
+        self.ran += other.ran
+        self.failed += other.failed
+        self.left_failed += other.left_failed
+
+
+class Display:
+    """What an execution says while it runs; this one says nothing."""
+
+    def begin(self, cell: PlannedCell, stage: str) -> Report:
+        """Say that a stage begins; give its progress report."""
+        return silent
+
+    def done(self, cell: PlannedCell, stage: str, summary: dict[str, float]) -> None:
+        """Say that a stage is done."""
+
+    def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
+        """Say that a stage failed."""
+
+    def lost(self, cell: PlannedCell, stage: str, message: str) -> None:
+        """Say that the process that ran a stage has died, and what comes of it."""
+
+
+class _NotToBeHadError(Exception):
+    """A stage has failed, now or before, so what consumes its result cannot run."""
+
+
+class _ChangedBaseError(_NotToBeHadError):
+    """A stage has just failed because the base model's weights changed: the others need another model."""
+
+
+class _HeldError(Exception):
+    """Another process is running a stage, so what consumes its result has to wait."""
+
+
+class _FailFastError(Exception):
+    """A stage has failed, and the person wants to stop at the first failure."""
+
+
+@define
+class Execution:
+    """Runs cells of a plan in this process. Between its runs it keeps the model that it loaded last."""
+
+    plan: Plan
+    stages: Stages
+    options: Options
+    display: Display
+    stop: StopRequest
+    outcome: Outcome = field(factory=Outcome)
+    _base: BaseModel | None = None
+    _loaded: tuple[str, str] | None = None
+    _given_up: set[str] = field(factory=set)  # keys of failed stages that are not tried again
+
+    def run(self, cells: Iterable[PlannedCell]) -> Outcome:
+        """Run all that is pending in these cells. Raises Interrupted after Ctrl-C."""
+        self.outcome = Outcome()
+        with contextlib.suppress(_FailFastError):  # recorded in the outcome
+            for same_training in by_training(self.plan, cells):
+                self.stop.check()
+                self._run_training(same_training)
+        return self.outcome
+
+    def prepare_data(self, cells: Iterable[PlannedCell]) -> Outcome:
+        """Run the data stages alone."""
+        self.outcome = Outcome()
+        with contextlib.suppress(_FailFastError):
+            for cell, *_ in grouped(cells, lambda cell: (cell.keys["data"], cell.keys["test_data"])):
+                self._refresh([cell])
+                self._has_data(cell)
+        return self.outcome
+
+    def _run_training(self, cells: list[PlannedCell]) -> None:
+        """Run the cells that share one training: train once, then evaluate and probe each of them."""
+        self._refresh(cells)
+        pending = [cell for cell in cells if self.plan.state(cell) != "cached"]
+        ready = [cell for cell in pending if self._has_data(cell) and self.plan.state(cell) != "cached"]
+        if not ready:
+            return
+        try:
+            self._check_free(ready)
+            due = self._is_due("train", ready[0].keys["train"])
+            if due:
+                check = partial(self.stages.check_training, ready[0])
+                self._attempt(ready[0], "train", ready[0].keys["train"], lambda _: check(), recorded=False)
+            with self._lent_base(ready[0]) as base:
+                for cell in ready:
+                    self._measure(cell, "base", self.stages.evaluate_base, base.model, base)
+                if due:
+                    self._train(ready, base)
+                model = self._adapted(ready[0], base)
+                for cell in ready:
+                    self._measure(cell, "evaluate", self.stages.evaluate, model, base)
+                    if self._measure(cell, "lens", self.stages.tune, model, base):
+                        self._measure(cell, "probe", self.stages.probe, model, base)
+                    self._measure(cell, "intervene", self.stages.intervene, model, base)
+        except _ChangedBaseError:
+            self._run_training(cells)  # what is left of it
+        except _NotToBeHadError:
+            pass
+        except _HeldError:
+            self.outcome.held += [cell.index for cell in ready]
+
+    def _has_data(self, cell: PlannedCell) -> bool:
+        """Prepare the cell's data where that is due."""
+        try:
+            for name in ("data", "test_data"):
+                if self._is_due("data", cell.keys[name]):
+                    prepare = partial(self.stages.prepare_data, cell, test=name == "test_data")
+                    with contextlib.suppress(DoneElsewhereError):
+                        self._attempt(cell, "data", cell.keys[name], prepare)
+        except _NotToBeHadError:
+            return False
+        except _HeldError:
+            self.outcome.held.append(cell.index)
+            return False
+        return True
+
+    def _refresh(self, cells: list[PlannedCell]) -> None:
+        """Learn what other processes have done of these cells since the plan was made."""
+        for cell in cells:
+            donors = [("train", donor) for donor in cell.donors]
+            for name, key in [*cell.keys.items(), *donors]:
+                stage = "data" if name == "test_data" else name
+                states = self.plan.states[stage]
+                if states.get(key) == "cached":
+                    continue
+                if self.stages.ledger.has(stage, key):
+                    states[key] = "cached"
+                elif self.stages.ledger.has(stage, key, "failed"):
+                    states[key] = "failed"
+                else:
+                    states[key] = "pending"
+
+    def _check_free(self, cells: list[PlannedCell]) -> None:
+        """Raise _HeldError, before a model is loaded for it, where no stage can run now."""
+        key = cells[0].keys["train"]
+        due = [("train", key)]
+        if self.plan.states["train"][key] == "cached":
+            measures = [(cell, s) for cell in cells for s in MEASURES if s in cell.keys]
+            due = [
+                (stage, cell.keys[stage])
+                for cell, stage in measures
+                if self.plan.states[stage][cell.keys[stage]] != "cached"
+                and (stage != "intervene" or self._has_donors(cell))
+            ]
+        free = [self.stages.ledger.free(stage, key) for stage, key in due]  # all, so that all are watched
+        if not any(free):
+            raise _HeldError
+
+    @contextlib.contextmanager
+    def _lent_base(self, cell: PlannedCell) -> Iterator[BaseModel]:
+        """Lend the cell's base model; behind the `with` block it is as it was loaded, or is loaded again."""
+        base = self._attempt(cell, "train", cell.keys["train"], lambda _: self._load(cell), recorded=False)
+        self._base = None  # until it has come back unchanged
+        try:
+            with as_it_was(base.model):
+                yield base
+        finally:
+            if base.is_usable():
+                self._base = base
+            else:
+                levels = describe(self.plan.levels(cell))
+                message = f"{levels}: the weights of the base model changed meanwhile; it is loaded again"
+                warnings.warn(message, stacklevel=2)
+
+    def _train(self, cells: list[PlannedCell], base: BaseModel) -> None:
+        """Train the adapter that the cells share."""
+        cell = cells[0]
+        checked = [
+            self._check(each, stage, base) for each in cells for stage in CHECKED if stage in each.keys
+        ]
+        taken_from = {donor for other in self.plan.cells for donor in other.donors}
+        if not any(checked) and cell.keys["train"] not in taken_from:
+            raise _NotToBeHadError  # nothing that the training is for can run
+        with contextlib.suppress(DoneElsewhereError):
+            self._attempt(cell, "train", cell.keys["train"], partial(self.stages.train, cell, base))
+
+    def _adapted(self, cell: PlannedCell, base: BaseModel) -> Any:
+        """Give the base model with the cell's adapter."""
+        load = partial(self.stages.load, cell, base)
+        return self._attempt(cell, "train", cell.keys["train"], lambda _: load(), recorded=False)
+
+    def _check(self, cell: PlannedCell, stage: Stage, base: BaseModel) -> bool:
+        """Find out before the training whether a stage behind it can run at all."""
+        key = cell.keys[stage]
+        if self.plan.states[stage][key] not in ("cached", "failed"):
+            check = partial(self.stages.check, cell, stage, base)
+            with contextlib.suppress(_NotToBeHadError):
+                self._attempt(cell, stage, key, lambda _: check(), recorded=False)
+        return self.plan.states[stage][key] != "failed"
+
+    def _has_donors(self, cell: PlannedCell) -> bool:
+        """Tell whether the adapters that a cell's interventions take from are trained."""
+        return all(self.plan.states["train"][donor] == "cached" for donor in cell.donors)
+
+    def _measure(
+        self, cell: PlannedCell, stage: str, run: Callable[..., None], model: Any, base: BaseModel
+    ) -> bool:
+        """Run a stage on the cell's model where it is due; tell whether what consumes its result can run."""
+        try:
+            if stage in cell.keys and self._is_due(stage, cell.keys[stage]):
+                key = cell.keys[stage]
+                if stage == "intervene" and not self._has_donors(cell):
+                    self._wait_for_donors(cell)
+                self._attempt(cell, stage, key, lambda report: run(cell, model, base, report))
+        except DoneElsewhereError:
+            pass
+        except _ChangedBaseError:
+            raise
+        except _NotToBeHadError:
+            return False  # recorded; the cell's other measurement does not need this one
+        except _HeldError:
+            self.outcome.held.append(cell.index)
+            return False
+        return True
+
+    def _wait_for_donors(self, cell: PlannedCell) -> None:
+        """Leave the cell's interventions until its donors are trained; for good where one has failed."""
+        self._refresh([cell])
+        states = [self.plan.states["train"][donor] for donor in cell.donors]
+        if "failed" in states:
+            raise _NotToBeHadError
+        if set(states) != {"cached"}:
+            raise _HeldError
+
+    def _load(self, cell: PlannedCell) -> BaseModel:
+        wanted = self.plan.model(cell)
+        kept = self._loaded == wanted and self._base is not None and self._base.is_usable()
+        if self.stages.ranks.any(not kept) or self._base is None:
+            self._base = None
+            gc.collect()
+            self._base, self._loaded = self.stages.base(cell), wanted
+        return self._base
+
+    def _is_due(self, stage: str, key: str) -> bool:
+        """Tell whether a stage has to run now; one that failed raises, unless it is to be retried."""
+        state = self.plan.states[stage][key]
+        if state == "failed" and (key in self._given_up or not self.options.retry_failed):
+            self.outcome.left_failed += key not in self._given_up
+            self._given_up.add(key)
+            raise _NotToBeHadError
+        return state != "cached"
+
+    def _attempt(
+        self,
+        cell: PlannedCell,
+        stage: str,
+        key: str,
+        action: Callable[[Report], Result],
+        *,
+        recorded: bool = True,
+    ) -> Result:
+        """Run one stage, or (not `recorded` when it succeeds) what comes before it.
+
+        A failure is recorded either way, with its traceback, and never stops other cells.
+        """
+        report, ledger = self.display.begin(cell, stage) if recorded else silent, self.stages.ledger
+        try:
+            result = self.stages.ranks.together(lambda: action(report))
+        except (HeldElsewhereError, LostClaimError) as error:
+            ledger.release(stage, key)
+            raise _HeldError from error
+        except DoneElsewhereError:
+            ledger.release(stage, key)
+            self.plan.states[stage][key] = "cached"
+            raise
+        except Interrupted:
+            ledger.release(stage, key)
+            raise
+        except Exception as error:
+            if not recorded or not ledger.has(stage, key):
+                self._record_failure(cell, stage, key, error)
+                changed = isinstance(error, ChangedWeightsError)
+                raise (_ChangedBaseError if changed else _NotToBeHadError) from error
+            ledger.release(stage, key)  # it was committed, and failed at what comes behind that
+            result = cast("Result", None)
+        except BaseException:  # this process is to end: others need not wait for it
+            ledger.release(stage, key)
+            raise
+        if recorded:
+            self.plan.states[stage][key] = "cached"
+            record = ledger.record(stage, key)
+            summary = {**record["summary"], "seconds": record["seconds"]}
+            self.outcome.ran.append((cell.index, stage, summary))
+            self.display.done(cell, stage, summary)
+        return result
+
+    def _record_failure(self, cell: PlannedCell, stage: str, key: str, error: Exception) -> None:
+        if self.stages.ledger.has(stage, key):  # what has failed is the stage that its result was needed for
+            due = (name for name in MEASURES if name in cell.keys)
+            stage = next(name for name in due if self.plan.states[name][cell.keys[name]] != "cached")
+            key = cell.keys[stage]
+        message = failure(self.plan, cell, stage, error)
+        record = {
+            "error": message,
+            "traceback": "".join(traceback.format_exception(error)),
+            "levels": self.plan.levels(cell),
+        }
+        try:
+            self.stages.ledger.fail(stage, key, record)
+        except LostClaimError as lost:
+            self.stages.ledger.release(stage, key)
+            raise _HeldError from lost
+        self.plan.states[stage][key] = "failed"
+        self._given_up.add(key)
+        self.outcome.failed.append((cell.index, stage, message))
+        self.display.failed(cell, stage, message)
+        if self.options.fail_fast:
+            raise _FailFastError from error
+
+
+def by_training(plan: Plan, cells: Iterable[PlannedCell]) -> Iterator[list[PlannedCell]]:
+    """Yield the cells that share a training together; trainings of one model follow one another.
+
+    Those that take nothing from other cells come first: later ones may take from them.
+    """
+    for same_model in grouped(cells, plan.model):
+        trainings = grouped(same_model, lambda cell: cell.keys["train"])
+        yield from sorted(trainings, key=lambda group: any(cell.donors for cell in group))

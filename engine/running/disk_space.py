@@ -1,0 +1,57 @@
+"""Is there room for what an execution will write, and hold? Asked before it begins, not midway."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+
+from engine.cli.plan_tables import si
+from engine.errors import UsageError
+from engine.models.gpus import all_hidden, nvidia_gpu
+from engine.planning.estimate import Cost, estimate
+from engine.planning.plan import Plan, PlannedCell
+from engine.running.memory import advice, limit
+
+
+def check_space(plan: Plan, cells: Iterable[PlannedCell], workers: int) -> None:
+    """Raise UsageError where the store's disk has less room than the cells' results and checkpoints need.
+
+    Both are estimates; where the model is not on this machine yet there is none, and nothing is checked.
+    """
+    costs = estimate(plan, cells)
+    if costs is None:
+        return
+    total = sum(costs.values(), Cost())
+    checkpoints = total.scratch * workers
+    root = plan.root.scratch().absolute()
+    free = shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free
+    if total.stored + checkpoints > free:
+        raise UsageError(
+            f"{plan.root}: {si(free, 'B')} are free on its disk, but the cells to run need about "
+            f"{si(total.stored + checkpoints, 'B')} ({si(total.stored, 'B')} of results, "
+            f"{si(checkpoints, 'B')} of checkpoints while they train); expected more room, another --store, "
+            "fewer cells (--only, --max-cells), or --ignore-space"
+        )
+
+
+def memory_warning(plan: Plan, cells: Iterable[PlannedCell], processes: int) -> str | None:
+    """Say that the cells may need more memory than their processes get here; None where that is not known.
+
+    On a GPU, its memory counts, which no cgroup limits.
+    """
+    cells = list(cells)
+    devices = {plan.matrix.table("model", cell.choice).device for cell in cells}
+    if devices - {"cpu", "auto"} or ("auto" in devices and not all_hidden() and nvidia_gpu()):
+        return None
+    costs = estimate(plan, cells)
+    if not costs:
+        return None
+    stage, cost = max(costs.items(), key=lambda item: item[1].memory)
+    need, found = cost.memory * processes, limit()
+    if need <= found.size:
+        return None
+    many = f"{processes} processes need" if processes > 1 else "the run needs"
+    return (
+        f"{many} about {si(need, 'B')} of memory ({stage}), but the limit is {si(found.size, 'B')} "
+        f"({found.source}); try {advice(plan, cells[0], stage)}"
+    )

@@ -1,0 +1,227 @@
+"""From a plan to units of work, and from what an executor makes of them to one outcome."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Hashable, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import define, evolve, field, frozen
+
+from engine.planning.plan import Plan, PlannedCell
+from engine.progress import StopRequest
+from engine.running.cell_runner import Display, Outcome, by_training
+from engine.running.executors.base import Executor, Finished, Resources, Work
+from specs.tables.experiment import STAGES
+from store import Ledger
+
+if TYPE_CHECKING:
+    from engine.planning.estimate import Cost
+
+
+@frozen
+class Policy:
+    """What to do about units that are held, or lost."""
+
+    wait: bool = True  # for stages that other processes hold
+    poll: float = 1.0  # seconds between looks at them
+    retries: int = 0  # of a stage at which workers die without coming further
+    fail_fast: bool = False
+
+
+CostOf: TypeAlias = Callable[[Iterable[PlannedCell]], "Cost | None"]
+
+
+def _unknown(_cells: Iterable[PlannedCell]) -> None:
+    return None
+
+
+def _as_told(finished: Finished, _cell: PlannedCell, _stage: str) -> str:
+    return finished.error
+
+
+def _unseen(_stage: str, _key: str) -> None:
+    return None
+
+
+@define
+class Coordinator:
+    """Hands units to an executor until every cell is done, has failed, or is left to another process."""
+
+    plan: Plan
+    ledger: Ledger
+    executor: Executor
+    policy: Policy
+    display: Display  # silent where the executor itself says what happens
+    stop: StopRequest
+    cost: CostOf = _unknown  # of cells, by which long units go first and each gets its memory
+    reached: Callable[[str, str], Hashable] = _unseen  # how far a stage and key have come on disk
+    explain: Callable[[Finished, PlannedCell, str], str] = _as_told  # why a worker was lost at a stage
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    outcome: Outcome = field(factory=Outcome)
+    _held: list[Work] = field(factory=list)
+    _next_look: float = -math.inf
+    # By stage and key: the workers that died there since it came further, and how far that was.
+    _lost: dict[tuple[str, str], tuple[int, Hashable]] = field(factory=dict)
+
+    def run(self, cells: Iterable[PlannedCell], batch: int = 1) -> Outcome:
+        """Run what is pending in these cells, `batch` trainings a unit. Raises Interrupted after Ctrl-C."""
+        try:
+            self._submit(units(self.plan, cells, batch, self.cost))
+            self._round()
+            while self._held and not self._ends_early() and self._wait_for_held():
+                self._round()
+        finally:
+            self.executor.cancel()
+        self.outcome.held = [cell.index for work in self._held for cell in work.cells]
+        return self.outcome
+
+    def _submit(self, works: Iterable[Work]) -> None:
+        silent = self.ledger.claims.silent()
+        for work in works:
+            cost = self.cost(work.cells)
+            self.executor.submit(evolve(work, silent=silent), Resources(cost.memory if cost else None))
+
+    def _round(self) -> None:
+        """Run what is submitted to its end, and what is held as soon as it can go on."""
+        for finished in self.executor.as_completed():
+            if finished is not None:
+                self._take(finished)
+            if self._ends_early():
+                break
+            if self._held and self.clock() >= self._next_look:
+                self._submit_free()
+
+    def _take(self, finished: Finished) -> None:
+        if finished.outcome is None:
+            for work in self._after_loss(finished):
+                # As a whole: were it to go on behind the stage that a dead worker's claim still holds, and
+                # die again, that would count as another death at this stage.
+                if self._is_free(work) or not self.policy.wait:
+                    self._submit([work])
+                else:
+                    self._held.append(work)
+            return
+        self._add(finished.outcome)
+        if waiting := set(finished.outcome.held):
+            cells = tuple(cell for cell in finished.work.cells if cell.index in waiting)
+            self._held.append(evolve(finished.work, cells=cells))
+
+    def _ends_early(self) -> bool:
+        return bool(self.policy.fail_fast and self.outcome.failed)
+
+    def _wait_for_held(self) -> bool:
+        """Submit held units that can go on; if that is the policy, wait for other processes until one can."""
+        while not (found := self._submit_free()) and self.policy.wait:
+            self.stop.check()
+            self.sleep(self.policy.poll)
+        return found
+
+    def _submit_free(self) -> bool:
+        """Submit the held units that can go on, and tell whether there are any.
+
+        Units that had to wait for their donors' trainings wait for no other process.
+        """
+        began = self.clock()
+        free, held = list[Work](), list[Work]()
+        for work in self._held:
+            asked = self.policy.wait or any(cell.donors for cell in work.cells)
+            (free if asked and self._is_free(work) else held).append(work)
+        self._held = held
+        self._submit(free)
+        took = self.clock() - began
+        self._next_look = began + took + max(self.policy.poll, 9 * took)  # a tenth of the time at most
+        return bool(free)
+
+    def _is_free(self, work: Work) -> bool:
+        stages = [(stage, cell.keys[stage]) for cell in work.cells for stage in STAGES if stage in cell.keys]
+        due = [(stage, key) for stage, key in stages if not self.ledger.has(stage, key)]
+        free = [self.ledger.free(stage, key) for stage, key in due]  # all, so that all are watched
+        own = {cell.keys["train"] for cell in work.cells}  # donors that the unit trains itself
+        donors = {donor for cell in work.cells for donor in cell.donors} - own
+        return all(free) and all(self._ended("train", donor) for donor in donors)
+
+    def _add(self, outcome: Outcome) -> None:
+        self.outcome.add(outcome)
+        for index, stage, summary in outcome.ran:
+            self.display.done(self.plan.cells[index], stage, summary)
+        for index, stage, message in outcome.failed:
+            self.display.failed(self.plan.cells[index], stage, message)
+
+    def _after_loss(self, finished: Finished) -> list[Work]:
+        """Give a lost unit again; after the last attempt at a stage, what of the unit does not need it.
+
+        Attempts count from where the stage last came further: a worker may be taken away at any time.
+        """
+        cells = finished.work.cells
+        at = self._lost_at(cells)
+        if at is None:
+            return []
+        cell, stage = at
+        key = cell.keys[stage]
+        deaths, before = self._lost.get((stage, key), (0, None))
+        now = self.reached(stage, key)
+        deaths = deaths + 1 if now == before else 1
+        self._lost[stage, key] = deaths, now
+        why = self.explain(finished, cell, stage)
+        if deaths <= self.policy.retries:
+            self.display.lost(cell, stage, f"{why}; trying again, {deaths} of {self.policy.retries}")
+            return [finished.work]
+        message = f"lost {deaths} times, the last time: {why}"
+        record = {"error": message, "traceback": message, "levels": self.plan.levels(cell)}
+        self.ledger.fail(stage, key, record)
+        self._add(Outcome(failed=[(cell.index, stage, message)]))
+        name = "train" if stage in ("data", "train") else stage
+        rest = tuple(each for each in cells if each.keys.get(name) != cell.keys[name])
+        return [evolve(finished.work, cells=rest)] if rest else []
+
+    def _lost_at(self, cells: Iterable[PlannedCell]) -> tuple[PlannedCell, str] | None:
+        """Give the stage that the unit's worker died at: the first that can run and has not ended."""
+        stages = ((cell, stage) for cell in cells for stage in STAGES if stage in cell.keys)
+        return next(
+            (
+                (cell, stage)
+                for cell, stage in stages
+                if not self._ended(stage, cell.keys[stage])
+                and (stage != "intervene" or self._has_donors(cell))
+            ),
+            None,
+        )
+
+    def _has_donors(self, cell: PlannedCell) -> bool:
+        return all(self._ended("train", donor) for donor in cell.donors)
+
+    def _ended(self, stage: str, key: str) -> bool:
+        return self.ledger.has(stage, key) or self.ledger.has(stage, key, "failed")
+
+
+def units(plan: Plan, cells: Iterable[PlannedCell], batch: int, cost: CostOf = _unknown) -> list[Work]:
+    """Give the units of work: cells that share a training, up to `batch` trainings of one model together.
+
+    The model with the longest training comes first, and of each model the longest, but for those that take
+    from others: what is left for the end is short (Graham, SIAM J. Appl. Math. 17, 1969).
+    """
+    groups = [
+        (plan.model(group[0]), found.flops if (found := cost(group)) else 0.0, group)
+        for group in by_training(plan, cells)
+    ]
+    longest: dict[Hashable, float] = {}
+    for model, flops, _ in groups:
+        longest[model] = max(flops, longest.get(model, 0.0))
+
+    def place(entry: tuple[tuple[str, str], float, list[PlannedCell]]) -> tuple[Any, ...]:
+        model, flops, group = entry
+        return -longest[model], model, any(cell.donors for cell in group), -flops
+
+    works: list[Work] = []
+    trainings = 0
+    for model, _, group in sorted(groups, key=place):
+        if works and works[-1].model == model and trainings < batch:
+            works[-1] = evolve(works[-1], cells=(*works[-1].cells, *group))
+            trainings += 1
+        else:
+            works.append(Work(tuple(group), model, rank=len(works)))
+            trainings = 1
+    return works

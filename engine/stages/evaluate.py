@@ -1,0 +1,156 @@
+"""The evaluate stage: labels by log-likelihood, by constrained decoding and parsed from free generation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.models.generation import generate, written
+from engine.models.lens import Lens, find_lens
+from engine.models.scoring import Question, constrained_label, predictions, score_spellings
+from engine.progress import Report, StopRequest
+from engine.stages.example_coordinates import example_coordinates
+from engine.stages.metrics import calibration_error, label_metrics
+from engine.stages.training.loss import padding_id
+from engine.text.answers import Answer, read_answer
+from engine.text.lengths import position_limit, question_behind
+from engine.text.targets import Example, Writer
+from specs.tables.experiment import Evaluate, Target
+from store import Coordinate, Family, Variable
+
+
+def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Target) -> Family:
+    """Give the store's layout of the predictions for these examples."""
+
+    def text(name: str, meaning: str) -> Variable:
+        return Variable(name, ("example",), "string", "", meaning)
+
+    scored = (
+        text("prediction", "label of the highest log-likelihood"),
+        Variable(
+            "label_logprob", ("example", "label"), "float32", "nat", "log-likelihood of the label's tokens"
+        ),
+    )
+    constrained = (text("constrained_label", "label written greedily where only labels can be"),)
+    generated = (
+        text("generated_label", "label parsed from the generated text"),
+        text("generated_text", "greedily generated text"),
+        text("generated_explanation", "generated text without its label"),
+    )
+    return Family(
+        stage="evaluate",
+        coordinates=(
+            *example_coordinates(rows),
+            Coordinate("label", "label", list(settings.labels), long_name="label"),
+        ),
+        variables=(
+            *(scored if "loglikelihood" in settings.scoring else ()),
+            *(constrained if "constrained" in settings.scoring else ()),
+            *(generated if settings.generates(target) else ()),
+        ),
+    )
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    writer: Writer,
+    rows: Sequence[Example],
+    settings: Evaluate,
+    report: Report,
+    stop: StopRequest,
+) -> dict[str, np.ndarray]:
+    """Give the family's variables, each with a leading axis [examples].
+
+    Examples of similar length share a batch, to pad little; the longest go first, so that what is too much
+    for the memory fails at once.
+    """
+    lens = find_lens(model)
+    order = sorted(range(len(rows)), key=lambda place: -len(writer.prompt_text(rows[place])))
+    parts: list[dict[str, np.ndarray]] = []
+    for start in range(0, len(rows), settings.batch_size):
+        stop.check()
+        batch = [rows[place] for place in order[start : start + settings.batch_size]]
+        answers: list[Answer] | None = None
+        values: dict[str, np.ndarray] = {}
+        if settings.generates(writer.target):
+            texts = _generate(model, tokenizer, writer, batch, settings)
+            answers = [read_answer(text, writer) for text in texts]
+            values |= {
+                "generated_label": _strings(answer.label for answer in answers),
+                "generated_text": _strings(texts),
+                "generated_explanation": _strings(answer.explanation for answer in answers),
+            }
+        if settings.scores:
+            explained = [answer.before for answer in answers] if answers else []
+            questions = _questions(writer, batch, explained, position_limit(model.config))
+            values |= _score(lens, tokenizer, questions, settings)
+        parts.append(values)
+        report(start + len(batch), len(rows), "")
+    back = np.argsort(order)
+    return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
+
+
+def _questions(
+    writer: Writer, batch: Sequence[Example], written: Sequence[str], positions: int | None
+) -> list[Question]:
+    """Give prompts and labels; where an explanation comes first, behind the one that the model wrote."""
+    if not writer.target.explains_first:
+        return [writer.encode_spellings(row) for row in batch]
+    return [question_behind(writer, row, text, positions) for row, text in zip(batch, written, strict=True)]
+
+
+def _score(
+    lens: Lens,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    settings: Evaluate,
+) -> dict[str, np.ndarray]:
+    """Score every label."""
+    found = score_spellings(lens, questions, padding_id(tokenizer))
+    labels, values = settings.labels, {}
+    if "loglikelihood" in settings.scoring:
+        predicted, scores = predictions(found, labels, length_normalized=settings.length_normalized)
+        values["prediction"] = _strings(predicted)
+        values["label_logprob"] = scores.astype(np.float32)
+    if "constrained" in settings.scoring:
+        values["constrained_label"] = _strings(labels[constrained_label(spellings)] for spellings in found)
+    return values
+
+
+def _strings(texts: Iterable[str]) -> np.ndarray:
+    return np.array(list(texts), dtype=object)
+
+
+def _generate(
+    model: Any, tokenizer: Any, writer: Writer, batch: Sequence[Example], settings: Evaluate
+) -> list[str]:
+    """Give the model's own greedy answer to each example."""
+    prompts, begun = zip(*(writer.encode_prompt(row) for row in batch), strict=True)
+    tokens = generate(model, tokenizer, prompts, settings.new_tokens(writer.target))
+    return [written(tokenizer, *row) for row in zip(prompts, tokens, begun, strict=True)]
+
+
+def summarise(
+    rows: Sequence[Example], values: Mapping[str, np.ndarray], labels: Sequence[str]
+) -> dict[str, float]:
+    """Give the metrics of predictions, of constrained labels (`constrained_…`) and generated (`generated_…`).
+
+    `ece` is that of the log-likelihoods; `unparsed_share` that of generated texts that name no label.
+    """
+    gold = [row["label"] for row in rows]
+    summary: dict[str, float] = {"test_examples": float(len(rows))}
+    kinds = {"prediction": "", "constrained_label": "constrained_", "generated_label": "generated_"}
+    for variable, kind in kinds.items():
+        if variable in values:
+            found = label_metrics(gold, values[variable], labels)
+            summary |= {f"{kind}{name}": value for name, value in found.items()}
+    if "label_logprob" in values:
+        summary["ece"] = calibration_error(gold, values["label_logprob"], labels)
+    if "generated_label" in values:
+        summary["unparsed_share"] = float(np.mean(values["generated_label"] == ""))
+    return summary

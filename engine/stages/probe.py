@@ -1,0 +1,219 @@
+"""The probe stage: lens statistics of every layer at the watch positions, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from engine.errors import UsageError
+from engine.models.attention_heads import watching_heads
+from engine.models.lens import Lens
+from engine.models.scoring import pad_right
+from engine.progress import Report, StopRequest
+from engine.stages.example_coordinates import example_coordinates
+from engine.stages.training.loss import padding_id
+from engine.text.targets import Encoded, Example, Writer
+from kernels import LensStatistics, activation_entropy, lens_statistics
+from kernels.backends import OPERATIONS
+from specs.tables.probe import Probe
+from store import Coordinate, Family, Variable
+
+AXES = ("example", "layer", "position")
+STATISTICS = {
+    "logsumexp": ("nat", "log of the sum of exponentiated lens logits"),
+    "entropy": ("nat", "entropy of the lens distribution"),
+    "max_prob": ("1", "probability of the most likely token"),
+    "kl_final": ("nat", "KL divergence of the layer from the final layer, KL(final || layer)"),
+    "js_final": ("nat", "Jensen-Shannon divergence between the layer and the final layer"),
+    "watch_mass": ("1", "probability on the watched tokens"),
+    "watch_entropy": ("nat", "entropy within the watched tokens, renormalised"),
+}
+
+
+def watched_tokens(tokenizer: Any, writer: Writer, row: Example, probe: Probe) -> dict[str, int]:
+    """Give text → token id for every watched token: the first token of each label, or of each text."""
+    if probe.watch == "labels":
+        return writer.first_tokens(row)
+    ids = {text: tokenizer(text, add_special_tokens=False)["input_ids"] for text in probe.watch}
+    empty = [text for text, tokens in ids.items() if not tokens]
+    if empty:
+        raise UsageError(f"probe.watch: found {empty[0]!r}, which has no token; expected some text")
+    return {text: tokens[0] for text, tokens in ids.items()}
+
+
+def token_texts(tokenizer: Any) -> list[str]:
+    """Give the text of every token id; of a token that is part of a character, its name in the vocabulary."""
+    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    texts = (tokenizer.decode([number]) for number in range(len(names)))
+    return [str(name) if "\ufffd" in text else text for name, text in zip(names, texts, strict=True)]
+
+
+def layer_numbers(probe: Probe, count: int) -> list[int]:
+    """Resolve `probe.layers` for a model of so many blocks: ascending, 0 is the embedding."""
+    if probe.layers == "all":
+        return list(range(count + 1))
+    wrong = [layer for layer in probe.layers if not -count - 1 <= layer <= count]
+    if wrong:
+        raise UsageError(f"probe.layers: found {wrong[0]}; expected -{count + 1} to {count} for this model")
+    return sorted({layer % (count + 1) for layer in map(int, probe.layers)})
+
+
+def position_indices(probe: Probe, example: Encoded) -> list[int]:
+    """Give the token index of every watch position in prompt + completion.
+
+    An index n >= 0 counts from the completion's first token; beyond either end the nearest token serves.
+    """
+    border, last = len(example.prompt), len(example) - 1
+    named = {"prompt_end": border - 1, "label": example.label - 1, "completion_end": last}
+    wanted = [named[p] if isinstance(p, str) else border + p for p in probe.positions]
+    return [min(max(index, 0), last) for index in wanted]
+
+
+def probe_family(
+    rows: Sequence[Example], layers: Sequence[int], watched: dict[str, int], probe: Probe, heads: int
+) -> Family:
+    """Give the store's layout of the statistics for these examples, layers, watched tokens and heads."""
+    variables = [
+        Variable(name, AXES, "float32", *STATISTICS[name]) for name in STATISTICS if name in probe.statistics
+    ]
+    variables.append(
+        Variable("nonfinite", ("example",), "int32", "1", "rows with a NaN or Inf, of layers x positions")
+    )
+    if probe.activation:
+        meaning = "entropy of the residual stream's energy over its coordinates"
+        variables.append(Variable("activation_entropy", AXES, "float32", "nat", meaning))
+    if probe.heads:
+        meaning = "entropy of the head's attention weights; none at the embedding"
+        variables.append(Variable("head_entropy", (*AXES, "head"), "float32", "nat", meaning))
+    if watched:
+        variables += [
+            Variable("watch_logprob", (*AXES, "watch"), "float32", "nat", "log-probability"),
+            Variable("watch_rank", (*AXES, "watch"), "int32", "1", "rank in the vocabulary, 0 = top"),
+        ]
+    if probe.top_k:
+        variables += [
+            Variable("top_logprob", (*AXES, "top"), "float32", "nat", "log-probability"),
+            Variable("top_id", (*AXES, "top"), "int32", "1", "token id"),
+        ]
+    coordinates = [
+        *example_coordinates(rows),
+        Coordinate("layer", "layer", list(layers), long_name="layer, 0 = embedding"),
+        Coordinate("position", "position", [str(p) for p in probe.positions], long_name="watch position"),
+    ]
+    if watched:
+        coordinates += [
+            Coordinate("watch", "watch", list(watched), long_name="watched text"),
+            Coordinate("watch_id", "watch", list(watched.values()), long_name="token id of its first token"),
+        ]
+    if probe.heads:
+        coordinates.append(Coordinate("head", "head", list(range(heads)), long_name="attention head"))
+    if probe.top_k:
+        coordinates.append(Coordinate("top", "top", list(range(probe.top_k)), long_name="place, 0 = top"))
+    return Family(stage="probe", coordinates=tuple(coordinates), variables=tuple(variables))
+
+
+@torch.inference_mode()
+def probe_layers(
+    lens: Lens,
+    tokenizer: Any,
+    writer: Writer,
+    rows: Sequence[Example],
+    family: Family,
+    probe: Probe,
+    report: Report,
+    stop: StopRequest,
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Yield the backend that served and the family's variables, batch by batch.
+
+    Each variable has a leading axis [examples of the batch]. Of a forward pass only the residual streams at
+    the watch positions are kept: [L, B, P, D]. All their rows go through the probe kernel in one call, which
+    never holds [rows, vocabulary] logits.
+    """
+    layers = layer_numbers(probe, len(lens.layers))
+    wanted = sorted({*layers, len(lens.layers)})  # KL and JS refer to the final layer
+    watch_ids = [int(i) for c in family.coordinates if c.name == "watch_id" for i in c.values]
+    for start in range(0, len(rows), probe.batch_size):
+        stop.check()
+        batch = [writer.encode(row) for row in rows[start : start + probe.batch_size]]
+        states = watched_states(lens, batch, wanted, probe, padding_id(tokenizer))
+        result = _statistics(lens, states.normed, watch_ids, probe)
+        keep = [wanted.index(layer) for layer in layers]
+        report(start + len(batch), len(rows), "")
+        yield result.backend, _by_example(result, states, keep, family)
+
+
+@frozen(eq=False)
+class States:
+    """What is kept of one forward pass, at the watch positions: L layers, B examples, P positions."""
+
+    normed: Tensor  # [L, B, P, D] after the final norm
+    entropies: dict[str, Tensor]  # by variable: of activations [L, B, P], of heads [L, B, P, H]
+
+
+def watched_states(
+    lens: Lens, batch: Sequence[Encoded], layers: list[int], probe: Probe, padding: int
+) -> States:
+    """Run the model once over a batch and keep what the probe asks for."""
+    device = lens.device
+    positions = torch.tensor([position_indices(probe, example) for example in batch], device=device)
+    # Causal attention: what stands behind the last watch position cannot reach it.
+    needed = [max(position_indices(probe, example)) + 1 for example in batch]
+    texts = [(e.prompt + e.completion)[:count] for e, count in zip(batch, needed, strict=True)]
+    ids, mask = pad_right(texts, padding, device)
+    entropies: dict[str, Tensor] = {}
+    with lens.watching(layers, positions) as caught:
+        if probe.heads:
+            with watching_heads(lens, layers, positions, backend_of(probe, "attention_row_entropy")) as heads:
+                lens.last_hidden(ids, mask)
+            entropies["head_entropy"] = torch.stack(heads)
+        else:
+            lens.last_hidden(ids, mask)
+    if probe.activation:
+        backend = backend_of(probe, "activation_entropy")
+        entropies["activation_entropy"] = activation_entropy(torch.stack(caught), backend=backend)
+    normed = [lens.normed(hidden, layer) for hidden, layer in zip(caught, layers, strict=True)]
+    return States(torch.stack(normed), entropies)
+
+
+def backend_of(probe: Probe, operation: str) -> str:
+    """Give the probe's backend where it knows an operation beside the lens, else leave the choice open."""
+    return probe.backend if probe.backend in OPERATIONS[operation] else "auto"
+
+
+def _statistics(lens: Lens, hidden: torch.Tensor, watch_ids: list[int], probe: Probe) -> LensStatistics:
+    layers, examples, positions, width = hidden.shape
+    per_layer = examples * positions
+    final = torch.arange(per_layer, device=hidden.device) + (layers - 1) * per_layer
+    needs_final = {"kl_final", "js_final"} & set(probe.statistics)
+    return lens_statistics(
+        hidden.reshape(-1, width),
+        lens.unembedding,
+        watch_ids=watch_ids,
+        top_k=probe.top_k,
+        final_rows=final.repeat(layers) if needs_final else None,
+        backend=probe.backend,
+    )
+
+
+def _by_example(
+    result: LensStatistics, states: States, keep: list[int], family: Family
+) -> dict[str, np.ndarray]:
+    shape = states.normed.shape[:3]
+    names = {"top_logprob": "top_logprobs", "top_id": "top_ids"}
+    lost = torch.isnan(result.logsumexp).reshape(*shape).sum(dim=(0, 2), dtype=torch.int32)
+    values = {"nonfinite": lost.cpu().numpy()}
+    for variable in family.variables:
+        if variable.name in values:
+            continue
+        if variable.name in states.entropies:
+            by_layer = states.entropies[variable.name].cpu().numpy()
+        else:
+            rows = getattr(result, names.get(variable.name, variable.name)).cpu().numpy()
+            by_layer = rows.reshape(*shape, *rows.shape[1:])
+        values[variable.name] = np.moveaxis(by_layer[keep], 0, 1)  # [B, L, P, ...]
+    return values

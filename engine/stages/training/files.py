@@ -1,0 +1,133 @@
+"""A training's files: its checkpoints while it runs, then its adapter, whole or not at all.
+
+An adapter is never written over. Of several owners of one training (a process that was taken for dead can
+come back) the first to save is the one whose adapter, summary and curves all later stages see.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from attrs import field, frozen
+
+from engine.errors import DamagedAdapterError
+from engine.stages.training.trackers import keep_logs
+from store.backend.location import Place
+from store.backend.result_files import file_trouble
+from store.errors import DamagedError
+
+ADAPTER = "adapter"  # its name in a training's folder
+_WEIGHTS = "adapter_model.safetensors"
+_TRAINED = "training.json"  # in the adapter's folder, so that one rename makes both whole
+
+
+@frozen
+class Trained:
+    """What the train stage leaves beside the adapter."""
+
+    summary: dict[str, float]
+    curves: dict[str, np.ndarray]  # each [steps]
+    modules: list[str] = field(factory=list)  # names of those that are trained, under an adapter or in full
+
+
+def save_adapter(model: Any, trained: Trained, home: Place) -> bool:
+    """Save an adapter as safetensors as `adapter` of `home`, keep the logs, and drop the checkpoints.
+
+    False, changing nothing, when another owner of this training has saved its own first.
+    """
+    folder = home.scratch()
+    partial = folder / f"adapter.{uuid.uuid4().hex}.partial"
+    model.save_pretrained(str(partial))
+    curves = {name: values.tolist() for name, values in trained.curves.items()}
+    content = {"summary": trained.summary, "curves": curves, "modules": trained.modules}
+    (partial / _TRAINED).write_text(json.dumps(content), "utf-8")
+    keep_logs(home)
+    if saved_training(home) is None:  # damaged, or written before trainings were saved with adapters
+        home.put_aside(ADAPTER)
+    if not home.publish(partial, ADAPTER):
+        return False
+    for left in (*folder.glob("checkpoints*"), *folder.glob("adapter.*.partial")):
+        shutil.rmtree(left, ignore_errors=True)
+    return True
+
+
+def saved_training(home: Place) -> Trained | None:
+    """Give what was saved with the adapter of `home`; None where there is none."""
+    try:
+        content = json.loads((home.local(ADAPTER) / _TRAINED).read_text("utf-8"))
+    except (FileNotFoundError, DamagedError, ValueError):
+        return None
+    curves = {name: np.array(values, np.float32) for name, values in content["curves"].items()}
+    return Trained(content["summary"], curves, content.get("modules", []))
+
+
+def load_adapter(model: Any, home: Place, name: str = "default") -> Any:
+    """Put the saved adapter of `home` on a base model, or beside the adapter that a model has.
+
+    To be used within `as_it_was`, also where it raises: DamagedAdapterError where it cannot be read.
+    """
+    from peft import PeftModel
+
+    from engine.stages.training.adapter import keep_float32, quiet
+
+    folder = _readable(home)  # before the base model is touched
+    with quiet():
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=name)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+        if keep_float32(model, name):  # what was rounded when it was read
+            model.load_adapter(str(folder), adapter_name=name)
+    return model.eval()
+
+
+def check_adapter(home: Place, recorded: Mapping[str, Any]) -> None:
+    """Raise DamagedAdapterError where an adapter's files are not those that the done record names."""
+    folder = _readable(home)
+    for name, known in recorded.items():
+        file = folder.joinpath(*PurePosixPath(name).parts[1:])  # `folder` may have another name here
+        if trouble := file_trouble(file, known):
+            raise DamagedAdapterError(f"{home}/{name}: {trouble}")
+
+
+def _readable(home: Place) -> Path:
+    """Give the folder of a saved adapter on this machine; DamagedAdapterError where it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        folder = home.local(ADAPTER)
+        with safe_open(folder / _WEIGHTS, "pt"):
+            return folder
+    except (SafetensorError, OSError, DamagedError) as error:
+        message = f"{home}/{ADAPTER}/{_WEIGHTS}: not a whole safetensors file: {error}"
+        raise DamagedAdapterError(message) from error
+
+
+def checkpoint_folder(folder: Path, *, fenced: bool) -> Path:
+    """Give the folder for checkpoints: the newest one, or a new one where another process may write there."""
+    numbers = [int(path.name.partition("-")[2] or 0) for path in folder.glob("checkpoints*")]
+    number = max(numbers, default=0) + fenced
+    return folder / (f"checkpoints-{number}" if number else "checkpoints")
+
+
+def newest_checkpoint(folder: Path) -> str | None:
+    """Give the checkpoint of most steps that is whole, from any of the folders."""
+    found = sorted(
+        folder.glob("checkpoints*/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True
+    )
+    return next((str(path) for path in found if _whole(path)), None)
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint is whole: the Trainer writes its state file last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True

@@ -1,0 +1,125 @@
+"""The train stage: LoRA fine-tuning of one cell, through transformers' Trainer and peft."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import set_seed
+
+from engine.data.prepare import no_validation
+from engine.errors import DataError, Interrupted
+from engine.models.base_model import as_it_was
+from engine.models.lens import find_lens
+from engine.process_group.alone import ALONE, Ranks
+from engine.progress import Report, StopRequest
+from engine.stages.training.adapter import attach_adapter
+from engine.stages.training.arguments import arguments, global_seed
+from engine.stages.training.callbacks import Reporter, Saver
+from engine.stages.training.files import (
+    Trained,
+    checkpoint_folder,
+    newest_checkpoint,
+    save_adapter,
+    saved_training,
+)
+from engine.stages.training.history import curves_family
+from engine.stages.training.loss import IGNORED, Collator, completion_loss, padding_id
+from engine.stages.training.modules import trained_modules
+from engine.stages.training.trackers import LOGS, logging_to
+from engine.stages.training.trainer import CompletionTrainer
+from engine.stages.training.validation import EarlyStopping
+from engine.text.lengths import Limit, limit_of
+from engine.text.targets import Encoded
+from specs.tables.experiment import Lora, Train
+from store.backend.location import Place
+
+__all__ = [
+    "IGNORED", "Collator", "attach_adapter", "completion_loss", "curves_family", "padding_id",
+    "short_enough", "train_adapter",
+]  # fmt: skip
+
+
+def train_adapter(
+    base: Any,
+    tokenizer: Any,
+    examples: Sequence[Encoded],
+    validation: Sequence[Encoded],
+    *,
+    lora: Lora,
+    settings: Train,
+    seed: int,
+    home: Place,
+    report: Report,
+    stop: StopRequest,
+    fenced: bool = False,
+    ranks: Ranks = ALONE,
+) -> Trained:
+    """Fine-tune an adapter on `base` and save it as `adapter` of `home`; give what is saved with it.
+
+    Goes on from the newest whole checkpoint on this machine, to the same result; when `fenced`, its own
+    checkpoints go to a folder that no earlier owner of the training knows. Raises Interrupted, with a
+    checkpoint saved, when a stop is requested. Whatever happens, the base model is as it was.
+    """
+    started = time.perf_counter()
+    limit = limit_of(base, settings.max_length)
+    kept = short_enough(examples, limit)
+    validated = _validated(validation, settings, limit) if settings.early_stopping else []
+    set_seed(global_seed(seed))
+    trackers = settings.report_to if ranks.rank == 0 else []
+    with as_it_was(base), logging_to(home.scratch() / LOGS, trackers):
+        model = attach_adapter(base, lora, ranks)
+        stopping = EarlyStopping(settings.validate_every, settings.early_stopping) if validated else None
+        seconds = None if settings.checkpoint_every else 60 * settings.checkpoint_minutes
+        checkpoints = checkpoint_folder(home.scratch(), fenced=fenced)
+        trainer = CompletionTrainer(
+            lens=find_lens(model),
+            ranks=ranks,
+            settings=settings,
+            seed=seed,
+            validation=validated,
+            stopping=stopping,
+            started=started,
+            model=model,
+            args=arguments(settings, seed, checkpoints, trackers, next(base.parameters()).device),
+            train_dataset=kept,
+            data_collator=Collator(padding_id(tokenizer)),
+            callbacks=[Reporter(report), *([stopping] if stopping else []), Saver(stop, ranks, seconds)],
+        )
+        trainer.go_on(newest_checkpoint(home.scratch()) if settings.resume else None)
+        if not trainer.is_over:
+            raise Interrupted
+        if stopping:
+            stopping.restore(model)
+        summary = trainer.history.summary() | {
+            "train_examples": float(len(kept)),
+            "train_examples_too_long": float(len(examples) - len(kept)),
+            "train_seconds": trainer.seconds,
+            "trained_parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
+        }
+        if stopping:
+            summary |= {
+                "validation_examples": float(len(validated)),
+                "validation_examples_too_long": float(len(validation) - len(validated)),
+            }
+        trained = Trained(summary, trainer.history.curves(), trained_modules(model))
+        saved = ranks.lead(lambda: save_adapter(model, trained, home))
+    return trained if saved else saved_training(home) or trained
+
+
+def short_enough(examples: Sequence[Encoded], limit: Limit, kind: str = "training") -> list[Encoded]:
+    """Give the examples within the limit; DataError where there is none."""
+    kept = [example for example in examples if len(example) <= limit.tokens]
+    if not kept:
+        raise DataError(
+            f"{limit.reason}, shorter than every {kind} example (shortest: {min(map(len, examples))} tokens)"
+        )
+    return kept
+
+
+def _validated(validation: Sequence[Encoded], settings: Train, limit: Limit) -> list[Encoded]:
+    """Give the examples that early stopping goes by; DataError where there are none."""
+    if not validation:
+        raise DataError(no_validation(settings.early_stopping))
+    return short_enough(validation, limit, "validation")

@@ -1,0 +1,202 @@
+"""transformers' Trainer with the loss of completions alone, under one autocast, and a log of its work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.helpers import disable_input_dtype_casting
+from torch import Tensor, nn
+from transformers import PrinterCallback, Trainer
+from transformers.trainer import TRAINER_STATE_NAME, TrainerState
+
+from engine.errors import UsageError
+from engine.models.lens import Lens
+from engine.process_group.alone import Ranks
+from engine.stages.training.divergence import check_entry, check_weights
+from engine.stages.training.history import COMPLETION_TOKENS, LOSS, SECONDS, TOKENS, VALIDATION_LOSS, History
+from engine.stages.training.loss import IGNORED, completion_loss
+from engine.stages.training.orders import Orders
+from engine.stages.training.validation import EarlyStopping
+from engine.text.targets import Encoded
+from specs.tables.experiment import Train
+
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class CompletionTrainer(Trainer):
+    """Trainer whose loss unembeds only the positions that predict a completion token.
+
+    `train.precision` below float32 is an autocast over the whole loss, decoder and head; what is trained
+    stays in float32, and so does the cross-entropy. `started`: when this process began, by `perf_counter`.
+    """
+
+    def __init__(
+        self,
+        *,
+        lens: Lens,
+        ranks: Ranks,
+        settings: Train,
+        seed: int,
+        validation: Sequence[Encoded],
+        stopping: EarlyStopping | None,
+        started: float,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.remove_callback(PrinterCallback)
+        self._lens, self._ranks, self._settings, self._seed = lens, ranks, settings, seed
+        self._validation, self._stopping = validation, stopping
+        self._started = started
+        self._former: float | None = None  # seconds of the processes before this one
+        self._batches = 0  # of the optimiser step under way
+        self._counts = torch.zeros(
+            2, dtype=torch.int64, device=self.args.device
+        )  # its tokens, and completions'
+        # compute_loss below divides by the tokens of the whole accumulated batch itself.
+        self.loss_is_scaled_for_ga = True
+        self.model_accepts_loss_kwargs = True
+        if settings.precision == "float16":  # accelerate has a scaler for GPUs alone
+            self.accelerator.scaler = torch.amp.GradScaler(self.args.device.type)
+
+    @property
+    def history(self) -> History:
+        """Give the log so far."""
+        return History(self.state.log_history)
+
+    @property
+    def seconds(self) -> float:
+        """Give the seconds since the training began, without those between its processes."""
+        if self._former is None:
+            self._former = self.history.seconds
+        return self._former + time.perf_counter() - self._started
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether all is done that there is to do, by the log alone."""
+        done = self.state.global_step >= self.state.max_steps
+        return done or (self._stopping is not None and self._stopping.is_over(self.history))
+
+    def go_on(self, checkpoint: str | None) -> None:
+        """Train to the end, or until asked to stop, from a checkpoint where there is one."""
+        if checkpoint is not None:
+            if self._stopping is not None:
+                self._stopping.read(Path(checkpoint))
+            self.state = TrainerState.load_from_json(f"{checkpoint}/{TRAINER_STATE_NAME}")
+            if self.is_over:  # the Trainer would do one step more
+                self._load_from_checkpoint(checkpoint)
+                return
+        self._check_arithmetic()
+        self.train(resume_from_checkpoint=checkpoint)
+
+    @torch.inference_mode()
+    def _check_arithmetic(self) -> None:
+        """Raise UsageError where the model cannot compute with weights of one half precision in another.
+
+        Layer norms on a CPU are such. One example is run for it, without dropout.
+        """
+        precision = self._settings.precision
+        frozen = {p.dtype for p in self.model.parameters() if not p.requires_grad}
+        others = frozen & set(AUTOCAST.values()) - {AUTOCAST.get(precision)}
+        if precision not in AUTOCAST or not others:
+            return
+        batch = self._prepare_inputs(self.data_collator(self.train_dataset[:1]))
+        self.model.eval()
+        try:
+            with self.compute_loss_context_manager():
+                completion_loss(self._lens, batch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            name = str(others.pop()).removeprefix("torch.")
+            device = "CPU" if self.args.device.type == "cpu" else "GPU"
+            raise UsageError(
+                f'train.precision: found "{precision}" with model.dtype = "{name}", which this model '
+                f'cannot compute with on a {device} ({error}); expected "{name}" or "float32", or another '
+                "model.dtype"
+            ) from error
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Train; where autocast casts, peft's own casts of inputs to the adapter's type would be undone."""
+        with disable_input_dtype_casting(self.model, active=self._settings.precision in AUTOCAST):
+            output = super().train(*arguments, **options)
+        check_weights(self.history, self.model, self._settings)
+        return output
+
+    def autocast_smart_context_manager(self, *_: Any, **__: Any) -> AbstractContextManager[Any]:
+        """Give the autocast of the spec's precision."""
+        dtype = AUTOCAST.get(self._settings.precision)
+        return torch.autocast(self.args.device.type, dtype, enabled=dtype is not None)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Give the loss of the completions' tokens."""
+        loss = completion_loss(self._lens, inputs, num_items_in_batch)
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *items: Any) -> Tensor:
+        """Do a rank's part of a batch; loss and, after a step's last batch, gradients are the whole's."""
+        self._counts += torch.stack(
+            [inputs["attention_mask"].sum(), (inputs["labels"][:, 1:] != IGNORED).sum()]
+        )
+        with self._ranks.drawing(self.args.seed, self.state.global_step, self._batches):
+            loss = super().training_step(model, self._ranks.share(inputs), *items)
+        self._batches += 1
+        if self.accelerator.sync_gradients:
+            self._batches = 0
+            self._ranks.add_gradients(model.parameters())
+            if self.accelerator.scaler is not None:  # before the gradients are clipped
+                self.accelerator.scaler.unscale_(self.optimizer.optimizer)
+        return self._ranks.total(loss)
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Give the validation loss: the mean, in nats, over the tokens of all completions."""
+        self.model.eval()
+        size, total = self.args.train_batch_size, torch.zeros((), device=self.args.device)
+        for start in range(0, len(self._validation), size):
+            batch = self._prepare_inputs(self.data_collator(self._validation[start : start + size]))
+            with self.compute_loss_context_manager():
+                total += completion_loss(self._lens, dict(self._ranks.share(batch)), items=1)
+        tokens = sum(len(example.completion) for example in self._validation)
+        metrics = {VALIDATION_LOSS: self._ranks.total(total).item() / tokens}
+        self.log(metrics)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], *arguments: Any) -> None:
+        """Log numbers; with a step's loss come its tokens, and the seconds until then."""
+        if LOSS in logs:
+            tokens, completions = self._counts.tolist()
+            self._counts.zero_()
+            logs |= {TOKENS: tokens, COMPLETION_TOKENS: completions, SECONDS: self.seconds}
+        super().log(logs, *arguments)
+        check_entry(self.history, self.model, self._settings, skipped=self._step_was_skipped)
+
+    @property
+    def _step_was_skipped(self) -> bool:
+        """Whether float16's range may be all that the gradient has left: its scale can still be lowered."""
+        scaler = self.accelerator.scaler
+        return scaler is not None and scaler.get_scale() >= 1
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save a checkpoint's adapters: the one that is trained, and the best one."""
+        super().save_model(output_dir, _internal_call)
+        if self._stopping is not None and output_dir is not None:
+            self._stopping.save(Path(output_dir))
+
+    def _get_train_sampler(self, *_: Any) -> Orders:
+        return Orders(len(self.train_dataset), self._seed, lambda: int(self.state.epoch or 0))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        save = super()._save_checkpoint
+        self._ranks.lead(lambda: save(model, trial))

@@ -1,0 +1,1 @@
+"""From examples to token ids and back: prompts, targets, labels, answers."""

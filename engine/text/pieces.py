@@ -1,0 +1,139 @@
+"""A prompt and a target as token ids, piece by piece: stem, label, and what stands behind the label."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from engine.errors import DataError, UsageError
+from engine.text.encoding import Encoder, Text, Tokens, Trail
+from engine.text.layout import Form, word_tokens
+from engine.text.prompts import prompt_text
+from engine.text.pseudo_explanations import Corpus, Word, drawn
+from specs.tables.experiment import Prompt, Target
+
+Example = Mapping[str, str]
+
+
+@frozen
+class Begun:
+    """A prompt and the stem behind it, as tokens."""
+
+    prompt: list[int]
+    stem: Tokens
+    trail: Trail  # prompt and stem
+    spaces: str  # before the label, whose first token may take them in
+
+    def label(self, text: str) -> tuple[Trail, list[int]]:
+        """Go on with a label; give its tokens, too."""
+        trail, tokens = self.trail.add(Text.of_data(self.spaces + text))
+        return trail, tokens.ids
+
+
+@frozen
+class Pieces:
+    """Tokenizes the prompts and targets of one cell.
+
+    `study`: the fields of a prompt that the spec fills in. `examples`: those that pseudo-explanations are
+    drawn from.
+    """
+
+    tokenizer: Any
+    settings: Prompt
+    target: Target
+    study: Mapping[str, str]
+    seed: int
+    examples: Callable[[], Iterable[Example]]
+    form: Form = field(init=False)
+    encoder: Encoder = field(init=False)
+    _memory: dict[str, Corpus] = field(factory=dict)
+
+    @form.default
+    def _form_of_target(self) -> Form:
+        return Form.of(self.target, chat=self.settings.chat_template)
+
+    @encoder.default
+    def _encoder_of_tokenizer(self) -> Encoder:
+        return Encoder(self.tokenizer)
+
+    def prompt(self, example: Example) -> Text:
+        """Write the text before the target."""
+        texts = {"context": example["context"], "response": example["response"]}
+        return prompt_text(self.settings, self.tokenizer, texts, self.study)
+
+    def begin(self, example: Example, explanation: str | None = None) -> Begun:
+        """Tokenize the prompt and, behind it, the stem of the example or of an explanation that comes first.
+
+        Spaces go to what follows them, with which many tokenizers merge them.
+        """
+        prompt = self.prompt(example)
+        # A chat template writes the special tokens itself; adding them again would double the first.
+        opening = [] if self.settings.chat_template else self.encoder.opening(prompt)
+        given = explanation is not None and self.target.explains_first
+        stem = self.form.stem(str(explanation)) if given else self.form.lay_out(example).stem
+        prompt, spaces = prompt.parted(len(prompt.text.rstrip(" ")))
+        text = spaces.text + stem
+        body = text.rstrip(" ")
+        before, _ = Trail(self.encoder, opening).add(prompt)
+        trail, tokens = before.add(Text.of_data(body))
+        return Begun(before.ids, tokens.parted(0, len(spaces.text)), trail, text[len(body) :])
+
+    def completion(self, example: Example, begun: Begun) -> list[int]:
+        """Give the target's tokens, in the places of its words those of a pseudo-explanation."""
+        completion, words = self._genuine(example, begun)
+        if not self.draws:
+            return completion
+        tokens = drawn(
+            self.target,
+            [tuple(completion[place] for place in word) for word in words],
+            self.form.lay_out(example).fixed,
+            self._corpus,
+            self._filling,
+            random.Random(f"{self.seed} {example['id']}"),
+        )
+        for place, token in zip((place for word in words for place in word), tokens, strict=True):
+            completion[place] = token
+        return completion
+
+    @property
+    def draws(self) -> bool:
+        """Whether the target has other words than the example's explanation, or these in another order."""
+        if self.target.content == "label+explanation":
+            return self.target.permuted > 0
+        return self.target.content != "label"
+
+    def explanation_words(self, example: Example) -> list[Word]:
+        """Give the tokens of each word of the genuine explanation, as they stand in the target."""
+        completion, words = self._genuine(example, self.begin(example))
+        return [tuple(completion[place] for place in word) for word in words if word]
+
+    def _genuine(self, example: Example, begun: Begun) -> tuple[list[int], list[list[int]]]:
+        """Give the tokens of the genuine target, and the places of each of its explanation's words."""
+        layout = self.form.lay_out(example)
+        trail, label = begun.label(example["label"])
+        trail, closer = trail.add(Text.of_data(layout.closer))
+        _, rest = trail.add(Text.of_data(layout.rest))
+        head = [*begun.stem.ids, *label, *closer.ids]
+        behind = [[len(head) + place for place in word] for word in word_tokens(rest, layout.rest_words)]
+        return head + rest.ids, word_tokens(begun.stem, layout.stem_words) + behind
+
+    def _filling(self) -> list[int]:
+        _, tokens, skipped = self.encoder.behind(Text(self.target.filler))
+        if not tokens.ids[skipped:]:
+            raise UsageError(
+                f"target.filler: found {self.target.filler!r}, which has no token; expected a text"
+            )
+        return tokens.ids[skipped:]
+
+    def _corpus(self) -> Corpus:
+        if "corpus" not in self._memory:
+            self._memory["corpus"] = Corpus.of(self.explanation_words(row) for row in self.examples())
+        if not self._memory["corpus"].words:
+            raise DataError(
+                f'target.content: found "{self.target.content}", which is drawn from explanations, but the '
+                "training examples have none"
+            )
+        return self._memory["corpus"]

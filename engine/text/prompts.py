@@ -1,0 +1,140 @@
+"""What the model reads before it answers, as text in which the data is told from what the spec writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from string import Formatter
+from typing import Any
+
+from attrs import frozen
+
+from engine.errors import UsageError
+from engine.text.encoding import Span, Text
+from specs.tables.experiment import Prompt
+
+Message = Mapping[str, str]
+
+
+def prompt_text(prompt: Prompt, tokenizer: Any, texts: Mapping[str, str], study: Mapping[str, str]) -> Text:
+    """Write a prompt. `texts`: the fields that the data fills in; `study`: those that the spec does.
+
+    In a plain prompt the fields are data, in a chat the whole messages are: the chat template alone writes
+    control tokens.
+    """
+    marks = Marks.absent_from([prompt.template, prompt.system or "", *texts.values(), *study.values()])
+    message = _filled("prompt.template", prompt.template, {**texts, **study}, marks)
+    system = _filled("prompt.system", prompt.system or "", study, marks)
+    if not prompt.chat_template:
+        return system + Text("\n") + message if system.text else message
+    if not tokenizer.chat_template:
+        raise UsageError(
+            "prompt.chat_template: found true, but this model's tokenizer has no chat template; "
+            "expected chat_template = false"
+        )
+    messages = [{"role": "system", "content": system.text}] if system.text else []
+    return chat_text(tokenizer, [*messages, {"role": "user", "content": message.text}])
+
+
+def chat_text(tokenizer: Any, messages: Sequence[Message]) -> Text:
+    """Write messages by the tokenizer's chat template, up to where the answer begins; they are data.
+
+    UsageError, with the template's own words, where it refuses them or leaves the system message out.
+    """
+    marks = Marks.absent_from(message["content"] for message in messages)
+    marked = [{**message, "content": marks.around(message["content"])} for message in messages]
+    text = marks.read(_rendered(tokenizer, marked))
+    if len(text.data) >= sum(bool(message["content"].strip()) for message in messages):
+        return text
+    plain = _rendered(tokenizer, messages)
+    return Text(plain, list(_found(plain, messages)))
+
+
+def _rendered(tokenizer: Any, messages: Sequence[Message]) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+    except (TemplateError, TypeError) as error:
+        system = any(message["role"] == "system" for message in messages)
+        raise UsageError(
+            f"{'prompt.system, ' if system else ''}prompt.chat_template: the chat template of this model's "
+            f'tokenizer refuses the messages: "{error}"; expected {_instead(messages)}'
+        ) from error
+
+
+def _found(text: str, messages: Sequence[Message]) -> Iterator[Span]:
+    """Give where each message stands in a text, for a template that takes messages apart."""
+    place = 0
+    for message in messages:
+        content = message["content"].strip()
+        start = text.find(content, place)
+        if start < 0:
+            raise UsageError(
+                f"prompt.{'system' if message['role'] == 'system' else 'chat_template'}: the chat template "
+                f"of this model's tokenizer leaves out or alters the {message['role']} message "
+                f"{content[:40]!r} …; expected {_instead(messages)}"
+            )
+        place = start + len(content)
+        yield start, place
+
+
+def _instead(messages: Sequence[Message]) -> str:
+    system = any(message["role"] == "system" for message in messages)
+    without = "no prompt.system (prompt.template can hold its text), or " if system else ""
+    return f"{without}prompt.chat_template = false"
+
+
+@frozen
+class Marks:
+    """Two characters that stand before and behind data while a template is filled in."""
+
+    before: str
+    behind: str
+
+    @staticmethod
+    def absent_from(texts: Iterable[str]) -> Marks:
+        """Give marks that occur in none of the texts."""
+        used: set[str] = set().union(*texts)
+        # Unicode's noncharacters, which are for uses like this one; then private characters.
+        free = (
+            chr(code) for code in (*range(0xFDD0, 0xFDF0), *range(0xE000, 0xF900)) if chr(code) not in used
+        )
+        return Marks(next(free), next(free))
+
+    def around(self, text: str) -> str:
+        """Mark a text, but not the space around it, which templates strip."""
+        core = text.strip()
+        start = text.find(core)
+        return f"{text[:start]}{self.before}{core}{self.behind}{text[start + len(core) :]}" if core else text
+
+    def read(self, marked: str) -> Text:
+        """Give the text without the marks, and what was between them."""
+        letters: list[str] = []
+        data, start = [], 0
+        for letter in marked:
+            if letter == self.before:
+                start = len(letters)
+            elif letter == self.behind:
+                data.append((start, len(letters)))
+            else:
+                letters.append(letter)
+        return Text("".join(letters), data)
+
+
+class _Marking(Formatter):
+    """Fills fields in with marks around them."""
+
+    def __init__(self, marks: Marks) -> None:
+        self._marks = marks
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return f"{self._marks.before}{super().format_field(value, format_spec)}{self._marks.behind}"
+
+
+def _filled(key: str, template: str, fields: Mapping[str, str], marks: Marks) -> Text:
+    try:
+        return marks.read(_Marking(marks).vformat(template, (), fields))
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"{key}: found the field {error}; expected only {', '.join(fields)} in braces"
+        ) from error

@@ -1,0 +1,1 @@
+"""What the types of a spec's tables cannot say."""

@@ -1,0 +1,103 @@
+"""What the types of a cell's tables cannot say: fields of templates, separators, labels that differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from specs.checks.templates import template_problems
+from specs.errors import Problem, nearest, one_of
+from specs.tables.data import Data
+from specs.tables.experiment import Evaluate, Lora, Prompt, Target
+from specs.toml.describe import value as spell
+from specs.toml.keys import join
+
+TEMPLATE_FIELDS = ("context", "response", "dimension", "labels")
+SYSTEM_FIELDS = ("dimension", "labels")
+COLUMN_FIELDS = ("dimension",)
+
+
+def _prompt(settings: Prompt) -> Iterator[Problem]:
+    yield from template_problems("prompt.template", settings.template, TEMPLATE_FIELDS)
+    yield from template_problems("prompt.system", settings.system or "", SYSTEM_FIELDS)
+
+
+def _target(settings: Target) -> Iterator[Problem]:
+    if settings.explains_first and settings.separator in ("", " "):  # words are joined by single spaces
+        message = (
+            "expected a text that ends an explanation where it comes first, which no words do by themselves; "
+            f"found {spell(settings.separator)}"
+        )
+        yield Problem(None, "target.separator", message)
+    elif settings.explains_first and settings.content == "label+filler":
+        parting = settings.parting
+        stem = settings.filler * (len(parting) // len(settings.filler) + 2) + parting
+        if stem.find(parting) + len(parting) < len(stem):
+            message = (
+                f"expected a text that does not hold the separator, {spell(parting)}, which would end it too "
+                f"early; found {spell(settings.filler)}"
+            )
+            yield Problem(None, "target.filler", message)
+
+
+def _data(settings: Data) -> Iterator[Problem]:
+    yield from _columns("data", settings)
+
+
+def _columns(table: str, settings: Data) -> Iterator[Problem]:
+    for name in ("label", "explanation"):
+        column = getattr(settings.columns, name) or ""
+        yield from template_problems(f"{table}.columns.{name}", column, COLUMN_FIELDS)
+
+
+def _evaluate(settings: Evaluate) -> Iterator[Problem]:
+    if settings.data is not None:
+        yield from _columns("evaluate.data", settings.data)
+    alike: dict[str, str] = {}
+    for index, label in enumerate(settings.labels):
+        at = f"evaluate.labels[{index}]"
+        if label.strip() != label or not label:
+            yield Problem(None, at, f"expected a text without spaces around it, found {spell(label)}")
+        elif label in settings.labels[:index]:
+            yield Problem(None, at, f"{spell(label)} is listed twice")
+        elif (other := alike.setdefault(label.casefold(), label)) != label:
+            message = f"{spell(label)} differs from {spell(other)} in case alone, which answers do not tell"
+            yield Problem(None, at, message)
+    yield from _spellings(settings)
+
+
+def _spellings(settings: Evaluate) -> Iterator[Problem]:
+    meanings = {label.casefold(): label for label in settings.labels}  # generated text is read so
+    for label, texts in settings.spellings.items():
+        at = ("evaluate", "spellings", label)
+        if label not in settings.labels:
+            known = one_of(spell(known) for known in settings.labels)
+            hint = nearest(label, settings.labels)
+            yield Problem(None, join(at), f"unknown label {spell(label)}; expected {known}", hint)
+            continue
+        for index, text in enumerate(texts):
+            other = meanings.setdefault(text.casefold(), label)
+            if other != label:
+                message = f"{spell(text)} means the label {spell(other)} already"
+                yield Problem(None, join((*at, index)), message)
+
+
+def _lora(settings: Lora) -> Iterator[Problem]:
+    modules = settings.target_modules
+    try:
+        re.compile(modules if isinstance(modules, str) else "")
+    except re.error as error:
+        yield Problem(
+            None, "lora.target_modules", f"expected a regular expression, found {spell(modules)}: {error}"
+        )
+
+
+# Table → its rules; every cell's table is held against them, each distinct one once.
+RULES: Mapping[str, Callable[[Any], Iterator[Problem]]] = {
+    "prompt": _prompt,
+    "target": _target,
+    "data": _data,
+    "lora": _lora,
+    "evaluate": _evaluate,
+}

@@ -1,0 +1,1 @@
+"""The typed settings: one attrs class for each TOML table."""

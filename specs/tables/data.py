@@ -1,0 +1,143 @@
+"""`[data]` and `[data.columns]`: where the examples come from and how many of them each split gives."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from attrs import field, frozen
+from msgspec import Meta
+
+from specs.tables.fields import EXECUTION_ONLY, PositiveInt, read_by
+
+# `none`, or a public data set that the engine reads in its own schema; `docs/data.md` describes them.
+Adapted = Literal[
+    "none", "chatbot-arena", "hh-rlhf-chosen", "hh-rlhf-rejected", "amazon-qa", "coqa",
+    "cornell-movie-dialogs", "ag-news", "medical-abstracts",
+]  # fmt: skip
+BUILT_IN = "graded-dialogues"
+BUILT_IN_SETS = (BUILT_IN, *(f"{BUILT_IN}/{field}" for field in ("machines", "people", "world")))
+PUBLIC_SETS = get_args(Adapted)[1:]
+NAMED_SETS = (*BUILT_IN_SETS, *PUBLIC_SETS)  # that a source may name without being a path or a hub id
+
+
+@frozen(kw_only=True)
+class Columns:
+    """`[data.columns]`: which column of the source holds what."""
+
+    context: Annotated[str, Meta(description="What the rated answer replies to.")] = "context"
+    response: Annotated[str, Meta(description="The text that is rated.")] = "response"
+    label: Annotated[str, Meta(description="The true label; `{dimension}` is filled in.")] = "label"
+    explanation: Annotated[
+        str,
+        Meta(
+            description="The reason for the label; `{dimension}` is filled in. A source may be without the "
+            "column of this name, but not without one that is named otherwise."
+        ),
+    ] = "explanation"
+    group: Annotated[
+        str | None,
+        Meta(
+            description="Rows of one group never part between train and test; default: the context, or the "
+            "response where there is none."
+        ),
+    ] = None
+
+
+@frozen(kw_only=True)
+class Data:
+    """`[data]`: the examples, and how many of them each split gives."""
+
+    source: Annotated[
+        str | Annotated[list[str], Meta(min_length=1)],
+        Meta(
+            description="`graded-dialogues` (built in; or a part of it: `graded-dialogues/machines`, "
+            "`…/people`, `…/world`), a public set by name (`chatbot-arena`, "
+            "`hh-rlhf-chosen`, `hh-rlhf-rejected`, `amazon-qa`, `coqa`, `cornell-movie-dialogs`, `ag-news`, "
+            "`medical-abstracts`), a `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or `.arrow` file, packed "
+            "(`.gz`) or not, or a folder of them (relative to the spec), or a hub id; a list puts several "
+            "together."
+        ),
+    ]
+    adapter: Annotated[
+        Adapted,
+        Meta(
+            description="The source is a copy or a mirror of this public set, in its own schema; `columns` "
+            "is not used then."
+        ),
+    ] = "none"
+    dimension: Annotated[str, Meta(description="The quality that is rated.")] = "naturalness"
+    config: Annotated[str | None, Meta(description="Configuration (subset) of a hub data set.")] = None
+    revision: Annotated[
+        str | None, Meta(description="Hub commit of the data set; pin it. Default: a public set's own.")
+    ] = None
+    streaming: Annotated[
+        bool,
+        Meta(
+            description="Read hub data as they come, without a copy in the cache of `datasets`; files are "
+            "always read so."
+        ),
+    ] = field(default=False, metadata=EXECUTION_ONLY)
+    train_split: Annotated[str, Meta(description="Split of a hub data set to train on.")] = "train"
+    test_split: Annotated[
+        str | None,
+        Meta(description="Split of a hub data set to test on; default: hold groups of `train_split` out."),
+    ] = None
+    columns: Annotated[Columns, Meta(description="Column mapping for files and hub data sets.")] = field(
+        factory=Columns
+    )
+    filter: Annotated[
+        dict[str, str | int | bool | list[str]],
+        Meta(
+            description="Keep the rows whose column of this name holds the value, or one of the values; an "
+            'empty list keeps all. `filter = { language = "English" }`.'
+        ),
+    ] = field(factory=dict)
+    max_characters: Annotated[
+        PositiveInt | None,
+        Meta(
+            description="Longest context and response together; longer rows are left out and counted; "
+            "default: no limit."
+        ),
+    ] = None
+    rows: Annotated[
+        PositiveInt | None,
+        Meta(
+            description="At most so many rows of each source, drawn by `seed` whatever their order; "
+            "default: all."
+        ),
+    ] = None
+    invalid: Annotated[
+        Literal["error", "drop"],
+        Meta(
+            description="Rows with an empty value or a label that is none of `evaluate.labels`: an error "
+            "that lists them, or left out and counted."
+        ),
+    ] = "error"
+    empty_explanations: Annotated[
+        Literal["error", "drop", "label"],
+        Meta(
+            description="Rows whose explanation is empty or spaces alone: an error where `target.content` "
+            "needs one; left out and counted, under every condition alike; or, where one is needed, trained "
+            "on the label alone and counted."
+        ),
+    ] = "error"
+    holdout: Annotated[float, Meta(gt=0, lt=1, description="Share of the groups held out for testing.")] = (
+        0.25
+    )
+    validation_share: Annotated[
+        float, Meta(gt=0, lt=1, description="Share of the remaining groups kept for validation.")
+    ] = 0.1
+    seed: Annotated[int, Meta(ge=0, description="Seed of split and order; independent of the run seeds.")] = 0
+    train: Annotated[PositiveInt | None, Meta(description="Training examples; default: all.")] = field(
+        default=None, metadata=read_by("train", "lens")
+    )
+    validation: Annotated[
+        PositiveInt | None, Meta(description="Validation examples (early stopping); default: all.")
+    ] = field(default=None, metadata=read_by("train"))
+    test: Annotated[PositiveInt | None, Meta(description="Test examples; default: all.")] = field(
+        default=None, metadata=read_by("evaluate", "probe", "intervene")
+    )
+    fingerprint: Annotated[
+        str | None,
+        Meta(description="Expected fingerprint of the source; another one is an error, never a surprise."),
+    ] = field(default=None, metadata=EXECUTION_ONLY)

@@ -1,0 +1,372 @@
+"""The typed spec: one attrs class per TOML table, one annotated field per key.
+
+A field's `Meta` carries its bounds and its documentation; the loader checks the bounds, the JSON Schema
+and `docs/spec.md` show both. `stages` in a field's metadata names the stages whose result the key can
+change, where that differs from the table's own entry in `TABLE_STAGES`; an empty tuple marks a key that
+only says how to run, so changing it never invalidates a result. `later` marks a key that is newer than
+results that stand: at its default it leaves their identity as it was.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from attrs import field, frozen
+from msgspec import Meta
+
+from specs.tables.analysis import Analysis
+from specs.tables.annotate import Annotate
+from specs.tables.data import Data
+from specs.tables.design import Contrast, Factor, Rules
+from specs.tables.executor import Executor
+from specs.tables.fields import EXECUTION_ONLY, PositiveInt, read_by
+from specs.tables.interventions import Intervention
+from specs.tables.probe import Probe
+from specs.tables.signatures import Signatures
+
+STAGES = ("data", "base", "train", "evaluate", "lens", "probe", "intervene")
+
+# The stages that read each table, unless a field's metadata says otherwise.
+TABLE_STAGES: dict[str, tuple[str, ...]] = {
+    "model": ("train",),
+    "data": ("data",),
+    "prompt": ("train", "evaluate", "lens", "probe", "intervene"),
+    "target": ("train", "evaluate", "lens", "probe", "intervene"),
+    "lora": ("train",),
+    "train": ("train",),
+    "evaluate": ("evaluate",),
+    "probe": ("probe",),
+}
+
+
+@frozen(kw_only=True)
+class Model:
+    """`[model]`: the causal language model that every cell starts from."""
+
+    id: Annotated[
+        str,
+        Meta(
+            description="Hub id (`meta-llama/Llama-3.1-8B`), local folder, `.gguf` file, or "
+            "`package:NAME/FILE` for a file inside an installed Python package."
+        ),
+    ]
+    gguf_file: Annotated[
+        str | None, Meta(description="Name of the GGUF file inside the folder or hub repository.")
+    ] = None
+    revision: Annotated[str | None, Meta(description="Hub commit, tag or branch; pin a commit.")] = None
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], Meta(description="Type of the frozen weights.")
+    ] = "bfloat16"
+    quantization: Annotated[
+        Literal["none", "int8", "nf4"],
+        Meta(description="Weight quantisation through bitsandbytes (CUDA only)."),
+    ] = "none"
+    attention: Annotated[
+        Literal["eager", "sdpa", "flash_attention_2"],
+        Meta(description="Attention implementation; `eager` serves every architecture, Gemma 2 that alone."),
+    ] = "sdpa"
+    device: Annotated[
+        str,
+        Meta(
+            pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+            description="Where the model computes: `auto` (a GPU, if torch can use one), `cpu`, `cuda`, or "
+            "`cuda:N` of the GPUs that the process sees. A worker sees those that its executor deals out to "
+            "it, counted from 0.",
+        ),
+    ] = field(default="auto", metadata=EXECUTION_ONLY)
+    end_token: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="Text of the token with which every target ends, and generation stops; default: the "
+            "tokenizer's own end token.",
+        ),
+    ] = None
+    trust_remote_code: Annotated[
+        bool, Meta(description="Run the model repository's own Python code. Off unless you vouch for it.")
+    ] = False
+
+
+@frozen(kw_only=True)
+class Prompt:
+    """`[prompt]`: what the model reads before it answers."""
+
+    template: Annotated[
+        str,
+        Meta(description="The user's message; fields {context}, {response}, {dimension}, {labels}."),
+    ] = (
+        "Message: {context}\nReply: {response}\n"
+        "Rate the {dimension} of the reply. Answer with one of {labels}."
+    )
+    system: Annotated[
+        str | None,
+        Meta(description="System instruction; fields {dimension}, {labels}; none if left out or empty."),
+    ] = None
+    chat_template: Annotated[
+        bool, Meta(description="Wrap messages in the tokenizer's chat template; else plain text.")
+    ] = True
+
+
+@frozen(kw_only=True)
+class Target:
+    """`[target]`: the text that the model is trained to produce."""
+
+    content: Annotated[
+        Literal[
+            "label", "label+explanation", "label+shuffled", "label+bag_of_words", "label+random_tokens",
+            "label+filler",
+        ],
+        Meta(
+            description="The label alone, with its explanation, or with a pseudo-explanation of equally many "
+            "tokens, drawn from the run seed: its own words in random order; words of the training split's "
+            "explanations, by frequency; tokens of these, uniformly; a repeated filler."
+        ),
+    ] = "label"  # fmt: skip
+    placement: Annotated[
+        Literal["after", "before", "interleaved"],
+        Meta(
+            description="Where the explanation stands: after the label, before it, or half of its words on "
+            "either side."
+        ),
+    ] = "after"
+    permuted: Annotated[
+        float,
+        Meta(
+            ge=0, le=1,
+            description="Share of the words of `label+explanation` that change places: a gradient from "
+            "genuine (0) to without order (1).",
+        ),
+    ] = 0.0  # fmt: skip
+    filler: Annotated[str, Meta(min_length=1, description="What `label+filler` repeats.")] = " ..."
+    prefix: Annotated[
+        str | None,
+        Meta(description="Text before the label; default: a space after plain prompts, none in a chat."),
+    ] = None
+    separator: Annotated[
+        str | None,
+        Meta(
+            description='Text between label and explanation; default: ": " after the label, '
+            '"\\nRating: " before it. What comes before the label must not contain it.'
+        ),
+    ] = None
+
+    @property
+    def explains_first(self) -> bool:
+        """Whether some of the explanation comes before the label."""
+        return self.content != "label" and self.placement != "after"
+
+    @property
+    def parting(self) -> str:
+        """Give the separator, the default one if the spec names none."""
+        if self.separator is not None:
+            return self.separator
+        return ": " if self.placement == "after" else "\nRating: "
+
+
+@frozen(kw_only=True)
+class Lora:
+    """`[lora]`: the adapter, as in peft's LoraConfig (LoRA: arXiv 2106.09685)."""
+
+    r: Annotated[int, Meta(ge=1, description="Rank.")] = 16
+    alpha: Annotated[float, Meta(gt=0, description="Scale numerator: deltas are scaled by alpha / r.")] = 32.0
+    dropout: Annotated[float, Meta(ge=0, lt=1, description="Dropout on the adapter's input.")] = 0.0
+    target_modules: Annotated[
+        str | list[str],
+        Meta(description="Module names to adapt, a regular expression, or `all-linear`."),
+    ] = "all-linear"
+    modules_to_save: Annotated[
+        list[str],
+        Meta(
+            description="Modules trained in full and saved with the adapter, in float32: all whose names end "
+            "so. In a Llama `norm` is each `input_layernorm`, too; `.norm` is the final norm alone.",
+        ),
+    ] = field(factory=list)
+    rslora: Annotated[bool, Meta(description="Scale by alpha / sqrt(r) (arXiv 2312.03732).")] = False
+    dora: Annotated[bool, Meta(description="Weight-decomposed LoRA (arXiv 2402.09353).")] = False
+
+
+@frozen(kw_only=True)
+class Train:
+    """`[train]`: the optimisation."""
+
+    epochs: Annotated[float, Meta(gt=0, description="Passes over the training examples.")] = 1.0
+    steps: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Optimiser steps; overrides `epochs`. 0 leaves the model untrained."),
+    ] = None
+    batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = 8
+    accumulation: Annotated[int, Meta(ge=1, description="Forward passes per optimiser step.")] = 1
+    lr: Annotated[float, Meta(gt=0, description="Peak learning rate.")] = 2e-4
+    schedule: Annotated[
+        Literal["constant", "linear", "cosine"], Meta(description="Learning rate after warm-up.")
+    ] = "linear"
+    warmup: Annotated[
+        float, Meta(ge=0, lt=1, description="Share of the steps over which the rate rises from 0.")
+    ] = 0.05
+    weight_decay: Annotated[float, Meta(ge=0, description="AdamW's decoupled weight decay.")] = 0.0
+    max_grad_norm: Annotated[float, Meta(gt=0, description="Gradients are clipped to this norm.")] = 1.0
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        Meta(
+            description="Arithmetic of the forward and backward pass. Below float32: autocast over the whole "
+            "loss, also of validations, `float16` with scaled gradients; `float32`: none, each product in "
+            "its weights' type. What is trained, and the cross-entropy, stay in float32 in any case."
+        ),
+    ] = "bfloat16"
+    max_length: Annotated[
+        int,
+        Meta(
+            ge=8,
+            description="Tokens per example, prompt and answer; longer training examples are counted and "
+            "left out; for longer test examples see `evaluate.too_long`. A model with fewer positions sets a "
+            "lower limit.",
+        ),
+    ] = field(default=1024, metadata=read_by("train", "evaluate", "lens", "probe", "intervene"))
+    early_stopping: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Stop after so many validations without a better loss per token, and keep the best "
+            "adapter; 0: neither validate nor stop. The rows are those of the split `validation`.",
+        ),
+    ] = 0
+    validate_every: Annotated[
+        int, Meta(ge=1, description="Steps between validations; the last step has one, too.")
+    ] = 50
+    gradient_checkpointing: Annotated[
+        bool, Meta(description="Recompute activations in the backward pass to save memory.")
+    ] = field(default=False, metadata=EXECUTION_ONLY)
+    checkpoint_minutes: Annotated[
+        float, Meta(gt=0, description="Minutes between checkpoints; at most so many are lost by a kill.")
+    ] = field(default=5.0, metadata=EXECUTION_ONLY)
+    checkpoint_every: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Steps between checkpoints; overrides `checkpoint_minutes`."),
+    ] = field(default=None, metadata=EXECUTION_ONLY)
+    resume: Annotated[bool, Meta(description="Go on from the newest checkpoint after a stop.")] = field(
+        default=True, metadata=EXECUTION_ONLY
+    )
+    report_to: Annotated[
+        list[str],
+        Meta(
+            description="Trackers passed on to the Trainer: tensorboard, wandb, trackio … Files of those "
+            "that write beside checkpoints, of TensorBoard and of W&B go to `train/KEY/logs` of the store, "
+            "unless TENSORBOARD_LOGGING_DIR or WANDB_DIR name another place."
+        ),
+    ] = field(factory=list, metadata=EXECUTION_ONLY)
+
+
+@frozen(kw_only=True)
+class Evaluate:
+    """`[evaluate]`: how label accuracy is measured."""
+
+    labels: Annotated[list[str], Meta(min_length=2, description="All labels, in rating order.")] = field(
+        factory=lambda: ["1", "2", "3", "4", "5"],
+        metadata=read_by("data", "train", "evaluate", "lens", "probe", "intervene"),
+    )
+    spellings: Annotated[
+        dict[str, list[Annotated[str, Meta(pattern=r"^\S(.*\S)?$")]]],
+        Meta(description='Further texts that mean a label: `{ "5" = ["five", "5/5"] }`.'),
+    ] = field(factory=dict, metadata=read_by("evaluate", "intervene"))
+    scoring: Annotated[
+        list[Literal["loglikelihood", "constrained", "generation"]],
+        Meta(
+            min_length=1,
+            description="`loglikelihood`: the label that the answer most likely begins with, in any of its "
+            "spellings; `constrained`: greedy decoding among the tokens that go on with some spelling; "
+            "`generation`: the label parsed from free greedy generation.",
+        ),
+    ] = field(factory=lambda: ["loglikelihood"])
+    length_normalized: Annotated[
+        bool,
+        Meta(description="Predict by the log-likelihood per token of each label's best spelling."),
+    ] = field(default=False, metadata=read_by("evaluate", "intervene"))
+    max_new_tokens: Annotated[
+        PositiveInt | None,
+        Meta(description="Longest generation, in tokens; default: 8 for labels alone, else 64."),
+    ] = None
+    train_examples: Annotated[
+        int,
+        Meta(ge=0, description="Training examples that are evaluated, too, for `train_accuracy`."),
+    ] = 0
+    too_long: Annotated[
+        Literal["error", "drop"],
+        Meta(
+            description="Test examples of more tokens than `train.max_length` or the model's positions, with "
+            "what is scored or written behind the prompt: an error before the training, or left out and "
+            "counted."
+        ),
+    ] = field(default="error", metadata=read_by("evaluate", "probe", "intervene"))
+    base_model: Annotated[
+        bool,
+        Meta(
+            description="Evaluate the untrained model, too, asked for the label alone: once for each model, "
+            "test set, prompt and labels."
+        ),
+    ] = field(default=True, metadata=EXECUTION_ONLY)
+    batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
+        default=16, metadata=EXECUTION_ONLY
+    )
+    data: Annotated[
+        Data | None,
+        Meta(description="Keys that differ from `[data]` for the test examples: transfer studies."),
+    ] = field(default=None, metadata=EXECUTION_ONLY)
+
+    def new_tokens(self, target: Target) -> int:
+        """Give the length of a generation, in tokens."""
+        return self.max_new_tokens or (8 if target.content == "label" else 64)
+
+    @property
+    def scores(self) -> bool:
+        """Whether labels are scored token by token."""
+        return "loglikelihood" in self.scoring or "constrained" in self.scoring
+
+    def generates(self, target: Target) -> bool:
+        """Whether the model writes text: to have a label parsed, or to explain before its label is scored."""
+        return "generation" in self.scoring or target.explains_first
+
+
+@frozen(kw_only=True)
+class Experiment:
+    """A whole spec file."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+            description="Name of the experiment: its group in the store.",
+        ),
+    ]
+    model: Model
+    data: Data
+    extends: Annotated[
+        str | list[str] | None,
+        Meta(
+            description="Other specs, relative to this one, whose keys this one overrides; of several, the "
+            "later overrides the earlier."
+        ),
+    ] = None
+    store: Annotated[
+        str | None,
+        Meta(
+            description="Folder of the store, or a place in a bucket by its URL (`s3://BUCKET/PREFIX`, "
+            "`gs://…`, `az://…`; credentials come from the environment); default: `stores/NAME`."
+        ),
+    ] = None
+    seeds: Annotated[
+        list[Annotated[int, Meta(ge=0, le=2**32 - 1)]],
+        Meta(min_length=1, description="One cell per seed and condition."),
+    ] = field(factory=lambda: [0])
+    prompt: Prompt = field(factory=Prompt)
+    target: Target = field(factory=Target)
+    lora: Lora = field(factory=Lora)
+    train: Train = field(factory=Train)
+    evaluate: Evaluate = field(factory=Evaluate)
+    probe: Probe = field(factory=Probe)
+    annotate: Annotate | None = None
+    signatures: Signatures = field(factory=Signatures)
+    executor: Executor = field(factory=Executor)
+    factors: Annotated[dict[str, Factor], Meta(description="The axes of the matrix.")] = field(factory=dict)
+    rules: Rules = field(factory=Rules)
+    contrasts: list[Contrast] = field(factory=list)
+    analysis: Analysis = field(factory=Analysis)
+    interventions: list[Intervention] = field(factory=list)

@@ -1,0 +1,78 @@
+"""`[probe]`: what is recorded of every layer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from attrs import field, frozen
+from msgspec import Meta
+
+from specs.tables.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
+from specs.tables.tuned import Tuned
+
+Statistic = Literal["logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy"]
+
+
+@frozen(kw_only=True)
+class Probe:
+    """`[probe]`: what is recorded of every layer."""
+
+    enabled: Annotated[bool, Meta(description="Probe at all.")] = field(default=True, metadata=EXECUTION_ONLY)
+    lens: Annotated[
+        Literal["logit", "tuned"],
+        Meta(
+            description="`logit`: final norm, then unembedding, of each layer's residual stream; `tuned`: "
+            "the same behind an affine translator per layer, trained once per trained model to come near "
+            "the final layer (arXiv 2303.08112)."
+        ),
+    ] = "logit"
+    tuned: Annotated[Tuned, Meta(description="The training of the tuned lens.")] = field(
+        factory=Tuned, metadata=read_by("lens")
+    )
+    layers: Annotated[
+        Literal["all"] | list[int],
+        Meta(description="Layers to probe; 0 is the embedding, L the last block; negative from the end."),
+    ] = "all"
+    positions: Annotated[
+        list[Literal["prompt_end", "label", "completion_end"] | int],
+        Meta(
+            min_length=1,
+            description="Watch positions: `prompt_end` (predicts the first token of the answer), `label` "
+            "(predicts the true label's first token: `prompt_end` unless an explanation comes before it), "
+            "`completion_end` (last token of the true answer), or n < 0 counted from the prompt's end "
+            "(-1 is `prompt_end`), n >= 0 counted from the answer's first token.",
+        ),
+    ] = field(factory=lambda: ["prompt_end"])
+    watch: Annotated[
+        Literal["labels"] | list[str],
+        Meta(description="Watched tokens: first tokens of the labels, or of these texts."),
+    ] = "labels"
+    statistics: Annotated[
+        list[Statistic], Meta(min_length=1, description="Statistics per layer and position, in nats.")
+    ] = field(
+        factory=lambda: [
+            "logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy",
+        ]
+    )  # fmt: skip
+    heads: Annotated[
+        bool, Meta(description="Also the entropy of every attention head's weights at the watch positions.")
+    ] = field(default=False, metadata=LATER)
+    activation: Annotated[
+        bool,
+        Meta(
+            description="Also the activation entropy: how the residual stream's energy is spread over its "
+            "coordinates."
+        ),
+    ] = field(default=False, metadata=LATER)
+    top_k: Annotated[int, Meta(ge=0, le=1024, description="Most likely tokens kept per position.")] = 5
+    examples: Annotated[
+        PositiveInt | None,
+        Meta(description="Test examples to probe and to intervene on; default: all."),
+    ] = field(default=None, metadata=read_by("probe", "intervene"))
+    batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
+        default=16, metadata=EXECUTION_ONLY
+    )
+    backend: Annotated[
+        Literal["auto", "reference", "torch", "c", "triton"],
+        Meta(description="Probe kernels; `auto` takes the fastest."),
+    ] = field(default="auto", metadata=EXECUTION_ONLY)

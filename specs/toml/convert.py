@@ -1,0 +1,259 @@
+"""The one converter between plain dicts and the typed spec: strict, and it reports every mistake at once."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import attrs
+from cattrs import Converter
+from cattrs.cols import list_structure_factory
+from cattrs.errors import (
+    AttributeValidationNote,
+    BaseValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn, mapping_structure_factory
+from msgspec import Meta
+
+from specs.errors import Problem, nearest, one_of
+from specs.tables.experiment import Experiment
+from specs.toml.describe import expected, found, members, split_annotated
+from specs.toml.keys import Path, join, split
+from specs.toml.parse import MAX_INTEGER
+
+T = TypeVar("T")
+Hook = Callable[[Any, Any], Any]
+
+
+class MismatchError(ValueError):
+    """A value of the wrong type, or out of its bounds."""
+
+    def __init__(self, type_: Any, raw: Any, hint: str = "", limit: str = "") -> None:
+        super().__init__(
+            f"{' '.join(filter(None, ['expected', expected(type_), limit]))}, found {found(raw)}"
+        )
+        self.raw = raw
+        self.hint = hint
+        self.limit = limit
+
+
+def _scalar(type_: type) -> Hook:
+    # Exact types: True is no integer. Only an integer may stand for a number.
+    accepted = (int, float) if type_ is float else (type_,)
+
+    def structure_scalar(raw: Any, _: Any) -> Any:
+        if type(raw) not in accepted:
+            raise MismatchError(type_, raw)
+        try:
+            value = type_(raw)
+        except OverflowError:  # an integer beyond all floats
+            raise MismatchError(type_, raw) from None
+        if type_ is float and not math.isfinite(value):
+            raise MismatchError(type_, raw)
+        if type_ is str and "\0" in value:
+            raise MismatchError(type_, raw, limit="without NUL characters")
+        if type_ is int and abs(value) > MAX_INTEGER:
+            raise MismatchError(type_, raw, limit=f"within ±{MAX_INTEGER}")
+        return value
+
+    return structure_scalar
+
+
+def _literal(type_: Any, _: Converter) -> Hook:
+    choices = get_args(type_)
+
+    def structure_literal(raw: Any, _: Any) -> Any:
+        for choice in choices:
+            if type(raw) is type(choice) and raw == choice:
+                return choice
+        hint = nearest(raw, [c for c in choices if isinstance(c, str)]) if isinstance(raw, str) else ""
+        raise MismatchError(type_, raw, hint)
+
+    return structure_literal
+
+
+def _accepts(member: Any, raw: Any) -> bool:
+    """Whether `member` is the alternative that a value of this kind can be meant for."""
+    bare, _ = split_annotated(member)
+    if get_origin(bare) is Literal:
+        return any(type(choice) is type(raw) for choice in get_args(bare))
+    kind = get_origin(bare) or (dict if attrs.has(bare) else bare)
+    if kind is float:
+        return type(raw) in (int, float)
+    return isinstance(raw, Mapping) if kind is dict else type(raw) is kind
+
+
+def _union(type_: Any, converter: Converter) -> Hook:
+    alternatives = [(member, converter.get_structure_hook(member)) for member in members(type_)]
+
+    def structure_union(raw: Any, _: Any) -> Any:
+        meant = [(member, hook) for member, hook in alternatives if _accepts(member, raw)]
+        if not meant:
+            raise MismatchError(type_, raw)
+        member, hook = meant[0]
+        try:
+            return hook(raw, member)
+        except MismatchError as error:
+            raise MismatchError(type_, raw, error.hint, error.limit) from None
+
+    return structure_union
+
+
+def _breaks(value: Any, meta: Meta) -> bool:
+    return (
+        (meta.ge is not None and value < meta.ge)
+        or (meta.gt is not None and value <= meta.gt)
+        or (meta.le is not None and value > meta.le)
+        or (meta.lt is not None and value >= meta.lt)
+        or (meta.min_length is not None and len(value) < meta.min_length)
+        or (meta.pattern is not None and re.fullmatch(meta.pattern, value) is None)
+    )
+
+
+def _annotated(type_: Any, converter: Converter) -> Hook:
+    bare, metas = split_annotated(type_)
+    inner = converter.get_structure_hook(bare)
+
+    def structure_annotated(raw: Any, _: Any) -> Any:
+        try:
+            value = inner(raw, bare)
+        except MismatchError as error:
+            raise MismatchError(
+                type_, raw, error.hint, error.limit
+            ) from None  # now with the bounds in its words
+        if any(_breaks(value, meta) for meta in metas):
+            raise MismatchError(type_, raw)
+        return value
+
+    return structure_annotated
+
+
+def _only(kind: type, factory: Callable[[Any, Converter], Hook]) -> Callable[[Any, Converter], Hook]:
+    """`factory`'s hook for values of this kind only; cattrs by itself takes whatever it can iterate."""
+
+    def guarded(type_: Any, converter: Converter) -> Hook:
+        inner = factory(type_, converter)
+
+        def structure_container(raw: Any, _: Any) -> Any:
+            if not isinstance(raw, kind):
+                raise MismatchError(type_, raw)
+            return inner(raw, type_)
+
+        return structure_container
+
+    return guarded
+
+
+def _make_converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+    for scalar in (int, float, str, bool):
+        converter.register_structure_hook(scalar, _scalar(scalar))
+    factories: list[tuple[Callable[[Any], bool], Callable[[Any, Converter], Hook]]] = [
+        (lambda t: get_origin(t) is Literal, _literal),
+        (lambda t: get_origin(t) in (Union, UnionType), _union),
+        (lambda t: get_origin(t) is list, _only(list, list_structure_factory)),
+        (lambda t: get_origin(t) is dict, _only(Mapping, mapping_structure_factory)),
+        (
+            attrs.has,
+            _only(Mapping, lambda cls, c: make_dict_structure_fn(cls, c, _cattrs_forbid_extra_keys=True)),
+        ),
+        (lambda t: get_origin(t) is Annotated, _annotated),
+    ]
+    for predicate, factory in factories:
+        converter.register_structure_hook_factory(predicate, factory)
+    return converter
+
+
+_CONVERTER = _make_converter()
+
+
+def structure(raw: Any, cls: type[T], at: str = "") -> tuple[T | None, list[Problem]]:
+    """The typed object, or None and everything that is wrong with `raw`; `at` is the key path of `raw`."""
+    try:
+        return _CONVERTER.structure(raw, cls), []
+    except (BaseValidationError, MismatchError) as error:
+        return None, list(_problems(error, split(at) if at else ()))
+
+
+def unstructure(obj: Any) -> dict[str, Any]:
+    """Plain dicts and lists, without the keys that are None: what `structure` takes back."""
+    plain: dict[str, Any] = _without_none(_CONVERTER.unstructure(obj))
+    return plain
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value
+
+
+def _problems(error: Exception, path: Path) -> list[Problem]:
+    if isinstance(error, BaseValidationError):
+        return [problem for inner in error.exceptions for problem in _problems(inner, path + _step(inner))]
+    if isinstance(error, ForbiddenExtraKeysError):
+        return [unknown_key(error.cl, (*path, str(key))) for key in sorted(error.extra_fields)]
+    if isinstance(error, KeyError):
+        return [Problem(None, join(path), "missing; this key is required")]
+    if isinstance(error, MismatchError):
+        return [Problem(None, join(path), str(error), error.hint)]
+    raise error
+
+
+def _step(error: Exception) -> Path:
+    """Where in its table or array an error belongs."""
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            return (note.name,)
+        if isinstance(note, IterableValidationNote):
+            return (note.index,)
+    return ()
+
+
+@cache
+def field_types(cls: type) -> dict[str, Any]:
+    """The annotated type of every key of a table, in order."""
+    return get_type_hints(cls, include_extras=True)
+
+
+def table_class(type_: Any) -> type | None:
+    """The attrs class behind a key that holds a table (optional or not), else None."""
+    bare, _ = split_annotated(type_)
+    classes = [member for member in members(bare) if attrs.has(member)]
+    return classes[0] if classes else None
+
+
+@cache
+def tables() -> dict[str, type]:
+    """Every table with fixed keys, by key path; "" is the top level."""
+    known: dict[str, type] = {"": Experiment}
+
+    def visit(cls: type, at: str) -> None:
+        for name, type_ in field_types(cls).items():
+            inner = table_class(type_)
+            if inner is not None:
+                known[at + name] = inner
+                visit(inner, f"{at}{name}.")
+
+    visit(Experiment, "")
+    return known
+
+
+def unknown_key(cls: type, path: Path) -> Problem:
+    """The problem of a key that `cls` lacks: where it belongs, or how it may be meant."""
+    key = str(path[-1])
+    homes = [
+        f"[{name}]" if name else "the top level"
+        for name, table in tables().items()
+        if key in field_types(table) and table is not cls and not name.startswith("evaluate.data")
+    ]
+    if homes:
+        return Problem(None, join(path), f"unknown key; `{key}` belongs to {one_of(homes)}")
+    hint = nearest(key, field_types(cls))
+    known = "" if hint else f"; expected one of {', '.join(field_types(cls))}"
+    return Problem(None, join(path), f"unknown key{known}", hint)

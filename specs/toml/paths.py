@@ -1,0 +1,66 @@
+"""Paths in a spec are relative to the spec file, so that a study can be run from any folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from specs.errors import Problem
+from specs.tables.data import NAMED_SETS
+from specs.toml.describe import value as spell
+
+BUCKETS = ("s3", "gs", "az")  # schemes of URLs that a store may have
+DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")  # each also with .gz, in any case
+
+
+def anchor(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Give the tables with `data.source`, `evaluate.data.source` and `model.id` made absolute where local."""
+    anchored = dict(raw)
+    for table, key in (("data", "source"), ("model", "id")):
+        if table in raw:
+            anchored[table] = _anchored(raw[table], key, folder)
+    if isinstance(overlay := raw.get("evaluate", {}).get("data"), dict):
+        anchored["evaluate"] = raw["evaluate"] | {"data": _anchored(overlay, "source", folder)}
+    return anchored
+
+
+def _anchored(table: dict[str, Any], key: str, folder: Path) -> dict[str, Any]:
+    value = table.get(key)
+    if isinstance(value, list):
+        return table | {key: [_absolute(item, folder) for item in value]}
+    return table | {key: _absolute(value, folder)} if key in table else table
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    if not isinstance(value, str) or ":" in value or value in NAMED_SETS:
+        return value
+    path = folder / Path(value).expanduser()
+    local = data_suffix(path) or looks_local(value) or path.exists()
+    return str(path.resolve()) if local else value
+
+
+def data_suffix(path: Path) -> str | None:
+    """The one of `DATA_FILES` that a file's name ends with, packed or not; None: it is no data file."""
+    name = path.name.lower().removesuffix(".gz")
+    return next((suffix for suffix in DATA_FILES if name.endswith(suffix) and name != suffix), None)
+
+
+def looks_local(value: str) -> bool:
+    """Whether a model or data set is spelled as a path; a hub id has one slash at the most."""
+    return value.startswith((".", "/", "~")) or value.endswith(".gguf") or value.count("/") > 1
+
+
+def store_problems(store: str | None) -> Iterator[Problem]:
+    """What is wrong with a store that is named by a URL; the user and password in one are not shown."""
+    parts = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)(.*)", store or "")
+    if parts is None:
+        return
+    scheme, bucket, rest = parts.groups()
+    expected = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in BUCKETS)
+    if "@" in bucket or re.search("[?#]", bucket + rest):
+        message = f"expected {expected} without user, password and query; credentials are the environment's"
+        yield Problem(None, "store", message)
+    elif scheme not in BUCKETS or not bucket:
+        yield Problem(None, "store", f"expected a folder, or one of {expected}; found {spell(store)}")

@@ -1,0 +1,1 @@
+"""Which process works on which stage: claims, and the heartbeats that keep them."""

@@ -1,0 +1,1 @@
+"""What is done: records of stages, manifests of experiments, their history."""

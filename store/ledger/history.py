@@ -1,0 +1,289 @@
+"""The history of an experiment: what was declared and when, and each look at its results.
+
+`history/NAME/` holds one small file for each record, numbered in order. Records are only ever added, and each
+names the BLAKE2b of the one before, so `engine verify` finds one that was changed or taken out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any
+
+from attrs import frozen
+
+from store.backend.location import Place, Root, place_of
+from store.backend.records import Json, create_json, read_json
+from store.errors import MEND, DamagedError, StoreError
+from store.ledger.ledger import Ledger
+from store.ledger.levels import level_text
+
+DECLARED, LOOK = "declared", "look"
+KEYS = ("primary", "family", "monitoring", "looks", "smallest_difference_of_interest")
+"""Of `[analysis]`: what a declaration consists of, beside the contrasts."""
+NOT_RECORDED = "not recorded"
+
+
+@frozen
+class Standing:
+    """How a contrast in an outcome stands: confirmatory, exploratory or not recorded; and why."""
+
+    mark: str
+    why: str
+
+
+@frozen
+class History:
+    """The records of one experiment, in order."""
+
+    records: tuple[Json, ...] = ()
+
+    @property
+    def declarations(self) -> list[Json]:
+        """The declarations, the one in force last."""
+        return [own for own in self.records if own["kind"] == DECLARED]
+
+    @property
+    def looks(self) -> list[Json]:
+        """The looks at results."""
+        return [own for own in self.records if own["kind"] == LOOK]
+
+    def looked(self, factor: str, seeds: int) -> list[int]:
+        """Return the numbers of seeds, fewer than `seeds`, with which a contrast was looked at."""
+        own = (look for look in self.looks if any(factor == made[0] for made in look["contrasts"]))
+        return sorted({most for look in own if 0 < (most := max(look["seeds"].values(), default=0)) < seeds})
+
+    def standing(self, factor: str, baseline: Any, level: Any, outcome: str, stage: str) -> Standing:
+        """Return how a contrast of a level in an outcome, which a stage measures, stands."""
+        if not self.declarations:
+            return Standing(NOT_RECORDED, "the store does not say when it was declared")
+        *before, now = self.declarations
+        asked = _asked(now, factor, baseline, level, outcome)
+        if asked is None:
+            return Standing("exploratory", "the spec does not declare it")
+        if asked[0] != outcome:
+            return Standing(
+                "exploratory", f"the primary outcome is {asked[0]}" if asked[0] else "no primary outcome"
+            )
+        first = now
+        for earlier in reversed(before):
+            if _asked(earlier, factor, baseline, level, outcome) != asked:
+                break
+            first = earlier
+        there = first["results"].get(factor, {}).get(_text(level), {}).get(stage, 0)
+        if not there:
+            return Standing("confirmatory", f"declared on {first['date'][:10]}, before there were results")
+        changed = "" if first is self.declarations[0] else ", as it is now,"
+        return Standing(
+            "exploratory", f"declared{changed} on {first['date'][:10]}, when {there} cells had results"
+        )
+
+    def changes(self) -> list[str]:
+        """Return in words what was declared otherwise after there were results, and when."""
+        found = []
+        for before, now in zip(self.declarations, self.declarations[1:], strict=False):
+            there = max((n for own in _counts(now) for n in own.values()), default=0)
+            what = _differences(before, now)
+            if there and what:
+                found.append(
+                    f"{now['date'][:10]}, when up to {there} cells of a level had results: {'; '.join(what)}"
+                )
+        return found
+
+
+def read_history(root: Root, name: str) -> History:
+    """Return the history of an experiment, empty where there is none; DamagedError for a damaged one."""
+    place = place_of(root)
+    return History(tuple(read_json(place, file) for file in _files(place, name)))
+
+
+def declare(place: Place, name: str, manifest: Mapping[str, Any]) -> None:
+    """Record what a manifest's spec asks of the results, where that is not what was declared last.
+
+    With it goes how many cells of each level had results by then, stage by stage.
+    """
+    if "analysis" not in (spec := manifest.get("spec", {})):
+        return
+    cells: Sequence[Json] = manifest["cells"]
+    contrasts = [
+        {"factor": own["factor"], "baseline": _text(own["baseline"]), "levels": _levels(own, cells)}
+        for own in spec.get("contrasts", [])
+    ]
+    declared = {
+        **{key: spec["analysis"].get(key) for key in KEYS},
+        "contrasts": contrasts,
+        "seeds": sorted({_text(cell["levels"].get("seed")) for cell in cells}),
+        "cells": _digest(sorted(key for cell in cells for key in cell["keys"].values())),
+    }
+    declared = json.loads(json.dumps(declared))
+    known = read_history(place, name).declarations
+    if known and known[-1]["declared"] == declared:
+        return
+    done = {stage: Ledger(place).done(stage) for stage in ("evaluate", "probe")}
+    results: dict[str, dict[str, dict[str, int]]] = {}
+    for own in contrasts:
+        results.setdefault(own["factor"], {}).update(_results(own, cells, done))
+    append(place, name, {"kind": DECLARED, "spec": _digest(spec), "declared": declared, "results": results})
+
+
+def record_look(
+    root: Root, name: str, command: str = "Python", contrasts: Iterable[Sequence[Any]] | None = None
+) -> str:
+    """Record that results of an experiment were looked at, once for the same contrasts of the same results.
+
+    contrasts: (factor, baseline) of each, by default those that the spec declares. Commands record their own
+    looks; analyses called from Python record none, for what a call is for cannot be told. Return "", or why
+    it could not be recorded: looking is not kept from whoever may not write.
+    """
+    place = place_of(root)
+    try:
+        manifest = read_json(place, f"experiments/{name}.json", checked=False)
+        seeds, data = _seen(place, manifest)
+        if contrasts is None:
+            declared = manifest.get("spec", {}).get("contrasts", [])
+            contrasts = [(own["factor"], own["baseline"]) for own in declared]
+        look = {
+            "data": data,
+            "contrasts": [[str(factor), _text(baseline)] for factor, baseline in contrasts],
+            "seeds": seeds,
+        }
+        if not seeds or any(look.items() <= own.items() for own in read_history(place, name).looks):
+            return ""
+        append(place, name, {"kind": LOOK, "command": command, "spec": _digest(manifest.get("spec")), **look})
+    except (OSError, StoreError) as error:
+        return f"{name}: this look at the results is not recorded in the store: {error}"
+    return ""
+
+
+def append(place: Place, name: str, record: Mapping[str, Any]) -> None:
+    """Add a record behind all others, whichever process adds one meanwhile."""
+    while True:
+        files = _files(place, name)
+        former = _hash(place.read(files[-1])) if files else ""
+        number = int(files[-1].rpartition("/")[2].removesuffix(".json")) + 1 if files else 1
+        dated = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "former": former, **record}
+        if create_json(place, f"history/{name}/{number:06}.json", dated):
+            return
+
+
+def damaged(place: Place) -> Iterator[tuple[str, str, DamagedError]]:
+    """Yield experiment, file and error for every record that is not as it was written."""
+    for name in sorted(place.names("history")):
+        for file in _files(place, name):
+            try:
+                read_json(place, file)
+            except FileNotFoundError:
+                yield name, file, DamagedError(f"{place}/{file}: a link that leads nowhere; {MEND}")
+            except DamagedError as error:
+                yield name, file, error
+
+
+def breaks(place: Place) -> Iterator[str]:
+    """Say of each history in which a record does not follow the one before: one is missing, or another."""
+    for name in sorted(place.names("history")):
+        former = ""
+        for number, file in enumerate(_files(place, name), 1):
+            try:
+                follows = read_json(place, file)["former"] == former and file.endswith(f"/{number:06}.json")
+            except (DamagedError, FileNotFoundError):
+                break
+            if not follows:
+                yield f"{place}/{file}: a record before it is missing, or was changed; the rest is as written"
+                break
+            former = _hash(place.read(file))
+
+
+def _files(place: Place, name: str) -> list[str]:
+    known = (own for own in place.names(f"history/{name}") if own.endswith(".json") and own[0] != ".")
+    return [f"history/{name}/{own}" for own in sorted(known)]
+
+
+def _levels(contrast: Mapping[str, Any], cells: Sequence[Json]) -> list[str]:
+    """Return the levels that a contrast compares, as text."""
+    known = dict.fromkeys(_text(cell["levels"].get(contrast["factor"])) for cell in cells)
+    chosen = known if contrast.get("levels") is None else map(level_text, contrast["levels"])
+    return [level for level in chosen if level != _text(contrast["baseline"])]
+
+
+def _results(
+    contrast: Mapping[str, Any], cells: Sequence[Json], done: Mapping[str, Collection[str]]
+) -> dict[str, dict[str, int]]:
+    """Count the cells of each level that have results, by stage."""
+    found = {level: dict.fromkeys(done, 0) for level in contrast["levels"]}
+    for cell in cells:
+        level = _text(cell["levels"].get(contrast["factor"]))
+        for stage, keys in done.items() if level in found else ():
+            found[level][stage] += cell["keys"].get(stage) in keys
+    return found
+
+
+def _seen(place: Place, manifest: Json) -> tuple[dict[str, int], str]:
+    """Return the seeds of each condition whose cells are complete, and a digest of what these hold."""
+    ledger = Ledger(place)
+    done = {
+        stage: ledger.done(stage) for stage in {stage for cell in manifest["cells"] for stage in cell["keys"]}
+    }
+    whole = [
+        cell for cell in manifest["cells"] if all(key in done[stage] for stage, key in cell["keys"].items())
+    ]
+    seeds: dict[str, int] = {}
+    for cell in whole:
+        condition = ", ".join(f"{k}={_text(v)}" for k, v in cell["levels"].items() if k != "seed")
+        seeds[condition or "all"] = seeds.get(condition or "all", 0) + 1
+    return seeds, _digest(sorted(key for cell in whole for key in cell["keys"].values()))
+
+
+def _asked(record: Json, factor: str, baseline: Any, level: Any, outcome: str) -> tuple[Any, ...] | None:
+    """Return what a declaration says of a contrast of a level in an outcome; None where nothing."""
+    own = record["declared"]
+    named = (
+        made["factor"] == factor and made["baseline"] == _text(baseline) and _text(level) in made["levels"]
+        for made in own["contrasts"]
+    )
+    smallest = (own["smallest_difference_of_interest"] or {}).get(outcome)
+    return (own["primary"], own["family"], own["monitoring"], own["looks"], smallest) if any(named) else None
+
+
+def _counts(record: Json) -> list[dict[str, int]]:
+    return [counts for own in record["results"].values() for counts in own.values()]
+
+
+def _differences(before: Json, now: Json) -> list[str]:
+    """Return in words in what two declarations differ."""
+    a, b = before["declared"], now["declared"]
+    found = [
+        f"{key.replace('_', ' ')} {_spelled(a[key])} → {_spelled(b[key])}" for key in KEYS if a[key] != b[key]
+    ]
+    made = [[f"{own['factor']} against {own['baseline']}" for own in side["contrasts"]] for side in (a, b)]
+    found += [f"contrast {name} added" for name in made[1] if name not in made[0]]
+    found += [f"contrast {name} taken out" for name in made[0] if name not in made[1]]
+    if made[0] == made[1] and a["contrasts"] != b["contrasts"]:
+        found.append("levels compared changed")
+    if a["seeds"] != b["seeds"]:
+        found.append(f"{len(a['seeds'])} → {len(b['seeds'])} seeds")
+    elif a["cells"] != b["cells"]:
+        found.append("other cells or settings")
+    return found
+
+
+def _text(level: Any) -> str:
+    """Return a level as text, whether it comes from JSON or an array."""
+    return level_text(level.item() if hasattr(level, "item") else level)
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {own}" for key, own in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def _digest(value: Any) -> str:
+    return _hash(json.dumps(value, sort_keys=True, default=str).encode())
+
+
+def _hash(text: bytes) -> str:
+    return blake2b(text, digest_size=16).hexdigest()

@@ -1,0 +1,21 @@
+"""The factors of a manifest and their levels as text: what needs neither xarray nor pandas."""
+
+import json
+from typing import Any
+
+from store.backend.records import Json
+
+NOT_APPLICABLE = "-"
+
+
+def factor_names(manifest: Json) -> list[str]:
+    """Return the manifest's factors in order, then those (such as the seed) only its cells have."""
+    in_cells = (name for cell in manifest["cells"] for name in cell["levels"])
+    return list(dict.fromkeys([*manifest.get("factors", ()), *in_cells]))
+
+
+def level_text(level: Any) -> str:
+    """Return a level as text: itself, "-" for none, else its JSON."""
+    if level is None:
+        return NOT_APPLICABLE
+    return level if isinstance(level, str) else json.dumps(level)

@@ -1,0 +1,95 @@
+"""Done records that are missing although their stages were done: what is gone leaves no checksum behind.
+
+Before a stage's first chunk there is a note of its progress, which goes when its record is there, and a stage
+that is marked as to be done again gets one. So whoever has values and neither record, note, claim nor failure
+has lost its record; and so has a training whose model has been measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from store.backend.location import Place
+from store.backend.records import Json
+from store.backend.result_files import RESULTS
+from store.errors import MEND, DamagedError
+from store.ledger.ledger import Ledger, progress_name, record_name
+from store.ledger.row_keys import group_keys
+
+UNTRAINED = ("train", "base")  # stages that need no trained model
+
+
+def check_records(ledger: Ledger, cells: Iterable[Json]) -> None:
+    """Raise DamagedError where a finished stage of some cells has lost its record."""
+    for stage, key in lost_records(ledger, cells):
+        raise _lost(ledger, stage, key)
+
+
+def check_data(ledger: Ledger, manifest: Json) -> None:
+    """Raise DamagedError where prepared data of an experiment have lost their record."""
+    for key in lost_data(ledger, manifest):
+        raise _lost(ledger, "data", key)
+
+
+def lost_records(ledger: Ledger, cells: Iterable[Json]) -> Iterator[tuple[str, str]]:
+    """Yield stage and key of the finished stages of some cells that have lost their records."""
+    place, cells = ledger.place, list(cells)
+    done = {stage: ledger.done(stage) for cell in cells for stage in cell["keys"]}
+    suspects = {stage: dict[str, bool]() for stage in done}  # key → whether a later stage of a cell is done
+    for cell in cells:
+        measured = any(key in done[stage] for stage, key in cell["keys"].items() if stage not in UNTRAINED)
+        for stage, key in cell["keys"].items():
+            if key not in done[stage]:
+                suspects[stage][key] = suspects[stage].get(key, False) or (stage == "train" and measured)
+    for stage, keys in suspects.items():
+        excused = ledger.failed(stage) | ledger.running(stage) if keys else set()
+        open_keys = {key: found for key, found in keys.items() if key not in excused}
+        written = _written(place, stage, open_keys)
+        for key, measured in open_keys.items():
+            if (measured or key in written) and not _explained(ledger, stage, key):
+                yield stage, key
+
+
+def lost_data(ledger: Ledger, manifest: Json) -> list[str]:
+    """Return the keys of prepared data of an experiment that have lost their records.
+
+    Such data are there, and something was trained; a process that was killed between the two leaves the same.
+    """
+    place = ledger.place
+    open_keys = set(manifest.get("data", ())) - ledger.done("data") - ledger.failed("data")
+    if not open_keys or not {cell["keys"].get("train") for cell in manifest["cells"]} & ledger.done("train"):
+        return []
+    there = [key for key in sorted(open_keys) if place.exists(f"data/{key}/{RESULTS['data']}")]
+    return [key for key in there if key not in ledger.running("data") and not ledger.has("data", key)]
+
+
+def _lost(ledger: Ledger, stage: str, key: str) -> DamagedError:
+    path = f"{ledger.place}/{record_name(stage, key, 'done')}"
+    return DamagedError(f"{path}: missing, though its results are there; {MEND}")
+
+
+def _explained(ledger: Ledger, stage: str, key: str) -> bool:
+    """Tell whether a stage is done after all, or unfinished: it may have begun or ended just now."""
+    return (
+        ledger.place.exists(progress_name(key))
+        or ledger.has(stage, key, "failed")
+        or key in ledger.running(stage)
+        or ledger.has(stage, key)
+    )
+
+
+def _written(place: Place, stage: str, keys: Iterable[str]) -> set[str]:
+    """Return those of some keys that have a row with values."""
+    found, keys = set(), {key for key in keys if not place.exists(progress_name(key))}
+    families = (name for name in place.names(f"results.zarr/{stage}") if "." not in name) if keys else ()
+    for folder in (f"results.zarr/{stage}/{family}" for family in families):
+        try:
+            rows = {f"c.{row}.": key for row, key in enumerate(group_keys(place, folder)) if key in keys}
+        except DamagedError:  # no group, or a damaged one
+            continue
+        arrays = [name for name in place.names(folder) if "-" in name] if rows else []
+        starts = {
+            ".".join(file.split(".")[:2]) + "." for own in arrays for file in place.names(f"{folder}/{own}")
+        }
+        found |= {key for start, key in rows.items() if start in starts}
+    return found

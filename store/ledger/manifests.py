@@ -1,0 +1,152 @@
+"""Manifests: what each experiment of a store consists of, and how far it has come."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from store.backend.location import Place, Root, place_of
+from store.backend.records import Json, read_json, write_json
+from store.errors import MEND, DamagedError, StoreError
+from store.ledger.history import declare
+from store.ledger.ledger import Ledger
+from store.ledger.version import checks_records, mark_new
+
+ASIDE = ".json.damaged"  # suffix of a damaged manifest that was put aside
+
+
+def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
+    """Write or replace the manifest of experiment `name` (a plain name, no path) as a whole.
+
+    It holds `factors` (names in order), `cells` (each with `levels` by factor and `keys` by stage), and
+    whatever else shall be an attribute of the experiment. What its spec asks of the results is recorded in
+    the experiment's history, where it is new. StoreError for a name that cannot be used.
+    """
+    if not re.fullmatch(r"\w[\w.+ -]*", name):
+        raise StoreError(f"experiment name {name!r}: expected letters, digits and . _ + - only")
+    for factor in dict.fromkeys(factor for cell in manifest["cells"] for factor in cell["levels"]):
+        if factor == "cell":
+            raise StoreError(
+                f"experiment {name!r}: a factor cannot be called 'cell', the axis of all factors"
+            )
+        if not factor or "/" in factor:
+            raise StoreError(f"experiment {name!r}: factor {factor!r}: expected a name without '/'")
+    place = place_of(root)
+    with place.locked() as check:  # `store.upkeep.garbage` removes under this lock what no manifest names
+        mark_new(place)
+        check()
+        declare(place, name, manifest)
+        write_json(place, f"experiments/{name}.json", manifest)
+        place.remove(f"experiments/{name}{ASIDE}")
+
+
+def read_manifests(root: Root, experiment: str | None = None) -> dict[str, Json]:
+    """Return the manifests of a store, or of one experiment in it, by name in order; none gives {}.
+
+    StoreError for a damaged one, and for a store that a later version of this program made.
+    """
+    place = place_of(root)
+    checked, names = checks_records(place), manifest_names(place)
+    if experiment is not None:
+        names = [name for name in names if name == experiment]
+    return {name: read_manifest(place, name, checked=checked) for name in names}
+
+
+def read_manifest(place: Place, name: str, *, checked: bool) -> Json:
+    """Return the manifest of an experiment; DamagedError where it is none."""
+    file = f"experiments/{name}.json"
+    try:
+        manifest = read_json(place, file, checked=checked)
+    except FileNotFoundError as error:  # it is listed, so it is a link that leads nowhere
+        raise DamagedError(f"{place}/{file}: a link that leads nowhere; {MEND}") from error
+    cells = manifest.get("cells")
+    whole = isinstance(cells, list) and all(
+        isinstance(cell, dict) and isinstance(cell.get("keys"), dict) and isinstance(cell.get("levels"), dict)
+        for cell in cells
+    )
+    if not whole:
+        raise DamagedError(f"{place}/{file}: not a manifest: expected cells with levels and keys; {MEND}")
+    return manifest
+
+
+def stages_named(place: Place, *, checked: bool) -> dict[str, set[str]]:
+    """Return the stage keys that experiments name, by stage; "data" where all manifests do."""
+    manifests = [read_manifest(place, name, checked=checked) for name in manifest_names(place)]
+    keys: dict[str, set[str]] = {}
+    if all("data" in manifest for manifest in manifests):
+        keys["data"] = {key for manifest in manifests for key in manifest["data"]}
+    for manifest in manifests:
+        for cell in manifest["cells"]:
+            for stage, key in cell["keys"].items():
+                keys.setdefault(stage, set()).add(key)
+    return keys
+
+
+def known_files(place: Place) -> dict[str, str]:
+    """Return what the experiments of a store say of data files: path → identity of the content they had."""
+    return {
+        path: identity
+        for manifest in read_manifests(place).values()
+        for path, identity in manifest.get("files", {}).items()
+    }
+
+
+def lost_cells(place: Place, name: str, manifest: Mapping[str, Any]) -> int:
+    """Return how many finished cells of an experiment a new manifest would not name.
+
+    That the base model is evaluated, too, or no longer, makes no other cell.
+    """
+    former = read_manifests(place).get(name, {"cells": []})["cells"]
+    kept = {_own(cell) for cell in manifest["cells"]}
+    gone = [cell["keys"] for cell in former if _own(cell) not in kept]
+    ledger = Ledger(place)
+    done = {stage: ledger.done(stage) for keys in gone for stage in keys}
+    return sum(all(key in done[stage] for stage, key in keys.items()) for keys in gone)
+
+
+def _own(cell: Json) -> frozenset[tuple[str, str]]:
+    """Return the keys of a cell's own stages."""
+    return frozenset((stage, key) for stage, key in cell["keys"].items() if stage != "base")
+
+
+def unnamed(place: Place) -> str:
+    """Say that a store without experiments has results, "" where it has none."""
+    if not place.names("ledger"):
+        return ""
+    return f"{place}: no experiment names the results in it; `engine execute` of their spec does so again"
+
+
+def manifest_names(place: Place) -> list[str]:
+    """Return the names of a store's experiments, in order."""
+    names = (name for name in place.names("experiments") if not name.startswith("."))
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
+def cells(root: Root, experiment: str) -> list[Json]:
+    """Return the manifest's cells, each with `status` (stage → done, running, failed or pending) added.
+
+    An unknown experiment raises StoreError.
+    """
+    manifests = read_manifests(root, experiment)
+    if experiment not in manifests:
+        known = ", ".join(manifest_names(place_of(root))) or "none"
+        raise StoreError(f"{root}: no experiment {experiment!r}; there are {known}")
+    listed: list[Json] = manifests[experiment]["cells"]
+    ledger = Ledger(root)
+    keys: dict[str, set[str]] = {}
+    for cell in listed:
+        for stage, key in cell["keys"].items():
+            keys.setdefault(stage, set()).add(key)
+    states = {stage: key_states(ledger, stage, own) for stage, own in keys.items()}
+    return [
+        {**cell, "status": {stage: states[stage][key] for stage, key in cell["keys"].items()}}
+        for cell in listed
+    ]
+
+
+def key_states(ledger: Ledger, stage: str, keys: Iterable[str]) -> dict[str, str]:
+    """Return the state of stage keys: done, running, failed or pending.
+
+    A key that is done stays so while a forced repeat of it runs or fails.
+    """
+    found = {"done": ledger.done(stage), "running": ledger.running(stage), "failed": ledger.failed(stage)}
+    return {key: next((state for state, own in found.items() if key in own), "pending") for key in keys}

@@ -1,0 +1,159 @@
+"""Zarr's metadata and the coordinates of a store's groups, held against their families' records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from store.arrays.families import FIRST_LAYOUT, FamilyRecord, family_name, read_family, with_keys, with_rows
+from store.arrays.groups import any_group, zarr_group
+from store.arrays.layout import group_name
+from store.backend.location import Place
+from store.backend.records import Json, parse_json, read_file
+from store.errors import DamagedError, UnreachableError
+from store.ledger.row_keys import GROUP, group_keys
+from store.upkeep.problems import Trouble, reason
+
+TOP = "results.zarr"
+REMEDY = "`engine verify STORE --fix` makes it again, and nothing else needs to be done again"
+
+
+def top_troubles(place: Place) -> Iterator[Trouble]:
+    """Yield what is wrong with the metadata of the groups above all families."""
+    for name in top_names(place):
+        try:
+            found = parse_json(read_file(place, name), f"{place}/{name}")
+            if {own: value for own, value in found.items() if value is not None} == top_metadata():
+                continue
+            message = "not the metadata of a group"
+        except FileNotFoundError:
+            message = "missing"
+        except DamagedError as error:
+            message = reason(error, f"{place}/{name}")
+        yield Trouble("", "", f"{place}/{name}", message, REMEDY, "rebuild", (name,))
+
+
+def top_names(place: Place) -> list[str]:
+    """Return the metadata files of the groups above all families."""
+    if not place.names(TOP):
+        return []
+    stages = sorted(stage for stage in place.names(TOP) if "." not in stage)
+    return [f"{TOP}/{GROUP}", *(f"{TOP}/{stage}/{GROUP}" for stage in stages)]
+
+
+def top_metadata() -> Json:
+    """Return the metadata of a group without attributes."""
+    return {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+
+
+def group_troubles(
+    place: Place, stage: str, family: str, done: Mapping[int, str], running: bool
+) -> Iterator[Trouble]:
+    """Yield what is wrong with a family's record, and with its group; `done`: finished rows and keys."""
+    name, folder = family_name(stage, family), group_name(stage, family)
+
+    def trouble(path: str, message: str) -> Trouble:
+        return Trouble(stage, family, f"{place}/{path}", message, REMEDY, "rebuild", (path,))
+
+    try:
+        record = read_family(place, stage, family)
+    except (FileNotFoundError, DamagedError) as error:
+        lost = isinstance(error, FileNotFoundError)
+        if not lost or _has_record(place, folder):
+            yield trouble(name, "missing" if lost else reason(error, f"{place}/{name}"))
+        elif done:  # of an older layout: all that can be seen is whether it can be read
+            try:
+                any_group(place, stage, family, 0)
+            except DamagedError as torn:
+                message = reason(torn, f"{place}/{folder}")
+                yield Trouble(stage, family, f"{place}/{folder}", message, mend="regroup", names=(folder,))
+        return
+    if not done and not place.names(folder):
+        return  # about to be made
+    for file in record.metadata:
+        if message := metadata_trouble(place, folder, record, file):
+            yield trouble(f"{folder}/{file}", message)
+    for coordinate in record.coordinates:
+        if message := coordinate_trouble(place, folder, record, coordinate):
+            (chunk,) = record.chunks(coordinate)
+            yield trouble(f"{folder}/{chunk}", message)
+    if not running and (message := _rows_trouble(place, folder, record, done)):
+        yield trouble(f"{folder}/{GROUP}", message)
+
+
+def metadata_trouble(place: Place, folder: str, record: FamilyRecord, file: str) -> str:
+    """Say what is wrong with a metadata file but its rows, "" where nothing is."""
+    path = f"{place}/{folder}/{file}"
+    try:
+        found = parse_json(read_file(place, f"{folder}/{file}"), path)
+    except FileNotFoundError:
+        return "missing"
+    except DamagedError as error:
+        return reason(error, path)
+    try:
+        plain = _without_rows(found, file, record)
+    except (KeyError, TypeError, IndexError):
+        return "not the metadata of this family"
+    return "" if plain == record.metadata[file] else "its content has changed since it was made"
+
+
+def _without_rows(found: Json, file: str, record: FamilyRecord) -> Json:
+    """Return metadata as they are with no row."""
+    if file == GROUP:
+        return with_keys(found, [])
+    stacked = "variables" in record.metadata[file]["attributes"]
+    return with_rows(found, 0) if stacked else found
+
+
+def coordinate_trouble(place: Place, folder: str, record: FamilyRecord, name: str) -> str:
+    """Say what is wrong with a coordinate's values in the group, "" where nothing is."""
+    ((file, expected),) = record.chunks(name).items()
+    try:
+        if read_file(place, f"{folder}/{file}") == expected:
+            return ""
+    except FileNotFoundError:
+        return "missing"
+    except DamagedError as error:
+        return reason(error, f"{place}/{folder}/{file}")
+    try:  # another release of the compressor makes other bytes of the same values
+        array = record.array(place.zarr_path(folder), name, len(record.coordinates[name]))
+        if np.array_equal(np.asarray(array[:], record.values(name).dtype), record.values(name)):
+            return ""
+    except UnreachableError:
+        raise
+    except Exception as error:  # whatever a codec makes of damaged bytes
+        return f"cannot be read: {error}"
+    return "its content has changed since it was made"
+
+
+def _rows_trouble(place: Place, folder: str, record: FamilyRecord, done: Mapping[int, str]) -> str:
+    """Say what is wrong with the names of a group's rows, and with their number in its arrays."""
+    try:
+        lengths = [_length(place, folder, name) for name in record.stacks]
+        keys = group_keys(place, folder)
+    except (FileNotFoundError, DamagedError):  # found with the metadata
+        return ""
+    for row, key in sorted(done.items()):
+        if row >= len(keys) or keys[row] != key:
+            return f"row {row} is not named {key}, as its record says"
+    if any(length != len(keys) for length in lengths):
+        return f"names {len(keys)} rows, but its arrays have {', '.join(map(str, lengths))}"
+    return ""
+
+
+def _length(place: Place, folder: str, name: str) -> Any:
+    path = f"{folder}/{name}/{GROUP}"
+    try:
+        return parse_json(read_file(place, path), f"{place}/{path}")["shape"][0]
+    except (KeyError, TypeError, IndexError) as error:
+        raise DamagedError(f"{place}/{path}: no shape") from error
+
+
+def _has_record(place: Place, folder: str) -> bool:
+    """Tell whether a group is of a layout whose families have records."""
+    try:
+        return zarr_group(place, folder).attrs.get("layout", 1) >= FIRST_LAYOUT  # type: ignore[operator]
+    except DamagedError:
+        return False
