@@ -17,6 +17,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from engine.models.batching import padding_id
 from engine.planning.changes import Change, Entry, Model, expand
 from engine.planning.run_order import steps_of
 from engine.progress import StopRequest, silent
@@ -25,7 +26,6 @@ from engine.stages.interventions.intervene import Experiment
 from engine.stages.interventions.residual import record
 from engine.stages.interventions.sequences import chunks
 from engine.stages.training.adapter import attach_adapter
-from engine.stages.training.loss import padding_id
 from engine.text.targets import Writer
 from kernels import lens_statistics
 from specs.tables.experiment import Evaluate, Lora, Prompt, Target

@@ -127,7 +127,7 @@ class Records:
 
 @define
 class SimulatedLedger:
-    """One process's view of the records: `store.Ledger` by the rules of `store.lease.claims`, on simulated time."""
+    """One process's view of the records: `store.Ledger` by the rules of `store.lease`, on simulated time."""
 
     records: Records
     clock: Clock

@@ -23,10 +23,17 @@ from store.analysis.nodes import with_cell_index
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
-        "children", "engine.cli.main", "engine.running.scheduler", "engine.cli.progress_bars", "engine.running.executors.worker",
-        "engine.cli.results", "engine.stages.training.files", "transformers.models.llama.modeling_llama", "peft",
+        "children",
+        "engine.cli.main",
+        "engine.cli.progress_bars",
+        "engine.cli.results",
+        "engine.running.executors.worker",
+        "engine.running.scheduler",
+        "engine.stages.training.files",
+        "transformers.models.llama.modeling_llama",
+        "peft",
     ]
-)  # fmt: skip
+)
 # What Python says before it changes a file; writes themselves fall between these moments.
 EVENTS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 

@@ -94,7 +94,8 @@ def test_an_interrupt_ends_cleanly_and_two_processes_do_not_share_an_output(tmp_
 
 def test_annotating_needs_no_torch_for_endpoints(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom engine.cli.main import main\ntry: main()\nexcept SystemExit as end: print(end.code)\n"
+        "import sys\nfrom engine.cli.main import main\n"
+        "try: main()\nexcept SystemExit as end: print(end.code)\n"
         "print(json.dumps([name for name in ('torch', 'transformers') if name in sys.modules]))"
     )
     with serving(lambda *_: rated(3)) as server:

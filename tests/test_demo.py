@@ -17,7 +17,7 @@ from specs import load_spec
 from specs.tables.experiment import Model
 
 pytestmark = pytest.mark.demo
-DEMO = Path(__file__).parents[1] / "specs" / "demo.toml"
+DEMO = Path(__file__).parents[1] / "specs" / "studies" / "demo.toml"
 
 
 @pytest.fixture(scope="module")

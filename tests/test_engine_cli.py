@@ -265,7 +265,7 @@ def test_the_schema_is_printed_and_ships_beside_the_specs() -> None:
     assert json.loads((ROOT / "specs" / "schema.json").read_text()) == printed, (
         "engine schema > specs/schema.json"
     )
-    assert (ROOT / "specs" / "demo.toml").read_text().startswith("#:schema ./schema.json\n")
+    assert (ROOT / "specs/studies/demo.toml").read_text().startswith("#:schema ../schema.json\n")
 
 
 def test_foreign_code_is_announced(write_spec) -> None:

@@ -14,8 +14,9 @@ from engine.errors import EngineError
 from engine.models.base_model import as_it_was
 from engine.models.lens import find_lens
 from engine.models.lens_check import check_lens
+from engine.process_group.alone import IGNORED
 from engine.stages.training.adapter import attach_adapter
-from engine.stages.training.loss import IGNORED, completion_loss
+from engine.stages.training.loss import completion_loss
 from specs.tables.experiment import Lora
 
 IDS = torch.tensor([[5, 9, 33, 2, 71, 8], [4, 4, 90, 17, 6, 0]])

@@ -77,7 +77,7 @@ SENTENCE = (
 
 
 def sentence(plan: Plan, file: Path) -> str:
-    from engine.cli.plan_tables import si
+    from engine.quantities import si
 
     return SENTENCE.format(file=file, need=si(memory.needed(plan, plan.cells[0], "train"), "B"))
 

@@ -19,8 +19,9 @@ from tiny_models import MODELS
 from engine.data import prepare as data_stage
 from engine.errors import EngineError, UsageError
 from engine.models import loading as models
+from engine.models.batching import padding_id
 from engine.planning.plan import make_plan
-from engine.stages.training.loss import Collator, padding_id
+from engine.stages.training.loss import Collator
 from engine.text.targets import cell_writer
 from specs import load_spec, resolve
 from specs.tables.experiment import Model

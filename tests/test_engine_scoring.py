@@ -14,15 +14,9 @@ from tiny_models import MODELS, build
 from transformers import AutoModelForCausalLM
 
 from engine.errors import EngineError
+from engine.models.batching import pad_right
 from engine.models.lens import find_lens
-from engine.models.scoring import (
-    Spelling,
-    constrained_label,
-    log_likelihoods,
-    pad_right,
-    predictions,
-    score_spellings,
-)
+from engine.models.scoring import Spelling, constrained_label, log_likelihoods, predictions, score_spellings
 from kernels import lens_statistics
 
 tokens = st.integers(3, 319)

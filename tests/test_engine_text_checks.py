@@ -15,8 +15,8 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from engine.errors import DataError, EngineError, UsageError
 from engine.models import loading
+from engine.models.batching import padding_id
 from engine.models.generation import written
-from engine.stages.training.loss import padding_id
 from engine.text.answers import read_answer
 from engine.text.token_checks import check_generated, check_separators, check_tokens, check_watched
 from specs.tables.experiment import Model, Prompt, Target

@@ -13,8 +13,9 @@ from trainings import EOS, EXAMPLES, interrupted, load, saved_weights, token_los
 from engine.errors import DataError, UsageError
 from engine.models.base_model import as_it_was
 from engine.models.lens import find_lens
+from engine.process_group.alone import IGNORED
 from engine.stages.training.files import load_adapter, saved_training
-from engine.stages.training.train import IGNORED, Collator, attach_adapter, completion_loss
+from engine.stages.training.train import Collator, attach_adapter, completion_loss
 from engine.text.targets import Encoded
 from specs.tables.experiment import Lora, Train
 from store.backend.location import place_of

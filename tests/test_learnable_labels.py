@@ -10,10 +10,11 @@ from conftest import writer
 from drawn_tokenizers import byte_bpe
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from engine.models.batching import padding_id
 from engine.models.lens import find_lens
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate, summarise
-from engine.stages.training.loss import Collator, completion_loss, padding_id
+from engine.stages.training.loss import Collator, completion_loss
 from specs.tables.experiment import Evaluate, Prompt, Target
 
 WORDS = {"good": "nice", "bad": "poor"}

@@ -20,7 +20,7 @@ import store
 from engine.models.loading import load_tokenizer
 from specs import json_schema, load_spec, resolve
 
-SPECS = Path(__file__).parents[1] / "specs"
+SPECS = Path(__file__).parents[1] / "specs" / "studies"
 # Cells, and trainings that serve them.
 SIZES = {
     "annotate": (8, 8),  # one source each

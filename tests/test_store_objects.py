@@ -33,6 +33,7 @@ from store.backend import requests
 from store.backend.location import place_of
 from store.errors import DamagedError, UnreachableError
 from store.lease import claims
+from store.lease.lock import locked
 from store.upkeep.garbage import delete_garbage, find_garbage
 
 ROOT = Path(__file__).parents[1]
@@ -220,7 +221,7 @@ def test_the_lock_lets_one_in_at_a_time(url):
     inside, seen = [], []
 
     def enter(number: int) -> None:
-        with place_of(url).locked() as check:
+        with locked(place_of(url)) as check:
             inside.append(number)
             check()
             seen.append(len(inside))

@@ -44,7 +44,7 @@ def test_every_cell_runs(deep_model: Path, tmp_path: Path, monkeypatch: pytest.M
     names["STORE"] = tmp_path / "absent"  # so that the studies are made, which a person's store would spare
     names["QUICK"] += ["--set", f"model.id={deep_model}", "--set", "probe.examples=8"]
     for name in ("ablation", "saturation", "variability"):  # of the four, the notebook makes one by itself
-        spec = NOTEBOOK.parents[1] / "specs" / f"{name}-small.toml"
+        spec = NOTEBOOK.parents[1] / "specs" / "studies" / f"{name}-small.toml"
         engine("execute", spec, "--store", names["SCRATCH"], *names["QUICK"])
     figures = 0
     for source in others:

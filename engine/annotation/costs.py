@@ -14,8 +14,8 @@ from rich.table import Table
 from engine.annotation.answers import Answer
 from engine.annotation.questions import Question, Row, follow
 from engine.annotation.ratings import merger, raters
-from engine.cli.plan_tables import si
 from engine.planning.estimate import CHARACTERS_PER_TOKEN
+from engine.quantities import si
 from specs.tables.annotate import Annotate, Annotator
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from engine.planning.estimate import Cost, estimate
 from engine.planning.plan import STATES, Plan, describe
 from engine.planning.warnings import plan_warnings
+from engine.quantities import si
 from engine.terminal import joined, styled
 from specs.tables.experiment import STAGES
 from store import Ledger, StoreError, cells, read_manifests
@@ -86,15 +87,6 @@ def _cost_cells(cost: Cost | None) -> list[str]:
     if cost is None or cost == Cost():
         return ["", "", "", ""]
     return [si(cost.tokens), si(cost.flops), si(cost.memory, "B"), si(cost.stored, "B")]
-
-
-def si(value: float, unit: str = "") -> str:
-    """Give a number to three digits with a decimal prefix: 1.2 GB, 27.6 k."""
-    prefixes = iter(("", "k", "M", "G", "T", "P", "E"))
-    prefix = next(prefixes)
-    while abs(value) >= 999.5 and prefix != "E":
-        value, prefix = value / 1000, next(prefixes)
-    return f"{value:.3g} {prefix}{unit}".strip()
 
 
 def _cell_table(plan: Plan) -> Table:

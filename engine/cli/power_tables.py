@@ -10,11 +10,11 @@ import attrs
 from rich.table import Table
 from rich.text import Text
 
-from engine.cli.plan_tables import si
 from engine.errors import UsageError
 from engine.planning.plan import Plan
 from engine.planning.power import Answer, Question, answers
 from engine.planning.power_designs import MOST_SEEDS, MOST_TIMES, Costs, Sized, cheapest, curve
+from engine.quantities import si
 from engine.terminal import styled
 from specs.tables.analysis import Outcome
 from store.backend.location import Root

@@ -24,7 +24,7 @@ AT = click.argument("store", type=STORE)
 )  # fmt: skip
 def gc(store: Root, delete: bool, specs: tuple[Path, ...]) -> None:
     """List, or delete, what no experiment of a store needs any more."""
-    from engine.cli.plan_tables import si
+    from engine.quantities import si
     from store.upkeep.garbage import delete_garbage, find_garbage
 
     keep = _keys_of(specs, store)

@@ -10,7 +10,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from engine.errors import EngineError
-from engine.stages.training.loss import padding_id
+from engine.models.batching import padding_id
 
 # What is expected where logits are not.
 FINITE = (

@@ -111,7 +111,7 @@ class Lens:
 def find_lens(model: Any) -> Lens:
     """Find the lens of a transformers causal model, with or without a peft adapter around it.
 
-    EngineError where the model has no such parts. That they are the right ones, `engine.models.lens_check` shows.
+    EngineError where the model has no such parts. `models.lens_check` shows that they are the right ones.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = base.config.get_text_config(decoder=True)

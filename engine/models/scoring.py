@@ -9,6 +9,7 @@ import torch
 from attrs import field, frozen
 
 from engine.errors import EngineError
+from engine.models.batching import pad_right
 from engine.models.generation import FINITE
 from engine.models.lens import Lens
 from kernels import lens_statistics
@@ -176,16 +177,3 @@ def constrained_label(spellings: Sequence[Spelling]) -> int:
         left = [spelling for spelling in left if spelling.ids[depth] == token]
         depth += 1
     return left[0].label
-
-
-def pad_right(
-    sequences: Sequence[Sequence[int]], padding: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give (input_ids, attention_mask), int64 [B, T]. Causal attention never looks at right padding."""
-    length = max(map(len, sequences))
-    ids = torch.full((len(sequences), length), padding)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-        mask[row, : len(sequence)] = 1
-    return ids.to(device), mask.to(device)

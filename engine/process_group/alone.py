@@ -1,4 +1,4 @@
-"""What one process by itself does where several ranks would have to agree; `engine.process_group.fsdp` is several."""
+"""What one process by itself does where several ranks would have to agree (`fsdp` is several)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from attrs import frozen
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+IGNORED = -100  # a label that takes no part in the loss
 
 Result = TypeVar("Result")
 

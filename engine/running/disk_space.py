@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 
-from engine.cli.plan_tables import si
 from engine.errors import UsageError
 from engine.models.gpus import all_hidden, nvidia_gpu
 from engine.planning.estimate import Cost, estimate
 from engine.planning.plan import Plan, PlannedCell
+from engine.quantities import si
 from engine.running.memory import advice, limit
 
 

@@ -101,7 +101,7 @@ def memory_error(error: BaseException | None) -> str | None:
 
 def out_of_memory(plan: Plan, cell: PlannedCell, stage: str, found: Limit | None, processes: int = 1) -> str:
     """Say that a stage ran out of memory, the limit, what the plan has estimated, and what to try."""
-    from engine.cli.plan_tables import si
+    from engine.quantities import si
 
     need = needed(plan, cell, stage)
     allowed = f"limit {si(found.size, 'B')} ({found.source})" if found else "limit unknown here"

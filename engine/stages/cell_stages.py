@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from engine.models import loading as models
 from engine.models import translators
 from engine.models.attention_heads import check_heads
 from engine.models.base_model import BaseModel, as_it_was
+from engine.models.batching import padding_id
 from engine.models.lens import find_lens
 from engine.models.translators import Translators
 from engine.planning.changes import Model, entries, expand
@@ -38,17 +38,16 @@ from engine.stages.records import StageRecords, checked
 from engine.stages.training.adapter import attach_adapter
 from engine.stages.training.files import ADAPTER, Trained, check_adapter, load_adapter, saved_training
 from engine.stages.training.history import UNITS, curves_family
-from engine.stages.training.loss import padding_id
 from engine.stages.training.trackers import check_trackers
 from engine.stages.training.train import short_enough, train_adapter
 from engine.stages.tuned_lens import lens_family, tune
 from engine.text.lengths import Limit, limit_of
-from engine.text.targets import Encoded, Example, Writer, cell_writer
+from engine.text.targets import Writer, cell_writer
 from engine.text.token_checks import (
     check_generated,
-    check_separators,
     check_tokens,
     check_watched,
+    encoded_split,
     token_count,
 )
 from kernels import choose_backend
@@ -89,7 +88,7 @@ class Stages(StageRecords):
                 return
             text = self._text(cell, base.tokenizer, test=False)
             rows = self._trained_rows(cell)
-            encoded = {split: _encoded(text, part, split) for split, part in rows.items()}
+            encoded = {split: encoded_split(text, part, split) for split, part in rows.items()}
             check_tokens(text, rows["train"], token_count(base.model))
             claim = self._claim("train", key)
             trained = self._saved(cell) or train_adapter(
@@ -177,7 +176,7 @@ class Stages(StageRecords):
         with self._committing("lens", key, base) as record:
             text = self._text(cell, base.tokenizer, test=False)
             rows = self._trained_rows(cell)["train"]
-            examples = short_enough(_encoded(text, rows, "train"), self._limit(cell, model))
+            examples = short_enough(encoded_split(text, rows, "train"), self._limit(cell, model))
             lens, home = find_lens(model), self.home("lens", key)
             saved = self._saved_lens(home, lens.device)
             if saved is None:
@@ -398,10 +397,3 @@ class Stages(StageRecords):
             self._put_aside(home, translators.FILE)
             self.ledger.clear("lens", key)
             raise DamagedLensError(f"{error}; --retry-failed trains it again") from error
-
-
-def _encoded(text: Writer, rows: Sequence[Example], split: str) -> list[Encoded]:
-    """Tokenize the examples of a split; DataError where an explanation would end too early."""
-    encoded = [text.encode(row) for row in rows]
-    check_separators(text, rows, encoded, split)
-    return encoded

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.models.batching import padding_id
 from engine.models.generation import generate, written
 from engine.models.lens import Lens, find_lens
 from engine.models.scoring import Question, constrained_label, predictions, score_spellings
 from engine.progress import Report, StopRequest
 from engine.stages.example_coordinates import example_coordinates
 from engine.stages.metrics import calibration_error, label_metrics
-from engine.stages.training.loss import padding_id
 from engine.text.answers import Answer, read_answer
 from engine.text.lengths import position_limit, question_behind
 from engine.text.targets import Example, Writer

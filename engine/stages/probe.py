@@ -12,11 +12,11 @@ from torch import Tensor
 
 from engine.errors import UsageError
 from engine.models.attention_heads import watching_heads
+from engine.models.batching import pad_right, padding_id
 from engine.models.lens import Lens
-from engine.models.scoring import pad_right
 from engine.progress import Report, StopRequest
 from engine.stages.example_coordinates import example_coordinates
-from engine.stages.training.loss import padding_id
+from engine.text.positions import position_indices
 from engine.text.targets import Encoded, Example, Writer
 from kernels import LensStatistics, activation_entropy, lens_statistics
 from kernels.backends import OPERATIONS
@@ -61,17 +61,6 @@ def layer_numbers(probe: Probe, count: int) -> list[int]:
     if wrong:
         raise UsageError(f"probe.layers: found {wrong[0]}; expected -{count + 1} to {count} for this model")
     return sorted({layer % (count + 1) for layer in map(int, probe.layers)})
-
-
-def position_indices(probe: Probe, example: Encoded) -> list[int]:
-    """Give the token index of every watch position in prompt + completion.
-
-    An index n >= 0 counts from the completion's first token; beyond either end the nearest token serves.
-    """
-    border, last = len(example.prompt), len(example) - 1
-    named = {"prompt_end": border - 1, "label": example.label - 1, "completion_end": last}
-    wanted = [named[p] if isinstance(p, str) else border + p for p in probe.positions]
-    return [min(max(index, 0), last) for index in wanted]
 
 
 def probe_family(

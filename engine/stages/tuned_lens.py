@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from engine.errors import EngineError
+from engine.models.batching import pad_right
 from engine.models.lens import Lens
-from engine.models.scoring import pad_right
 from engine.models.translators import Checkpoint, Translators, translated
 from engine.progress import Report, StopRequest
 from engine.text.targets import Encoded

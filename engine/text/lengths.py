@@ -10,7 +10,7 @@ from attrs import frozen
 
 from engine.errors import DataError
 from engine.models.scoring import Question
-from engine.stages.probe import position_indices
+from engine.text.positions import position_indices
 from engine.text.targets import Example, Writer
 from specs.tables.experiment import Evaluate
 from specs.tables.probe import Probe

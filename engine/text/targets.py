@@ -1,7 +1,7 @@
 """From an example to token ids: what the model reads (the prompt) and what it is to write (the target).
 
-Training and scoring put the same pieces together (engine.text.pieces), so the tokens that are scored and watched
-for a label are those that it is trained with.
+Training and scoring put the same pieces together (engine.text.pieces), so the tokens that are scored and
+watched for a label are those that it is trained with.
 """
 
 from __future__ import annotations

@@ -81,6 +81,13 @@ def check_generated(writer: Writer, row: Example) -> None:
             )
 
 
+def encoded_split(text: Writer, rows: Sequence[Example], split: str) -> list[Encoded]:
+    """Tokenize the examples of a split; DataError where an explanation would end too early."""
+    encoded = [text.encode(row) for row in rows]
+    check_separators(text, rows, encoded, split)
+    return encoded
+
+
 def check_separators(writer: Writer, rows: Sequence[Example], encoded: Sequence[Encoded], split: str) -> None:
     """Raise where what comes before a label holds the separator, which says where that ends.
 

@@ -48,8 +48,8 @@ axis by itself: the last one, made from `seeds`, and named `seed` in rules.
 
 A factor becomes a coordinate of the store's data, so it cannot have the name of a variable, coordinate or
 dimension there (`accuracy`, `entropy`, `gold`, `label`, `layer`, `source`, `seed` …), nor of a result of an
-analysis (`difference`, `level`, `pair`, `p_value` …). `engine plan` refuses such names; `specs/checks/reserved_names.py`
-lists them.
+analysis (`difference`, `level`, `pair`, `p_value` …). `engine plan` refuses such names;
+`specs/checks/reserved_names.py` lists them.
 
 A factor that makes sense only beside certain levels of others says so with `only_when`. Elsewhere it does
 not apply (its level is shown as `-`), and the cells that would differ in it alone are one cell:

@@ -1,4 +1,4 @@
-"""The reference of all keys, `docs/spec.md`, written from the typed spec: `python -m specs.reference.schema`."""
+"""The reference of all keys, `docs/spec.md`, from the typed spec: `python -m specs.reference.schema`."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 `families/STAGE/KEY.json` holds the metadata of the group and of its arrays as they were first made, and the
 values of the coordinates. Readers take them from there, where a checksum covers all. The group holds them
-once more, for other readers of Zarr; `store.upkeep.verify` compares the two, and `store.upkeep.mend` makes either from the
-other.
+once more, for other readers of Zarr; `store.upkeep.verify` compares the two, and
+`store.upkeep.mend` makes either from the other.
 """
 
 from __future__ import annotations

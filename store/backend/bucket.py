@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -40,7 +39,6 @@ Answer = TypeVar("Answer")
 SCHEMES = ("s3", "gs", "az")
 _MANIFEST = ".manifest.json"
 _THREADS = 16
-_POLL = 0.2  # seconds between looks at the lock
 
 
 @dataclass(frozen=True)
@@ -116,19 +114,9 @@ class Bucket(Place):
     def swapping(self) -> Iterator[None]:  # noqa: D102
         yield
 
-    @contextmanager
-    def locked(self) -> Iterator[Callable[[], None]]:
-        """Hold the store's one lock: a claim, which ends with its holder's silence. Not re-entrant."""
-        from store.lease.claims import Claims
-
+    def file_lock(self) -> None:
+        """Return none: a claim is the lock here (`store.lease.lock`). StoreError where none would hold."""
         self._probe()
-        claims = Claims(self, top="locks")
-        while (claim := claims.take("store", "lock")) is None:
-            time.sleep(_POLL)
-        try:
-            yield functools.partial(claim.check, now=True)
-        finally:
-            claim.release()
 
     def group(self, name: str, mode: Mode = "r") -> zarr.Group:  # noqa: D102
         import zarr

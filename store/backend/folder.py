@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,11 +109,11 @@ class Folder(Place):
 
     @contextmanager
     def swapping(self) -> Iterator[None]:  # noqa: D102
-        with self.locked():
+        with self.file_lock():
             yield
 
     @contextmanager
-    def locked(self) -> Iterator[Callable[[], None]]:
+    def file_lock(self) -> Iterator[None]:
         """Hold the store's one lock, against other threads and other processes alike.
 
         The system releases it when its holder dies, so it is never left behind. Not re-entrant.
@@ -123,7 +123,7 @@ class Folder(Place):
         self.root.mkdir(parents=True, exist_ok=True)
         with self._path(".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield lambda: None
+            yield
 
     def group(self, name: str, mode: Mode = "r") -> zarr.Group:  # noqa: D102
         import zarr

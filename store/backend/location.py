@@ -1,4 +1,4 @@
-"""Where a store lies: a folder (`store.backend.folder`), or a bucket (`store.backend.bucket`). All else asks a `Place`.
+"""Where a store lies: a folder (`backend.folder`) or a bucket (`backend.bucket`). All else asks a `Place`.
 
 Names are paths inside the store, parted by "/". What several processes rely on is `create` (one of them makes
 a file), `swap` (one of them replaces what it has read) and `Hold` (a file that is still one's own), and that
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -98,8 +98,8 @@ class Place(ABC):
         """Create and swap, to be repeated where a swap fails; a folder lets in one process at a time."""
 
     @abstractmethod
-    def locked(self) -> AbstractContextManager[Callable[[], None]]:
-        """Hold the store's one lock against all others; gives a check that raises where it is lost."""
+    def file_lock(self) -> AbstractContextManager[None] | None:
+        """Return the lock that the file system keeps for a store; None where there is none."""
 
     @abstractmethod
     def group(self, name: str, mode: Mode = "r") -> zarr.Group:

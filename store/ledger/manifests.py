@@ -7,6 +7,7 @@ from typing import Any
 from store.backend.location import Place, Root, place_of
 from store.backend.records import Json, read_json, write_json
 from store.errors import MEND, DamagedError, StoreError
+from store.lease.lock import locked
 from store.ledger.history import declare
 from store.ledger.ledger import Ledger
 from store.ledger.version import checks_records, mark_new
@@ -31,7 +32,7 @@ def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
         if not factor or "/" in factor:
             raise StoreError(f"experiment {name!r}: factor {factor!r}: expected a name without '/'")
     place = place_of(root)
-    with place.locked() as check:  # `store.upkeep.garbage` removes under this lock what no manifest names
+    with locked(place) as check:  # `store.upkeep.garbage` removes under this lock what no manifest names
         mark_new(place)
         check()
         declare(place, name, manifest)

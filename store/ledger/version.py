@@ -1,8 +1,9 @@
 """The version of a store's layout: one number in `store.json`, set when the store is made.
 
 1: before there was such a file. 2: arrays with checksums, and done records that say which row and which
-files are theirs. 3: records with checksums, and families described by one each (`store.arrays.families`). A store
-of an older version is read and written as it is; `store.upkeep.migrate` brings it up.
+files are theirs. 3: records with checksums, and families described by one each
+(`store.arrays.families`). A store of an older version is read and written as it is; `store.upkeep.migrate`
+brings it up.
 """
 
 from store.backend.location import Place, Root, place_of

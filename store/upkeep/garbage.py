@@ -10,6 +10,7 @@ from store.backend.records import is_half
 from store.backend.result_files import RESULTS
 from store.errors import StoreError
 from store.lease.claims import live_claims
+from store.lease.lock import locked
 from store.ledger.ledger import Ledger
 from store.ledger.manifests import ASIDE, read_manifests
 from store.ledger.row_keys import group_keys
@@ -74,7 +75,7 @@ def delete_garbage(root: Root, keep: Mapping[str, Collection[str]] | None = None
         raise StoreError(
             f"{place}: in use: {at_work[0]}; gc deletes nothing while a process is at work in the store"
         )
-    with place.locked() as check:
+    with locked(place) as check:
         found = find_garbage(place, keep)
         for garbage in found:
             for name in garbage.names:

@@ -23,6 +23,7 @@ from store.backend.records import read_file, read_json, sealed, write_json
 from store.backend.result_files import result_name
 from store.errors import DamagedError, StoreError, UnreachableError
 from store.lease.claims import live_claims
+from store.lease.lock import locked
 from store.ledger.ledger import Ledger
 from store.ledger.row_keys import GROUP, group_keys
 from store.ledger.version import STORE, guessed_layout
@@ -43,7 +44,7 @@ def fix(root: Root, troubles: list[Trouble]) -> list[str]:
         said.append(f"metadata: left alone: {at_work[0]}")
         groups = []
     for stage, family in groups:
-        with place.locked():
+        with locked(place):
             said += _rebuild(ledger, stage, family) if stage else _top(place, troubles)
     again = [own for own in troubles if own.mend in ("again", "regroup")]
     for stage, key in dict.fromkeys((own.stage, own.key) for own in again):

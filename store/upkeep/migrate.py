@@ -24,6 +24,7 @@ from store.backend.records import read_file, read_json, sealed, write_json
 from store.backend.result_files import result_files
 from store.errors import StoreError
 from store.lease.claims import live_claims
+from store.lease.lock import locked
 from store.ledger.ledger import Ledger, progress_name
 from store.ledger.row_keys import GROUP, group_keys
 from store.ledger.version import LAYOUT, STORE, layout_version
@@ -42,7 +43,7 @@ def migrate(root: Root) -> Iterator[str]:
         raise StoreError(f"{place}: no such store")
     if at_work := live_claims(place):
         raise StoreError(f"{place}: in use: {at_work[0]}; a store is migrated while nobody writes to it")
-    with place.locked():
+    with locked(place):
         ledger = Ledger(place)
         if isinstance(place, Folder):  # stores of layout 1 were folders all
             yield from _renew_groups(place)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]  # of the packages
+ROOT = Path(__file__).parents[3]  # of the packages
 _INSTALLED = {"site-packages", "dist-packages"}  # where each Python looks anyway
 
 

@@ -14,8 +14,9 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
+from engine.models.batching import pad_right, padding_id
 from engine.models.lens import Lens, find_lens
-from engine.models.scoring import pad_right, predictions
+from engine.models.scoring import predictions
 from engine.planning.changes import Change
 from engine.planning.run_order import turns
 from engine.progress import Report, StopRequest
@@ -24,7 +25,6 @@ from engine.stages.interventions.adapter_layout import Arrangement
 from engine.stages.interventions.heads import Means, head_means
 from engine.stages.interventions.runs import Runs
 from engine.stages.interventions.sequences import Answers, chunks
-from engine.stages.training.loss import padding_id
 from engine.text.targets import Example, Writer
 from specs.tables.experiment import Evaluate
 from specs.tables.probe import Probe

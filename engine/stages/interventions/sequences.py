@@ -9,8 +9,9 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
+from engine.models.batching import pad_right
 from engine.models.lens import Lens
-from engine.models.scoring import Question, Spelling, Stem, pad_right, score, stems, unscored
+from engine.models.scoring import Question, Spelling, Stem, score, stems, unscored
 from engine.stages.interventions.residual import Batch
 
 

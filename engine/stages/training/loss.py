@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from attrs import frozen
 from torch import Tensor, nn
 
 from engine.models.lens import Lens
+from engine.process_group.alone import IGNORED
 from engine.text.targets import Encoded
-
-IGNORED = -100  # a label that takes no part in the loss
-
-
-def padding_id(tokenizer: Any) -> int:
-    """Give the id to pad with. It never matters which: padding is masked by length, not by value."""
-    return next((int(i) for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 
 @frozen

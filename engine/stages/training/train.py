@@ -11,8 +11,9 @@ from transformers import set_seed
 from engine.data.prepare import no_validation
 from engine.errors import DataError, Interrupted
 from engine.models.base_model import as_it_was
+from engine.models.batching import padding_id
 from engine.models.lens import find_lens
-from engine.process_group.alone import ALONE, Ranks
+from engine.process_group.alone import ALONE, IGNORED, Ranks
 from engine.progress import Report, StopRequest
 from engine.stages.training.adapter import attach_adapter
 from engine.stages.training.arguments import arguments, global_seed
@@ -25,7 +26,7 @@ from engine.stages.training.files import (
     saved_training,
 )
 from engine.stages.training.history import curves_family
-from engine.stages.training.loss import IGNORED, Collator, completion_loss, padding_id
+from engine.stages.training.loss import Collator, completion_loss
 from engine.stages.training.modules import trained_modules
 from engine.stages.training.trackers import LOGS, logging_to
 from engine.stages.training.trainer import CompletionTrainer

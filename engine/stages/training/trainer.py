@@ -16,10 +16,10 @@ from transformers.trainer import TRAINER_STATE_NAME, TrainerState
 
 from engine.errors import UsageError
 from engine.models.lens import Lens
-from engine.process_group.alone import Ranks
+from engine.process_group.alone import IGNORED, Ranks
 from engine.stages.training.divergence import check_entry, check_weights
 from engine.stages.training.history import COMPLETION_TOKENS, LOSS, SECONDS, TOKENS, VALIDATION_LOSS, History
-from engine.stages.training.loss import IGNORED, completion_loss
+from engine.stages.training.loss import completion_loss
 from engine.stages.training.orders import Orders
 from engine.stages.training.validation import EarlyStopping
 from engine.text.targets import Encoded
