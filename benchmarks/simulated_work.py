@@ -223,26 +223,15 @@ class SimulatedStages(Stages):
         """Train from the last checkpoint on."""
         self._stage(cell, "train", self.interval, self.costs.saving(cell))
 
-    def evaluate_base(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
-        """Evaluate the base model; a killed evaluation starts again."""
-        self._stage(cell, "base", math.inf, 0.0)
-
-    def evaluate(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
-        """Evaluate; a killed evaluation starts again."""
-        self._stage(cell, "evaluate", math.inf, 0.0)
-
-    def tune(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
-        """Train the lens; a killed training starts again."""
-        self._stage(cell, "lens", math.inf, 0.0)
-
-    def probe(self, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
-        """Probe from the last batch on."""
-        self._stage(cell, "probe", self.costs.seconds(cell, "probe") / PROBE_BATCHES, 0.0)
+    def measure(self, stage: str, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+        """Probe from the last batch on; whatever else is killed starts again."""
+        batch = self.costs.seconds(cell, stage) / PROBE_BATCHES if stage == "probe" else math.inf
+        self._stage(cell, stage, batch, 0.0)
 
     def _stage(self, cell: PlannedCell, stage: str, interval: float, saving: float) -> None:
         """Spend a stage's time, with a pause to save what is done after every interval."""
         key = cell.keys[stage]
-        with self._committing(stage, key) as record:
+        with self.committing(stage, key) as record:
             before = self.records.trained.get(key, 0.0)
             due = self.costs.seconds(cell, stage) - before
             saves = max(0, math.ceil(due / interval) - 1)

@@ -144,9 +144,9 @@ def check(
 
 # Where a cell fails, and by what. `behind`: when the function has done its work.
 BOUNDARIES = [
-    ("engine.stages.cell_stages.data_stage.prepare", OSError("injected"), False),
-    ("engine.stages.cell_stages.models.load", OSError("injected"), False),
-    ("engine.stages.cell_stages.train_adapter", OSError("injected"), False),
+    ("engine.stages.data.prepare.prepare", OSError("injected"), False),
+    ("engine.stages.cell_stages.loading.load", OSError("injected"), False),
+    ("engine.stages.training.stage.train_adapter", OSError("injected"), False),
     ("engine.stages.training.train.attach_adapter", RuntimeError("injected"), True),
     ("engine.stages.training.train.CompletionTrainer.train", RuntimeError("injected"), True),
     ("engine.stages.training.train.CompletionTrainer.train", KeyboardInterrupt(), True),
@@ -161,11 +161,11 @@ BOUNDARIES = [
     ("store.writer.write_block", KeyboardInterrupt(), True),
     ("engine.stages.records.Ledger.commit", LostClaimError("injected"), False),
     ("engine.stages.records.Ledger.commit", OSError("injected"), False),
-    ("engine.stages.cell_stages.load_adapter", OSError("injected"), False),
-    ("engine.stages.cell_stages.load_adapter", RuntimeError("injected"), True),
+    ("engine.stages.training.stage.load_adapter", OSError("injected"), False),
+    ("engine.stages.training.stage.load_adapter", RuntimeError("injected"), True),
     ("peft.peft_model.set_peft_model_state_dict", RuntimeError("injected"), False),
-    ("engine.stages.cell_stages.evaluate", torch.OutOfMemoryError("injected"), True),
-    ("engine.stages.cell_stages.probe_layers", RuntimeError("injected"), False),
+    ("engine.stages.untrained.evaluate", torch.OutOfMemoryError("injected"), True),
+    ("engine.stages.probe.probe_layers", RuntimeError("injected"), False),
     ("engine.stages.probe.lens_statistics", RuntimeError("injected"), True),
     ("engine.stages.probe.lens_statistics", KeyboardInterrupt(), False),
 ]
@@ -175,7 +175,7 @@ BOUNDARIES = [
     ("name", "error", "behind", "call"),
     [
         *((*own, 1) for own in BOUNDARIES),
-        ("engine.stages.cell_stages.evaluate", RuntimeError("injected"), True, 2),
+        ("engine.stages.evaluate.evaluate", RuntimeError("injected"), True, 1),
     ],
 )
 def test_an_error_at_a_stages_boundary_harms_no_other_cell(
@@ -321,11 +321,11 @@ def measured(tmp_path_factory: pytest.TempPathFactory, rated_file: Path, study: 
     ("stage", "name", "call"),
     [
         ("train", "engine.stages.training.trainer.completion_loss", 1),
-        ("base", "engine.stages.cell_stages.evaluate", 1),
-        ("evaluate", "engine.stages.cell_stages.evaluate", 2),
-        ("lens", "engine.stages.cell_stages.tune", 1),
-        ("probe", "engine.stages.cell_stages.probe_layers", 1),
-        ("intervene", "engine.stages.cell_stages.Experiment.run", 1),
+        ("base", "engine.stages.untrained.evaluate", 1),
+        ("evaluate", "engine.stages.evaluate.evaluate", 1),
+        ("lens", "engine.stages.tuned_lens.tune", 1),
+        ("probe", "engine.stages.probe.probe_layers", 1),
+        ("intervene", "engine.stages.interventions.stage.Experiment.run", 1),
     ],
 )
 def test_nothing_is_committed_that_was_made_with_changed_weights(
@@ -358,8 +358,8 @@ def test_nothing_is_gone_on_from_that_was_made_with_changed_weights(
         measured.loaded[-1].model.embed_tokens.weight.data *= 1.5
 
     with (
-        faults.calls("engine.stages.cell_stages.probe_layers", change),
-        faults.calls("engine.stages.cell_stages.write_vocabulary", faults.raising(stop)),
+        faults.calls("engine.stages.probe.probe_layers", change),
+        faults.calls("engine.stages.probe.write_vocabulary", faults.raising(stop)),
         pytest.warns(match="adapter=all, .*: the weights of the base"),
     ):
         run_into(measured, tmp_path, Interrupted)

@@ -319,6 +319,6 @@ def test_saved_translators_are_taken_up_where_the_commit_was_lost(
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("engine.stages.cell_stages.tune", never)
+    monkeypatch.setattr("engine.stages.tuned_lens.tune", never)
     assert "Ran 1 lens;" in engine("execute", spec, *only).output
     np.testing.assert_array_equal(store.open_store(root)["small/lens"]["translator_kl"].values, before)

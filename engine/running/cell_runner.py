@@ -17,12 +17,11 @@ from engine.models.base_model import BaseModel, as_it_was
 from engine.planning.plan import Plan, PlannedCell, describe, grouped
 from engine.progress import Report, StopRequest, silent
 from engine.running.memory import failure
-from engine.stages.cell_stages import Stages
+from engine.stages.cell_stages import MEASURES, Stages
 from engine.stages.measured_examples import Stage
 from store import LostClaimError
 
 Result = TypeVar("Result")
-MEASURES = ("base", "evaluate", "lens", "probe", "intervene")  # the stages of a model, trained or not
 CHECKED: tuple[Stage, ...] = ("evaluate", "probe", "intervene")  # those that measure test examples
 
 
@@ -130,15 +129,15 @@ class Execution:
                 self._attempt(ready[0], "train", ready[0].keys["train"], lambda _: check(), recorded=False)
             with self._lent_base(ready[0]) as base:
                 for cell in ready:
-                    self._measure(cell, "base", self.stages.evaluate_base, base.model, base)
+                    self._measure(cell, "base", base.model, base)
                 if due:
                     self._train(ready, base)
                 model = self._adapted(ready[0], base)
                 for cell in ready:
-                    self._measure(cell, "evaluate", self.stages.evaluate, model, base)
-                    if self._measure(cell, "lens", self.stages.tune, model, base):
-                        self._measure(cell, "probe", self.stages.probe, model, base)
-                    self._measure(cell, "intervene", self.stages.intervene, model, base)
+                    self._measure(cell, "evaluate", model, base)
+                    if self._measure(cell, "lens", model, base):
+                        self._measure(cell, "probe", model, base)
+                    self._measure(cell, "intervene", model, base)
         except _ChangedBaseError:
             self._run_training(cells)  # what is left of it
         except _NotToBeHadError:
@@ -239,16 +238,14 @@ class Execution:
         """Tell whether the adapters that a cell's interventions take from are trained."""
         return all(self.plan.states["train"][donor] == "cached" for donor in cell.donors)
 
-    def _measure(
-        self, cell: PlannedCell, stage: str, run: Callable[..., None], model: Any, base: BaseModel
-    ) -> bool:
+    def _measure(self, cell: PlannedCell, stage: str, model: Any, base: BaseModel) -> bool:
         """Run a stage on the cell's model where it is due; tell whether what consumes its result can run."""
         try:
             if stage in cell.keys and self._is_due(stage, cell.keys[stage]):
                 key = cell.keys[stage]
                 if stage == "intervene" and not self._has_donors(cell):
                     self._wait_for_donors(cell)
-                self._attempt(cell, stage, key, lambda report: run(cell, model, base, report))
+                self._attempt(cell, stage, key, partial(self.stages.measure, stage, cell, model, base))
         except DoneElsewhereError:
             pass
         except _ChangedBaseError:

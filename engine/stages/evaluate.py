@@ -8,13 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.models.base_model import BaseModel
 from engine.models.batching import padding_id
 from engine.models.generation import generate, written
 from engine.models.lens import Lens, find_lens
 from engine.models.scoring import Question, constrained_label, predictions, score_spellings
+from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
+from engine.stages.context import Context
 from engine.stages.example_coordinates import example_coordinates
+from engine.stages.measured_examples import trained_and_evaluated
 from engine.stages.metrics import calibration_error, label_metrics
+from engine.stages.records import checked
 from engine.text.answers import Answer, read_answer
 from engine.text.lengths import position_limit, question_behind
 from engine.text.targets import Example, Writer
@@ -154,3 +159,35 @@ def summarise(
     if "generated_label" in values:
         summary["unparsed_share"] = float(np.mean(values["generated_label"] == ""))
     return summary
+
+
+def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+    """Evaluate the cell's model on its test examples."""
+    settings, key = context.settings("evaluate", cell), cell.keys["evaluate"]
+    with context.committing("evaluate", key, base) as record:
+        text = context.text(cell, base.tokenizer, test=True)
+        test = context.measured(cell, "evaluate", model, text)
+        rows = test.rows
+        family = evaluation_family(rows, settings, text.target)
+        report = checked(report, context.claim("evaluate", key))
+        values = evaluate(model, base.tokenizer, text, rows, settings, report, context.stop)
+        # Predictions are few, and their summary needs them all: a killed evaluation starts again.
+        with context.sink(family, key, resume=False) as sink:
+            sink.append(values)
+        summary = summarise(rows, values, settings.labels)
+        if settings.train_examples and context.settings("train", cell).steps != 0:
+            summary |= _training_accuracy(context, cell, model, base.tokenizer, report)
+        record |= {**sink.placement, "summary": summary | test.summary}
+
+
+def _training_accuracy(
+    context: Context, cell: PlannedCell, model: Any, tokenizer: Any, report: Report
+) -> dict[str, float]:
+    """Give the accuracies on some of the examples that the model was trained on (`train_…`)."""
+    settings = context.settings("evaluate", cell)
+    used = context.rows(cell, "data", "train", context.settings("data", cell).train)
+    text, limit = context.text(cell, tokenizer, test=False), context.limit(cell, model)
+    rows = trained_and_evaluated(used, settings.train_examples, text, limit, settings)
+    values = evaluate(model, tokenizer, text, rows, settings, report, context.stop)
+    found = summarise(rows, values, settings.labels)
+    return {f"train_{name}": value for name, value in found.items() if name.endswith("accuracy")}

@@ -7,21 +7,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from engine.errors import UsageError
 from engine.models.attention_heads import watching_heads
+from engine.models.base_model import BaseModel
 from engine.models.batching import pad_right, padding_id
-from engine.models.lens import Lens
+from engine.models.lens import Lens, find_lens
+from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
+from engine.stages.context import Context
 from engine.stages.example_coordinates import example_coordinates
+from engine.stages.records import checked
 from engine.text.positions import position_indices
 from engine.text.targets import Encoded, Example, Writer
-from kernels import LensStatistics, activation_entropy, lens_statistics
+from kernels import LensStatistics, activation_entropy, choose_backend, lens_statistics
 from kernels.backends import OPERATIONS
 from specs.tables.probe import Probe
-from store import Coordinate, Family, Variable
+from store import Coordinate, Family, Variable, write_vocabulary
 
 AXES = ("example", "layer", "position")
 STATISTICS = {
@@ -206,3 +210,35 @@ def _by_example(
             by_layer = rows.reshape(*shape, *rows.shape[1:])
         values[variable.name] = np.moveaxis(by_layer[keep], 0, 1)  # [B, L, P, ...]
     return values
+
+
+def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+    """Probe every layer of the cell's model; goes on behind the last batch that is on disk."""
+    settings, key, tokenizer = context.settings("probe", cell), cell.keys["probe"], base.tokenizer
+    with context.committing("probe", key, base) as record:
+        text = context.text(cell, tokenizer, test=True)
+        test = context.measured(cell, "probe", model, text)
+        rows = test.rows
+        lens = find_lens(model)
+        layers = layer_numbers(settings, len(lens.layers))
+        watched = watched_tokens(tokenizer, text, rows[0], settings)
+        family = probe_family(rows, layers, watched, settings, lens.heads)
+        backend = choose_backend(lens.device, settings.backend)
+        with context.sink(family, key) as sink:
+            report = checked(report, context.claim("probe", key))
+            remaining = rows[sink.start :]
+            lens = evolve(lens, translators=context.translators(cell, lens.device))
+            batches = probe_layers(lens, tokenizer, text, remaining, family, settings, report, context.stop)
+            for backend, values in batches:  # noqa: B007 - a backend may leave what it cannot do to another
+                sink.append(values)
+        record |= {
+            **sink.placement,
+            "attributes": {
+                "backend": backend,
+                "lens": settings.lens,
+                "vocabulary": context.ranks.lead(
+                    lambda: write_vocabulary(context.plan.root, token_texts(tokenizer))
+                ),
+            },
+            "summary": {"probed_examples": float(len(rows)), **test.summary},
+        }

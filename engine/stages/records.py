@@ -40,29 +40,30 @@ class StageRecords:
         """Give a table of the spec as the cell's levels set it."""
         return self.plan.matrix.table(table, cell.choice)
 
-    def _put_aside(self, home: Place, name: str) -> None:
+    def put_aside(self, home: Place, name: str) -> None:
         """Take a damaged file or folder out of the way."""
         self.ranks.lead(lambda: home.put_aside(name))
 
-    def _sink(self, family: Family, key: str, *, resume: bool = True) -> CellWriter:
+    def sink(self, family: Family, key: str, *, resume: bool = True) -> CellWriter:
         """Give the writer of a stage's arrays, which ends where this process loses its claim."""
-        return self.writer.cell(family, key, resume=resume, claim=self._claim(family.stage, key))
+        return self.writer.cell(family, key, resume=resume, claim=self.claim(family.stage, key))
 
-    def _claim(self, stage: str, key: str) -> Claim:
+    def claim(self, stage: str, key: str) -> Claim:
+        """Claim a stage for this process; HeldElsewhereError while another one runs it."""
         claim = self.ledger.start(stage, key)
         if claim is None:
             raise HeldElsewhereError(f"another process is running {stage} {key}")
         return claim
 
     @contextmanager
-    def _committing(self, stage: str, key: str, base: BaseModel | None = None) -> Iterator[dict[str, Any]]:
+    def committing(self, stage: str, key: str, base: BaseModel | None = None) -> Iterator[dict[str, Any]]:
         """Claim a stage, and commit its record when the block ends without an error.
 
         With an error the claim stays, until the caller has recorded that or releases it. A changed weight of
         the base model is one (ChangedWeightsError): nothing that the stage has kept so far is gone on from.
         """
         started = time.time()
-        self._claim(stage, key)
+        self.claim(stage, key)
         if self.ledger.has(stage, key):
             raise DoneElsewhereError(f"another process has done {stage} {key}")
         record: dict[str, Any] = {}

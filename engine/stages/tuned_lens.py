@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.errors import EngineError
-from engine.models.batching import pad_right
-from engine.models.lens import Lens
+from engine.errors import DamagedLensError, EngineError
+from engine.models import translators
+from engine.models.base_model import BaseModel
+from engine.models.batching import pad_right, padding_id
+from engine.models.lens import Lens, find_lens
 from engine.models.translators import Checkpoint, Translators, translated
+from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
+from engine.stages.context import Context
+from engine.stages.probe import backend_of
+from engine.stages.records import checked
+from engine.stages.training.train import short_enough
 from engine.text.targets import Encoded
+from engine.text.token_checks import encoded_split
 from kernels import lens_divergence
 from specs.tables.tuned import Tuned
 from store import Coordinate, Family, Variable
+from store.backend.location import Place
 
 MOMENTUM, LARGEST_NORM = 0.9, 1.0
 KEPT_EVERY = 25  # steps from one checkpoint to the next
@@ -138,3 +148,53 @@ def lens_family(steps: int, layers: int) -> Family:
         ),
         variables=(Variable("translator_kl", ("step", "layer"), "float32", "nat", meaning),),
     )
+
+
+def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+    """Train the translators of the cell's tuned lens; goes on from its checkpoint."""
+    settings, key = context.settings("probe", cell), cell.keys["lens"]
+    with context.committing("lens", key, base) as record:
+        text = context.text(cell, base.tokenizer, test=False)
+        rows = context.trained_rows(cell)["train"]
+        examples = short_enough(encoded_split(text, rows, "train"), context.limit(cell, model))
+        lens, home = find_lens(model), context.home("lens", key)
+        saved = _saved_lens(context, home, lens.device)
+        if saved is None:
+            claim, checkpoint = context.claim("lens", key), translators.checkpoint_of(home)
+            saved = tune(
+                lens,
+                examples,
+                settings.tuned,
+                batch_size=settings.batch_size,
+                padding=padding_id(base.tokenizer),
+                backend=backend_of(settings, "lens_divergence"),
+                report=checked(report, claim),
+                stop=context.stop,
+                checkpoint=checkpoint,
+            )
+            claim.check()
+            found = saved
+            if not context.ranks.lead(lambda: translators.save(home, *found)):
+                saved = translators.read(home, lens.device) or saved
+            checkpoint.drop()
+        curve = saved[1]
+        with context.sink(lens_family(*curve.shape), key, resume=False) as sink:
+            sink.append({"translator_kl": curve})
+        record |= {
+            **sink.placement,
+            "summary": {
+                "lens_kl": float(curve[-1].mean()),
+                "lens_kl_untrained": float(curve[0].mean()),
+                "lens_examples": float(len(examples)),
+            },
+            "units": {"lens_kl": "nat", "lens_kl_untrained": "nat"},
+        }
+
+
+def _saved_lens(context: Context, home: Place, device: Any) -> tuple[Translators, np.ndarray] | None:
+    """Give the translators of a training that has ended, but was never committed."""
+    try:
+        return translators.read(home, device)
+    except DamagedLensError:
+        context.put_aside(home, translators.FILE)
+        return None

@@ -1,0 +1,51 @@
+"""What a stage would fail of, found out before the training that it comes behind."""
+
+from __future__ import annotations
+
+from engine.errors import UsageError
+from engine.models.attention_heads import check_heads
+from engine.models.base_model import BaseModel, as_it_was
+from engine.models.lens import find_lens
+from engine.planning.plan import PlannedCell
+from engine.stages.context import Context
+from engine.stages.interventions.adapter_layout import adapted_sites
+from engine.stages.measured_examples import Stage
+from engine.stages.probe import layer_numbers, watched_tokens
+from engine.stages.training.adapter import attach_adapter
+from engine.text.token_checks import check_generated, check_tokens, check_watched, token_count
+from kernels import choose_backend
+from specs.tables.probe import Probe
+
+
+def check(context: Context, cell: PlannedCell, stage: Stage, base: BaseModel) -> None:
+    """Raise what a stage would fail of.
+
+    That is a backend, layers or heads that are not here, an adapter outside the layers by which
+    interventions take it apart, long examples, and labels that cannot be scored, watched, or read once
+    they are written.
+    """
+    if stage == "probe":
+        _check_probe(context.settings("probe", cell), base)
+    if stage == "intervene" and context.settings("train", cell).steps != 0:
+        with as_it_was(base.model):
+            adapted_sites(attach_adapter(base.model, context.settings("lora", cell), context.ranks))
+    text = context.text(cell, base.tokenizer, test=True)
+    rows = context.measured(cell, stage, base.model, text).rows
+    check_tokens(text, rows, token_count(base.model))
+    if stage == "evaluate" and context.settings("evaluate", cell).generates(text.target):
+        check_generated(text, rows[0])
+    if stage == "probe":
+        watched_tokens(base.tokenizer, text, rows[0], context.settings("probe", cell))
+        if context.settings("probe", cell).watch == "labels":
+            check_watched(text, rows)
+
+
+def _check_probe(settings: Probe, base: BaseModel) -> None:
+    lens = find_lens(base.model)
+    try:
+        choose_backend(lens.device, settings.backend)  # warns where a slower one has to serve
+    except ValueError as error:
+        raise UsageError(f"probe.{error}") from error
+    layer_numbers(settings, len(lens.layers))
+    if settings.heads:
+        check_heads(lens)

@@ -1,0 +1,105 @@
+"""What the stages of a cell read: its settings, data, texts, adapter and translators, all checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+
+from engine.data import prepare
+from engine.data.missing_explanations import check_explanations
+from engine.errors import DamagedAdapterError, DamagedDataError, DamagedLensError, DataError
+from engine.models import translators
+from engine.models.translators import Translators
+from engine.planning.plan import PlannedCell
+from engine.planning.stage_keys import test_data
+from engine.stages.measured_examples import Measured, Stage, measured
+from engine.stages.records import StageRecords
+from engine.stages.training.files import ADAPTER, check_adapter
+from engine.text.lengths import Limit, limit_of
+from engine.text.targets import Writer, cell_writer
+from specs.tables.data import Data
+from store.backend.location import Place
+
+
+@frozen
+class Context(StageRecords):
+    """A plan, the store that it is run into, and what its cells read of both."""
+
+    def data(self, cell: PlannedCell, *, test: bool) -> Data:
+        """Give the data settings of a cell's training or test examples."""
+        return test_data(self.plan.matrix, cell.choice) if test else self.settings("data", cell)
+
+    def rows(self, cell: PlannedCell, key: str, split: str, count: int | None) -> list[dict[str, str]]:
+        """Give the first `count` examples of a split of prepared data (None: all)."""
+        return prepare.load(self.examples(cell.keys[key]), split, count)
+
+    def examples(self, key: str) -> Place:
+        """Give the home of prepared data, checked against what was recorded of them."""
+        home, files = self.home("data", key), self.ledger.record("data", key).get("files", {})
+        try:
+            prepare.check(home, files)
+        except DamagedDataError as error:
+            self.put_aside(home, prepare.FILE)
+            self.ledger.clear("data", key)
+            raise DamagedDataError(f"{error}; --retry-failed makes it again") from error
+        return home
+
+    def trained_rows(self, cell: PlannedCell) -> dict[str, list[dict[str, str]]]:
+        """Give the examples of a training by split; DataError for a split or explanation that lacks."""
+        data, target = self.data(cell, test=False), self.settings("target", cell)
+        rows = {"train": self.rows(cell, "data", "train", data.train)}
+        if self.settings("train", cell).early_stopping:
+            rows["validation"] = self.rows(cell, "data", "validation", data.validation)
+            if not rows["validation"]:
+                raise DataError(prepare.no_validation(self.settings("train", cell).early_stopping))
+        for split, part in rows.items():
+            check_explanations(part, split, data, target)
+        return rows
+
+    def measured(self, cell: PlannedCell, stage: Stage, model: Any, text: Writer) -> Measured:
+        """Give the test examples of a stage; DataError for those that cannot be measured."""
+        data, probe = self.data(cell, test=True), self.settings("probe", cell)
+        rows = self.rows(cell, "test_data", "test", data.test)
+        return measured(
+            stage,
+            rows if stage == "evaluate" else rows[: probe.examples],
+            text,
+            self.limit(cell, model),
+            data=data,
+            evaluate=self.settings("evaluate", cell),
+            probe=probe,
+        )
+
+    def limit(self, cell: PlannedCell, model: Any) -> Limit:
+        """Give the length that the cell's examples may have on this model."""
+        return limit_of(model, self.settings("train", cell).max_length)
+
+    def text(self, cell: PlannedCell, tokenizer: Any, *, test: bool) -> Writer:
+        """Give the writer of a cell's training or test examples."""
+        key, data = "test_data" if test else "data", self.data(cell, test=test)
+        return cell_writer(self.plan, cell, tokenizer, data, lambda: self.rows(cell, key, "train", None))
+
+    def adapter(self, key: str) -> Place:
+        """Give the home of a trained adapter, checked against what was recorded of it."""
+        home = self.home("train", key)
+        try:
+            check_adapter(home, self.ledger.record("train", key).get("files", {}))
+        except DamagedAdapterError as error:
+            self.put_aside(home, ADAPTER)
+            self.ledger.clear("train", key)
+            raise DamagedAdapterError(f"{error}; --retry-failed trains it again") from error
+        return home
+
+    def translators(self, cell: PlannedCell, device: Any) -> Translators | None:
+        """Give the translators of the cell's tuned lens, checked against what was recorded of them."""
+        if "lens" not in cell.keys:
+            return None
+        key = cell.keys["lens"]
+        home, files = self.home("lens", key), self.ledger.record("lens", key)["files"]
+        try:
+            return translators.checked(home, device, files)
+        except DamagedLensError as error:
+            self.put_aside(home, translators.FILE)
+            self.ledger.clear("lens", key)
+            raise DamagedLensError(f"{error}; --retry-failed trains it again") from error

@@ -1,0 +1,32 @@
+"""The base stage: what the model says before any training, once for all cells with the same test examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+
+from engine.models.base_model import BaseModel
+from engine.planning.plan import PlannedCell
+from engine.progress import Report
+from engine.stages.context import Context
+from engine.stages.evaluate import evaluate, evaluation_family, summarise
+from engine.stages.records import checked
+from engine.text.targets import cell_writer
+from specs.tables.experiment import Target
+
+
+def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+    """Evaluate the model without adapter on the cell's test examples, asked for the label alone."""
+    settings, key, tokenizer = context.settings("evaluate", cell), cell.keys["base"], base.tokenizer
+    with context.committing("base", key, base) as record:
+        asked = Target(prefix=context.settings("target", cell).prefix)
+        text = cell_writer(context.plan, cell, tokenizer, context.data(cell, test=True), list, asked)
+        test = context.measured(cell, "evaluate", model, text)
+        family = evolve(evaluation_family(test.rows, settings, asked), stage="base")
+        report = checked(report, context.claim("base", key))
+        values = evaluate(model, tokenizer, text, test.rows, settings, report, context.stop)
+        with context.sink(family, key, resume=False) as sink:
+            sink.append(values)
+        summary = summarise(test.rows, values, settings.labels) | test.summary
+        record |= {**sink.placement, "summary": {f"base_{name}": own for name, own in summary.items()}}
