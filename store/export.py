@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
-from store.backend.location import Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Root
 from store.backend.records import json_text
 from store.errors import StoreError, nearest
 from store.ledger.manifests import read_manifests

@@ -16,7 +16,8 @@ from store.arrays.cell_index import coordinates_of
 from store.arrays.groups import open_group
 from store.arrays.layout import group_name
 from store.arrays.lazy import Rows, lazy_variables
-from store.backend.location import Place, Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place, Root
 from store.backend.records import Json
 from store.errors import MEND, DamagedError, StoreError, nearest
 from store.ledger.ledger import Ledger

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from store.arrays.layout import Stack, allocate, array_to_write, block_size, group_name, row_files, stacks
 from store.arrays.schema import Family, Variable
 from store.arrays.shards import write_block
-from store.backend.location import Place, Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place, Root
 from store.backend.records import is_half, read_json, write_json
 from store.errors import DamagedError, StoreError
 from store.lease.claims import Claim

@@ -20,7 +20,7 @@ from engine.models.lens import find_lens
 from engine.stages.training.adapter import attach_adapter
 from engine.stages.training.files import load_adapter
 from specs.tables.experiment import Lora
-from store.backend.location import place_of
+from store.backend.locate import place_of
 
 WITH_TOWER = "gemma 3 with a vision tower"
 EVERY = [

@@ -29,7 +29,8 @@ from kernels import lens_statistics
 from specs.tables.experiment import Evaluate, Lora
 from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
-from store.backend.location import Place, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place
 
 # One of each way to build a block: rotary, sliding windows, soft-caps, fused or biased projections, experts.
 ARCHITECTURES = ["llama", "mistral", "qwen3", "gemma 2, soft-capped", "gpt2", "gpt-neox", "opt", "mixtral"]

@@ -33,7 +33,7 @@ from engine.running.scheduler import Coordinator, Policy, units
 from specs import SpecError, load_spec, resolve
 from specs.tables.experiment import STAGES
 from store import Ledger, read_manifests
-from store.backend.location import place_of
+from store.backend.locate import place_of
 from store.backend.records import write_json
 from store.ledger.ledger import progress_name
 

@@ -20,7 +20,7 @@ from engine.errors import DataError
 from specs.tables.data import Columns, Data
 from specs.tables.experiment import Target
 from store import Ledger
-from store.backend.location import place_of
+from store.backend.locate import place_of
 
 CONTENTS = (
     "label+explanation",

@@ -25,7 +25,7 @@ from store import (
     read_vocabulary,
     write_manifest,
 )
-from store.backend.location import place_of
+from store.backend.locate import place_of
 from store.backend.records import write_json
 from store.export import export
 

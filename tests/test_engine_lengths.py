@@ -27,7 +27,7 @@ from engine.text.lengths import (
 from specs.tables.experiment import Evaluate, Prompt, Target
 from specs.tables.probe import Probe
 from store import Ledger, open_store
-from store.backend.location import place_of
+from store.backend.locate import place_of
 
 LONG = "the model rates a reply " * 12  # some 60 tokens
 

@@ -16,7 +16,7 @@ from s3_server import BUCKET, SECRET, Line, s3_server, settings
 
 from store import Ledger
 from store.backend import requests
-from store.backend.location import place_of
+from store.backend.locate import place_of
 
 KILLS = int(os.environ.get("ABLATION_ENGINE_BUCKET_KILLS", "4"))
 TRAIN = "steps = 6\ncheckpoint_every = 2"

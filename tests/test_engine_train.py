@@ -18,7 +18,7 @@ from engine.stages.training.files import load_adapter, saved_training
 from engine.stages.training.train import Collator, attach_adapter, completion_loss
 from engine.text.targets import Encoded
 from specs.tables.experiment import Lora, Train
-from store.backend.location import place_of
+from store.backend.locate import place_of
 
 
 @pytest.fixture

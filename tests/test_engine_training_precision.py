@@ -20,7 +20,7 @@ from engine.models.base_model import as_it_was
 from engine.models.lens import find_lens
 from engine.stages.training.files import load_adapter
 from specs.tables.experiment import Lora, Train
-from store.backend.location import place_of
+from store.backend.locate import place_of
 
 HALVES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 RANK = 2

@@ -17,7 +17,7 @@ from engine.stages.training import train as train_module
 from engine.stages.training.files import load_adapter
 from engine.text.targets import Encoded
 from specs.tables.experiment import Lora, Train
-from store.backend.location import place_of
+from store.backend.locate import place_of
 
 ROWS = many(12)
 TRAINED, VALIDATED = ROWS[:5], ROWS[5:12]  # three steps per epoch, the last with one row

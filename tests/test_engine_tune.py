@@ -25,7 +25,7 @@ from engine.progress import StopRequest, silent
 from engine.stages import tuned_lens as tune
 from engine.text.targets import Encoded
 from specs.tables.tuned import Tuned
-from store.backend.location import place_of
+from store.backend.locate import place_of
 from store.backend.records import hash_file
 from store.report.collect import collect
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from store import Coordinate, Family, Ledger, StoreError, StoreWriter, Variable, open_store, write_manifest
-from store.backend.location import place_of
+from store.backend.locate import place_of
 from store.backend.records import read_json, write_json
 
 SIZE = 64

@@ -11,7 +11,7 @@ from report_store import Design, write_synthetic
 
 import store
 from store import write_manifest
-from store.backend.location import place_of
+from store.backend.locate import place_of
 from store.ledger import history
 from store.ledger.history import read_history, record_look
 from store.ledger.manifests import read_manifests

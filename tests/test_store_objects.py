@@ -30,7 +30,7 @@ from store import (
 )
 from store.backend import bucket as objects
 from store.backend import requests
-from store.backend.location import place_of
+from store.backend.locate import place_of
 from store.errors import DamagedError, UnreachableError
 from store.lease import claims
 from store.lease.lock import locked

@@ -12,7 +12,7 @@ import pytest
 
 from store import Coordinate, Family, Ledger, StoreWriter, Variable, open_store, write_manifest
 from store.arrays import layout
-from store.backend.location import place_of
+from store.backend.locate import place_of
 
 ROOT = Path(__file__).parents[1]
 SIZE, BLOCK = 50, 8

@@ -16,7 +16,7 @@ from conftest import command
 from s3_server import SECRET, s3_server, settings
 
 from store.backend import refusals, requests
-from store.backend.location import place_of
+from store.backend.locate import place_of
 
 pytest.importorskip("obstore")
 MISSING = "<?xml version='1.0'?>\n<Error><Code>{}</Code><Message>{}</Message><HostId>h</HostId></Error>"

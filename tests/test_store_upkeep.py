@@ -17,7 +17,7 @@ from conftest import engine, small_spec
 
 import store
 from store import Ledger, StoreError, open_store
-from store.backend.location import place_of
+from store.backend.locate import place_of
 from store.backend.records import read_json, write_json
 from store.upkeep.garbage import delete_garbage, find_garbage
 from store.upkeep.mend import fix

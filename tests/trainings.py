@@ -17,7 +17,7 @@ from engine.stages.training.files import Trained
 from engine.stages.training.train import train_adapter
 from engine.text.targets import Encoded
 from specs.tables.experiment import Lora, Train
-from store.backend.location import place_of
+from store.backend.locate import place_of
 
 EOS = 1
 EXAMPLES = [

@@ -19,7 +19,7 @@ def adapter_trouble() -> str:
         from engine.stages.training.adapter import attach_adapter
         from engine.stages.training.files import Trained, load_adapter, save_adapter, saved_training
         from specs.tables.experiment import Lora
-        from store.backend.location import place_of
+        from store.backend.locate import place_of
 
         config = LlamaConfig(
             vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,

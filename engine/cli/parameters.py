@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from store import StoreError
-from store.backend.location import Place, is_url, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place, is_url
 
 if TYPE_CHECKING:
     Base = click.ParamType[Any]

@@ -17,7 +17,8 @@ from engine.quantities import si
 from engine.terminal import joined, styled
 from specs.tables.experiment import STAGES
 from store import Ledger, StoreError, cells, read_manifests
-from store.backend.location import Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Root
 from store.ledger.lost_records import check_data
 from store.ledger.manifests import key_states, unnamed
 

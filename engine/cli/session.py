@@ -17,7 +17,8 @@ from engine.running.provenance import provenance
 from specs.tables.executor import Executor
 from specs.tables.experiment import STAGES
 from store import Ledger, StoreError, StoreWriter, open_store, read_manifests, write_manifest
-from store.backend.location import Place, Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place, Root
 from store.errors import FAULTS
 from store.ledger.history import read_history, record_look
 from store.ledger.manifests import lost_cells

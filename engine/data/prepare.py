@@ -15,7 +15,8 @@ from engine.data.reading import read_source, unit_interval
 from engine.data.row_checks import KINDS
 from engine.errors import DamagedDataError, DataError
 from specs.tables.data import Data
-from store.backend.location import Place, Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place, Root
 from store.backend.records import hash_file
 from store.backend.result_files import RESULTS, file_trouble
 from store.errors import DamagedError

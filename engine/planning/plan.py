@@ -15,7 +15,8 @@ from specs import Matrix
 from specs.tables.data import Data
 from specs.tables.experiment import STAGES
 from store import Ledger
-from store.backend.location import Place, Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place, Root
 from store.ledger.manifests import known_files
 
 STATES = ("cached", "pending", "failed", "running")

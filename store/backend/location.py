@@ -1,4 +1,4 @@
-"""Where a store lies: a folder (`backend.folder`) or a bucket (`backend.bucket`). All else asks a `Place`.
+"""Where a store lies, whatever it is: all else asks a `Place` (`backend.locate` finds the right one).
 
 Names are paths inside the store, parted by "/". What several processes rely on is `create` (one of them makes
 a file), `swap` (one of them replaces what it has read) and `Hold` (a file that is still one's own), and that
@@ -164,16 +164,3 @@ Root: TypeAlias = str | os.PathLike[str] | Place  # what names a store
 def is_url(text: str) -> bool:
     """Tell whether a store's name is a URL and not a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
-
-
-def place_of(root: Root) -> Place:
-    """Return the place of this path or URL; StoreError for a URL that cannot be a store's."""
-    if isinstance(root, Place):
-        return root
-    if isinstance(root, str) and is_url(root):
-        from store.backend.bucket import bucket
-
-        return bucket(root)
-    from store.backend.folder import Folder
-
-    return Folder(Path(root))

@@ -14,7 +14,8 @@ from typing import Any
 
 from attrs import frozen
 
-from store.backend.location import Place, Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place, Root
 from store.backend.records import Json, create_json, read_json
 from store.errors import MEND, DamagedError, StoreError
 from store.ledger.ledger import Ledger

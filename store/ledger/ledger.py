@@ -6,7 +6,8 @@ A stage's results count only once its done record is here, so that record is wri
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from store.backend.location import Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Root
 from store.backend.records import Json, create_json, parse_record, plain, read_file, read_json, write_json
 from store.errors import MEND, DamagedError, LostClaimError, StoreError
 from store.lease.claims import LEASE, Claim, Claims, claimed

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from store.backend.location import Place, Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place, Root
 from store.backend.records import Json, read_json, write_json
 from store.errors import MEND, DamagedError, StoreError
 from store.lease.lock import locked

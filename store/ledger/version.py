@@ -6,7 +6,8 @@ files are theirs. 3: records with checksums, and families described by one each
 brings it up.
 """
 
-from store.backend.location import Place, Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place, Root
 from store.backend.records import create_json, parse_record, read_file
 from store.errors import MEND, DamagedError, StoreError
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from store.backend.location import Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Root
 from store.backend.records import plain, read_json, write_json
 from store.errors import MEND, DamagedError
 from store.ledger.version import checks_records

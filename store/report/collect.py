@@ -12,7 +12,8 @@ import xarray as xr
 
 from store.analysis.nodes import SEED, spell
 from store.arrays.cell_axis import cell_index
-from store.backend.location import Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Root
 from store.backend.records import Json
 from store.errors import FAULTS, StoreError
 from store.ledger.history import read_history

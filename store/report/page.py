@@ -10,7 +10,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from store.backend.location import Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Root
 from store.report.collect import collect
 
 SCRIPTS = (

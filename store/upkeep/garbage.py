@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterator, Mapping
 from attrs import frozen
 
 from store.arrays.families import family_name
-from store.backend.location import DOOMED, Place, Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import DOOMED, Place, Root
 from store.backend.records import is_half
 from store.backend.result_files import RESULTS
 from store.errors import StoreError

@@ -18,7 +18,8 @@ from store.arrays.families import (
     zarr_text,
 )
 from store.arrays.layout import group_name
-from store.backend.location import Place, Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place, Root
 from store.backend.records import read_file, read_json, sealed, write_json
 from store.backend.result_files import result_name
 from store.errors import DamagedError, StoreError, UnreachableError

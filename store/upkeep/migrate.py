@@ -19,7 +19,8 @@ import zarr
 from store.arrays.families import described_by_group, family_name, with_keys, zarr_text
 from store.arrays.layout import create_array, group_name, open_array, row_files
 from store.backend.folder import Folder
-from store.backend.location import Place, Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place, Root
 from store.backend.records import read_file, read_json, sealed, write_json
 from store.backend.result_files import result_files
 from store.errors import StoreError

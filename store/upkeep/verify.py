@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from store.arrays.groups import Group, any_group
 from store.arrays.layout import chunk_files, group_name, row_files
 from store.arrays.shards import ShardReader
-from store.backend.location import Place, Root, place_of
+from store.backend.locate import place_of
+from store.backend.location import Place, Root
 from store.backend.records import Json, read_file, read_json
 from store.backend.result_files import RESULTS, file_trouble, result_name
 from store.errors import DamagedError, StoreError, UnreachableError

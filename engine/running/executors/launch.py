@@ -9,10 +9,8 @@ import pickle
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +121,3 @@ def _own_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def follow_parent(stop: StopRequest, grace: float | None = None) -> None:
-    """Request a stop when the starting process is gone; with a grace, end this one at the latest after it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        stop.requested = True
-        if grace is not None:
-            time.sleep(grace)
-            os._exit(1)

@@ -22,7 +22,8 @@ from engine.progress import StopRequest
 from engine.running.cell_runner import Outcome
 from engine.running.executors.base import Finished, Job, Resources, Work
 from engine.running.executors.imports import same_packages
-from engine.running.executors.launch import follow_parent, visible_gpus
+from engine.running.executors.launch import visible_gpus
+from engine.running.executors.parent import follow_parent
 from engine.running.executors.queue import Queue
 from engine.running.executors.tree import end, tree
 from engine.running.memory import oom_kills
@@ -196,7 +197,7 @@ def _serve(job: Job, connection: Connection, environment: Mapping[str, str], thr
 def _serve_units(job: Job, connection: Connection, stop: StopRequest, threads: int) -> None:
     import torch
 
-    from engine.running.executors.worker import worker_of
+    from engine.running.executors.remote import worker_of
 
     torch.set_num_threads(threads)
     worker = None

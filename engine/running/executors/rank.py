@@ -24,7 +24,7 @@ def serve(unit: bytes, rank: int, meeting: str, threads: int) -> Outcome | None:
 
     from engine.errors import Interrupted, LostRankError
     from engine.process_group.fsdp import AgreedStop, DivergedError, Team
-    from engine.running.executors.launch import follow_parent
+    from engine.running.executors.parent import follow_parent
     from engine.running.executors.worker import Worker
 
     job, work = pickle.loads(unit)

@@ -20,7 +20,7 @@ from engine.errors import EngineError, Interrupted, UsageError
 from engine.progress import StopRequest
 from engine.running.executors.base import Finished, Job, Resources, Work
 from engine.running.executors.imports import ROOT, same_packages
-from engine.running.executors.worker import run_remotely
+from engine.running.executors.remote import run_remotely
 from specs.tables.executor import Executor as Settings
 
 _TICK = 0.5  # seconds between looks at a stop request

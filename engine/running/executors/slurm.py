@@ -21,8 +21,8 @@ from engine.progress import StopRequest
 from engine.running.cell_runner import Outcome
 from engine.running.executors.base import Finished, Job, Resources, Work
 from engine.running.executors.imports import same_packages
+from engine.running.executors.remote import worker_of
 from engine.running.executors.tree import end, tree
-from engine.running.executors.worker import worker_of
 from specs.tables.executor import Executor as Settings
 
 _Pair: TypeAlias = "tuple[submitit.Job[Outcome], Work]"

@@ -1,9 +1,6 @@
-"""What a worker process does with a unit of work, whichever executor it belongs to."""
+"""What one process does with a unit of work, whichever executor it belongs to."""
 
 from __future__ import annotations
-
-import pickle
-from functools import lru_cache
 
 from attrs import frozen
 
@@ -12,7 +9,6 @@ from engine.process_group.alone import ALONE, Ranks
 from engine.progress import StopRequest
 from engine.running.cell_runner import Display, Execution, Outcome
 from engine.running.executors.base import Job, Work
-from engine.running.executors.launch import Launcher
 from engine.running.provenance import provenance
 from engine.stages.cell_stages import Stages
 from specs import resolve
@@ -39,18 +35,3 @@ class Worker:
         """Run a unit."""
         self.execution.stages.ledger.claims.believe(work.silent)
         return self.execution.run(work.cells)
-
-
-def worker_of(job: Job, stop: StopRequest) -> Worker | Launcher:
-    """Give what runs the units of a job in this process, or below it."""
-    return Worker.of(job, stop) if job.ranks == 1 else Launcher(job, stop)
-
-
-def run_remotely(job: bytes, work: Work) -> Outcome:
-    """Run a unit of a pickled job in a process that may serve several, one after another."""
-    return _worker(job).run(work)
-
-
-@lru_cache(maxsize=1)
-def _worker(job: bytes) -> Worker | Launcher:
-    return worker_of(pickle.loads(job), StopRequest())
