@@ -1,21 +1,59 @@
-"""Three leaves and one root: who may import whom, and whose the name `kernels` is."""
+"""Three leaves and one root, an order inside each, and whose the name `kernels` is."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from engine.running.kernels_owner import check_kernels
 from transformers.utils import import_utils
 
 import kernels
-from engine.cli.kernels_owner import check_kernels
 from engine.errors import EngineError
 
 ROOT = Path(__file__).parents[1]
 LEAVES = ("specs", "kernels", "store")
+# Whoever stands in a row imports from its own folder and from rows above it. "" are the files of the package
+# itself, but for those that stand in a row of their own.
+ORDER = {
+    "engine": (
+        "errors terminal quantities fingerprints", "progress", "process_group", "models", "data", "planning",
+        "text", "stages", "running", "annotation", "api", "cli", "",
+    ),
+    "store": (
+        "errors tokens quality calibration", "backend", "lease", "ledger", "arrays", "reader writer accessor",
+        "export upkeep analysis", "pooling plots", "report", "",
+    ),
+    "specs": ("errors", "tables", "toml", "checks", "axes", "rules", "load", "matrix", "reference", ""),
+}  # fmt: skip
+
+
+def modules() -> dict[str, Path]:
+    """Give every module of the project by its name."""
+    files = (file for top in ("engine", *LEAVES) for file in (ROOT / top).rglob("*.py"))
+    return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
+
+
+def inner_imports(file: Path, known: Collection[str]) -> set[str]:
+    """Give the project's modules that a file imports, also inside functions, but not for types alone."""
+    found: set[str] = set()
+    waiting = list(ast.parse(file.read_text("utf-8")).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting += node.orelse
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else node.module for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        else:
+            waiting += ast.iter_child_nodes(node)
+    return found & set(known)
 
 
 def imported(package: str) -> dict[str, set[str]]:
@@ -36,6 +74,35 @@ def imported(package: str) -> dict[str, set[str]]:
 def test_a_leaf_imports_neither_its_siblings_nor_the_root(package: str) -> None:
     foreign = {*LEAVES, "engine"} - {package}
     assert {file: names & foreign for file, names in imported(package).items() if names & foreign} == {}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    known = modules()
+    graph = {name: inner_imports(file, known) - {name} for name, file in known.items()}
+    while free := [name for name, others in graph.items() if not others]:
+        for name in free:
+            del graph[name]
+        graph = {name: others - set(free) for name, others in graph.items()}
+    assert graph == {}  # whatever is left here is in a circle, or imports one
+
+
+@pytest.mark.parametrize("top", ORDER)
+def test_folders_import_in_one_order(top: str) -> None:
+    rows = {name: number for number, row in enumerate(ORDER[top]) for name in row.split() or [""]}
+    known = modules()
+    assert {name.split(".")[1] for name in known if name.count(".") > 1 and name.startswith(top)} <= set(rows)
+
+    def row_of(name: str) -> int:
+        part = name.split(".")[1] if "." in name else ""
+        return rows.get(part, rows[""])
+
+    upward = [
+        (name, other)
+        for name, file in known.items()
+        for other in inner_imports(file, known)
+        if name.split(".")[0] == other.split(".")[0] == top and row_of(other) > row_of(name)
+    ]
+    assert upward == []
 
 
 @pytest.mark.parametrize("package", ["specs", "store"])
