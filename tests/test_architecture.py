@@ -9,11 +9,11 @@ from collections.abc import Collection
 from pathlib import Path
 
 import pytest
-from engine.running.kernels_owner import check_kernels
 from transformers.utils import import_utils
 
 import kernels
 from engine.errors import EngineError
+from engine.running.kernels_owner import check_kernels
 
 ROOT = Path(__file__).parents[1]
 LEAVES = ("specs", "kernels", "store")

@@ -18,7 +18,6 @@ from children import assert_same, assert_whole, contents
 from conftest import make_llama, spec_text
 from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
-from engine.cli.session import manifest
 from engine.errors import Interrupted
 from engine.models import loading as models
 from engine.models.base_model import BaseModel, as_it_was
@@ -26,6 +25,7 @@ from engine.planning.plan import make_plan
 from engine.process_group.alone import ALONE
 from engine.progress import StopRequest
 from engine.running.cell_runner import Display, Execution, Options, Outcome
+from engine.running.execution import manifest
 from engine.stages.cell_stages import Stages
 from engine.stages.training.adapter import attach_adapter
 from specs import load_spec, resolve

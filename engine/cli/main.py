@@ -112,9 +112,10 @@ def execute(
             console.print(f"would run  {describe(planned.levels(cell))}")
         console.print(f"{len(pending)} of {len(planned.cells)} cells would run; store: {planned.root}")
         return
-    from engine.cli.session import Request, nothing_to_do, run
+    from engine.cli.session import nothing_to_do, run
     from engine.planning.executor_settings import executor_settings
     from engine.running.disk_space import check_space, memory_warning
+    from engine.running.execution import Request
 
     settings = executor_settings(planned.matrix.spec, {"kind": executor, "workers": workers})
     if pending:
@@ -268,8 +269,8 @@ def doctor() -> None:
     """Show what this machine can use; check every probe backend, and write and read a small store."""
     from engine.cli import doctor
     from engine.cli.adapter_check import adapter_trouble
-    from engine.cli.kernels_owner import check_kernels
     from engine.cli.store_check import store_trouble
+    from engine.running.kernels_owner import check_kernels
 
     check_kernels()
     console = Terminal()

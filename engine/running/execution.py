@@ -1,0 +1,160 @@
+"""One execution of a plan: its cells are handed to an executor, and what it did is one outcome."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, frozen
+
+from engine.errors import DataError
+from engine.planning.plan import Plan, PlannedCell
+from engine.progress import StopRequest
+from engine.running.kernels_owner import check_kernels
+from engine.running.provenance import provenance
+from specs.tables.executor import Executor
+from specs.tables.experiment import STAGES
+from store import Ledger, StoreWriter, read_manifests, write_manifest
+from store.ledger.manifests import lost_cells
+
+if TYPE_CHECKING:
+    from engine.running.cell_runner import Display, Outcome
+
+
+@frozen
+class Request:
+    """How a plan is to be executed."""
+
+    fail_fast: bool = False
+    retry_failed: bool = False
+    wait: bool = True
+    executor: Executor = field(factory=Executor)
+
+
+def run_plan(
+    plan: Plan, cells: Sequence[PlannedCell], request: Request, display: Display, stop: StopRequest
+) -> Outcome:
+    """Execute cells of a plan into its store. Raises Interrupted where a stop was requested."""
+    from engine.planning.checks import check_devices
+
+    check_kernels()
+    if request.executor.kind == "local":  # others compute elsewhere
+        check_devices(plan, cells)
+    where = provenance()
+    described = manifest(plan, where)
+    check_files(plan, described)
+    write_manifest(plan.root, plan.matrix.experiment.name, described)
+    plan.look_up()  # from here on `engine gc` spares what the plan finds
+    return _run(plan, cells, request, display, stop, where)
+
+
+def note_plan(plan: Plan) -> None:
+    """Write the manifest of a plan without pending cells, where the store's own says something else.
+
+    An extended or renamed spec may consist of results that other specs have left in the store.
+    """
+    name, described = plan.matrix.experiment.name, manifest(plan, {})
+    known = read_manifests(plan.root).get(name, {})
+    spec, asked = known.get("spec", {}), described["spec"]
+    if any(known.get(part) != described[part] for part in ("cells", "data", "files")) or any(
+        json.dumps(spec.get(part)) != json.dumps(asked[part]) for part in ("analysis", "contrasts")
+    ):
+        write_manifest(plan.root, name, described | provenance())
+
+
+def _run(
+    plan: Plan,
+    cells: Sequence[PlannedCell],
+    request: Request,
+    display: Display,
+    stop: StopRequest,
+    where: dict[str, Any],
+) -> Outcome:
+    from engine.planning.estimate import estimator
+    from engine.running import cell_runner as execute
+    from engine.running.executors.base import Job, Resources
+    from engine.running.executors.in_process import InProcess
+    from engine.running.executors.make import make_executor
+    from engine.running.lost_workers import loss
+    from engine.running.resume_progress import reached
+    from engine.running.scheduler import Coordinator, Policy
+    from engine.stages.cell_stages import Stages
+
+    settings = request.executor
+    options = execute.Options(fail_fast=request.fail_fast, retry_failed=request.retry_failed)
+    policy = Policy(request.wait, min(1.0, settings.lease / 10), settings.retries, request.fail_fast)
+    ledger = Ledger(plan.root, settings.lease)
+    stages = Stages(plan, ledger, StoreWriter(plan.root), where, stop)
+    execution = execute.Execution(plan, stages, options, display, stop)
+    if settings.kind == "local" and settings.workers is None and settings.ranks == 1:
+        silent = execute.Display()
+        return Coordinator(plan, ledger, InProcess(execution), policy, silent, stop).run(cells)
+    root = plan.root.absolute()
+    job = Job(plan.matrix.spec.anchored(), root, options, settings.lease, settings.ranks, settings.grace)
+    whole = estimator(plan)(cells)
+    # First of all, for what it refuses should not wait for data.
+    executor = make_executor(job, settings, stop, Resources(whole.memory if whole else None))
+    try:
+        # Every unit needs its data: made here, it keeps no worker waiting.
+        prepared = execution.prepare_data(cells)
+    except BaseException:
+        executor.cancel()
+        raise
+    failed = {key for key, state in plan.states["data"].items() if state == "failed"}
+    ready = [cell for cell in cells if not failed & {cell.keys["data"], cell.keys["test_data"]}]
+    if not ready or (request.fail_fast and prepared.failed):
+        executor.cancel()
+        return prepared
+    lives_on = settings.kind == "local" and settings.ranks == 1  # a worker, from unit to unit
+    batch = 1 if lives_on else settings.batch
+    coordinator = Coordinator(
+        plan,
+        ledger,
+        executor,
+        policy,
+        display,
+        stop,
+        estimator(plan),
+        partial(reached, plan.root),
+        partial(loss, plan, (settings.workers or 1) * settings.ranks),
+    )
+    outcome = coordinator.run(ready, batch)
+    outcome.add(prepared)
+    return outcome
+
+
+def manifest(plan: Plan, where: dict[str, Any]) -> dict[str, Any]:
+    """Give the experiment's manifest: spec, factors, cells, contrasts and provenance."""
+    from specs.toml.convert import unstructure
+
+    stages = STAGES[1:]  # "data" below
+    return {
+        "spec": unstructure(plan.matrix.experiment),
+        "factors": [axis.name for axis in plan.matrix.axes],
+        "cells": [
+            {
+                "levels": plan.levels(cell),
+                "keys": {stage: cell.keys[stage] for stage in stages if stage in cell.keys},
+            }
+            for cell in plan.cells
+        ],
+        "contrasts": [list(pair) for pair in plan.matrix.pairs()],
+        # By these alone the store knows whose the data are: a reader of cells needs none.
+        "data": sorted({cell.keys[name] for cell in plan.cells for name in ("data", "test_data")}),
+        # By these a later plan knows the content of files that are not there any more.
+        "files": plan.files(),
+        **where,
+    }
+
+
+def check_files(plan: Plan, described: dict[str, Any]) -> None:
+    """Raise DataError where data files are missing, and finished cells would lose their names for that."""
+    missing = plan.missing()
+    lost = lost_cells(plan.root, plan.matrix.experiment.name, described) if missing else 0
+    if lost:
+        raise DataError(
+            f"data.source: {missing[0]} is missing, and {lost} finished cells of this experiment were made "
+            "before the store noted what such files held; expected the file, or another experiment's name"
+        )
