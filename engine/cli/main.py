@@ -100,12 +100,12 @@ def execute(
     dry_run: bool,
 ) -> None:
     """Run what is pending: train, evaluate, probe; results go to the store."""
-    from engine.planning.plan import check_donors, describe, select
+    from engine.api import choose, due
+    from engine.planning.plan import check_donors, describe
 
     planned = _plan(spec, overrides, store, checked=True)
-    chosen = select(planned, _levels(only, planned))
-    due = {"pending", "running"} | ({"failed"} if retry_failed else set())
-    pending = [cell for cell in chosen if planned.state(cell) in due][:max_cells]
+    chosen = choose(planned, _levels(only))
+    pending = due(planned, chosen, retry_failed=retry_failed)[:max_cells]
     console = Terminal()
     if dry_run:
         for cell in pending:
@@ -326,25 +326,14 @@ def _record_looks(store: Root, experiment: str | None) -> None:
                 say(said, error=True)
 
 
-def _levels(only: tuple[str, ...], planned: Any) -> list[tuple[str, str]]:
-    from difflib import get_close_matches
-
-    known = {axis.name: [str(level.label) for level in axis.levels] for axis in planned.matrix.axes}
-    pairs = []
+def _levels(only: tuple[str, ...]) -> dict[str, list[str]]:
+    levels: dict[str, list[str]] = {}
     for text in only:
         factor, equals, level = text.partition("=")
         if not equals:
             raise UsageError(f"--only {text}: expected FACTOR=LEVEL, as in target=label")
-        if factor not in known:
-            near = get_close_matches(factor, known, n=1, cutoff=0)
-            raise UsageError(f'--only {text}: no factor "{factor}"; did you mean "{near[0]}"?')
-        if level not in known[factor]:
-            raise UsageError(
-                f'--only {text}: factor "{factor}" has no level "{level}"; '
-                f"expected one of {', '.join(known[factor])}"
-            )
-        pairs.append((factor, level))
-    return pairs
+        levels.setdefault(factor, []).append(level)
+    return levels
 
 
 def _warning(

@@ -1,0 +1,227 @@
+"""The engine from Python: plan, execute and status of a study, and the trained model of any cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from attrs import evolve, frozen
+
+from engine.errors import UsageError
+from engine.planning.plan import Plan, PlannedCell, check_donors, describe, make_plan, select
+from specs import load_spec, resolve
+from store import Ledger, StoreError, cells, read_manifests
+from store.backend.locate import place_of
+from store.backend.location import Root
+from store.ledger.levels import level_text
+
+if TYPE_CHECKING:
+    from engine.running.cell_runner import Display, Outcome
+    from specs.tables.experiment import Model
+
+Levels = Mapping[str, Any]
+"""Factor → a level, or a list of levels."""
+
+
+@frozen
+class CellStatus:
+    """How far one cell of an experiment has come."""
+
+    experiment: str
+    levels: dict[str, Any]
+    """Factor → level; None where a factor does not apply."""
+    stages: dict[str, str]
+    """Stage → done, running, failed or pending."""
+    errors: dict[str, str]
+    """Stage → what the failed one said."""
+
+    @property
+    def done(self) -> bool:
+        """Whether all stages are done, so that `open_store` shows the cell."""
+        return set(self.stages.values()) == {"done"}
+
+
+class LoadedModel(NamedTuple):
+    """A model with the adapter of one cell, and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+
+def plan(spec: str | Path, overrides: Sequence[str] = (), *, store: Root | None = None) -> Plan:
+    """Give the plan of a spec: its cells, their stage keys, and what of them is done.
+
+    overrides: `KEY=VALUE`, as `--set` takes them. SpecError names all that is wrong with the spec, also what
+    the files on this machine tell.
+    """
+    from engine.planning.checks import check_plan
+
+    planned = make_plan(resolve(load_spec(spec, overrides)), store)
+    check_plan(planned)
+    return planned
+
+
+def choose(planned: Plan, only: Levels) -> list[PlannedCell]:
+    """Give the cells of a plan on the named levels; UsageError for a factor or a level that there is not."""
+    known = {axis.name: [str(level.label) for level in axis.levels] for axis in planned.matrix.axes}
+    pairs = []
+    for factor, asked in only.items():
+        if factor not in known:
+            near = get_close_matches(factor, known, n=1, cutoff=0)
+            raise UsageError(f'only {factor}: no factor "{factor}"; did you mean "{near[0]}"?')
+        for level in asked if isinstance(asked, (list, tuple)) else [asked]:
+            if str(level) not in known[factor]:
+                raise UsageError(
+                    f'only {factor}={level}: factor "{factor}" has no level "{level}"; '
+                    f"expected one of {', '.join(known[factor])}"
+                )
+            pairs.append((factor, str(level)))
+    return select(planned, pairs)
+
+
+def due(planned: Plan, chosen: Sequence[PlannedCell], *, retry_failed: bool = False) -> list[PlannedCell]:
+    """Give those of the chosen cells that an execution would run."""
+    states = {"pending", "running"} | ({"failed"} if retry_failed else set())
+    return [cell for cell in chosen if planned.state(cell) in states]
+
+
+def execute(
+    spec: str | Path | Plan,
+    overrides: Sequence[str] = (),
+    *,
+    store: Root | None = None,
+    only: Levels | None = None,
+    max_cells: int | None = None,
+    fail_fast: bool = False,
+    retry_failed: bool = False,
+    wait: bool = True,
+    executor: str | None = None,
+    workers: int | None = None,
+    ignore_space: bool = False,
+    display: Display | None = None,
+) -> Outcome:
+    """Run what is pending of a spec or a plan, and give what was done; results go to the store.
+
+    only: factor → level or list of levels. wait: for what other processes are running. executor: "local",
+    "ray" or "slurm". display: is told of every stage as it begins, ends or fails. Stages that fail are
+    recorded in the outcome and in the store, and raise nothing. Ctrl-C raises Interrupted when all that is
+    done is safe.
+    """
+    from engine.planning.executor_settings import executor_settings
+    from engine.progress import stop_on_signal
+    from engine.running.cell_runner import Display, Outcome
+    from engine.running.disk_space import check_space
+    from engine.running.execution import Request, note_plan, run_plan
+
+    planned = spec if isinstance(spec, Plan) else plan(spec, overrides, store=store)
+    pending = due(planned, choose(planned, only or {}), retry_failed=retry_failed)[:max_cells]
+    if not pending:
+        note_plan(planned)
+        return Outcome()
+    settings = executor_settings(planned.matrix.spec, {"kind": executor, "workers": workers})
+    check_donors(planned, pending)
+    if not ignore_space:
+        check_space(planned, pending, settings.workers or 1)
+    request = Request(fail_fast, retry_failed, wait, settings)
+    with stop_on_signal() as stop:
+        return run_plan(planned, pending, request, display or Display(), stop)
+
+
+def status(store: Root, experiment: str | None = None) -> list[CellStatus]:
+    """Give how far every cell of a store's experiments has come; StoreError for an unknown experiment."""
+    place = place_of(store)
+    ledger = Ledger(place)
+    found = []
+    for name in [experiment] if experiment is not None else read_manifests(place):
+        for cell in cells(place, name):
+            failed = [stage for stage, state in cell["status"].items() if state == "failed"]
+            errors = {
+                stage: str(ledger.record(stage, cell["keys"][stage], "failed").get("error", ""))
+                for stage in failed
+            }
+            found.append(CellStatus(name, cell["levels"], cell["status"], errors))
+    return found
+
+
+def load_adapter(
+    store: Root, cell: Levels, *, experiment: str | None = None, model: str | None = None
+) -> LoadedModel:
+    """Load the base model with the adapter of one trained cell, in evaluation mode.
+
+    cell: factor → level, as many as single out one training; the adapter is checked against its record.
+    model: the base model, where it lies elsewhere by now. UsageError for levels that are not there or not
+    single, StoreError for a training that is not done.
+    """
+    from engine.models.loading import load
+    from engine.stages.training.files import check_adapter
+    from engine.stages.training.files import load_adapter as put_on
+
+    place = place_of(store)
+    name, key, levels = _one_training(place, cell, experiment)
+    record = Ledger(place).record("train", key)
+    settings = _model_of(read_manifests(place)[name]["spec"], levels)
+    home = place.under(f"train/{key}")
+    trained = bool(record.get("files"))  # else of no steps: the base model itself
+    if trained:
+        check_adapter(home, record["files"])
+    settings = evolve(settings, id=model or (_base_of(home) if trained else settings.id))
+    base, tokenizer = load(settings)
+    return LoadedModel(put_on(base, home) if trained else base, tokenizer)
+
+
+def _one_training(place: Any, cell: Levels, experiment: str | None) -> tuple[str, str, dict[str, Any]]:
+    """Give experiment, train key and levels of the one training on these levels."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name in [experiment] if experiment is not None else read_manifests(place):
+        for own in cells(place, name):
+            if unknown := [factor for factor in cell if factor not in own["levels"]]:
+                raise UsageError(
+                    f"{place}: no factor {unknown[0]!r}; expected some of {', '.join(own['levels'])}"
+                )
+            if all(level_text(own["levels"][factor]) == level_text(level) for factor, level in cell.items()):
+                if own["status"]["train"] == "done":
+                    found.setdefault(own["keys"]["train"], (name, own["levels"]))
+                elif len(cell) == len(own["levels"]):
+                    raise StoreError(
+                        f"{place}: the training of {describe(own['levels'])} is {own['status']['train']}"
+                    )
+    if len(found) != 1:
+        some = "; ".join(describe(levels) for _, levels in list(found.values())[:3])
+        raise UsageError(
+            f"{place}: {describe(dict(cell)) or 'no level'} names {len(found)} finished trainings; "
+            "expected one" + (f", such as {some}" if found else "")
+        )
+    ((key, (name, levels)),) = found.items()
+    return name, key, levels
+
+
+def _model_of(experiment: dict[str, Any], levels: dict[str, Any]) -> Model:
+    """Give the model settings of a cell of a manifest's experiment."""
+    from specs.load import Spec
+    from specs.tables.experiment import Experiment
+    from specs.toml.convert import structure
+
+    typed, problems = structure(experiment, Experiment)
+    if typed is None:
+        raise StoreError(f"the store's spec cannot be read by this version: {problems[0].message}")
+    matrix = resolve(Spec(Path("spec.toml"), experiment, typed, (), {}))
+    wanted = {factor: level_text(level) for factor, level in levels.items()}
+    choice = next(
+        cell
+        for cell in matrix.cells
+        if {name: level_text(own) for name, own in matrix.levels(cell).items()} == wanted
+    )
+    settings: Model = matrix.table("model", choice)
+    return settings
+
+
+def _base_of(home: Any) -> str:
+    """Give what an adapter says that it was trained on: a hub id, or the folder or file of then."""
+    import json
+
+    from engine.stages.training.files import ADAPTER
+
+    config = json.loads((home.local(ADAPTER) / "adapter_config.json").read_text("utf-8"))
+    return str(config["base_model_name_or_path"])
