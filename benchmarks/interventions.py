@@ -18,15 +18,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from engine.models.batching import padding_id
-from engine.planning.changes import Change, Entry, Model, expand
+from engine.planning.changes import Change, Entry, ModelShape, expand
 from engine.planning.run_order import steps_of
 from engine.progress import StopRequest, silent
 from engine.stages.interventions.adapter_layout import arrangement
-from engine.stages.interventions.intervene import Experiment
+from engine.stages.interventions.intervene import InterventionRun
 from engine.stages.interventions.residual import record
 from engine.stages.interventions.sequences import chunks
 from engine.stages.training.adapter import attach_adapter
-from engine.text.targets import Writer
+from engine.text.targets import TargetEncoder
 from kernels import lens_statistics
 from specs.tables.experiment import Evaluate, Lora, Prompt, Target
 from specs.tables.interventions import Intervention
@@ -55,11 +55,13 @@ def experiment(width: int) -> tuple[Any, Any, Any]:
     )  # fmt: skip
     model = attach_adapter(LlamaForCausalLM(config).eval(), Lora(r=8)).eval()
     prompt = Prompt(template="{context} {response}:", chat_template=False)
-    writer = Writer(tokenizer=tokenizer, prompt=prompt, target=Target(), labels=LABELS, dimension="", seed=0)
+    writer = TargetEncoder(
+        tokenizer=tokenizer, prompt=prompt, target=Target(), labels=LABELS, dimension="", seed=0
+    )
     return model, tokenizer, writer
 
 
-def alone(own: Experiment, rows: list[dict[str, str]], changes: list[Change]) -> None:
+def alone(own: InterventionRun, rows: list[dict[str, str]], changes: list[Change]) -> None:
     """Every change by a whole pass of its own."""
     lens, size = own.lens, own.probe.batch_size
     for change in changes:
@@ -88,12 +90,12 @@ def main() -> None:
         for i in range(options.examples)
     ]
     settings = Intervention(name="off", kind="mask", width=[1, 2, 4, 8], stride=options.stride)
-    changes = expand([Entry(settings, "", "base")], Model(LAYERS, 4))
+    changes = expand([Entry(settings, "", "base")], ModelShape(LAYERS, 4))
     ratios = []
     model, tokenizer, writer = experiment(options.width)
     with arrangement(model, {}) as arranged:
         probe = Probe(batch_size=8)
-        own = Experiment(arranged, tokenizer, writer, Evaluate(labels=LABELS), probe)
+        own = InterventionRun(arranged, tokenizer, writer, Evaluate(labels=LABELS), probe)
         for _ in range(options.rounds):
             spent = []
             for run in (

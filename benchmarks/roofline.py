@@ -12,7 +12,7 @@ from pathlib import Path
 
 import triton
 
-from benchmarks.gpu_builds.ahead import Resources, compile_attention
+from benchmarks.gpu_builds.ahead import KernelResources, compile_attention
 from benchmarks.gpu_builds.shipped import Build, compile_build, lens_builds
 from kernels.gpu.attention import head_tile
 from kernels.gpu.resources import CHIPS, programs_per_processor
@@ -36,10 +36,10 @@ def header(names: str) -> Iterator[str]:
     yield "| " + " | ".join("---:" if name.startswith("|") else "---" for name in columns) + " |"
 
 
-def resources_table(built: dict[Build, Resources]) -> Iterator[str]:
+def resources_table(built: dict[Build, KernelResources]) -> Iterator[str]:
     """One line per shipped tile: what the compiler gives it at its fullest."""
     yield from header("kernel chip type tile |warps |stages TMA |registers |spills |shared,KiB |resident")
-    fullest: dict[tuple[object, ...], tuple[Build, list[Resources]]] = {}
+    fullest: dict[tuple[object, ...], tuple[Build, list[KernelResources]]] = {}
     for build, taken in built.items():
         key = (build.kernel, build.chip, build.dtype, build.tile, build.tma)
         fullest.setdefault(key, (build, []))[1].append(taken)
@@ -73,7 +73,7 @@ def heads_table() -> Iterator[str]:
                 )
 
 
-def times_table(built: dict[Build, Resources]) -> Iterator[str]:
+def times_table(built: dict[Build, KernelResources]) -> Iterator[str]:
     """One line per pass and number of rows on the H100."""
     yield from header("|rows pass tile |splits |TFLOP |HBM,GB |L2,GB |tensor |HBM |L2 |epilogue |expected")
     for rows in (1, 16, 64, 512, 4096, 16384):
@@ -81,7 +81,7 @@ def times_table(built: dict[Build, Resources]) -> Iterator[str]:
             yield _times(kernel, rows, built)
 
 
-def _times(kernel: str, rows: int, built: dict[Build, Resources]) -> str:
+def _times(kernel: str, rows: int, built: dict[Build, KernelResources]) -> str:
     has = CHIPS[CHIP]
     build = _build(kernel, rows)
     tile, taken = build.tile, built[build]
@@ -112,7 +112,7 @@ def _build(kernel: str, rows: int) -> Build:
     return Build(kernel, CHIP, "bf16", tile, tma=True)
 
 
-def in_flight(built: dict[Build, Resources]) -> str:
+def in_flight(built: dict[Build, KernelResources]) -> str:
     """Little's law for few rows: do the loads in flight cover the memory's latency?"""
     build, has = _build("sums", 16), CHIPS[CHIP]
     tile, taken = build.tile, built[build]

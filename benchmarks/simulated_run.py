@@ -23,10 +23,10 @@ from benchmarks.simulated_work import Costs, Records, SimulatedLedger, Simulated
 from engine.planning.estimate import estimator
 from engine.planning.plan import Plan, PlannedCell, make_plan
 from engine.progress import StopRequest
-from engine.running.cell_runner import Display, Execution, Options
+from engine.running.cell_runner import CellRunner, Display, Options
 from engine.running.executors.in_process import InProcess
 from engine.running.executors.worker import Worker
-from engine.running.scheduler import Coordinator, Policy, units
+from engine.running.scheduler import Policy, Scheduler, units
 from specs import load_spec, resolve
 from specs.tables.experiment import STAGES
 
@@ -151,7 +151,7 @@ def simulate(costs: Costs, settings: Settings) -> Result:
     pool = Pool(clock, gpus, settings.faults, make_worker, settings.start, settings.lasting, draw)
     ledger: Any = SimulatedLedger(records, clock, Process())
     policy = Policy(retries=settings.retries)
-    coordinator = Coordinator(plan, ledger, pool, policy, Display(), StopRequest(), estimator(plan))
+    coordinator = Scheduler(plan, ledger, pool, policy, Display(), StopRequest(), estimator(plan))
     coordinator.reached = lambda _stage, key: records.trained.get(key)
     coordinator.clock, coordinator.sleep = (lambda: clock.now), clock.sleep
     pool.heard = time.process_time()
@@ -186,7 +186,7 @@ def share(costs: Costs, launchers: int, settings: Settings) -> Result:
         execution = _execution(costs, gpu, records, settings.interval)
         ledger, pool = execution.stages.ledger, InProcess(execution)
         policy = Policy(poll=settings.poll)
-        coordinator = Coordinator(plan, ledger, pool, policy, Display(), StopRequest())
+        coordinator = Scheduler(plan, ledger, pool, policy, Display(), StopRequest())
         coordinator.clock, coordinator.sleep = (lambda: clock.now), clock.sleep
         coordinator.run(plan.cells)
         gpu.since, looks = clock.now, looks + ledger.looks
@@ -217,13 +217,13 @@ def _stocked(plan: Plan) -> Records:
     return Records({("data", key, "done"): {"summary": {}, "seconds": 0.0} for key in keys})
 
 
-def _execution(costs: Costs, gpu: Gpu, records: Records, interval: float) -> Execution:
+def _execution(costs: Costs, gpu: Gpu, records: Records, interval: float) -> CellRunner:
     """Give what a process on a GPU runs cells with."""
     own = Plan(costs.plan.matrix, costs.plan.root, [], {stage: {} for stage in STAGES})
     ledger = SimulatedLedger(records, gpu.clock, gpu.process)
     parts: Any = (own, ledger, None, {}, StopRequest())
     stages = SimulatedStages(*parts, costs=costs, gpu=gpu, records=records, interval=interval)
-    return Execution(own, stages, Options(), Display(), StopRequest())
+    return CellRunner(own, stages, Options(), Display(), StopRequest())
 
 
 def _is_done(cell: PlannedCell, records: Records) -> bool:

@@ -113,7 +113,7 @@ def execute(
     from engine.progress import stop_on_signal
     from engine.running.cell_runner import Display, Outcome
     from engine.running.disk_space import check_space
-    from engine.running.execution import Request, note_plan, run_plan
+    from engine.running.execution import ExecutionRequest, note_plan, run_plan
 
     planned = spec if isinstance(spec, Plan) else plan(spec, overrides, store=store)
     pending = due(planned, choose(planned, only or {}), retry_failed=retry_failed)[:max_cells]
@@ -124,7 +124,7 @@ def execute(
     check_donors(planned, pending)
     if not ignore_space:
         check_space(planned, pending, settings.workers or 1)
-    request = Request(fail_fast, retry_failed, wait, settings)
+    request = ExecutionRequest(fail_fast, retry_failed, wait, settings)
     with stop_on_signal() as stop:
         return run_plan(planned, pending, request, display or Display(), stop)
 

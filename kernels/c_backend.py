@@ -15,7 +15,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from kernels.c_library import Team, ffi, lib, path_number, pointer, regular
+from kernels.c_library import ThreadTeam, ffi, lib, path_number, pointer, regular
 from kernels.packed import COLUMNS, PackedUnembedding, packed_once
 from kernels.result import LensStatistics
 from kernels.unembedding import Unembedding
@@ -52,8 +52,8 @@ def c_backend(
     """
     hidden = hidden.detach()
     packed = unembedding if isinstance(unembedding, PackedUnembedding) else packed_once(unembedding)
-    with Team() as team:
-        projection = Projection.of(hidden, packed, path)
+    with ThreadTeam() as team:
+        projection = PackedProjection.of(hidden, packed, path)
         unique_ids, places = torch.unique(watch_ids, return_inverse=True)
         kept = min(max(top_k, 1), packed.vocab_size)  # the first is also the largest logit
         out = _statistics(len(hidden), unique_ids.numel(), kept, divergences=final_rows is not None)
@@ -78,7 +78,7 @@ def c_backend(
 
 
 @frozen(eq=False)
-class Projection:
+class PackedProjection:
     """A packed unembedding, the CPU path that multiplies by it, and the C struct that says both."""
 
     packed: PackedUnembedding
@@ -88,7 +88,7 @@ class Projection:
     head: Any
 
     @staticmethod
-    def of(hidden: Tensor, packed: PackedUnembedding, path: str | None) -> Projection:
+    def of(hidden: Tensor, packed: PackedUnembedding, path: str | None) -> PackedProjection:
         """Choose how rows of this type meet the weight."""
         number = path_number(path)
         pairs = hidden.dtype == packed.panels.dtype == torch.bfloat16
@@ -97,12 +97,12 @@ class Projection:
         else:
             multiplies = pairs and lib.lens_path_multiplies_bfloat16(number)
             kind = lib.LENS_BFLOAT16 if multiplies else lib.LENS_WIDENED
-        return Projection._build(packed, number, kind, packed.panels, packed.vocab_size, packed.bias)
+        return PackedProjection._build(packed, number, kind, packed.panels, packed.vocab_size, packed.bias)
 
     @staticmethod
     def _build(
         packed: PackedUnembedding, path: int, kind: int, panels: Tensor, columns: int, bias: Tensor | None
-    ) -> Projection:
+    ) -> PackedProjection:
         head = ffi.new("lens_head *")
         head.panels = pointer("panels", panels, panels.dtype)
         head.kind, head.width, head.vocabulary = kind, packed.width, columns
@@ -110,7 +110,7 @@ class Projection:
             bias = torch.nn.functional.pad(regular(bias, torch.float32), (0, -columns % COLUMNS))
             head.bias = pointer("bias", bias, torch.float32)
         head.scale, head.softcap = packed.scale, packed.softcap or 0.0
-        return Projection(packed, path, kind, bias, head)
+        return PackedProjection(packed, path, kind, bias, head)
 
     def pack_rows(self, hidden: Tensor, out: Tensor) -> None:
         """Pack rows [r, D] into tiles."""
@@ -134,7 +134,7 @@ class Projection:
         id_pointer = pointer("watch_ids", ids, torch.int64)
         lib.lens_gather_panels(self.head, id_pointer, len(ids), pointer("watched", panels, panels.dtype))
         bias = None if self.packed.bias is None else self.packed.bias[ids]
-        watched = Projection._build(self.packed, self.path, self.kind, panels, len(ids), bias)
+        watched = PackedProjection._build(self.packed, self.path, self.kind, panels, len(ids), bias)
         row_pointer = pointer("rows", rows, torch.uint8)
         lib.lens_logits(
             self.path, watched.head, row_pointer, count, pointer("logits", x, torch.float32), len(ids)
@@ -157,12 +157,12 @@ def _statistics(rows: int, watched: int, top: int, *, divergences: bool) -> dict
 
 def _fill(
     out: dict[str, Tensor],
-    projection: Projection,
+    projection: PackedProjection,
     hidden: Tensor,
     ids: Tensor,
     top: int,
     final_rows: Tensor | None,
-    team: Team,
+    team: ThreadTeam,
 ) -> None:
     divergences = final_rows is not None
     limit = min(max(len(hidden), 2), _most_rows(projection, len(ids), top, divergences))
@@ -184,7 +184,7 @@ def _partition(panels: int, rows: int) -> tuple[int, int]:
     return min(SPLIT_PANELS, max(1, panels * groups // SHARES)), groups
 
 
-def _most_rows(projection: Projection, watched: int, top: int, divergences: bool) -> int:
+def _most_rows(projection: PackedProjection, watched: int, top: int, divergences: bool) -> int:
     """Give the rows of a block whose scratch stays in bounds."""
     vocabulary = projection.packed.vocab_size
     splits = max(2 * SHARES, -(-vocabulary // (SPLIT_PANELS * COLUMNS)))
@@ -229,7 +229,13 @@ class _Workspace:
     """Memory for one block of rows at a time, and the C structs that point into it."""
 
     def __init__(
-        self, projection: Projection, rows: int, ids: Tensor, top: int, divergences: bool, team: Team
+        self,
+        projection: PackedProjection,
+        rows: int,
+        ids: Tensor,
+        top: int,
+        divergences: bool,
+        team: ThreadTeam,
     ) -> None:
         panels = -(-projection.packed.vocab_size // COLUMNS)
         split_panels, groups = _partition(panels, rows)

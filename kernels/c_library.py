@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kernels._lens import ffi, lib
 
-__all__ = ["Team", "cpu_paths", "ffi", "lib", "path_number", "pointer", "regular"]
+__all__ = ["ThreadTeam", "cpu_paths", "ffi", "lib", "path_number", "pointer", "regular"]
 
 C_TYPES = {
     torch.float32: "float *",
@@ -70,7 +70,7 @@ def regular(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
 
 
-class Team:
+class ThreadTeam:
     """As many threads as torch uses, for work that releases the interpreter's lock.
 
     A team lives for one call: idle threads neither outlast it nor get lost in a fork.
@@ -81,7 +81,7 @@ class Team:
         self.size = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self.size)
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> ThreadTeam:
         return self
 
     def __exit__(self, *_: object) -> None:

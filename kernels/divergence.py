@@ -10,7 +10,7 @@ from torch import Tensor
 from kernels.backends import choose_backend, get_backend
 from kernels.product import unrounded_product
 from kernels.reference import whole_logits
-from kernels.torch_tiled import ROWS, TILE, Projection, first_pass
+from kernels.torch_tiled import ROWS, TILE, TiledProjection, first_pass
 from kernels.unembedding import Unembedding
 
 
@@ -62,14 +62,14 @@ def torch_tiled(
     layers, positions, _ = hidden.shape
     kl = torch.empty((layers, positions), device=hidden.device)
     gradient = torch.empty(hidden.shape, device=hidden.device)
-    projection = Projection(unembedding, tile)
+    projection = TiledProjection(unembedding, tile)
     for start in range(0, positions if layers else 0, block := max(1, rows // max(1, layers))):
         part = slice(start, start + block)
         kl[:, part], gradient[:, part] = _block(hidden[:, part], final[part], projection)
     return kl, gradient
 
 
-def _block(hidden: Tensor, final: Tensor, projection: Projection) -> tuple[Tensor, Tensor]:
+def _block(hidden: Tensor, final: Tensor, projection: TiledProjection) -> tuple[Tensor, Tensor]:
     layers, positions, width = hidden.shape
     rows, head = hidden.reshape(-1, width), projection.unembedding
     nothing = torch.empty(0, dtype=torch.int64, device=hidden.device)

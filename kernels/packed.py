@@ -9,7 +9,7 @@ from attrs import frozen
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from kernels.c_library import Team, ffi, lib, pointer, regular
+from kernels.c_library import ThreadTeam, ffi, lib, pointer, regular
 from kernels.unembedding import Unembedding
 
 COLUMNS: int = lib.LENS_COLUMNS
@@ -101,7 +101,7 @@ def _beside(head: Unembedding, dtype: torch.dtype) -> Tensor:
     panels = -(-len(weight) // COLUMNS)
     out = torch.empty(panels * size, dtype=dtype)
     lib.lens_advise_huge(ffi.cast("void *", out.data_ptr()), out.nbytes)
-    with Team() as team:
+    with ThreadTeam() as team:
         scratch = torch.empty(team.size, size, dtype=dtype)
 
         def work(chunk: int, slot: int) -> None:
@@ -129,7 +129,7 @@ def _in_place(head: Unembedding) -> Tensor:
         raise ValueError(f"weight: found D = {width}, expected an even D to pack bfloat16 in place")
     _kept.pop(head.weight, None)
     flat, size = weight.view(-1), COLUMNS * width
-    with Team() as team:
+    with ThreadTeam() as team:
         scratch = torch.empty(team.size, size, dtype=dtype)
 
         def work(panel: int, slot: int) -> None:

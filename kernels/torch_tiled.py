@@ -23,7 +23,7 @@ ROWS = 1024  # rows per block: a float32 tile of logits takes 32 MiB
 
 
 @frozen(eq=False)
-class Projection:
+class TiledProjection:
     """Lens logits, one vocabulary tile at a time."""
 
     unembedding: Unembedding
@@ -51,7 +51,7 @@ def torch_tiled(
     rows: int = ROWS,
 ) -> LensStatistics:
     """Compute the statistics block by block of rows; scratch is O(rows × tile), whatever R and V are."""
-    projection = Projection(unembedding, tile)
+    projection = TiledProjection(unembedding, tile)
     out = _Output.empty(hidden, len(watch_ids), top_k, divergences=final_rows is not None)
     # Rows that refer to one final row stand together, so that a block has few final rows to compute.
     order = (
@@ -101,7 +101,7 @@ class FirstPass:
         return (self.total.log() - self.weighted / self.total).clamp_min(0)
 
 
-def first_pass(hidden: Tensor, projection: Projection, watch_ids: Tensor, top_k: int) -> FirstPass:
+def first_pass(hidden: Tensor, projection: TiledProjection, watch_ids: Tensor, top_k: int) -> FirstPass:
     """Run rows [r, D] over all tiles once: normaliser, entropy, top tokens and watched logits."""
     count, device = len(hidden), hidden.device
     zeros = torch.zeros(count, dtype=torch.float64, device=device)
@@ -169,7 +169,7 @@ def exact_top(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, columns
 
 
-def _ranks(hidden: Tensor, projection: Projection, watch_ids: Tensor, watched: Tensor) -> Tensor:
+def _ranks(hidden: Tensor, projection: TiledProjection, watch_ids: Tensor, watched: Tensor) -> Tensor:
     """Count, for every watched token, the entries before it in the strict order: [r, J] int64."""
     ranks = torch.zeros(watched.shape, dtype=torch.int64, device=hidden.device)
     if len(watch_ids) == 0:
@@ -184,7 +184,12 @@ def _ranks(hidden: Tensor, projection: Projection, watch_ids: Tensor, watched: T
 
 
 def _divergences(
-    hidden: Tensor, block: Tensor, finals: Tensor, place: Tensor, projection: Projection, first: FirstPass
+    hidden: Tensor,
+    block: Tensor,
+    finals: Tensor,
+    place: Tensor,
+    projection: TiledProjection,
+    first: FirstPass,
 ) -> tuple[Tensor, Tensor]:
     """Give (KL(final ‖ row), JS(final, row)) for each row of a block: [r] float64, nats."""
     reference = first_pass(hidden[finals], projection, finals[:0], 0)

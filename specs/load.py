@@ -20,12 +20,12 @@ from specs.toml import keys, overlay
 from specs.toml.convert import structure
 from specs.toml.describe import found
 from specs.toml.locate import Places, locate, positions
-from specs.toml.parse import TooMuchError, parse
+from specs.toml.parse import TooLargeError, parse
 from specs.toml.text import is_there, read_text
 
 
 @frozen(slots=False)
-class Source:
+class SpecFile:
     """One file of a spec, as written."""
 
     file: Path
@@ -50,7 +50,7 @@ class Spec:
     path: Path
     raw: dict[str, Any] = field(repr=False)
     experiment: Experiment
-    sources: tuple[Source, ...] = field(repr=False)
+    sources: tuple[SpecFile, ...] = field(repr=False)
     arguments: Mapping[keys.Path, str] = field(repr=False)
 
     def place(self, problem: Problem) -> Problem:
@@ -92,8 +92,8 @@ def read_table(file: Path, cls: type) -> dict[str, Any]:
 
 
 def _read_chain(
-    path: Path, children: tuple[Path, ...] = (), known: dict[Path, list[Source]] | None = None
-) -> list[Source]:
+    path: Path, children: tuple[Path, ...] = (), known: dict[Path, list[SpecFile]] | None = None
+) -> list[SpecFile]:
     """The file and all that it extends, nearest first: of several parents the last, with what it extends.
 
     `known` holds the chains that were read before: the ways to a file can be many more than the files.
@@ -118,7 +118,7 @@ def _read_chain(
     return known[path.resolve()]
 
 
-def _parents(child: Source) -> list[tuple[str, str]]:
+def _parents(child: SpecFile) -> list[tuple[str, str]]:
     """Each file that a file extends, with the key that names it."""
     written = child.raw.get("extends", [])
     if isinstance(written, str):
@@ -132,13 +132,13 @@ def _parents(child: Source) -> list[tuple[str, str]]:
     return parents
 
 
-def _read(file: Path) -> Source:
+def _read(file: Path) -> SpecFile:
     text = read_text(file, "" if is_there(file) else _nearest_file(file, file))
     try:
-        return Source(file, text, parse(text))
+        return SpecFile(file, text, parse(text))
     except tomllib.TOMLDecodeError as error:
         problem = _syntax_problem(file, text, str(error))
-    except TooMuchError as error:
+    except TooLargeError as error:
         problem = Problem(file, "", str(error), line=error.line)
     raise SpecError([problem])
 
@@ -202,7 +202,7 @@ def _parse_override(argument: str) -> tuple[keys.Path, Any]:
     return path, parsed["value"] if len(parsed) == 1 else text
 
 
-def _place(problem: Problem, sources: Sequence[Source], arguments: Mapping[keys.Path, str]) -> Problem:
+def _place(problem: Problem, sources: Sequence[SpecFile], arguments: Mapping[keys.Path, str]) -> Problem:
     path = keys.split(problem.key) if problem.key else ()
     for key, argument in arguments.items():
         if path[: len(key)] == key:

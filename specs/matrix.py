@@ -16,7 +16,7 @@ from specs.checks.annotate import annotate_problems
 from specs.checks.interventions import intervention_problems
 from specs.checks.settings import RULES
 from specs.errors import Problem, SpecError
-from specs.rules import Comparison, Pattern, Rules, Scope, read_rules
+from specs.rules import ContrastPair, Pattern, ResolvedRules, Scope, read_rules
 from specs.tables.experiment import TABLE_STAGES
 from specs.tables.interventions import Intervention
 from specs.toml import keys, overlay
@@ -38,7 +38,7 @@ MAX_COMBINATIONS = 2_000_000
 class Matrix:
     """All cells of an experiment. A cell is a tuple of level indices, one per axis; -1: does not apply."""
 
-    def __init__(self, spec: Spec, axes: Sequence[Axis], rules: Rules, cells: list[Cell]) -> None:
+    def __init__(self, spec: Spec, axes: Sequence[Axis], rules: ResolvedRules, cells: list[Cell]) -> None:
         self.spec = spec
         self.experiment = spec.experiment
         self.axes = tuple(axes)
@@ -147,7 +147,7 @@ class Matrix:
             levels |= dict.fromkeys(group, moved[0]) if moved else {}
         return self._partner(cell, levels)
 
-    def _pairs_of(self, comparison: Comparison) -> Iterator[tuple[str, int, int]]:
+    def _pairs_of(self, comparison: ContrastPair) -> Iterator[tuple[str, int, int]]:
         index_of = {cell: index for index, cell in enumerate(self.cells)}
         axis = self.axes[comparison.axis]
         baseline = axis.levels[comparison.baseline].label
@@ -189,7 +189,7 @@ def resolve(spec: Spec) -> Matrix:
     return matrix
 
 
-def _cells(axes: Sequence[Axis], rules: Rules) -> tuple[list[Cell], list[Problem]]:
+def _cells(axes: Sequence[Axis], rules: ResolvedRules) -> tuple[list[Cell], list[Problem]]:
     """All combinations, less what does not apply and what is excluded."""
     first_of = {axis: min(group) for group in rules.zips for axis in group}
     moving = [axis for axis in range(len(axes)) if first_of.get(axis, axis) == axis]
@@ -226,7 +226,7 @@ def _matching(cells: list[Cell], pattern: Pattern) -> list[Cell]:
     return cells
 
 
-def _without_pairs(matrix: Matrix, rules: Rules) -> Iterator[Problem]:
+def _without_pairs(matrix: Matrix, rules: ResolvedRules) -> Iterator[Problem]:
     for index, comparison in enumerate(rules.comparisons):
         if next(matrix._pairs_of(comparison), None) is None:
             name = matrix.axes[comparison.axis].name

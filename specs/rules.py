@@ -21,7 +21,7 @@ Pattern = tuple[tuple[int, frozenset[int]], ...]
 
 
 @frozen
-class Comparison:
+class ContrastPair:
     """`[[contrasts]]`, resolved: levels of an axis, each held against the baseline."""
 
     axis: int
@@ -38,21 +38,21 @@ class Scope:
 
 
 @frozen
-class Rules:
+class ResolvedRules:
     """The resolved rules; `conditions` (from `only_when`) in an order in which each finds its own decided."""
 
     conditions: tuple[tuple[int, Pattern], ...] = ()
     exclude: tuple[Pattern, ...] = ()
     include: tuple[Pattern, ...] = ()
     zips: tuple[tuple[int, ...], ...] = ()
-    comparisons: tuple[Comparison, ...] = field(default=())
+    comparisons: tuple[ContrastPair, ...] = field(default=())
     scopes: tuple[Scope, ...] = field(default=())  # in the order of the interventions
 
 
-def read_rules(raw: Mapping[str, Any], axes: Sequence[Axis]) -> tuple[Rules, list[Problem]]:
+def read_rules(raw: Mapping[str, Any], axes: Sequence[Axis]) -> tuple[ResolvedRules, list[Problem]]:
     """The rules on these axes, and every name in them that leads nowhere."""
     reader = _RuleReader(axes)
-    rules = Rules(
+    rules = ResolvedRules(
         conditions=reader.conditions(),
         exclude=reader.patterns(raw, "exclude"),
         include=reader.patterns(raw, "include"),
@@ -176,7 +176,7 @@ class _RuleReader:
             lengths = ", ".join(f"`{name}` has {size}" for name, size in sizes.items())
             self.add(at, f"expected factors with equally many levels: {lengths}")
 
-    def comparisons(self, tables: Sequence[Any]) -> tuple[Comparison, ...]:
+    def comparisons(self, tables: Sequence[Any]) -> tuple[ContrastPair, ...]:
         comparisons = []
         for index, table in enumerate(tables):
             at = ("contrasts", index)
@@ -191,18 +191,18 @@ class _RuleReader:
         self._check_repeated(comparisons)
         return tuple(comparisons)
 
-    def _comparison(self, table: Mapping[str, Any], axis: int, at: keys.Path) -> Comparison:
+    def _comparison(self, table: Mapping[str, Any], axis: int, at: keys.Path) -> ContrastPair:
         baseline = self._level(axis, table["baseline"], (*at, "baseline"))
         every = range(len(self.axes[axis].levels))
         if not isinstance(table.get("levels"), list):
-            return Comparison(axis, baseline or 0, tuple(level for level in every if level != baseline))
+            return ContrastPair(axis, baseline or 0, tuple(level for level in every if level != baseline))
         levels = []
         for index, label in enumerate(table["levels"]):
             level = self._level(axis, label, (*at, "levels", index))
             if level is not None and level == baseline:
                 self.add((*at, "levels", index), f"{spell(label)} is the baseline itself")
             levels.append(level or 0)
-        return Comparison(axis, baseline or 0, tuple(levels))
+        return ContrastPair(axis, baseline or 0, tuple(levels))
 
     def scopes(self, tables: Sequence[Any]) -> tuple[Scope, ...]:
         scopes = []
@@ -217,7 +217,7 @@ class _RuleReader:
             scopes.append(Scope(cells, tuple((axis, min(levels)) for axis, levels in donor if levels)))
         return tuple(scopes)
 
-    def _check_repeated(self, comparisons: Sequence[Comparison]) -> None:
+    def _check_repeated(self, comparisons: Sequence[ContrastPair]) -> None:
         for (_, first), (i_second, second) in combinations(enumerate(comparisons), 2):
             same = first.axis == second.axis and first.baseline == second.baseline
             if same and set(first.levels) & set(second.levels):

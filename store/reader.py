@@ -15,7 +15,7 @@ from store.arrays.cell_axis import cell_index, with_cells
 from store.arrays.cell_index import coordinates_of
 from store.arrays.groups import open_group
 from store.arrays.layout import group_name
-from store.arrays.lazy import Rows, lazy_variables
+from store.arrays.lazy import LazyRows, lazy_variables
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.backend.records import Json
@@ -221,7 +221,7 @@ def _family_dataset(
     group = open_group(place, stage, family, 1 + int(chosen.max()))
     known = zip(chosen.tolist(), records, strict=True)
     chunks = {row: int(record["chunks"]) for row, record in known if "chunks" in record}
-    rows = Rows(place, group.folder, group.stacks, chunks, dict(zip(chosen.tolist(), cells, strict=True)))
+    rows = LazyRows(place, group.folder, group.stacks, chunks, dict(zip(chosen.tolist(), cells, strict=True)))
     variables: dict[str, xr.Variable] = {}
     for array in group.stacks.values():
         variables |= lazy_variables(rows, array, chosen)

@@ -116,14 +116,14 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def writer(tokenizer: Any, **options: Any) -> Any:
     """A writer for labels 1 to 3 after a plain prompt."""
-    from engine.text.targets import Writer
+    from engine.text.targets import TargetEncoder
     from specs.tables.experiment import Prompt, Target
 
     defaults = {
         "prompt": Prompt(template="{context} {response}:", chat_template=False), "target": Target(),
         "labels": ["1", "2", "3"], "dimension": "naturalness", "seed": 0,
     }  # fmt: skip
-    return Writer(tokenizer=tokenizer, **(defaults | options))
+    return TargetEncoder(tokenizer=tokenizer, **(defaults | options))
 
 
 def make_llama(folder: Path, **sizes: int) -> Path:

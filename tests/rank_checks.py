@@ -12,8 +12,8 @@ from children import FORKS
 
 import engine.process_group.fsdp
 from engine.errors import UsageError
-from engine.process_group.alone import Ranks
-from engine.process_group.fsdp import AgreedStop, DivergedError, Team
+from engine.process_group.alone import ProcessGroup
+from engine.process_group.fsdp import AgreedStop, DivergedError, FsdpGroup
 
 
 def together(check: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
@@ -39,17 +39,17 @@ def _serve(check: Callable[..., Any], rank: int, meeting: str, link: Any, argume
     import torch
 
     torch.set_num_threads(1)
-    link.send(check(Team.join(rank, 2, meeting), *arguments))
+    link.send(check(FsdpGroup.join(rank, 2, meeting), *arguments))
 
 
-def load(team: Ranks, folder: Path) -> Any:
+def load(team: ProcessGroup, folder: Path) -> Any:
     from engine.models import loading as models
     from specs.tables.experiment import Model
 
     return models.load(Model(id=str(folder), dtype="float32"), team)[0]
 
 
-def share_of_a_model(team: Ranks, folder: Path) -> dict[str, Any]:
+def share_of_a_model(team: ProcessGroup, folder: Path) -> dict[str, Any]:
     """Load a sharded model, put adapters on it and take them off again."""
     import torch
 
@@ -102,7 +102,7 @@ def _interrupt(*_: Any) -> None:
     raise InterruptedError
 
 
-def agreement(team: Team) -> dict[str, Any]:
+def agreement(team: FsdpGroup) -> dict[str, Any]:
     """Lead, draw and stop together."""
     import torch
 
@@ -129,7 +129,7 @@ def agreement(team: Team) -> dict[str, Any]:
     return found
 
 
-def failure_of_one(team: Team) -> str:
+def failure_of_one(team: FsdpGroup) -> str:
     """Fail on one rank, while the other waits for its part of a sum."""
     import torch
 

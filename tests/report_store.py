@@ -254,14 +254,14 @@ def _intervene(
     writer: StoreWriter, ledger: Ledger, key: str, design: Design, shift: int, rng: np.random.Generator
 ) -> None:
     """Let the layers in the middle carry most of what the adapter adds to the true label's log-odds."""
-    from engine.planning.changes import Entry, Model, expand
+    from engine.planning.changes import Entry, ModelShape, expand
     from engine.stages.interventions.intervene import intervention_family
     from specs.tables.interventions import Intervention
 
     blocks = design.layers - 1
     ids, gold = _examples(design)
     settings = [Intervention(**own) for own in design.interventions]
-    changes = expand([Entry(own, "", "base") for own in settings], Model(blocks, design.heads))
+    changes = expand([Entry(own, "", "base") for own in settings], ModelShape(blocks, design.heads))
     rows = [{"id": name, "label": label} for name, label in zip(ids, gold, strict=True)]
     family = intervention_family(rows, changes, blocks, LABELS)
     depth = np.arange(1, blocks + 1) / blocks

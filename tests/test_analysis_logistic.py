@@ -9,7 +9,7 @@ import xarray as xr
 from analysis_data import cells
 
 from store.analysis import accuracy_model, change
-from store.analysis.logistic import Model
+from store.analysis.logistic import LogisticModel
 
 
 def answers(right: np.ndarray) -> xr.Dataset:
@@ -28,7 +28,7 @@ def drawn(rng: np.random.Generator, seeds: int, examples: int, gain: float, trai
 def test_without_variation_between_units_it_is_the_logistic_regression() -> None:
     rng = np.random.default_rng(0)
     y, x = (rng.random(300) < 0.6).astype(float), rng.integers(0, 2, 300).astype(float)
-    model = Model.of(y, x, [np.arange(300) % 6, np.arange(300) // 6])
+    model = LogisticModel.of(y, x, [np.arange(300) % 6, np.arange(300) // 6])
     logs = np.log([1e-3, 1e-3])
     _, coefficients, curvature = model._laplace(logs, np.zeros(model.design.shape[1]))
     glm = sm.Logit(y, sm.add_constant(x)).fit(disp=0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.annotation import reading
 from engine.annotation.agreement import Errors, alpha
-from engine.annotation.answers import Answer, open_log, read_answers
+from engine.annotation.answers import LoggedAnswer, open_log, read_answers
 from engine.annotation.merge import MERGES, chosen_explanation, mean, merged, on_label_scale, rounded
 from engine.annotation.reading import FAULTS, Reading, read_answer
 from engine.errors import DataError
@@ -66,18 +66,18 @@ def settings(low: int = 1, high: int = 5) -> Annotate:
     ],
 )
 def test_an_answer_is_read_as_it_stands_or_named(text: str, expected: object) -> None:
-    assert read_answer(Answer(text), (1, 5)) == expected
+    assert read_answer(LoggedAnswer(text), (1, 5)) == expected
 
 
 def test_what_is_asked_for_decides_what_is_valid() -> None:
-    assert read_answer(Answer('{"explanation": "so"}'), None) == Reading(None, "so")
-    assert read_answer(Answer("I think it is", "length"), (1, 5)) == reading.TRUNCATED
-    assert read_answer(Answer(GOOD, status=400), (1, 5)) == reading.REFUSED
+    assert read_answer(LoggedAnswer('{"explanation": "so"}'), None) == Reading(None, "so")
+    assert read_answer(LoggedAnswer("I think it is", "length"), (1, 5)) == reading.TRUNCATED
+    assert read_answer(LoggedAnswer(GOOD, status=400), (1, 5)) == reading.REFUSED
 
 
 @given(st.text() | st.text(alphabet='{}[]":,1 ratinge\\xplno'))
 def test_no_text_breaks_the_reader_and_none_is_read_without_both_parts(text: str) -> None:
-    found = read_answer(Answer(text), (1, 5))
+    found = read_answer(LoggedAnswer(text), (1, 5))
     if isinstance(found, Reading):
         assert '"rating"' in text and found.explanation
     else:
@@ -87,7 +87,7 @@ def test_no_text_breaks_the_reader_and_none_is_read_without_both_parts(text: str
 @pytest.mark.parametrize("piece", ["{", '{"', '{"a":', '{"rating": ', "{ ", "{\n\t"])
 def test_many_braces_are_given_up(piece: str) -> None:
     """A reader whose time grows with their square would be at it for hours."""
-    assert read_answer(Answer(piece * 400_000), (1, 5)) in FAULTS
+    assert read_answer(LoggedAnswer(piece * 400_000), (1, 5)) in FAULTS
 
 
 @given(st.integers(-3, 3), st.integers(1, 6), st.data())
@@ -159,7 +159,10 @@ def test_errors_are_ordered_by_mae_then_mse() -> None:
 
 def test_the_log_gives_back_what_it_was_given_whatever_tore_it(tmp_path: Path) -> None:
     path = tmp_path / "new" / "log.jsonl"
-    first, second = Answer("é \n{", "stop", 3, None, 200, "a"), Answer("no", status=400, annotator="b")
+    first, second = (
+        LoggedAnswer("é \n{", "stop", 3, None, 200, "a"),
+        LoggedAnswer("no", status=400, annotator="b"),
+    )
     with open_log(path) as log:
         log.add("1", first, {"id": "x"})
         log.add("2", second, {"id": "y"})

@@ -18,11 +18,11 @@ from tiny_models import MODELS, build
 from engine.errors import EngineError, UsageError
 from engine.models.base_model import as_it_was
 from engine.models.lens import find_lens
-from engine.planning.changes import PARTS, Change, Entry, Model, expand
+from engine.planning.changes import PARTS, Change, Entry, ModelShape, expand
 from engine.planning.run_order import shared, steps_of, turns, whole_models
 from engine.progress import StopRequest, silent
 from engine.stages.interventions.adapter_layout import Arrangement, arrangement
-from engine.stages.interventions.intervene import Experiment
+from engine.stages.interventions.intervene import InterventionRun
 from engine.stages.training.adapter import attach_adapter
 from engine.stages.training.files import Trained, load_adapter, save_adapter
 from kernels import lens_statistics
@@ -78,10 +78,10 @@ class Study:
         with arrangement(self.model(adapter or self.own), {"donor": self.donor}) as found:
             yield found
 
-    def experiment(self, arranged: Arrangement, **options: Any) -> Experiment:
+    def experiment(self, arranged: Arrangement, **options: Any) -> InterventionRun:
         text = writer(self.tokenizer, labels=options.pop("labels", LABELS))
         settings = Evaluate(labels=text.labels, **options)
-        return Experiment(arranged, self.tokenizer, text, settings, Probe(batch_size=3, backend="torch"))
+        return InterventionRun(arranged, self.tokenizer, text, settings, Probe(batch_size=3, backend="torch"))
 
     def run(self, arranged: Arrangement, changes: list[Change], **options: Any) -> dict[str, np.ndarray]:
         batches = list(self.experiment(arranged, **options).run(ROWS, changes, silent, StopRequest()))
@@ -371,7 +371,7 @@ def test_a_model_of_more_than_one_stream_is_refused(llama: Study) -> None:
 
 def sweep(**options: Any) -> list[Change]:
     settings = Intervention(name="x", kind=options.pop("kind", "mask"), **options)
-    return expand([Entry(settings, "", "base")], Model(layers=6, heads=2))
+    return expand([Entry(settings, "", "base")], ModelShape(layers=6, heads=2))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.cli import doctor
 from kernels import available_backends, backends, checks, divergence, torch_tiled
 from kernels.backends import get_backend
-from kernels.torch_tiled import Projection
+from kernels.torch_tiled import TiledProjection
 
 
 def test_the_command_names_the_machine_and_passes() -> None:
@@ -62,7 +62,7 @@ def test_products_that_are_rounded_fail(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("wrong", ["logits", "slope"])
 def test_so_do_they_in_the_divergence_alone(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
-    class Rounding(Projection):
+    class Rounding(TiledProjection):
         def logits(self, hidden: Tensor, start: int, end: int) -> Tensor:
             head = self.unembedding
             return head.finish(rounded(hidden, head.weight[start:end]), start)

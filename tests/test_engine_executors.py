@@ -28,8 +28,8 @@ from engine.running.cell_runner import Display, Options, Outcome
 from engine.running.executors.base import Finished, Job, Resources, Work
 from engine.running.executors.local import LocalExecutor, slots
 from engine.running.executors.queue import Queue
-from engine.running.resume_progress import reached
-from engine.running.scheduler import Coordinator, Policy, units
+from engine.running.resume_progress import progress_on_disk
+from engine.running.scheduler import Policy, Scheduler, units
 from specs import SpecError, load_spec, resolve
 from specs.tables.experiment import STAGES
 from store import Ledger, read_manifests
@@ -277,7 +277,7 @@ def coordinate(
     plan = make_plan(resolve(load_spec(spec)), root)
     settings = Policy(poll=0.0, **policy)
     cost = estimator(plan)
-    coordinator = Coordinator(
+    coordinator = Scheduler(
         plan,
         Ledger(root),
         executor,
@@ -285,7 +285,7 @@ def coordinate(
         Display(),
         StopRequest(),
         cost,
-        partial(reached, place_of(root)),
+        partial(progress_on_disk, place_of(root)),
     )
     outcome = coordinator.run(cells or plan.cells, batch)
     assert executor.cancelled
@@ -352,11 +352,11 @@ def test_deaths_count_from_where_a_stage_last_came_further(
 
 def test_a_probe_and_a_lens_have_come_as_far_as_is_on_disk(tmp_path: Path) -> None:
     root, key = place_of(tmp_path), "0" * 32
-    marks = [{stage: reached(root, stage, key) for stage in STAGES}]
+    marks = [{stage: progress_on_disk(root, stage, key) for stage in STAGES}]
     write_json(root, progress_name(key), {"family": "f", "row": 0, "items": 8})
     (file := checkpoint_of(root.under(f"lens/{key}")).file).parent.mkdir(parents=True)
     file.write_bytes(b"")
-    marks.append({stage: reached(root, stage, key) for stage in STAGES})
+    marks.append({stage: progress_on_disk(root, stage, key) for stage in STAGES})
     assert set(marks[0].values()) == {None}
     assert {stage for stage in STAGES if marks[0][stage] != marks[1][stage]} == {"lens", "probe", "intervene"}
 

@@ -24,7 +24,7 @@ from engine.models.base_model import BaseModel, as_it_was
 from engine.planning.plan import make_plan
 from engine.process_group.alone import ALONE
 from engine.progress import StopRequest
-from engine.running.cell_runner import Display, Execution, Options, Outcome
+from engine.running.cell_runner import CellRunner, Display, Options, Outcome
 from engine.running.execution import manifest
 from engine.stages.cell_stages import Stages
 from engine.stages.training.adapter import attach_adapter
@@ -72,7 +72,7 @@ class Study:
 
         ledger = Ledger(plan.root)
         stages = Stages(plan, ledger, StoreWriter(plan.root), {}, StopRequest())
-        execution = Execution(plan, stages, Options(**options), Display(), StopRequest())
+        execution = CellRunner(plan, stages, Options(**options), Display(), StopRequest())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(models, "load", noted)
             try:

@@ -16,7 +16,7 @@ from engine.data import prepare as data
 from engine.models.lens import find_lens
 from engine.models.loading import load
 from engine.planning.plan import make_plan
-from engine.text.targets import Writer
+from engine.text.targets import TargetEncoder
 from specs import load_spec, resolve
 from specs.tables.experiment import Model
 
@@ -58,7 +58,7 @@ def test_stored_entropies_are_the_models_own(probed: Path, tiny_model: Path) -> 
     matrix = resolve(load_spec(probed.parent / "small.toml"))
     plan = make_plan(matrix)
     cell = plan.cells[0]
-    writer = Writer(
+    writer = TargetEncoder(
         tokenizer=tokenizer,
         prompt=matrix.table("prompt", cell.choice), target=matrix.table("target", cell.choice),
         labels=["1", "2", "3"], dimension="naturalness", seed=0,

@@ -20,7 +20,7 @@ from engine.errors import UsageError
 from engine.planning.estimate import estimate
 from engine.planning.executor_settings import executor_settings
 from engine.planning.plan import make_plan
-from engine.process_group.alone import Ranks
+from engine.process_group.alone import ProcessGroup
 from engine.running.executors.launch import Launcher
 from engine.running.executors.local import slots
 from engine.stages.training.files import newest_checkpoint
@@ -181,7 +181,7 @@ def test_a_cell_that_fails_says_why_and_the_others_run(
 def test_each_rank_holds_its_share_of_the_blocks(tmp_path: Path, tiny_model: Path) -> None:
     """A layer of 32 x 32 and 32 x 64 matrices splits evenly; embedding, norm and unembedding stay whole."""
     left, right = rank_checks.together(rank_checks.share_of_a_model, tmp_path, tiny_model)
-    alone = rank_checks.share_of_a_model(Ranks(), tiny_model)
+    alone = rank_checks.share_of_a_model(ProcessGroup(), tiny_model)
     assert left["blocks"] == right["blocks"] == alone["blocks"] / 2
     assert left["rest"] == right["rest"] == alone["rest"] == 2 * 320 * 32 + 32
     assert left["trained"] == right["trained"] == alone["trained"]
@@ -222,7 +222,7 @@ def test_what_cannot_be_is_refused(spec: Path, tmp_path: Path, monkeypatch: pyte
     from specs.tables.experiment import Model
 
     with pytest.raises(UsageError, match=r'quantization: found "nf4", .* over executor\.ranks = 2'):
-        models.load(Model(id="none", quantization="nf4"), Ranks(0, 2))
+        models.load(Model(id="none", quantization="nf4"), ProcessGroup(0, 2))
     monkeypatch.setattr(launch, "visible_gpus", lambda: ["3"])
     from test_engine_executors import job_of
 

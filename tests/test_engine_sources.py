@@ -188,7 +188,7 @@ def test_data_that_changes_after_the_plan_is_not_taken_for_the_planned(
 ) -> None:
     from engine.planning.plan import make_plan
     from engine.progress import StopRequest
-    from engine.running.cell_runner import Display, Execution, Options
+    from engine.running.cell_runner import CellRunner, Display, Options
     from engine.stages.cell_stages import Stages
     from specs import load_spec, resolve
     from store import Ledger, StoreWriter
@@ -196,6 +196,6 @@ def test_data_that_changes_after_the_plan_is_not_taken_for_the_planned(
     planned = make_plan(resolve(load_spec(spec_of(files, tiny_model, ""))), tmp_path / "store")
     stages = Stages(planned, Ledger(planned.root), StoreWriter(planned.root), {}, StopRequest())
     Path(files["coqa"]).write_text(Path(files["arena"]).read_text())
-    outcome = Execution(planned, stages, Options(), Display(), StopRequest()).run(planned.cells)
+    outcome = CellRunner(planned, stages, Options(), Display(), StopRequest()).run(planned.cells)
     ((_, stage, message),) = outcome.failed
     assert stage == "data" and "has changed since the plan was made; run it again" in message

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels import LensStatistics, Unembedding, lens_statistics
 from kernels.reference import statistics_from_logits
-from kernels.torch_tiled import Projection, exact_top, torch_tiled
+from kernels.torch_tiled import TiledProjection, exact_top, torch_tiled
 
 
 def tiled(problem: dict[str, object], tile: int, rows: int) -> LensStatistics:
@@ -39,7 +39,7 @@ def test_ranks_and_top_tokens_are_those_of_the_float32_product(
     problem: dict[str, object], tile: int, rows: int
 ) -> None:
     """The strict order is checked on the very float32 logits, assembled tile by tile as the backend does."""
-    projection = Projection(problem["unembedding"], tile)
+    projection = TiledProjection(problem["unembedding"], tile)
     final = problem["final_rows"]
     order = torch.arange(len(problem["hidden"]))
     if final is not None:

@@ -23,7 +23,7 @@ pytest.importorskip("kernels._lens", reason="the C core is not built")
 
 from kernels import c_backend as launcher
 from kernels import packed as packing
-from kernels.c_backend import Projection, c_backend
+from kernels.c_backend import PackedProjection, c_backend
 from kernels.c_library import cpu_paths, ffi, lib, path_number, pointer
 from kernels.packed import PackedUnembedding, pack, packed_once
 from kernels.reference import statistics_from_logits
@@ -56,7 +56,7 @@ def run(problem: dict[str, object], path: str) -> LensStatistics:
 def logits(hidden: Tensor, head: Unembedding | PackedUnembedding, path: str | None = None) -> Tensor:
     """The backend's own logits [R, V]: those of watching every token."""
     head = head if isinstance(head, PackedUnembedding) else pack(head)
-    projection = Projection.of(hidden, head, path)
+    projection = PackedProjection.of(hidden, head, path)
     rows = torch.empty(len(hidden) * projection.row_bytes(), dtype=torch.uint8)
     projection.pack_rows(hidden, rows)
     return projection.logits(rows, len(hidden), torch.arange(head.vocab_size))
@@ -349,7 +349,7 @@ def test_scratch_memory_stays_bounded_as_the_vocabulary_grows() -> None:
         panels = -(-vocabulary // 32) * 32
         packed = PackedUnembedding(torch.empty(panels * 576), 576, vocabulary, None, 1.0, None)
         for final in (False, True):
-            projection = Projection.of(torch.empty(0, 576), packed, None)
+            projection = PackedProjection.of(torch.empty(0, 576), packed, None)
             rows = min(2048, launcher._most_rows(projection, 8, 5, final))
             with launcher.Team() as team:
                 work = launcher._Workspace(projection, rows, torch.arange(8), 5, final, team)

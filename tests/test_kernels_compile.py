@@ -17,7 +17,7 @@ pytest.importorskip("triton")
 
 import triton
 
-from benchmarks.gpu_builds.ahead import Resources, compile_activation, compile_attention, compile_merge
+from benchmarks.gpu_builds.ahead import KernelResources, compile_activation, compile_attention, compile_merge
 from benchmarks.gpu_builds.shipped import Build, compile_build, lens_builds
 from kernels.gpu.attention import HeadTile, head_tile
 from kernels.gpu.resources import CHIPS, candidates, predict, register_limit
@@ -56,24 +56,24 @@ def pool() -> Iterator[ProcessPoolExecutor]:
 
 
 @pytest.fixture(scope="module")
-def built(pool: ProcessPoolExecutor) -> dict[Build, Resources]:
+def built(pool: ProcessPoolExecutor) -> dict[Build, KernelResources]:
     builds = lens_builds()
     return dict(zip(builds, pool.map(compile_build, builds, chunksize=4), strict=True))
 
 
-def check(chip: str, warps: int, taken: Resources) -> None:
+def check(chip: str, warps: int, taken: KernelResources) -> None:
     assert taken.stack == 0
     assert taken.registers <= register_limit(chip, warps)
     assert taken.shared <= CHIPS[chip].shared
 
 
-def test_no_shipped_lens_tile_spills(built: dict[Build, Resources]) -> None:
+def test_no_shipped_lens_tile_spills(built: dict[Build, KernelResources]) -> None:
     for build, taken in built.items():
         assert taken.stack == 0, (build, taken.registers, taken.stack)
         check(build.chip, build.tile.warps, taken)
 
 
-def test_products_take_the_chips_matrix_units(built: dict[Build, Resources]) -> None:
+def test_products_take_the_chips_matrix_units(built: dict[Build, KernelResources]) -> None:
     units = {
         "sm_80": r"mma\.sync", "sm_90": r"wgmma\.mma", "sm_100": r"tcgen05\.mma", "gfx942": "v_mfma_f32",
     }  # fmt: skip
@@ -85,7 +85,7 @@ def test_products_take_the_chips_matrix_units(built: dict[Build, Resources]) -> 
             assert "tf32" not in taken.assembly, build
 
 
-def test_the_model_is_near_what_the_compiler_gives(built: dict[Build, Resources]) -> None:
+def test_the_model_is_near_what_the_compiler_gives(built: dict[Build, KernelResources]) -> None:
     for build, taken in built.items():
         expected = predict(build.kernel, build.chip, build.operand_bytes, build.tile)
         assert expected.shared <= taken.shared <= expected.shared + 64, build
@@ -96,7 +96,7 @@ def test_the_model_is_near_what_the_compiler_gives(built: dict[Build, Resources]
             )
 
 
-def test_the_page_of_computed_times_is_true(built: dict[Build, Resources]) -> None:
+def test_the_page_of_computed_times_is_true(built: dict[Build, KernelResources]) -> None:
     """Needs `built` only because what was compiled once is read from Triton's cache."""
     root = Path(__file__).parents[1]
     if f"Triton {triton.__version__}" not in (root / "docs/kernels.md").read_text():
@@ -124,7 +124,7 @@ def test_attention_and_activation_fit_without_spills(pool: ProcessPoolExecutor) 
             assert taken.stack == 0 and taken.shared <= 1024
 
 
-def build_head(build: tuple[str, str, HeadTile, int]) -> Resources:
+def build_head(build: tuple[str, str, HeadTile, int]) -> KernelResources:
     return compile_attention(*build)
 
 

@@ -37,7 +37,7 @@ BUFFERS = {
 
 
 @frozen
-class Resources:
+class KernelResources:
     """What a compiled kernel takes; on AMD, scalar registers may rest in lanes of vector registers."""
 
     registers: int  # per thread
@@ -58,7 +58,7 @@ def compile_lens(
     tma: bool,
     even: bool = True,
     top: int = 8,
-) -> Resources:
+) -> KernelResources:
     """Compile "sums" or "divergences" as the launcher would; even: the tile's depth divides the width."""
     matrices = {"hidden": f"*{dtype}", "weight": f"*{dtype}"}
     if tma:
@@ -78,7 +78,7 @@ def compile_lens(
     return compile_ahead(function, chip, types, constants, tile.warps, tile.stages)
 
 
-def compile_merge(chip: str, splits: int, top: int, watched: int) -> Resources:
+def compile_merge(chip: str, splits: int, top: int, watched: int) -> KernelResources:
     """Compile the second stage for powers of two of splits, kept entries and watched tokens."""
     types = BUFFERS | {
         "once": "*i8", "out_top_ids": "*i64", "out_top_logprobs": "*fp32", "out_logprob": "*fp32",
@@ -88,7 +88,7 @@ def compile_merge(chip: str, splits: int, top: int, watched: int) -> Resources:
     return compile_ahead(merge_splits, chip, types, constants, merge_warps(splits * top), 3)
 
 
-def compile_attention(chip: str, dtype: str, tile: HeadTile, width: int) -> Resources:
+def compile_attention(chip: str, dtype: str, tile: HeadTile, width: int) -> KernelResources:
     """Compile the attention entropy, with causal mask and soft-cap, for heads of a power-of-two width."""
     types = {"query": f"*{dtype}", "key": f"*{dtype}", "lengths": "*i32", "entropy": "*fp32"}
     constants = {
@@ -99,7 +99,7 @@ def compile_attention(chip: str, dtype: str, tile: HeadTile, width: int) -> Reso
     return compile_ahead(attention_sums, chip, types, constants, tile.warps, tile.stages)
 
 
-def compile_activation(chip: str, dtype: str, width: int) -> Resources:
+def compile_activation(chip: str, dtype: str, width: int) -> KernelResources:
     """Compile the activation entropy for vectors of a power-of-two width."""
     types = {"rows": f"*{dtype}", "entropy": "*fp32"}
     return compile_ahead(energy_entropy, chip, types, {"B_WIDTH": width}, row_warps(width), 1)
@@ -107,7 +107,7 @@ def compile_activation(chip: str, dtype: str, width: int) -> Resources:
 
 def compile_ahead(
     function: Any, chip: str, types: dict[str, str], constants: dict[str, Any], warps: int, stages: int
-) -> Resources:
+) -> KernelResources:
     """Compile a kernel; arguments without a type are int32; pointers, widths and strides are aligned."""
     names = function.arg_names
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
@@ -125,17 +125,17 @@ def compile_ahead(
     return _read_amd(built) if chip.startswith("gfx") else _read_nvidia(built)
 
 
-def _read_nvidia(built: CompiledKernel) -> Resources:
+def _read_nvidia(built: CompiledKernel) -> KernelResources:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(built.asm["cubin"])
         file.flush()
         command = [str(CUOBJDUMP), "--dump-resource-usage", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     usage = {name: int(number) for name, number in re.findall(r"(REG|STACK):(\d+)", text)}
-    return Resources(usage["REG"], usage["STACK"], built.metadata.shared, 0, built.asm["ptx"])
+    return KernelResources(usage["REG"], usage["STACK"], built.metadata.shared, 0, built.asm["ptx"])
 
 
-def _read_amd(built: CompiledKernel) -> Resources:
+def _read_amd(built: CompiledKernel) -> KernelResources:
     assembly = built.asm["amdgcn"]
 
     def field(name: str) -> int:
@@ -146,4 +146,4 @@ def _read_amd(built: CompiledKernel) -> Resources:
 
     registers, stack = field("vgpr_count"), field("private_segment_fixed_size")
     stack += 4 * field("vgpr_spill_count")
-    return Resources(registers, stack, built.metadata.shared, field("sgpr_spill_count"), assembly)
+    return KernelResources(registers, stack, built.metadata.shared, field("sgpr_spill_count"), assembly)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from benchmarks.gpu_builds.ahead import Resources, compile_lens
+from benchmarks.gpu_builds.ahead import KernelResources, compile_lens
 from kernels.gpu.tiles import (
     DIVERGENCES,
     LONGEST_TOP,
@@ -39,7 +39,7 @@ class Build:
         """Bytes per element of H and W."""
         return 4 if self.dtype == "fp32" else 2
 
-    def compile(self) -> Resources:
+    def compile(self) -> KernelResources:
         """Compile it and read what it takes; Triton's cache on disk makes the second time fast."""
         extras = self.extras.split()
         return compile_lens(
@@ -55,7 +55,7 @@ class Build:
         )
 
 
-def compile_build(build: Build) -> Resources:
+def compile_build(build: Build) -> KernelResources:
     """Compile one build; a function by name, so that a process pool can send it."""
     return build.compile()
 

@@ -19,7 +19,7 @@ SYNC_EVERY = 1.0  # seconds of answers that a power cut may cost; a killed proce
 
 
 @frozen
-class Answer:
+class LoggedAnswer:
     """What came back for one request: the raw text, why it ended, and the tokens that it took, if told."""
 
     text: str
@@ -40,17 +40,17 @@ def log_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.answers.jsonl")
 
 
-def read_answers(path: Path) -> dict[str, Answer]:
+def read_answers(path: Path) -> dict[str, LoggedAnswer]:
     """Read a log: request key → answer. A last line that a crash has torn is no answer."""
     if not path.exists():
         return {}
-    answers: dict[str, Answer] = {}
+    answers: dict[str, LoggedAnswer] = {}
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
                 usage = record["usage"]
-                answers[record["key"]] = Answer(
+                answers[record["key"]] = LoggedAnswer(
                     record["text"], record["finish"], usage["prompt"], usage["completion"], record["status"],
                     record["annotator"],
                 )  # fmt: skip
@@ -68,11 +68,11 @@ class AnswerLog:
     """The log of one output, open for appending by this process alone; `answers` holds all that is in it."""
 
     path: Path
-    answers: dict[str, Answer]
+    answers: dict[str, LoggedAnswer]
     _descriptor: int
     _synced: float = field(factory=time.monotonic)
 
-    def add(self, key: str, answer: Answer, about: Mapping[str, Any]) -> None:
+    def add(self, key: str, answer: LoggedAnswer, about: Mapping[str, Any]) -> None:
         """Append an answer; it is in the file when this returns. `about` says what the question was."""
         record = {
             "key": key, "annotator": answer.annotator, **about, "text": answer.text, "finish": answer.finish,

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 import httpx2
 from attrs import define, evolve, field
 
-from engine.annotation.answers import Answer, AnswerLog
+from engine.annotation.answers import AnswerLog, LoggedAnswer
 from engine.annotation.endpoint import Endpoint, StoppedError, UnansweredError, api_key
 from engine.annotation.local import LocalModel
-from engine.annotation.questions import Question, Request, follow
+from engine.annotation.questions import AnnotatorQuestion, AnnotatorRequest, follow
 from specs.tables.annotate import Annotator
 
 GIVE_UP = 10  # questions in a row without an answer, each with all its retries, after which a server is down
 
-Asked = tuple[Annotator, Iterator[Question]]
+Asked = tuple[Annotator, Iterator[AnnotatorQuestion]]
 
 
 @define
@@ -47,7 +47,7 @@ class Asking:
             for annotator, questions in asked:
                 group.create_task(self._ask_endpoint(annotator, questions))
 
-    async def _ask_endpoint(self, annotator: Annotator, questions: Iterator[Question]) -> None:
+    async def _ask_endpoint(self, annotator: Annotator, questions: Iterator[AnnotatorQuestion]) -> None:
         limits = httpx2.Limits(max_connections=annotator.concurrency)
         answered = any(a.annotator == annotator.name and not a.refused for a in self.log.answers.values())
         try:
@@ -60,9 +60,9 @@ class Asking:
         except* StoppedError as errors:
             self.stopped.append(_first(errors))
 
-    def _ask_local(self, annotator: Annotator, questions: Iterator[Question]) -> None:
+    def _ask_local(self, annotator: Annotator, questions: Iterator[AnnotatorQuestion]) -> None:
         model: LocalModel | None = None
-        window: dict[str, tuple[Question, Request]] = {}
+        window: dict[str, tuple[AnnotatorQuestion, AnnotatorRequest]] = {}
         while True:
             while len(window) < annotator.concurrency and (question := next(questions, None)) is not None:
                 self._admit(question, window)
@@ -77,23 +77,25 @@ class Asking:
             for question, _ in batch:
                 self._admit(question, window)
 
-    def _admit(self, question: Question, window: dict[str, tuple[Question, Request]]) -> None:
+    def _admit(
+        self, question: AnnotatorQuestion, window: dict[str, tuple[AnnotatorQuestion, AnnotatorRequest]]
+    ) -> None:
         request = self.due(question)
         if request is None:
             self.advance(question.annotator.name)
         else:
             window[request.key] = (question, request)
 
-    def due(self, question: Question) -> Request | None:
+    def due(self, question: AnnotatorQuestion) -> AnnotatorRequest | None:
         """Give the request that a question waits for, unless this round has sent it already."""
         request = follow(question, self.log.answers, self.attempts).request
         return None if request is None or request.key in self._sent else request
 
-    def sent(self, request: Request) -> None:
+    def sent(self, request: AnnotatorRequest) -> None:
         """Remember a request, so that conversations that occur twice are asked about once."""
         self._sent.add(request.key)
 
-    def keep(self, question: Question, request: Request, answer: Answer) -> None:
+    def keep(self, question: AnnotatorQuestion, request: AnnotatorRequest, answer: LoggedAnswer) -> None:
         """Write an answer to the log."""
         name = question.annotator.name
         self.asked[name] += 1
@@ -110,7 +112,7 @@ class _Worker:
 
     round: Asking
     endpoint: Endpoint
-    questions: Iterator[Question]
+    questions: Iterator[AnnotatorQuestion]
     failed: int = 0
 
     async def run(self) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from attrs import frozen
 from rich.table import Table
 
-from engine.annotation.answers import Answer
-from engine.annotation.questions import Question, Row, follow
+from engine.annotation.answers import LoggedAnswer
+from engine.annotation.questions import AnnotatorQuestion, Row, follow
 from engine.annotation.ratings import merger, raters
 from engine.planning.estimate import CHARACTERS_PER_TOKEN
 from engine.quantities import si
@@ -20,7 +20,7 @@ from specs.tables.annotate import Annotate, Annotator
 
 
 @frozen
-class Cost:
+class AnnotatorCost:
     """The requests to one annotator; tokens are estimates of what is left to do."""
 
     name: str
@@ -40,10 +40,10 @@ class Cost:
 def cost(
     name: str,
     annotator: Annotator,
-    questions: Iterable[Question],
+    questions: Iterable[AnnotatorQuestion],
     settings: Annotate,
-    answers: Mapping[str, Answer],
-) -> Cost:
+    answers: Mapping[str, LoggedAnswer],
+) -> AnnotatorCost:
     """Add up what is left of some questions."""
     total = due = characters = 0
     for question in questions:
@@ -53,12 +53,12 @@ def cost(
             due += 1
             characters += sum(len(message["content"]) for message in request.body["messages"])
     length = _answer_length(annotator, answers)
-    return Cost(name, annotator, total, due, characters / CHARACTERS_PER_TOKEN, due * length)
+    return AnnotatorCost(name, annotator, total, due, characters / CHARACTERS_PER_TOKEN, due * length)
 
 
 def merging_to_come(
-    name: str, settings: Annotate, rows: Sequence[Row], answers: Mapping[str, Answer]
-) -> Cost:
+    name: str, settings: Annotate, rows: Sequence[Row], answers: Mapping[str, LoggedAnswer]
+) -> AnnotatorCost:
     """Estimate the merging of explanations, supposing that every rater explains every rating."""
     count = len(rows) * len(settings.dimensions)
     texts = sum(len(row["context"]) + len(row["response"]) for row in rows) * len(settings.dimensions)
@@ -66,10 +66,10 @@ def merging_to_come(
     explanations = sum(_answer_length(rater.annotator, answers) for rater in raters(settings))
     prompts = texts / CHARACTERS_PER_TOKEN + explanations * count
     annotator = merger(settings)
-    return Cost(name, annotator, count, count, prompts, _answer_length(annotator, answers) * count)
+    return AnnotatorCost(name, annotator, count, count, prompts, _answer_length(annotator, answers) * count)
 
 
-def costs_table(costs: Sequence[Cost]) -> Table:
+def costs_table(costs: Sequence[AnnotatorCost]) -> Table:
     """Show what is asked of whom, and for how much."""
     table = Table(title="Requests, and estimates of what is left")
     for column in ("annotator", "questions", "answered", "to ask", "tokens in", "tokens out", "price"):
@@ -82,7 +82,7 @@ def costs_table(costs: Sequence[Cost]) -> Table:
     return table
 
 
-def _answer_length(annotator: Annotator, answers: Mapping[str, Answer]) -> float:
+def _answer_length(annotator: Annotator, answers: Mapping[str, LoggedAnswer]) -> float:
     known = [
         answer.completion_tokens
         for answer in answers.values()

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 
-from engine.annotation.answers import Answer
+from engine.annotation.answers import LoggedAnswer
 from engine.errors import EngineError, UsageError
 from specs.tables.annotate import Annotator
 
@@ -48,12 +48,12 @@ class Endpoint:
         self._gate = _Gate(annotator.requests_per_minute)
         self._answered = answered
 
-    async def ask(self, body: dict[str, Any]) -> Answer:
+    async def ask(self, body: dict[str, Any]) -> LoggedAnswer:
         """Send one request; UnansweredError after the last retry, StoppedError where none could help."""
         for retry in range(self._annotator.retries + 1):
             await self._gate.enter()
             fault, wait = await self._try(body)
-            if isinstance(fault, Answer):
+            if isinstance(fault, LoggedAnswer):
                 self._answered |= not fault.refused
                 return fault
             if retry < self._annotator.retries:
@@ -61,7 +61,7 @@ class Endpoint:
                 await asyncio.sleep(max(pause, wait))
         raise UnansweredError(fault)
 
-    async def _try(self, body: dict[str, Any]) -> tuple[Answer | str, float]:
+    async def _try(self, body: dict[str, Any]) -> tuple[LoggedAnswer | str, float]:
         """Give the answer, or what went wrong and the seconds that the server asks to wait."""
         try:
             async with asyncio.timeout(self._annotator.timeout):
@@ -87,10 +87,10 @@ class Endpoint:
             self._gate.close(wait)
             return status, wait
         if response.status_code in ABOUT_THE_REQUEST and self._answered:
-            return Answer(self._message(content), status=response.status_code), 0.0
+            return LoggedAnswer(self._message(content), status=response.status_code), 0.0
         raise self.stopped(f"{status}: {self._message(content)}")
 
-    def _answer(self, content: bytes) -> Answer | str:
+    def _answer(self, content: bytes) -> LoggedAnswer | str:
         try:
             found = json.loads(content)
             choice, usage = found["choices"][0], found.get("usage") or {}
@@ -100,7 +100,7 @@ class Endpoint:
             return "unreadable response"
         prompt, completion = (number if type(number) is int else None for number in tokens)
         finish = self._clean(str(choice.get("finish_reason") or ""))[:LONGEST_FINISH]
-        return Answer(self._clean(str(text)), finish, prompt, completion)
+        return LoggedAnswer(self._clean(str(text)), finish, prompt, completion)
 
     def _message(self, content: bytes) -> str:
         """Give the server's own words, on one line."""

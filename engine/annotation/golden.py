@@ -15,7 +15,7 @@ from engine.errors import DataError
 
 
 @frozen
-class Comparison:
+class GoldenComparison:
     """Ratings of the golden conversations beside their true ratings."""
 
     ratings: Ratings
@@ -53,7 +53,7 @@ class Comparison:
                 yield self.ratings.values(dimension, index), true
 
 
-def merge_of(comparison: Comparison) -> Merge:
+def merge_of(comparison: GoldenComparison) -> Merge:
     """Give the merge that the spec asks for."""
     wanted = comparison.ratings.settings.merge
     return comparison.best() if wanted == "best" else wanted

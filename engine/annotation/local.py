@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from engine.annotation.answers import Answer
+from engine.annotation.answers import LoggedAnswer
 from engine.errors import UsageError
 from engine.text.encoding import Encoder
 from engine.text.prompts import chat_text
@@ -36,7 +36,7 @@ class LocalModel:
                 "expected a model that was tuned on chats"
             )
 
-    def ask(self, bodies: Sequence[dict[str, Any]]) -> list[Answer]:
+    def ask(self, bodies: Sequence[dict[str, Any]]) -> list[LoggedAnswer]:
         """Answer some requests as one batch; one that leaves no room for an answer is refused."""
         prompts = [self._encode(body["messages"]) for body in bodies]
         room = getattr(self._model.config, "max_position_embeddings", None) or 1 << 30
@@ -45,7 +45,7 @@ class LocalModel:
         too_long = (
             f"the prompt and {self._annotator.max_tokens} tokens of answer exceed the model's {room} tokens"
         )
-        return [next(generated) if fit else Answer(too_long, status=413) for fit in fits]
+        return [next(generated) if fit else LoggedAnswer(too_long, status=413) for fit in fits]
 
     def _encode(self, messages: list[dict[str, str]]) -> list[int]:
         try:
@@ -54,7 +54,7 @@ class LocalModel:
             raise UsageError(f'annotator "{self._annotator.name}": {error}') from error
         return self._encoder.tokens(text).ids
 
-    def _generate(self, prompts: list[list[int]]) -> Iterator[Answer]:
+    def _generate(self, prompts: list[list[int]]) -> Iterator[LoggedAnswer]:
         from engine.models.generation import generate, own_ends
 
         if not prompts:
@@ -64,4 +64,4 @@ class LocalModel:
         for prompt, tokens in zip(prompts, rows, strict=True):
             text = self._tokenizer.decode(tokens, skip_special_tokens=True)
             finish = "stop" if tokens and tokens[-1] in ends else "length"
-            yield Answer(text.encode("utf-8", "replace").decode(), finish, len(prompt), len(tokens))
+            yield LoggedAnswer(text.encode("utf-8", "replace").decode(), finish, len(prompt), len(tokens))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.annotation.answers import Answer
+from engine.annotation.answers import LoggedAnswer
 from engine.annotation.merge import Merge
 from engine.annotation.questions import MergeQuestion, Row
 from engine.annotation.ratings import Annotation, Ratings, annotation, outcome
@@ -31,7 +31,9 @@ def merge_questions(merged: Merged) -> list[MergeQuestion]:
     return [text for text in explanations if isinstance(text, MergeQuestion)]
 
 
-def output_lines(ratings: Ratings, merged: Merged, answers: Mapping[str, Answer]) -> Iterator[dict[str, Any]]:
+def output_lines(
+    ratings: Ratings, merged: Merged, answers: Mapping[str, LoggedAnswer]
+) -> Iterator[dict[str, Any]]:
     """Yield the lines of the output: conversations with a label and an explanation in every dimension."""
     for index, by_dimension in merged.items():
         line = _line(ratings.rows[index], by_dimension, answers, ratings.settings)
@@ -40,7 +42,7 @@ def output_lines(ratings: Ratings, merged: Merged, answers: Mapping[str, Answer]
 
 
 def _line(
-    row: Row, merged: Mapping[str, Annotation], answers: Mapping[str, Answer], settings: Annotate
+    row: Row, merged: Mapping[str, Annotation], answers: Mapping[str, LoggedAnswer], settings: Annotate
 ) -> dict[str, Any] | None:
     """Give a line of the output; None where no valid explanation could be had."""
     line: dict[str, Any] = dict(row)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-from engine.annotation.answers import Answer
+from engine.annotation.answers import LoggedAnswer
 from engine.annotation.reading import Reading, read_answer
 from engine.planning.stage_keys import digest
 from specs.tables.annotate import Annotate, Annotator, Strategy
@@ -21,7 +21,7 @@ MERGING = "(merge)"  # stands in the log where a question has no strategy; no st
 CORRECTION = "This answer cannot be used: {fault}. Answer again, with the JSON object alone."
 
 
-class Question(Protocol):
+class AnnotatorQuestion(Protocol):
     """Something to ask one annotator about one dimension of one conversation."""
 
     @property
@@ -118,7 +118,7 @@ def _examples(strategy: Strategy, dimension: str) -> str:
 
 
 @frozen
-class Request:
+class AnnotatorRequest:
     """One request: what is sent, the key that its answer is kept under, and which attempt it is."""
 
     body: dict[str, Any]
@@ -135,10 +135,10 @@ class Thread:
 
     faults: tuple[str, ...]
     reading: Reading | None = None
-    request: Request | None = None
+    request: AnnotatorRequest | None = None
 
 
-def follow(question: Question, answers: Mapping[str, Answer], attempts: int) -> Thread:
+def follow(question: AnnotatorQuestion, answers: Mapping[str, LoggedAnswer], attempts: int) -> Thread:
     """Replay a question's attempts from the answers that there are.
 
     After a malformed answer the next request holds it, and what is wrong with it: at temperature 0 the same
@@ -165,7 +165,7 @@ def follow(question: Question, answers: Mapping[str, Answer], attempts: int) -> 
     return Thread(tuple(faults))
 
 
-def _request(annotator: Annotator, messages: Sequence[Message], attempt: int) -> Request:
+def _request(annotator: Annotator, messages: Sequence[Message], attempt: int) -> AnnotatorRequest:
     body = {
         "model": annotator.model,
         "messages": list(messages),
@@ -177,4 +177,4 @@ def _request(annotator: Annotator, messages: Sequence[Message], attempt: int) ->
     local = (
         [annotator.revision, annotator.dtype, annotator.quantization] if annotator.endpoint is None else []
     )
-    return Request(body, digest([annotator.name, body, *local]), attempt)
+    return AnnotatorRequest(body, digest([annotator.name, body, *local]), attempt)

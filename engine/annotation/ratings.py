@@ -7,9 +7,9 @@ from fractions import Fraction
 
 from attrs import field, frozen
 
-from engine.annotation.answers import Answer
+from engine.annotation.answers import LoggedAnswer
 from engine.annotation.merge import Merge, chosen_explanation, mean, merged, on_label_scale
-from engine.annotation.questions import MergeQuestion, Question, RatingQuestion, Row, follow
+from engine.annotation.questions import AnnotatorQuestion, MergeQuestion, RatingQuestion, Row, follow
 from engine.annotation.reading import Reading
 from specs.tables.annotate import Annotate, Annotator, Strategy
 
@@ -28,7 +28,7 @@ class Rater:
 
 
 @frozen
-class Outcome:
+class QuestionOutcome:
     """How a question ended: its faulty attempts, and what a valid one says; unsettled if one is due."""
 
     faults: tuple[str, ...]
@@ -61,12 +61,14 @@ class Ratings:
 
     settings: Annotate
     rows: Sequence[Row]
-    outcomes: Mapping[str, list[list[Outcome]]] = field(repr=False)
+    outcomes: Mapping[str, list[list[QuestionOutcome]]] = field(repr=False)
 
     @staticmethod
-    def of(settings: Annotate, rows: Sequence[Row], answers: Mapping[str, Answer]) -> Ratings:
+    def of(settings: Annotate, rows: Sequence[Row], answers: Mapping[str, LoggedAnswer]) -> Ratings:
         """Read them from the answers that there are."""
-        outcomes: dict[str, list[list[Outcome]]] = {name: [[] for _ in rows] for name in settings.dimensions}
+        outcomes: dict[str, list[list[QuestionOutcome]]] = {
+            name: [[] for _ in rows] for name in settings.dimensions
+        }
         per_row = len(settings.dimensions) * len(raters(settings))
         for number, question in enumerate(rating_questions(settings, rows, settings.annotators)):
             outcomes[question.dimension][number // per_row].append(outcome(question, answers, settings))
@@ -102,10 +104,12 @@ class Ratings:
         ]
 
 
-def outcome(question: Question, answers: Mapping[str, Answer], settings: Annotate) -> Outcome:
+def outcome(
+    question: AnnotatorQuestion, answers: Mapping[str, LoggedAnswer], settings: Annotate
+) -> QuestionOutcome:
     """Say how a question ended, or that it waits."""
     thread = follow(question, answers, settings.attempts)
-    return Outcome(thread.faults, thread.reading, settled=thread.request is None)
+    return QuestionOutcome(thread.faults, thread.reading, settled=thread.request is None)
 
 
 def _value(reading: Reading, strategy: Strategy, settings: Annotate) -> Fraction:

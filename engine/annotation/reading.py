@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 
-from engine.annotation.answers import Answer
+from engine.annotation.answers import LoggedAnswer
 from engine.data.visible import visible
 
 REFUSED = "the request was refused"
@@ -33,7 +33,7 @@ class Reading:
     explanation: str
 
 
-def read_answer(answer: Answer, scale: tuple[int, int] | None) -> Reading | str:
+def read_answer(answer: LoggedAnswer, scale: tuple[int, int] | None) -> Reading | str:
     """Give what a valid answer says, or which of `FAULTS` it has. Nothing is guessed or corrected."""
     if answer.refused:
         return REFUSED

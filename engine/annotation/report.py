@@ -9,16 +9,16 @@ from collections.abc import Collection, Iterator, Mapping
 from rich.table import Table
 
 from engine.annotation.agreement import Errors, alpha
-from engine.annotation.answers import Answer
-from engine.annotation.golden import Comparison
+from engine.annotation.answers import LoggedAnswer
+from engine.annotation.golden import GoldenComparison
 from engine.annotation.merge import MERGES, Merge, mean
-from engine.annotation.ratings import Outcome, Rater, Ratings, raters
+from engine.annotation.ratings import QuestionOutcome, Rater, Ratings, raters
 from engine.annotation.reading import FAULTS
 from specs.tables.annotate import Annotate
 
 
 def tables(
-    ratings: Ratings, comparison: Comparison, used: Merge | None, answers: Mapping[str, Answer]
+    ratings: Ratings, comparison: GoldenComparison, used: Merge | None, answers: Mapping[str, LoggedAnswer]
 ) -> Iterator[Table]:
     """Yield the tables; `used` is the merge in use, None while too little is known to say."""
     yield _raters(ratings, comparison)
@@ -30,7 +30,7 @@ def tables(
     yield _tokens(ratings.settings, answers)
 
 
-def _raters(ratings: Ratings, comparison: Comparison) -> Table:
+def _raters(ratings: Ratings, comparison: GoldenComparison) -> Table:
     columns = ["rater", "questions", "valid", "missing", "to ask", "malformed", "mean"]
     if comparison.golden:
         columns += ["MAE", "MSE"]
@@ -69,7 +69,7 @@ def _faults(ratings: Ratings) -> Table:
     return table
 
 
-def _outcomes(ratings: Ratings, chosen: Collection[Rater]) -> list[Outcome]:
+def _outcomes(ratings: Ratings, chosen: Collection[Rater]) -> list[QuestionOutcome]:
     wanted = [rater in chosen for rater in raters(ratings.settings)]
     units = (unit for by_row in ratings.outcomes.values() for unit in by_row)
     return [one for unit in units for one, take in zip(unit, wanted, strict=True) if take]
@@ -100,7 +100,7 @@ def _agreement(ratings: Ratings) -> Table:
     return table
 
 
-def _merges(comparison: Comparison, used: Merge | None) -> Table:
+def _merges(comparison: GoldenComparison, used: Merge | None) -> Table:
     table = _table("Against the golden set", ["ratings", "MAE", "MSE", "compared"])
     for name, chosen in _groups(comparison.ratings.settings).items():
         errors = comparison.of_raters(chosen)
@@ -112,7 +112,7 @@ def _merges(comparison: Comparison, used: Merge | None) -> Table:
     return table
 
 
-def _tokens(settings: Annotate, answers: Mapping[str, Answer]) -> Table:
+def _tokens(settings: Annotate, answers: Mapping[str, LoggedAnswer]) -> Table:
     table = _table(
         "Spent so far, merged explanations included",
         ["annotator", "answers", "prompt tokens", "generated tokens", "price"],

@@ -9,15 +9,15 @@ from attrs import frozen
 from rich.console import Console
 
 from engine.annotation import report
-from engine.annotation.answers import Answer, AnswerLog, log_path, open_log, read_answers
+from engine.annotation.answers import AnswerLog, LoggedAnswer, log_path, open_log, read_answers
 from engine.annotation.asking import Asked, Asking
 from engine.annotation.costs import cost, costs_table, merging_to_come
-from engine.annotation.golden import Comparison, merge_of
+from engine.annotation.golden import GoldenComparison, merge_of
 from engine.annotation.merge import Merge
 from engine.annotation.output import merge_all, merge_questions, output_lines, write_lines
 from engine.annotation.questions import Row
 from engine.annotation.ratings import Ratings, merger, outcome, raters, rating_questions
-from engine.annotation.sources import Golden, Job
+from engine.annotation.sources import AnnotationJob, Golden
 from engine.data.row_checks import KINDS
 from engine.errors import DataError, Interrupted
 from engine.terminal import progress
@@ -25,38 +25,38 @@ from specs.tables.annotate import Annotate
 
 
 @frozen
-class Work:
+class AnnotationWork:
     """A job with its conversations read."""
 
-    job: Job
+    job: AnnotationJob
     rows: Sequence[Row]
     golden: Sequence[Golden]
     dropped: Counter[str]
 
     @staticmethod
-    def of(job: Job) -> Work:
+    def of(job: AnnotationJob) -> AnnotationWork:
         """Read source and golden set."""
         dropped: Counter[str] = Counter()
         rows = job.rows(dropped)
         if not rows:
             raise DataError(f'data.source: "{job.data.source}" holds no conversations; expected at least one')
-        return Work(job, rows, job.golden(rows), dropped)
+        return AnnotationWork(job, rows, job.golden(rows), dropped)
 
     def asked_about(self) -> list[Row]:
         """Give every conversation that is rated, the golden ones too; what occurs twice is asked once."""
         every = (*self.rows, *(golden.row for golden in self.golden))
         return list({(row["context"], row["response"]): row for row in reversed(every)}.values())[::-1]
 
-    def ratings(self, answers: Mapping[str, Answer]) -> tuple[Ratings, Comparison]:
+    def ratings(self, answers: Mapping[str, LoggedAnswer]) -> tuple[Ratings, GoldenComparison]:
         """Read what is known of the conversations, and of the golden set beside its true ratings."""
         settings, rows = self.job.settings, [golden.row for golden in self.golden]
-        compared = Comparison(Ratings.of(settings, rows, answers), self.golden)
+        compared = GoldenComparison(Ratings.of(settings, rows, answers), self.golden)
         return Ratings.of(settings, self.rows, answers), compared
 
 
-def show_plan(job: Job, console: Console) -> None:
+def show_plan(job: AnnotationJob, console: Console) -> None:
     """Show how many requests are due, and what they will cost; nothing is asked or written."""
-    work, settings = Work.of(job), job.settings
+    work, settings = AnnotationWork.of(job), job.settings
     answers, rows = read_answers(log_path(job.output)), work.asked_about()
     costs = [
         cost(one.name, one, rating_questions(settings, rows, [one]), settings, answers)
@@ -74,17 +74,17 @@ def show_plan(job: Job, console: Console) -> None:
     console.print(costs_table(costs))
 
 
-def show_report(job: Job, console: Console) -> None:
+def show_report(job: AnnotationJob, console: Console) -> None:
     """Show the tables of the answers that there are; nothing is asked or written."""
     answers = read_answers(log_path(job.output))
-    ratings, comparison = Work.of(job).ratings(answers)
+    ratings, comparison = AnnotationWork.of(job).ratings(answers)
     for table in report.tables(ratings, comparison, _merge_in_use(ratings, comparison), answers):
         console.print(table)
 
 
-def run(job: Job, console: Console) -> int:
+def run(job: AnnotationJob, console: Console) -> int:
     """Ask, merge and write; give the exit code: 1 where questions are left or nothing could be written."""
-    work, settings = Work.of(job), job.settings
+    work, settings = AnnotationWork.of(job), job.settings
     _say_what_is_read(work, console)
     with open_log(log_path(job.output)) as log:
         try:
@@ -121,7 +121,7 @@ def run(job: Job, console: Console) -> int:
     return 0 if written else 1
 
 
-def _merge_in_use(ratings: Ratings, comparison: Comparison) -> Merge | None:
+def _merge_in_use(ratings: Ratings, comparison: GoldenComparison) -> Merge | None:
     """Give the merge, or None while ratings are due: one more answer could change every merged rating."""
     return merge_of(comparison) if ratings.settled and comparison.ratings.settled else None
 
@@ -135,7 +135,7 @@ def _ask(log: AnswerLog, settings: Annotate, asked: Sequence[Asked], total: int,
     return asking
 
 
-def _say_what_is_read(work: Work, console: Console) -> None:
+def _say_what_is_read(work: AnnotationWork, console: Console) -> None:
     left_out = [f"{work.dropped[kind]:,} {words}" for kind, words in KINDS.items() if work.dropped[kind]]
     rest = f" (left out: {', '.join(left_out)})" if left_out else ""
     text = f"{len(work.rows):,} conversations{rest} → {work.job.output}"

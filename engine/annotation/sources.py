@@ -32,7 +32,7 @@ class Golden:
 
 
 @frozen
-class Job:
+class AnnotationJob:
     """One source to annotate, and the file that its ratings go to."""
 
     settings: Annotate
@@ -50,7 +50,7 @@ class Job:
         return [] if self.golden_file is None else list(_golden(self.golden_file, rows, self.settings))
 
 
-def jobs(spec: Spec, matrix: Matrix) -> list[Job]:
+def jobs(spec: Spec, matrix: Matrix) -> list[AnnotationJob]:
     """Give one job per distinct source among the spec's cells; UsageError where two would share a file."""
     settings = matrix.experiment.annotate
     if settings is None:
@@ -68,7 +68,7 @@ def jobs(spec: Spec, matrix: Matrix) -> list[Job]:
         if str(output) in ([data.source] if isinstance(data.source, str) else data.source):
             raise UsageError(f'annotate.output: found "{settings.output}", which is the source itself')
     golden = None if settings.golden is None else folder / Path(settings.golden).expanduser()
-    return [Job(settings, data, output, golden) for output, data in found.items()]
+    return [AnnotationJob(settings, data, output, golden) for output, data in found.items()]
 
 
 def _what_is_read(data: Data) -> Data:

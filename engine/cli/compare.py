@@ -28,7 +28,7 @@ Levels = tuple[Any, ...]
 
 
 @frozen
-class Comparison:
+class StoreComparison:
     """One experiment as two stores hold it; a cell is named by its levels, in the order of `factors`."""
 
     name: str
@@ -101,7 +101,7 @@ class Comparison:
         return describe(dict(zip(self.factors, levels, strict=True)))
 
 
-def compare_stores(a: Root, b: Root, experiment: str | None = None) -> list[Comparison]:
+def compare_stores(a: Root, b: Root, experiment: str | None = None) -> list[StoreComparison]:
     """Compare an experiment of two stores, or all that they have in common.
 
     UsageError when there is none, or when an experiment's factors differ.
@@ -115,7 +115,7 @@ def compare_stores(a: Root, b: Root, experiment: str | None = None) -> list[Comp
     return [_compare(name, [t.children[name] for t in trees], [m[name] for m in manifests]) for name in names]
 
 
-def _compare(name: str, nodes: Sequence[xr.DataTree], manifests: Sequence[dict[str, Any]]) -> Comparison:
+def _compare(name: str, nodes: Sequence[xr.DataTree], manifests: Sequence[dict[str, Any]]) -> StoreComparison:
     factors, others = (factor_names(manifest) for manifest in manifests)
     if set(factors) != set(others):
         raise UsageError(
@@ -125,7 +125,7 @@ def _compare(name: str, nodes: Sequence[xr.DataTree], manifests: Sequence[dict[s
     here, there = (_cells_of(_summary(node), factors) if node.children else [] for node in nodes)
     both = [levels for levels in here if levels in there]
     keys = [_keys(manifest, factors) for manifest in manifests]
-    return Comparison(
+    return StoreComparison(
         name=name,
         factors=factors,
         both=both,

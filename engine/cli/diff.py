@@ -15,7 +15,7 @@ MAX_REASONS = 6
 
 
 @frozen
-class Comparison:
+class SpecComparison:
     """Cells of one plan held against those of another."""
 
     shared: list[dict[str, Any]]
@@ -47,7 +47,7 @@ def _name(entry: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in entry["levels"].items())
 
 
-def compare(here: Plan, there: Plan) -> Comparison:
+def compare(here: Plan, there: Plan) -> SpecComparison:
     """Match cells by all stage keys first, then by levels; say which settings part the latter."""
     known = {_signature(cell): cell for cell in there.cells}
     by_levels = {_levels(there, cell): cell for cell in there.cells}
@@ -68,7 +68,7 @@ def compare(here: Plan, there: Plan) -> Comparison:
         stages = [stage for stage in STAGES if cell.keys.get(stage) != other.keys.get(stage)]
         changed.append(entry | {"stages": stages, "why": _reasons(here, cell, there, other)})
     removed = [{"levels": there.levels(cell)} for cell in there.cells if cell.index not in met]
-    return Comparison(shared, changed, added, removed)
+    return SpecComparison(shared, changed, added, removed)
 
 
 def _signature(cell: PlannedCell) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,7 @@ from engine.models import loading as models
 from engine.planning.plan import Plan, PlannedCell, describe, grouped
 from engine.planning.stage_keys import test_data
 from engine.text.lengths import Limit, evaluated_length, limit_by
-from engine.text.targets import Writer, cell_writer
+from engine.text.targets import TargetEncoder, cell_writer
 from specs.tables.data import Data
 
 SAMPLED = 500  # examples that are tokenized per condition
@@ -70,7 +70,7 @@ class Lengths:
 
     def _conditions(
         self, cells: Sequence[PlannedCell], tables: Sequence[str], *, test: bool
-    ) -> Iterator[tuple[PlannedCell, Writer, Limit]]:
+    ) -> Iterator[tuple[PlannedCell, TargetEncoder, Limit]]:
         """Yield a cell of each condition that writes other text, its writer, and the most tokens there."""
         matrix = self.plan.matrix
         choose = matrix.chooser(*tables)

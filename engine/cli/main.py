@@ -115,7 +115,7 @@ def execute(
     from engine.cli.session import nothing_to_do, run
     from engine.planning.executor_settings import executor_settings
     from engine.running.disk_space import check_space, memory_warning
-    from engine.running.execution import Request
+    from engine.running.execution import ExecutionRequest
 
     settings = executor_settings(planned.matrix.spec, {"kind": executor, "workers": workers})
     if pending:
@@ -125,7 +125,8 @@ def execute(
         processes = (settings.workers or 1) * settings.ranks
         if settings.kind == "local" and (warning := memory_warning(planned, pending, processes)):
             say(f"warning: {warning}", error=True)
-        code = run(planned, pending, console, Request(not keep_going, retry_failed, not no_wait, settings))
+        request = ExecutionRequest(not keep_going, retry_failed, not no_wait, settings)
+        code = run(planned, pending, console, request)
     else:
         code = nothing_to_do(planned, chosen, console)
     sys.exit(code)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from engine.errors import UsageError
 from engine.planning.plan import Plan
-from engine.planning.power import Answer, Question, answers
+from engine.planning.power import PowerAnswer, PowerQuestion, answers
 from engine.planning.power_designs import MOST_SEEDS, MOST_TIMES, Costs, Sized, cheapest, curve
 from engine.quantities import si
 from engine.terminal import styled
@@ -38,7 +38,7 @@ def rows(plan: Plan, pilot: Root | None = None, power: float = POWER) -> list[di
     return [_row(plan, answer, power) for answer in answers(plan, pilot)]
 
 
-def _row(plan: Plan, answer: Answer, power: float) -> dict[str, Any]:
+def _row(plan: Plan, answer: PowerAnswer, power: float) -> dict[str, Any]:
     question = answer.question
     design = question.design
     found = answer.power(design)
@@ -157,7 +157,7 @@ def warnings(found: Iterable[dict[str, Any]], power: float = POWER) -> list[str]
     ]
 
 
-def one_answer(plan: Plan, pilot: Root | None, contrast: str | None, outcome: Outcome | None) -> Answer:
+def one_answer(plan: Plan, pilot: Root | None, contrast: str | None, outcome: Outcome | None) -> PowerAnswer:
     """Give the first contrast and outcome that are asked for; of its levels the one that is hardest to find.
 
     UsageError where the spec declares no contrast.
@@ -174,7 +174,7 @@ def one_answer(plan: Plan, pilot: Root | None, contrast: str | None, outcome: Ou
 
 
 def designs(
-    plan: Plan, answer: Answer, difference: float | None, power: float
+    plan: Plan, answer: PowerAnswer, difference: float | None, power: float
 ) -> tuple[list[Sized], Sized | None]:
     """Give the designs around the planned one, and the cheapest that finds a difference."""
     costs = Costs(plan)
@@ -182,7 +182,9 @@ def designs(
     return list(curve(answer, costs, difference, power)), best
 
 
-def curve_lines(plan: Plan, answer: Answer, difference: float | None, power: float) -> Iterator[Table | str]:
+def curve_lines(
+    plan: Plan, answer: PowerAnswer, difference: float | None, power: float
+) -> Iterator[Table | str]:
     """Yield the designs as a table, and the cheapest one in a sentence."""
     own = _row(plan, answer, power)
     outcome, planned = answer.question.outcome, answer.question.design
@@ -211,7 +213,7 @@ def curve_lines(plan: Plan, answer: Answer, difference: float | None, power: flo
         yield _cheapest(answer.question, best, difference, power)
 
 
-def _cheapest(question: Question, best: Sized | None, difference: float, power: float) -> str:
+def _cheapest(question: PowerQuestion, best: Sized | None, difference: float, power: float) -> str:
     wish = f"{amount(difference, question.outcome)} with {power:.0%} power"
     if best is None:
         most = question.most or MOST_TIMES * question.design.examples
@@ -224,7 +226,7 @@ def _cheapest(question: Question, best: Sized | None, difference: float, power: 
     )
 
 
-def curve_json(plan: Plan, answer: Answer, difference: float | None, power: float) -> dict[str, Any]:
+def curve_json(plan: Plan, answer: PowerAnswer, difference: float | None, power: float) -> dict[str, Any]:
     """Give the same as JSON values."""
     listed, best = designs(plan, answer, difference, power)
     return {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import Interrupted, told
 from engine.planning.plan import Plan, PlannedCell
-from engine.running.execution import Request, note_plan, run_plan
+from engine.running.execution import ExecutionRequest, note_plan, run_plan
 from specs.tables.experiment import STAGES
 from store import StoreError, open_store
 from store.backend.locate import place_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
 
-def run(plan: Plan, pending: list[PlannedCell], console: Any, request: Request) -> int:
+def run(plan: Plan, pending: list[PlannedCell], console: Any, request: ExecutionRequest) -> int:
     """Execute the pending cells and show the results; give the exit code."""
     from engine.cli.progress_bars import TerminalDisplay
     from engine.progress import ignore_terminal, stop_on_signal

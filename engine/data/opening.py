@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.data.sources import Source
+from engine.data.sources import DataSource
 from engine.data.table_files import Raw, Table, joined, read_file
 from engine.errors import DataError
 from specs.errors import nearest
@@ -15,7 +15,9 @@ from specs.tables.data import BUILT_IN, NAMED_SETS, Data
 from specs.toml.paths import DATA_FILES, data_suffix
 
 
-def open_source(source: Source, data: Data, wanted: Collection[str]) -> Iterator[tuple[str | None, Table]]:
+def open_source(
+    source: DataSource, data: Data, wanted: Collection[str]
+) -> Iterator[tuple[str | None, Table]]:
     """Yield (split or None, table) of a source that is not the built-in one; the split where it has its own.
 
     `wanted` are the columns that will be read. Raises DataError for what is not there or out of reach.
@@ -74,7 +76,7 @@ def _files(folder: Path, config: str | None, split: str) -> list[Path]:
     return sorted(found[split])
 
 
-def _hub(source: Source, data: Data, split: str, where: str) -> Table:
+def _hub(source: DataSource, data: Data, split: str, where: str) -> Table:
     """Open one split of a hub data set; DataError whether opening or reading it fails."""
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     import datasets
@@ -105,7 +107,7 @@ def _hub(source: Source, data: Data, split: str, where: str) -> Table:
     return Table(where, found.column_names, rows())
 
 
-def _failure(source: Source, split: str, error: Exception) -> str:
+def _failure(source: DataSource, split: str, error: Exception) -> str:
     import datasets
 
     reason = f"{error.__cause__ or error}"

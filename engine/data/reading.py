@@ -14,7 +14,7 @@ from engine.data.missing_explanations import explained
 from engine.data.opening import open_source
 from engine.data.public_sets import Row
 from engine.data.row_checks import RowChecks
-from engine.data.sources import Source, sources
+from engine.data.sources import DataSource, sources
 from engine.data.table_files import Raw, Table
 from engine.errors import DataError
 from specs.errors import nearest
@@ -84,7 +84,7 @@ def column_names(data: Data, *, labelled: bool = True) -> dict[str, str]:
     }
 
 
-def _checked(source: Source, data: Data, labelled: bool, checks: RowChecks) -> Iterator[dict[str, str]]:
+def _checked(source: DataSource, data: Data, labelled: bool, checks: RowChecks) -> Iterator[dict[str, str]]:
     defaults = {"explanation": ""} if labelled else {}
     for identity, where, columns, row in _examples(source, data, labelled):
         if "label" in row:
@@ -97,7 +97,7 @@ def _checked(source: Source, data: Data, labelled: bool, checks: RowChecks) -> I
 
 
 def _examples(
-    source: Source, data: Data, labelled: bool
+    source: DataSource, data: Data, labelled: bool
 ) -> Iterator[tuple[str, str, Mapping[str, str], Row]]:
     """Yield (id, where, the source's column behind each field, row) for every row that the filter keeps."""
     if source.built_in:

@@ -15,7 +15,7 @@ from specs.toml.paths import data_suffix
 
 
 @frozen
-class Source:
+class DataSource:
     """One of the sources that a spec names: a path, a hub data set, or (neither) the built-in one."""
 
     name: str  # tells the sources of a list apart, in the rows' ids
@@ -45,7 +45,7 @@ class Source:
         return str(self.path or self.hub or "/".join(filter(None, (BUILT_IN, self.part))))
 
 
-def sources(data: Data) -> list[Source]:
+def sources(data: Data) -> list[DataSource]:
     """Give the sources in an order that does not hang on the spec's. DataError if they cannot go together."""
     spelled = [data.source] if isinstance(data.source, str) else data.source
     names = _names(spelled)
@@ -77,14 +77,14 @@ def _without_suffix(path: Path) -> Path:
     return path.with_name(path.name[: -len(suffix + packed)])
 
 
-def _source(text: str, name: str, data: Data) -> Source:
+def _source(text: str, name: str, data: Data) -> DataSource:
     public = None if data.adapter == "none" else data.adapter
     if text in BUILT_IN_SETS:
-        return Source(name, part=text.partition("/")[2] or None)
+        return DataSource(name, part=text.partition("/")[2] or None)
     if text in PUBLIC_SETS:
         adapter = ADAPTERS[text]
         config, revision = data.config or adapter.config, data.revision or adapter.revision
-        return Source(name, hub=adapter.hub, config=config, revision=revision, public=text)
+        return DataSource(name, hub=adapter.hub, config=config, revision=revision, public=text)
     if data_suffix(Path(text)) or Path(text).is_absolute():
-        return Source(name, path=Path(text), config=data.config, public=public)
-    return Source(name, hub=text, config=data.config, revision=data.revision, public=public)
+        return DataSource(name, path=Path(text), config=data.config, public=public)
+    return DataSource(name, hub=text, config=data.config, revision=data.revision, public=public)

@@ -68,7 +68,7 @@ def check_lens(model: Any) -> Lens:
 
 
 @frozen(eq=False)
-class _Run:
+class _CheckedRun:
     """What a model gives for two rows of tokens, the second with its logits made large."""
 
     logits: Tensor  # [2, T, V']
@@ -77,7 +77,7 @@ class _Run:
     factors: Tensor  # [2, 1, 1] on the hidden states that the unembedding read
 
 
-def _run(model: Any, lens: Lens, ids: Tensor) -> _Run:
+def _run(model: Any, lens: Lens, ids: Tensor) -> _CheckedRun:
     mask, positions = torch.ones_like(ids), torch.arange(TOKENS, device=ids.device).expand(2, -1)
     numbers = list(range(len(lens.layers) + 1))
     try:
@@ -112,7 +112,7 @@ def _run(model: Any, lens: Lens, ids: Tensor) -> _Run:
             f"model.id: {type(model).__name__} makes its logits without its own output embeddings, "
             "so that they cannot be followed"
         )
-    return _Run(logits, hidden, streams, loudness.factors)
+    return _CheckedRun(logits, hidden, streams, loudness.factors)
 
 
 @define

@@ -19,7 +19,7 @@ from engine.errors import EngineError, UsageError
 from engine.fingerprints import cache_folder, fingerprint_path
 from engine.models.load_errors import check_weights, loading_errors
 from engine.models.weight_files import check_files
-from engine.process_group.alone import ALONE, Ranks
+from engine.process_group.alone import ALONE, ProcessGroup
 from specs.tables.experiment import Model
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def is_gguf(path: Path) -> bool:
     return path.suffix == ".gguf"
 
 
-def load(model: Model, ranks: Ranks = ALONE, *, lens: bool = True) -> tuple[Any, Any]:
+def load(model: Model, ranks: ProcessGroup = ALONE, *, lens: bool = True) -> tuple[Any, Any]:
     """Load (model, tokenizer), the model frozen, in evaluation mode, on the device that it names.
 
     Its blocks are sharded over the ranks; UsageError where quantised weights would have to be. EngineError

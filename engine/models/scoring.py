@@ -14,7 +14,7 @@ from engine.models.generation import FINITE
 from engine.models.lens import Lens
 from kernels import lens_statistics
 
-# Prompt ids, and for every label the ids of its spellings: those of `Writer.encode_spellings`.
+# Prompt ids, and for every label the ids of its spellings: those of `TargetEncoder.encode_spellings`.
 Question = tuple[list[int], list[list[list[int]]]]
 
 
@@ -125,7 +125,7 @@ def score(
 def log_likelihoods(spellings: Sequence[Spelling], labels: int) -> np.ndarray:
     """Give each label's log-likelihood, in nats: of an answer that begins with any of its spellings.
 
-    [labels]: the logsumexp over the spellings, whose events are disjoint (`Writer.encode_spellings`).
+    [labels]: the logsumexp over the spellings, whose events are disjoint (`TargetEncoder.encode_spellings`).
     """
     totals = np.full(labels, -np.inf)
     for spelling in spellings:

@@ -32,7 +32,7 @@ class Change:
 
 
 @frozen
-class Model:
+class ModelShape:
     """The sizes that changes are counted in."""
 
     layers: int
@@ -57,7 +57,7 @@ def entries(plan: Plan, cell: PlannedCell) -> list[Entry]:
     ]
 
 
-def expand(entries: Iterable[Entry], model: Model) -> list[Change]:
+def expand(entries: Iterable[Entry], model: ModelShape) -> list[Change]:
     """Give all changes, after the model as it is (`none`) and every model that one of them takes from.
 
     Raises UsageError where an entry names layers or heads that the model lacks, or gives no change.
@@ -75,7 +75,7 @@ def expand(entries: Iterable[Entry], model: Model) -> list[Change]:
 @frozen
 class _Sweep:
     entry: Entry
-    model: Model
+    model: ModelShape
 
     @property
     def at(self) -> str:

@@ -92,7 +92,7 @@ def _interventions(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Prob
                 continue
             tried.add((name, choice))
             try:
-                changes.expand([entry], changes.Model(card.layers, card.heads))
+                changes.expand([entry], changes.ModelShape(card.layers, card.heads))
             except UsageError as error:
                 yield Problem(None, f"interventions[{places[name]}]", str(error))
 

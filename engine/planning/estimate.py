@@ -290,7 +290,7 @@ def _intervene(
     lengths: _Lengths,
     weights: float,
 ) -> Cost:
-    sweep = changes.expand(entries, changes.Model(model.layers, model.heads))
+    sweep = changes.expand(entries, changes.ModelShape(model.layers, model.heads))
     probe: Probe = tables["probe"]
     length = lengths.prompt + (lengths.completion if tables["target"].explains_first else 0)
     # Models whose streams are kept run whole, once; a change above what an earlier run has in common with it.

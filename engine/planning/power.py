@@ -37,7 +37,7 @@ DOCS = "docs/power.md"
 
 
 @frozen
-class Question:
+class PowerQuestion:
     """One contrast in one outcome, on one test set."""
 
     factor: str
@@ -79,10 +79,10 @@ class Question:
 
 
 @frozen
-class Answer:
+class PowerAnswer:
     """By what a question's power is computed."""
 
-    question: Question
+    question: PowerQuestion
     variation: Variation
     range: tuple[Variation, Variation] | None
     """With the least and largest variance between seeds that go with the pilot's; None without a pilot."""
@@ -98,7 +98,7 @@ class Answer:
 
 def answers(
     plan: Plan, pilot: Root | None = None, *, contrast: str | None = None, outcome: Outcome | None = None
-) -> list[Answer]:
+) -> list[PowerAnswer]:
     """Give how every declared contrast varies, in the outcomes that the spec names; equal ones once.
 
     pilot: a store that holds the experiment; by default the plan's own, as far as it does. UsageError where
@@ -112,7 +112,7 @@ def answers(
     _check(every, contrast, outcome)
     asked = [own for own in every if own.outcome in wanted and contrast in (None, own.factor)]
     tree = _open(plan, pilot) if asked or pilot else None
-    found: dict[Any, Answer] = {}
+    found: dict[Any, PowerAnswer] = {}
     for question in asked:
         design = attrs.evolve(question.design, tests=tests[question.family(plan)])
         answer = _answer(plan, attrs.evolve(question, design=design), tree, pilot)
@@ -126,7 +126,7 @@ def answers(
     return list(found.values())
 
 
-def questions(plan: Plan, outcomes: list[Outcome]) -> Iterator[Question]:
+def questions(plan: Plan, outcomes: list[Outcome]) -> Iterator[PowerQuestion]:
     """Yield the declared contrasts, level by level and on each test set, in those outcomes that they have."""
     sides: dict[tuple[str, str], list[tuple[PlannedCell, PlannedCell]]] = {}
     for name, condition, baseline in plan.matrix.pairs():
@@ -146,7 +146,7 @@ def questions(plan: Plan, outcomes: list[Outcome]) -> Iterator[Question]:
                 yield _question(plan, pairs, name.partition(": ")[0], outcome, sizes[test_set])
 
 
-def _check(found: list[Question], contrast: str | None, outcome: Outcome | None) -> None:
+def _check(found: list[PowerQuestion], contrast: str | None, outcome: Outcome | None) -> None:
     """Raise UsageError for a contrast that is not declared, and an outcome that is not measured."""
     factors = dict.fromkeys(own.factor for own in found)
     if contrast is not None and contrast not in factors:
@@ -184,7 +184,7 @@ def _question(
     factor: str,
     outcome: Outcome,
     sizes: dict[str, float],
-) -> Question:
+) -> PowerQuestion:
     from store.analysis.power import Design
 
     condition, base = pairs[0]
@@ -207,7 +207,7 @@ def _question(
     units = _units(examples, same_group)
     design = Design(len(seeds), examples, units, pairs_of_seed, layers, looks=looks)
     levels = plan.levels(condition)[factor], plan.levels(base)[factor]
-    return Question(factor, levels[:1], levels[1], outcome, design, same_group, test, most, positions)
+    return PowerQuestion(factor, levels[:1], levels[1], outcome, design, same_group, test, most, positions)
 
 
 def _units(examples: int, same_group: float) -> float | None:
@@ -237,7 +237,7 @@ def _open(plan: Plan, pilot: Root | None) -> Any:
     return None
 
 
-def _answer(plan: Plan, question: Question, tree: Any, pilot: Root | None) -> Answer:
+def _answer(plan: Plan, question: PowerQuestion, tree: Any, pilot: Root | None) -> PowerAnswer:
     from store.analysis.assumed import variation
 
     settings = plan.matrix.experiment.analysis.assumed.get(question.outcome)
@@ -245,7 +245,7 @@ def _answer(plan: Plan, question: Question, tree: Any, pilot: Root | None) -> An
     assumed = variation(question.outcome, given)
     source = f"assumed ({'[analysis.assumed], ' if given else ''}{DOCS})"
     if tree is None:
-        return Answer(question, assumed, None, source)
+        return PowerAnswer(question, assumed, None, source)
     from store.analysis.pilot import read_pilot
 
     (level,) = question.levels
@@ -254,7 +254,7 @@ def _answer(plan: Plan, question: Question, tree: Any, pilot: Root | None) -> An
     except FAULTS:
         raise
     except StoreError as error:
-        return Answer(question, assumed, None, f"{source}, for the pilot does not tell: {error}")
+        return PowerAnswer(question, assumed, None, f"{source}, for the pilot does not tell: {error}")
     if question.most is None and found.groups is not None:
         same = (found.examples / found.groups - 1) / (found.examples - 1)
         question = attrs.evolve(question, same_group=same)
@@ -264,5 +264,7 @@ def _answer(plan: Plan, question: Question, tree: Any, pilot: Root | None) -> An
     seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
     words = f"pilot of {seeds} × {found.examples} examples in {pilot or plan.root}"
     if found.seeds < 2:
-        return Answer(question, found.variation, None, f"{words}; the variance between seeds is {source}")
-    return Answer(question, found.variation, (found.low, found.high), words)
+        return PowerAnswer(
+            question, found.variation, None, f"{words}; the variance between seeds is {source}"
+        )
+    return PowerAnswer(question, found.variation, (found.low, found.high), words)

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from engine.planning.estimate import Cost, estimator
 from engine.planning.plan import Plan, make_plan
-from engine.planning.power import Answer, Question
+from engine.planning.power import PowerAnswer, PowerQuestion
 from specs import SpecError, resolve
 
 SEEDS = (2, 3, 5, 8, 12)
@@ -50,7 +50,7 @@ class Costs:
         one, two = map(len, self._sides)
         return one + (two - one) * (seeds - 1)
 
-    def flops(self, question: Question, seeds: int, examples: int) -> float | None:
+    def flops(self, question: PowerQuestion, seeds: int, examples: int) -> float | None:
         """Give the FLOPs of all stages: those of one seed, and for each further one what a second adds."""
         probed = {stage: _probed(self._plan, question, examples) for stage in ("probe", "intervene")}
         tested = max(question.test, examples) if question.layered else examples
@@ -63,7 +63,7 @@ class Costs:
         return None if found is None else found[0] + (found[1] - found[0]) * (seeds - 1)
 
 
-def _probed(plan: Plan, question: Question, examples: int) -> int:
+def _probed(plan: Plan, question: PowerQuestion, examples: int) -> int:
     if question.layered:
         return examples
     limits = [plan.matrix.table("probe", cell).examples for cell in plan.matrix.distinct("probe")]
@@ -85,7 +85,7 @@ def _with_two_seeds(plan: Plan) -> Plan:
         return plan
 
 
-def curve(answer: Answer, costs: Costs, difference: float | None, power: float) -> Iterator[Sized]:
+def curve(answer: PowerAnswer, costs: Costs, difference: float | None, power: float) -> Iterator[Sized]:
     """Yield designs around the planned one, by seeds and examples."""
     question = answer.question
     planned = question.design
@@ -99,7 +99,7 @@ def curve(answer: Answer, costs: Costs, difference: float | None, power: float) 
 
 
 def sized(
-    answer: Answer, costs: Costs, seeds: int, examples: int, difference: float | None, power: float
+    answer: PowerAnswer, costs: Costs, seeds: int, examples: int, difference: float | None, power: float
 ) -> Sized:
     """Give what one design finds and costs."""
     question = answer.question
@@ -114,7 +114,7 @@ def sized(
     )
 
 
-def cheapest(answer: Answer, costs: Costs, difference: float, power: float) -> Sized | None:
+def cheapest(answer: PowerAnswer, costs: Costs, difference: float, power: float) -> Sized | None:
     """Find the design of fewest FLOPs, or cells, that finds a difference often enough; None where none does.
 
     Of each number of seeds the fewest examples that do, up to those that there are.
@@ -133,13 +133,13 @@ def cheapest(answer: Answer, costs: Costs, difference: float, power: float) -> S
     return best and sized(answer, costs, best[1], best[2], difference, power)
 
 
-def _price(costs: Costs, question: Question, seeds: int, examples: int) -> tuple[float, ...]:
+def _price(costs: Costs, question: PowerQuestion, seeds: int, examples: int) -> tuple[float, ...]:
     flops = costs.flops(question, seeds, examples)
     cells = costs.cells(seeds)
     return (cells, examples) if flops is None else (flops, cells)
 
 
-def _enough(answer: Answer, seeds: int, most: int, difference: float, power: float) -> int | None:
+def _enough(answer: PowerAnswer, seeds: int, most: int, difference: float, power: float) -> int | None:
     """Give the fewest examples, to 5 %, with which so many seeds find a difference; None where none do."""
 
     def finds(examples: int) -> bool:

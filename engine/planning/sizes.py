@@ -16,7 +16,7 @@ from attrs import frozen
 from engine.data import graded_dialogues as graded
 from engine.data.cell_text import cell_text
 from engine.data.reading import column_names
-from engine.data.sources import Source, sources
+from engine.data.sources import DataSource, sources
 from engine.data.table_files import read_file
 from engine.fingerprints import cache_folder, fingerprint_path
 from engine.models.loading import is_gguf, local_path
@@ -165,7 +165,7 @@ def data_card(data: Data) -> DataCard | None:
     return DataCard(fmean(card.prompt for card in cards), fmean(card.explanation for card in cards))
 
 
-def _source_card(source: Source, data: Data) -> DataCard | None:
+def _source_card(source: DataSource, data: Data) -> DataCard | None:
     rows = list(islice(_rows(source, data), SAMPLED_ROWS))
     if not rows:
         return None
@@ -173,7 +173,7 @@ def _source_card(source: Source, data: Data) -> DataCard | None:
     return DataCard(prompt, fmean(len(row["explanation"]) for row in rows))
 
 
-def _rows(source: Source, data: Data) -> Iterator[dict[str, str]]:
+def _rows(source: DataSource, data: Data) -> Iterator[dict[str, str]]:
     if source.built_in:
         yield from graded.examples(data.dimension, source.part)
         return

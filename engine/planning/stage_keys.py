@@ -19,7 +19,7 @@ from attrs import frozen
 from engine import fingerprints
 from engine.data import graded_dialogues as graded
 from engine.data import public_sets as adapters
-from engine.data.sources import Source, sources
+from engine.data.sources import DataSource, sources
 from engine.errors import DataError
 from specs import Matrix
 from specs.tables.data import Data
@@ -69,7 +69,7 @@ def file_identities(data: Data) -> dict[str, str]:
     return {str(source): _source_identity(source, NONE) for source in found}
 
 
-def _source_identity(source: Source, remembered: Mapping[str, str]) -> str:
+def _source_identity(source: DataSource, remembered: Mapping[str, str]) -> str:
     read_as = f" {source.public} {adapters.VERSION}" if source.public else ""
     if source.built_in:
         return f"{source} {graded.VERSION}"

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 @frozen
-class Ranks:
+class ProcessGroup:
     """One process by itself: nothing to share, nothing to agree on."""
 
     rank: int = 0
@@ -62,4 +62,4 @@ class Ranks:
         yield
 
 
-ALONE = Ranks()
+ALONE = ProcessGroup()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from engine.errors import UsageError
-from engine.process_group.alone import Ranks, Result
+from engine.process_group.alone import ProcessGroup, Result
 from engine.progress import StopRequest
 from store import CellWriter, Claim
 from store.lease.claims import Claims
@@ -37,14 +37,14 @@ class DivergedError(BaseException):
 
 
 @frozen
-class Team(Ranks):
+class FsdpGroup(ProcessGroup):
     """The ranks of a process group; one that has joined it makes this."""
 
     control: Any = None  # a gloo group for what is no tensor, whatever the device
     failures: Any = None  # a store that counts them, for ranks that may no longer meet in a group
 
     @staticmethod
-    def join(rank: int, size: int, meeting: str) -> Team:
+    def join(rank: int, size: int, meeting: str) -> FsdpGroup:
         """Join the group whose ranks meet at this file."""
         import torch
         import torch.distributed as dist
@@ -55,7 +55,7 @@ class Team(Ranks):
         )
         control = dist.new_group(backend="gloo", timeout=LEADING_TIMEOUT)
         failures = dist.FileStore(f"{meeting}-failures", size)  # type: ignore[attr-defined]
-        return Team(rank, size, control, failures)
+        return FsdpGroup(rank, size, control, failures)
 
     def leave(self) -> None:
         """End the group."""
@@ -200,7 +200,7 @@ class Team(Ranks):
 class AgreedStop(StopRequest):
     """A stop request that holds for all ranks at the same step; a look at it is an exchange among them."""
 
-    def __init__(self, team: Team) -> None:
+    def __init__(self, team: FsdpGroup) -> None:
         self._team, self._asked, self.insisted = team, False, False
 
     @property
@@ -219,7 +219,7 @@ class Led:
     An error on the way ends only the leading rank's own, without a word to the others.
     """
 
-    def __init__(self, team: Team, kind: type, target: Any) -> None:
+    def __init__(self, team: FsdpGroup, kind: type, target: Any) -> None:
         self._team, self._kind, self._target = team, kind, target
 
     def __getattr__(self, name: str) -> Any:

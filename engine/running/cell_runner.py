@@ -66,11 +66,11 @@ class Display:
         """Say that the process that ran a stage has died, and what comes of it."""
 
 
-class _NotToBeHadError(Exception):
+class _UnavailableError(Exception):
     """A stage has failed, now or before, so what consumes its result cannot run."""
 
 
-class _ChangedBaseError(_NotToBeHadError):
+class _ChangedBaseError(_UnavailableError):
     """A stage has just failed because the base model's weights changed: the others need another model."""
 
 
@@ -83,7 +83,7 @@ class _FailFastError(Exception):
 
 
 @define
-class Execution:
+class CellRunner:
     """Runs cells of a plan in this process. Between its runs it keeps the model that it loaded last."""
 
     plan: Plan
@@ -140,7 +140,7 @@ class Execution:
                     self._measure(cell, "intervene", model, base)
         except _ChangedBaseError:
             self._run_training(cells)  # what is left of it
-        except _NotToBeHadError:
+        except _UnavailableError:
             pass
         except _HeldError:
             self.outcome.held += [cell.index for cell in ready]
@@ -153,7 +153,7 @@ class Execution:
                     prepare = partial(self.stages.prepare_data, cell, test=name == "test_data")
                     with contextlib.suppress(DoneElsewhereError):
                         self._attempt(cell, "data", cell.keys[name], prepare)
-        except _NotToBeHadError:
+        except _UnavailableError:
             return False
         except _HeldError:
             self.outcome.held.append(cell.index)
@@ -216,7 +216,7 @@ class Execution:
         ]
         taken_from = {donor for other in self.plan.cells for donor in other.donors}
         if not any(checked) and cell.keys["train"] not in taken_from:
-            raise _NotToBeHadError  # nothing that the training is for can run
+            raise _UnavailableError  # nothing that the training is for can run
         with contextlib.suppress(DoneElsewhereError):
             self._attempt(cell, "train", cell.keys["train"], partial(self.stages.train, cell, base))
 
@@ -230,7 +230,7 @@ class Execution:
         key = cell.keys[stage]
         if self.plan.states[stage][key] not in ("cached", "failed"):
             check = partial(self.stages.check, cell, stage, base)
-            with contextlib.suppress(_NotToBeHadError):
+            with contextlib.suppress(_UnavailableError):
                 self._attempt(cell, stage, key, lambda _: check(), recorded=False)
         return self.plan.states[stage][key] != "failed"
 
@@ -250,7 +250,7 @@ class Execution:
             pass
         except _ChangedBaseError:
             raise
-        except _NotToBeHadError:
+        except _UnavailableError:
             return False  # recorded; the cell's other measurement does not need this one
         except _HeldError:
             self.outcome.held.append(cell.index)
@@ -262,7 +262,7 @@ class Execution:
         self._refresh([cell])
         states = [self.plan.states["train"][donor] for donor in cell.donors]
         if "failed" in states:
-            raise _NotToBeHadError
+            raise _UnavailableError
         if set(states) != {"cached"}:
             raise _HeldError
 
@@ -281,7 +281,7 @@ class Execution:
         if state == "failed" and (key in self._given_up or not self.options.retry_failed):
             self.outcome.left_failed += key not in self._given_up
             self._given_up.add(key)
-            raise _NotToBeHadError
+            raise _UnavailableError
         return state != "cached"
 
     def _attempt(
@@ -314,7 +314,7 @@ class Execution:
             if not recorded or not ledger.has(stage, key):
                 self._record_failure(cell, stage, key, error)
                 changed = isinstance(error, ChangedWeightsError)
-                raise (_ChangedBaseError if changed else _NotToBeHadError) from error
+                raise (_ChangedBaseError if changed else _UnavailableError) from error
             ledger.release(stage, key)  # it was committed, and failed at what comes behind that
             result = cast("Result", None)
         except BaseException:  # this process is to end: others need not wait for it

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @frozen
-class Request:
+class ExecutionRequest:
     """How a plan is to be executed."""
 
     fail_fast: bool = False
@@ -34,7 +34,7 @@ class Request:
 
 
 def run_plan(
-    plan: Plan, cells: Sequence[PlannedCell], request: Request, display: Display, stop: StopRequest
+    plan: Plan, cells: Sequence[PlannedCell], request: ExecutionRequest, display: Display, stop: StopRequest
 ) -> Outcome:
     """Execute cells of a plan into its store. Raises Interrupted where a stop was requested."""
     from engine.planning.checks import check_devices
@@ -67,7 +67,7 @@ def note_plan(plan: Plan) -> None:
 def _run(
     plan: Plan,
     cells: Sequence[PlannedCell],
-    request: Request,
+    request: ExecutionRequest,
     display: Display,
     stop: StopRequest,
     where: dict[str, Any],
@@ -78,8 +78,8 @@ def _run(
     from engine.running.executors.in_process import InProcess
     from engine.running.executors.make import make_executor
     from engine.running.lost_workers import loss
-    from engine.running.resume_progress import reached
-    from engine.running.scheduler import Coordinator, Policy
+    from engine.running.resume_progress import progress_on_disk
+    from engine.running.scheduler import Policy, Scheduler
     from engine.stages.cell_stages import Stages
 
     settings = request.executor
@@ -87,10 +87,10 @@ def _run(
     policy = Policy(request.wait, min(1.0, settings.lease / 10), settings.retries, request.fail_fast)
     ledger = Ledger(plan.root, settings.lease)
     stages = Stages(plan, ledger, StoreWriter(plan.root), where, stop)
-    execution = execute.Execution(plan, stages, options, display, stop)
+    execution = execute.CellRunner(plan, stages, options, display, stop)
     if settings.kind == "local" and settings.workers is None and settings.ranks == 1:
         silent = execute.Display()
-        return Coordinator(plan, ledger, InProcess(execution), policy, silent, stop).run(cells)
+        return Scheduler(plan, ledger, InProcess(execution), policy, silent, stop).run(cells)
     root = plan.root.absolute()
     job = Job(plan.matrix.spec.anchored(), root, options, settings.lease, settings.ranks, settings.grace)
     whole = estimator(plan)(cells)
@@ -109,7 +109,7 @@ def _run(
         return prepared
     lives_on = settings.kind == "local" and settings.ranks == 1  # a worker, from unit to unit
     batch = 1 if lives_on else settings.batch
-    coordinator = Coordinator(
+    coordinator = Scheduler(
         plan,
         ledger,
         executor,
@@ -117,7 +117,7 @@ def _run(
         display,
         stop,
         estimator(plan),
-        partial(reached, plan.root),
+        partial(progress_on_disk, plan.root),
         partial(loss, plan, (settings.workers or 1) * settings.ranks),
     )
     outcome = coordinator.run(ready, batch)

@@ -12,7 +12,7 @@ from store.errors import DamagedError
 from store.ledger.ledger import progress_name
 
 
-def reached(root: Place, stage: str, key: str) -> Hashable:
+def progress_on_disk(root: Place, stage: str, key: str) -> Hashable:
     """Mark how far a stage has come that goes on where it was stopped; None for any other, and at its start.
 
     Two marks differ where it has come further. With a store in a bucket, other machines' marks are not seen.

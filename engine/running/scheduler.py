@@ -12,7 +12,7 @@ from attrs import define, evolve, field, frozen
 from engine.planning.plan import Plan, PlannedCell
 from engine.progress import StopRequest
 from engine.running.cell_runner import Display, Outcome, by_training
-from engine.running.executors.base import Executor, Finished, Resources, Work
+from engine.running.executors.base import Finished, Resources, UnitExecutor, Work
 from specs.tables.experiment import STAGES
 from store import Ledger
 
@@ -46,12 +46,12 @@ def _unseen(_stage: str, _key: str) -> None:
 
 
 @define
-class Coordinator:
+class Scheduler:
     """Hands units to an executor until every cell is done, has failed, or is left to another process."""
 
     plan: Plan
     ledger: Ledger
-    executor: Executor
+    executor: UnitExecutor
     policy: Policy
     display: Display  # silent where the executor itself says what happens
     stop: StopRequest

@@ -17,7 +17,7 @@ from engine.stages.measured_examples import Measured, Stage, measured
 from engine.stages.records import StageRecords
 from engine.stages.training.files import ADAPTER, check_adapter
 from engine.text.lengths import Limit, limit_of
-from engine.text.targets import Writer, cell_writer
+from engine.text.targets import TargetEncoder, cell_writer
 from specs.tables.data import Data
 from store.backend.location import Place
 
@@ -57,7 +57,7 @@ class Context(StageRecords):
             check_explanations(part, split, data, target)
         return rows
 
-    def measured(self, cell: PlannedCell, stage: Stage, model: Any, text: Writer) -> Measured:
+    def measured(self, cell: PlannedCell, stage: Stage, model: Any, text: TargetEncoder) -> Measured:
         """Give the test examples of a stage; DataError for those that cannot be measured."""
         data, probe = self.data(cell, test=True), self.settings("probe", cell)
         rows = self.rows(cell, "test_data", "test", data.test)
@@ -75,7 +75,7 @@ class Context(StageRecords):
         """Give the length that the cell's examples may have on this model."""
         return limit_of(model, self.settings("train", cell).max_length)
 
-    def text(self, cell: PlannedCell, tokenizer: Any, *, test: bool) -> Writer:
+    def text(self, cell: PlannedCell, tokenizer: Any, *, test: bool) -> TargetEncoder:
         """Give the writer of a cell's training or test examples."""
         key, data = "test_data" if test else "data", self.data(cell, test=test)
         return cell_writer(self.plan, cell, tokenizer, data, lambda: self.rows(cell, key, "train", None))

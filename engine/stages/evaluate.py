@@ -20,9 +20,9 @@ from engine.stages.example_coordinates import example_coordinates
 from engine.stages.measured_examples import trained_and_evaluated
 from engine.stages.metrics import calibration_error, label_metrics
 from engine.stages.records import checked
-from engine.text.answers import Answer, read_answer
+from engine.text.answers import ParsedAnswer, read_answer
 from engine.text.lengths import position_limit, question_behind
-from engine.text.targets import Example, Writer
+from engine.text.targets import Example, TargetEncoder
 from specs.tables.experiment import Evaluate, Target
 from store import Coordinate, Family, Variable
 
@@ -63,7 +63,7 @@ def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Targe
 def evaluate(
     model: Any,
     tokenizer: Any,
-    writer: Writer,
+    writer: TargetEncoder,
     rows: Sequence[Example],
     settings: Evaluate,
     report: Report,
@@ -80,7 +80,7 @@ def evaluate(
     for start in range(0, len(rows), settings.batch_size):
         stop.check()
         batch = [rows[place] for place in order[start : start + settings.batch_size]]
-        answers: list[Answer] | None = None
+        answers: list[ParsedAnswer] | None = None
         values: dict[str, np.ndarray] = {}
         if settings.generates(writer.target):
             texts = _generate(model, tokenizer, writer, batch, settings)
@@ -101,7 +101,7 @@ def evaluate(
 
 
 def _questions(
-    writer: Writer, batch: Sequence[Example], written: Sequence[str], positions: int | None
+    writer: TargetEncoder, batch: Sequence[Example], written: Sequence[str], positions: int | None
 ) -> list[Question]:
     """Give prompts and labels; where an explanation comes first, behind the one that the model wrote."""
     if not writer.target.explains_first:
@@ -132,7 +132,7 @@ def _strings(texts: Iterable[str]) -> np.ndarray:
 
 
 def _generate(
-    model: Any, tokenizer: Any, writer: Writer, batch: Sequence[Example], settings: Evaluate
+    model: Any, tokenizer: Any, writer: TargetEncoder, batch: Sequence[Example], settings: Evaluate
 ) -> list[str]:
     """Give the model's own greedy answer to each example."""
     prompts, begun = zip(*(writer.encode_prompt(row) for row in batch), strict=True)

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from engine.data.missing_explanations import check_explanations, label_alone, read_behind
 from engine.text.lengths import Limit, evaluated_length, fitting, intervened_length, probed_length
-from engine.text.targets import Example, Writer
+from engine.text.targets import Example, TargetEncoder
 from specs.tables.data import Data
 from specs.tables.experiment import Evaluate
 from specs.tables.probe import Probe
@@ -31,7 +31,7 @@ class Measured:
 def measured(
     stage: Stage,
     rows: Sequence[Example],
-    writer: Writer,
+    writer: TargetEncoder,
     limit: Limit,
     *,
     data: Data,
@@ -56,7 +56,7 @@ def measured(
 
 
 def trained_and_evaluated(
-    rows: Sequence[Example], count: int, writer: Writer, limit: Limit, evaluate: Evaluate
+    rows: Sequence[Example], count: int, writer: TargetEncoder, limit: Limit, evaluate: Evaluate
 ) -> list[Example]:
     """Give the first training examples that were short enough to be trained on, and are to be evaluated."""
     fits = (
@@ -67,7 +67,9 @@ def trained_and_evaluated(
     return list(islice(fits, count))
 
 
-def _length(stage: Stage, writer: Writer, evaluate: Evaluate, probe: Probe) -> Callable[[Example], int]:
+def _length(
+    stage: Stage, writer: TargetEncoder, evaluate: Evaluate, probe: Probe
+) -> Callable[[Example], int]:
     if stage == "evaluate":
         return partial(evaluated_length, writer, settings=evaluate)
     if stage == "probe":

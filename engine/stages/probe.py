@@ -21,7 +21,7 @@ from engine.stages.context import Context
 from engine.stages.example_coordinates import example_coordinates
 from engine.stages.records import checked
 from engine.text.positions import position_indices
-from engine.text.targets import Encoded, Example, Writer
+from engine.text.targets import Encoded, Example, TargetEncoder
 from kernels import LensStatistics, activation_entropy, choose_backend, lens_statistics
 from kernels.backends import OPERATIONS
 from specs.tables.probe import Probe
@@ -39,7 +39,7 @@ STATISTICS = {
 }
 
 
-def watched_tokens(tokenizer: Any, writer: Writer, row: Example, probe: Probe) -> dict[str, int]:
+def watched_tokens(tokenizer: Any, writer: TargetEncoder, row: Example, probe: Probe) -> dict[str, int]:
     """Give text → token id for every watched token: the first token of each label, or of each text."""
     if probe.watch == "labels":
         return writer.first_tokens(row)
@@ -114,7 +114,7 @@ def probe_family(
 def probe_layers(
     lens: Lens,
     tokenizer: Any,
-    writer: Writer,
+    writer: TargetEncoder,
     rows: Sequence[Example],
     family: Family,
     probe: Probe,

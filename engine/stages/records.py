@@ -13,7 +13,7 @@ from attrs import frozen
 from engine.errors import ChangedWeightsError, DoneElsewhereError, HeldElsewhereError
 from engine.models.base_model import BaseModel
 from engine.planning.plan import Plan, PlannedCell
-from engine.process_group.alone import ALONE, Ranks
+from engine.process_group.alone import ALONE, ProcessGroup
 from engine.progress import Report, StopRequest
 from store import CellWriter, Claim, Family, Ledger, LostClaimError, StoreWriter
 from store.backend.location import Place
@@ -30,7 +30,7 @@ class StageRecords:
     writer: StoreWriter
     provenance: dict[str, Any]
     stop: StopRequest
-    ranks: Ranks = ALONE
+    ranks: ProcessGroup = ALONE
 
     def home(self, stage: str, key: str) -> Place:
         """Give the place of a stage's files in the store."""

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
-from engine.text.targets import Writer
+from engine.text.targets import TargetEncoder
 
 
 @frozen
-class Answer:
+class ParsedAnswer:
     """A generated text in its parts; `label` is "" where it names none."""
 
     label: str
@@ -20,7 +20,7 @@ class Answer:
     explanation: str  # all of it
 
 
-def read_answer(generated: str, writer: Writer) -> Answer:
+def read_answer(generated: str, writer: TargetEncoder) -> ParsedAnswer:
     """Read a text that was written in the place of the writer's target.
 
     The explanation is what stands where the target has one, words joined by single spaces: the whole text
@@ -34,7 +34,7 @@ def read_answer(generated: str, writer: Writer) -> Answer:
     label, rest = split_label(generated, writer.spelled, behind_label if form.may_go_on else "")
     rest = rest.strip().removeprefix(behind_label.strip())
     behind = "" if form.target.explains_first and not form.may_go_on else rest
-    return Answer(label, _words(before), _words(f"{before} {behind}"))
+    return ParsedAnswer(label, _words(before), _words(f"{before} {behind}"))
 
 
 def split_label(text: str, spelled: Mapping[str, Sequence[str]], behind: str = "") -> tuple[str, str]:

@@ -11,7 +11,7 @@ from attrs import frozen
 from engine.errors import DataError
 from engine.models.scoring import Question
 from engine.text.positions import position_indices
-from engine.text.targets import Example, Writer
+from engine.text.targets import Example, TargetEncoder
 from specs.tables.experiment import Evaluate
 from specs.tables.probe import Probe
 
@@ -52,7 +52,7 @@ def position_limit(config: Any) -> int | None:
     return next((number for number in found if isinstance(number, int) and number > 0), None)
 
 
-def evaluated_length(writer: Writer, example: Example, settings: Evaluate) -> int:
+def evaluated_length(writer: TargetEncoder, example: Example, settings: Evaluate) -> int:
     """Give the tokens of the longest sequence of an evaluation: the prompt with what is scored or written."""
     written = settings.new_tokens(writer.target) if settings.generates(writer.target) else 0
     longest = len(writer.encode_prompt(example)[0]) + written if written else 0
@@ -63,12 +63,12 @@ def evaluated_length(writer: Writer, example: Example, settings: Evaluate) -> in
     return max(longest, _scored(writer, example))
 
 
-def intervened_length(writer: Writer, example: Example) -> int:
+def intervened_length(writer: TargetEncoder, example: Example) -> int:
     """Give the tokens of the longest sequence of an intervention: the prompt and a label's spelling."""
     return _scored(writer, example)
 
 
-def probed_length(writer: Writer, example: Example, probe: Probe) -> int:
+def probed_length(writer: TargetEncoder, example: Example, probe: Probe) -> int:
     """Give the tokens up to the last watch position."""
     return max(position_indices(probe, writer.encode(example))) + 1
 
@@ -79,7 +79,7 @@ def longest(question: Question) -> int:
     return len(prompt) + max(len(ids) for spellings in labels for ids in spellings)
 
 
-def question_behind(writer: Writer, example: Example, written: str, positions: int | None) -> Question:
+def question_behind(writer: TargetEncoder, example: Example, written: str, positions: int | None) -> Question:
     """Give the prompt and the spellings behind an explanation that the model has written.
 
     Its text can have more tokens than were written, as half characters have: the last words that the
@@ -124,5 +124,5 @@ def _too_long(named: Sequence[tuple[str, int]], total: int, limit: Limit) -> str
     )
 
 
-def _scored(writer: Writer, example: Example, explanation: str | None = None) -> int:
+def _scored(writer: TargetEncoder, example: Example, explanation: str | None = None) -> int:
     return longest(writer.encode_spellings(example, explanation))

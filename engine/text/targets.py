@@ -22,7 +22,7 @@ from engine.text.pseudo_explanations import Word
 from specs.tables.data import Data
 from specs.tables.experiment import Prompt, Target
 
-__all__ = ["Encoded", "Example", "Writer", "cell_writer"]
+__all__ = ["Encoded", "Example", "TargetEncoder", "cell_writer"]
 
 
 @frozen
@@ -38,7 +38,7 @@ class Encoded:
 
 
 @frozen
-class Writer:
+class TargetEncoder:
     """Turns examples into text and token ids, for one tokenizer and one cell's settings.
 
     `spellings`: further texts that mean a label. `examples` are those that pseudo-explanations are drawn
@@ -210,13 +210,13 @@ def cell_writer(
     data: Data,
     examples: Callable[[], Iterable[Example]],
     target: Target | None = None,
-) -> Writer:
+) -> TargetEncoder:
     """Give the writer of a cell's training or test data; `examples`: those of the training split.
 
     target: another than the cell's own.
     """
     tables = {name: plan.matrix.table(name, cell.choice) for name in ("prompt", "target", "evaluate")}
-    return Writer(
+    return TargetEncoder(
         tokenizer=tokenizer,
         prompt=tables["prompt"],
         target=target or tables["target"],

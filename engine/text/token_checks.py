@@ -10,13 +10,13 @@ from attrs import evolve
 from engine.errors import DataError, EngineError, UsageError
 from engine.models.generation import written
 from engine.text.answers import read_answer
-from engine.text.targets import Encoded, Example, Writer
+from engine.text.targets import Encoded, Example, TargetEncoder
 
 SAMPLED = 64  # rows that are looked at, evenly over all
 LISTED = 5  # examples that an error names
 
 
-def check_tokens(writer: Writer, rows: Sequence[Example], size: int) -> None:
+def check_tokens(writer: TargetEncoder, rows: Sequence[Example], size: int) -> None:
     """Raise where a label has other tokens when it is scored than when it is trained.
 
     Or where it has an unknown one, where labels cannot be told apart, or where a token is none of the `size`
@@ -48,7 +48,7 @@ def check_tokens(writer: Writer, rows: Sequence[Example], size: int) -> None:
             )
 
 
-def check_watched(writer: Writer, rows: Sequence[Example]) -> None:
+def check_watched(writer: TargetEncoder, rows: Sequence[Example]) -> None:
     """Raise where a label begins with other tokens in one example than in another: one is watched for all."""
     first: dict[str, int] = {}
     for row in _some(rows):
@@ -62,7 +62,7 @@ def check_watched(writer: Writer, rows: Sequence[Example]) -> None:
                 )
 
 
-def check_generated(writer: Writer, row: Example) -> None:
+def check_generated(writer: TargetEncoder, row: Example) -> None:
     """Raise where the text of a target, as the model is to write it, would not be read as its label."""
     content = writer.target.content if writer.target.content == "label" else "label+explanation"
     genuine = evolve(writer, target=evolve(writer.target, content=content, permuted=0.0))
@@ -81,14 +81,16 @@ def check_generated(writer: Writer, row: Example) -> None:
             )
 
 
-def encoded_split(text: Writer, rows: Sequence[Example], split: str) -> list[Encoded]:
+def encoded_split(text: TargetEncoder, rows: Sequence[Example], split: str) -> list[Encoded]:
     """Tokenize the examples of a split; DataError where an explanation would end too early."""
     encoded = [text.encode(row) for row in rows]
     check_separators(text, rows, encoded, split)
     return encoded
 
 
-def check_separators(writer: Writer, rows: Sequence[Example], encoded: Sequence[Encoded], split: str) -> None:
+def check_separators(
+    writer: TargetEncoder, rows: Sequence[Example], encoded: Sequence[Encoded], split: str
+) -> None:
     """Raise where what comes before a label holds the separator, which says where that ends.
 
     It is looked for as the tokenizer gives texts back. An explanation whose words a condition
@@ -112,7 +114,7 @@ def check_separators(writer: Writer, rows: Sequence[Example], encoded: Sequence[
         )
 
 
-def _stems(writer: Writer, row: Example, encoded: Encoded) -> Iterator[str]:
+def _stems(writer: TargetEncoder, row: Example, encoded: Encoded) -> Iterator[str]:
     """Yield the text before the label as its tokens say it, and as the genuine explanation does."""
     whole = encoded.prompt + encoded.completion
     yield written(writer.tokenizer, encoded.prompt, whole[len(encoded.prompt) : encoded.label])

@@ -14,7 +14,7 @@ _PART = r"""(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _LONG_KEY = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{MAX_PARTS}}}")
 
 
-class TooMuchError(ValueError):
+class TooLargeError(ValueError):
     """A text beyond the limits, and the line where that shows."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
@@ -25,14 +25,14 @@ class TooMuchError(ValueError):
 def parse(text: str) -> dict[str, Any]:
     """Parse a TOML text; tomllib.TOMLDecodeError where it is none, TooMuchError where it is too much."""
     if match := _LONG_KEY.search(text):
-        raise TooMuchError(
+        raise TooLargeError(
             f"a dotted key of more than {MAX_PARTS} parts", text.count("\n", 0, match.start()) + 1
         )
     try:
         return tomllib.loads(text)
     except RecursionError:
-        raise TooMuchError("arrays or tables nested too deeply") from None
+        raise TooLargeError("arrays or tables nested too deeply") from None
     except tomllib.TOMLDecodeError:
         raise
     except ValueError:  # Python's own limit for digits
-        raise TooMuchError(f"an integer of thousands of digits; expected at most {MAX_INTEGER}") from None
+        raise TooLargeError(f"an integer of thousands of digits; expected at most {MAX_INTEGER}") from None

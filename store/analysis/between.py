@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from store.analysis.components import Components, Floats
-from store.analysis.groups import Group
+from store.analysis.groups import LevelValues
 
 Pseudo = Callable[[Floats], Floats]
 
 
-def difference(base: Group, group: Group, paired: bool, pseudo: Pseudo) -> Components:
+def difference(base: LevelValues, group: LevelValues, paired: bool, pseudo: Pseudo) -> Components:
     """Return the components of a statistic of `group` less that of `base`, seed by seed.
 
     pseudo: from values [seed, example, *rest], NaN for an example without a value in every seed, to
@@ -31,7 +31,7 @@ def difference(base: Group, group: Group, paired: bool, pseudo: Pseudo) -> Compo
     return Components.of(pseudo(y), group.labels).minus(Components.of(pseudo(x), base.labels))
 
 
-def separations(groups: Sequence[Group], paired: bool, *, spread: bool = False) -> list[Components]:
+def separations(groups: Sequence[LevelValues], paired: bool, *, spread: bool = False) -> list[Components]:
     """Return, of each group, the components of Cliff's delta against all others together: 2 AUC − 1.
 
     By seed; pseudo-values are the placements of DeLong et al. (1988, Biometrics 44). spread: of the distance
@@ -80,7 +80,7 @@ def log_variances(values: Floats) -> Floats:
     return np.where(there & np.isfinite(found), found, np.nan)
 
 
-def common_seeds(groups: Sequence[Group]) -> list[Floats]:
+def common_seeds(groups: Sequence[LevelValues]) -> list[Floats]:
     """Return the groups' values by seed [seed, example, *rest], of the seeds that all have."""
     runs = [group.runs for group in groups]
     seeds = [name for name in runs[0].seeds if all(name in own.seeds for own in runs)]
@@ -106,7 +106,7 @@ def _placements(own: Floats, others: Floats) -> tuple[Floats, Floats]:
         return (ranked[:, :count] - alone[0]) / m, 1 - (ranked[:, count:] - alone[1]) / n
 
 
-def _joined(groups: Sequence[Group]) -> NDArray[Any] | None:
+def _joined(groups: Sequence[LevelValues]) -> NDArray[Any] | None:
     """Return the groups of examples of several levels, one after the other."""
     if not any(group.grouped for group in groups):
         return None

@@ -12,7 +12,7 @@ from store.analysis.evaluation import by_levels
 from store.analysis.inference import CONFIDENCE
 from store.analysis.nodes import Data, numbers, variable
 from store.analysis.results import intervals, labelled, level_coordinate, seeds_of
-from store.analysis.runs import Runs, by_seed, example_groups
+from store.analysis.runs import SeedValues, by_seed, example_groups
 from store.analysis.widths import plain_widths
 from store.calibration import BINS, calibration_bins, confidences, debiased_squares
 
@@ -80,7 +80,7 @@ def calibration_curve(
 class _Squares:
     """Squared calibration errors of one shape."""
 
-    runs: Runs
+    runs: SeedValues
     units: NDArray[np.intp]
     """The group of each example."""
     bias: float

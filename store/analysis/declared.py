@@ -34,7 +34,7 @@ class Part:
 
 
 @frozen
-class Contrast:
+class DeclaredContrast:
     """A factor's levels against its baseline; `levels` None: all others."""
 
     factor: str
@@ -50,10 +50,10 @@ class Contrast:
 
 
 @frozen
-class Question:
+class DeclaredTest:
     """A contrast in an outcome, in some cells."""
 
-    contrast: Contrast
+    contrast: DeclaredContrast
     outcome: str
     part: Part
     changes: Changes
@@ -101,16 +101,16 @@ def contrasts(
     return xr.DataTree.from_dict(found)
 
 
-def chosen_contrasts(spec: Mapping[str, Any], summary: xr.Dataset) -> list[Contrast]:
+def chosen_contrasts(spec: Mapping[str, Any], summary: xr.Dataset) -> list[DeclaredContrast]:
     """Return the contrasts that a spec declares; without any, every factor against its first level."""
     found = []
     for own in spec.get("contrasts") or ():
         base = next((at for at in levels(summary, own["factor"]) if str(at) == str(own["baseline"])), None)
         named = own.get("levels")
         chosen = None if named is None else tuple(map(str, named))
-        found.append(Contrast(own["factor"], own["baseline"] if base is None else base, chosen, True))
+        found.append(DeclaredContrast(own["factor"], own["baseline"] if base is None else base, chosen, True))
     several = (name for name in factors(summary) if len(levels(summary, name)) > 1)
-    return found or [Contrast(name, levels(summary, name)[0], None, False) for name in several]
+    return found or [DeclaredContrast(name, levels(summary, name)[0], None, False) for name in several]
 
 
 def looks_of(analysis: Mapping[str, Any]) -> Looks:
@@ -125,7 +125,7 @@ def outcomes(analysis: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([*OUTCOMES, *(str(own) for own in named if own)]))
 
 
-def ask(data: Data, spec: Mapping[str, Any], *, detailed: bool = False) -> Iterator[Question]:
+def ask(data: Data, spec: Mapping[str, Any], *, detailed: bool = False) -> Iterator[DeclaredTest]:
     """Yield each contrast in each outcome that the cells have; detailed: also by other factors' levels."""
     summary = next(iter(stage_nodes(data, "summary").values()))
     smallest = spec.get("analysis", {}).get("smallest_difference_of_interest", {})
@@ -147,11 +147,11 @@ def ask(data: Data, spec: Mapping[str, Any], *, detailed: bool = False) -> Itera
                     raise
                 except StoreError:  # not every study scores, generates and rates by numbers; nor every part
                     continue
-                yield Question(contrast, outcome, part, made)
+                yield DeclaredTest(contrast, outcome, part, made)
 
 
 def answer(
-    questions: Sequence[Question],
+    questions: Sequence[DeclaredTest],
     analysis: Mapping[str, Any],
     *,
     correction: Correction = "holm",
@@ -172,7 +172,7 @@ def answer(
 
 
 def _together(
-    questions: Sequence[Question], kind: str, correction: Correction, confidence: float
+    questions: Sequence[DeclaredTest], kind: str, correction: Correction, confidence: float
 ) -> list[xr.Dataset]:
     """Return the results of one family."""
     tests = sum(own.changes.tests("contrast")[0] for own in questions)
@@ -209,7 +209,7 @@ def _adjust(results: Sequence[xr.Dataset], name: str, start: str, correction: Co
     return words
 
 
-def _subject(questions: Sequence[Question], kind: str) -> str:
+def _subject(questions: Sequence[DeclaredTest], kind: str) -> str:
     """Return what a family of several questions is about."""
     made = len({own.contrast for own in questions})
     named = list(dict.fromkeys(own.outcome for own in questions))

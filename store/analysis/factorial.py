@@ -39,7 +39,7 @@ from store.analysis.results import (
     seeds_of,
     units,
 )
-from store.analysis.runs import Runs, by_seed, example_groups, standardised
+from store.analysis.runs import SeedValues, by_seed, example_groups, standardised
 from store.errors import StoreError
 
 
@@ -84,7 +84,7 @@ def effects(
     values = variable(dataset, response).transpose("cell", "example", ...)
     like = values.isel(cell=0, example=0, drop=True)
     axis = like.dims.index("layer") if "layer" in like.dims else None
-    scores: dict[str, list[Runs]] = {term.name: [] for term in terms}
+    scores: dict[str, list[SeedValues]] = {term.name: [] for term in terms}
     for layers in layer_blocks(values):
         block = numbers(values.isel(layer=layers) if "layer" in values.dims else values)
         for term in terms:
@@ -150,7 +150,7 @@ def _combinations(index: pd.MultiIndex, factors: Sequence[str]) -> list[tuple[An
     return list(zip(*(index.get_level_values(name) for name in factors), strict=True))
 
 
-def _scores(block: xr.DataArray, term: Term) -> Runs:
+def _scores(block: xr.DataArray, term: Term) -> SeedValues:
     """Return a term's contrast scores of values (cell, example, *rest) by seed.
 
     There is one score for each combination of the factors outside the term in each seed that has all of its
@@ -194,7 +194,7 @@ def _score(
 
 
 def _estimated(
-    runs: Sequence[Runs], axis: int | None, groups: NDArray[Any] | None, monitoring: Monitoring
+    runs: Sequence[SeedValues], axis: int | None, groups: NDArray[Any] | None, monitoring: Monitoring
 ) -> tuple[Estimate, Floats]:
     """Return a term's effect from the scores of each block of layers, and its size."""
     found = Components.join([Components.of(own.values, groups) for own in runs], axis or 0)

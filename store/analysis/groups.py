@@ -13,12 +13,12 @@ from store.analysis.components import Floats
 from store.analysis.nodes import Data, by_condition, levels, numbers, stage_nodes, variable
 from store.analysis.pairs import differences, find_pairs
 from store.analysis.results import level_coordinate
-from store.analysis.runs import Runs, by_seed, example_groups
+from store.analysis.runs import SeedValues, by_seed, example_groups
 from store.errors import StoreError, nearest
 
 
 @frozen
-class Group:
+class LevelValues:
     """One level's values."""
 
     level: Any
@@ -34,7 +34,7 @@ class Group:
     """Of each example the number of its group: examples of one group are alike."""
 
     @property
-    def runs(self) -> Runs:
+    def runs(self) -> SeedValues:
         """Values by seed, the other factors averaged."""
         return by_seed(self.cells, self.index)
 
@@ -68,7 +68,7 @@ class Groups:
     """Levels to compare; paired when all have the same examples, in the same order."""
 
     factor: str
-    groups: tuple[Group, ...]
+    groups: tuple[LevelValues, ...]
     paired: bool
 
     @property
@@ -76,7 +76,7 @@ class Groups:
         """The levels as a coordinate `level`."""
         return level_coordinate([group.level for group in self.groups], self.factor)
 
-    def find(self, level: Any = None) -> Group:
+    def find(self, level: Any = None) -> LevelValues:
         """Return a level's group, the first for None; StoreError names the nearest level."""
         known = {group.level: group for group in self.groups}
         if level is not None and level not in known:
@@ -135,7 +135,7 @@ def read_groups(
     belong to unlike examples, paired tests stay valid.) StoreError for ids shared in part, and for a level
     that lies in several shapes.
     """
-    found: dict[Any, Group] = {}
+    found: dict[Any, LevelValues] = {}
     for whole in stage_nodes(data, stage).values():
         dataset = by_condition(whole) if factor == "condition" else whole
         for level in levels(dataset, factor):
@@ -158,7 +158,7 @@ def _values(part: xr.Dataset, name: str, against: Against | None) -> xr.DataArra
     return differences(part, name, pairs).isel(level=0)
 
 
-def _read(values: xr.DataArray, level: Any, reduce: Reduce | None) -> Group:
+def _read(values: xr.DataArray, level: Any, reduce: Reduce | None) -> LevelValues:
     dim = "pair" if "pair" in values.dims else "cell"
     blocks = []
     for number in range(values.sizes[dim]):
@@ -169,10 +169,10 @@ def _read(values: xr.DataArray, level: Any, reduce: Reduce | None) -> Group:
     known = example_groups(values)
     units = np.arange(len(examples)) if known is None else known
     like = blocks[0].isel(example=0, drop=True)
-    return Group(level, cells, values.indexes[dim], examples, like, units)
+    return LevelValues(level, cells, values.indexes[dim], examples, like, units)
 
 
-def _aligned(factor: str, groups: tuple[Group, ...], paired: bool | None) -> Groups:
+def _aligned(factor: str, groups: tuple[LevelValues, ...], paired: bool | None) -> Groups:
     ids = [list(group.examples) for group in groups]
     common = set(ids[0]).intersection(*ids)
     if paired is None:

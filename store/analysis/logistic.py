@@ -103,7 +103,7 @@ def fitted(
     terms = {"training_sd": training[cell], "example_sd": example}
     if groups is not None and len(set(groups.tolist())) < len(groups):
         terms["group_sd"] = np.asarray(groups)[example]
-    model = Model.of(right[cell, example], (cell >= half).astype(float), list(terms.values()))
+    model = LogisticModel.of(right[cell, example], (cell >= half).astype(float), list(terms.values()))
     estimate, error, deviations = model.fit()
     df = len(set(training.tolist())) - 2
     wide = float(t_quantile(1 - confidence, max(df, 1))) * error if df > 0 else np.nan
@@ -117,7 +117,7 @@ def fitted(
 
 
 @frozen
-class Model:
+class LogisticModel:
     """A logistic regression with an intercept, one predictor, and random intercepts of some groupings."""
 
     y: Floats
@@ -127,7 +127,7 @@ class Model:
     """Of each random coefficient, the number of its grouping."""
 
     @classmethod
-    def of(cls, y: Floats, predictor: Floats, units: list[NDArray[Any]]) -> "Model":
+    def of(cls, y: Floats, predictor: Floats, units: list[NDArray[Any]]) -> "LogisticModel":
         """Make the design of outcomes 0 or 1 [row]."""
         columns, grouping = [sparse.csr_array(np.column_stack([np.ones(len(y)), predictor]))], []
         for number, own in enumerate(units):

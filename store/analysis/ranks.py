@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from store.analysis.components import Components, Floats
-from store.analysis.groups import Group, read_groups
+from store.analysis.groups import LevelValues, read_groups
 from store.analysis.inference import CONFIDENCE
 from store.analysis.nodes import Data, layer_blocks, stage_nodes, variable
 from store.analysis.results import (
@@ -70,7 +70,7 @@ def _with_gold(cell: xr.DataArray) -> xr.DataArray:
     return xr.DataArray(every, coordinates, ("example", "layer", "position", "watch"))
 
 
-def _median(group: Group, quantiles: tuple[float, float], confidence: float) -> xr.Dataset:
+def _median(group: LevelValues, quantiles: tuple[float, float], confidence: float) -> xr.Dataset:
     values = group.cells
     finite = np.isfinite(values)
     present = np.asarray(finite.any(axis=1))

@@ -16,7 +16,7 @@ GROUP = "group"
 
 
 @frozen
-class Runs:
+class SeedValues:
     """Values by seed: [seed, example, *rest]; NaN where a seed lacks an example or has no value at all."""
 
     values: Floats
@@ -33,7 +33,7 @@ class Runs:
         return bool(there.size and there.min() < there.max())
 
 
-def by_seed(values: Floats, index: pd.MultiIndex) -> Runs:
+def by_seed(values: Floats, index: pd.MultiIndex) -> SeedValues:
     """Return values [cell, example, *rest] as means by seed over the cells that the seed has.
 
     A cell without a single value in an outcome is not there for it. Each seed has equal weight, and counts
@@ -52,7 +52,7 @@ def by_seed(values: Floats, index: pd.MultiIndex) -> Runs:
             np.where(complete[own].all(axis=0), filled[own].sum(axis=0), np.nan) / number
             for own, number in zip(names.values(), counts, strict=True)
         ]
-    return Runs(np.stack(means), list(names), counts, _spread(filled, finite, there))
+    return SeedValues(np.stack(means), list(names), counts, _spread(filled, finite, there))
 
 
 def _spread(filled: Floats, finite: NDArray[np.bool_], there: NDArray[np.bool_]) -> Floats:

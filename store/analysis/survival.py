@@ -11,7 +11,7 @@ from scipy.stats import CensoredData, ecdf
 from store.analysis.between import difference
 from store.analysis.components import Components, Floats
 from store.analysis.families import add_adjusted
-from store.analysis.groups import Group, Groups, read_groups
+from store.analysis.groups import Groups, LevelValues, read_groups
 from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data, stage_nodes
@@ -196,7 +196,7 @@ def _memberships(n_a: int, n_b: int, paired: bool, permutations: int, seed: int)
             yield rng.permuted(np.tile(own, (rows, 1)), axis=1)
 
 
-def _curve(group: Group, layer: xr.DataArray, confidence: float) -> xr.Dataset:
+def _curve(group: LevelValues, layer: xr.DataArray, confidence: float) -> xr.Dataset:
     layers = layer.values
     times = np.moveaxis(group.cells[..., None], -1, 2)  # [cell, example, 1, *rest]
     later = times > layers.reshape(-1, *(1,) * group.like.ndim)

@@ -11,7 +11,7 @@ from store.analysis.between import difference, log_variances
 from store.analysis.changes import stage_of
 from store.analysis.components import Components, Floats
 from store.analysis.families import add_adjusted
-from store.analysis.groups import Against, Group, read_groups
+from store.analysis.groups import Against, LevelValues, read_groups
 from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data, in_words
@@ -97,7 +97,7 @@ def variance_by_interval(
     return result
 
 
-def _ratio(base: Group, group: Group, paired: bool, confidence: float) -> dict[str, Floats]:
+def _ratio(base: LevelValues, group: LevelValues, paired: bool, confidence: float) -> dict[str, Floats]:
     """Return the variance of a group and its ratio to that of the base, with bounds and p value."""
     found = difference(base, group, paired, log_variances)
     own = inferred(found, confidence=confidence)
@@ -121,7 +121,9 @@ def _ratio(base: Group, group: Group, paired: bool, confidence: float) -> dict[s
     return columns
 
 
-def _tests(base: Group, group: Group, paired: bool, permutations: int, seed: int) -> dict[str, Floats]:
+def _tests(
+    base: LevelValues, group: LevelValues, paired: bool, permutations: int, seed: int
+) -> dict[str, Floats]:
     """Return p values [*rest] of the tests that hold for these trained models, by the names in TESTS."""
     a, b = (over_seeds(own.values) for own in (base, group))
     found = {name: np.full(a.shape[1:], np.nan) for name in TESTS}

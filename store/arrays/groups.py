@@ -22,7 +22,7 @@ from store.ledger.version import LAYOUT
 
 
 @frozen(eq=False)
-class Group:
+class ArrayGroup:
     """One family's arrays of results, by name, and its coordinates."""
 
     folder: str
@@ -31,7 +31,7 @@ class Group:
     coordinates: Mapping[str, xr.Variable]
 
 
-def open_group(place: Place, stage: str, family: str, rows: int) -> Group:
+def open_group(place: Place, stage: str, family: str, rows: int) -> ArrayGroup:
     """Open a family's group, of whose arrays so many rows are to be read.
 
     DamagedError where what it is made of cannot be read; StoreError for a later version of the layout.
@@ -48,10 +48,10 @@ def open_group(place: Place, stage: str, family: str, rows: int) -> Group:
     home = place.zarr_path(folder)
     stacks = {name: record.array(home, name, rows) for name in record.stacks}
     coordinates = {name: _recorded(record, name) for name in record.coordinates}
-    return Group(folder, str(record.attributes["label"]), stacks, coordinates)
+    return ArrayGroup(folder, str(record.attributes["label"]), stacks, coordinates)
 
 
-def any_group(place: Place, stage: str, family: str, rows: int) -> Group:
+def any_group(place: Place, stage: str, family: str, rows: int) -> ArrayGroup:
     """Open a group by its family's record, or, where that is damaged, by its own metadata."""
     try:
         return open_group(place, stage, family, rows)
@@ -87,7 +87,7 @@ def _recorded(record: FamilyRecord, name: str) -> xr.Variable:
     return xr.Variable(metadata["dimension_names"], record.values(name), attrs=metadata["attributes"])
 
 
-def _as_it_is(group: zarr.Group, folder: str, path: str) -> Group:
+def _as_it_is(group: zarr.Group, folder: str, path: str) -> ArrayGroup:
     stacks, coordinates = dict[str, zarr.Array[Any]](), {}
     try:
         for name, array in group.arrays():
@@ -101,4 +101,4 @@ def _as_it_is(group: zarr.Group, folder: str, path: str) -> Group:
         raise
     except Exception as error:  # an array's metadata
         raise DamagedError(f"{path}: its metadata cannot be read ({error!r}); {MEND}") from error
-    return Group(folder, label, stacks, coordinates)
+    return ArrayGroup(folder, label, stacks, coordinates)

@@ -20,7 +20,7 @@ from store.errors import MEND, DamagedError, UnreachableError
 
 
 @frozen(eq=False)
-class Rows:
+class LazyRows:
     """Rows of one group, and what the done records say of them."""
 
     place: Place
@@ -63,7 +63,9 @@ def name_of(array: zarr.Array[Any]) -> str:
 class RowsArray(BackendArray):
     """One statistic of a stacked array at chosen rows: shape (len(chosen), *dims); a row can repeat."""
 
-    def __init__(self, rows: Rows, array: zarr.Array[Any], chosen: NDArray[np.intp], statistic: int) -> None:
+    def __init__(
+        self, rows: LazyRows, array: zarr.Array[Any], chosen: NDArray[np.intp], statistic: int
+    ) -> None:
         self._info, self._array, self._rows, self._statistic = rows, array, chosen, statistic
         self._shards = ShardReader.of(array)
         self.shape = (len(chosen), *array.shape[2:])
@@ -99,7 +101,9 @@ class RowsArray(BackendArray):
             raise
 
 
-def lazy_variables(rows: Rows, array: zarr.Array[Any], chosen: NDArray[np.intp]) -> dict[str, xr.Variable]:
+def lazy_variables(
+    rows: LazyRows, array: zarr.Array[Any], chosen: NDArray[np.intp]
+) -> dict[str, xr.Variable]:
     """Return the named variables, dims (cell, *dims), that `array` stacks, without reading any data."""
     dims = ("cell", *(array.metadata.dimension_names or ())[2:])  # type: ignore[union-attr]
     chunks = dict(zip(dims, (1, *array.chunks[2:]), strict=True))

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from store.analysis.changes import stage_of
-from store.analysis.declared import Question, looks_of
+from store.analysis.declared import DeclaredTest, looks_of
 from store.analysis.monitoring import Monitoring
 from store.backend.records import Json
 from store.ledger.history import NOT_RECORDED, History
@@ -18,7 +18,7 @@ FAMILIES = {
 }
 
 
-def notes(analysis: Json, history: History, asked: list[tuple[Question, xr.Dataset]]) -> list[str]:
+def notes(analysis: Json, history: History, asked: list[tuple[DeclaredTest, xr.Dataset]]) -> list[str]:
     """Return how p values and intervals are to be read, by the spec and by the history."""
     family = FAMILIES.get(analysis.get("family", "contrast"), "")
     found = [
@@ -40,7 +40,7 @@ def notes(analysis: Json, history: History, asked: list[tuple[Question, xr.Datas
     return [*found, *(f"Declared otherwise on {change}." for change in history.changes())]
 
 
-def standing(history: History, question: Question, level: Any) -> Json:
+def standing(history: History, question: DeclaredTest, level: Any) -> Json:
     """Return whether a level's contrast in an outcome is confirmatory, and why."""
     contrast, outcome = question.contrast, question.outcome
     own = history.standing(contrast.factor, contrast.baseline, level, outcome, stage_of(outcome))
@@ -49,12 +49,12 @@ def standing(history: History, question: Question, level: Any) -> Json:
     return {"standing": own.mark, "why": own.why}
 
 
-def shown(asked: list[Question]) -> list[tuple[str, Any]]:
+def shown(asked: list[DeclaredTest]) -> list[tuple[str, Any]]:
     """Return factor and baseline of the contrasts that are shown."""
     return list(dict.fromkeys((own.contrast.factor, own.contrast.baseline) for own in asked))
 
 
-def _earlier(history: History, asked: list[tuple[Question, xr.Dataset]]) -> list[str]:
+def _earlier(history: History, asked: list[tuple[DeclaredTest, xr.Dataset]]) -> list[str]:
     """Return a warning for each contrast that was looked at with fewer seeds."""
     most: dict[str, int] = {}
     for question, result in asked:

@@ -5,7 +5,7 @@ from typing import Any
 
 import xarray as xr
 
-from store.analysis.declared import Part, Question, answer, ask, chosen_contrasts, parts
+from store.analysis.declared import DeclaredTest, Part, answer, ask, chosen_contrasts, parts
 from store.analysis.nodes import by_condition, levels, stage_nodes
 from store.analysis.pairs import Pairs, find_pairs
 from store.backend.records import Json
@@ -70,7 +70,7 @@ def contrasts(node: xr.DataTree, spec: Json, places: Places, history: History) -
     return found | {"rows": kept, "left_out": left_out, "reasons": reasons}
 
 
-def _fill(rows: dict[Place, Json], question: Question, result: xr.Dataset, history: History) -> None:
+def _fill(rows: dict[Place, Json], question: DeclaredTest, result: xr.Dataset, history: History) -> None:
     """Put the changes in one outcome into the rows of their levels."""
     name = question.outcome
     for level in result["level"].values:

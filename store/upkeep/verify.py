@@ -16,7 +16,7 @@ import zarr
 from attrs import field, frozen
 from safetensors import SafetensorError, safe_open
 
-from store.arrays.groups import Group, any_group
+from store.arrays.groups import ArrayGroup, any_group
 from store.arrays.layout import chunk_files, group_name, row_files
 from store.arrays.shards import ShardReader
 from store.backend.locate import place_of
@@ -47,10 +47,10 @@ class Verified:
 
 
 @frozen
-class Rows:
+class OpenedRows:
     """The groups of arrays that were opened, and their rows that done records name."""
 
-    groups: dict[tuple[str, str], Group | Trouble] = field(factory=dict)  # by stage and family
+    groups: dict[tuple[str, str], ArrayGroup | Trouble] = field(factory=dict)  # by stage and family
     done: dict[tuple[str, str], dict[int, str]] = field(factory=dict)  # row → key
 
 
@@ -71,7 +71,7 @@ def verify(root: Root) -> Verified:
                 f"layout {version}: records and coordinates without checksums, whose damage is seen only "
                 "where they cannot be read; `engine migrate STORE` adds them"
             )
-        ledger, rows, records = Ledger(place, checked=version >= CHECKED), Rows(), 0
+        ledger, rows, records = Ledger(place, checked=version >= CHECKED), OpenedRows(), 0
         troubles += [*_lock(place), *_manifests(ledger), *_history(place), *_vocabularies(ledger)]
         for stage in sorted(place.names("ledger")):
             for key in sorted(ledger.done(stage)):
@@ -165,7 +165,7 @@ def _vocabularies(ledger: Ledger) -> Iterator[Trouble]:
         )
 
 
-def _stage(ledger: Ledger, stage: str, key: str, rows: Rows) -> Iterator[Trouble]:
+def _stage(ledger: Ledger, stage: str, key: str, rows: OpenedRows) -> Iterator[Trouble]:
     """Yield what is wrong with the results of a done stage."""
     place, name = ledger.place, record_name(stage, key, "done")
     try:
@@ -267,7 +267,7 @@ def _unrecorded(stage: str, key: str, top: Path, where: str) -> Iterator[Trouble
 
 
 def _row(
-    place: Place, stage: str, key: str, record: Json, groups: dict[tuple[str, str], Group | Trouble]
+    place: Place, stage: str, key: str, record: Json, groups: dict[tuple[str, str], ArrayGroup | Trouble]
 ) -> int | Trouble:
     """Read the row of a done record; give its number, or what is wrong with it."""
     family = str(record["family"])
@@ -364,7 +364,7 @@ def _unnamed(ledger: Ledger) -> Iterator[str]:
         )
 
 
-def _leftovers(ledger: Ledger, rows: Rows) -> Iterator[str]:
+def _leftovers(ledger: Ledger, rows: OpenedRows) -> Iterator[str]:
     """Say how many rows have no record: of attempts that were killed, or given up."""
     place = ledger.place
     for stage, family in _groups(place):

@@ -1,1 +1,1 @@
-"""Executors: where units of work run. All have the interface of `engine.running.executors.base.Executor`."""
+"""Executors: where units of work run. All have the interface of `base.UnitExecutor`."""

@@ -54,7 +54,7 @@ class Finished:
     here: bool = False  # whether that was on this machine
 
 
-class Executor(Protocol):
+class UnitExecutor(Protocol):
     """Runs units of work, in any order, each at least once."""
 
     def submit(self, work: Work, resources: Resources) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from attrs import define, field
 
-from engine.running.cell_runner import Execution
+from engine.running.cell_runner import CellRunner
 from engine.running.executors.base import Finished, Resources, Work
 
 
@@ -15,7 +15,7 @@ from engine.running.executors.base import Finished, Resources, Work
 class InProcess:
     """Runs each unit in this process."""
 
-    execution: Execution
+    execution: CellRunner
     _queue: deque[Work] = field(factory=deque)
 
     def submit(self, work: Work, resources: Resources) -> None:

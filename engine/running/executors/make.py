@@ -6,13 +6,13 @@ from importlib import util
 
 from engine.errors import UsageError
 from engine.progress import StopRequest
-from engine.running.executors.base import Executor, Job, Resources
+from engine.running.executors.base import Job, Resources, UnitExecutor
 from specs.tables.executor import Executor as Settings
 
 _PACKAGES = {"ray": "ray", "slurm": "submitit"}
 
 
-def make_executor(job: Job, settings: Settings, stop: StopRequest, most: Resources) -> Executor:
+def make_executor(job: Job, settings: Settings, stop: StopRequest, most: Resources) -> UnitExecutor:
     """Give an executor of other processes; UsageError where its package is missing, or no room for `most`.
 
     most: what a unit needs at most.

@@ -23,14 +23,14 @@ def serve(unit: bytes, rank: int, meeting: str, threads: int) -> Outcome | None:
     import torch
 
     from engine.errors import Interrupted, LostRankError
-    from engine.process_group.fsdp import AgreedStop, DivergedError, Team
+    from engine.process_group.fsdp import AgreedStop, DivergedError, FsdpGroup
     from engine.running.executors.parent import follow_parent
     from engine.running.executors.worker import Worker
 
     job, work = pickle.loads(unit)
     logging.getLogger("transformers.training_args").addFilter(_tells_no_group)
     torch.set_num_threads(threads)
-    team = Team.join(rank, job.ranks, meeting)
+    team = FsdpGroup.join(rank, job.ranks, meeting)
     stop = AgreedStop(team)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(stop, "requested", True))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from attrs import frozen
 
 from engine.planning.plan import Plan
-from engine.process_group.alone import ALONE, Ranks
+from engine.process_group.alone import ALONE, ProcessGroup
 from engine.progress import StopRequest
-from engine.running.cell_runner import Display, Execution, Outcome
+from engine.running.cell_runner import CellRunner, Display, Outcome
 from engine.running.executors.base import Job, Work
 from engine.running.provenance import provenance
 from engine.stages.cell_stages import Stages
@@ -20,16 +20,16 @@ from store import Ledger, StoreWriter
 class Worker:
     """Runs units of one job, keeping the model that the last one used."""
 
-    execution: Execution
+    execution: CellRunner
 
     @classmethod
-    def of(cls, job: Job, stop: StopRequest, ranks: Ranks = ALONE) -> Worker:
+    def of(cls, job: Job, stop: StopRequest, ranks: ProcessGroup = ALONE) -> Worker:
         """Make a worker; the cells and their keys come with the units."""
         plan = Plan(resolve(job.spec), job.root, [], {stage: {} for stage in STAGES})
         ledger = ranks.led(Ledger, lambda: Ledger(job.root, job.lease))
         writer = ranks.led(StoreWriter, lambda: StoreWriter(job.root))
         stages = Stages(plan, ledger, writer, provenance(), stop, ranks)
-        return cls(Execution(plan, stages, job.options, Display(), stop))
+        return cls(CellRunner(plan, stages, job.options, Display(), stop))
 
     def run(self, work: Work) -> Outcome:
         """Run a unit."""

@@ -23,9 +23,9 @@ from engine.progress import Report, StopRequest
 from engine.stages.example_coordinates import example_coordinates
 from engine.stages.interventions.adapter_layout import Arrangement
 from engine.stages.interventions.heads import Means, head_means
-from engine.stages.interventions.runs import Runs
+from engine.stages.interventions.runs import SweepRuns
 from engine.stages.interventions.sequences import Answers, chunks
-from engine.text.targets import Example, Writer
+from engine.text.targets import Example, TargetEncoder
 from specs.tables.experiment import Evaluate
 from specs.tables.probe import Probe
 from store import Coordinate, Family, Variable
@@ -75,12 +75,12 @@ def _only_head(change: Change) -> int:
 
 
 @frozen
-class Experiment:
+class InterventionRun:
     """A model with the adapters that its changes need, and how its answers are read."""
 
     arrangement: Arrangement
     tokenizer: Any
-    writer: Writer
+    writer: TargetEncoder
     evaluate: Evaluate
     probe: Probe
     lens: Lens = field(init=False)
@@ -110,7 +110,7 @@ class Experiment:
             questions = [self.writer.encode_spellings(row) for row in batch]
             answers = [Answers(questions, len(self.lens.layers), self.probe.backend) for _ in changes]
             for chunk in chunks(questions, padding_id(self.tokenizer), self.lens.device):
-                runs = Runs(self.arrangement, self.lens, chunk, means, self.probe.backend)
+                runs = SweepRuns(self.arrangement, self.lens, chunk, means, self.probe.backend)
                 if first == start:
                     runs.check()
                 for turn in sequence:

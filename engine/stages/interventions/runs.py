@@ -16,7 +16,7 @@ from kernels import lens_statistics
 
 
 @frozen(eq=False)
-class _Run:
+class _KeptRun:
     """What is kept of a run, for those that go on from it."""
 
     states: list[Tensor]  # the residual stream behind each layer that may be asked for, 0 the embedding
@@ -24,7 +24,7 @@ class _Run:
 
 
 @define(eq=False)
-class Runs:
+class SweepRuns:
     """Runs a chunk through the changes of a sweep, turn by turn; whole models run when first needed."""
 
     arrangement: Arrangement
@@ -33,8 +33,8 @@ class Runs:
     means: Means
     backend: str
     _records: dict[str, Record] = field(factory=dict)
-    _wholes: dict[str, _Run] = field(factory=dict)
-    _last: _Run | None = None
+    _wholes: dict[str, _KeptRun] = field(factory=dict)
+    _last: _KeptRun | None = None
 
     def check(self) -> None:
         """Raise EngineError where the model cannot be run from its middle."""
@@ -57,7 +57,7 @@ class Runs:
             kept, streams = resume(self.lens, self.chunk.batch, shapes, turn.start, state, edits, turn.keep)
         fresh = self._entropies(streams[turn.fresh - turn.start :])
         states = [*past.states[: turn.start], *kept][: turn.keep + 1]
-        self._last = _Run(states, torch.cat([past.entropy[: turn.fresh], fresh]))
+        self._last = _KeptRun(states, torch.cat([past.entropy[: turn.fresh], fresh]))
         return self.lens.norm(streams[-1]), self._last.entropy
 
     def _edit(self, layer: int, patch: Patch) -> Edit:
@@ -83,11 +83,11 @@ class Runs:
                 self._records[source] = record(self.lens, self.chunk.batch)
         return self._records[source]
 
-    def _whole(self, source: str) -> _Run:
+    def _whole(self, source: str) -> _KeptRun:
         if source not in self._wholes:
             states = self._record(source).states
             streams = torch.stack([self.chunk.batch.at(state) for state in states])
-            self._wholes[source] = _Run(states, self._entropies(streams))
+            self._wholes[source] = _KeptRun(states, self._entropies(streams))
         return self._wholes[source]
 
     def _entropies(self, streams: Tensor) -> Tensor:

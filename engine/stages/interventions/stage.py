@@ -6,12 +6,12 @@ from typing import Any
 
 from engine.models.base_model import BaseModel
 from engine.models.lens import find_lens
-from engine.planning.changes import Model, entries, expand
+from engine.planning.changes import ModelShape, entries, expand
 from engine.planning.plan import PlannedCell
 from engine.progress import Report
 from engine.stages.context import Context
 from engine.stages.interventions.adapter_layout import arrangement
-from engine.stages.interventions.intervene import Experiment, intervention_family
+from engine.stages.interventions.intervene import InterventionRun, intervention_family
 from engine.stages.records import checked
 
 
@@ -24,11 +24,11 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
         test = context.measured(cell, "intervene", model, text)
         rows, lens = test.rows, find_lens(model)
         layers = len(lens.layers)
-        changes = expand(entries(context.plan, cell), Model(layers, lens.heads))
+        changes = expand(entries(context.plan, cell), ModelShape(layers, lens.heads))
         family = intervention_family(rows, changes, layers, evaluate_settings.labels)
         donors = {donor: context.adapter(donor) for donor in sorted(cell.donors)}
         with arrangement(model, donors) as arranged, context.sink(family, key) as sink:
-            experiment = Experiment(arranged, base.tokenizer, text, evaluate_settings, probe)
+            experiment = InterventionRun(arranged, base.tokenizer, text, evaluate_settings, probe)
             report = checked(report, context.claim("intervene", key))
             for values in experiment.run(rows, changes, report, context.stop, start=sink.start):
                 sink.append(values)

@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 
 from engine.errors import UsageError
-from engine.process_group.alone import ALONE, Ranks
+from engine.process_group.alone import ALONE, ProcessGroup
 from engine.stages.training.modules import check_named, check_trained, unseen_modules
 from specs.tables.experiment import Lora
 
@@ -31,7 +31,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def attach_adapter(base: Any, lora: Lora, ranks: Ranks = ALONE) -> Any:
+def attach_adapter(base: Any, lora: Lora, ranks: ProcessGroup = ALONE) -> Any:
     """Put a fresh LoRA adapter on a base model (LoRA: arXiv 2106.09685); the base stays frozen.
 
     To be used within `as_it_was`, also where it raises.

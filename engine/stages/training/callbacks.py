@@ -8,7 +8,7 @@ from typing import Any
 from attrs import define
 from transformers import TrainerCallback
 
-from engine.process_group.alone import Ranks
+from engine.process_group.alone import ProcessGroup
 from engine.progress import Report, StopRequest
 from engine.stages.training.history import LOSS, TOKENS
 
@@ -37,7 +37,7 @@ class Saver(TrainerCallback):
     """Saves when it is time to, and saves and stops when asked to."""
 
     stop: StopRequest
-    ranks: Ranks
+    ranks: ProcessGroup
     seconds: float | None  # from one checkpoint to the next, None where the Trainer counts steps
     last: float = 0.0
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from engine.errors import EngineError
-from engine.stages.training.history import LOSS, VALIDATION_LOSS, History
+from engine.stages.training.history import LOSS, VALIDATION_LOSS, TrainingLog
 from specs.tables.experiment import Train
 
 NAMES = {
@@ -18,7 +18,7 @@ NAMES = {
 SHOWN = 3  # names of weights in a message
 
 
-def check_entry(history: History, model: nn.Module, settings: Train, *, skipped: bool = False) -> None:
+def check_entry(history: TrainingLog, model: nn.Module, settings: Train, *, skipped: bool = False) -> None:
     """Raise EngineError where a number of the log's last entry is not finite.
 
     `skipped`: the gradient alone has overflowed float16, and the step was left out for it.
@@ -30,7 +30,7 @@ def check_entry(history: History, model: nn.Module, settings: Train, *, skipped:
             raise EngineError(_diverged(f"the {name} is {value}", history, model, settings))
 
 
-def check_weights(history: History, model: nn.Module, settings: Train) -> None:
+def check_weights(history: TrainingLog, model: nn.Module, settings: Train) -> None:
     """Raise EngineError where a trained weight is not finite."""
     if names := _not_finite(model, trained=True):
         raise EngineError(
@@ -38,7 +38,7 @@ def check_weights(history: History, model: nn.Module, settings: Train) -> None:
         )
 
 
-def _diverged(what: str, history: History, model: nn.Module, settings: Train) -> str:
+def _diverged(what: str, history: TrainingLog, model: nn.Module, settings: Train) -> str:
     step = int(history.entries[-1]["step"])
     if names := _not_finite(model, trained=False):
         return (

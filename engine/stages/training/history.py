@@ -21,7 +21,7 @@ LAST_SHARE, LAST_STEPS = 0.1, 10  # of the steps, whose mean loss is the trainin
 
 
 @frozen
-class History:
+class TrainingLog:
     """The entries of a training's log, in the order of its steps."""
 
     entries: Sequence[Mapping[str, float]]

@@ -13,7 +13,7 @@ from engine.errors import DataError, Interrupted
 from engine.models.base_model import as_it_was
 from engine.models.batching import padding_id
 from engine.models.lens import find_lens
-from engine.process_group.alone import ALONE, IGNORED, Ranks
+from engine.process_group.alone import ALONE, IGNORED, ProcessGroup
 from engine.progress import Report, StopRequest
 from engine.stages.training.adapter import attach_adapter
 from engine.stages.training.arguments import arguments, global_seed
@@ -55,7 +55,7 @@ def train_adapter(
     report: Report,
     stop: StopRequest,
     fenced: bool = False,
-    ranks: Ranks = ALONE,
+    ranks: ProcessGroup = ALONE,
 ) -> Trained:
     """Fine-tune an adapter on `base` and save it as `adapter` of `home`; give what is saved with it.
 

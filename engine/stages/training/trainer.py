@@ -16,9 +16,16 @@ from transformers.trainer import TRAINER_STATE_NAME, TrainerState
 
 from engine.errors import UsageError
 from engine.models.lens import Lens
-from engine.process_group.alone import IGNORED, Ranks
+from engine.process_group.alone import IGNORED, ProcessGroup
 from engine.stages.training.divergence import check_entry, check_weights
-from engine.stages.training.history import COMPLETION_TOKENS, LOSS, SECONDS, TOKENS, VALIDATION_LOSS, History
+from engine.stages.training.history import (
+    COMPLETION_TOKENS,
+    LOSS,
+    SECONDS,
+    TOKENS,
+    VALIDATION_LOSS,
+    TrainingLog,
+)
 from engine.stages.training.loss import completion_loss
 from engine.stages.training.orders import Orders
 from engine.stages.training.validation import EarlyStopping
@@ -39,7 +46,7 @@ class CompletionTrainer(Trainer):
         self,
         *,
         lens: Lens,
-        ranks: Ranks,
+        ranks: ProcessGroup,
         settings: Train,
         seed: int,
         validation: Sequence[Encoded],
@@ -64,9 +71,9 @@ class CompletionTrainer(Trainer):
             self.accelerator.scaler = torch.amp.GradScaler(self.args.device.type)
 
     @property
-    def history(self) -> History:
+    def history(self) -> TrainingLog:
         """Give the log so far."""
-        return History(self.state.log_history)
+        return TrainingLog(self.state.log_history)
 
     @property
     def seconds(self) -> float:

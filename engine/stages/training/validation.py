@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from engine.stages.training.history import History
+from engine.stages.training.history import TrainingLog
 
 BEST = "best.safetensors"  # its name in a checkpoint
 
@@ -31,13 +31,13 @@ class EarlyStopping(TrainerCallback):
         control.should_evaluate = state.global_step % self.every == 0 or state.global_step >= state.max_steps
 
     def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:  # noqa: D102
-        history = History(state.log_history)
+        history = TrainingLog(state.log_history)
         if history.kept == state.global_step:
             self._best = {name: p.detach().cpu().clone() for name, p in _trained(model).items()}
         if self.is_over(history):
             control.should_training_stop = True
 
-    def is_over(self, history: History) -> bool:
+    def is_over(self, history: TrainingLog) -> bool:
         """Tell whether there were enough validations without a better one."""
         return history.since_best >= self.patience
 
