@@ -18,7 +18,7 @@ python_of = $(shell for v in $(1); do \
 OLDEST ?= $(call python_of,3.11 3.12 3.13 3)
 NEWEST ?= $(call python_of,3.14 3.13 3.12 3)
 
-.PHONY: demo test test-device test-oldest test-newest check lock audit bench honesty gpu tutorial clean
+.PHONY: demo test test-device test-oldest test-newest check lock audit bench honesty gpu tutorial docs clean
 .DELETE_ON_ERROR:
 
 # Only what the locks name, file by file; nothing is built here but this package, by tools of the lock.
@@ -107,5 +107,17 @@ tutorial: $(BIN)/.ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[notebook]'
 	cd docs && ../$(BIN)/jupyter execute --inplace tutorial.ipynb
 
+# The documentation as a site, build/site/index.html; a link that leads nowhere is an error. Once .venv-docs is there,
+# this needs no network. It reads this project's code and does not import it.
+docs: .venv-docs/.ready
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+DOCS = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])
+
+.venv-docs/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet $$($(PYTHON) -c '$(DOCS)')
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest .venv-lock build *.egg-info
+	rm -rf $(VENV) .venv-oldest .venv-newest .venv-lock .venv-docs build *.egg-info

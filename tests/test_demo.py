@@ -61,7 +61,7 @@ def test_the_demo_model_is_the_real_one(demo_store: Path) -> None:
 def test_the_python_session_of_the_readme_runs(
     demo_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (session,) = re.findall(r"```python\n(.*?)```", (DEMO.parents[1] / "README.md").read_text("utf-8"), re.S)
+    (session,) = re.findall(r"```python\n(.*?)```", (DEMO.parents[2] / "README.md").read_text("utf-8"), re.S)
     (tmp_path / "stores").mkdir()
     (tmp_path / "stores" / "demo").symlink_to(demo_store)
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import attrs
@@ -77,7 +78,8 @@ def _cells(
 ) -> list[str]:
     _, metas = split_annotated(type_)
     meaning = " ".join(meta.description for meta in metas if meta.description)
-    cells = [f"`{field.name}`", expected(type_), _default(field), meaning]
+    pattern = re.compile(r"(?<=matching )(.*)$")  # Markdown would take its brackets for a link
+    cells = [f"`{field.name}`", pattern.sub(r"`\1`", expected(type_)), _default(field), meaning]
     if stages is None:
         return cells
     if table_class(type_) is not None:
