@@ -65,7 +65,7 @@ def test_every_spec_is_listed_here() -> None:
 def test_a_shipped_spec_resolves_to_its_cells(name: str) -> None:
     file = SPECS / f"{name}.toml"
     Draft202012Validator(json_schema()).validate(tomllib.loads(file.read_text("utf-8")))
-    assert file.read_text("utf-8").startswith("#:schema ./schema.json\n# ")
+    assert file.read_text("utf-8").startswith("#:schema ../schema.json\n# ")
     assert len(resolve(load_spec(file)).cells) == SIZES[name][0]
 
 
