@@ -325,7 +325,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, rated_file: Path, study: 
         ("evaluate", "engine.stages.evaluate.evaluate", 1),
         ("lens", "engine.stages.tuned_lens.tune", 1),
         ("probe", "engine.stages.probe.probe_layers", 1),
-        ("intervene", "engine.stages.interventions.stage.Experiment.run", 1),
+        ("intervene", "engine.stages.interventions.stage.InterventionRun.run", 1),
     ],
 )
 def test_nothing_is_committed_that_was_made_with_changed_weights(
