@@ -105,9 +105,9 @@ def execute(
     """Run what is pending of a spec or a plan, and give what was done; results go to the store.
 
     only: factor → level or list of levels. wait: for what other processes are running. executor: "local",
-    "ray" or "slurm". display: is told of every stage as it begins, ends or fails. Stages that fail are
-    recorded in the outcome and in the store, and raise nothing. Ctrl-C raises Interrupted when all that is
-    done is safe.
+    "ray", "slurm", or that of a plug-in. display: is told of every stage as it begins, ends or fails. Stages
+    that fail are recorded in the outcome and in the store, and raise nothing. Ctrl-C raises Interrupted when
+    all that is done is safe.
     """
     from engine.planning.executor_settings import executor_settings
     from engine.progress import stop_on_signal

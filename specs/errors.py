@@ -38,6 +38,13 @@ class SpecError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+class PluginError(SpecError):
+    """A name that nothing stands for, or a plug-in that does not serve, in one sentence."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__([Problem(None, "", message)])
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The choice spelled most like `word`, or "" if none comes near."""
     from difflib import get_close_matches

@@ -28,7 +28,9 @@ ORDER = {
         "errors tokens quality calibration", "backend", "lease", "ledger", "arrays", "reader writer accessor",
         "export upkeep analysis", "pooling plots", "report", "",
     ),
-    "specs": ("errors", "tables", "toml", "checks", "axes", "rules", "load", "matrix", "reference", ""),
+    "specs": (
+        "errors", "registry", "tables", "toml", "checks", "axes", "rules", "load", "matrix", "reference", "",
+    ),
 }  # fmt: skip
 
 

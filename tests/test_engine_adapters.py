@@ -11,15 +11,17 @@ import public_sets
 import pytest
 
 from engine.data.prepare import SPLITS, load, prepare
-from engine.data.public_sets import ADAPTERS, CONDITIONS, NEWS
+from engine.data.public_sets import CONDITIONS, NEWS, PublicSet
 from engine.data.reading import read_source
 from engine.data.sources import sources
 from engine.errors import DataError
 from engine.planning.stage_keys import source_identity
-from specs.tables.data import PUBLIC_SETS, Columns, Data
+from specs.registry import PUBLIC_SETS
+from specs.tables.data import Columns, Data
 
 ROOT = Path(__file__).parents[1]
-UNRATED = [name for name in PUBLIC_SETS if not ADAPTERS[name].labels]
+SETS = {name: PUBLIC_SETS.get(name, PublicSet) for name in PUBLIC_SETS.built_in}
+UNRATED = [name for name in SETS if not SETS[name].labels]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ FIRST = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PUBLIC_SETS)
+@pytest.mark.parametrize("name", SETS)
 def test_rows_become_examples(copies: Path, name: str) -> None:
     rows = read_source(copy(copies, name), labelled=False)
     found = [tuple(row[key] for key in ("id", "context", "response", "group")) for row in rows]
@@ -73,7 +75,7 @@ def test_rows_become_examples(copies: Path, name: str) -> None:
     assert len({row["id"] for row in rows}) == len(rows)
 
 
-@pytest.mark.parametrize("name", PUBLIC_SETS)
+@pytest.mark.parametrize("name", SETS)
 def test_streaming_and_a_single_file_give_the_same_rows(copies: Path, name: str) -> None:
     data = copy(copies, name, rows=7)
     expected = read_source(data, labelled=False)
@@ -121,13 +123,12 @@ def test_a_story_never_parts(copies: Path, tmp_path: Path) -> None:
 
 
 def test_every_name_has_an_adapter_with_a_commit_and_a_line_in_the_documentation() -> None:
-    assert set(ADAPTERS) == set(PUBLIC_SETS)
     page = (ROOT / "docs" / "data.md").read_text("utf-8")
-    for name, adapter in ADAPTERS.items():
+    for name, adapter in SETS.items():
         (line,) = (line for line in page.splitlines() if line.startswith(f"| `{name}`"))
         assert f"`{adapter.hub}`" in line and all(f"`{split}`" in line for split in adapter.splits)
     unpinned = {
-        name for name, adapter in ADAPTERS.items() if not re.fullmatch("[0-9a-f]{40}", adapter.revision or "")
+        name for name, adapter in SETS.items() if not re.fullmatch("[0-9a-f]{40}", adapter.revision or "")
     }
     assert unpinned == {"cornell-movie-dialogs", "medical-abstracts"}
 
@@ -135,7 +136,7 @@ def test_every_name_has_an_adapter_with_a_commit_and_a_line_in_the_documentation
 def test_a_name_stands_for_a_pinned_hub_data_set() -> None:
     (found,) = sources(Data(source="amazon-qa"))
     assert (found.hub, found.config) == ("sentence-transformers/amazon-qa", "pair")
-    assert found.revision == ADAPTERS["amazon-qa"].revision
+    assert found.revision == SETS["amazon-qa"].revision
     (other,) = sources(Data(source="amazon-qa", revision="abc", config="more"))
     assert (other.revision, other.config) == ("abc", "more")
     (mirror,) = sources(Data(source="me/mirror", adapter="amazon-qa"))

@@ -478,7 +478,8 @@ def test_a_missing_package_is_named(study, tmp_path: Path, monkeypatch: pytest.M
     from engine.running.executors import make
 
     job, _ = job_of(study[0], tmp_path)
-    monkeypatch.setitem(make._PACKAGES, "ray", "no_such_package")
+    missing = make.ExecutorKind(make._ray, "no_such_package")
+    monkeypatch.setitem(make.EXECUTORS._own, "ray", missing)
     settings = executor_settings(job.spec, {"kind": "ray"})
     with pytest.raises(UsageError, match=r"needs the package no_such_package; .*ablation-engine\[ray\]"):
         make.make_executor(job, settings, StopRequest(), Resources())

@@ -113,6 +113,7 @@ OTHER: dict[str, Any] = {
     "evaluate.labels": ["1", "2"],
     "evaluate.spellings": {"1": ["one"]},
     "evaluate.scoring": ["generation"],
+    "evaluate.metrics": ["agreement"],
     "evaluate.length_normalized": True,
     "evaluate.max_new_tokens": 4,
     "evaluate.too_long": "drop",

@@ -17,8 +17,9 @@ from engine.data.reading import read_source
 from engine.data.table_files import read_file
 from engine.errors import DataError, UsageError
 from specs import Matrix, Spec
+from specs.registry import DATA_SETS
 from specs.tables.annotate import COLUMNS, Annotate
-from specs.tables.data import BUILT_IN_SETS, Data
+from specs.tables.data import Data
 
 Row = Mapping[str, str]
 
@@ -74,7 +75,7 @@ def jobs(spec: Spec, matrix: Matrix) -> list[AnnotationJob]:
 def _what_is_read(data: Data) -> Data:
     """Forget what has no say in which conversations a source holds."""
     ignored = {"holdout", "validation_share", "train", "validation", "test"}
-    if data.source not in BUILT_IN_SETS:  # there, each dimension has replies of its own
+    if data.source not in DATA_SETS:  # there, each dimension has replies of its own
         ignored.add("dimension")
     defaults: dict[str, Any] = {key.name: key.default for key in attrs.fields(Data) if key.name in ignored}
     return evolve(data, **defaults)

@@ -81,7 +81,7 @@ def plan(
 @click.option("--keep-going/--fail-fast", default=True, help="Go on after a failed cell (default), or stop.")
 @click.option("--retry-failed", is_flag=True, help="Run failed stages again.")
 @click.option("--no-wait", is_flag=True, help="Leave to another process what it is running.")
-@click.option("--executor", type=click.Choice(["local", "ray", "slurm"]), help="Where the work runs.")
+@click.option("--executor", metavar="KIND", help="Where the work runs: local, ray, slurm, or a plug-in.")
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes, or units at a time.")
 @click.option("--ignore-space", is_flag=True, help="Begin even if the disk seems too small.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run.")

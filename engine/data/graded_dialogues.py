@@ -16,12 +16,16 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import resources
 from typing import NamedTuple
 
+from engine.data.data_sets import DataSet
 from engine.errors import DataError
+from specs.registry import DATA_SETS
 
-VERSION = 1  # raise when a change alters any example
+NAME = "graded-dialogues"
+VERSION = "1"  # raise when a change alters any example
 DIMENSIONS = ("naturalness", "comprehensiveness", "on-topic")
 SHUFFLED_SHARE = {5: 0.0, 4: 0.25, 3: 0.5, 2: 0.75, 1: 1.0}
 KEPT_SHARE = {5: 1.0, 4: 3 / 4, 3: 1 / 2, 2: 1 / 3, 1: 1 / 5}
@@ -182,3 +186,11 @@ def _quote(word: str) -> str:
 def _overlap(left: str, right: str) -> float:
     a, b = set(left.casefold().split()), set(right.casefold().split())
     return len(a & b) / len(a | b)
+
+
+for _part in (None, *FIELDS):
+    DATA_SETS.add(
+        f"{NAME}/{_part}" if _part else NAME,
+        # A few of the damaged replies coincide, all in one group.
+        DataSet(partial(examples, field=_part), unique=False, version=VERSION),
+    )

@@ -7,18 +7,20 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.data.graded_dialogues import NAME
 from engine.data.sources import DataSource
 from engine.data.table_files import Raw, Table, joined, read_file
 from engine.errors import DataError
 from specs.errors import nearest
-from specs.tables.data import BUILT_IN, NAMED_SETS, Data
+from specs.registry import DATA_SETS, PUBLIC_SETS
+from specs.tables.data import Data
 from specs.toml.paths import DATA_FILES, data_suffix
 
 
 def open_source(
     source: DataSource, data: Data, wanted: Collection[str]
 ) -> Iterator[tuple[str | None, Table]]:
-    """Yield (split or None, table) of a source that is not the built-in one; the split where it has its own.
+    """Yield (split or None, table) of files or of a hub data set; the split where it has its own.
 
     `wanted` are the columns that will be read. Raises DataError for what is not there or out of reach.
     """
@@ -111,9 +113,9 @@ def _failure(source: DataSource, split: str, error: Exception) -> str:
     import datasets
 
     reason = f"{error.__cause__ or error}"
-    expected = f'neither "{BUILT_IN}", nor a {", ".join(DATA_FILES)} file, nor a hub data set within reach'
+    expected = f'neither "{NAME}", nor a {", ".join(DATA_FILES)} file, nor a hub data set within reach'
     text = f'data.source: found "{source}" (split "{split}"), which is {expected}: {reason}'
-    near = nearest(str(source), NAMED_SETS)
+    near = nearest(str(source), (*DATA_SETS, *PUBLIC_SETS))
     if near and source.public is None:
         text += f'; did you mean "{near}"?'
     if datasets.config.HF_HUB_OFFLINE:

@@ -14,7 +14,9 @@ from typing import Any
 
 from attrs import frozen
 
-VERSION = 1  # raise when a change alters any example
+from specs.registry import PUBLIC_SETS
+
+VERSION = "1"  # raise when a change alters any example
 
 Raw = Mapping[str, Any]
 Row = dict[str, str | None]  # context, response, group and, where the set has classes, label
@@ -27,7 +29,7 @@ CONDITIONS = (
 
 
 @frozen
-class Adapter:
+class PublicSet:
     """A public data set, and the function that makes examples of one of its rows."""
 
     hub: str
@@ -37,6 +39,7 @@ class Adapter:
     config: str | None = None
     revision: str | None = None  # the commit that is read unless the spec names another; None: not pinned
     labels: tuple[str, ...] = ()  # its classes; a set without any is rated by `engine annotate`
+    version: str = VERSION  # of a plug-in's own: part of stage keys, to be raised when any example changes
 
 
 def _arena(raw: Raw) -> Iterator[Row]:
@@ -104,8 +107,8 @@ def _classified(text: str, label: str, names: Mapping[int, str]) -> Callable[[Ra
     return rows
 
 
-def _preferences(column: str) -> Adapter:
-    return Adapter(
+def _preferences(column: str) -> PublicSet:
+    return PublicSet(
         hub="Anthropic/hh-rlhf",
         revision="09be8c5bbc57cb3887f3a9732ad6aa7ec602a1fa",
         splits=("train", "test"),
@@ -114,8 +117,8 @@ def _preferences(column: str) -> Adapter:
     )
 
 
-ADAPTERS = {
-    "chatbot-arena": Adapter(
+for _name, _set in {
+    "chatbot-arena": PublicSet(
         hub="lmsys/chatbot_arena_conversations",
         revision="1b6335d42a1d2c7e34870c905d03ab964f7f2bd8",
         splits=("train",),
@@ -124,7 +127,7 @@ ADAPTERS = {
     ),
     "hh-rlhf-chosen": _preferences("chosen"),
     "hh-rlhf-rejected": _preferences("rejected"),
-    "amazon-qa": Adapter(
+    "amazon-qa": PublicSet(
         hub="sentence-transformers/amazon-qa",
         config="pair",
         revision="614a80086ee434a4fdbb8629f07c6c2374df840b",
@@ -132,21 +135,21 @@ ADAPTERS = {
         columns=("query", "answer"),
         rows=_question_and_answer,
     ),
-    "coqa": Adapter(
+    "coqa": PublicSet(
         hub="stanfordnlp/coqa",
         revision="0d9e9952f1ef6e5415492d3d84b5873259137e3c",
         splits=("train", "validation"),
         columns=("story", "questions", "answers"),
         rows=_story,
     ),
-    "cornell-movie-dialogs": Adapter(
+    "cornell-movie-dialogs": PublicSet(
         hub="cornell-movie-dialog/cornell_movie_dialog",
         revision="refs/convert/parquet",  # the hub's own conversion; a branch, for no commit of it is known
         splits=("train",),
         columns=("utterance",),
         rows=_movie,
     ),
-    "ag-news": Adapter(
+    "ag-news": PublicSet(
         hub="fancyzhx/ag_news",
         revision="eb185aade064a813bc0b7f42de02595523103ca4",
         splits=("train", "test"),
@@ -154,11 +157,12 @@ ADAPTERS = {
         rows=_classified("text", "label", dict(enumerate(NEWS))),
         labels=NEWS,
     ),
-    "medical-abstracts": Adapter(
+    "medical-abstracts": PublicSet(
         hub="TimSchopf/medical_abstracts",
         splits=("train", "test"),
         columns=("medical_abstract", "condition_label"),
         rows=_classified("medical_abstract", "condition_label", dict(enumerate(CONDITIONS, start=1))),
         labels=CONDITIONS,
     ),
-}
+}.items():
+    PUBLIC_SETS.add(_name, _set)

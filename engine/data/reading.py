@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from engine.data import graded_dialogues as graded
 from engine.data.cell_text import cell_text, whole_number
+from engine.data.data_sets import DataSet, data_set_rows
 from engine.data.missing_explanations import explained
 from engine.data.opening import open_source
 from engine.data.public_sets import Row
@@ -18,6 +18,7 @@ from engine.data.sources import DataSource, sources
 from engine.data.table_files import Raw, Table
 from engine.errors import DataError
 from specs.errors import nearest
+from specs.registry import DATA_SETS
 from specs.tables.data import Data
 
 RATED = ("label", "explanation")
@@ -41,11 +42,10 @@ def read_source(
     found = sources(data)
     rows = []
     for source in found:
-        # The built-in set is taken as it is: few of its damaged replies coincide, all in one group.
         checks = RowChecks(
             labels if labelled else None,
             data.max_characters,
-            unique=not source.built_in,
+            unique=source.data_set is None or DATA_SETS.get(source.data_set, DataSet).unique,
             needs_explanation=labelled and data.empty_explanations == "drop",
         )
         kept: Iterable[dict[str, str]] = _checked(source, data, labelled, checks)
@@ -100,8 +100,9 @@ def _examples(
     source: DataSource, data: Data, labelled: bool
 ) -> Iterator[tuple[str, str, Mapping[str, str], Row]]:
     """Yield (id, where, the source's column behind each field, row) for every row that the filter keeps."""
-    if source.built_in:
-        rows = ((f"{source}, {raw['id']}", raw) for raw in graded.examples(data.dimension, source.part))
+    if source.data_set is not None:
+        made = data_set_rows(source.data_set, data.dimension)
+        rows = ((f"{source}, {raw['id']}", raw) for raw in made)
         for _, where, raw in _filtered(Table(str(source), None, rows), {}, data):
             row = {name: raw[name] for name in raw if labelled or name not in RATED}
             yield raw["id"], where, {}, row
@@ -126,10 +127,10 @@ def _examples(
                 yield f"{split or 'row'}-{number}", place, columns, texts | marked
                 continue
             try:
-                made = list(adapter.rows(raw))
+                examples = list(adapter.rows(raw))
             except (LookupError, TypeError, ValueError) as error:
                 raise DataError(f'{place}: not as "{source.public}" has it: {error!r}') from error
-            for index, row in enumerate(made, start=1):
+            for index, row in enumerate(examples, start=1):
                 fields = {name: row[name] for name in row if labelled or name not in RATED}
                 yield f"{split or 'row'}-{number}.{index}", place, {}, fields | marked
 

@@ -8,33 +8,29 @@ from pathlib import Path
 
 from attrs import frozen
 
-from engine.data.public_sets import ADAPTERS, Adapter
+from engine.data.public_sets import PublicSet
 from engine.errors import DataError
-from specs.tables.data import BUILT_IN, BUILT_IN_SETS, PUBLIC_SETS, Data
+from specs.registry import DATA_SETS, PUBLIC_SETS
+from specs.tables.data import Data
 from specs.toml.paths import data_suffix
 
 
 @frozen
 class DataSource:
-    """One of the sources that a spec names: a path, a hub data set, or (neither) the built-in one."""
+    """One of the sources that a spec names: a path, a hub data set, or one that a package holds itself."""
 
     name: str  # tells the sources of a list apart, in the rows' ids
     path: Path | None = None  # may be missing
     hub: str | None = None
-    part: str | None = None  # of the built-in one
+    data_set: str | None = None  # the name of one that the engine or a plug-in holds
     config: str | None = None
     revision: str | None = None
     public: str | None = None  # the public set whose schema it has
 
     @property
-    def adapter(self) -> Adapter | None:
-        """The adapter that reads it, if it is a public set or a copy of one."""
-        return ADAPTERS[self.public] if self.public else None
-
-    @property
-    def built_in(self) -> bool:
-        """Whether it is the built-in set."""
-        return self.path is None and self.hub is None
+    def adapter(self) -> PublicSet | None:
+        """What reads it, if it is a public set or a copy of one."""
+        return PUBLIC_SETS.get(self.public, PublicSet) if self.public else None
 
     @property
     def missing(self) -> bool:
@@ -42,7 +38,7 @@ class DataSource:
         return self.path is not None and not self.path.exists()
 
     def __str__(self) -> str:
-        return str(self.path or self.hub or "/".join(filter(None, (BUILT_IN, self.part))))
+        return str(self.path or self.hub or self.data_set)
 
 
 def sources(data: Data) -> list[DataSource]:
@@ -79,12 +75,13 @@ def _without_suffix(path: Path) -> Path:
 
 def _source(text: str, name: str, data: Data) -> DataSource:
     public = None if data.adapter == "none" else data.adapter
-    if text in BUILT_IN_SETS:
-        return DataSource(name, part=text.partition("/")[2] or None)
-    if text in PUBLIC_SETS:
-        adapter = ADAPTERS[text]
-        config, revision = data.config or adapter.config, data.revision or adapter.revision
-        return DataSource(name, hub=adapter.hub, config=config, revision=revision, public=text)
-    if data_suffix(Path(text)) or Path(text).is_absolute():
+    path = data_suffix(Path(text)) or Path(text).is_absolute()
+    if not path and text in DATA_SETS:
+        return DataSource(name, data_set=text)
+    if not path and text in PUBLIC_SETS:
+        known = PUBLIC_SETS.get(text, PublicSet)
+        config, revision = data.config or known.config, data.revision or known.revision
+        return DataSource(name, hub=known.hub, config=config, revision=revision, public=text)
+    if path:
         return DataSource(name, path=Path(text), config=data.config, public=public)
     return DataSource(name, hub=text, config=data.config, revision=data.revision, public=public)

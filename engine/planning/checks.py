@@ -168,7 +168,7 @@ def known_sizes(data: Data, labels: list[str]) -> dict[str, float] | None:
     try:
         found = sources(data)
         here = [source.path for source in found if source.path is not None and source.path.is_file()]
-        if len(here) + sum(source.built_in for source in found) < len(found):
+        if len(here) + sum(source.data_set is not None for source in found) < len(found):
             return None
         if sum(path.stat().st_size for path in here) > MOST_BYTES:
             return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UsageError
-from specs import Spec
+from specs import Spec, SpecError
 from specs.load import read_table
 from specs.tables.executor import Executor
 from specs.toml.convert import structure
@@ -25,7 +25,8 @@ def executor_settings(spec: Spec, options: Mapping[str, Any]) -> Executor:
     own = read_table(user_file(), Executor) if user_file().is_file() else {}
     given = {name: value for name, value in options.items() if value is not None}
     settings, problems = structure({**own, **spec.raw.get("executor", {}), **given}, Executor, "executor")
-    assert settings is not None, problems  # each part has been checked
+    if settings is None:  # the file and the spec have been checked
+        raise SpecError(problems)
     if settings.ranks > 1 and settings.workers_per_gpu > 1:
         raise UsageError(
             f"executor.workers_per_gpu: found {settings.workers_per_gpu} with executor.ranks = "

@@ -13,8 +13,8 @@ from statistics import fmean
 import attrs
 from attrs import frozen
 
-from engine.data import graded_dialogues as graded
 from engine.data.cell_text import cell_text
+from engine.data.data_sets import data_set_rows
 from engine.data.reading import column_names
 from engine.data.sources import DataSource, sources
 from engine.data.table_files import read_file
@@ -174,8 +174,9 @@ def _source_card(source: DataSource, data: Data) -> DataCard | None:
 
 
 def _rows(source: DataSource, data: Data) -> Iterator[dict[str, str]]:
-    if source.built_in:
-        yield from graded.examples(data.dimension, source.part)
+    if source.data_set is not None:
+        rows = data_set_rows(source.data_set, data.dimension)
+        yield from ({"explanation": "", **row} for row in rows)
         return
     if source.path is None or source.missing or source.adapter or source.path.is_dir():
         return

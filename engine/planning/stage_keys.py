@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,14 +17,16 @@ import attrs
 from attrs import frozen
 
 from engine import fingerprints
-from engine.data import graded_dialogues as graded
-from engine.data import public_sets as adapters
+from engine.data.data_sets import DataSet
 from engine.data.sources import DataSource, sources
 from engine.errors import DataError
 from specs import Matrix
+from specs.registry import DATA_SETS, PUBLIC_SETS, Registry
 from specs.tables.data import Data
-from specs.tables.experiment import STAGES, TABLE_STAGES, Model
+from specs.tables.experiment import CONTENT, STAGES, TABLE_STAGES, Model, Target
 from specs.tables.interventions import Intervention
+from specs.toml.convert import field_types
+from specs.toml.describe import named
 from specs.toml.paths import data_suffix
 
 # Raise a stage's number when a change to the code alters its results.
@@ -32,8 +34,6 @@ VERSIONS = {"data": 4, "base": 1, "train": 3, "evaluate": 5, "lens": 2, "probe":
 
 Cell = tuple[int, ...]
 NONE: Mapping[str, str] = MappingProxyType({})
-# Contents of the target that the run seed draws.
-DRAWN = ("label+shuffled", "label+bag_of_words", "label+random_tokens")
 
 
 def digest(value: Any) -> str:
@@ -70,14 +70,22 @@ def file_identities(data: Data) -> dict[str, str]:
 
 
 def _source_identity(source: DataSource, remembered: Mapping[str, str]) -> str:
-    read_as = f" {source.public} {adapters.VERSION}" if source.public else ""
-    if source.built_in:
-        return f"{source} {graded.VERSION}"
+    if source.data_set is not None:
+        version = DATA_SETS.get(source.data_set, DataSet).version
+        return _with_plugin(f"{source} {version}", DATA_SETS, source.data_set)
+    read_as = ""
+    if source.public and source.adapter:
+        read_as = _with_plugin(f" {source.public} {source.adapter.version}", PUBLIC_SETS, source.public)
     if source.path is None:
         return f"hub {source.hub} {source.config} {source.revision}{read_as}"
     if source.missing:
         return remembered.get(str(source), f"not there yet: {source.path}")
     return fingerprints.fingerprint_path(source.path) + read_as
+
+
+def _with_plugin(text: str, registry: Registry, name: str) -> str:
+    plugin = registry.identity(name)
+    return f"{text} {plugin}" if plugin else text
 
 
 def model_identity(model: Model) -> str:
@@ -226,8 +234,15 @@ class Keys:
     def _shuffling_seed(self, cell: Cell) -> str:
         """Give the seed where it draws the text that is watched; elsewhere the probe ignores it."""
         target = self._matrix.table("target", cell)
-        drawn = target.permuted > 0 or target.content in DRAWN
+        drawn = target.permuted > 0 or _is_drawn(target)
         return f"seed {self._matrix.seed(cell)};" if drawn else ""
+
+
+def _is_drawn(target: Target) -> bool:
+    """Tell whether the run seed draws a pseudo-explanation."""
+    name = CONTENT.name(target.content)
+    entry: Any = None if name is None else CONTENT.registry.get(name, object)
+    return entry is not None and bool(entry.seeded)
 
 
 @frozen
@@ -306,11 +321,33 @@ def _settings_done(settings: Intervention) -> dict[str, Any]:
 
 def _settings_read(settings: Any, table: str, stage: str) -> dict[str, Any]:
     values = ((field, getattr(settings, field.name)) for field in fields_read(table, type(settings), stage))
-    return {
+    read = {
         field.name: attrs.asdict(value) if attrs.has(type(value)) else value
         for field, value in values
-        if not (field.metadata.get("later") and value == field.default)
+        if not (field.metadata.get("later") and value == _default(field))
     }
+    if plugins := sorted(_plugins(settings, list(read))):
+        read["plug-ins"] = plugins
+    return read
+
+
+def _default(field: attrs.Attribute[Any]) -> Any:
+    default: Any = field.default
+    return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
+
+
+def _plugins(settings: Any, names: Sequence[str]) -> Iterator[str]:
+    """Identify the plug-ins that some fields of a table name."""
+    cls: type = type(settings)
+    types = field_types(cls)
+    for field in names:
+        if (known := named(types[field])) is None:
+            continue
+        value = getattr(settings, field)
+        for text in value if isinstance(value, list) else [value]:
+            name = known.name(text)
+            if name is not None and (plugin := known.registry.identity(name)):
+                yield plugin
 
 
 assert set(VERSIONS) == set(STAGES)

@@ -18,7 +18,7 @@ from engine.progress import Report, StopRequest
 from engine.stages.context import Context
 from engine.stages.example_coordinates import example_coordinates
 from engine.stages.measured_examples import trained_and_evaluated
-from engine.stages.metrics import calibration_error, label_metrics
+from engine.stages.metrics import Predictions, metrics
 from engine.stages.records import checked
 from engine.text.answers import ParsedAnswer, read_answer
 from engine.text.lengths import position_limit, question_behind
@@ -141,21 +141,24 @@ def _generate(
 
 
 def summarise(
-    rows: Sequence[Example], values: Mapping[str, np.ndarray], labels: Sequence[str]
+    rows: Sequence[Example],
+    values: Mapping[str, np.ndarray],
+    labels: Sequence[str],
+    further: Sequence[str] = (),
 ) -> dict[str, float]:
     """Give the metrics of predictions, of constrained labels (`constrained_…`) and generated (`generated_…`).
 
-    `ece` is that of the log-likelihoods; `unparsed_share` that of generated texts that name no label.
+    further: metrics of plug-ins. `ece` is that of the log-likelihoods; `unparsed_share` that of generated
+    texts that name no label.
     """
     gold = [row["label"] for row in rows]
     summary: dict[str, float] = {"test_examples": float(len(rows))}
     kinds = {"prediction": "", "constrained_label": "constrained_", "generated_label": "generated_"}
     for variable, kind in kinds.items():
         if variable in values:
-            found = label_metrics(gold, values[variable], labels)
+            logprobs = values.get("label_logprob") if variable == "prediction" else None
+            found = metrics(Predictions(gold, values[variable], labels, logprobs), further)
             summary |= {f"{kind}{name}": value for name, value in found.items()}
-    if "label_logprob" in values:
-        summary["ece"] = calibration_error(gold, values["label_logprob"], labels)
     if "generated_label" in values:
         summary["unparsed_share"] = float(np.mean(values["generated_label"] == ""))
     return summary
@@ -174,7 +177,7 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
         # Predictions are few, and their summary needs them all: a killed evaluation starts again.
         with context.sink(family, key, resume=False) as sink:
             sink.append(values)
-        summary = summarise(rows, values, settings.labels)
+        summary = summarise(rows, values, settings.labels, settings.metrics)
         if settings.train_examples and context.settings("train", cell).steps != 0:
             summary |= _training_accuracy(context, cell, model, base.tokenizer, report)
         record |= {**sink.placement, "summary": summary | test.summary}
@@ -189,5 +192,5 @@ def _training_accuracy(
     text, limit = context.text(cell, tokenizer, test=False), context.limit(cell, model)
     rows = trained_and_evaluated(used, settings.train_examples, text, limit, settings)
     values = evaluate(model, tokenizer, text, rows, settings, report, context.stop)
-    found = summarise(rows, values, settings.labels)
+    found = summarise(rows, values, settings.labels, settings.metrics)
     return {f"train_{name}": value for name, value in found.items() if name.endswith("accuracy")}

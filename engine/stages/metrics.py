@@ -2,13 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from attrs import frozen
 
+from specs.errors import PluginError
+from specs.registry import METRICS
 from store.calibration import calibration_bins
 
 Labels = Sequence[str] | np.ndarray
+STANDARD = ("agreement", "calibration")  # always there; others where `evaluate.metrics` names them
+
+
+@frozen(eq=False)
+class Predictions:
+    """What a metric is computed from: the test examples in order."""
+
+    gold: Sequence[str]
+    predicted: Labels  # "": none of the labels
+    labels: Sequence[str]  # all that there are, in rating order
+    logprobs: np.ndarray | None = None  # [examples, labels] log-likelihoods in nats, where labels were scored
+
+
+@frozen
+class Metric:
+    """One or several numbers of the summary."""
+
+    of: Callable[[Predictions], Mapping[str, float]]
+    names: tuple[str, ...]  # that it can give; the summary has `generated_NAME`, `base_NAME` …, too
+    version: str = "1"  # of a plug-in: part of stage keys, to be raised when any number changes
+
+    def __attrs_post_init__(self) -> None:
+        if wrong := [name for name in self.names if not re.fullmatch("[a-z][a-z0-9_]*", name)]:
+            raise ValueError(f"names of a metric: expected small letters, digits and _; found {wrong[0]!r}")
+
+
+def metrics(predictions: Predictions, further: Sequence[str] = ()) -> dict[str, float]:
+    """Give the standard metrics of predictions, and further ones by name."""
+    found: dict[str, float] = {}
+    for name in dict.fromkeys((*STANDARD, *further)):
+        metric = METRICS.get(name, Metric)
+        values = dict(metric.of(predictions))
+        if wrong := [own for own in values if own not in metric.names]:
+            raise PluginError(
+                f"{METRICS.plugin(name) or name}: expected numbers of the names {', '.join(metric.names)}, "
+                f'as it declares them; found "{wrong[0]}"'
+            )
+        found |= {own: float(value) for own, value in values.items()}
+    return found
 
 
 def label_metrics(gold: Labels, predicted: Labels, labels: Sequence[str]) -> dict[str, float]:
@@ -52,3 +95,17 @@ def calibration_error(gold: Labels, logprobs: np.ndarray, labels: Sequence[str])
     """
     _, confidence, correct = calibration_bins(gold, logprobs, labels)
     return float(np.abs(correct - confidence).sum() / len(gold))
+
+
+def _agreement(predictions: Predictions) -> dict[str, float]:
+    return label_metrics(predictions.gold, predictions.predicted, predictions.labels)
+
+
+def _calibration(predictions: Predictions) -> dict[str, float]:
+    if predictions.logprobs is None:
+        return {}
+    return {"ece": calibration_error(predictions.gold, predictions.logprobs, predictions.labels)}
+
+
+METRICS.add("agreement", Metric(_agreement, ("accuracy", "macro_f1", "mae", "qwk")))
+METRICS.add("calibration", Metric(_calibration, ("ece",)))

@@ -20,23 +20,16 @@ from engine.progress import Report, StopRequest
 from engine.stages.context import Context
 from engine.stages.example_coordinates import example_coordinates
 from engine.stages.records import checked
+from engine.stages.statistics import LayerStates, Statistic, function_names, layer_values
 from engine.text.positions import position_indices
 from engine.text.targets import Encoded, Example, TargetEncoder
-from kernels import LensStatistics, activation_entropy, choose_backend, lens_statistics
+from kernels import LensStatistics, choose_backend, lens_statistics
 from kernels.backends import OPERATIONS
+from specs.registry import STATISTICS
 from specs.tables.probe import Probe
 from store import Coordinate, Family, Variable, write_vocabulary
 
 AXES = ("example", "layer", "position")
-STATISTICS = {
-    "logsumexp": ("nat", "log of the sum of exponentiated lens logits"),
-    "entropy": ("nat", "entropy of the lens distribution"),
-    "max_prob": ("1", "probability of the most likely token"),
-    "kl_final": ("nat", "KL divergence of the layer from the final layer, KL(final || layer)"),
-    "js_final": ("nat", "Jensen-Shannon divergence between the layer and the final layer"),
-    "watch_mass": ("1", "probability on the watched tokens"),
-    "watch_entropy": ("nat", "entropy within the watched tokens, renormalised"),
-}
 
 
 def watched_tokens(tokenizer: Any, writer: TargetEncoder, row: Example, probe: Probe) -> dict[str, int]:
@@ -72,14 +65,14 @@ def probe_family(
 ) -> Family:
     """Give the store's layout of the statistics for these examples, layers, watched tokens and heads."""
     variables = [
-        Variable(name, AXES, "float32", *STATISTICS[name]) for name in STATISTICS if name in probe.statistics
+        _variable(name)
+        for name in STATISTICS.built_in
+        if name in probe.statistics and name not in function_names(probe)
     ]
     variables.append(
         Variable("nonfinite", ("example",), "int32", "1", "rows with a NaN or Inf, of layers x positions")
     )
-    if probe.activation:
-        meaning = "entropy of the residual stream's energy over its coordinates"
-        variables.append(Variable("activation_entropy", AXES, "float32", "nat", meaning))
+    variables += map(_variable, function_names(probe))
     if probe.heads:
         meaning = "entropy of the head's attention weights; none at the embedding"
         variables.append(Variable("head_entropy", (*AXES, "head"), "float32", "nat", meaning))
@@ -108,6 +101,11 @@ def probe_family(
     if probe.top_k:
         coordinates.append(Coordinate("top", "top", list(range(probe.top_k)), long_name="place, 0 = top"))
     return Family(stage="probe", coordinates=tuple(coordinates), variables=tuple(variables))
+
+
+def _variable(name: str) -> Variable:
+    statistic = STATISTICS.get(name, Statistic)
+    return Variable(name, AXES, "float32", statistic.units, statistic.meaning)
 
 
 @torch.inference_mode()
@@ -145,7 +143,7 @@ class States:
     """What is kept of one forward pass, at the watch positions: L layers, B examples, P positions."""
 
     normed: Tensor  # [L, B, P, D] after the final norm
-    entropies: dict[str, Tensor]  # by variable: of activations [L, B, P], of heads [L, B, P, H]
+    others: dict[str, Tensor]  # by variable: functions of hidden states [L, B, P]; of heads [L, B, P, H]
 
 
 def watched_states(
@@ -158,19 +156,22 @@ def watched_states(
     needed = [max(position_indices(probe, example)) + 1 for example in batch]
     texts = [(e.prompt + e.completion)[:count] for e, count in zip(batch, needed, strict=True)]
     ids, mask = pad_right(texts, padding, device)
-    entropies: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
     with lens.watching(layers, positions) as caught:
         if probe.heads:
             with watching_heads(lens, layers, positions, backend_of(probe, "attention_row_entropy")) as heads:
                 lens.last_hidden(ids, mask)
-            entropies["head_entropy"] = torch.stack(heads)
+            others["head_entropy"] = torch.stack(heads)
         else:
             lens.last_hidden(ids, mask)
-    if probe.activation:
-        backend = backend_of(probe, "activation_entropy")
-        entropies["activation_entropy"] = activation_entropy(torch.stack(caught), backend=backend)
+    for name in function_names(probe):
+        by_layer = [
+            layer_values(name, LayerStates(hidden.flatten(0, 1), layer, lens, probe.backend))
+            for hidden, layer in zip(caught, layers, strict=True)
+        ]
+        others[name] = torch.stack(by_layer).reshape(len(layers), *positions.shape)
     normed = [lens.normed(hidden, layer) for hidden, layer in zip(caught, layers, strict=True)]
-    return States(torch.stack(normed), entropies)
+    return States(torch.stack(normed), others)
 
 
 def backend_of(probe: Probe, operation: str) -> str:
@@ -203,8 +204,8 @@ def _by_example(
     for variable in family.variables:
         if variable.name in values:
             continue
-        if variable.name in states.entropies:
-            by_layer = states.entropies[variable.name].cpu().numpy()
+        if variable.name in states.others:
+            by_layer = states.others[variable.name].cpu().numpy()
         else:
             rows = getattr(result, names.get(variable.name, variable.name)).cpu().numpy()
             by_layer = rows.reshape(*shape, *rows.shape[1:])

@@ -28,5 +28,5 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
         values = evaluate(model, tokenizer, text, test.rows, settings, report, context.stop)
         with context.sink(family, key, resume=False) as sink:
             sink.append(values)
-        summary = summarise(test.rows, values, settings.labels) | test.summary
+        summary = summarise(test.rows, values, settings.labels, settings.metrics) | test.summary
         record |= {**sink.placement, "summary": {f"base_{name}": own for name, own in summary.items()}}

@@ -12,7 +12,7 @@ from engine.errors import DataError, UsageError
 from engine.text.encoding import Encoder, Text, Tokens, Trail
 from engine.text.layout import Form, word_tokens
 from engine.text.prompts import prompt_text
-from engine.text.pseudo_explanations import Corpus, Word, drawn
+from engine.text.pseudo_explanations import Corpus, Draw, Word, drawn
 from specs.tables.experiment import Prompt, Target
 
 Example = Mapping[str, str]
@@ -87,12 +87,16 @@ class Pieces:
         if not self.draws:
             return completion
         tokens = drawn(
-            self.target,
-            [tuple(completion[place] for place in word) for word in words],
-            self.form.lay_out(example).fixed,
-            self._corpus,
-            self._filling,
-            random.Random(f"{self.seed} {example['id']}"),
+            Draw(
+                [tuple(completion[place] for place in word) for word in words],
+                self.form.lay_out(example).fixed,
+                self.target,
+                example,
+                self.tokenizer,
+                random.Random(f"{self.seed} {example['id']}"),
+                self._corpus,
+                self._filling,
+            )
         )
         for place, token in zip((place for word in words for place in word), tokens, strict=True):
             completion[place] = token

@@ -7,12 +7,15 @@ The same seed draws the same sequence on every machine.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle, islice
+from typing import Any
 
 from attrs import frozen
 
-from specs.tables.experiment import Target
+from specs.errors import PluginError
+from specs.registry import PSEUDO_EXPLANATIONS
+from specs.tables.experiment import CONTENT, Target
 
 Word = tuple[int, ...]  # the token ids of one word, with the space before it
 
@@ -31,32 +34,52 @@ class Corpus:
         return Corpus(words, tuple(sorted({token for word in words for token in word})))
 
 
-def drawn(
-    target: Target,
-    words: Sequence[Word],
-    fixed: int,
-    corpus: Callable[[], Corpus],
-    filling: Callable[[], Sequence[int]],
-    rng: random.Random,
-) -> list[int]:
-    """Give the tokens that a target has in the places of its explanation's words: as many as these.
+@frozen
+class Draw:
+    """What the pseudo-explanation of one example is made from."""
 
-    The first `fixed` words keep their places. `corpus`: of the training examples; `filling`: of a filler.
-    """
-    count = sum(map(len, words))
-    if target.content == "label+bag_of_words":
-        return bag_of_words(count, corpus(), rng)
-    if target.content == "label+random_tokens":
-        return random_tokens(count, corpus(), rng)
-    if target.content == "label+filler":
-        return filler(count, filling())
-    kept, others = list(words[:fixed]), words[fixed:]
-    moved = (
-        shuffled(others, rng)
-        if target.content == "label+shuffled"
-        else permuted(others, target.permuted, rng)
-    )
-    return [token for word in [*kept, *moved] for token in word]
+    words: Sequence[Word]  # of the genuine explanation, as they stand in the target
+    fixed: int  # so many words from the start should keep their places, where words do at all
+    target: Target
+    example: Mapping[str, str]
+    tokenizer: Any
+    rng: random.Random  # of the run seed and the example
+    corpus: Callable[[], Corpus]  # of the training examples; DataError where these have no explanation
+    filling: Callable[[], Sequence[int]]  # the tokens of `target.filler`
+
+    @property
+    def count(self) -> int:
+        """The tokens of the genuine explanation: a pseudo-explanation has as many."""
+        return sum(map(len, self.words))
+
+
+@frozen
+class PseudoExplanation:
+    """One `target.content = "label+NAME"`."""
+
+    tokens: Callable[[Draw], Sequence[int]]
+    seeded: bool = True  # whether it draws from `rng`, so that the run seed is part of what is probed
+    version: str = "1"  # of a plug-in: part of stage keys, to be raised when it draws other tokens
+
+
+def drawn(draw: Draw) -> Sequence[int]:
+    """Give the tokens that a target has in the places of its explanation's words: as many as these."""
+    if draw.target.content == "label+explanation":
+        return _moved(draw, permuted(draw.words[draw.fixed :], draw.target.permuted, draw.rng))
+    name = CONTENT.name(draw.target.content)
+    assert name is not None
+    tokens = PSEUDO_EXPLANATIONS.get(name, PseudoExplanation).tokens(draw)
+    if len(tokens) != draw.count:
+        raise PluginError(
+            f"{PSEUDO_EXPLANATIONS.plugin(name) or draw.target.content}: expected as many tokens as the "
+            f"genuine explanation of example {draw.example.get('id')} has, {draw.count}; found {len(tokens)}"
+        )
+    return tokens
+
+
+def _moved(draw: Draw, words: Sequence[Word]) -> list[int]:
+    """Give the tokens of words behind those that keep their places."""
+    return [token for word in [*draw.words[: draw.fixed], *words] for token in word]
 
 
 def shuffled(words: Sequence[Word], rng: random.Random) -> list[Word]:
@@ -106,3 +129,12 @@ def random_tokens(count: int, corpus: Corpus, rng: random.Random) -> list[int]:
 def filler(count: int, tokens: Sequence[int]) -> list[int]:
     """Repeat the tokens up to a length."""
     return list(islice(cycle(tokens), count))
+
+
+for _name, _built_in in {
+    "shuffled": PseudoExplanation(lambda draw: _moved(draw, shuffled(draw.words[draw.fixed :], draw.rng))),
+    "bag_of_words": PseudoExplanation(lambda draw: bag_of_words(draw.count, draw.corpus(), draw.rng)),
+    "random_tokens": PseudoExplanation(lambda draw: random_tokens(draw.count, draw.corpus(), draw.rng)),
+    "filler": PseudoExplanation(lambda draw: filler(draw.count, draw.filling()), seeded=False),
+}.items():
+    PSEUDO_EXPLANATIONS.add(_name, _built_in)

@@ -9,6 +9,8 @@ import msgspec
 
 from specs.reference.pages import reference_markdown
 from specs.tables.experiment import Experiment
+from specs.toml.convert import field_types, tables
+from specs.toml.describe import named
 
 __all__ = ["json_schema", "reference_markdown"]
 
@@ -47,6 +49,17 @@ def _as_toml(schema: Any) -> Any:
 
 def _adapt(definitions: dict[str, Any]) -> None:
     """What the classes alone do not say."""
+    for cls in dict.fromkeys(tables().values()):
+        for name, type_ in field_types(cls).items():
+            if names := named(type_):
+                schema = definitions[cls.__name__]["properties"][name]
+                schema = schema.get("items", schema)
+                del schema["type"]
+                schema["anyOf"] = [
+                    {"enum": sorted(names.built_in)},
+                    {"type": "string", "pattern": names.pattern, "description": "Name of a plug-in."},
+                ]
+
     overlay = copy.deepcopy(definitions["Data"])
     overlay["title"] = "DataOverlay"
     overlay["description"] = "`[evaluate.data]`: keys laid over `[data]`."
@@ -65,8 +78,8 @@ def _adapt(definitions: dict[str, Any]) -> None:
 
     # A spec that extends another may take any required key from it.
     experiment = definitions["Experiment"]
-    tables = ("Model", "Data", "Annotate")
-    inner = {name.lower(): {"required": definitions[name].pop("required")} for name in tables}
+    whole = ("Model", "Data", "Annotate")
+    inner = {name.lower(): {"required": definitions[name].pop("required")} for name in whole}
     experiment["if"] = {"not": {"required": ["extends"]}}
     experiment["then"] = {"required": experiment.pop("required"), "properties": inner}
 

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
-from specs.tables.probe import Statistic
-
-Outcome = Literal["correct", "generated_correct", "absolute_error", "brier", "nll", Statistic]
-
+# Those whose variation docs/power.md knows, so that plans can be judged by them.
+Outcome = Literal[
+    "correct", "generated_correct", "absolute_error", "brier", "nll",
+    "logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy",
+]  # fmt: skip
 
 SD = "Standard deviation of differences "
 NotNegative = Annotated[float, Meta(ge=0)]

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from attrs import field, frozen
 from msgspec import Meta
 
+from specs.registry import PUBLIC_SETS, Named
 from specs.tables.fields import EXECUTION_ONLY, PositiveInt, read_by
-
-# `none`, or a public data set that the engine reads in its own schema; `docs/data.md` describes them.
-Adapted = Literal[
-    "none", "chatbot-arena", "hh-rlhf-chosen", "hh-rlhf-rejected", "amazon-qa", "coqa",
-    "cornell-movie-dialogs", "ag-news", "medical-abstracts",
-]  # fmt: skip
-BUILT_IN = "graded-dialogues"
-BUILT_IN_SETS = (BUILT_IN, *(f"{BUILT_IN}/{field}" for field in ("machines", "people", "world")))
-PUBLIC_SETS = get_args(Adapted)[1:]
-NAMED_SETS = (*BUILT_IN_SETS, *PUBLIC_SETS)  # that a source may name without being a path or a hub id
 
 
 @frozen(kw_only=True)
@@ -53,13 +44,14 @@ class Data:
             description="`graded-dialogues` (built in; or a part of it: `graded-dialogues/machines`, "
             "`…/people`, `…/world`), a public set by name (`chatbot-arena`, "
             "`hh-rlhf-chosen`, `hh-rlhf-rejected`, `amazon-qa`, `coqa`, `cornell-movie-dialogs`, `ag-news`, "
-            "`medical-abstracts`), a `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or `.arrow` file, packed "
-            "(`.gz`) or not, or a folder of them (relative to the spec), or a hub id; a list puts several "
-            "together."
+            "`medical-abstracts`), one of a plug-in, a `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or "
+            "`.arrow` file, packed (`.gz`) or not, or a folder of them (relative to the spec), or a hub id; "
+            "a list puts several together."
         ),
     ]
     adapter: Annotated[
-        Adapted,
+        str,
+        Named(PUBLIC_SETS, plain=("none",)),
         Meta(
             description="The source is a copy or a mirror of this public set, in its own schema; `columns` "
             "is not used then."

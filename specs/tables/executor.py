@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
+from specs.registry import EXECUTORS, Named
+
 Count = Annotated[int, Meta(ge=1)]
 
 
@@ -15,8 +17,9 @@ class Executor:
     """`[executor]`: where the work runs; nothing here changes a result. See scale.md."""
 
     kind: Annotated[
-        Literal["local", "ray", "slurm"],
-        Meta(description="This machine, a Ray cluster, or SLURM jobs (extras `ray`, `slurm`)."),
+        str,
+        Named(EXECUTORS),
+        Meta(description="This machine, a Ray cluster, SLURM jobs (extras `ray`, `slurm`), or a plug-in."),
     ] = "local"
     workers: Annotated[
         Count | None,

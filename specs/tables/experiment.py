@@ -14,16 +14,18 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
+from specs.registry import METRICS, PSEUDO_EXPLANATIONS, Named
 from specs.tables.analysis import Analysis
 from specs.tables.annotate import Annotate
 from specs.tables.data import Data
 from specs.tables.design import Contrast, Factor, Rules
 from specs.tables.executor import Executor
-from specs.tables.fields import EXECUTION_ONLY, PositiveInt, read_by
+from specs.tables.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
 from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
 from specs.tables.signatures import Signatures
 
+CONTENT = Named(PSEUDO_EXPLANATIONS, "label+", ("label", "label+explanation"))
 STAGES = ("data", "base", "train", "evaluate", "lens", "probe", "intervene")
 
 # The stages that read each table, unless a field's metadata says otherwise.
@@ -111,16 +113,14 @@ class Target:
     """`[target]`: the text that the model is trained to produce."""
 
     content: Annotated[
-        Literal[
-            "label", "label+explanation", "label+shuffled", "label+bag_of_words", "label+random_tokens",
-            "label+filler",
-        ],
+        str,
+        CONTENT,
         Meta(
             description="The label alone, with its explanation, or with a pseudo-explanation of equally many "
             "tokens, drawn from the run seed: its own words in random order; words of the training split's "
-            "explanations, by frequency; tokens of these, uniformly; a repeated filler."
+            "explanations, by frequency; tokens of these, uniformly; a repeated filler; that of a plug-in."
         ),
-    ] = "label"  # fmt: skip
+    ] = "label"
     placement: Annotated[
         Literal["after", "before", "interleaved"],
         Meta(
@@ -280,6 +280,10 @@ class Evaluate:
         bool,
         Meta(description="Predict by the log-likelihood per token of each label's best spelling."),
     ] = field(default=False, metadata=read_by("evaluate", "intervene"))
+    metrics: Annotated[
+        list[Annotated[str, Named(METRICS)]],
+        Meta(description="Metrics of plug-ins, beside those that are always there. See extending.md."),
+    ] = field(factory=list, metadata=LATER)
     max_new_tokens: Annotated[
         PositiveInt | None,
         Meta(description="Longest generation, in tokens; default: 8 for labels alone, else 64."),

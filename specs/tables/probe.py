@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
+from specs.registry import STATISTICS, Named
 from specs.tables.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
 from specs.tables.tuned import Tuned
 
-Statistic = Literal["logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy"]
+Statistic = Annotated[str, Named(STATISTICS)]
 
 
 @frozen(kw_only=True)
@@ -48,7 +49,8 @@ class Probe:
         Meta(description="Watched tokens: first tokens of the labels, or of these texts."),
     ] = "labels"
     statistics: Annotated[
-        list[Statistic], Meta(min_length=1, description="Statistics per layer and position, in nats.")
+        list[Statistic],
+        Meta(min_length=1, description="Statistics per layer and position, also those of plug-ins."),
     ] = field(
         factory=lambda: [
             "logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy",

@@ -23,7 +23,7 @@ from msgspec import Meta
 
 from specs.errors import Problem, nearest, one_of
 from specs.tables.experiment import Experiment
-from specs.toml.describe import expected, found, members, split_annotated
+from specs.toml.describe import expected, found, members, named, split_annotated
 from specs.toml.keys import Path, join, split
 from specs.toml.parse import MAX_INTEGER
 
@@ -118,6 +118,7 @@ def _breaks(value: Any, meta: Meta) -> bool:
 
 def _annotated(type_: Any, converter: Converter) -> Hook:
     bare, metas = split_annotated(type_)
+    names = named(type_) if bare is str else None
     inner = converter.get_structure_hook(bare)
 
     def structure_annotated(raw: Any, _: Any) -> Any:
@@ -129,6 +130,8 @@ def _annotated(type_: Any, converter: Converter) -> Hook:
             ) from None  # now with the bounds in its words
         if any(_breaks(value, meta) for meta in metas):
             raise MismatchError(type_, raw)
+        if names is not None and value not in names:
+            raise MismatchError(type_, raw, names.nearest(value))
         return value
 
     return structure_annotated

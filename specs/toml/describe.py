@@ -11,6 +11,7 @@ import attrs
 from msgspec import Meta
 
 from specs.errors import one_of
+from specs.registry import Named
 from specs.toml.keys import quote
 
 _SCALARS: dict[Any, tuple[str, str]] = {
@@ -30,6 +31,14 @@ def split_annotated(type_: Any) -> tuple[Any, list[Meta]]:
     return bare, [note for note in notes if isinstance(note, Meta)]
 
 
+def named(type_: Any) -> Named | None:
+    """The registry whose names a text, or the texts of a list, are of."""
+    if get_origin(type_) is Annotated:
+        bare, *notes = get_args(type_)
+        return next((note for note in notes if isinstance(note, Named)), None) or named(bare)
+    return named(get_args(type_)[0]) if get_origin(type_) is list else None
+
+
 def members(type_: Any) -> list[Any]:
     """The alternatives of a union without None, or the type itself."""
     if get_origin(type_) in (Union, UnionType):
@@ -47,6 +56,9 @@ def bounds(metas: list[Meta]) -> str:
 def expected(type_: Any) -> str:
     """What a value of this type has to be."""
     bare, metas = split_annotated(type_)
+    if bare is str and (names := named(type_)):
+        of_plugins = f"{quote(names.prefix + 'NAME')} of a plug-in" if names.prefix else "a plug-in's name"
+        return one_of([*map(value, names.built_in), of_plugins])
     alternatives = members(bare)
     if len(alternatives) > 1:
         return one_of(expected(member) for member in alternatives)
@@ -78,6 +90,8 @@ def _kind(bare: Any, metas: list[Meta]) -> str:
 def plural(type_: Any) -> str:
     """Several things of this type, as in `a list of integers`."""
     bare, metas = split_annotated(type_)
+    if bare is str and named(type_):
+        return expected(type_)
     if bare in _SCALARS:
         return " ".join(filter(None, [_SCALARS[bare][1], bounds(metas)]))
     if get_origin(bare) is list:

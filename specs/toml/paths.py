@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specs.errors import Problem
-from specs.tables.data import NAMED_SETS
+from specs.registry import DATA_SETS, PUBLIC_SETS
 from specs.toml.describe import value as spell
 
 BUCKETS = ("s3", "gs", "az")  # schemes of URLs that a store may have
@@ -34,11 +34,15 @@ def _anchored(table: dict[str, Any], key: str, folder: Path) -> dict[str, Any]:
 
 
 def _absolute(value: Any, folder: Path) -> Any:
-    if not isinstance(value, str) or ":" in value or value in NAMED_SETS:
+    if not isinstance(value, str) or ":" in value:
         return value
     path = folder / Path(value).expanduser()
-    local = data_suffix(path) or looks_local(value) or path.exists()
+    local = data_suffix(path) or looks_local(value) or (path.exists() and not _is_built_in(value))
     return str(path.resolve()) if local else value
+
+
+def _is_built_in(value: str) -> bool:
+    return value in DATA_SETS.built_in or value in PUBLIC_SETS.built_in
 
 
 def data_suffix(path: Path) -> str | None:

@@ -1,0 +1,164 @@
+"""Names that stand for code: what the engine has itself, and what installed packages add by entry points.
+
+A registry's `home` is the module of the engine that adds the built-in entries; like the module of an entry
+point it is named as text, and imported when a name is looked up. Entry points of the group
+`ablation_engine.GROUP` are listed by the metadata of installed packages alone: a plug-in is imported when a
+spec uses it. So names can be checked, and plans made, without torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
+
+from attrs import define, field, frozen
+
+from specs.errors import PluginError, nearest, one_of
+
+T = TypeVar("T")
+PREFIX = "ablation_engine."
+PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of plug-ins' names
+
+
+@define(eq=False)
+class Registry:
+    """One kind of thing that a spec names."""
+
+    group: str  # entry points: ablation_engine.GROUP
+    what: str  # in a message
+    home: str
+    _own: dict[str, object] = field(factory=dict)
+    _loaded: dict[EntryPoint, object] = field(factory=dict)
+
+    def add(self, name: str, entry: object) -> None:
+        """Add a built-in entry; ValueError for a name that there is already."""
+        if self._own.setdefault(name, entry) is not entry:
+            raise ValueError(f'there are two built-in entries "{name}" of {PREFIX}{self.group}')
+
+    @property
+    def built_in(self) -> tuple[str, ...]:
+        """The names that need no plug-in, in the order of the code."""
+        import_module(self.home)
+        return tuple(self._own)
+
+    @property
+    def plugins(self) -> dict[str, list[EntryPoint]]:
+        """The entry points of installed packages by name; a built-in name is always the engine's own."""
+        found: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=PREFIX + self.group):
+            if point.name not in self.built_in and re.fullmatch(PATTERN, point.name):
+                found.setdefault(point.name, []).append(point)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and (name in self.built_in or name in self.plugins)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.built_in
+        yield from self.plugins
+
+    def get(self, name: str, shape: type[T]) -> T:
+        """Give what a name stands for. PluginError for an unknown name, or a plug-in that does not serve.
+
+        shape: the class of entries, or `object` where it is out of reach: that of the built-in ones holds.
+        """
+        if name in self.built_in:
+            found = self._own[name]
+        else:
+            point = self._point(name)
+            if point not in self._loaded:
+                self._loaded[point] = _imported(point)
+            found = self._loaded[point]
+            wanted = type(next(iter(self._own.values())))
+            if not isinstance(found, wanted):
+                raise PluginError(
+                    f"{described(point)}: expected an object of the class {wanted.__name__} "
+                    f"({wanted.__module__}), found one of the class {type(found).__name__}"
+                )
+        assert isinstance(found, shape), name
+        return found
+
+    def plugin(self, name: str) -> str:
+        """Say which plug-in a name is of, for messages; "" for a built-in."""
+        return "" if name in self.built_in else described(self._point(name))
+
+    def identity(self, name: str) -> str:
+        """Identify a plug-in by name, its own version, and its package's name and version; "": built in."""
+        if name in self.built_in:
+            return ""
+        point = self._point(name)
+        version = getattr(self.get(name, object), "version", "")
+        return f"{self.group} {name} {version} of {_package(point)}"
+
+    def _point(self, name: str) -> EntryPoint:
+        points = self.plugins.get(name, [])
+        if not points:
+            near = nearest(name, self)
+            hint = f'did you mean "{near}"?' if near else f"expected {one_of(self)}"
+            raise PluginError(f'no {self.what} "{name}" is built in or installed; {hint}')
+        if len(points) > 1:
+            owners = one_of(map(_package, points)).replace(" or ", " and ")
+            raise PluginError(
+                f'the {self.what} "{name}" is in several installed packages, {owners}; expected it in one: '
+                "uninstall the others"
+            )
+        return points[0]
+
+
+@frozen
+class Named:
+    """Marks a field of the typed settings whose text is a name in a registry."""
+
+    registry: Registry
+    prefix: str = ""  # before the name
+    plain: tuple[str, ...] = ()  # texts that are allowed beside names
+
+    def __contains__(self, text: str) -> bool:
+        return text in self.plain or self.name(text) in self.registry
+
+    def name(self, text: str) -> str | None:
+        """Give the name in a text that is not plain."""
+        return text[len(self.prefix) :] if text not in self.plain and text.startswith(self.prefix) else None
+
+    @property
+    def built_in(self) -> tuple[str, ...]:
+        """The texts that need no plug-in."""
+        return (*self.plain, *(self.prefix + name for name in self.registry.built_in))
+
+    @property
+    def pattern(self) -> str:
+        """What a text with the name of a plug-in looks like."""
+        return f"^{re.escape(self.prefix)}{PATTERN}$"
+
+    def nearest(self, text: str) -> str:
+        """Give the text that may be meant, or ""."""
+        return nearest(text, (*self.plain, *(self.prefix + name for name in self.registry)))
+
+
+def described(point: EntryPoint) -> str:
+    """Name a plug-in's package and entry point."""
+    return f'plug-in "{point.name}" of {_package(point)} (entry point {point.group}: {point.value})'
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "a package without metadata"
+
+
+def _imported(point: EntryPoint) -> object:
+    try:
+        return point.load()
+    except Exception as error:  # whatever a foreign module raises
+        raise PluginError(
+            f"{described(point)} cannot be imported: {type(error).__name__}: {error}; repair or uninstall it"
+        ) from error
+
+
+PSEUDO_EXPLANATIONS = Registry("pseudo_explanations", "pseudo-explanation", "engine.text.pseudo_explanations")
+DATA_SETS = Registry("data_sets", "data set", "engine.data.graded_dialogues")
+PUBLIC_SETS = Registry("public_sets", "public data set", "engine.data.public_sets")
+STATISTICS = Registry("statistics", "statistic of a layer", "engine.stages.statistics")
+METRICS = Registry("metrics", "metric", "engine.stages.metrics")
+EXECUTORS = Registry("executors", "executor", "engine.running.executors.make")
