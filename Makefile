@@ -90,7 +90,7 @@ bench: $(BIN)/.ready
 	$(BIN)/python -m benchmarks.probe_core
 	$(BIN)/python -m benchmarks.evaluation
 
-# How often intervals and tests keep what they promise: the tables of docs/analysis.md. Each is kept in build/honesty
+# How often intervals and tests keep what they promise: the tables of docs/honesty.md. Each is kept in build/honesty
 # once it is finished; what was stopped goes on with the next one.
 honesty: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.honesty $(PARTS)

@@ -1,4 +1,4 @@
-"""How often is a difference of accuracies on the border called smaller (TOST)? For docs/analysis.md.
+"""How often is a difference of accuracies on the border called smaller (TOST)? For docs/honesty.md.
 
 Simulated are right and wrong answers of two models whose accuracies differ by just the smallest difference of
 interest, or not at all: log odds with normal effects of trainings, examples (or their groups) and of both

@@ -1,4 +1,4 @@
-"""How often is anything found where nothing changes, over a whole contrast or spec? For docs/analysis.md.
+"""How often is anything found where nothing changes, over a whole contrast or spec? For docs/honesty.md.
 
 Simulated are three levels against one baseline at two positions, whose differences are alike, over 30 layers,
 and the accuracies of the same levels; nothing changes, or one layer of one level and position does.

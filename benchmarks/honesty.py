@@ -1,4 +1,4 @@
-"""How often do intervals and tests keep what they promise, and what do they find? For docs/analysis.md.
+"""How often do intervals and tests keep what they promise, and what do they find? For docs/honesty.md.
 
 Simulated are paired differences of 60 examples over 30 layers, with effects of seeds, of examples (or groups
 of them) and of both together; and answers whose accuracy is near 0.5, 0.9 or 0.98.

@@ -1,4 +1,4 @@
-"""How often does the logistic mixed model cover the true odds ratio? For docs/analysis.md.
+"""How often does the logistic mixed model cover the true odds ratio? For docs/honesty.md.
 
 Simulated are 60 examples with normal effects on the log odds of examples (or 12 groups of them) and of
 trainings; and examples that react to the level, which the model leaves out.

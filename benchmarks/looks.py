@@ -1,4 +1,4 @@
-"""How often is a null ever rejected when results are looked at while seeds are added? For docs/analysis.md.
+"""How often is a null ever rejected when results are looked at while seeds are added? For docs/honesty.md.
 
 Simulated are differences of 60 examples over 20 layers, looked at with every number of seeds from the first
 to 10: the seeds of a look are those of the one before and one more, on the same examples.

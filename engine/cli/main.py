@@ -222,7 +222,7 @@ def export(store: Root, form: Any, experiment: str | None, output: Path | None, 
 def show(
     store: Root, cell: tuple[str, ...], example: str | None, position: str | None, experiment: str | None
 ) -> None:
-    """Show what every layer of one cell holds for likely in one example."""
+    """Show what every layer of one cell predicts for one example."""
     from engine.cli.show import show
 
     console = Terminal()

@@ -1,4 +1,4 @@
-"""One example in a terminal: what every layer of one cell holds for likely, as a heat map of characters."""
+"""One example in a terminal: what every layer of one cell predicts, as a heat map of characters."""
 
 from __future__ import annotations
 

@@ -315,7 +315,7 @@ def test_data(matrix: Matrix, cell: Cell) -> Data:
 
 
 def _settings_done(settings: Intervention) -> dict[str, Any]:
-    """Give what an intervention does, without where and from whom."""
+    """Give what an intervention does, without the cells that it changes and those that it takes from."""
     return {name: value for name, value in attrs.asdict(settings).items() if name not in ("cells", "donor")}
 
 

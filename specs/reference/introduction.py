@@ -46,7 +46,7 @@ A factor may set any key of `model`, `data`, `prompt`, `target`, `lora`, `train`
 nested ones such as `data.columns.label` included. No two factors may set the same key. The run seed is an
 axis by itself: the last one, made from `seeds`, and named `seed` in rules.
 
-A factor becomes a coordinate of the store's data, so it cannot have the name of a variable, coordinate or
+A factor becomes a coordinate of the store's data. So it cannot have the name of a variable, coordinate or
 dimension there (`accuracy`, `entropy`, `gold`, `label`, `layer`, `source`, `seed` …), nor of a result of an
 analysis (`difference`, `level`, `pair`, `p_value` …). `engine plan` refuses such names;
 `specs/checks/reserved_names.py` lists them.
@@ -92,8 +92,8 @@ Levels are compared by type and value: `1`, `1.0`, `true` and `"1"` are four dif
 
 ## Contrasts
 
-A contrast holds levels of a factor against its baseline. Two cells are compared when they agree in all
-other factors and in the seed; factors zipped with the contrasted one move with it, and a factor that does
+A contrast compares levels of a factor with its baseline. Two cells are compared when they agree in all
+other factors and in the seed. Factors zipped with the contrasted one move with it. A factor that does
 not apply at the baseline does not count.
 
 ## Labels and their spellings
@@ -110,33 +110,44 @@ extends = "explanations.toml"
 ```
 
 A label's log-likelihood is that of an answer which begins with any of its spellings: the logsumexp over
-their token sequences, tokenized where they would stand in the answer. No answer is counted twice. The same
-tokens count once, and of spellings of one label that begin each other ("5" and "5/5") the shortest counts,
-for it covers the longer. Where a spelling of one label begins one of another ("1" and "10"), the text that
-follows a label in the target (the end token, the beginning of the separator, or either) is added to all.
+their token sequences, tokenized where they would stand in the answer. No answer is counted twice:
+
+- The same tokens count once.
+- Where one spelling of a label begins another ("5" and "5/5"), the shortest counts, for it covers the longer.
+- Where a spelling of one label begins one of another ("1" and "10"), the text that follows a label in the
+  target is added to all: the end token, the beginning of the separator, or either.
+
 Tokens that all spellings begin with belong to the prompt.
 
-What is scored and watched is what is trained: prompt, stem (what stands before the label), label and what
-stands behind it are tokenized in pieces that no token crosses, the same for training, scoring, the probe and
-generation. Spaces go to the piece that follows them. A tokenizer that does not know a label, reads two alike
-or loses what a written target is read by is refused before training. Every target ends with the tokenizer's
-end token, or the one that `model.end_token` names.
+What is scored and watched is what is trained. The prompt, the stem (what stands before the label), the label
+and what stands behind it are tokenized in pieces that no token crosses. The pieces are the same for training,
+scoring, the probe and generation. Spaces go to the piece that follows them. Every target ends with the
+tokenizer's end token, or the one that `model.end_token` names. A tokenizer is refused before training if it
+does not know a label, reads two alike, or loses what a written target is read by.
 
 Data is text: what looks like a control token in it ("<eos>", "<|im_end|>") is read as letters, in prompts,
 chat messages and targets. Control tokens come from the tokenizer's beginning, from the chat template, and, in
 a plain prompt, from what `prompt.template` and `prompt.system` write themselves.
 
-Spellings change neither training nor the probe. Training counts the loss from where the labels themselves
-part: where a tokenizer gives digits, but not words, a space of their own, it trains digits alone.
+Spellings change neither training nor the probe. Training counts the loss from the first token that differs
+between labels. So where a tokenizer gives digits, but not words, a space of their own, it trains digits
+alone.
 
 Generated text names a label where it begins with one of its spellings and the word or number ends with it.
-A number that is no label is none: with labels 1 to 5, "4.5", "4,5", "4 1/2", "1,000", "1 000", "3-4", "4/5"
-and "4%" name no label ("4/5" does if it is a spelling), "4.", "4, because", "4: good" and "4 out of 5" do.
-"good-natured" is not good, "B+" is not B, "++" is not +, "A++" is not A+, and accents and vowel signs belong
-to the word. An answer that names other labels beside its first one names none: "4 or 5", "3 to 5", "yes/no",
-"good and bad", and, where the line or sentence says no more, "4, 5" or "yes - no" as well ("4, 5 words would
-do" is 4). Joined to a number, any number is another one: "4 or 10". What the target has behind its label ends
-it in any case. Answers that name no label are wrong ones, and counted (`unparsed_share`).
+With labels 1 to 5 and words:
+
+| the text begins with | label |
+| --- | --- |
+| "4.", "4, because", "4: good", "4 out of 5" | 4 |
+| "4.5", "4,5", "4 1/2", "1,000", "1 000", "3-4", "4%" | none: another number |
+| "4/5" | none, unless it is a spelling |
+| "good-natured", "B+", "++", "A++" | not good, not B, not +, not A+ |
+| "4 or 5", "3 to 5", "yes/no", "good and bad" | none: it names other labels as well |
+| "4, 5", "yes - no", where the line or sentence says no more | none, too ("4, 5 words would do" is 4) |
+| "4 or 10" | none: joined to a number, any number is another one |
+
+Accents and vowel signs belong to the word. What the target has behind its label ends it in any case. Answers
+that name no label are wrong ones, and counted (`unparsed_share`).
 
 ## Transfer
 
@@ -158,9 +169,9 @@ values = ["naturalness", "coherence"]
 ## One spec over another
 
 `extends` names another spec, or a list of them, relative to this file; chains are allowed. Tables merge key
-by key, the extending file's keys winning, and of a list the later file over the earlier. Arrays are replaced,
-not joined, and so is every factor of the same name; `factors.NAME = false` drops an inherited one. So a study
-can be put on another model or another size without writing it again:
+by key. The extending file's keys win, and of a list those of the later file. Arrays are replaced, not joined,
+and so is every factor of the same name; `factors.NAME = false` drops an inherited one. So a study can be put
+on another model or another size without writing it again:
 
 ```toml
 extends = ["explanations.toml"]

@@ -62,9 +62,9 @@ class Analysis:
     family: Annotated[
         Literal["contrast", "outcome", "spec"],
         Meta(
-            description="What p values and simultaneous intervals are corrected over, besides layers: "
-            "`contrast` takes the levels and positions of one contrast in one outcome together, `outcome` "
-            "all contrasts in one outcome, `spec` all contrasts in all outcomes."
+            description="What p values and simultaneous intervals are corrected over, besides layers. "
+            "`contrast`: the levels and positions of one contrast in one outcome. `outcome`: all contrasts "
+            "in one outcome. `spec`: all contrasts in all outcomes."
         ),
     ] = "contrast"
     smallest_difference_of_interest: Annotated[

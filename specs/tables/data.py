@@ -41,12 +41,12 @@ class Data:
     source: Annotated[
         str | Annotated[list[str], Meta(min_length=1)],
         Meta(
-            description="`graded-dialogues` (built in; or a part of it: `graded-dialogues/machines`, "
-            "`…/people`, `…/world`), a public set by name (`chatbot-arena`, "
-            "`hh-rlhf-chosen`, `hh-rlhf-rejected`, `amazon-qa`, `coqa`, `cornell-movie-dialogs`, `ag-news`, "
-            "`medical-abstracts`), one of a plug-in, a `.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or "
-            "`.arrow` file, packed (`.gz`) or not, or a folder of them (relative to the spec), or a hub id; "
-            "a list puts several together."
+            description="A file (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or `.arrow`, packed (`.gz`) "
+            "or not), or a folder of them, relative to the spec. Or a hub id. Or `graded-dialogues` (built "
+            "in), or a part of it: `graded-dialogues/machines`, `…/people`, `…/world`. Or a public set by "
+            "name: `chatbot-arena`, `hh-rlhf-chosen`, `hh-rlhf-rejected`, `amazon-qa`, `coqa`, "
+            "`cornell-movie-dialogs`, `ag-news`, `medical-abstracts`, or one of a plug-in. A list puts several "
+            "together."
         ),
     ]
     adapter: Annotated[

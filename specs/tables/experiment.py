@@ -117,8 +117,9 @@ class Target:
         CONTENT,
         Meta(
             description="The label alone, with its explanation, or with a pseudo-explanation of equally many "
-            "tokens, drawn from the run seed: its own words in random order; words of the training split's "
-            "explanations, by frequency; tokens of these, uniformly; a repeated filler; that of a plug-in."
+            "tokens. Pseudo-explanations are drawn from the run seed. In this order: its own words in random "
+            "order; words of the training split's explanations, by frequency; tokens of these, uniformly; a "
+            "repeated filler; that of a plug-in."
         ),
     ] = "label"
     placement: Annotated[

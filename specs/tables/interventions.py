@@ -30,9 +30,9 @@ class Intervention:
     kind: Annotated[
         Literal["mask", "patch", "graft", "heads"],
         Meta(
-            description="`mask`: the adapter's deltas are scaled by `alpha` in a set of layers; `graft`: "
-            "the donor's adapter works there in its stead; `patch`: the donor's residual stream on the same "
-            "input is put in behind each of these layers; `heads`: attention heads of theirs are ablated."
+            description="`mask`: the adapter's deltas are scaled by `alpha` in a set of layers. `graft`: "
+            "the donor's adapter works there in its stead. `patch`: the donor's residual stream on the same "
+            "input is put in behind each of these layers. `heads`: attention heads of theirs are ablated."
         ),
     ]
     cells: Annotated[

@@ -38,10 +38,10 @@ class Probe:
         list[Literal["prompt_end", "label", "completion_end"] | int],
         Meta(
             min_length=1,
-            description="Watch positions: `prompt_end` (predicts the first token of the answer), `label` "
-            "(predicts the true label's first token: `prompt_end` unless an explanation comes before it), "
-            "`completion_end` (last token of the true answer), or n < 0 counted from the prompt's end "
-            "(-1 is `prompt_end`), n >= 0 counted from the answer's first token.",
+            description="Watch positions. `prompt_end` predicts the first token of the answer. `label` "
+            "predicts the true label's first token: it is `prompt_end` unless an explanation comes before "
+            "the label. `completion_end` is the last token of the true answer. n < 0 counts from the "
+            "prompt's end (-1 is `prompt_end`), n >= 0 from the answer's first token.",
         ),
     ] = field(factory=lambda: ["prompt_end"])
     watch: Annotated[

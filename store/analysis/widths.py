@@ -3,7 +3,7 @@
 Plain ones stand for one outcome alone. Moderated ones share the variance between seeds among the outcomes of
 a family, such as the layers, as Smyth (2004, Statistical Applications in Genetics and Molecular Biology 3)
 shares variances among genes: with two to five seeds a single layer's tells too little for the far tail that
-a correction for many layers reads. docs/analysis.md has the levels and the power that simulation gives.
+a correction for many layers reads. docs/honesty.md has the levels and the power that simulation gives.
 """
 
 from typing import Any

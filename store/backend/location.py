@@ -155,7 +155,7 @@ class Place(ABC):
 
     @abstractmethod
     def absence(self) -> str:
-        """Say that there is no store, "" where one may be."""
+        """Give the message that no store is here; empty where there may be one."""
 
 
 Root: TypeAlias = str | os.PathLike[str] | Place  # what names a store

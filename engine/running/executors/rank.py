@@ -46,5 +46,5 @@ def serve(unit: bytes, rank: int, meeting: str, threads: int) -> Outcome | None:
 
 
 def _tells_no_group(record: logging.LogRecord) -> bool:
-    """Leave out the Trainer's wonder at a process group that it is not to use."""
+    """Tell whether a record is not the Trainer's warning of a process group that it does not use."""
     return "process group is initialized" not in record.getMessage()
