@@ -68,7 +68,7 @@ def test_so_do_they_in_the_divergence_alone(monkeypatch: pytest.MonkeyPatch, wro
             return head.finish(rounded(hidden, head.weight[start:end]), start)
 
     if wrong == "logits":
-        monkeypatch.setattr(divergence, "Projection", Rounding)
+        monkeypatch.setattr(divergence, "TiledProjection", Rounding)
     else:
         monkeypatch.setattr(
             divergence, "unrounded_product", lambda left, weight: 1.01 * (left @ weight.float())
