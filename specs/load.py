@@ -21,7 +21,7 @@ from specs.toml.convert import structure
 from specs.toml.describe import found
 from specs.toml.locate import Places, locate, positions
 from specs.toml.parse import TooLargeError, parse
-from specs.toml.text import is_there, read_text
+from specs.toml.text import absolute, is_there, read_text
 
 
 @frozen(slots=False)
@@ -59,7 +59,7 @@ class Spec:
 
     def anchored(self) -> Spec:
         """The same spec for a process that runs in another folder."""
-        return attrs.evolve(self, path=self.path.resolve())
+        return attrs.evolve(self, path=absolute(self.path))
 
 
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
@@ -99,23 +99,23 @@ def _read_chain(
     `known` holds the chains that were read before: the ways to a file can be many more than the files.
     """
     known = {} if known is None else known
-    if path.resolve() in known:
-        return known[path.resolve()]
+    if absolute(path) in known:
+        return known[absolute(path)]
     child = _read(path)
-    chain = (*children, path.resolve())
+    chain = (*children, absolute(path))
     sources = [child]
     for key, parent in reversed(_parents(child)):
         file = child.file.parent / parent
-        if file.resolve() in chain:
-            cycle = " → ".join(part.name for part in (*chain[chain.index(file.resolve()) :], file))
+        if absolute(file) in chain:
+            cycle = " → ".join(part.name for part in (*chain[chain.index(absolute(file)) :], file))
             raise SpecError([child.problem(key, f"a cycle: {cycle}")])
         if not is_there(file):
             raise SpecError([child.problem(key, f"no such file: {file}", _nearest_file(Path(parent), file))])
         sources += _read_chain(file, chain, known)
     # What two parents both extend lies below both.
-    last = {source.file.resolve(): source for source in reversed(sources)}
-    known[path.resolve()] = list(reversed(last.values()))
-    return known[path.resolve()]
+    last = {absolute(source.file): source for source in reversed(sources)}
+    known[absolute(path)] = list(reversed(last.values()))
+    return known[absolute(path)]
 
 
 def _parents(child: SpecFile) -> list[tuple[str, str]]:

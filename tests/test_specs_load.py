@@ -112,6 +112,16 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert line == "pipe.toml  a pipe that nobody writes to; expected a TOML file"
 
 
+def test_links_in_a_circle_are_no_files(tmp_path: Path) -> None:
+    path, source = tmp_path / "demo.toml", tmp_path / "s.jsonl"
+    path.symlink_to(path)
+    source.symlink_to(source)
+    assert lines_of(path) == ["demo.toml  no such file"]
+    path.unlink()
+    assert "no such file" in lines_of(write(tmp_path, f'extends = "a.toml"\n{BASE}'))[0]
+    resolve(load_spec(write(tmp_path, BASE.replace('"s"', '"s.jsonl"'))))  # that it is missing is said later
+
+
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbf" + BASE.encode())
     assert load_spec(tmp_path / "marked.toml").raw == load_spec(write(tmp_path, BASE)).raw

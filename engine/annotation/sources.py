@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -90,7 +91,7 @@ def _output(settings: Annotate, matrix: Matrix, cell: tuple[int, ...], folder: P
             f'annotate.output: found "{settings.output}" with the field {error}; '
             f"expected only factors in braces: {', '.join(levels)}"
         ) from error
-    return (folder / Path(name).expanduser()).resolve()
+    return Path(os.path.realpath(folder / Path(name).expanduser()))
 
 
 def _golden(file: Path, rows: list[Row], settings: Annotate) -> Iterator[Golden]:

@@ -10,6 +10,7 @@ from typing import Any
 from specs.errors import Problem
 from specs.registry import DATA_SETS, PUBLIC_SETS
 from specs.toml.describe import value as spell
+from specs.toml.text import absolute
 
 BUCKETS = ("s3", "gs", "az")  # schemes of URLs that a store may have
 DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")  # each also with .gz, in any case
@@ -38,7 +39,7 @@ def _absolute(value: Any, folder: Path) -> Any:
         return value
     path = folder / Path(value).expanduser()
     local = data_suffix(path) or looks_local(value) or (path.exists() and not _is_built_in(value))
-    return str(path.resolve()) if local else value
+    return str(absolute(path)) if local else value
 
 
 def _is_built_in(value: str) -> bool:

@@ -29,6 +29,11 @@ def read_text(file: Path, hint: str = "") -> str:
         raise SpecError([Problem(file, "", "expected UTF-8 text", line=line)]) from None
 
 
+def absolute(path: Path) -> Path:
+    """Return the path without links; where they lead in a circle, as far as they lead (`resolve` raises)."""
+    return Path(os.path.realpath(path))
+
+
 def is_there(file: Path) -> bool:
     """Whether there is something to read, other than a folder."""
     return file == STANDARD_INPUT or (file.exists() and not file.is_dir())

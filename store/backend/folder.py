@@ -191,7 +191,8 @@ class Folder(Place):
         return Folder(self._path(folder))
 
     def absolute(self) -> Place:  # noqa: D102
-        return Folder(self.root.resolve())
+        # Where links lead in a circle, `resolve` raises.
+        return Folder(Path(os.path.realpath(self.root)))
 
     def absence(self) -> str:  # noqa: D102
         if self.root.is_dir():
