@@ -278,3 +278,11 @@ def test_a_vocabulary_comes_back(texts: list[str]) -> None:
         assert write_vocabulary(folder, texts) == key
         assert read_vocabulary(folder, key) == texts
         assert read_vocabulary(folder, "another") is None
+
+
+def test_the_page_s_title_has_no_control_characters(tmp_path: Path) -> None:
+    root = write_synthetic(
+        tmp_path / "a\x1b[31m\u202eb", Design({"target": ["a", "b"]}, examples=4, layers=3)
+    )
+    title = write_report(root, tmp_path / "report.html").read_text("utf-8").partition("</title>")[0]
+    assert r"a\x1b[31m\u202eb" in title and "\x1b" not in title and "\u202e" not in title

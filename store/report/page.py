@@ -47,7 +47,7 @@ def page(data: dict[str, Any]) -> str:
     style = _template("report.css")
     script = f'"use strict";\n(() => {{\n{"".join(map(_template, SCRIPTS))}\n}})();\n'
     return Template(_template("report.html")).substitute(
-        title=html.escape(f"{data['store']}: ablation report"),
+        title=html.escape(_printable(f"{data['store']}: ablation report")),
         policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}",
         style=style,
         script=script,
@@ -59,6 +59,11 @@ def embedded(data: Any) -> str:
     """Return JSON that is safe inside a script element: ASCII alone, and no "<" that could end it."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
+
+
+def _printable(text: str) -> str:
+    """Return a text whose control characters, and bytes that were no text, are spelled: `\\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _hash(text: str) -> str:
