@@ -11,7 +11,16 @@ import numpy as np
 import zarr
 from numpy.typing import ArrayLike, NDArray
 
-from store.arrays.layout import Stack, allocate, array_to_write, block_size, group_name, row_files, stacks
+from store.arrays.layout import (
+    Stack,
+    allocate,
+    array_to_write,
+    block_size,
+    group_name,
+    row_content,
+    row_files,
+    stacks,
+)
 from store.arrays.schema import Family, Variable
 from store.arrays.shards import write_block
 from store.backend.locate import place_of
@@ -110,16 +119,19 @@ class CellWriter:
 
     @property
     def placement(self) -> dict[str, Any]:
-        """Where a done record says that its arrays are: family, row of this writer, number of its files.
+        """What a done record says of its arrays: family, row of this writer, number and hash of its files.
 
         By the row a reader meets this writer's values, whoever else has written for the same key. Blocks that
-        hold nothing but fill values have no file, so the number of files tells those from lost ones.
+        hold nothing but fill values have no file, so the number of files tells those from lost ones. The hash
+        tells this row's files from those of another.
         """
-        found = (
-            row_files(self._place, f"{self._folder}/{stack.name}", array, self._row)
+        found = [
+            file
             for stack, array in zip(self._stacks, self._arrays, strict=True)
-        )
-        return {"family": self.family.key, "row": self._row, "chunks": sum(map(len, found))}
+            for file in row_files(self._place, f"{self._folder}/{stack.name}", array, self._row)
+        ]
+        content = row_content(self._place, found)
+        return {"family": self.family.key, "row": self._row, "chunks": len(found), "content": content}
 
     def close(self) -> None:
         """Finish the cell; StoreError when items are missing. Its ledger record makes it visible, later."""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from children import assert_same, contents, run, start
 from conftest import engine, small_spec
+from test_store_faults import assert_reads, listed, write
 
 import store
 from store import Ledger, StoreError, open_store
@@ -383,3 +384,30 @@ def test_no_name_in_a_store_is_a_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(StoreError, match="expected letters"):
         store.write_manifest(tmp_path / "store", name, {"cells": []})
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("array", ["float32-example-layer", "string-example"])
+def test_chunks_of_another_cell_are_found(tmp_path: Path, array: str) -> None:
+    for number in range(2):
+        write(tmp_path, f"k{number}", number)
+    listed(tmp_path, 2)
+    assert not verify(tmp_path).troubles
+    first, second = (sorted(tmp_path.glob(f"results.zarr/probe/*/{array}/c.{row}.*"))[0] for row in range(2))
+    first.write_bytes(second.read_bytes())
+    (trouble,) = verify(tmp_path).troubles
+    assert (trouble.key, trouble.mend) == ("k0", "again")
+    assert trouble.message == "row 0: its files are not those that were written for it"
+
+
+def test_files_that_are_nobodys_are_left_alone(tmp_path: Path) -> None:
+    write(tmp_path, "k0", 0)
+    listed(tmp_path, 1)
+    for name in (
+        "ledger/.DS_Store", "ledger/notes.txt", "ledger/probe/k0 (1).done.json", "results.zarr/notes",
+        "results.zarr/.DS_Store", "results.zarr/probe/a b", "families/.DS_Store", "families/probe/a b.json",
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(b"\0\0\0\1")
+    assert not verify(tmp_path).troubles
+    assert [own.what for own in find_garbage(tmp_path)] == ["ledger/probe/k0 (1).done.json"]
+    assert not list(migrate(tmp_path))
+    assert_reads(tmp_path, range(1))

@@ -57,8 +57,8 @@ def verify(store: Root, fixing: bool) -> None:
     for note in found.notes:
         console.print(note, soft_wrap=True)
     for trouble in found.troubles:
-        name = f"{trouble.stage} {trouble.key}".strip()
-        console.print(styled(f"{name}: {trouble.path}: {trouble.message}", "red"), soft_wrap=True)
+        parts = f"{trouble.stage} {trouble.key}".strip(), trouble.path, trouble.message
+        console.print(styled(": ".join(filter(None, parts)), "red"), soft_wrap=True)
         console.print(f"  {trouble.remedy}", soft_wrap=True)
     for line in fix(store, found.troubles) if fixing else ():
         console.print(line, soft_wrap=True)

@@ -116,9 +116,14 @@ def _seal(body: bytes, path: str) -> bytes:
     return f'"{_CHECKSUM}": "{digest}'.encode() + _END
 
 
+def is_plain(name: str) -> bool:
+    """Tell whether a name may be a stage's, key's or family's; files that others have left have any."""
+    return _PLAIN.fullmatch(name) is not None
+
+
 def plain(name: str) -> str:
     """Return a stage, key or family that is fit to be part of a path; StoreError for any other."""
-    if not _PLAIN.fullmatch(name):
+    if not is_plain(name):
         raise StoreError(f"{name!r}: expected a name of letters, digits, _ and - that is no path")
     return name
 

@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 from store.backend.locate import place_of
 from store.backend.location import Root
-from store.backend.records import Json, create_json, parse_record, plain, read_file, read_json, write_json
+from store.backend.records import (
+    Json,
+    create_json,
+    is_plain,
+    parse_record,
+    plain,
+    read_file,
+    read_json,
+    write_json,
+)
 from store.errors import MEND, DamagedError, LostClaimError, StoreError
 from store.lease.claims import LEASE, Claim, Claims, claimed
 from store.ledger.version import checks_records
@@ -27,6 +36,10 @@ class Ledger:
         self.checked = checks_records(self.place) if checked is None else checked
         self.claims = Claims(self.place, lease)
         self._held: dict[tuple[str, str], Claim] = {}
+
+    def stages(self) -> list[str]:
+        """Stages of which there are records, in order; other files there are nobody's."""
+        return sorted(filter(is_plain, self.place.names("ledger")))
 
     def done(self, stage: str) -> set[str]:
         """Keys of `stage` whose results are complete, from one directory listing and no file read."""
@@ -128,8 +141,9 @@ class Ledger:
         suffix = f".{status}.json"
         for name in self.place.names(f"ledger/{plain(stage)}"):
             # Hidden names are files still being written, or left by a crash at that moment.
-            if name.endswith(suffix) and name[0] != ".":
-                yield name.removesuffix(suffix)
+            # So are copies with a space in their names nobody's.
+            if name.endswith(suffix) and is_plain(key := name.removesuffix(suffix)):
+                yield key
 
     def _remove(self, *names: str) -> None:
         for name in names:

@@ -55,7 +55,7 @@ def find_garbage(root: Root, keep: Mapping[str, Collection[str]] | None = None) 
     place = place_of(root)
     reach = _reach(place, keep or {})
     ledger = Ledger(place)
-    done = {stage: ledger.done(stage) for stage in _names(place, "ledger")}
+    done = {stage: ledger.done(stage) for stage in ledger.stages()}
     found = [*_records(place, reach), *_progress(place, reach, done)]
     for stage in RESULTS:
         found += _folders(place, stage, reach, done.get(stage, set()))

@@ -11,7 +11,7 @@ from store.arrays.families import FIRST_LAYOUT, FamilyRecord, family_name, read_
 from store.arrays.groups import any_group, zarr_group
 from store.arrays.layout import group_name
 from store.backend.location import Place
-from store.backend.records import Json, parse_json, read_file
+from store.backend.records import Json, is_plain, parse_json, read_file
 from store.errors import DamagedError, UnreachableError
 from store.ledger.row_keys import GROUP, group_keys
 from store.upkeep.problems import Trouble, reason
@@ -39,7 +39,8 @@ def top_names(place: Place) -> list[str]:
     """Return the metadata files of the groups above all families."""
     if not place.names(TOP):
         return []
-    stages = sorted(stage for stage in place.names(TOP) if "." not in stage)
+    # A file that something else has left there holds no stage.
+    stages = sorted(name for name in place.names(TOP) if is_plain(name) and place.names(f"{TOP}/{name}"))
     return [f"{TOP}/{GROUP}", *(f"{TOP}/{stage}/{GROUP}" for stage in stages)]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 
 from store.arrays.families import described_by_group, family_name, with_keys, zarr_text
-from store.arrays.layout import create_array, group_name, open_array, row_files
+from store.arrays.layout import create_array, group_name, open_array, row_content, row_files
 from store.backend.folder import Folder
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
@@ -48,7 +48,7 @@ def migrate(root: Root) -> Iterator[str]:
         ledger = Ledger(place)
         if isinstance(place, Folder):  # stores of layout 1 were folders all
             yield from _renew_groups(place)
-        for stage in sorted(place.names("ledger")):
+        for stage in ledger.stages():
             for mark in (name for name in place.names(f"ledger/{stage}") if name.endswith(".running.json")):
                 place.remove(f"ledger/{stage}/{mark}")  # claims have taken their place
             renewed = [key for key in sorted(ledger.done(stage)) if _renew_record(place, ledger, stage, key)]
@@ -94,7 +94,7 @@ def _describe(place: Place, folder: str) -> bool:
 
 def _records(place: Place) -> Iterator[str]:
     """Yield the records of a store."""
-    ledger = (f"ledger/{stage}" for stage in place.names("ledger"))
+    ledger = (f"ledger/{stage}" for stage in Ledger(place).stages())
     for folder in ("experiments", "progress", "vocabulary", *ledger):
         for name in sorted(place.names(folder)):
             if name.endswith(".json") and not name.startswith("."):
@@ -188,8 +188,12 @@ def _renew_record(place: Place, ledger: Ledger, stage: str, key: str) -> bool:
         if row is None:
             raise StoreError(f"{place}/{folder}: no row of {stage} {key}; `engine verify STORE --fix` first")
         stacked = [name for name, array in group.arrays() if "variables" in array.attrs]
-        files = (row_files(place, f"{folder}/{name}", open_array(group, name), row) for name in stacked)
-        added |= {"row": row, "chunks": sum(map(len, files))}
+        files = [
+            file
+            for name in stacked
+            for file in row_files(place, f"{folder}/{name}", open_array(group, name), row)
+        ]
+        added |= {"row": row, "chunks": len(files), "content": row_content(place, files)}
     if "files" not in record and (files_found := result_files(place, stage, key)):
         added["files"] = files_found
     if added:

@@ -17,11 +17,11 @@ from attrs import field, frozen
 from safetensors import SafetensorError, safe_open
 
 from store.arrays.groups import ArrayGroup, any_group
-from store.arrays.layout import chunk_files, group_name, row_files
+from store.arrays.layout import chunk_files, group_name, row_content, row_files
 from store.arrays.shards import ShardReader
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
-from store.backend.records import Json, read_file, read_json
+from store.backend.records import Json, is_plain, read_file, read_json
 from store.backend.result_files import RESULTS, file_trouble, result_name
 from store.errors import DamagedError, StoreError, UnreachableError
 from store.ledger.history import breaks, damaged
@@ -73,7 +73,7 @@ def verify(root: Root) -> Verified:
             )
         ledger, rows, records = Ledger(place, checked=version >= CHECKED), OpenedRows(), 0
         troubles += [*_lock(place), *_manifests(ledger), *_history(place), *_vocabularies(ledger)]
-        for stage in sorted(place.names("ledger")):
+        for stage in ledger.stages():
             for key in sorted(ledger.done(stage)):
                 records += 1
                 troubles += _stage(ledger, stage, key, rows)
@@ -138,7 +138,7 @@ def _manifests(ledger: Ledger) -> Iterator[Trouble]:
 def _vocabularies(ledger: Ledger) -> Iterator[Trouble]:
     """Yield the vocabularies that are missing or torn; one of the probes that name each makes it again."""
     place, named = ledger.place, dict[str, tuple[str, str]]()
-    for stage in place.names("ledger"):
+    for stage in ledger.stages():
         for key in ledger.done(stage):
             try:
                 attributes = ledger.record(stage, key).get("attributes", {})
@@ -288,10 +288,10 @@ def _row(
             return Trouble(stage, key, path, "no row of its own in the arrays")
     if type(row) is not int or row < 0:
         return Trouble(stage, key, path, "no row of its own in the arrays")
-    files = 0
+    files: list[str] = []
     for name, array in group.stacks.items():
         found = row_files(place, f"{folder}/{name}", array, row)
-        files += len(found)
+        files += found
         if empty := _empty(place, f"{folder}/{name}", array, row):
             return Trouble(
                 stage, key, f"{place}/{empty[0]}", f"row {row}: an empty file, or none", names=empty
@@ -303,8 +303,11 @@ def _row(
         except Exception as error:  # whatever a codec makes of damaged bytes
             where = f"{place}/{found[0]}" if len(found) == 1 else f"{path}/{name}"
             return Trouble(stage, key, where, f"row {row} cannot be read: {error}")
-    if files < (expected := record.get("chunks", 1)):
-        return Trouble(stage, key, path, f"row {row}: {files} chunk files, expected {expected}")
+    if len(files) < (expected := record.get("chunks", 1)):
+        return Trouble(stage, key, path, f"row {row}: {len(files)} chunk files, expected {expected}")
+    # Files of another row, or older ones, are whole by themselves; older records do not tell them.
+    if "content" in record and record["content"] != row_content(place, files):
+        return Trouble(stage, key, path, f"row {row}: its files are not those that were written for it")
     return row
 
 
@@ -331,15 +334,14 @@ def _groups(place: Place) -> list[tuple[str, str]]:
     """Return stage and family of all groups of arrays, by their folders and by their records."""
     found = {
         (stage, family)
-        for stage in place.names("results.zarr")
-        for family in place.names(f"results.zarr/{stage}")
-        if "." not in family
+        for stage in filter(is_plain, place.names("results.zarr"))
+        for family in filter(is_plain, place.names(f"results.zarr/{stage}"))
     }
     recorded = {
         (stage, name.removesuffix(".json"))
-        for stage in place.names("families")
+        for stage in filter(is_plain, place.names("families"))
         for name in place.names(f"families/{stage}")
-        if name.endswith(".json") and not name.startswith(".")
+        if name.endswith(".json") and is_plain(name.removesuffix(".json"))
     }
     return sorted(found | recorded)
 
@@ -353,7 +355,7 @@ def _unnamed(ledger: Ledger) -> Iterator[str]:
         return
     lost = [
         f"{stage} {key}"
-        for stage in sorted(place.names("ledger"))
+        for stage in ledger.stages()
         for key in sorted(ledger.done(stage) - named.get(stage, set()))
         if stage != "data" or "data" in named
     ]
