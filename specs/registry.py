@@ -162,3 +162,13 @@ PUBLIC_SETS = Registry("public_sets", "public data set", "engine.data.public_set
 STATISTICS = Registry("statistics", "statistic of a layer", "engine.stages.statistics")
 METRICS = Registry("metrics", "metric", "engine.stages.metrics")
 EXECUTORS = Registry("executors", "executor", "engine.running.executors.make")
+REGISTRIES = (PSEUDO_EXPLANATIONS, DATA_SETS, PUBLIC_SETS, STATISTICS, METRICS, EXECUTORS)
+
+
+def plugins() -> list[str]:
+    """Name all plug-ins of installed packages, of any kind."""
+    return [
+        f"{point.name} ({group}) of {_package(point)}"
+        for group in (*(registry.group for registry in REGISTRIES), "panels")
+        for point in sorted(entry_points(group=PREFIX + group), key=lambda point: point.name)
+    ]

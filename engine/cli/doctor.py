@@ -21,6 +21,7 @@ from engine.terminal import joined, styled
 from kernels import choose_backend, cpu_paths, why_not
 from kernels.backends import LENS, NO_TRITON, OPERATIONS
 from kernels.checks import LIMIT, largest_error
+from specs.registry import plugins
 
 VERSIONS = (
     "ablation-engine", "torch", "triton", "transformers", "peft", "accelerate", "bitsandbytes", "datasets",
@@ -64,6 +65,7 @@ def _facts() -> Iterator[tuple[str, str | Text]]:
         yield f"GPU {index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     if not torch.cuda.is_available():
         yield "GPU", styled(unused, "red") if (unused := unused_gpu()) else "none that torch can use"
+    yield "plug-ins", ", ".join(plugins()) or "none"
     for name in VERSIONS:
         try:
             yield name, metadata.version(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from engine.data.prepare import no_validation, split_sizes, too_many
 from engine.data.sources import sources
@@ -15,6 +16,8 @@ from engine.planning.plan import Plan, PlannedCell
 from engine.planning.sizes import ModelCard, model_card
 from engine.planning.stage_keys import Cell, data_key, test_data
 from specs import Problem, SpecError
+from specs.checks.reserved_names import RESERVED
+from specs.registry import METRICS, STATISTICS
 from specs.tables.data import Data
 from specs.tables.probe import Probe
 from specs.toml.describe import value as spell
@@ -34,9 +37,27 @@ def check_plan(plan: Plan) -> None:
         *_trained_whole(plan),
         *_splits(plan),
         *_unvalidated(plan),
+        *_names_of_plugins(plan),
     ]
     if problems:
         raise SpecError(map(plan.matrix.spec.place, problems))
+
+
+def _names_of_plugins(plan: Plan) -> Iterator[Problem]:
+    """Yield variables of plug-ins whose names the results or the spec's factors have already."""
+    matrix = plan.matrix
+    taken = RESERVED | {axis.name for axis in matrix.axes}
+    for table, key, registry in (("probe", "statistics", STATISTICS), ("evaluate", "metrics", METRICS)):
+        for cell in matrix.distinct(table):
+            for name in filter(registry.plugin, getattr(matrix.table(table, cell), key)):
+                entry: Any = registry.get(name, object)
+                for variable in getattr(entry, "names", (name,)):
+                    if variable in taken or not variable.isidentifier():
+                        message = (
+                            f'the {registry.plugin(name)} gives "{variable}", which the results or a factor '
+                            "have already, or which is no name; expected another name of plug-in or factor"
+                        )
+                        yield _problem(plan, f"{table}.{key}", cell, message)
 
 
 def _problem(plan: Plan, key: str, cell: Cell, message: str) -> Problem:

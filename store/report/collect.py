@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
@@ -25,9 +26,25 @@ from store.reader import open_store
 from store.report import outcomes, probing
 from store.report.contrasts import contrasts
 from store.report.interventions import interventions
+from store.report.panels import ReportSource, panels
 from store.report.samples import SAMPLE_BYTES, samples
 from store.report.tuned import tuned
 
+# By what the page calls them.
+SECTIONS: dict[str, Callable[[ReportSource], Json]] = {
+    "results": lambda own: _with_versions(outcomes.results(own.node, own.places), own.node),
+    "contrasts": lambda own: contrasts(own.node, own.spec, own.places, read_history(own.root, own.name)),
+    "confusion": lambda own: outcomes.confusions(own.node, own.places),
+    "calibration": lambda own: outcomes.calibration(own.node, own.places),
+    "training": lambda own: outcomes.training(own.node, own.places),
+    "transfer": lambda own: outcomes.transfer(own.node, own.spec),
+    "failures": lambda own: outcomes.signatures(own.node, own.spec, own.places),
+    "interventions": lambda own: interventions(own.node, own.spec, own.places),
+    "layers": lambda own: probing.layers(own.node, own.places),
+    "tuned": lambda own: tuned(own.node, own.spec, own.places),
+    "saturation": lambda own: probing.saturations(own.node, own.spec, own.places),
+    "samples": lambda own: samples(own.root, own.node, own.places, own.budget),
+}
 PROVENANCE = ("packages", "python", "git", "hardware")
 
 
@@ -65,20 +82,7 @@ def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget
     ]
     conditions = dict(zip(labels, levels, strict=True))
     places = {label: number for number, label in enumerate(conditions)}
-    sections: dict[str, Callable[[], Json]] = {
-        "results": lambda: _with_versions(outcomes.results(node, places), node),
-        "contrasts": lambda: contrasts(node, manifest.get("spec", {}), places, read_history(root, name)),
-        "confusion": lambda: outcomes.confusions(node, places),
-        "calibration": lambda: outcomes.calibration(node, places),
-        "training": lambda: outcomes.training(node, places),
-        "transfer": lambda: outcomes.transfer(node, manifest.get("spec", {})),
-        "failures": lambda: outcomes.signatures(node, manifest.get("spec", {}), places),
-        "interventions": lambda: interventions(node, manifest.get("spec", {}), places),
-        "layers": lambda: probing.layers(node, places),
-        "tuned": lambda: tuned(node, manifest.get("spec", {}), places),
-        "saturation": lambda: probing.saturations(node, manifest.get("spec", {}), places),
-        "samples": lambda: samples(root, node, places, budget),
-    }
+    source = ReportSource(root, name, node, manifest.get("spec", {}), places, budget)
     return {
         "name": name,
         "factors": [
@@ -89,7 +93,8 @@ def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget
             {"label": label, "levels": own, "cells": labels.count(label)} for label, own in conditions.items()
         ],
         "cells": _cells(Ledger(root), listed, index, [places[label] for label in labels]),
-        **{title: _or_reason(section) for title, section in sections.items()},
+        **{title: _or_reason(partial(section, source)) for title, section in SECTIONS.items()},
+        "panels": panels(source),
         "provenance": _provenance(Ledger(root), manifest, listed, node),
     }
 

@@ -9,15 +9,15 @@ function render() {
     `What changed, in which layer, how sure. ${plural(experiment.conditions.length, "condition")}, ${done} of ${plural(experiment.cells.length, "cell")} complete. Store “${report.store}”, written ${report.written}.`;
   const count = document.getElementById("filter-count");
   count.textContent = `${shown} of ${plural(experiment.conditions.length, "condition")} shown`;
-  const sections = SECTIONS.filter(({ only, key }) => !only || !experiment[key].missing);
+  const sections = [...SECTIONS.filter(({ only, key }) => !only || !experiment[key].missing), ...experiment.panels.map(panelSection)];
   document.getElementById("main").replaceChildren(...sections.map((section) => drawSection(section, experiment)));
   document.getElementById("contents").replaceChildren(
     el("ol", {}, sections.map(({ id, title }) => el("li", {}, el("a", { href: `#${id}` }, title)))),
   );
 }
 
-function drawSection({ id, title, lead, make, csv, key }, experiment) {
-  const data = key && experiment[key];
+function drawSection({ id, title, lead, make, csv, key, missing }, experiment) {
+  const data = key ? experiment[key] : { missing };
   const heading = el("div", { class: "heading" }, el("h2", { id: `${id}-title` }, title));
   const section = el("section", { id, "aria-labelledby": `${id}-title` }, heading, lead && el("p", { class: "lead" }, lead));
   if (data?.missing) {

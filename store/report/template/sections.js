@@ -50,6 +50,23 @@ function duration(seconds) {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
+// A section that a plug-in adds: a text and a table.
+function panelSection({ name, title, text, columns, rows, missing, from }) {
+  const numbers = (index) => rows.length > 0 && rows.every((row) => row[index] === null || typeof row[index] === "number");
+  const shown = () => rows.map((row) => row.map((value) => (typeof value === "number" && !Number.isInteger(value) ? fixed(value, 3) : `${value ?? "–"}`)));
+  return {
+    id: `panel-${name}`,
+    title,
+    lead: text,
+    missing,
+    make: () => [
+      columns.length > 0 && table({ caption: title, columns: columns.map((column, index) => ({ title: column, number: numbers(index) })), rows: shown(), tall: rows.length > 14 }),
+      howMade(`Made by ${from}.`),
+    ],
+    csv: columns?.length ? () => [columns, rows] : null,
+  };
+}
+
 // only: a section that stands where the store has something for it, and else is not missed.
 const SECTIONS = [
   { id: "short", title: "In short", key: "contrasts", make: inShort },
