@@ -108,7 +108,8 @@ tutorial: $(BIN)/.ready
 	cd docs && ../$(BIN)/jupyter execute --inplace tutorial.ipynb
 
 # The documentation as a site, build/site/index.html; a link that leads nowhere is an error. Once .venv-docs is there,
-# this needs no network. It reads this project's code and does not import it.
+# this needs no network. It reads this project's code and does not import it. The search works where the site is served
+# (`python3 -m http.server --directory build/site`).
 docs: .venv-docs/.ready
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 

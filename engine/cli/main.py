@@ -179,7 +179,7 @@ def report(store: Root, output: Path | None, experiment: str | None) -> None:
 @EXPERIMENT
 @click.option("--cells", is_flag=True, help="List the differences of every cell.")
 def compare(store_a: Root, store_b: Root, experiment: str | None, cells: bool) -> None:
-    """Hold two stores against each other: cells, results, settings and versions."""
+    """Compare two stores: cells, results, settings and versions."""
     from engine.cli.compare import compare_stores
     from store.ledger.history import record_look
 

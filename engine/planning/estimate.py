@@ -1,11 +1,14 @@
 """What a plan will cost: tokens, FLOPs, peak memory and bytes in the store, before anything runs.
 
-Rules of thumb, stated so that they can be checked: 4 characters per token; 2 FLOPs per parameter and token
-forward; backward through frozen weights costs as much as forward, since LoRA needs activations' gradients but
-not the weights'; activations kept for the backward pass take 34 bytes per token, layer and hidden unit at
-16 bits (Korthikanti et al., arXiv 2205.05198), twice that at 32 bits; a change of an intervention runs the
-layers above those that an earlier run has in common with it, and of each model that runs whole, and of that
-run, L + 1 residual streams of a batch are kept.
+Rules of thumb, stated so that they can be checked:
+
+- 4 characters per token; 2 FLOPs per parameter and token forward.
+- Backward through frozen weights costs as much as forward: LoRA needs the gradients of activations, but not
+  those of the weights.
+- Activations kept for the backward pass take 34 bytes per token, layer and hidden unit at 16 bits
+  (Korthikanti et al., arXiv 2205.05198), twice that at 32 bits.
+- A change of an intervention runs the layers above those that an earlier run has in common with it. Of that
+  run, and of each model that runs whole, L + 1 residual streams of a batch are kept.
 """
 
 from __future__ import annotations
