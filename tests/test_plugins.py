@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from store.report.collect import collect
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = ROOT / "tests" / "plugin"
+ENTRY_POINTS = PLUGIN / "ablation_example-1.0.dist-info" / "entry_points.txt"
 SPEC = """
 name = "plugged"
 seeds = [0]
@@ -252,3 +254,19 @@ def test_a_public_set_of_a_plugin_is_read_as_its_own_schema(install, tmp_path: P
     copy.write_text('{"question": "who?", "answers": ["me", "you"]}\n')
     rows = read_source(Data(source=str(copy), adapter="quizzes"), labelled=False)
     assert [row["response"] for row in rows] == ["me", "you"]
+
+
+def test_the_examples_of_the_page_run() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text("utf-8")
+    made = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        assert len(block.splitlines()) <= 20
+        names: dict[str, object] = {}
+        exec(compile(block, "extending.md", "exec"), names)
+        made |= {name: type(found).__name__ for name, found in names.items() if name.isupper()}
+    assert set(made.values()) == {
+        "PseudoExplanation", "DataSet", "PublicSet", "Statistic", "Metric", "ExecutorKind", "Panel",
+    }  # fmt: skip
+    assert made.keys() == {
+        line.rpartition(":")[2] for line in ENTRY_POINTS.read_text().splitlines() if ":" in line
+    }
