@@ -177,6 +177,10 @@ class SimulatedLedger:
         """Take another process's word for who is silent."""
         self._seen |= {int(owner): -math.inf for owner in silent}
 
+    def lost(self, stage: str, key: str) -> bool:
+        """Tell whether another process has the claim by now."""
+        return self.records.claims.get((stage, key), self.process) is not self.process
+
     def release(self, stage: str, key: str) -> None:
         """End the claim; one that has died ends nothing."""
         if self.process.alive and self.records.claims.get((stage, key)) is self.process:

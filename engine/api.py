@@ -68,10 +68,12 @@ def choose(planned: Plan, only: Levels) -> list[PlannedCell]:
     known = {axis.name: [str(level.label) for level in axis.levels] for axis in planned.matrix.axes}
     pairs = []
     for factor, asked in only.items():
+        levels = asked if isinstance(asked, (list, tuple)) else [asked]
         if factor not in known:
             near = get_close_matches(factor, known, n=1, cutoff=0)
-            raise UsageError(f'only {factor}: no factor "{factor}"; did you mean "{near[0]}"?')
-        for level in asked if isinstance(asked, (list, tuple)) else [asked]:
+            typed = f"{factor}={levels[0] if levels else ''}"
+            raise UsageError(f'only {typed}: no factor "{factor}"; did you mean "{near[0]}"?')
+        for level in levels:
             if str(level) not in known[factor]:
                 raise UsageError(
                     f'only {factor}={level}: factor "{factor}" has no level "{level}"; '

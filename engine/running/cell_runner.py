@@ -315,8 +315,12 @@ class CellRunner:
                 self._record_failure(cell, stage, key, error)
                 changed = isinstance(error, ChangedWeightsError)
                 raise (_ChangedBaseError if changed else _UnavailableError) from error
-            ledger.release(stage, key)  # it was committed, and failed at what comes behind that
-            result = cast("Result", None)
+            elsewhere = ledger.lost(stage, key)
+            ledger.release(stage, key)
+            if elsewhere:  # and it failed of what its taker has swept away
+                self.plan.states[stage][key] = "cached"
+                raise DoneElsewhereError(f"another process has done {stage} {key}") from error
+            result = cast("Result", None)  # it was committed, and failed at what comes behind that
         except BaseException:  # this process is to end: others need not wait for it
             ledger.release(stage, key)
             raise

@@ -99,6 +99,15 @@ class Ledger:
         """Tell whether `start` could succeed now; silence of another machine's process counts from here."""
         return (stage, key) in self._held or self.claims.free(stage, key)
 
+    def lost(self, stage: str, key: str) -> bool:
+        """Tell whether another process has taken over what this one had claimed."""
+        try:
+            if claim := self._held.get((stage, key)):
+                claim.check(now=True)
+        except LostClaimError:
+            return True
+        return False
+
     def release(self, stage: str, key: str) -> None:
         """End this process's claim, if it has one, without a result."""
         if claim := self._held.get((stage, key)):
