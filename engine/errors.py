@@ -60,6 +60,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the person asked for
 _ADVICE = {
     errno.ENOSPC: "free some space, and run the same command again: what is finished is kept",
     errno.EDQUOT: "free some of your quota, and run the same command again: what is finished is kept",
+    errno.EFBIG: "the limit of a file's size is reached; raise it by `ulimit -f`",
     errno.EROFS: "expected a place that can be written to; commands that only read take -o for another one",
     errno.EACCES: "expected a file or folder that you may read and write",
     errno.EPERM: "expected a file or folder that you may read and write",

@@ -17,7 +17,7 @@ import xarray as xr
 
 from store.backend.locate import place_of
 from store.backend.location import Root
-from store.backend.records import json_text
+from store.backend.records import json_text, name_file
 from store.errors import StoreError, nearest
 from store.ledger.manifests import read_manifests
 from store.reader import open_store
@@ -182,5 +182,8 @@ def _whole(file: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(file)
+    except OSError as error:
+        name_file(error, file, temporary)
+        raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from engine.errors import told
 from store import Coordinate, Family, Ledger, StoreError, StoreWriter, Variable, open_store, write_manifest
 from store.backend.locate import place_of
 from store.backend.records import read_json, write_json
@@ -87,6 +89,23 @@ def test_a_full_disk_stops_writing_and_spoils_nothing(small_disk: Path) -> None:
     ballast.unlink()
     write(small_disk, f"k{written}", written)
     assert_reads(small_disk, range(written + 1))
+
+
+def test_a_write_that_fails_names_the_file_that_was_meant(tmp_path: Path) -> None:
+    """The system names none where a write fails, and the one beside it where that cannot be made."""
+    place = place_of(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError) as error:
+            place.write("page.html", bytes(1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert told(error.value).startswith(f"{tmp_path}/page.html: File too large; ")
+    with pytest.raises(OSError) as error:
+        place.write("n" * 250, b"")  # the name beside it is longer
+    assert error.value.filename == f"{tmp_path}/{'n' * 250}"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_store_on_a_read_only_file_system_can_be_read(tmp_path: Path) -> None:

@@ -110,4 +110,4 @@ def example_groups(array: xr.DataArray | xr.Dataset) -> NDArray[Any] | None:
 def check_values(values: Floats, name: str) -> None:
     """Raise StoreError where there is not one value."""
     if not np.isfinite(values).any():
-        raise StoreError(f"{name}: not one value in {len(values)} cells or pairs of cells")
+        raise StoreError(f"{name}: not one value: all are missing")

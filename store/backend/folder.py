@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from store.backend.location import DOOMED, Hold, Mode, Place
-from store.backend.records import sync
+from store.backend.records import name_file, sync
 from store.errors import StoreError, nearest
 
 if TYPE_CHECKING:
@@ -231,6 +231,9 @@ class Folder(Place):
                 if keep:
                     os.fsync(file.fileno())
             yield temporary
+        except OSError as error:
+            name_file(error, path, temporary)
+            raise
         finally:
             with suppress(OSError):  # what is at its place stays there, and this is swept by its name
                 temporary.unlink(missing_ok=True)

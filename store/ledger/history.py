@@ -154,7 +154,10 @@ def record_look(
             return ""
         append(place, name, {"kind": LOOK, "command": command, "spec": _digest(manifest.get("spec")), **look})
     except (OSError, StoreError) as error:
-        return f"{name}: this look at the results is not recorded in the store: {error}"
+        reason = str(error)
+        if isinstance(error, OSError) and error.filename:  # str gives it with its number, and quoted
+            reason = f"{error.filename}: {error.strerror}"
+        return f"{name}: this look at the results is not recorded in the store: {reason}"
     return ""
 
 

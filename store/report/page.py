@@ -12,6 +12,7 @@ from typing import Any
 
 from store.backend.locate import place_of
 from store.backend.location import Root
+from store.backend.records import name_file
 from store.report.collect import collect
 
 SCRIPTS = (
@@ -27,7 +28,12 @@ def write_report(root: Root, file: str | os.PathLike[str], experiment: str | Non
     """
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(collect(root, experiment)), "utf-8")
+    text = page(collect(root, experiment))
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        name_file(error, path, path)
+        raise
     return path
 
 
