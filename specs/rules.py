@@ -22,7 +22,7 @@ Pattern = tuple[tuple[int, frozenset[int]], ...]
 
 @frozen
 class ContrastPair:
-    """`[[contrasts]]`, resolved: levels of an axis, each held against the baseline."""
+    """`[[contrasts]]`, resolved: levels of an axis, each compared with the baseline."""
 
     axis: int
     baseline: int

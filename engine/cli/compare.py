@@ -1,4 +1,4 @@
-"""Two stores held against each other: shared cells, differences in results, and what was set otherwise."""
+"""Two stores compared: shared cells, differences in results, and what was set otherwise."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ MAX_REASONS = 6
 
 @frozen
 class SpecComparison:
-    """Cells of one plan held against those of another."""
+    """Cells of one plan compared with those of another."""
 
     shared: list[dict[str, Any]]
     changed: list[dict[str, Any]]  # levels, stages whose keys differ, and the settings behind that

@@ -116,7 +116,7 @@ def _check(backend: str, device: torch.device, dtype: torch.dtype) -> Check:
 
 def backends_table(checks: list[Check]) -> Table:
     """Give the backends, which of them `auto` takes, and how the checks ended."""
-    table = Table(title=f"probe backends, held against the float64 reference (limit {LIMIT:g} nat)")
+    table = Table(title=f"probe backends, compared with the float64 reference (limit {LIMIT:g} nat)")
     for column in ("backend", "device", "numbers", "largest error", "result"):
         table.add_column(column)
     for check in checks:

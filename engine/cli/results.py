@@ -102,7 +102,7 @@ def contrasts_table(
     analysis = spec.get("analysis", {})
     questions = list(ask(experiment, spec))
     if not questions:
-        raise StoreError("there is only one condition, so nothing can be held against it")
+        raise StoreError("there is only one condition, so there is nothing to compare it with")
     answers = list(zip(questions, answer(questions, analysis), strict=True))
     table = Table(title="Contrasts: paired differences, averaged over other factors")
     for title in (

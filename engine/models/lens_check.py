@@ -1,4 +1,4 @@
-"""The lens held against the model itself when it is loaded, in one short run.
+"""The lens compared with the model itself when it is loaded, in one short run.
 
 What is trained, scored and probed goes through the lens and not through the model's own `forward`. A model
 that does more to its hidden states or logits than is known here would give wrong numbers without a word.
@@ -31,11 +31,11 @@ TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
 def check_lens(model: Any) -> Lens:
-    """Run a model over a few drawn tokens and hold its lens against its own logits; give the lens.
+    """Run a model over a few drawn tokens and compare its lens with its own logits; give the lens.
 
-    EngineError, naming the model's class and by how much they differ, unless the last hidden states, and the
-    last layer's residual stream behind the final norm, unembed to the model's own logits; unless each layer
-    runs once, over one stream; and unless tokens see no later ones.
+    The last hidden states, and the last layer's residual stream behind the final norm, have to unembed to the
+    model's own logits. Each layer has to run once, over one stream. No token may see later ones. Else
+    EngineError, which names the model's class and by how much the logits differ.
     """
     name, lens = type(model).__name__, find_lens(model)
     ids = _draw(model.config, lens.unembedding.vocab_size).to(lens.device)

@@ -42,7 +42,7 @@ class PowerQuestion:
 
     factor: str
     levels: tuple[Any, ...]
-    """Those held against the baseline, each by itself, that have equal answers."""
+    """Those compared with the baseline, each by itself, that have equal answers."""
     baseline: Any
     outcome: Outcome
     design: Design

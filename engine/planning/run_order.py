@@ -1,7 +1,7 @@
-"""The order in which the changes of a sweep run, each from where an earlier run parts with it.
+"""The order in which a sweep's changes run, each from the layer where it differs from an earlier run.
 
 A changed model is a word of L letters, one for what each of its layers does. In alphabetical order a word
-shares no more of its beginning with any word before it than with the last of them, so it is enough to keep
+shares no more of its beginning with any word before it than with the last of them. So it is enough to keep
 the last run's residual streams: every layer of a beginning that several changes have in common runs once.
 """
 

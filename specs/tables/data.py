@@ -28,8 +28,8 @@ class Columns:
     group: Annotated[
         str | None,
         Meta(
-            description="Rows of one group never part between train and test; default: the context, or the "
-            "response where there is none."
+            description="Rows of one group are never divided between train and test. Default: the "
+            "context, or the response where there is none."
         ),
     ] = None
 

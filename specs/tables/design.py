@@ -45,7 +45,7 @@ class Rules:
 
 @frozen(kw_only=True)
 class Contrast:
-    """`[[contrasts]]`: every level of a factor held against its baseline, all else equal."""
+    """`[[contrasts]]`: every level of a factor compared with its baseline, all else equal."""
 
     factor: Annotated[str, Meta(description="The factor that differs.")]
     baseline: Annotated[Any, Meta(description="Its baseline level.")]

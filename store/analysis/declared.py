@@ -78,8 +78,9 @@ def contrasts(
     the levels, positions and layers of one contrast in one outcome, `outcome` over all contrasts in an
     outcome, `spec` over all contrasts in all outcomes; `monitoring` and `looks` are heeded. Outcomes:
     correct, generated_correct, absolute_error, brier, nll, entropy, and what `[analysis]` names. Without
-    declared contrasts every factor is held against its first level. Result: nodes /FACTOR/OUTCOME as `change`
-    gives (below it one node per test set, where there are several). StoreError where nothing can be compared.
+    declared contrasts every factor is compared with its first level. Result: nodes /FACTOR/OUTCOME as
+    `change` gives (below it one node per test set, where there are several). StoreError where nothing can be
+    compared.
     """
     spec = spec_of(data)
     asked = dict(spec.get("analysis", {})) | dict(analysis or {})

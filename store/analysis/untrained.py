@@ -1,4 +1,4 @@
-"""What results are held against: the untrained model, and guesses that know nothing of the examples."""
+"""What results are compared with: the untrained model, and guesses that know nothing of the examples."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any

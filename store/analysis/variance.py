@@ -56,7 +56,7 @@ def variance_by_interval(
 ) -> xr.Dataset:
     """Compare the variance over examples of a variable, averaged over an interval of layers, between groups.
 
-    Groups are the levels of the factor `by` (such as the data set), held against `reference` (default: the
+    Groups are the levels of the factor `by` (such as the data set), compared with `reference` (default: the
     first). With `factor` the values are its differences, level − baseline, so that "is the entropy difference
     over layers 15–30 more variable for one set" is one call. A value is an example's mean over the layers
     (both ends included). Result, by (level, position): `variance` (over examples of a run, the geometric mean

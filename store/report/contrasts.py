@@ -37,7 +37,7 @@ def contrasts(node: xr.DataTree, spec: Json, places: Places, history: History) -
     summary = next(iter(stage_nodes(node, "summary").values()))
     chosen = chosen_contrasts(spec, summary)
     if not chosen:
-        raise StoreError("there is only one condition, so nothing can be held against it")
+        raise StoreError("there is only one condition, so there is nothing to compare it with")
     rows: dict[Place, Json] = {}
     reasons: list[str] = []
     for contrast in chosen:

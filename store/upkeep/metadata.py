@@ -1,4 +1,4 @@
-"""Zarr's metadata and the coordinates of a store's groups, held against their families' records."""
+"""Zarr's metadata and the coordinates of a store's groups, compared with their families' records."""
 
 from __future__ import annotations
 
