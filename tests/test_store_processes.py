@@ -137,7 +137,7 @@ def test_four_processes_allocate_at_once(tmp_path):
 
 def test_an_allocation_cut_off_midway_is_made_good(tmp_path):
     code = (
-        "from store import layout; grow = layout._grow; "
+        "from store.arrays import layout; grow = layout._grow; "
         "layout._grow = lambda *arguments: (grow(*arguments), os._exit(9)); "
         f"StoreWriter({str(tmp_path)!r}).allocate(example_family(), ['a', 'b', 'c'])"
     )
