@@ -63,18 +63,12 @@ def watching_stages(device: torch.device) -> Iterator[dict[str, dict[str, Any]]]
     from engine.stages.cell_stages import Stages
 
     found: dict[str, dict[str, Any]] = {}
-    names = {
-        "train": "train",
-        "evaluate": "evaluate",
-        "tune": "lens",
-        "probe": "probe",
-        "intervene": "intervene",
-    }
-    before = {method: getattr(Stages, method) for method in names}
+    methods = {"train": Stages.train, "measure": Stages.measure}
 
-    def watched(stage: str, run: Callable[..., Any]) -> Callable[..., Any]:
+    def watched(method: str, run: Callable[..., Any]) -> Callable[..., Any]:
         def stage_run(*given: Any) -> Any:
             *others, report = given  # of every stage the report comes last
+            stage = "train" if method == "train" else others[1]
             moments: list[float] = []
 
             def timed(*said: Any) -> None:
@@ -96,9 +90,9 @@ def watching_stages(device: torch.device) -> Iterator[dict[str, dict[str, Any]]]
         return stage_run
 
     try:
-        for method, stage in names.items():
-            setattr(Stages, method, watched(stage, before[method]))
+        for method, run in methods.items():
+            setattr(Stages, method, watched(method, run))
         yield found
     finally:
-        for method, run in before.items():
+        for method, run in methods.items():
             setattr(Stages, method, run)
