@@ -118,7 +118,7 @@ def _seal(body: bytes, path: str) -> bytes:
 
 def name_file(error: OSError, path: Path, temporary: Path) -> None:
     """Name the file that was to be written: nobody knows the one beside it, and a full disk names none."""
-    if error.filename in (None, str(temporary)) and error.filename2 is None:
+    if error.errno is not None and error.filename in (None, str(temporary)) and error.filename2 is None:
         error.filename = str(path)
 
 
