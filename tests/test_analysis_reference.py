@@ -202,7 +202,8 @@ def test_a_share_that_no_example_changes_has_an_interval_all_the_same() -> None:
     data = data.assign_coords(gold=("example", np.array(list("11112222"), object)))
     found = change(data, "correct", "target").squeeze()
     assert found["difference"].item() == 0 and found["p_value"].item() == 1
-    assert found["low"].item() == -found["high"].item() and 0.1 < found["high"].item() < 1
+    assert found["low"].item() == pytest.approx(-found["high"].item(), rel=1e-9)
+    assert 0.1 < found["high"].item() < 1
 
 
 def test_variances_of_nothing_are_not_compared() -> None:
