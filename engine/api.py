@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from attrs import evolve, frozen
 
 from engine.errors import UsageError
-from engine.planning.plan import Plan, PlannedCell, check_donors, describe, make_plan, select
+from engine.planning.plan import Plan, PlannedCell, describe, make_plan, select
 from specs import load_spec, resolve
 from store import Ledger, StoreError, cells, read_manifests
 from store.backend.locate import place_of
@@ -111,22 +112,27 @@ def execute(
     that fail are recorded in the outcome and in the store, and raise nothing. Ctrl-C raises Interrupted when
     all that is done is safe.
     """
-    from engine.planning.executor_settings import executor_settings
     from engine.progress import stop_on_signal
     from engine.running.cell_runner import Display, Outcome
-    from engine.running.disk_space import check_space
-    from engine.running.execution import ExecutionRequest, note_plan, run_plan
+    from engine.running.execution import note_plan, request_for, run_plan
 
     planned = spec if isinstance(spec, Plan) else plan(spec, overrides, store=store)
     pending = due(planned, choose(planned, only or {}), retry_failed=retry_failed)[:max_cells]
+    request, warning = request_for(
+        planned,
+        pending,
+        executor=executor,
+        workers=workers,
+        fail_fast=fail_fast,
+        retry_failed=retry_failed,
+        wait=wait,
+        ignore_space=ignore_space,
+    )
     if not pending:
         note_plan(planned)
         return Outcome()
-    settings = executor_settings(planned.matrix.spec, {"kind": executor, "workers": workers})
-    check_donors(planned, pending)
-    if not ignore_space:
-        check_space(planned, pending, settings.workers or 1)
-    request = ExecutionRequest(fail_fast, retry_failed, wait, settings)
+    if warning:
+        warnings.warn(warning, stacklevel=2)
     with stop_on_signal() as stop:
         return run_plan(planned, pending, request, display or Display(), stop)
 

@@ -101,7 +101,7 @@ def execute(
 ) -> None:
     """Run what is pending: train, evaluate, probe; results go to the store."""
     from engine.api import choose, due
-    from engine.planning.plan import check_donors, describe
+    from engine.planning.plan import describe
 
     planned = _plan(spec, overrides, store, checked=True)
     chosen = choose(planned, _levels(only))
@@ -113,22 +113,21 @@ def execute(
         console.print(f"{len(pending)} of {len(planned.cells)} cells would run; store: {planned.root}")
         return
     from engine.cli.session import nothing_to_do, run
-    from engine.planning.executor_settings import executor_settings
-    from engine.running.disk_space import check_space, memory_warning
-    from engine.running.execution import ExecutionRequest
+    from engine.running.execution import request_for
 
-    settings = executor_settings(planned.matrix.spec, {"kind": executor, "workers": workers})
-    if pending:
-        check_donors(planned, pending)
-        if not ignore_space:
-            check_space(planned, pending, settings.workers or 1)
-        processes = (settings.workers or 1) * settings.ranks
-        if settings.kind == "local" and (warning := memory_warning(planned, pending, processes)):
-            say(f"warning: {warning}", error=True)
-        request = ExecutionRequest(not keep_going, retry_failed, not no_wait, settings)
-        code = run(planned, pending, console, request)
-    else:
-        code = nothing_to_do(planned, chosen, console)
+    request, warning = request_for(
+        planned,
+        pending,
+        executor=executor,
+        workers=workers,
+        fail_fast=not keep_going,
+        retry_failed=retry_failed,
+        wait=not no_wait,
+        ignore_space=ignore_space,
+    )
+    if warning:
+        say(f"warning: {warning}", error=True)
+    code = run(planned, pending, console, request) if pending else nothing_to_do(planned, chosen, console)
     sys.exit(code)
 
 
@@ -301,15 +300,13 @@ for command in (power, gc, verify, migrate):
 
 
 def _plan(spec: Path, overrides: tuple[str, ...], store: Root | None, *, checked: bool = False) -> Any:
+    from engine.api import plan
     from engine.planning.plan import make_plan
     from specs import load_spec, resolve
 
-    planned = make_plan(resolve(load_spec(spec, overrides)), store)
     if checked:  # before anything runs: what the files at hand tell to be wrong
-        from engine.planning.checks import check_plan
-
-        check_plan(planned)
-    return planned
+        return plan(spec, overrides, store=store)
+    return make_plan(resolve(load_spec(spec, overrides)), store)
 
 
 def _record_looks(store: Root, experiment: str | None) -> None:

@@ -43,13 +43,10 @@ def power(
     as_json: bool,
 ) -> None:
     """Show what more or fewer seeds and examples would find and cost, and the cheapest design that does."""
+    from engine import api
     from engine.cli.power_tables import curve_json, curve_lines, one_answer
-    from engine.planning.checks import check_plan
-    from engine.planning.plan import make_plan
-    from specs import load_spec, resolve
 
-    plan = make_plan(resolve(load_spec(spec, overrides)))
-    check_plan(plan)
+    plan = api.plan(spec, overrides)
     answer = one_answer(plan, pilot, contrast, outcome)
     if difference is None:
         interest = plan.matrix.experiment.analysis.smallest_difference_of_interest

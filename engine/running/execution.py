@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from engine.errors import DataError
-from engine.planning.plan import Plan, PlannedCell
+from engine.planning.executor_settings import executor_settings
+from engine.planning.plan import Plan, PlannedCell, check_donors
 from engine.progress import StopRequest
+from engine.running.disk_space import check_space, memory_warning
 from engine.running.kernels_owner import check_kernels
 from engine.running.provenance import provenance
 from specs.tables.executor import Executor
@@ -31,6 +33,29 @@ class ExecutionRequest:
     retry_failed: bool = False
     wait: bool = True
     executor: Executor = field(factory=Executor)
+
+
+def request_for(
+    plan: Plan,
+    cells: Sequence[PlannedCell],
+    *,
+    executor: str | None,
+    workers: int | None,
+    fail_fast: bool,
+    retry_failed: bool,
+    wait: bool,
+    ignore_space: bool,
+) -> tuple[ExecutionRequest, str | None]:
+    """Give the request to execute cells, checked against what they take; and a warning where memory lacks."""
+    settings = executor_settings(plan.matrix.spec, {"kind": executor, "workers": workers})
+    request = ExecutionRequest(fail_fast, retry_failed, wait, settings)
+    if not cells:
+        return request, None
+    check_donors(plan, cells)
+    if not ignore_space:
+        check_space(plan, cells, settings.workers or 1)
+    processes = (settings.workers or 1) * settings.ranks
+    return request, memory_warning(plan, cells, processes) if settings.kind == "local" else None
 
 
 def run_plan(

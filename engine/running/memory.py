@@ -13,6 +13,7 @@ from attrs import frozen
 
 from engine.errors import EngineError
 from engine.planning.plan import Plan, PlannedCell
+from engine.quantities import si
 
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _UNLIMITED = 2**60  # version 1 writes a number near 2^63 for "no limit"
@@ -101,8 +102,6 @@ def memory_error(error: BaseException | None) -> str | None:
 
 def out_of_memory(plan: Plan, cell: PlannedCell, stage: str, found: Limit | None, processes: int = 1) -> str:
     """Say that a stage ran out of memory, the limit, what the plan has estimated, and what to try."""
-    from engine.quantities import si
-
     need = needed(plan, cell, stage)
     allowed = f"limit {si(found.size, 'B')} ({found.source})" if found else "limit unknown here"
     wanted = f"estimate {si(need, 'B')} for {stage}" if need else f"no estimate for {stage}"
