@@ -15,10 +15,13 @@ from engine.planning.plan import Plan, PlannedCell, describe, make_plan, select
 from specs import load_spec, resolve
 from store import Ledger, StoreError, cells, read_manifests
 from store.backend.locate import place_of
-from store.backend.location import Root
+from store.backend.location import Place, Root
 from store.ledger.levels import level_text
 
 if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from engine.running.cell_runner import Display, Outcome
     from specs.tables.experiment import Model
 
@@ -47,8 +50,8 @@ class CellStatus:
 class LoadedModel(NamedTuple):
     """A model with the adapter of one cell, and its tokenizer."""
 
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
 
 
 def plan(spec: str | Path, overrides: Sequence[str] = (), *, store: Root | None = None) -> Plan:
@@ -179,7 +182,7 @@ def load_adapter(
     return LoadedModel(put_on(base, home) if trained else base, tokenizer)
 
 
-def _one_training(place: Any, cell: Levels, experiment: str | None) -> tuple[str, str, dict[str, Any]]:
+def _one_training(place: Place, cell: Levels, experiment: str | None) -> tuple[str, str, dict[str, Any]]:
     """Give experiment, train key and levels of the one training on these levels."""
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for name in [experiment] if experiment is not None else read_manifests(place):
@@ -221,11 +224,10 @@ def _model_of(experiment: dict[str, Any], levels: dict[str, Any]) -> Model:
         for cell in matrix.cells
         if {name: level_text(own) for name, own in matrix.levels(cell).items()} == wanted
     )
-    settings: Model = matrix.table("model", choice)
-    return settings
+    return matrix.table("model", choice)
 
 
-def _base_of(home: Any) -> str:
+def _base_of(home: Place) -> str:
     """Give what an adapter says that it was trained on: a hub id, or the folder or file of then."""
     import json
 

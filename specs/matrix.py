@@ -17,6 +17,7 @@ from specs.checks.interventions import intervention_problems
 from specs.checks.settings import RULES
 from specs.errors import Problem, SpecError
 from specs.rules import ContrastPair, Pattern, ResolvedRules, Scope, read_rules
+from specs.tables.by_name import TableOf
 from specs.tables.experiment import TABLE_STAGES
 from specs.tables.interventions import Intervention
 from specs.toml import keys, overlay
@@ -97,8 +98,12 @@ class Matrix:
         """A function from a cell to the levels that touch any of `tables`; cells that agree share them."""
         return _chooser(tuple(sorted({axis for table in tables for axis in self._touching[table]})))
 
-    def table(self, name: str, cell: Cell) -> Any:
-        """The cell's settings of one table, as its class in `specs.tables.experiment`."""
+    @property
+    def table(self) -> TableOf[Cell]:
+        """A function from a table's name and a cell to the cell's settings of it, as the table's class."""
+        return self._table
+
+    def _table(self, name: str, cell: Cell) -> Any:
         key = (name, self.choice(name, cell))
         if key not in self._tables:
             self._tables[key] = self._build(name, cell)

@@ -14,7 +14,6 @@ from engine.planning.plan import Plan, PlannedCell, describe, grouped
 from engine.planning.stage_keys import test_data
 from engine.text.lengths import Limit, evaluated_length, limit_by
 from engine.text.targets import TargetEncoder, cell_writer
-from specs.tables.data import Data
 
 SAMPLED = 500  # examples that are tokenized per condition
 TEXT_TABLES = ("model", "data", "prompt", "target", "train")  # what texts, tokens and their limit depend on
@@ -80,6 +79,6 @@ class Lengths:
                 settings = matrix.table("model", cell.choice)
                 self._known[model] = models.load_tokenizer(settings), models.load_config(settings)
             tokenizer, config = self._known[model]
-            data: Data = test_data(matrix, cell.choice) if test else matrix.table("data", cell.choice)
+            data = test_data(matrix, cell.choice) if test else matrix.table("data", cell.choice)
             writer = cell_writer(self.plan, cell, tokenizer, data, lambda: self.rows["train"])
             yield cell, writer, limit_by(config, matrix.table("train", cell.choice).max_length)

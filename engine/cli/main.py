@@ -8,7 +8,7 @@ import sys
 import warnings
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.text import Text
@@ -19,6 +19,9 @@ from engine.cli.store_upkeep import gc, migrate, verify
 from engine.errors import EngineError, Interrupted, UsageError, told
 from engine.terminal import Terminal, say, shown, styled
 from store.backend.location import Place, Root
+
+if TYPE_CHECKING:
+    from engine.planning.plan import Plan
 
 EXPERIMENT = click.option("--experiment", metavar="NAME", help="This experiment alone.")
 AT = click.option("--store", type=NEW_STORE, help="Folder or URL of the store.")
@@ -299,7 +302,7 @@ for command in (power, gc, verify, migrate):
     cli.add_command(command)
 
 
-def _plan(spec: Path, overrides: tuple[str, ...], store: Root | None, *, checked: bool = False) -> Any:
+def _plan(spec: Path, overrides: tuple[str, ...], store: Root | None, *, checked: bool = False) -> Plan:
     from engine.api import plan
     from engine.planning.plan import make_plan
     from specs import load_spec, resolve

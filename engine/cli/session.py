@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.errors import Interrupted, told
 from engine.planning.plan import Plan, PlannedCell
@@ -17,10 +17,11 @@ from store.errors import FAULTS
 from store.ledger.history import read_history, record_look
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from xarray import DataTree
 
 
-def run(plan: Plan, pending: list[PlannedCell], console: Any, request: ExecutionRequest) -> int:
+def run(plan: Plan, pending: list[PlannedCell], console: Console, request: ExecutionRequest) -> int:
     """Execute the pending cells and show the results; give the exit code."""
     from engine.cli.progress_bars import TerminalDisplay
     from engine.progress import ignore_terminal, stop_on_signal
@@ -52,7 +53,7 @@ def run(plan: Plan, pending: list[PlannedCell], console: Any, request: Execution
     return 1 if outcome.failed or outcome.left_failed else 0
 
 
-def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Any) -> int:
+def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Console) -> int:
     """Say that no work is left in these cells, and what failed before; give the exit code."""
     failed = [cell for cell in chosen if plan.state(cell) == "failed"]
     console.print(f"Nothing to do: {len(chosen) - len(failed)} cells are done in {plan.root}")
@@ -63,7 +64,9 @@ def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Any) -> int:
     return 1 if failed else 0
 
 
-def show_results(root: Root, console: Any, experiment: str | None = None, *, contrasts: bool = False) -> None:
+def show_results(
+    root: Root, console: Console, experiment: str | None = None, *, contrasts: bool = False
+) -> None:
     """Print the table of results of each experiment and save its figure of entropy by layer.
 
     contrasts: print those, too, and record in the store that they were looked at.
@@ -92,7 +95,7 @@ def show_results(root: Root, console: Any, experiment: str | None = None, *, con
                 _keep_figure(place_of(root), f"figures/{name}-entropy-by-layer.png", figure, console)
 
 
-def _show_contrasts(root: Root, name: str, node: DataTree, console: Any) -> None:
+def _show_contrasts(root: Root, name: str, node: DataTree, console: Console) -> None:
     from engine.cli.results import contrasts_table
 
     try:
@@ -107,7 +110,7 @@ def _show_contrasts(root: Root, name: str, node: DataTree, console: Any) -> None
         console.print(note, soft_wrap=True)
 
 
-def _keep_figure(place: Place, file: str, figure: bytes, console: Any) -> None:
+def _keep_figure(place: Place, file: str, figure: bytes, console: Console) -> None:
     try:
         place.write(file, figure)
     except OSError as error:  # the store may be for reading alone

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig, PreTrainedConfig
 
+from engine.models.tokenizer import Tokenizer
+
 _OWNERS = (nn.Module, PreTrainedConfig, GenerationConfig)  # whose attributes are a model's state
 _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}  # bytes → type
 
@@ -26,7 +28,7 @@ class BaseModel:
     """A frozen model without an adapter, as it has just been loaded, and its tokenizer."""
 
     model: Any
-    tokenizer: Any
+    tokenizer: Tokenizer
     _modules: list[nn.Module] = field(init=False)  # known also where others are wrapped around them
     _buffers: list[Tensor] = field(init=False)  # but for frequencies, which follow the length of what is read
     _checksums: list[int] = field(init=False)

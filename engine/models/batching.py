@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
+from engine.models.tokenizer import Tokenizer
 
-def padding_id(tokenizer: Any) -> int:
+
+def padding_id(tokenizer: Tokenizer) -> int:
     """Give the id to pad with. It never matters which: padding is masked by length, not by value."""
     return next((int(i) for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 

@@ -11,6 +11,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from engine.errors import EngineError
 from engine.models.batching import padding_id
+from engine.models.tokenizer import Tokenizer
 
 # What is expected where logits are not.
 FINITE = (
@@ -22,7 +23,7 @@ FINITE = (
 @torch.inference_mode()
 def generate(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     ends: Sequence[int] | None = None,
@@ -35,13 +36,13 @@ def generate(
     """
     length = max(map(len, prompts))
     padding = padding_id(tokenizer)
-    ends = [tokenizer.eos_token_id] if ends is None else list(ends)
+    ends = [own for own in (tokenizer.eos_token_id,) if own is not None] if ends is None else list(ends)
     device = next(model.parameters()).device
     # Generation appends on the right, so prompts are padded on the left.
     ids = torch.tensor([[padding] * (length - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=padding, eos_token_id=ends
+        max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=padding, eos_token_id=ends or None
     )
     watch = _NanWatch()
     with _configured(model, config) as bare:
@@ -81,7 +82,9 @@ def _configured(model: Any, config: GenerationConfig) -> Iterator[Any]:
         bare.generation_config = own
 
 
-def written(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int], begun: Sequence[int] = ()) -> str:
+def written(
+    tokenizer: Tokenizer, prompt: Sequence[int], tokens: Sequence[int], begun: Sequence[int] = ()
+) -> str:
     """Give the text of tokens as it stands behind a prompt: decoded alone, some would lose a space.
 
     `begun`: the last tokens of the prompt, if the text begins with them; they may be parts of a letter.
@@ -96,7 +99,7 @@ def written(tokenizer: Any, prompt: Sequence[int], tokens: Sequence[int], begun:
     return str(tokenizer.decode(tokens, skip_special_tokens=True))
 
 
-def own_ends(model: Any, tokenizer: Any) -> list[int]:
+def own_ends(model: Any, tokenizer: Tokenizer) -> list[int]:
     """Give the ids of all tokens that end a text of the model as it is published: a chat's turn, say."""
     own = model.generation_config.eos_token_id
     return sorted({tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None})

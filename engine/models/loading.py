@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import EngineError, UsageError
 from engine.fingerprints import cache_folder, fingerprint_path
 from engine.models.load_errors import check_weights, loading_errors
+from engine.models.tokenizer import Tokenizer
 from engine.models.weight_files import check_files
 from engine.process_group.alone import ALONE, ProcessGroup
 from specs.tables.experiment import Model
@@ -54,7 +55,7 @@ def is_gguf(path: Path) -> bool:
     return path.suffix == ".gguf"
 
 
-def load(model: Model, ranks: ProcessGroup = ALONE, *, lens: bool = True) -> tuple[Any, Any]:
+def load(model: Model, ranks: ProcessGroup = ALONE, *, lens: bool = True) -> tuple[Any, Tokenizer]:
     """Load (model, tokenizer), the model frozen, in evaluation mode, on the device that it names.
 
     Its blocks are sharded over the ranks; UsageError where quantised weights would have to be. EngineError
@@ -102,12 +103,12 @@ def load(model: Model, ranks: ProcessGroup = ALONE, *, lens: bool = True) -> tup
     return base, tokenizer
 
 
-def load_tokenizer(model: Model) -> Any:
+def load_tokenizer(model: Model) -> Tokenizer:
     """Load a model's tokenizer alone; EngineError where it cannot say which characters a token covers."""
     from transformers import AutoTokenizer
 
     with _reading(model) as (name, options):
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(name, **options)
     if not tokenizer.is_fast:
         raise EngineError(
             f'model.id: "{model.id}" comes with {type(tokenizer).__name__}, which gives no character '
@@ -133,7 +134,7 @@ def load_config(model: Model) -> Any:
         return AutoConfig.from_pretrained(name, **options)
 
 
-def _check_special(model: Model, base: Any, tokenizer: Any) -> None:
+def _check_special(model: Model, base: Any, tokenizer: Tokenizer) -> None:
     """Raise where the model does not know the end token; pad with that where it knows no padding token."""
     size = base.get_input_embeddings().weight.shape[0]
     if (end := tokenizer.eos_token_id) is not None and end >= size:

@@ -19,7 +19,6 @@ from specs import Problem, SpecError
 from specs.checks.reserved_names import RESERVED
 from specs.registry import METRICS, STATISTICS
 from specs.tables.data import Data
-from specs.tables.probe import Probe
 from specs.toml.describe import value as spell
 from specs.toml.paths import looks_local
 
@@ -90,7 +89,7 @@ def _unfit(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Problem]:
         card = cards.get(matrix.choice("model", cell))
         if card is None:
             continue
-        probe: Probe = matrix.table("probe", cell)
+        probe = matrix.table("probe", cell)
         lowest = -card.layers - 1
         for layer in probe.layers if probe.enabled and probe.layers != "all" else ():
             if not lowest <= layer <= card.layers:

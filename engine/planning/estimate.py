@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Any
 
 from attrs import define, field, frozen
 
@@ -26,7 +25,7 @@ from engine.planning.run_order import turns, whole_models
 from engine.planning.sizes import DataCard, ModelCard, data_card, model_card
 from engine.planning.stage_keys import test_data
 from specs.tables.data import Data
-from specs.tables.experiment import Evaluate, Model, Target, Train
+from specs.tables.experiment import Evaluate, Model, Prompt, Target, Train
 from specs.tables.probe import Probe
 
 CHARACTERS_PER_TOKEN = 4
@@ -109,7 +108,7 @@ def estimator(
     """
     cards = _Cards()
     alike = {stage: _alike(plan, stage) for stage in _TABLES}
-    known: dict[Any, Cost | None] = {}
+    known: dict[Hashable, Cost | None] = {}
 
     def cost_of(cells: Iterable[PlannedCell]) -> Cost | None:
         runs = {(stage, cell.keys[stage]): cell for cell in cells for stage in _TABLES if stage in cell.keys}
@@ -129,21 +128,20 @@ def estimator(
 class _Cards:
     """The cards of this plan's models and data sets, each read once."""
 
-    known: dict[Any, Any] = field(factory=dict)
+    models: dict[Hashable, ModelCard | None] = field(factory=dict)
+    data_sets: dict[Hashable, DataCard | None] = field(factory=dict)
 
     def model(self, model: Model) -> ModelCard | None:
         key = (model.id, model.revision, model.gguf_file)
-        if key not in self.known:
-            self.known[key] = model_card(model)
-        card: ModelCard | None = self.known[key]
-        return card
+        if key not in self.models:
+            self.models[key] = model_card(model)
+        return self.models[key]
 
     def data(self, data: Data) -> DataCard | None:
         key = (str(data.source), data.dimension)
-        if key not in self.known:
-            self.known[key] = data_card(data)
-        card: DataCard | None = self.known[key]
-        return card
+        if key not in self.data_sets:
+            self.data_sets[key] = data_card(data)
+        return self.data_sets[key]
 
 
 _TEXTS = ("model", "data", "prompt", "target", "train")
@@ -169,26 +167,31 @@ def _alike(plan: Plan, stage: str) -> Callable[[PlannedCell], Hashable]:
 def _cost(
     plan: Plan, cell: PlannedCell, stage: str, cards: _Cards, ranks: int = 1, examples: int | None = None
 ) -> Cost | None:
-    tables = {name: plan.matrix.table(name, cell.choice) for name in _TABLES[stage]}
-    data: Data = tables["data"] if stage in ("train", "lens") else test_data(plan.matrix, cell.choice)
-    model, texts = cards.model(tables["model"]), cards.data(data)
+    table, choice = plan.matrix.table, cell.choice
+    trains = stage in ("train", "lens")
+    data = table("data", choice) if trains else test_data(plan.matrix, choice)
+    settings, train = table("model", choice), table("train", choice)
+    model, texts = cards.model(settings), cards.data(data)
     if model is None:
         return None
-    if stage == "base":
-        tables["target"] = Target()
-    lengths = _Lengths.of(tables, texts)
-    weights = _weight_bytes(tables["model"], model, ranks)
+    target = Target() if stage == "base" else table("target", choice)
+    lengths = _Lengths.of(train, table("prompt", choice), target, texts)
+    weights = _weight_bytes(settings, model, ranks)
     if stage == "train":
-        return _train(tables["train"], tables["lora"].r, data, model, lengths, weights)
+        return _train(train, table("lora", choice).r, data, model, lengths, weights)
     if stage == "lens":
-        return _lens(tables["probe"], data, model, lengths, weights)
+        return _lens(table("probe", choice), data, model, lengths, weights)
+    evaluate, probe = table("evaluate", choice), table("probe", choice)
     count = examples or data.test or UNKNOWN_EXAMPLES
     if stage in ("base", "evaluate"):
-        return _evaluate(tables["evaluate"], tables["target"], count, model, lengths, weights)
-    count = examples or min(count, tables["probe"].examples or count)
+        return _evaluate(evaluate, target, count, model, lengths, weights)
+    count = examples or min(count, probe.examples or count)
+    labels = len(evaluate.labels)
     if stage == "intervene":
-        return _intervene(changes.entries(plan, cell), tables, count, model, lengths, weights)
-    return _probe(tables["probe"], count, model, lengths, weights, len(tables["evaluate"].labels))
+        length = lengths.prompt + (lengths.completion if target.explains_first else 0)
+        entries, width = changes.entries(plan, cell), BYTES[settings.dtype]
+        return _intervene(entries, probe, count, model, length, weights, labels, width)
+    return _probe(probe, count, model, lengths, weights, labels)
 
 
 @frozen
@@ -199,15 +202,15 @@ class _Lengths:
     completion: float
 
     @staticmethod
-    def of(tables: dict[str, Any], texts: DataCard | None) -> _Lengths:
+    def of(train: Train, prompt: Prompt, target: Target, texts: DataCard | None) -> _Lengths:
         if texts is None:  # unknown texts: nothing is longer than what training admits
-            return _Lengths(tables["train"].max_length, 0)
-        prompt = texts.prompt + len(tables["prompt"].template) + len(tables["prompt"].system or "")
-        explanation = 0 if tables["target"].content == "label" else texts.explanation
-        return _Lengths(prompt / CHARACTERS_PER_TOKEN, 2 + explanation / CHARACTERS_PER_TOKEN)
+            return _Lengths(train.max_length, 0)
+        asked = texts.prompt + len(prompt.template) + len(prompt.system or "")
+        explanation = 0 if target.content == "label" else texts.explanation
+        return _Lengths(asked / CHARACTERS_PER_TOKEN, 2 + explanation / CHARACTERS_PER_TOKEN)
 
 
-def _weight_bytes(settings: Any, model: ModelCard, ranks: int) -> float:
+def _weight_bytes(settings: Model, model: ModelCard, ranks: int) -> float:
     dense = BYTES[settings.dtype]
     blocks = model.parameters * (WEIGHT_BYTES[settings.quantization] or dense)
     return blocks / ranks + model.unembedding * dense
@@ -287,15 +290,15 @@ def _probe(
 
 def _intervene(
     entries: list[changes.Entry],
-    tables: dict[str, Any],
+    probe: Probe,
     examples: int,
     model: ModelCard,
-    lengths: _Lengths,
+    length: float,  # tokens of an example
     weights: float,
+    labels: int,
+    width: int,  # bytes of a number in the residual streams
 ) -> Cost:
     sweep = changes.expand(entries, changes.ModelShape(model.layers, model.heads))
-    probe: Probe = tables["probe"]
-    length = lengths.prompt + (lengths.completion if tables["target"].explains_first else 0)
     # Models whose streams are kept run whole, once; a change above what an earlier run has in common with it.
     own = "own"  # no source has this for its key
     kept = len(whole_models(sweep, own))
@@ -304,12 +307,11 @@ def _intervene(
     passes = kept + averages + sum(above) / model.layers
     lens_rows = examples * (kept * (model.layers + 1) + sum(count + 1 for count in above) + len(sweep))
     batch = probe.batch_size * length * model.hidden
-    labels = len(tables["evaluate"].labels)
     return Cost(
         tokens=examples * length * passes,
         flops=2 * model.parameters * examples * length * passes + 2 * model.unembedding * lens_rows,
         memory=weights
-        + batch * ((kept + 1) * (model.layers + 1) * BYTES[tables["model"].dtype] + 4 * 8)
+        + batch * ((kept + 1) * (model.layers + 1) * width + 4 * 8)
         + probe.batch_size * (model.layers + 1) * model.hidden * 8
         + 64e6,
         stored=examples * len(sweep) * 4 * (labels + model.layers + 1 + 4),

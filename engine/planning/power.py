@@ -167,15 +167,15 @@ def _outcomes(plan: Plan, outcome: Outcome | None) -> list[Outcome]:
 
 def _measures(plan: Plan, cell: PlannedCell, outcome: Outcome) -> bool:
     """Whether a cell's results hold an outcome."""
-    evaluate, probe = (plan.matrix.table(name, cell.choice) for name in ("evaluate", "probe"))
+    evaluate, probe = plan.matrix.table("evaluate", cell.choice), plan.matrix.table("probe", cell.choice)
     if outcome not in OF_EVALUATION:
-        return bool(probe.enabled and outcome in probe.statistics)
+        return probe.enabled and outcome in probe.statistics
     if outcome == "generated_correct":
-        return bool(evaluate.generates(plan.matrix.table("target", cell.choice)))
+        return evaluate.generates(plan.matrix.table("target", cell.choice))
     if outcome in ("brier", "nll"):
         return "loglikelihood" in evaluate.scoring
     numbers = all(label.strip().lstrip("+-").replace(".", "", 1).isdigit() for label in evaluate.labels)
-    return bool(evaluate.scores and (outcome == "correct" or numbers))
+    return evaluate.scores and (outcome == "correct" or numbers)
 
 
 def _question(

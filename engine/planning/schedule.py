@@ -26,7 +26,7 @@ def schedule_warnings(plan: Plan) -> list[str]:
 
 
 def _warnings(plan: Plan, cell: PlannedCell) -> Iterator[str]:
-    train: Train = plan.matrix.table("train", cell.choice)
+    train = plan.matrix.table("train", cell.choice)
     examples = _examples(plan, cell) if train.steps is None else 0
     if examples is None or (steps := training_steps(train, examples)) == 0:
         return

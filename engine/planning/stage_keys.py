@@ -211,8 +211,7 @@ class Keys:
         return "" if self._untrained(cell) else self._train_key(cell)
 
     def _labels(self, cell: Cell) -> list[str]:
-        labels: list[str] = self._matrix.table("evaluate", cell).labels
-        return labels
+        return self._matrix.table("evaluate", cell).labels
 
     def _is_untrained(self, cell: Cell) -> str:
         return "untrained" if self._matrix.table("train", cell).steps == 0 else ""
@@ -309,9 +308,8 @@ def model_key(model: Model) -> str:
 
 def test_data(matrix: Matrix, cell: Cell) -> Data:
     """Give the data settings that the cell is evaluated and probed on."""
-    overlay: Data | None = matrix.table("evaluate", cell).data
-    data: Data = matrix.table("data", cell) if overlay is None else overlay
-    return data
+    overlay = matrix.table("evaluate", cell).data
+    return matrix.table("data", cell) if overlay is None else overlay
 
 
 def _settings_done(settings: Intervention) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def _unexplained(plan: Plan) -> Iterator[str]:
     """Yield a sentence per data set that lacks explanations where targets need them, as far as is known."""
     needing = [cell for cell in plan.cells if plan.matrix.table("target", cell.choice).content != "label"]
     for cells in grouped(needing, lambda cell: cell.keys["data"]):
-        data: Data = plan.matrix.table("data", cells[0].choice)
+        data = plan.matrix.table("data", cells[0].choice)
         counts = _counts(plan, cells[0], data)
         if dropped := int(counts.get("dropped_unexplained", 0)):
             yield f'data.empty_explanations = "drop": {dropped:,} rows without explanation are left out'

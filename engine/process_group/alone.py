@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import frozen
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 IGNORED = -100  # a label that takes no part in the loss
@@ -39,7 +40,7 @@ class ProcessGroup:
         """Do on all ranks what can fail; they all fail by the leading one's error, or end (DivergedError)."""
         return action()
 
-    def shard(self, layers: Iterable[nn.Module], device: Any) -> None:
+    def shard(self, layers: Iterable[nn.Module], device: torch.device) -> None:
         """Leave each rank a share of these layers' weights, put together again while a layer runs."""
 
     def check_adapter(self, model: nn.Module) -> None:

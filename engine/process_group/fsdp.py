@@ -24,6 +24,7 @@ from store import CellWriter, Claim
 from store.lease.claims import Claims
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 TIMEOUT = timedelta(minutes=10)  # of an exchange of tensors: all ranks come to it at about the same time
@@ -133,7 +134,7 @@ class FsdpGroup(ProcessGroup):
         dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
         return bool(found)
 
-    def shard(self, layers: Iterable[nn.Module], device: Any) -> None:
+    def shard(self, layers: Iterable[nn.Module], device: torch.device) -> None:
         """Shard each layer by itself (FSDP2); what is attached to it later stays whole on every rank."""
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard

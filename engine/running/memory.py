@@ -8,6 +8,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 
@@ -123,7 +124,7 @@ def advice(plan: Plan, cell: PlannedCell, stage: str) -> str:
     tried = []
     if key := _SIZES.get(stage):
         name, *rest = key.split(".")
-        value = plan.matrix.table(name, cell.choice)
+        value: Any = plan.matrix.table(name, cell.choice)
         for part in rest:
             value = getattr(value, part)
         if value > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -10,6 +10,7 @@ from engine.data import prepare
 from engine.data.missing_explanations import check_explanations
 from engine.errors import DamagedAdapterError, DamagedDataError, DamagedLensError, DataError
 from engine.models import translators
+from engine.models.tokenizer import Tokenizer
 from engine.models.translators import Translators
 from engine.planning.plan import PlannedCell
 from engine.planning.stage_keys import test_data
@@ -20,6 +21,9 @@ from engine.text.lengths import Limit, limit_of
 from engine.text.targets import TargetEncoder, cell_writer
 from specs.tables.data import Data
 from store.backend.location import Place
+
+if TYPE_CHECKING:
+    import torch
 
 
 @frozen
@@ -75,7 +79,7 @@ class Context(StageRecords):
         """Give the length that the cell's examples may have on this model."""
         return limit_of(model, self.settings("train", cell).max_length)
 
-    def text(self, cell: PlannedCell, tokenizer: Any, *, test: bool) -> TargetEncoder:
+    def text(self, cell: PlannedCell, tokenizer: Tokenizer, *, test: bool) -> TargetEncoder:
         """Give the writer of a cell's training or test examples."""
         key, data = "test_data" if test else "data", self.data(cell, test=test)
         return cell_writer(self.plan, cell, tokenizer, data, lambda: self.rows(cell, key, "train", None))
@@ -91,7 +95,7 @@ class Context(StageRecords):
             raise DamagedAdapterError(f"{error}; --retry-failed trains it again") from error
         return home
 
-    def translators(self, cell: PlannedCell, device: Any) -> Translators | None:
+    def translators(self, cell: PlannedCell, device: torch.device) -> Translators | None:
         """Give the translators of the cell's tuned lens, checked against what was recorded of them."""
         if "lens" not in cell.keys:
             return None

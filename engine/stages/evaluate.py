@@ -13,6 +13,7 @@ from engine.models.batching import padding_id
 from engine.models.generation import generate, written
 from engine.models.lens import Lens, find_lens
 from engine.models.scoring import Question, constrained_label, predictions, score_spellings
+from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
 from engine.stages.context import Context
@@ -62,7 +63,7 @@ def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Targe
 @torch.inference_mode()
 def evaluate(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     writer: TargetEncoder,
     rows: Sequence[Example],
     settings: Evaluate,
@@ -111,7 +112,7 @@ def _questions(
 
 def _score(
     lens: Lens,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     questions: Sequence[Question],
     settings: Evaluate,
 ) -> dict[str, np.ndarray]:
@@ -132,7 +133,7 @@ def _strings(texts: Iterable[str]) -> np.ndarray:
 
 
 def _generate(
-    model: Any, tokenizer: Any, writer: TargetEncoder, batch: Sequence[Example], settings: Evaluate
+    model: Any, tokenizer: Tokenizer, writer: TargetEncoder, batch: Sequence[Example], settings: Evaluate
 ) -> list[str]:
     """Give the model's own greedy answer to each example."""
     prompts, begun = zip(*(writer.encode_prompt(row) for row in batch), strict=True)
@@ -184,7 +185,7 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
 
 
 def _training_accuracy(
-    context: Context, cell: PlannedCell, model: Any, tokenizer: Any, report: Report
+    context: Context, cell: PlannedCell, model: Any, tokenizer: Tokenizer, report: Report
 ) -> dict[str, float]:
     """Give the accuracies on some of the examples that the model was trained on (`train_…`)."""
     settings = context.settings("evaluate", cell)

@@ -15,6 +15,7 @@ from engine.models.attention_heads import watching_heads
 from engine.models.base_model import BaseModel
 from engine.models.batching import pad_right, padding_id
 from engine.models.lens import Lens, find_lens
+from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
 from engine.stages.context import Context
@@ -32,7 +33,7 @@ from store import Coordinate, Family, Variable, write_vocabulary
 AXES = ("example", "layer", "position")
 
 
-def watched_tokens(tokenizer: Any, writer: TargetEncoder, row: Example, probe: Probe) -> dict[str, int]:
+def watched_tokens(tokenizer: Tokenizer, writer: TargetEncoder, row: Example, probe: Probe) -> dict[str, int]:
     """Give text → token id for every watched token: the first token of each label, or of each text."""
     if probe.watch == "labels":
         return writer.first_tokens(row)
@@ -43,7 +44,7 @@ def watched_tokens(tokenizer: Any, writer: TargetEncoder, row: Example, probe: P
     return {text: tokens[0] for text, tokens in ids.items()}
 
 
-def token_texts(tokenizer: Any) -> list[str]:
+def token_texts(tokenizer: Tokenizer) -> list[str]:
     """Give the text of every token id; of a token that is part of a character, its name in the vocabulary."""
     names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     texts = (tokenizer.decode([number]) for number in range(len(names)))
@@ -111,7 +112,7 @@ def _variable(name: str) -> Variable:
 @torch.inference_mode()
 def probe_layers(
     lens: Lens,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     writer: TargetEncoder,
     rows: Sequence[Example],
     family: Family,

@@ -15,6 +15,7 @@ from engine.models.base_model import BaseModel
 from engine.planning.plan import Plan, PlannedCell
 from engine.process_group.alone import ALONE, ProcessGroup
 from engine.progress import Report, StopRequest
+from specs.tables.by_name import TableOf
 from store import CellWriter, Claim, Family, Ledger, LostClaimError, StoreWriter
 from store.backend.location import Place
 from store.backend.result_files import result_files
@@ -36,9 +37,14 @@ class StageRecords:
         """Give the place of a stage's files in the store."""
         return self.plan.root.under(f"{stage}/{key}")
 
-    def settings(self, table: str, cell: PlannedCell) -> Any:
-        """Give a table of the spec as the cell's levels set it."""
-        return self.plan.matrix.table(table, cell.choice)
+    @property
+    def settings(self) -> TableOf[PlannedCell]:
+        """A function from a table's name and a cell to the table as the cell's levels set it."""
+
+        def of_cell(name: str, cell: PlannedCell) -> Any:
+            return self.plan.matrix.table(name, cell.choice)
+
+        return of_cell
 
     def put_aside(self, home: Place, name: str) -> None:
         """Take a damaged file or folder out of the way."""

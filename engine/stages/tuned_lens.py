@@ -191,7 +191,7 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
         }
 
 
-def _saved_lens(context: Context, home: Place, device: Any) -> tuple[Translators, np.ndarray] | None:
+def _saved_lens(context: Context, home: Place, device: torch.device) -> tuple[Translators, np.ndarray] | None:
     """Give the translators of a training that has ended, but was never committed."""
     try:
         return translators.read(home, device)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from attrs import evolve, field, frozen
 
 from engine.errors import DataError
+from engine.models.tokenizer import Tokenizer
 
 Span = tuple[int, int]  # begin and end of some characters of a text
 
@@ -65,7 +65,7 @@ class Encoder:
     tokenizer has no other token for is none.
     """
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     control: frozenset[int] = field(init=False)
 
     @control.default

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from attrs import field, frozen
 
 from engine.errors import DataError, UsageError
+from engine.models.tokenizer import Tokenizer
 from engine.text.encoding import Encoder, Text, Tokens, Trail
 from engine.text.layout import Form, word_tokens
 from engine.text.prompts import prompt_text
@@ -41,7 +41,7 @@ class Pieces:
     drawn from.
     """
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     settings: Prompt
     target: Target
     study: Mapping[str, str]

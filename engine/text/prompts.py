@@ -9,13 +9,16 @@ from typing import Any
 from attrs import frozen
 
 from engine.errors import UsageError
+from engine.models.tokenizer import Tokenizer
 from engine.text.encoding import Span, Text
 from specs.tables.experiment import Prompt
 
 Message = Mapping[str, str]
 
 
-def prompt_text(prompt: Prompt, tokenizer: Any, texts: Mapping[str, str], study: Mapping[str, str]) -> Text:
+def prompt_text(
+    prompt: Prompt, tokenizer: Tokenizer, texts: Mapping[str, str], study: Mapping[str, str]
+) -> Text:
     """Write a prompt. `texts`: the fields that the data fills in; `study`: those that the spec does.
 
     In a plain prompt the fields are data, in a chat the whole messages are: the chat template alone writes
@@ -35,7 +38,7 @@ def prompt_text(prompt: Prompt, tokenizer: Any, texts: Mapping[str, str], study:
     return chat_text(tokenizer, [*messages, {"role": "user", "content": message.text}])
 
 
-def chat_text(tokenizer: Any, messages: Sequence[Message]) -> Text:
+def chat_text(tokenizer: Tokenizer, messages: Sequence[Message]) -> Text:
     """Write messages by the tokenizer's chat template, up to where the answer begins; they are data.
 
     UsageError, with the template's own words, where it refuses them or leaves the system message out.
@@ -49,7 +52,7 @@ def chat_text(tokenizer: Any, messages: Sequence[Message]) -> Text:
     return Text(plain, list(_found(plain, messages)))
 
 
-def _rendered(tokenizer: Any, messages: Sequence[Message]) -> str:
+def _rendered(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
     from jinja2 import TemplateError
 
     try:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle, islice
-from typing import Any
 
 from attrs import frozen
 
+from engine.models.tokenizer import Tokenizer
 from specs.errors import PluginError
 from specs.registry import PSEUDO_EXPLANATIONS
 from specs.tables.experiment import CONTENT, Target
@@ -42,7 +42,7 @@ class Draw:
     fixed: int  # so many words from the start should keep their places, where words do at all
     target: Target
     example: Mapping[str, str]
-    tokenizer: Any
+    tokenizer: Tokenizer
     rng: random.Random  # of the run seed and the example
     corpus: Callable[[], Corpus]  # of the training examples; DataError where these have no explanation
     filling: Callable[[], Sequence[int]]  # the tokens of `target.filler`

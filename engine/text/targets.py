@@ -7,12 +7,12 @@ watched for a label are those that it is trained with.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from attrs import field, frozen
 
 from engine.data.visible import visible
 from engine.errors import UsageError
+from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import Plan, PlannedCell
 from engine.text.encoding import Text, Trail
 from engine.text.label_prefixes import Sequences, clash, parted, shortest
@@ -45,7 +45,7 @@ class TargetEncoder:
     from.
     """
 
-    tokenizer: Any
+    tokenizer: Tokenizer
     prompt: Prompt
     target: Target
     labels: list[str]
@@ -206,7 +206,7 @@ class TargetEncoder:
 def cell_writer(
     plan: Plan,
     cell: PlannedCell,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     data: Data,
     examples: Callable[[], Iterable[Example]],
     target: Target | None = None,
@@ -215,13 +215,13 @@ def cell_writer(
 
     target: another than the cell's own.
     """
-    tables = {name: plan.matrix.table(name, cell.choice) for name in ("prompt", "target", "evaluate")}
+    table, evaluate = plan.matrix.table, plan.matrix.table("evaluate", cell.choice)
     return TargetEncoder(
         tokenizer=tokenizer,
-        prompt=tables["prompt"],
-        target=target or tables["target"],
-        labels=list(tables["evaluate"].labels),
-        spellings=tables["evaluate"].spellings,
+        prompt=table("prompt", cell.choice),
+        target=target or table("target", cell.choice),
+        labels=list(evaluate.labels),
+        spellings=evaluate.spellings,
         dimension=data.dimension,
         seed=plan.matrix.seed(cell.choice),
         examples=examples,

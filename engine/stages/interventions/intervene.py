@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.models.batching import pad_right, padding_id
 from engine.models.lens import Lens, find_lens
 from engine.models.scoring import predictions
+from engine.models.tokenizer import Tokenizer
 from engine.planning.changes import Change
 from engine.planning.run_order import turns
 from engine.progress import Report, StopRequest
@@ -79,7 +80,7 @@ class InterventionRun:
     """A model with the adapters that its changes need, and how its answers are read."""
 
     arrangement: Arrangement
-    tokenizer: Any
+    tokenizer: Tokenizer
     writer: TargetEncoder
     evaluate: Evaluate
     probe: Probe

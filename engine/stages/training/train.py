@@ -13,6 +13,7 @@ from engine.errors import DataError, Interrupted
 from engine.models.base_model import as_it_was
 from engine.models.batching import padding_id
 from engine.models.lens import find_lens
+from engine.models.tokenizer import Tokenizer
 from engine.process_group.alone import ALONE, IGNORED, ProcessGroup
 from engine.progress import Report, StopRequest
 from engine.stages.training.adapter import attach_adapter
@@ -44,7 +45,7 @@ __all__ = [
 
 def train_adapter(
     base: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     examples: Sequence[Encoded],
     validation: Sequence[Encoded],
     *,
