@@ -90,7 +90,6 @@ def test_a_study_in_a_bucket_equals_one_in_a_folder(
     assert "true label" in engine("show", url, "--cell", "target=label,seed=0").output
     assert "expected -o FOLDER" in engine("export", url, "--to", "csv", code=2).output
     assert "summary.csv" in engine("export", url, "--to", "csv", "-o", tmp_path / "csv").output
-    assert "nothing to migrate" in engine("migrate", url).output
     again = run(tmp_path, "execute", named, environment=on(port, tmp_path / "two"))
     assert "Nothing to do: 4 cells" in again
     for content in [*all_objects(url).values(), output.encode(), again.encode()]:

@@ -154,7 +154,7 @@ def test_a_layout_from_the_future_is_refused(tmp_path: Path) -> None:
     record = read_json(place_of(tmp_path), file)
     record["metadata"]["zarr.json"]["attributes"]["layout"] = 99
     write_json(place_of(tmp_path), file, record)
-    with pytest.raises(StoreError, match="layout 99; this version of the program reads up to 3"):
+    with pytest.raises(StoreError, match="found layout 99; this version of the program reads layout 3"):
         open_store(tmp_path)
 
 

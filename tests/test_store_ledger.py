@@ -131,18 +131,6 @@ def test_a_record_is_held_against_its_checksum_and_its_name(tmp_path):
                 read()
 
 
-def test_records_of_older_layouts_need_no_checksum(tmp_path):
-    (tmp_path / "store.json").write_text('{"layout": 2}')
-    Ledger(tmp_path).commit("train", "k", {"n": 1})
-    file = tmp_path / "ledger/train/k.done.json"
-    file.write_text('{"n": 3}')
-    assert Ledger(tmp_path).record("train", "k") == {"n": 3}
-    for text in ('{"n": 3', "[]", ""):
-        file.write_text(text)
-        with pytest.raises(DamagedError):
-            Ledger(tmp_path).record("train", "k")
-
-
 def test_a_record_that_is_gone_is_told_from_a_stage_that_was_never_done(tmp_path):
     """By its values, or by what was measured of its model; not while it is under way, or has failed."""
     family = Family(

@@ -1,4 +1,4 @@
-"""What keeps a store in order: garbage, verification, migration, and the version of its layout."""
+"""What keeps a store in order: garbage, verification, and the version of its layout."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from children import assert_same, contents, run, start
 from conftest import engine, small_spec
 from test_store_faults import assert_reads, listed, write
 
 import store
-from store import Ledger, StoreError, open_store
+from store import DamagedError, Ledger, StoreError, open_store
 from store.backend.locate import place_of
 from store.backend.records import read_json, write_json
 from store.upkeep.garbage import delete_garbage, find_garbage
 from store.upkeep.mend import fix
-from store.upkeep.migrate import migrate
 from store.upkeep.verify import verify
-
-FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(scope="module")
@@ -57,63 +53,26 @@ def arrays(root: Path) -> dict[str, object]:
     return {name: value for name, value in contents(root).items() if name.startswith("/")}
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
-    """A store of layout 1, as commit 6b595a3 wrote it."""
-    return Path(shutil.copytree(FIXTURES / "store-v1", tmp_path / "old"))
-
-
-def assert_old_values(root: Path) -> None:
-    expected = json.loads((FIXTURES / "store-v1-values.json").read_text())
-    tree = open_store(root)
-    found = {f"{node.path}/{name}": v for node in tree.subtree for name, v in node.data_vars.items()}
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        variable = found[name]
-        assert list(variable.dims) == value["dims"], name
-        np.testing.assert_array_equal(
-            variable.values, np.array(value["values"], variable.dtype), err_msg=name
-        )
-
-
-def test_a_store_of_layout_1_opens_and_is_migrated_to_equal_values(old: Path) -> None:
-    assert_old_values(old)
-    output = engine("verify", old).output
-    assert "layout 1: arrays without checksums" in output and "engine migrate" in output
-    steps = engine("migrate", old).output
-    for step in ("train/b777e42624e70778: checksums added", "ledger/probe: 2 records", "layout 1 → 3"):
-        assert step in steps
-    assert_old_values(old)
-    assert engine("verify", old).output == "7 done stages read, 0 problems\n"
-    assert "nothing to migrate" in engine("migrate", old).output
-    (chunk,) = old.glob("results.zarr/probe/*/float32-example-layer-position/c.0.*")
-    spoiled = bytearray(chunk.read_bytes())
-    spoiled[20] ^= 1
-    chunk.write_bytes(spoiled)
-    assert "cannot be read" in engine("verify", old, code=1).output
-
-
-@pytest.mark.parametrize("kill", range(2, 60, 9))
-def test_a_migration_that_is_killed_is_finished_by_the_next(tmp_path: Path, kill: int) -> None:
-    root = Path(shutil.copytree(FIXTURES / "store-v1", tmp_path / "store"))
-    child = start(tmp_path, "migrate", root, before_event=kill)
-    child.join(60)
-    list(migrate(root))
-    assert_old_values(root)
-    assert not verify(root).troubles
-    assert {path.suffix for path in root.glob("results.zarr/*/*") if path.is_dir()} == {""}
-
-
-def test_a_store_of_a_later_version_is_refused_by_all(old: Path, finished: tuple[Path, Path]) -> None:
-    (old / "store.json").write_text('{"layout": 4}')
-    spec = finished[0]
-    for command in (["status", old], ["results", old], ["gc", old], ["verify", old], ["migrate", old]):
-        assert "a store of layout 4" in engine(*command, code=1).output
+@pytest.mark.parametrize("layout", [1, 4])
+def test_a_store_of_another_layout_is_refused_by_all(copy: tuple[Path, Path], layout: int) -> None:
+    spec, root = copy
+    assert json.loads((root / "store.json").read_text())["layout"] == 3
+    (root / "store.json").write_text(json.dumps({"layout": layout}))
+    for command in (["status", root], ["results", root], ["gc", root], ["verify", root]):
+        assert f"a store of layout {layout}" in engine(*command, code=1).output
     for command in ("plan", "execute"):
-        assert "update ablation-engine" in engine(command, spec, "--store", old, code=1).output
-    with pytest.raises(StoreError, match="later version"):
-        open_store(old)
-    assert json.loads((finished[1] / "store.json").read_text())["layout"] == 3
+        assert "install the version that made it" in engine(command, spec, "--store", root, code=1).output
+    with pytest.raises(StoreError, match="this version reads layout 3"):
+        open_store(root)
+
+
+def test_a_store_that_has_lost_its_layout_is_damaged_and_mended(copy: tuple[Path, Path]) -> None:
+    _, root = copy
+    (root / "store.json").unlink()
+    with pytest.raises(DamagedError, match=r"store\.json: missing; `engine verify STORE --fix`"):
+        open_store(root)
+    assert "store.json: written again, layout 3" in engine("verify", root, "--fix", code=1).output
+    assert not verify(root).troubles and open_store(root)["small"].attrs["cells_complete"] == 4
 
 
 def test_a_whole_store_has_no_garbage_and_no_problems(finished: tuple[Path, Path]) -> None:
@@ -211,13 +170,12 @@ def test_a_store_without_experiments_is_not_swept_away(copy: tuple[Path, Path]) 
     assert "no experiment is left" in engine("gc", root, "--delete", code=1).output
 
 
-def test_nothing_is_deleted_or_migrated_while_a_process_works(copy: tuple[Path, Path]) -> None:
+def test_nothing_is_deleted_while_a_process_works(copy: tuple[Path, Path]) -> None:
     _, root = copy
     ledger = Ledger(root)
     assert ledger.start("train", "0" * 32)
-    for command in (["gc", "--delete"], ["migrate"]):
-        output = engine(*command, root, code=1).output
-        assert f"in use: train {'0' * 32} is running on" in output
+    output = engine("gc", "--delete", root, code=1).output
+    assert f"in use: train {'0' * 32} is running on" in output
     ledger.release("train", "0" * 32)
     delete_garbage(root)
 
@@ -332,29 +290,6 @@ def test_a_damaged_manifest_is_put_aside_and_gc_waits_for_its_successor(copy: tu
     assert_same(contents(root), expected)
 
 
-def test_a_store_without_any_checksum_of_records_is_checked_as_far_as_it_goes(old: Path) -> None:
-    """Of layout 2, as the last version left it: a coordinate that is gone is damage there, too."""
-    list(migrate(old))
-    for file in old.rglob("*.json"):
-        if file.name != "zarr.json" and file.parent.name != "adapter":
-            content = json.loads(file.read_text())
-            content.pop("blake2b", None)
-            file.write_text(json.dumps(content))
-    shutil.rmtree(old / "families")
-    for file in old.glob("results.zarr/*/*/zarr.json"):
-        file.write_text(file.read_text().replace('"layout": 3', '"layout": 2'))
-    (old / "store.json").write_text('{"layout": 2}')
-    assert_old_values(old)
-    output = engine("verify", old).output
-    assert "layout 2: records and coordinates without checksums" in output and "0 problems" in output
-    next(old.glob("results.zarr/evaluate/*/gold/c.0")).unlink()
-    with pytest.raises(StoreError, match=r"gold: the coordinate's values are missing; `engine verify"):
-        open_store(old)
-    output = engine("verify", old, "--fix", code=1).output
-    assert "gold: the coordinate's values are missing" in output and "its group of arrays" in output
-    assert open_store(old)["small"].attrs["cells_complete"] == 0
-
-
 def test_fixing_leaves_alone_what_another_process_holds(copy: tuple[Path, Path]) -> None:
     _, root = copy
     (key, *_) = Ledger(root).done("evaluate")
@@ -409,5 +344,4 @@ def test_files_that_are_nobodys_are_left_alone(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\0\0\0\1")
     assert not verify(tmp_path).troubles
     assert [own.what for own in find_garbage(tmp_path)] == ["ledger/probe/k0 (1).done.json"]
-    assert not list(migrate(tmp_path))
     assert_reads(tmp_path, range(1))

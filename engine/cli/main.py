@@ -15,7 +15,7 @@ from rich.text import Text
 
 from engine.cli.parameters import JSON, NEW_STORE, SET, SPEC, STORE
 from engine.cli.power_command import power
-from engine.cli.store_upkeep import gc, migrate, verify
+from engine.cli.store_upkeep import gc, verify
 from engine.errors import EngineError, Interrupted, UsageError, told
 from engine.terminal import Terminal, say, shown, styled
 from store.backend.location import Place, Root
@@ -298,7 +298,7 @@ def schema() -> None:
     say(json.dumps(json_schema(), indent=2))
 
 
-for command in (power, gc, verify, migrate):
+for command in (power, gc, verify):
     cli.add_command(command)
 
 

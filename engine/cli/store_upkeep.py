@@ -1,4 +1,4 @@
-"""The commands that look after a store: `gc`, `verify`, `migrate`."""
+"""The commands that look after a store: `gc`, `verify`."""
 
 from __future__ import annotations
 
@@ -64,20 +64,6 @@ def verify(store: Root, fixing: bool) -> None:
         console.print(line, soft_wrap=True)
     console.print(f"{found.records:,} done stages read, {len(found.troubles):,} problems")
     sys.exit(1 if found.troubles else 0)
-
-
-@click.command()
-@AT
-def migrate(store: Root) -> None:
-    """Bring a store of an older version to the present layout, in place."""
-    from store.upkeep.migrate import migrate as bring_up
-
-    console, steps = Terminal(), 0
-    for step in bring_up(store):
-        console.print(step, soft_wrap=True)
-        steps += 1
-    if not steps:
-        console.print(f"{store}: nothing to migrate", soft_wrap=True)
 
 
 def _keys_of(specs: tuple[Path, ...], store: Root) -> dict[str, set[str]]:

@@ -23,9 +23,6 @@ from store.backend.records import Json, parse_json, plain, read_file, read_json
 from store.errors import MEND, DamagedError, UnreachableError
 from store.ledger.row_keys import GROUP
 
-FIRST_LAYOUT = 3
-"""Groups of this layout on have a record."""
-
 
 @frozen
 class FamilyRecord:
@@ -102,14 +99,11 @@ def described_by_group(place: Place, folder: str) -> Json:
 
 
 def read_coordinate(array: zarr.Array[Any], path: str) -> NDArray[Any]:
-    """Return the values of a coordinate as the group holds them, texts as objects; DamagedError for none.
-
-    Layouts before 3 left out a chunk of nothing but zeros, which of more values than one no coordinate is.
-    """
+    """Return the values of a coordinate as the group holds them, texts as objects; DamagedError for none."""
     name = array.path.rpartition("/")[2]
     try:
         values = np.asarray(array[:], array.dtype if array.dtype.kind in "bif" else object)
-        lost = array.nchunks_initialized == 0 and not (values.size == 1 and values.dtype != object)
+        lost = array.nchunks_initialized == 0
     except Exception as error:  # whatever a codec makes of damaged bytes
         raise DamagedError(f"{path}/{name}: the coordinate cannot be read ({error}); {MEND}") from error
     if lost:

@@ -1,7 +1,6 @@
 """A family's group as readers meet it: its arrays, and the values of its coordinates.
 
-Both come from the family's record, so that nothing which is damaged in the group changes what a reader sees;
-groups of layouts before 3 have none, and are read as they are.
+Both come from the family's record, so that nothing which is damaged in the group changes what a reader sees.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import xarray as xr
 import zarr
 from attrs import frozen
 
-from store.arrays.families import FIRST_LAYOUT, FamilyRecord, family_name, read_coordinate, read_family
+from store.arrays.families import FamilyRecord, family_name, read_coordinate, read_family
 from store.arrays.layout import group_name
 from store.backend.location import Place
 from store.errors import MEND, DamagedError, StoreError, UnreachableError
@@ -34,17 +33,15 @@ class ArrayGroup:
 def open_group(place: Place, stage: str, family: str, rows: int) -> ArrayGroup:
     """Open a family's group, of whose arrays so many rows are to be read.
 
-    DamagedError where what it is made of cannot be read; StoreError for a later version of the layout.
+    DamagedError where what it is made of cannot be read; StoreError for another version of the layout.
     """
-    folder = group_name(stage, family)
+    folder, path = group_name(stage, family), f"{place}/{family_name(stage, family)}"
     try:
         record = read_family(place, stage, family)
     except FileNotFoundError as error:
-        group = zarr_group(place, folder)
-        if layout_of(group.attrs.asdict(), f"{place}/{folder}") >= FIRST_LAYOUT:
-            raise DamagedError(f"{place}/{family_name(stage, family)}: missing; {MEND}") from error
-        return _as_it_is(group, folder, f"{place}/{folder}")
-    layout_of(record.attributes, f"{place}/{family_name(stage, family)}")
+        raise DamagedError(f"{path}: missing; {MEND}") from error
+    if (layout := record.attributes.get("layout")) != LAYOUT:
+        raise StoreError(f"{path}: found layout {layout}; this version of the program reads layout {LAYOUT}")
     home = place.zarr_path(folder)
     stacks = {name: record.array(home, name, rows) for name in record.stacks}
     coordinates = {name: _recorded(record, name) for name in record.coordinates}
@@ -72,14 +69,6 @@ def zarr_group(place: Place, folder: str) -> zarr.Group:
     except Exception as error:  # torn or changed metadata, in zarr's many words
         raise DamagedError(f"{place}/{folder}: its metadata cannot be read ({error!r}); {MEND}") from error
     return group
-
-
-def layout_of(attributes: Mapping[str, Any], path: str) -> int:
-    """Return the version of a group's layout; StoreError for one of a later version of this program."""
-    version = attributes.get("layout", 1)
-    if version not in range(1, LAYOUT + 1):
-        raise StoreError(f"{path}: layout {version}; this version of the program reads up to {LAYOUT}")
-    return int(version)
 
 
 def _recorded(record: FamilyRecord, name: str) -> xr.Variable:

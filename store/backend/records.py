@@ -45,8 +45,8 @@ def create_json(place: Place, name: str, content: Mapping[str, Any]) -> bool:
 def read_json(place: Place, name: str, *, checked: bool = True) -> Json:
     """Return the content of a record; DamagedError names the file when it is not as it was written.
 
-    Unless `checked`, a record may lack its checksum, as layouts before 3 wrote it. A missing file raises
-    FileNotFoundError, which callers tell apart from a damaged one.
+    Unless `checked`, it may lack its checksum: a file that is no record, as zarr's are. A missing file
+    raises FileNotFoundError, which callers tell apart from a damaged one.
     """
     path = f"{place}/{name}"
     return parse_record(read_file(place, name), path, checked=checked)
@@ -67,7 +67,7 @@ def read_file(place: Place, name: str) -> bytes:
         raise DamagedError(f"{place}/{name}: cannot be read: {error.strerror or error}; {MEND}") from error
 
 
-def parse_record(text: bytes, path: str, *, checked: bool) -> Json:
+def parse_record(text: bytes, path: str, *, checked: bool = True) -> Json:
     """Return the content of a record that was read from `path`; see `read_json`."""
     seal = text[-_SEAL:]
     if seal != _seal(text[:-_SEAL], path):

@@ -140,7 +140,7 @@ def record_look(
     """
     place = place_of(root)
     try:
-        manifest = read_json(place, f"experiments/{name}.json", checked=False)
+        manifest = read_json(place, f"experiments/{name}.json")
         seeds, data = _seen(place, manifest)
         if contrasts is None:
             declared = manifest.get("spec", {}).get("contrasts", [])

@@ -20,7 +20,7 @@ from store.backend.records import (
 )
 from store.errors import MEND, DamagedError, LostClaimError, StoreError
 from store.lease.claims import LEASE, Claim, Claims, claimed
-from store.ledger.version import checks_records
+from store.ledger.version import has_store
 
 Status = Literal["done", "failed"]
 
@@ -28,12 +28,13 @@ Status = Literal["done", "failed"]
 class Ledger:
     """The records of one store; opening it for reading creates nothing, and no folder means no records.
 
-    checked: whether a record without checksum is damaged; by default as the store's layout says.
+    StoreError for a store of another layout; `check` False leaves that to the caller.
     """
 
-    def __init__(self, root: Root, lease: float = LEASE, *, checked: bool | None = None) -> None:
+    def __init__(self, root: Root, lease: float = LEASE, *, check: bool = True) -> None:
         self.place = place_of(root)
-        self.checked = checks_records(self.place) if checked is None else checked
+        if check:
+            has_store(self.place)
         self.claims = Claims(self.place, lease)
         self._held: dict[tuple[str, str], Claim] = {}
 
@@ -61,7 +62,7 @@ class Ledger:
         """Return a key's record; StoreError when there is none, or when it is damaged."""
         name = record_name(stage, key, status)
         try:
-            return read_json(self.place, name, checked=self.checked)
+            return read_json(self.place, name)
         except FileNotFoundError as error:
             raise StoreError(f"{self.place}/{name}: no {status} record of {stage} {key}") from error
 
@@ -73,7 +74,7 @@ class Ledger:
         except OSError:  # a link that leads nowhere, a folder: one of them
             texts = [self._text(name) for name in names.values()]
         return {
-            key: parse_record(text, f"{self.place}/{name}", checked=self.checked)
+            key: parse_record(text, f"{self.place}/{name}")
             for (key, name), text in zip(names.items(), texts, strict=True)
         }
 

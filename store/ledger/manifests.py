@@ -11,7 +11,7 @@ from store.errors import MEND, DamagedError, StoreError
 from store.lease.lock import locked
 from store.ledger.history import declare
 from store.ledger.ledger import Ledger
-from store.ledger.version import checks_records, mark_new
+from store.ledger.version import has_store, mark_new
 
 ASIDE = ".json.damaged"  # suffix of a damaged manifest that was put aside
 
@@ -44,20 +44,19 @@ def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
 def read_manifests(root: Root, experiment: str | None = None) -> dict[str, Json]:
     """Return the manifests of a store, or of one experiment in it, by name in order; none gives {}.
 
-    StoreError for a damaged one, and for a store that a later version of this program made.
+    StoreError for a damaged one, and for a store of another layout.
     """
     place = place_of(root)
-    checked, names = checks_records(place), manifest_names(place)
-    if experiment is not None:
-        names = [name for name in names if name == experiment]
-    return {name: read_manifest(place, name, checked=checked) for name in names}
+    has_store(place)
+    names = [name for name in manifest_names(place) if experiment in (None, name)]
+    return {name: read_manifest(place, name) for name in names}
 
 
-def read_manifest(place: Place, name: str, *, checked: bool) -> Json:
+def read_manifest(place: Place, name: str) -> Json:
     """Return the manifest of an experiment; DamagedError where it is none."""
     file = f"experiments/{name}.json"
     try:
-        manifest = read_json(place, file, checked=checked)
+        manifest = read_json(place, file)
     except FileNotFoundError as error:  # it is listed, so it is a link that leads nowhere
         raise DamagedError(f"{place}/{file}: a link that leads nowhere; {MEND}") from error
     cells = manifest.get("cells")
@@ -70,9 +69,9 @@ def read_manifest(place: Place, name: str, *, checked: bool) -> Json:
     return manifest
 
 
-def stages_named(place: Place, *, checked: bool) -> dict[str, set[str]]:
+def stages_named(place: Place) -> dict[str, set[str]]:
     """Return the stage keys that experiments name, by stage; "data" where all manifests do."""
-    manifests = [read_manifest(place, name, checked=checked) for name in manifest_names(place)]
+    manifests = [read_manifest(place, name) for name in manifest_names(place)]
     keys: dict[str, set[str]] = {}
     if all("data" in manifest for manifest in manifests):
         keys["data"] = {key for manifest in manifests for key in manifest["data"]}

@@ -7,7 +7,6 @@ from store.backend.locate import place_of
 from store.backend.location import Root
 from store.backend.records import plain, read_json, write_json
 from store.errors import MEND, DamagedError
-from store.ledger.version import checks_records
 
 
 def write_vocabulary(root: Root, texts: Sequence[str]) -> str:
@@ -18,11 +17,10 @@ def write_vocabulary(root: Root, texts: Sequence[str]) -> str:
     return key
 
 
-def read_vocabulary(root: Root, key: str, *, checked: bool | None = None) -> list[str] | None:
+def read_vocabulary(root: Root, key: str) -> list[str] | None:
     """Return the texts by token id; None where there is none, DamagedError for a torn one."""
     try:
-        checked = checks_records(root) if checked is None else checked
-        record = read_json(place_of(root), vocabulary_name(key), checked=checked)
+        record = read_json(place_of(root), vocabulary_name(key))
     except FileNotFoundError:
         return None
     texts: list[str] = record["texts"]

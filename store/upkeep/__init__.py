@@ -1,1 +1,1 @@
-"""Looking after a store: verification, mending, garbage, migration."""
+"""Looking after a store: verification, mending, garbage."""

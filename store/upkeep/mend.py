@@ -27,7 +27,7 @@ from store.lease.claims import live_claims
 from store.lease.lock import locked
 from store.ledger.ledger import Ledger
 from store.ledger.row_keys import GROUP, group_keys
-from store.ledger.version import STORE, guessed_layout
+from store.ledger.version import LAYOUT, STORE
 from store.upkeep.metadata import coordinate_trouble, metadata_trouble, top_metadata
 from store.upkeep.problems import Trouble
 
@@ -70,9 +70,8 @@ def _file(place: Place, trouble: Trouble) -> str:
         place.remove_all(name)
     if trouble.mend == "remove":
         return f"{name}: removed"
-    layout = guessed_layout(place)
-    write_json(place, STORE, {"layout": layout})
-    return f"{name}: written again, layout {layout}"
+    write_json(place, STORE, {"layout": LAYOUT})
+    return f"{name}: written again, layout {LAYOUT}"
 
 
 def _again(ledger: Ledger, stage: str, key: str, troubles: list[Trouble]) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from store.arrays.families import FIRST_LAYOUT, FamilyRecord, family_name, read_family, with_keys, with_rows
-from store.arrays.groups import any_group, zarr_group
+from store.arrays.families import FamilyRecord, family_name, read_family, with_keys, with_rows
+from store.arrays.groups import zarr_group
 from store.arrays.layout import group_name
 from store.backend.location import Place
 from store.backend.records import Json, is_plain, parse_json, read_file
@@ -62,14 +62,15 @@ def group_troubles(
         record = read_family(place, stage, family)
     except (FileNotFoundError, DamagedError) as error:
         lost = isinstance(error, FileNotFoundError)
-        if not lost or _has_record(place, folder):
-            yield trouble(name, "missing" if lost else reason(error, f"{place}/{name}"))
-        elif done:  # of an older layout: all that can be seen is whether it can be read
-            try:
-                any_group(place, stage, family, 0)
-            except DamagedError as torn:
+        try:
+            if lost:
+                zarr_group(place, folder)
+        except DamagedError as torn:  # neither of them, so the one cannot be made from the other
+            if done:
                 message = reason(torn, f"{place}/{folder}")
                 yield Trouble(stage, family, f"{place}/{folder}", message, mend="regroup", names=(folder,))
+            return
+        yield trouble(name, "missing" if lost else reason(error, f"{place}/{name}"))
         return
     if not done and not place.names(folder):
         return  # about to be made
@@ -150,11 +151,3 @@ def _length(place: Place, folder: str, name: str) -> Any:
         return parse_json(read_file(place, path), f"{place}/{path}")["shape"][0]
     except (KeyError, TypeError, IndexError) as error:
         raise DamagedError(f"{place}/{path}: no shape") from error
-
-
-def _has_record(place: Place, folder: str) -> bool:
-    """Tell whether a group is of a layout whose families have records."""
-    try:
-        return zarr_group(place, folder).attrs.get("layout", 1) >= FIRST_LAYOUT  # type: ignore[operator]
-    except DamagedError:
-        return False

@@ -8,13 +8,12 @@ none of this: no reader sees it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import zarr
 from attrs import field, frozen
-from safetensors import SafetensorError, safe_open
 
 from store.arrays.groups import ArrayGroup, any_group
 from store.arrays.layout import chunk_files, group_name, row_content, row_files
@@ -22,14 +21,14 @@ from store.arrays.shards import ShardReader
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.backend.records import Json, is_plain, read_file, read_json
-from store.backend.result_files import RESULTS, file_trouble, result_name
+from store.backend.result_files import file_trouble, result_name
 from store.errors import DamagedError, StoreError, UnreachableError
 from store.ledger.history import breaks, damaged
 from store.ledger.ledger import Ledger, progress_name, record_name
 from store.ledger.lost_records import lost_data, lost_records
 from store.ledger.manifests import manifest_names, read_manifest, read_manifests, stages_named, unnamed
 from store.ledger.row_keys import group_keys
-from store.ledger.version import CHECKED, STORE, guessed_layout, layout_version
+from store.ledger.version import STORE, has_store
 from store.ledger.vocabulary import read_vocabulary, vocabulary_name
 from store.upkeep.metadata import group_troubles, top_troubles
 from store.upkeep.problems import Trouble, reason
@@ -55,23 +54,10 @@ class OpenedRows:
 
 
 def verify(root: Root) -> Verified:
-    """Read all of a store; StoreError where it is none, or of a later version of this program."""
+    """Read all of a store; StoreError where it is none, or of another version of this program."""
     with place_of(root).fresh() as place:
-        version, troubles = _version(place)
-        if version is None:
-            raise StoreError(f"{place}: not a store: expected a folder 'experiments' in it")
-        notes = []
-        if version == 1:
-            notes.append(
-                "layout 1: arrays without checksums, whose damage is seen only where they cannot be "
-                "decoded; `engine migrate STORE` adds them"
-            )
-        if version < CHECKED:
-            notes.append(
-                f"layout {version}: records and coordinates without checksums, whose damage is seen only "
-                "where they cannot be read; `engine migrate STORE` adds them"
-            )
-        ledger, rows, records = Ledger(place, checked=version >= CHECKED), OpenedRows(), 0
+        troubles = _version(place)
+        ledger, rows, records = Ledger(place, check=False), OpenedRows(), 0
         troubles += [*_lock(place), *_manifests(ledger), *_history(place), *_vocabularies(ledger)]
         for stage in ledger.stages():
             for key in sorted(ledger.done(stage)):
@@ -82,22 +68,18 @@ def verify(root: Root) -> Verified:
         for stage, family in _groups(place):
             running = bool(ledger.running(stage))
             troubles += group_troubles(place, stage, family, rows.done.get((stage, family), {}), running)
-        return Verified(
-            records, troubles, [*notes, *_unnamed(ledger), *breaks(place), *_leftovers(ledger, rows)]
-        )
+        return Verified(records, troubles, [*_unnamed(ledger), *breaks(place), *_leftovers(ledger, rows)])
 
 
-def _version(place: Place) -> tuple[int | None, list[Trouble]]:
-    """Return the layout, guessed where `store.json` does not tell it, and what is wrong with that file."""
+def _version(place: Place) -> list[Trouble]:
+    """Return what is wrong with the file that tells the layout; StoreError where there is no store."""
     try:
-        version = layout_version(place)
-        if version != 1 or (STORE not in place.names("") and guessed_layout(place) < CHECKED):
-            return version, []
-        message = "missing"
+        if not has_store(place):
+            raise StoreError(f"{place}: not a store: expected a folder 'experiments' in it")
     except DamagedError as error:
-        message = reason(error, f"{place}/{STORE}")
-    remedy = "`engine verify STORE --fix` writes it again"
-    return guessed_layout(place), [Trouble("", "", f"{place}/{STORE}", message, remedy, "version", (STORE,))]
+        message, remedy = reason(error, f"{place}/{STORE}"), "`engine verify STORE --fix` writes it again"
+        return [Trouble("", "", f"{place}/{STORE}", message, remedy, "version", (STORE,))]
+    return []
 
 
 def _lock(place: Place) -> Iterator[Trouble]:
@@ -125,7 +107,7 @@ def _manifests(ledger: Ledger) -> Iterator[Trouble]:
     for name in manifest_names(ledger.place):
         file = f"experiments/{name}.json"
         try:
-            read_manifest(ledger.place, name, checked=ledger.checked)
+            read_manifest(ledger.place, name)
         except DamagedError as error:
             path = f"{ledger.place}/{file}"
             message = f"not a manifest: {reason(error, path)}"
@@ -154,7 +136,7 @@ def _vocabularies(ledger: Ledger) -> Iterator[Trouble]:
             continue
         file = vocabulary_name(key)
         try:
-            if read_vocabulary(place, key, checked=ledger.checked) is not None:
+            if read_vocabulary(place, key) is not None:
                 continue
             message = "missing"
         except DamagedError as error:
@@ -219,7 +201,7 @@ def _progress(ledger: Ledger) -> Iterator[Trouble]:
             continue
         name = progress_name(file.removesuffix(".json"))
         try:
-            read_json(place, name, checked=ledger.checked)
+            read_json(place, name)
         except FileNotFoundError:
             message = "leads nowhere"
         except DamagedError as error:
@@ -242,7 +224,7 @@ def _files(place: Place, stage: str, key: str, record: Json) -> Iterator[Trouble
         yield Trouble(stage, key, f"{place}/{name}", "missing" if isinstance(error, OSError) else str(error))
         return
     if not recorded:
-        yield from _unrecorded(stage, key, top, f"{place}/{name}")
+        yield Trouble(stage, key, f"{place}/{name}", "its record names no files")
     for file, known in recorded.items():
         where = f"{place}/{stage}/{key}/{file}"
         if ".." in (parts := PurePosixPath(file).parts) or PurePosixPath(file).is_absolute():
@@ -251,19 +233,6 @@ def _files(place: Place, stage: str, key: str, record: Json) -> Iterator[Trouble
         # Below `top`, whatever its name is on this machine.
         if trouble := file_trouble(top.joinpath(*parts[1:]), known):
             yield Trouble(stage, key, where, trouble)
-
-
-def _unrecorded(stage: str, key: str, top: Path, where: str) -> Iterator[Trouble]:
-    """Yield what can be seen of results whose hashes an older layout did not record."""
-    if not top.exists():
-        yield Trouble(stage, key, where, "missing")
-    elif stage == "train":
-        try:
-            with safe_open(top / "adapter_model.safetensors", "np"):
-                pass
-        except (SafetensorError, OSError) as error:
-            message = f"not a whole safetensors file: {error}"
-            yield Trouble(stage, key, f"{where}/adapter_model.safetensors", message)
 
 
 def _row(
@@ -281,7 +250,7 @@ def _row(
     group = groups[stage, family]
     if isinstance(group, Trouble):
         return Trouble(stage, key, path, group.message, mend="regroup", names=(folder,))
-    if (row := record.get("row")) is None:  # as older records have it
+    if (row := record.get("row")) is None:  # of a record without the writer's `placement`
         try:
             row = {name: number for number, name in enumerate(group_keys(place, folder))}.get(key)
         except DamagedError:  # found with the group
@@ -305,7 +274,7 @@ def _row(
             return Trouble(stage, key, where, f"row {row} cannot be read: {error}")
     if len(files) < (expected := record.get("chunks", 1)):
         return Trouble(stage, key, path, f"row {row}: {len(files)} chunk files, expected {expected}")
-    # Files of another row, or older ones, are whole by themselves; older records do not tell them.
+    # Files of another row, or older ones, are whole by themselves.
     if "content" in record and record["content"] != row_content(place, files):
         return Trouble(stage, key, path, f"row {row}: its files are not those that were written for it")
     return row
@@ -350,7 +319,7 @@ def _unnamed(ledger: Ledger) -> Iterator[str]:
     """Say how many finished stages belong to no experiment."""
     place = ledger.place
     try:
-        named = stages_named(place, checked=ledger.checked)
+        named = stages_named(place)
     except DamagedError:  # found with the manifests
         return
     lost = [
@@ -388,6 +357,3 @@ def _leftovers(ledger: Ledger, rows: OpenedRows) -> Iterator[str]:
                 "unfinished or given up; `engine execute` goes on with what a spec needs, "
                 "`engine gc` lists the rest"
             )
-
-
-assert set(RESULTS) == {"data", "train", "lens"}  # `_unrecorded` knows the first two; the last is newer
