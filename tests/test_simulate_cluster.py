@@ -7,9 +7,9 @@ import math
 import pytest
 from attrs import evolve
 
-from benchmarks.simulated_pool import Faults
-from benchmarks.simulated_run import Result, Settings, planned, simulate
-from benchmarks.simulated_work import Costs, Hardware
+from benchmarks.simulation.pool import Faults
+from benchmarks.simulation.run import Result, Settings, planned, simulate
+from benchmarks.simulation.work import Costs, Hardware
 
 CALM = Settings(gpus=40, faults=Faults())
 ROUGH = evolve(CALM, faults=Faults(gpu_hours=3, node_hours=2, slow_share=0.1))

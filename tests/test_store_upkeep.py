@@ -16,9 +16,10 @@ from conftest import engine, small_spec
 from test_store_faults import assert_reads, listed, write
 
 import store
-from store import DamagedError, Ledger, StoreError, open_store
+from store import Ledger, StoreError, open_store
 from store.backend.locate import place_of
 from store.backend.records import read_json, write_json
+from store.errors import DamagedError
 from store.upkeep.garbage import delete_garbage, find_garbage
 from store.upkeep.mend import fix
 from store.upkeep.verify import verify

@@ -33,10 +33,9 @@ NOTED = {
 class TerminalDisplay(Display):
     """Two bars, cells and the running stage; every finished stage leaves one line."""
 
-    def __init__(self, console: Console, plan: Plan, cells: int) -> None:
+    def __init__(self, console: Console, plan: Plan) -> None:
         self._console, self._plan = console, plan
         self._progress = progress(console, Words("{task.fields[text]}"))
-        self._stages_total = cells
         self._stage = self._progress.add_task("", total=None, text="", visible=False)
 
     def __enter__(self) -> TerminalDisplay:

@@ -26,7 +26,7 @@ def run(plan: Plan, pending: list[PlannedCell], console: Console, request: Execu
     from engine.cli.progress_bars import TerminalDisplay
     from engine.progress import ignore_terminal, stop_on_signal
 
-    with stop_on_signal() as stop, TerminalDisplay(console, plan, len(pending)) as display:
+    with stop_on_signal() as stop, TerminalDisplay(console, plan) as display:
         said = ""
         try:
             outcome = run_plan(plan, pending, request, display, stop)

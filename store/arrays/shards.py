@@ -1,8 +1,10 @@
 """The sharding format of Zarr v3, as `store.arrays.layout` lays arrays out, read and written here.
 
-Of many rows one statistic is read: a chunk from each of many shards, by several threads at a time. That is
-ten times as fast as zarr itself, which passes every chunk through a dozen objects, and a block is written in
-half its time; whatever is laid out otherwise is left to zarr. A shard holds the chunks of all statistics, one
+Of many rows one statistic is read: a chunk from each of many shards, by several threads at a time. zarr
+passes every chunk through many objects. zarr 3.4.2 takes, on two cores and in one run with this module
+(`python -m benchmarks.shards`, the least of three runs): 7.7 times as long to read a cell by its synchronous
+pipeline (`FusedCodecPipeline`), 2.6 times for 64 cells and 1.8 times to write a shard; 8.4, 8.4 and 2.8 times
+by its default one. Whatever is laid out otherwise is left to zarr. A shard holds the chunks of all statistics, one
 behind the other, then where each begins and ends, then the CRC-32C of that.
 """
 

@@ -1,7 +1,7 @@
-"""A plan run on simulated GPUs that fail; `simulate_cluster` asks the questions.
+"""A plan run on simulated GPUs that fail; `__main__` asks the questions.
 
 The plan, its units, the coordinator and each worker's order of stages are the engine's own code; what
-computes takes simulated time (`simulated_work`) on simulated GPUs (`simulated_pool`).
+computes takes simulated time (`work`) on simulated GPUs (`pool`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 from attrs import evolve, field, frozen
 from greenlet import greenlet
 
-from benchmarks.simulated_pool import HOUR, Clock, Faults, Gpu, Pool, Process
-from benchmarks.simulated_work import Costs, Records, SimulatedLedger, SimulatedStages
+from benchmarks.simulation.pool import HOUR, Clock, Faults, Gpu, Pool, Process
+from benchmarks.simulation.work import Costs, Records, SimulatedLedger, SimulatedStages
 from engine.planning.estimate import estimator
 from engine.planning.plan import Plan, PlannedCell, make_plan
 from engine.progress import StopRequest

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from attrs import define, field, frozen
 
-from benchmarks.simulated_pool import Clock, Gpu, Process
+from benchmarks.simulation.pool import Clock, Gpu, Process
 from engine.models.base_model import BaseModel
 from engine.planning.estimate import BYTES, CHECKPOINTS, estimate
 from engine.planning.plan import Plan, PlannedCell

@@ -17,9 +17,9 @@ from typing import Any
 
 from attrs import evolve
 
-from benchmarks.simulated_pool import HOUR, Faults
-from benchmarks.simulated_run import MODELS, Settings, planned, share, simulate
-from benchmarks.simulated_work import Costs, Hardware
+from benchmarks.simulation.pool import HOUR, Faults
+from benchmarks.simulation.run import MODELS, Settings, planned, share, simulate
+from benchmarks.simulation.work import Costs, Hardware
 from store.plots.style import COLOURS, WIDE, save, styled
 
 NODE = 8  # a node's mean time between failures, in those of one GPU
