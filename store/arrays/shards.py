@@ -4,8 +4,10 @@ Of many rows one statistic is read: a chunk from each of many shards, by several
 passes every chunk through many objects. zarr 3.4.2 takes, on two cores and in one run with this module
 (`python -m benchmarks.shards`, the least of three runs): 7.7 times as long to read a cell by its synchronous
 pipeline (`FusedCodecPipeline`), 2.6 times for 64 cells and 1.8 times to write a shard; 8.4, 8.4 and 2.8 times
-by its default one. Whatever is laid out otherwise is left to zarr. A shard holds the chunks of all statistics, one
-behind the other, then where each begins and ends, then the CRC-32C of that.
+by its default one. Whatever is laid out otherwise is left to zarr.
+
+A shard holds the chunks of all statistics, one behind the other, then where each begins and ends, then the
+CRC-32C of that.
 """
 
 from __future__ import annotations
