@@ -5,11 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What rests on other packages' interfaces: plan, execute, train, resume, evaluate, probe, write and read a
 # store here and in a bucket, report. The rest of the suite does not change with their releases.
-MAIN_JOB := $(addprefix tests/,$(addsuffix .py, \
-	test_analysis_reference test_end_to_end test_engine_adapters test_engine_cli test_engine_data \
-	test_engine_doctor test_engine_evaluate test_engine_export test_engine_heads test_engine_lens \
-	test_engine_objects test_engine_sources test_engine_text test_engine_train test_kernels \
-	test_kernels_triton test_report test_specs_load test_store test_store_shards test_versions))
+MAIN_JOB := $(addprefix tests/,$(addsuffix .py, test_end_to_end test_versions specs/test_load kernels/test_lens \
+	kernels/test_triton store/test_store store/analysis/test_reference store/arrays/test_shards store/report/test_report \
+	$(addprefix engine/, cli/test_commands cli/test_doctor cli/test_export data/test_prepare data/test_public_sets \
+	data/test_sources models/test_heads models/test_lens running/test_buckets stages/test_evaluate \
+	stages/training/test_train text/test_encoding)))
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 # The first of these Pythons that is at hand, on the path or as one of pyenv's.
 python_of = $(shell for v in $(1); do \

@@ -16,7 +16,7 @@ from playwright.sync_api import sync_playwright
 
 from store.report import write_report
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from report_store import Design, write_synthetic
 
 DESIGN = Design(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import engine
+from commands import engine
 
 import store
 from engine.models import loading as models

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from children import run, start
-from conftest import engine
+from commands import engine
 
 import store
 from kernels import available_backends

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import writer
 from drawn_tokenizers import byte_bpe
+from small_study import writer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from engine.models.batching import padding_id

@@ -1,4 +1,4 @@
-"""A package adds to every kind of thing that a spec names, without a change to the engine: tests/plugin."""
+"""A package (`support/plugin`) adds to every kind of thing that a spec names; the engine stays as it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import engine as command
+from commands import engine as command
 
 import engine
 from engine.planning.plan import make_plan
@@ -23,7 +23,7 @@ from store import open_store
 from store.report.collect import collect
 
 ROOT = Path(__file__).parents[1]
-PLUGIN = ROOT / "tests" / "plugin"
+PLUGIN = ROOT / "tests" / "support" / "plugin"
 ENTRY_POINTS = PLUGIN / "ablation_example-1.0.dist-info" / "entry_points.txt"
 SPEC = """
 name = "plugged"
@@ -104,7 +104,7 @@ def test_a_study_of_plugins_runs_from_plan_to_report(install, spec: Path, tmp_pa
 
 
 def test_a_pseudo_explanation_has_the_words_it_says(install, tokenizer) -> None:
-    from conftest import writer
+    from small_study import writer
 
     from specs.tables.experiment import Target
 
@@ -212,7 +212,7 @@ def test_two_packages_with_one_name_are_both_named(install) -> None:
 
 
 def test_a_wrong_number_of_tokens_is_told(install, tokenizer) -> None:
-    from conftest import writer
+    from small_study import writer
 
     from specs.tables.experiment import Target
 

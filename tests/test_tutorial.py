@@ -9,9 +9,10 @@ from typing import Any
 
 import matplotlib as mpl
 import pytest
-from conftest import engine, make_llama
+from commands import engine
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from small_study import make_llama
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "tutorial.ipynb"
 

@@ -15,7 +15,7 @@ def run(record: Recorder) -> None:
     with record.item("pytest") as values:
         command = [sys.executable, "-m", "pytest", "-m", "gpu", "-k", CHOSEN, "-p", "no:cacheprovider"]
         ended = subprocess.run(
-            [*command, "tests/test_kernels_gpu.py"], capture_output=True, text=True, check=False
+            [*command, "tests/kernels/test_gpu.py"], capture_output=True, text=True, check=False
         )
         print(ended.stdout, ended.stderr)
         said = ended.stdout.strip().splitlines() or ended.stderr.strip().splitlines()

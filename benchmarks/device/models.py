@@ -14,18 +14,19 @@ from typing import Any
 import torch
 
 
-def _from_the_tests() -> Any:
-    """Load what the tests make models and run the engine with; other packages, too, are called `tests`."""
-    file = Path(__file__).parents[2] / "tests" / "conftest.py"
-    spec = spec_from_file_location("engine_tests_conftest", file)
+def _from_the_tests(name: str) -> Any:
+    """Load a module that the tests share; other packages, too, are called `tests`."""
+    file = Path(__file__).parents[2] / "tests" / "support" / f"{name}.py"
+    spec = spec_from_file_location(f"engine_tests_{name}", file)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-_SHARED = _from_the_tests()
-WORDS, engine, make_tokenizer = _SHARED.WORDS, _SHARED.engine, _SHARED.make_tokenizer
+engine = _from_the_tests("commands").engine
+_SMALL_STUDY = _from_the_tests("small_study")
+WORDS, make_tokenizer = _SMALL_STUDY.WORDS, _SMALL_STUDY.make_tokenizer
 
 
 def make_model(folder: Path, device: torch.device, dtype: torch.dtype, **sizes: Any) -> Path:

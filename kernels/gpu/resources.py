@@ -1,7 +1,7 @@
 """What chips have, and a model of what a tile takes: enough to prune a tuning space without compiling it.
 
 Shared memory follows from the pipeline's buffers. Registers are a line in the accumulators per thread, fitted
-to what the shipped tiles compile to; `tests/test_kernels_compile.py` holds both against the compiler.
+to what the shipped tiles compile to; `tests/kernels/test_compile.py` holds both against the compiler.
 """
 
 from __future__ import annotations

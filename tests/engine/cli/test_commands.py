@@ -1,0 +1,285 @@
+"""The command line: plans, selections, differences, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from commands import engine
+from jsonschema import Draft202012Validator
+
+from engine.cli.main import cli
+from store import Ledger, write_manifest
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = "from engine.cli.main import main; main()"
+
+
+def plan(spec: Path, *arguments: object) -> dict[str, Any]:
+    return json.loads(engine("plan", spec, "--json", *arguments).output)
+
+
+def test_planning_imports_no_torch(write_spec) -> None:
+    code = (
+        f"import sys\ntry:\n    {PROGRAM}\nexcept SystemExit: pass\n"
+        "print('torch' in sys.modules, 'zarr' in sys.modules)"
+    )
+    for command in (["plan"], ["plan", "--cells"], ["plan", "--json"], ["status"], ["execute", "--dry-run"]):
+        line = [sys.executable, "-c", code, *command, str(write_spec())]
+        done = subprocess.run(line, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "False False", command
+
+
+def test_a_plan_says_what_there_is_and_what_it_costs(write_spec, tmp_path: Path) -> None:
+    spec = write_spec('[[contrasts]]\nfactor = "target"\nbaseline = "label"\n')
+    output = engine("plan", spec, "--cells").output
+    assert "small: 4 cells →" in output
+    assert "label, label+explanation" in output and "4 pending" in output
+    assert "target: label+explanation vs label  (2 pairs)" in output
+    planned = plan(spec, "--cells")
+    assert planned["factors"] == {"target": ["label", "label+explanation"], "seed": [0, 1]}
+    assert planned["stages"]["data"] == {"cached": 0, "pending": 1, "failed": 0, "running": 0}
+    assert [cell["levels"] for cell in planned["matrix"]][:2] == [
+        {"target": "label", "seed": 0}, {"target": "label", "seed": 1},
+    ]  # fmt: skip
+    assert not (tmp_path / "store").exists()  # planning writes nothing
+
+
+def test_the_estimate_follows_its_rules(write_spec) -> None:
+    """Three blocks of a Llama with D = 32, hand-counted."""
+    block = 32 * 32 * 2 + 2 * 16 * 32 + 3 * 32 * 64 + 2 * 32
+    spec = write_spec()
+    estimate = plan(spec, "--set", "seeds=[0]", "--set", 'rules.exclude=[{target="label+explanation"}]')[
+        "estimate"
+    ]
+    examples, tokens = 8, estimate["train"]["tokens"]
+    assert tokens > examples
+    completion = 2 * examples
+    forward = 2 * (3 * block * tokens + 32 * 320 * completion)
+    assert estimate["train"]["flops"] == pytest.approx(2 * forward)
+    sides = 3 * (32 + 32 + 32 + 16 + 32 + 16 + 32 + 32 + 3 * (32 + 64))
+    assert estimate["train"]["store_bytes"] == 2 * sides * 4
+    assert estimate["evaluate"]["tokens"] == pytest.approx(6 * (tokens / examples - 2))
+    assert estimate["probe"]["store_bytes"] == 6 * 4 * (4 * 7 + 8 * 3 + 8 * 5)
+    longer = plan(spec, "--set", "train.steps=4")["estimate"]
+    assert longer["train"]["flops"] == pytest.approx(2 * plan(spec)["estimate"]["train"]["flops"])
+
+
+SWEEPS = """
+[probe]
+batch_size = 2
+
+[[interventions]]
+name = "heads"
+kind = "heads"
+layers = [2]
+ablation = "mean"
+"""
+TAKING = """
+[[interventions]]
+name = "off"
+kind = "mask"
+
+[[interventions]]
+name = "stream of base"
+kind = "patch"
+sweep = "below"
+"""
+
+
+def test_the_estimate_counts_the_layers_that_interventions_run(write_spec) -> None:
+    def estimated(more: str, *options: object) -> dict[str, Any]:
+        one = ("--set", "seeds=[0]", "--set", 'rules.exclude=[{target="label+explanation"}]')
+        found: dict[str, Any] = plan(write_spec(more), *one, *options)["estimate"]
+        return found
+
+    heads, both = estimated(SWEEPS), estimated(SWEEPS + TAKING)
+    tokens = both["evaluate"]["tokens"]  # one pass over the prompts of six examples
+    # The model itself, a pass for the heads' means, and layers 2 and 3 for each of four heads.
+    assert heads["intervene"]["tokens"] == pytest.approx(tokens * (2 + 4 * 2 / 3))
+    # Without the adapter in layer 1 a pass is the base model's up to there; a patch goes on behind the last.
+    more = 1 + (2 + 2 + 1 + 2 + 1 + 0) / 3
+    assert both["intervene"]["tokens"] == pytest.approx(tokens * (2 + 4 * 2 / 3 + more))
+    changes = 2 + 4 + 3 + 3
+    assert both["intervene"]["store_bytes"] == 6 * changes * 4 * (3 + 4 + 4)
+    block = 32 * 32 * 2 + 2 * 16 * 32 + 3 * 32 * 64 + 2 * 32
+    rows = 6 * ((1 * 4) + (1 + 4 * 3) + 5)
+    forward = 3 * block * heads["intervene"]["tokens"] + 32 * 320 * rows
+    assert heads["intervene"]["flops"] == pytest.approx(2 * forward)
+    kept = 2 * tokens / 6 * 32 * 4 * 4  # of one model more: a batch of two, D = 32, L + 1 streams, 4 bytes
+    grown = both["intervene"]["peak_memory_bytes"] - heads["intervene"]["peak_memory_bytes"]
+    assert grown == pytest.approx(kept)
+    assert estimated(SWEEPS, "--set", "probe.examples=3")["intervene"]["tokens"] == pytest.approx(
+        heads["intervene"]["tokens"] / 2
+    )
+    assert estimated("")["intervene"]["tokens"] == 0
+
+
+def test_cells_with_other_donors_are_estimated_by_themselves(write_spec) -> None:
+    more = TAKING + '[[interventions]]\nname = "to it"\nkind = "graft"\ndonor = { target = "label" }\n'
+    scoped = more + 'cells = { target = "label+explanation" }\n'
+    seed = ("--set", "seeds=[0]")
+    alone, with_graft = (plan(write_spec(own), *seed)["estimate"]["intervene"] for own in (TAKING, scoped))
+    tokens = plan(write_spec(), *seed)["estimate"]["evaluate"]["tokens"] / 2
+    # Of two cells one takes from the other: that runs whole, and three grafts above their first layer.
+    assert with_graft["tokens"] - alone["tokens"] == pytest.approx(tokens * (1 + (2 + 2 + 1) / 3))
+
+
+def test_the_estimate_counts_the_training_of_a_tuned_lens(write_spec) -> None:
+    more = '[probe]\nlens = "tuned"\n[probe.tuned]\nsteps = 5\ntokens = 40\n'
+    found = plan(write_spec(more), "--set", "seeds=[0]")["estimate"]["lens"]
+    assert found["tokens"] == 2 * 5 * 40
+    assert found["store_bytes"] == 2 * 4 * (3 * 32 * 33 + 5 * 3)
+
+
+def test_the_resolved_spec_shows_every_default_and_is_a_spec_itself(write_spec) -> None:
+    spec = write_spec()
+    text = engine("plan", spec, "--resolved").output
+    assert "weight_decay = 0.0" in text and 'statistics = ["logsumexp"' in text
+    resolved = spec.with_name("resolved.toml")
+    resolved.write_text(text)
+    assert plan(resolved, "--cells")["matrix"] == plan(spec, "--cells")["matrix"]
+    for key in ("model.revision", "data.test_split", "prompt.system"):
+        assert f"# {key.split('.')[1]} is unset" in text, key
+
+
+def test_a_difference_names_what_changes_and_why(write_spec) -> None:
+    one = write_spec()
+    assert json.loads(engine("plan", one, "--diff", one, "--json").output)["shared"].__len__() == 4
+    two = one.with_name("two.toml")
+    two.write_text(one.read_text().replace("seeds = [0, 1]", "seeds = [0, 2]").replace("r = 2", "r = 4"))
+    difference = json.loads(engine("plan", one, "--diff", two, "--json").output)
+    assert [len(difference[k]) for k in ("shared", "changed", "added", "removed")] == [0, 2, 2, 2]
+    changed = difference["changed"][0]
+    assert changed["levels"] == {"target": "label", "seed": 0}
+    assert changed["stages"] == ["train", "evaluate", "probe"] and changed["why"] == [
+        "lora.r: 2 here, 4 there"
+    ]
+    assert "lora.r: 2 here, 4 there" in engine("plan", one, "--diff", two).output
+    changed = engine("plan", one, "--set", "probe.top_k=1", "--diff", one, "--json").output
+    assert {tuple(cell["stages"]) for cell in json.loads(changed)["changed"]} == {("probe",)}
+
+
+def test_a_dry_run_counts_and_does_nothing(write_spec, tmp_path: Path) -> None:
+    spec = write_spec()
+    output = engine("execute", spec, "--dry-run", "--only", "target=label").output
+    assert "2 of 4 cells would run" in output and output.count("would run  target=label") == 2
+    assert "1 of 4 cells would run" in engine("execute", spec, "--dry-run", "--max-cells", 1).output
+    assert "3 of 4" not in output and not (tmp_path / "store").exists()
+
+
+def test_five_mistakes_are_five_lines_and_exit_code_2(tmp_path: Path) -> None:
+    spec = tmp_path / "bad.toml"
+    spec.write_text(
+        'name = "bad"\nseeds = [0]\n[model]\nid = "m"\n[data]\nsource = "s"\n[train]\nlrr = 1e-4\n'
+        'batch_size = "8"\n[lora]\nr = 0\n[factors.target.levels]\nlabel = { target.contents = "label" }\n'
+        '[[contrasts]]\nfactor = "target"\nbaseline = "lable"\n'
+    )
+    lines = engine("plan", spec, code=2).output.splitlines()
+    assert len(lines) == 5
+    for line, expected in zip(
+        lines,
+        [
+            'bad.toml:8:1  train.lrr: unknown key; did you mean "lr"?',
+            'bad.toml:9:1  train.batch_size: expected an integer >= 1, found the string "8"',
+            "bad.toml:11:1  lora.r: expected an integer >= 1, found the integer 0",
+            'unknown key; did you mean "content"?',
+            'did you mean "label"?',
+        ],
+        strict=True,
+    ):
+        assert expected in line
+    assert engine("execute", spec, code=2).output.splitlines() == lines
+    assert engine("status", spec, code=2).output.splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["plan", "missing.toml"], 2, "missing.toml  no such file"),
+        (["execute", "SPEC", "--only", "tarket=label"], 2, 'no factor "tarket"; did you mean "target"?'),
+        (["execute", "SPEC", "--only", "target=lable"], 2, "expected one of label, label+explanation"),
+        (["execute", "SPEC", "--only", "target"], 2, "--only target: expected FACTOR=LEVEL"),
+        (["execute", "SPEC", "--max-cells", "0"], 2, "0 is not in the range"),
+        (["plan", "SPEC", "--set", "train.lr"], 2, "expected KEY=VALUE"),
+        (["plan", "SPEC", "--set", "train.lrr=1"], 2, 'did you mean "lr"?'),
+        (
+            ["plan", "SPEC", "--set", "model.id=package:no_such_package/x"],
+            2,
+            'no Python package "no_such_package"',
+        ),
+        (["plan", "SPEC", "--set", "data.source=none.csv"], 0, "not there yet: "),
+        (["data", "SPEC", "--set", "data.source=none.csv"], 2, "which is no file"),
+        (["plna", "SPEC"], 2, "No such command 'plna'"),
+        (["results", "nowhere"], 2, "does not exist"),
+        (["status", "EMPTY"], 0, "nothing has been executed yet"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    write_spec, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"SPEC": str(write_spec()), "EMPTY": str(tmp_path / "empty")}
+    output = engine(*(places.get(argument, argument) for argument in arguments), code=code).output
+    assert message in output and "Traceback" not in output
+
+
+def test_status_shows_failed_data_and_of_a_spec_its_own_experiment(write_spec, tmp_path: Path) -> None:
+    spec, root = write_spec(), tmp_path / "store"
+    key = plan(spec, "--cells")["matrix"][0]["keys"]["data"]
+    known = {"packages": {"ablation-engine": "0"}, "git": ""}
+    for name in ("small", "other"):
+        write_manifest(root, name, {"factors": [], "cells": [], "data": [key], **known})
+    record = {"error": "DataError: [gone]", "traceback": "Traceback of [it]", "levels": {"target": "[INST]"}}
+    Ledger(root).fail("data", key, record)
+    said = f"failed: DataError: [gone] (data {key}, target=[INST])"
+    both, own = engine("status", root).output, engine("status", spec).output
+    assert both.count(said) == 2 and "other: 0 cells" in both
+    assert own.count(said) == 1 and "other" not in own and "Traceback" not in own
+    whole = engine("status", spec, "--traceback").output
+    assert said in whole and "Traceback of [it]" in whole and "--traceback" in own
+
+
+def test_what_the_system_refuses_is_a_sentence(write_spec, tmp_path: Path) -> None:
+    """A folder where a file is written, and a file where a folder is expected."""
+    cells = [{"levels": {"seed": 0}, "keys": {"probe": "k"}}]
+    write_manifest(root := tmp_path / "store", "study", {"factors": ["seed"], "cells": cells})
+    (tmp_path / "page.html").mkdir()
+    output = engine("report", root, "-o", tmp_path / "page.html", code=1).output
+    assert output == f"error: {tmp_path}/page.html: Is a directory; expected a file\n"
+    (tmp_path / "file").write_text("")
+    output = engine("plan", write_spec(), "--store", tmp_path / "file", code=1).output
+    assert output.startswith("error: ") and "found a file where a store has a folder" in output
+    output = engine("export", root, "--to", "csv", "-o", tmp_path / "file/x", code=1).output
+    assert output.startswith("error: ") and "Traceback" not in output
+
+
+def test_the_schema_is_printed_and_ships_beside_the_specs() -> None:
+    printed = json.loads(engine("schema").output)
+    Draft202012Validator.check_schema(printed)
+    assert json.loads((ROOT / "specs" / "schema.json").read_text()) == printed, (
+        "engine schema > specs/schema.json"
+    )
+    assert (ROOT / "specs/studies/demo.toml").read_text().startswith("#:schema ../schema.json\n")
+
+
+def test_foreign_code_is_announced(write_spec) -> None:
+    assert (
+        "trust_remote_code is on"
+        in engine("plan", write_spec(), "--set", "model.trust_remote_code=true").output
+    )
+
+
+def test_every_command_and_option_is_documented() -> None:
+    page = (ROOT / "README.md").read_text() + (ROOT / "docs" / "commands.md").read_text()
+    for name, command in cli.commands.items():
+        assert f"engine {name}" in page
+        for option in command.params:
+            if isinstance(option, click.Option):
+                for spelling in (*option.opts, *option.secondary_opts):
+                    assert f"`{spelling}" in page, f"{name} {spelling}"

@@ -1,0 +1,199 @@
+"""`engine plan` finds what cannot run from the files at hand, with file and line, before anything runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import engine
+
+from engine.models import gpus
+
+
+def line_of(spec: Path, text: str) -> int:
+    return next(n for n, line in enumerate(spec.read_text().splitlines(), start=1) if text in line)
+
+
+@pytest.mark.parametrize("command", ["plan", "execute"])
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("train = 8", "train = 80", "data.train: found 80, but that split holds"),
+        ("test = 6", "test = 1_000_000", "data.test: found 1,000,000, but that split holds"),
+        (
+            "chat_template = false",
+            "chat_template = true",
+            "found true, but this model's tokenizer has no chat template",
+        ),
+    ],
+)
+def test_what_the_files_do_not_hold(write_spec, tiny_model, tmp_path, command, old, new, said) -> None:
+    spec = write_spec()
+    model = tmp_path / "model"
+    model.mkdir()
+    for file in tiny_model.iterdir():
+        if file.name != "chat_template.jinja":
+            (model / file.name).write_bytes(file.read_bytes())
+    spec.write_text(spec.read_text().replace(old, new).replace(str(tiny_model), str(model)))
+    output = engine(command, spec, code=2).output
+    assert f"{spec}:{line_of(spec, new)}:" in output and said in output
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "line", "said"),
+    [
+        ("[probe]\nlayers = [0, 4]\n", "layers = [", "probe.layers: found 4; expected -4 to 3"),
+        (
+            '[factors.depth.levels]\nall = {}\nlast = { probe.layers = [-9] }\n', "last = {",
+            "probe.layers: found -9; expected -4 to 3",
+        ),
+        (
+            '[[interventions]]\nname = "off"\nkind = "mask"\nlayers = [7]\n', "[[interventions]]",
+            "interventions: off.layers: found 7; expected 1 to 3",
+        ),
+    ],
+)  # fmt: skip
+def test_layers_that_the_model_lacks(write_spec, more: str, line: str, said: str) -> None:
+    spec = write_spec(more)
+    output = engine("plan", spec, code=2).output
+    assert f"{spec}:{line_of(spec, line)}:" in output and said in output
+
+
+@pytest.mark.parametrize("name", ["./models/none", "model.gguf", "a/b/c", "/nowhere/llama", "~/none/at/all"])
+def test_a_model_that_is_spelled_as_a_path_but_is_not_there(write_spec, tiny_model, name: str) -> None:
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace(str(tiny_model), name))
+    output = engine("plan", spec, code=2).output
+    assert f"{spec}:{line_of(spec, name)}:" in output and "no such file or folder" in output
+
+
+def test_a_hub_id_is_no_path(write_spec, tiny_model) -> None:
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace(str(tiny_model), "some/model"))
+    assert "No estimate" in engine("plan", spec).output
+
+
+def test_the_most_that_a_split_holds_is_enough(write_spec, rated_file) -> None:
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace("train = 8", "train = 100_000"))
+    said = engine("plan", spec, code=2).output
+    most = said.rpartition("expected at most ")[2].split()[0]
+    assert int(most) < len(rated_file.read_text().splitlines())
+    spec.write_text(spec.read_text().replace("train = 100_000", f"train = {most}"))
+    engine("plan", spec)
+
+
+def test_wrong_data_are_left_to_the_data_stage(write_spec, rated_file, tmp_path) -> None:
+    rows = [json.loads(line) | {"rating": "9"} for line in rated_file.read_text().splitlines()]
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace(str(rated_file), str(bad)))
+    engine("plan", spec)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", LFS),
+        ("model.safetensors", b"\x02\0\0\0\0\0\0\0[]"),
+        ("config.json", b"[]"),
+    ],
+)
+def test_a_damaged_model_is_no_crash_of_the_plan(write_spec, tiny_model, tmp_path, file, content) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    (model / file).write_bytes(content)
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace(str(tiny_model), str(model)))
+    for command in ("plan", "execute"):
+        output = engine(command, spec, code=1).output
+        assert output.startswith(f"error: model.id: {model / file}: ") and output.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", LFS, b"GGUF\x03\0\0\0" + 100 * b"\xff"])
+def test_a_damaged_gguf_is_no_crash_of_the_plan(write_spec, tiny_model, tmp_path, content) -> None:
+    model = tmp_path / "model.gguf"
+    model.write_bytes(content)
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace(str(tiny_model), str(model)))
+    output = engine("plan", spec, code=1).output
+    assert output.startswith(f"error: model.id: {model}: ") and output.count("\n") == 1
+    assert content != LFS or "git lfs pull" in output
+
+
+@pytest.mark.parametrize("kind", ["mask", "graft", "patch", "heads"])
+@pytest.mark.parametrize("command", ["plan", "execute"])
+def test_modules_trained_in_full_beside_interventions(write_spec, tmp_path, command: str, kind: str) -> None:
+    spec = write_spec(f'[[interventions]]\nname = "off"\nkind = "{kind}"\n')
+    engine("plan", spec)
+    spec.write_text(spec.read_text().replace("[lora]\n", '[lora]\nmodules_to_save = ["norm"]\n'))
+    output = engine(command, spec, code=2).output
+    assert f"{spec}:{line_of(spec, 'modules_to_save')}:1  lora.modules_to_save: found ['norm']" in output
+    assert 'the intervention "off" takes an adapter apart' in output and output.count("apart") == 1
+    assert not (tmp_path / "store").exists()
+    spec.write_text(spec.read_text().replace("steps = 2", "steps = 0"))
+    engine("plan", spec)  # there is no adapter
+
+
+def test_modules_trained_in_full_by_those_that_interventions_take_from(write_spec) -> None:
+    spec = write_spec(
+        '[factors.whole.levels]\nno = {}\nyes = { lora.modules_to_save = ["lm_head"] }\n'
+        '[[interventions]]\nname = "swap"\nkind = "graft"\ncells = { whole = "no" }\n'
+        'donor = { whole = "yes" }\n'
+    )
+    output = engine("plan", spec, code=2).output
+    assert f"{spec}:{line_of(spec, 'yes = {')}:" in output and "found ['lm_head']" in output
+    text = spec.read_text().replace('donor = { whole = "yes" }', 'donor = "base"')
+    spec.write_text(text)
+    engine("plan", spec)
+
+
+@pytest.mark.parametrize("command", ["plan", "execute"])
+def test_early_stopping_without_validation_examples(write_spec, rated_file, tmp_path, command: str) -> None:
+    spec = write_spec()
+    text = spec.read_text().replace("steps = 2", "steps = 2\nearly_stopping = 1\nvalidate_every = 1")
+    spec.write_text(text)
+    engine("plan", spec)
+    spec.write_text(text.replace("test = 6", "test = 6\nvalidation_share = 1e-9"))
+    output = engine(command, spec, code=2).output
+    assert f"{spec}:{line_of(spec, 'early_stopping = ')}:1  train.early_stopping: found 1, but" in output
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:3"])
+def test_a_gpu_that_is_not_here(write_spec, tmp_path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path / "none")
+    monkeypatch.setattr(gpus, "DRIVER", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace("[model]", f'[model]\ndevice = "{device}"'))
+    (told,) = json.loads(engine("plan", spec, "--json").output)["warnings"]
+    assert told.startswith(f'model.device: found "{device}", but this machine has no NVIDIA GPU; expected a')
+    assert told in " ".join(engine("plan", spec).output.split())
+    output = engine("execute", spec, code=2).output
+    assert f"{spec}:{line_of(spec, 'device =')}:1  model.device: found" in output
+    assert 'expected "auto", "cpu"' in output
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_gpus_that_are_here(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("nvidiactl", "nvidia0", "nvidia1"):
+        (tmp_path / name).touch()
+    for device in ("auto", "cpu", "cuda", "cuda:0", "cuda:1"):
+        assert gpus.missing_gpu(device) is None
+    assert gpus.missing_gpu("cuda:2") == 'model.device: found "cuda:2", but this machine has 2 NVIDIA GPUs'
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "hides all GPUs" in str(gpus.missing_gpu("cuda"))
+    (tmp_path / "kfd").touch()  # another maker's, which torch names so as well
+    assert gpus.missing_gpu("cuda:2") is None

@@ -1,0 +1,80 @@
+"""The plan knows a training's steps, and warns where its schedule cannot be meant."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import engine
+from trainings import load, many, train
+
+from engine.planning.schedule import training_steps
+from specs.tables.experiment import Train
+
+
+def warnings(spec: Path, *options: str) -> list[str]:
+    found: list[str] = json.loads(engine("plan", spec, "--json", *options).output)["warnings"]
+    text = " ".join(engine("plan", spec, *options).output.split())
+    assert all(" ".join(warning.split()) in text for warning in found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Train(epochs=1, batch_size=2), Train(epochs=2.5, batch_size=2, accumulation=2),
+        Train(epochs=0.3, batch_size=1), Train(steps=4, epochs=9, batch_size=2),
+    ],
+)  # fmt: skip
+def test_steps_are_those_that_a_training_has(
+    tiny_model: Path, tokenizer: Any, tmp_path: Path, settings: Train
+) -> None:
+    trained = train(load(tiny_model), tokenizer, tmp_path, many(7), settings=settings)
+    assert training_steps(settings, 7) == trained.summary["train_steps"]
+    # The first steps are those of the warm-up; the first of all is at the rate 0.
+    rates = trained.curves["learning_rate"]
+    assert (rates == 0).sum() == min(1, math.ceil(len(rates) * settings.warmup))
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ("steps = 1", "the training has 1 step, which the warm-up takes at the rate 0: nothing is learned"),
+        (
+            "epochs = 1.0\naccumulation = 2",
+            "the training has 1 step, which the warm-up takes",
+        ),  # eight examples
+        ("steps = 4\nwarmup = 0.9", "4 steps: the rate rises in all of them, from 0 to 0.00015, and misses"),
+    ],
+)
+def test_a_warm_up_over_all_steps_is_warned_of(write_spec, train: str, said: str) -> None:
+    (warning,) = warnings(write_spec(train=train))
+    assert warning.startswith("train.warmup: found") and said in warning
+
+
+@pytest.mark.parametrize(
+    "train", ["steps = 1\nwarmup = 0.0", "steps = 2", "steps = 0", "steps = 4\nwarmup = 0.75"]
+)
+def test_other_warm_ups_are_not(write_spec, train: str) -> None:
+    assert warnings(write_spec(train=train)) == []
+
+
+def test_early_stopping_that_comes_too_late_is_warned_of(write_spec) -> None:
+    spec = write_spec(train="steps = 20\nearly_stopping = 2")
+    (warning,) = warnings(spec)
+    assert "found 2, and the training has 20 steps, validated 1 time (train.validate_every = 50)" in warning
+    assert warnings(spec, "--set", "train.validate_every=5") == []
+    (warning,) = warnings(spec, "--set", "train.validate_every=8")
+    assert "validated 3 times" in warning
+
+
+def test_examples_are_counted_once_the_data_are_there(write_spec) -> None:
+    spec = write_spec(train="epochs = 1.0")
+    spec.write_text(spec.read_text().replace("train = 8\n", "").replace("batch_size = 4", "batch_size = 400"))
+    assert warnings(spec) == []
+    engine("execute", spec, "--only", "target=label", "--only", "seed=0")
+    (warning,) = warnings(spec)
+    assert "the training has 1 step, which the warm-up takes" in warning

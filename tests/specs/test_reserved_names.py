@@ -1,0 +1,49 @@
+"""No factor may have a name that the store's own variables, coordinates and dimensions have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commands import engine
+from small_study import small_spec
+
+import store
+from specs import SpecError, load_spec, resolve
+from specs.checks.reserved_names import NODES, RESERVED
+
+FACTORS = {"target", "seed"}
+
+
+def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_file: Path) -> None:
+    """A study of one cell per condition that does everything there is to do."""
+    spec = small_spec(tmp_path, tiny_model, rated_file, train="steps = 2\nearly_stopping = 1")
+    text = spec.read_text().replace("seeds = [0, 1]", "seeds = [0]").replace(
+        'name = "small"',
+        'name = "small"\ninterventions = [{ name = "off", kind = "mask" }]\n'
+        'probe = { heads = true, activation = true, lens = "tuned", tuned = { steps = 2 }, examples = 2 }',
+    )  # fmt: skip
+    everything = 'scoring = ["loglikelihood", "constrained", "generation"]\nmax_new_tokens = 2\n'
+    spec.write_text(text.replace("[evaluate]\n", f"[evaluate]\ntrain_examples = 2\n{everything}"))
+    engine("execute", spec)
+    tree = store.open_store(tmp_path / "store")["small"]
+    found = {
+        name: {str(known) for known in (*node.variables, *node.dims)} - FACTORS
+        for name, node in tree.children.items()
+    }
+    assert found == NODES
+
+
+@pytest.mark.parametrize("name", ["accuracy", "entropy", "gold", "source", "entry", "level", "pair", "low"])
+def test_such_a_factor_is_refused_with_its_line(tmp_path: Path, name: str) -> None:
+    spec = tmp_path / "x.toml"
+    factor = f'[factors.{name}]\npath = "train.lr"\nvalues = [1.0]\n'
+    spec.write_text(f'name = "x"\nmodel.id = "m"\ndata.source = "s"\n{factor}')
+    with pytest.raises(SpecError) as caught:
+        resolve(load_spec(spec))
+    (problem,) = caught.value.problems
+    assert (problem.key, problem.line) == (f"factors.{name}", 4) and "the store's own" in problem.message
+
+
+def test_reserved_names_are_words_that_a_factor_could_have() -> None:
+    assert {"cell", "seed", "statistic", "learning_rate", "train_examples", "prediction"} <= RESERVED

@@ -1,0 +1,56 @@
+"""The command `engine` in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections import Counter
+from typing import NamedTuple
+
+import pytest
+
+
+class Ended(NamedTuple):
+    """How a call of the command ended."""
+
+    code: int
+    output: str  # standard output and standard error, as they came
+
+
+def engine(*arguments: object, code: int = 0) -> Ended:
+    """Run the command `engine` in this process; check its exit code."""
+    found, output = command(*arguments)
+    if isinstance(found, BaseException):
+        raise found
+    assert found == code, output
+    return Ended(code, output)
+
+
+def command(*arguments: object) -> tuple[object, str]:
+    """Run a command in this process; give its exit code, or the error that escaped it, and its output."""
+    from engine.cli.main import main
+
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["engine", *map(str, arguments)])
+        patch.setenv("COLUMNS", "200")
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            try:
+                main()
+                code: object = 0
+            except SystemExit as end:
+                code = int(end.code or 0)
+            except BaseException as error:  # what no command may let through
+                code = error
+    return code, output.getvalue()
+
+
+def ran(*outputs: str) -> Counter[str]:
+    """Add up what several executions say that they ran."""
+    total: Counter[str] = Counter()
+    for output in outputs:
+        (said,) = re.findall(r"^Ran (.*); store", output, re.MULTILINE)
+        for number, stage in re.findall(r"(\d+) (\w+)", said):
+            total[stage] += int(number)
+    return total
