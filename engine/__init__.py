@@ -4,8 +4,9 @@
 of any cell. Results are read by `store.open_store`. Names are imported when they are first used.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from specs.common.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from engine.api import CellStatus, LoadedModel, execute, load_adapter, plan, status
@@ -40,15 +41,14 @@ __all__ = [
 ]
 
 
+_lazy, __dir__ = lazy_names(
+    __name__, {"__version__": "", **{name: f"engine.{home}" for name, home in _HOMES.items()}}
+)
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("ablation-engine")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'engine' has no attribute {name!r}")
-    return getattr(import_module(f"engine.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return _lazy(name)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
+from specs.common.whole_files import PARTIAL, whole_file
 from store.backend.records import cache_root, hash_file
 
 # What does not change a model's or data set's content: editors' and hubs' own files.
-IGNORED_SUFFIXES = {".md", ".lock", ".partial"}
+IGNORED_SUFFIXES = {".md", ".lock", PARTIAL}
 
 
 def cache_folder() -> Path:
@@ -39,9 +39,8 @@ def fingerprint_path(path: Path) -> str:
             digest.update(str(file.relative_to(path)).encode())
         digest.update(memory[stamp].encode())
     if memory != known:
-        partial = memory_file.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(memory))
-        partial.replace(memory_file)
+        with whole_file(memory_file) as temporary:
+            temporary.write_text(json.dumps(memory))
     return digest.hexdigest()
 
 

@@ -1,18 +1,30 @@
-"""Typed specs: TOML files to a checked experiment and its run matrix."""
+"""Typed specs: TOML files to a checked experiment and its run matrix.
 
-from typing import Any
+Names are imported when first used: what `specs.common` has for all packages costs no import of the rest.
+"""
 
-from specs.errors import Problem, SpecError
-from specs.load import Spec, load_spec
-from specs.matrix import Matrix, resolve
-from specs.tables.experiment import Experiment
+from typing import TYPE_CHECKING
+
+from specs.common.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from specs.errors import Problem, SpecError
+    from specs.load import Spec, load_spec
+    from specs.matrix import Matrix, resolve
+    from specs.reference.schema import json_schema
+    from specs.tables.experiment import Experiment
+
+_HOMES = {
+    "Experiment": "tables.experiment",
+    "Matrix": "matrix",
+    "Problem": "errors",
+    "Spec": "load",
+    "SpecError": "errors",
+    "json_schema": "reference.schema",
+    "load_spec": "load",
+    "resolve": "matrix",
+}
 
 __all__ = ["Experiment", "Matrix", "Problem", "Spec", "SpecError", "json_schema", "load_spec", "resolve"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "json_schema":
-        from specs.reference.schema import json_schema
-
-        return json_schema
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(__name__, {name: f"specs.{home}" for name, home in _HOMES.items()})

@@ -10,7 +10,9 @@ from typing import Any, get_args, get_origin
 from attrs import field, frozen
 
 from specs.checks.reserved_names import RESERVED
-from specs.errors import Problem, nearest, one_of
+from specs.common.names import NOT_APPLICABLE
+from specs.common.spelling import nearest, one_of
+from specs.errors import Problem
 from specs.tables.experiment import TABLE_STAGES, Experiment
 from specs.toml import keys
 from specs.toml.convert import field_types, structure, table_class, tables, unknown_key
@@ -21,7 +23,6 @@ from specs.toml.keys import join
 Label = str | int | float | bool
 
 # How tables and figures show that a factor does not apply.
-NOT_APPLICABLE = "-"
 
 
 @frozen

@@ -43,18 +43,3 @@ class PluginError(SpecError):
 
     def __init__(self, message: str) -> None:
         super().__init__([Problem(None, "", message)])
-
-
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """The choice spelled most like `word`, or "" if none comes near."""
-    from difflib import get_close_matches
-
-    by_folded = {choice.lower(): choice for choice in choices}
-    matches = get_close_matches(word.lower(), by_folded, n=1)
-    return by_folded[matches[0]] if matches else ""
-
-
-def one_of(words: Iterable[str]) -> str:
-    """`a`, `a or b`, `a, b or c`."""
-    *others, last = words
-    return f"{', '.join(others)} or {last}" if others else last

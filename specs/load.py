@@ -13,7 +13,8 @@ import attrs
 from attrs import field, frozen
 
 from specs.axes import read_axes
-from specs.errors import Problem, SpecError, nearest
+from specs.common.spelling import nearest
+from specs.errors import Problem, SpecError
 from specs.rules import read_rules
 from specs.tables.experiment import Experiment
 from specs.toml import keys, overlay

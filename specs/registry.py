@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from attrs import define, field, frozen
 
-from specs.errors import PluginError, nearest, one_of
+from specs.common.spelling import nearest, one_of
+from specs.errors import PluginError
 
 T = TypeVar("T")
 PREFIX = "ablation_engine."

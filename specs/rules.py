@@ -10,7 +10,8 @@ from typing import Any
 from attrs import field, frozen
 
 from specs.axes import Axis
-from specs.errors import Problem, nearest, one_of
+from specs.common.spelling import nearest, one_of
+from specs.errors import Problem
 from specs.toml import keys
 from specs.toml.describe import found
 from specs.toml.describe import value as spell

@@ -4,8 +4,9 @@ Names are imported when first used: the ledger alone must not cost the import of
 """
 
 import warnings
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from specs.common.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from store.arrays.schema import Coordinate, Family, Variable
@@ -63,7 +64,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'store' has no attribute {name!r}")
-    return getattr(import_module(f"store.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, {name: f"store.{home}" for name, home in _HOMES.items()})

@@ -1,7 +1,4 @@
-"""The store's error classes, and the hint their messages end in."""
-
-from collections.abc import Iterable
-from difflib import get_close_matches
+"""The store's error classes, and what their messages end in."""
 
 MEND = "`engine verify STORE --fix`, then `engine execute`, makes it again"
 
@@ -24,9 +21,3 @@ class DamagedError(StoreError):
 
 FAULTS = (DamagedError, UnreachableError)
 """What no `except StoreError` may take for a lack of data: a handler of these comes before it."""
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return "; the nearest is …" for an error message, "" when there are no names."""
-    near = get_close_matches(name, list(names), n=1, cutoff=0.0)
-    return f"; the nearest is {near[0]!r}" if near else ""

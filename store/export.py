@@ -6,31 +6,30 @@ cells) and a list of the variables (`variables.json`: dims, type, units, meaning
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
-from uuid import uuid4
+from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
+from specs.common.names import EXPORT_FORMATS, ExportFormat
+from specs.common.spelling import hint
+from specs.common.whole_files import whole_file
 from store.backend.locate import place_of
 from store.backend.location import Root
-from store.backend.records import json_text, name_file
-from store.errors import StoreError, nearest
+from store.backend.records import json_text
+from store.errors import StoreError
 from store.ledger.manifests import read_manifests
 from store.reader import open_store
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}")
 """How texts begin that spreadsheets may run (OWASP, CSV injection)."""
 
-Format = Literal["netcdf", "parquet", "csv"]
-
 
 def export(
     root: Root,
-    form: Format,
+    form: ExportFormat,
     folder: str | os.PathLike[str],
     experiment: str | None = None,
     *,
@@ -44,9 +43,9 @@ def export(
     there whole or not at all; an older one is replaced. Unless `raw`, text that a spreadsheet would run as a
     formula has an apostrophe before it in CSV files. StoreError when there is nothing to export.
     """
-    if form not in get_args(Format):
-        known = get_args(Format)
-        raise StoreError(f"export: expected one of {', '.join(known)}, found {form!r}{nearest(form, known)}")
+    if form not in EXPORT_FORMATS:
+        expected = f"expected one of {', '.join(EXPORT_FORMATS)}"
+        raise StoreError(f"export: {expected}, found {form!r}{hint(form, EXPORT_FORMATS)}")
     tree, manifests = open_store(root, experiment), read_manifests(root, experiment)
     written: list[Path] = []
     for name, node in tree.children.items():
@@ -84,12 +83,12 @@ def _kind(dtype: np.dtype[Any]) -> str:
 
 def _netcdf(dataset: xr.Dataset, file: Path) -> Path:
     numeric = [name for name, values in dataset.data_vars.items() if values.dtype.kind in "if"]
-    with _whole(file) as temporary:
+    with whole_file(file) as temporary:
         dataset.to_netcdf(temporary, engine="h5netcdf", encoding={name: {"zlib": True} for name in numeric})
     return file
 
 
-def _tables(dataset: xr.Dataset, place: Path, title: str, form: Format, *, raw: bool) -> list[Path]:
+def _tables(dataset: xr.Dataset, place: Path, title: str, form: ExportFormat, *, raw: bool) -> list[Path]:
     """Write a node's variables, those of equal dims to one table, a cell at a time."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, values in dataset.data_vars.items():
@@ -97,7 +96,7 @@ def _tables(dataset: xr.Dataset, place: Path, title: str, form: Format, *, raw: 
     written = []
     for dims, names in groups.items():
         file = place / f"{'.'.join(filter(None, [title, '-'.join(dims)]))}.{form}"
-        with _whole(file) as temporary:
+        with whole_file(file) as temporary:
             frames = _frames(dataset[names], dims)
             if form == "parquet":
                 _parquet(frames, dataset, temporary)
@@ -172,18 +171,3 @@ def _fields(column: pd.Series) -> list[str]:
 
 def _field(value: Any) -> str:
     return '"{}"'.format(value.replace('"', '""')) if isinstance(value, str) else str(value)
-
-
-@contextmanager
-def _whole(file: Path) -> Iterator[Path]:
-    """Give a file beside `file` to write to, which takes its place at the end."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{uuid4().hex}.tmp")
-    try:
-        yield temporary
-        temporary.replace(file)
-    except OSError as error:
-        name_file(error, file, temporary)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
+from specs.common.names import NOT_APPLICABLE
 from store.analysis.nodes import stage_nodes, with_cell_index
 from store.analysis.shapes import merge_shapes
 from store.arrays.cell_index import coordinates_of
 from store.errors import StoreError
-from store.ledger.levels import NOT_APPLICABLE
 
 
 def pool(experiments: Mapping[Any, xr.DataTree], factor: str) -> xr.DataTree:

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablation)
+from specs.common.spelling import hint
 from store.arrays.cell_axis import cell_index, with_cells
 from store.arrays.cell_index import coordinates_of
 from store.arrays.groups import open_group
@@ -19,7 +20,7 @@ from store.arrays.lazy import LazyRows, lazy_variables
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.backend.records import Json
-from store.errors import MEND, DamagedError, StoreError, nearest
+from store.errors import MEND, DamagedError, StoreError
 from store.ledger.ledger import Ledger
 from store.ledger.levels import factor_names, level_text
 from store.ledger.lost_records import check_records
@@ -49,7 +50,7 @@ def open_store(
     manifests = read_manifests(place, experiment)
     if experiment is not None and not manifests:
         known = manifest_names(place)
-        raise StoreError(f"{place}: no experiment {experiment!r}{nearest(experiment, known)}")
+        raise StoreError(f"{place}: no experiment {experiment!r}{hint(experiment, known)}")
     if not manifests and (trouble := unnamed(place)):
         raise StoreError(trouble)
     nodes: dict[str, xr.Dataset] = {}

@@ -9,12 +9,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, get_args
 
 from specs.tables.annotate import Annotate, Strategy
 
 Merge = Literal["mean", "median", "majority"]
-MERGES: tuple[Merge, ...] = ("mean", "median", "majority")
+MERGES: tuple[Merge, ...] = get_args(Merge)
 
 
 def on_label_scale(rating: int, strategy: Strategy, settings: Annotate) -> Fraction:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from engine.annotation.answers import LoggedAnswer
 from engine.annotation.merge import Merge
 from engine.annotation.questions import MergeQuestion, Row
 from engine.annotation.ratings import Annotation, Ratings, annotation, outcome
+from specs.common.whole_files import whole_file, write_synced
 from specs.tables.annotate import Annotate
 
 Merged = dict[int, dict[str, Annotation]]  # conversation → dimension
@@ -64,9 +64,6 @@ def _line(
 
 def write_lines(output: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Replace the output as a whole."""
-    partial = output.with_name(f"{output.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(output)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with whole_file(output) as temporary:
+        write_synced(temporary, text.encode("utf-8"))

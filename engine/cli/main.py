@@ -18,6 +18,7 @@ from engine.cli.power_command import power
 from engine.cli.store_upkeep import gc, verify
 from engine.errors import EngineError, Interrupted, UsageError, told
 from engine.terminal import Terminal, say, shown, styled
+from specs.common.names import EXPORT_FORMATS
 from store.backend.location import Place, Root
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def compare(store_a: Root, store_b: Root, experiment: str | None, cells: bool) -
     "--to",
     "form",
     required=True,
-    type=click.Choice(["netcdf", "parquet", "csv"]),
+    type=click.Choice(EXPORT_FORMATS),
     help="Format of the files.",
 )
 @EXPERIMENT

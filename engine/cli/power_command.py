@@ -10,6 +10,7 @@ import click
 
 from engine.cli.parameters import JSON, SET, SPEC, STORE
 from engine.terminal import Terminal, say
+from specs.common.thresholds import POWER
 from specs.tables.analysis import Outcome
 from store.backend.location import Root
 
@@ -28,7 +29,7 @@ from store.backend.location import Root
     help="The difference to be found, in the outcome's units (0.03: 3 points); default: that of [analysis].",
 )  # fmt: skip
 @click.option(
-    "--power", "wished", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.8,
+    "--power", "wished", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=POWER,
     show_default=True, help="How often it is to be found.",
 )  # fmt: skip
 @JSON

@@ -16,10 +16,10 @@ from engine.planning.power import PowerAnswer, PowerQuestion, answers
 from engine.planning.power_designs import MOST_SEEDS, MOST_TIMES, Costs, Sized, cheapest, curve
 from engine.quantities import si
 from engine.terminal import styled
+from specs.common.thresholds import POWER
 from specs.tables.analysis import Outcome
 from store.backend.location import Root
 
-POWER = 0.8
 UNITLESS = ("max_prob", "watch_mass", "absolute_error", "brier")  # others but shares are in nats
 
 

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from engine.errors import UsageError
 from engine.planning.plan import describe
+from specs.common.spelling import hint
 from store import open_store
 from store.analysis.nodes import stage_nodes
 from store.backend.location import Root
-from store.errors import nearest
 from store.ledger.vocabulary import probed_vocabularies
 from store.tokens import token_text
 
@@ -73,7 +73,7 @@ def _experiment(root: Root, name: str | None) -> xr.DataTree:
 
 def _known(option: str, given: str, known: list[str]) -> str:
     if given not in known:
-        raise UsageError(f"{option} {given}: the store has none of this name{nearest(given, known)}")
+        raise UsageError(f"{option} {given}: the store has none of this name{hint(given, known)}")
     return given
 
 
@@ -104,10 +104,10 @@ def _one_cell(node: xr.DataTree, wanted: dict[str, str]) -> tuple[xr.Dataset, di
                 found.append((dataset.isel(cell=number), levels))
     for name, level in wanted.items():
         if name not in seen:
-            raise UsageError(f"--cell {name}={level}: no factor {name!r}{nearest(name, seen)}")
+            raise UsageError(f"--cell {name}={level}: no factor {name!r}{hint(name, seen)}")
         if level not in seen[name]:
             known = ", ".join(seen[name])
-            raise UsageError(f"--cell {name}={level}: expected one of {known}{nearest(level, seen[name])}")
+            raise UsageError(f"--cell {name}={level}: expected one of {known}{hint(level, seen[name])}")
     if len(found) != 1:
         left = {name: known for name, known in seen.items() if name not in wanted and len(known) > 1}
         also = " and ".join(f"{name} ({', '.join(known)})" for name, known in left.items())

@@ -11,7 +11,7 @@ from engine.data.graded_dialogues import NAME
 from engine.data.sources import DataSource
 from engine.data.table_files import Raw, Table, joined, read_file
 from engine.errors import DataError
-from specs.errors import nearest
+from specs.common.spelling import nearest
 from specs.registry import DATA_SETS, PUBLIC_SETS
 from specs.tables.data import Data
 from specs.toml.paths import DATA_FILES, data_suffix

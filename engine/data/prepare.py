@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from engine.data.missing_explanations import explained
 from engine.data.reading import read_source, unit_interval
 from engine.data.row_checks import KINDS
 from engine.errors import DamagedDataError, DataError
+from specs.common.whole_files import partial_of
 from specs.tables.data import Data
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
@@ -40,7 +40,7 @@ def prepare(data: Data, labels: Sequence[str], home: Root) -> dict[str, Any]:
     home = place_of(home)
     folder = home.scratch()
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{FILE}.{uuid.uuid4().hex}.partial"
+    partial = partial_of(folder / FILE)
     partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     if _holds_another(home, partial):
         home.put_aside(FILE)

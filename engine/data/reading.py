@@ -17,7 +17,7 @@ from engine.data.row_checks import RowChecks
 from engine.data.sources import DataSource, sources
 from engine.data.table_files import Raw, Table
 from engine.errors import DataError
-from specs.errors import nearest
+from specs.common.spelling import nearest
 from specs.registry import DATA_SETS
 from specs.tables.data import Data
 

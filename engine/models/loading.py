@@ -7,7 +7,6 @@ import io
 import os
 import re
 import shutil
-import uuid
 import warnings
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -21,6 +20,7 @@ from engine.models.load_errors import check_weights, loading_errors
 from engine.models.tokenizer import Tokenizer
 from engine.models.weight_files import check_files
 from engine.process_group.alone import ALONE, ProcessGroup
+from specs.common.whole_files import partial_of
 from specs.tables.experiment import Model
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def convert_gguf(path: Path, settings: Model) -> Path:
     # transformers refuses to save a model that it still takes for a quantised one; this one is not any more.
     model.hf_quantizer = None
     del model.config.quantization_config
-    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+    partial = partial_of(target)
     model.save_pretrained(partial)
     AutoTokenizer.from_pretrained(str(path.parent), **source).save_pretrained(partial)
     try:

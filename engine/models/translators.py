@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from attrs import frozen
 from torch import Tensor
 
 from engine.errors import DamagedLensError
+from specs.common.whole_files import partial_of, whole_file
 from store.backend.location import Place
 from store.backend.result_files import RESULTS, file_trouble
 from store.errors import DamagedError
@@ -59,11 +59,9 @@ class Checkpoint:
 
     def write(self, translators: Translators, momentum: Translators, curve: np.ndarray) -> None:
         """Keep translators, the optimiser's momentum, and the curve [steps so far, L]."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_name(f"{self.file.name}.{uuid.uuid4().hex}.partial")
         names = {"momentum_weight": momentum.weight, "momentum_bias": momentum.bias}
-        _write(partial, translators, curve, names)
-        partial.replace(self.file)
+        with whole_file(self.file) as temporary:
+            _write(temporary, translators, curve, names)
 
     def read(self, device: torch.device) -> tuple[Translators, Translators, np.ndarray] | None:
         """Give what was kept; None where there is nothing, or nothing whole."""
@@ -94,7 +92,7 @@ def save(home: Place, translators: Translators, curve: np.ndarray) -> bool:
     """
     scratch = home.scratch()
     scratch.mkdir(parents=True, exist_ok=True)
-    partial = scratch / f"{FILE}.{uuid.uuid4().hex}.partial"
+    partial = partial_of(scratch / FILE)
     _write(partial, translators, curve, {})
     return home.publish(partial, FILE)
 

@@ -18,6 +18,7 @@ from engine.planning.estimate import UNKNOWN_EXAMPLES
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.sizes import model_card
 from engine.planning.stage_keys import test_data
+from specs.common.names import CORRECTED_OUTCOMES, EXAMPLE_OUTCOMES
 from specs.tables.analysis import Outcome
 from store import StoreError, read_manifests
 from store.backend.location import Root
@@ -26,12 +27,7 @@ from store.errors import FAULTS
 if TYPE_CHECKING:
     from store.analysis.power import Design, Power, Variation
 
-# Outcomes whose contrasts are made, and corrected, even if the spec does not name them.
-CORRECTED: tuple[Outcome, ...] = (
-    "correct", "generated_correct", "absolute_error", "brier", "nll", "entropy",
-)  # fmt: skip
 DEFAULT_OUTCOMES: tuple[Outcome, ...] = ("correct", "entropy")
-OF_EVALUATION = ("correct", "generated_correct", "absolute_error", "brier", "nll")
 UNKNOWN_LAYERS = 33  # of a model that is not on this machine: as most of 7 to 8 billion parameters have
 DOCS = "docs/power.md"
 
@@ -60,7 +56,7 @@ class PowerQuestion:
     @property
     def layered(self) -> bool:
         """Whether the outcome is one of each layer."""
-        return self.outcome not in OF_EVALUATION
+        return self.outcome not in EXAMPLE_OUTCOMES
 
     @property
     def share(self) -> bool:
@@ -105,7 +101,7 @@ def answers(
     `pilot` does not, and for a contrast or an outcome that the spec has not.
     """
     wanted = _outcomes(plan, outcome)
-    every = list(questions(plan, list(dict.fromkeys([*wanted, *CORRECTED]))))
+    every = list(questions(plan, list(dict.fromkeys([*wanted, *CORRECTED_OUTCOMES]))))
     tests: Counter[tuple[str, ...]] = Counter()
     for own in every:
         tests[own.family(plan)] += own.design.layers * own.positions
@@ -168,7 +164,7 @@ def _outcomes(plan: Plan, outcome: Outcome | None) -> list[Outcome]:
 def _measures(plan: Plan, cell: PlannedCell, outcome: Outcome) -> bool:
     """Whether a cell's results hold an outcome."""
     evaluate, probe = plan.matrix.table("evaluate", cell.choice), plan.matrix.table("probe", cell.choice)
-    if outcome not in OF_EVALUATION:
+    if outcome not in EXAMPLE_OUTCOMES:
         return probe.enabled and outcome in probe.statistics
     if outcome == "generated_correct":
         return evaluate.generates(plan.matrix.table("target", cell.choice))
@@ -193,7 +189,7 @@ def _question(
     most = int(sizes["test"]) if sizes else None
     test = min([own for own in (data.test, most) if own is not None], default=UNKNOWN_EXAMPLES)
     examples, layers, positions = test, 1, 1
-    if outcome not in OF_EVALUATION:
+    if outcome not in EXAMPLE_OUTCOMES:
         probe = matrix.table("probe", condition.choice)
         positions = len(probe.positions)
         examples = min(examples, probe.examples or examples)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from attrs import frozen
 
+from specs.common.names import AGREEMENT
 from specs.errors import PluginError
 from specs.registry import METRICS
 from store.calibration import calibration_bins
@@ -107,5 +108,5 @@ def _calibration(predictions: Predictions) -> dict[str, float]:
     return {"ece": calibration_error(predictions.gold, predictions.logprobs, predictions.labels)}
 
 
-METRICS.add("agreement", Metric(_agreement, ("accuracy", "macro_f1", "mae", "qwk")))
+METRICS.add("agreement", Metric(_agreement, AGREEMENT))
 METRICS.add("calibration", Metric(_calibration, ("ece",)))

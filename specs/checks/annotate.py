@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator
 from urllib.parse import urlsplit
 
 from specs.checks.templates import template_problems
-from specs.errors import Problem, nearest, one_of
+from specs.common.spelling import nearest, one_of
+from specs.errors import Problem
 from specs.tables.annotate import COLUMNS, FIELDS, MERGE_FIELDS, Annotate, Annotator, Strategy
 from specs.toml.describe import value as spell
 

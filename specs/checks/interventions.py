@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from specs.errors import Problem, one_of
+from specs.common.spelling import one_of
+from specs.errors import Problem
 from specs.tables.interventions import ONLY_FOR, Intervention
 from specs.toml.describe import value as spell
 

@@ -6,7 +6,8 @@ result of `store.analysis`; tests hold both lists against the layouts and result
 
 from __future__ import annotations
 
-_METRICS = ("accuracy", "macro_f1", "mae", "qwk")
+from specs.common.names import AGREEMENT
+
 _KINDS = ("", "constrained_", "generated_")
 _EVALUATION = frozenset({
     "cell", "constrained_label", "example", "generated_explanation", "generated_label", "generated_text",
@@ -16,8 +17,8 @@ _EVALUATION = frozenset({
 # Of each node: variables, coordinates and dimensions.
 NODES: dict[str, frozenset[str]] = {
     "summary": frozenset(
-        {f"{kind}{metric}" for kind in _KINDS for metric in _METRICS}
-        | {f"base_{kind}{metric}" for kind in _KINDS for metric in _METRICS}
+        {f"{kind}{metric}" for kind in _KINDS for metric in AGREEMENT}
+        | {f"base_{kind}{metric}" for kind in _KINDS for metric in AGREEMENT}
         | {f"base_{name}" for name in ("ece", "test_examples", "test_examples_too_long", "unparsed_share")}
         | {f"train_{kind}accuracy" for kind in _KINDS}
         | {f"{name}_examples_too_long" for name in ("test", "probed", "intervened")}

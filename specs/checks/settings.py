@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from specs.checks.templates import template_problems
-from specs.errors import Problem, nearest, one_of
+from specs.common.spelling import nearest, one_of
+from specs.errors import Problem
 from specs.tables.data import Data
 from specs.tables.experiment import Evaluate, Lora, Prompt, Target
 from specs.toml.describe import value as spell

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from string import Formatter
 
-from specs.errors import Problem, nearest, one_of
+from specs.common.spelling import nearest, one_of
+from specs.errors import Problem
 
 
 def template_problems(

@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
+from specs.common.names import CorrectionFamily, ExampleOutcome, LayerOutcome
+
 # Those whose variation docs/power.md knows, so that plans can be judged by them.
-Outcome = Literal[
-    "correct", "generated_correct", "absolute_error", "brier", "nll",
-    "logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy",
-]  # fmt: skip
+Outcome = Literal[ExampleOutcome, LayerOutcome]
 
 SD = "Standard deviation of differences "
 NotNegative = Annotated[float, Meta(ge=0)]
@@ -60,7 +59,7 @@ class Analysis:
         ),
     ] = None
     family: Annotated[
-        Literal["contrast", "outcome", "spec"],
+        CorrectionFamily,
         Meta(
             description="What p values and simultaneous intervals are corrected over, besides layers. "
             "`contrast`: the levels and positions of one contrast in one outcome. `outcome`: all contrasts "

@@ -7,6 +7,8 @@ from typing import Annotated
 from attrs import frozen
 from msgspec import Meta
 
+from specs.common import thresholds as defaults
+
 
 @frozen(kw_only=True)
 class Signatures:
@@ -19,34 +21,36 @@ class Signatures:
             description="Share of generated explanations that name other labels than the predicted one, and "
             "not that one.",
         ),
-    ] = 0.2  # fmt: skip
+    ] = defaults.MISMATCH  # fmt: skip
     train_gap: Annotated[
         float,
         Meta(
             ge=-1, le=1,
             description="Accuracy on training examples (`evaluate.train_examples`) less that on test ones.",
         ),
-    ] = 0.15  # fmt: skip
+    ] = defaults.TRAIN_GAP  # fmt: skip
     set_gap: Annotated[
         float,
         Meta(ge=-1, le=1, description="Accuracy on the set trained on less the mean of that on the others."),
-    ] = 0.15
+    ] = defaults.SET_GAP
     confusion: Annotated[
         float,
         Meta(ge=0, le=2, description="Correlation of two dimensions' predictions less that of their labels."),
-    ] = 0.3
+    ] = defaults.CONFUSION
     collapse: Annotated[
         float,
         Meta(ge=0, le=1, description="Share of examples whose final entropy is at most `collapsed_entropy`."),
-    ] = 0.95
-    collapsed_entropy: Annotated[float, Meta(ge=0, description="Entropy, in nat.")] = 0.05
+    ] = defaults.COLLAPSE
+    collapsed_entropy: Annotated[float, Meta(ge=0, description="Entropy, in nat.")] = (
+        defaults.COLLAPSED_ENTROPY
+    )
     templates: Annotated[
         float,
         Meta(
             ge=0, le=1,
             description="Share of generated explanations that open alike, or that repeat an earlier one.",
         ),
-    ] = 0.5  # fmt: skip
+    ] = defaults.TEMPLATES  # fmt: skip
     train: Annotated[
         str | None, Meta(description="Factor of the set trained on, for `set_gap`, as in a transfer study.")
     ] = None

@@ -21,7 +21,8 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn, mapping_structure_factory
 from msgspec import Meta
 
-from specs.errors import Problem, nearest, one_of
+from specs.common.spelling import nearest, one_of
+from specs.errors import Problem
 from specs.tables.experiment import Experiment
 from specs.toml.describe import expected, found, members, named, split_annotated
 from specs.toml.keys import Path, join, split

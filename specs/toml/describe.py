@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import attrs
 from msgspec import Meta
 
-from specs.errors import one_of
+from specs.common.spelling import one_of
 from specs.registry import Named
 from specs.toml.keys import quote
 

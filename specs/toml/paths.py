@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from specs.common.names import BUCKET_SCHEMES, BUCKET_URLS
 from specs.errors import Problem
 from specs.registry import DATA_SETS, PUBLIC_SETS
 from specs.toml.describe import value as spell
 from specs.toml.text import absolute
 
-BUCKETS = ("s3", "gs", "az")  # schemes of URLs that a store may have
 DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")  # each also with .gz, in any case
 
 
@@ -63,9 +63,10 @@ def store_problems(store: str | None) -> Iterator[Problem]:
     if parts is None:
         return
     scheme, bucket, rest = parts.groups()
-    expected = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in BUCKETS)
     if "@" in bucket or re.search("[?#]", bucket + rest):
-        message = f"expected {expected} without user, password and query; credentials are the environment's"
+        message = (
+            f"expected {BUCKET_URLS} without user, password and query; credentials are the environment's"
+        )
         yield Problem(None, "store", message)
-    elif scheme not in BUCKETS or not bucket:
-        yield Problem(None, "store", f"expected a folder, or one of {expected}; found {spell(store)}")
+    elif scheme not in BUCKET_SCHEMES or not bucket:
+        yield Problem(None, "store", f"expected a folder, or one of {BUCKET_URLS}; found {spell(store)}")

@@ -8,8 +8,9 @@ Names are imported when first used: a plan, which asks for its power alone, must
 xarray. No module here has the name of a function.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from specs.common.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from store.analysis.calibration import calibration_curve
@@ -88,7 +89,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'store.analysis' has no attribute {name!r}")
-    return getattr(import_module(f"store.analysis.{_HOMES[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, {name: f"store.analysis.{home}" for name, home in _HOMES.items()})

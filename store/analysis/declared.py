@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from attrs import frozen
 
+from specs.common.names import CORRECTED_OUTCOMES, CORRECTION_FAMILIES
 from store.analysis.changes import TESTED, Changes, stage_of
 from store.analysis.families import add_adjusted, put_adjusted, sharing
 from store.analysis.inference import CONFIDENCE
@@ -15,8 +16,6 @@ from store.analysis.multiplicity import NAMES, Correction, adjust, check
 from store.analysis.nodes import Data, at, factors, levels, other_levels, spec_of, spell, stage_nodes
 from store.errors import FAULTS, StoreError
 
-OUTCOMES = ("correct", "generated_correct", "absolute_error", "brier", "nll", "entropy")
-FAMILIES = ("contrast", "outcome", "spec")
 MOST_DETAILED = 100
 
 
@@ -123,7 +122,7 @@ def looks_of(analysis: Mapping[str, Any]) -> Looks:
 def outcomes(analysis: Mapping[str, Any]) -> list[str]:
     """Return the outcomes that contrasts are made in."""
     named = [analysis.get("primary"), *analysis.get("smallest_difference_of_interest", {})]
-    return list(dict.fromkeys([*OUTCOMES, *(str(own) for own in named if own)]))
+    return list(dict.fromkeys([*CORRECTED_OUTCOMES, *(str(own) for own in named if own)]))
 
 
 def ask(data: Data, spec: Mapping[str, Any], *, detailed: bool = False) -> Iterator[DeclaredTest]:
@@ -160,8 +159,8 @@ def answer(
 ) -> list[xr.Dataset]:
     """Return the results of some questions, as `change` gives them, corrected over their families."""
     kind = analysis.get("family", "contrast")
-    if kind not in FAMILIES:
-        raise StoreError(f"family {kind!r}: expected one of {', '.join(FAMILIES)}")
+    if kind not in CORRECTION_FAMILIES:
+        raise StoreError(f"family {kind!r}: expected one of {', '.join(CORRECTION_FAMILIES)}")
     families: dict[tuple[Any, ...], list[int]] = {}
     for number, own in enumerate(questions):
         families.setdefault(own.family(kind), []).append(number)

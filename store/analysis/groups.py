@@ -9,12 +9,13 @@ import xarray as xr
 from attrs import evolve, frozen
 from numpy.typing import NDArray
 
+from specs.common.spelling import hint
 from store.analysis.components import Floats
 from store.analysis.nodes import Data, by_condition, levels, numbers, stage_nodes, variable
 from store.analysis.pairs import differences, find_pairs
 from store.analysis.results import level_coordinate
 from store.analysis.runs import SeedValues, by_seed, example_groups
-from store.errors import StoreError, nearest
+from store.errors import StoreError
 
 
 @frozen
@@ -80,7 +81,7 @@ class Groups:
         """Return a level's group, the first for None; StoreError names the nearest level."""
         known = {group.level: group for group in self.groups}
         if level is not None and level not in known:
-            raise StoreError(f"{self.factor}: no level {level!r}{nearest(str(level), map(str, known))}")
+            raise StoreError(f"{self.factor}: no level {level!r}{hint(str(level), map(str, known))}")
         return self.groups[0] if level is None else known[level]
 
     @property

@@ -8,6 +8,7 @@ import xarray as xr
 from attrs import frozen
 from numpy.typing import NDArray
 
+from specs.common.spelling import hint
 from store.analysis.changes import BOUNDS, summary
 from store.analysis.components import Components, Floats
 from store.analysis.families import Family, add_adjusted, tests
@@ -40,7 +41,7 @@ from store.analysis.results import (
     units,
 )
 from store.analysis.runs import by_seed, example_groups, standardised
-from store.errors import StoreError, nearest
+from store.errors import StoreError
 
 UNCHANGED, SOURCE = "none", "source"
 """Entries that are no interventions: the model as it is, and those that others take from."""
@@ -244,7 +245,7 @@ def _shares(
 def _conditions(data: Data, entry: str) -> Iterator[tuple[str, xr.Dataset]]:
     """Give the cells of each condition that has the intervention."""
     if entry not in (known := entries(data)):
-        raise StoreError(f"no intervention {entry!r}{nearest(entry, known)}")
+        raise StoreError(f"no intervention {entry!r}{hint(entry, known)}")
     for node in stage_nodes(data, "intervene").values():
         if entry in node["entry"].values:
             dataset = by_condition(node)
@@ -256,7 +257,7 @@ def _conditions(data: Data, entry: str) -> Iterator[tuple[str, xr.Dataset]]:
 def _outcome(own: xr.Dataset, outcome: str) -> Floats:
     """Give an outcome as [cell, example, intervention(, layer)]."""
     if outcome not in OUTCOMES:
-        raise StoreError(f"no outcome {outcome!r}{nearest(outcome, OUTCOMES)}")
+        raise StoreError(f"no outcome {outcome!r}{hint(outcome, OUTCOMES)}")
     found = _log_odds(own) if outcome == "log_odds" else variable(own, outcome)
     return numbers(found.transpose("cell", "example", "intervention", ...)).values
 

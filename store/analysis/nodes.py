@@ -10,9 +10,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from specs.common.names import NOT_APPLICABLE
+from specs.common.spelling import hint
 from store.analysis.shapes import merge_shapes
-from store.errors import StoreError, nearest
-from store.ledger.levels import NOT_APPLICABLE
+from store.errors import StoreError
 
 SEED = "seed"
 DIMS = frozenset(
@@ -158,7 +159,7 @@ def check_factor(dataset: xr.Dataset, factor: str) -> int:
     """Return the place of a factor in the cells' index; StoreError names the nearest factor."""
     names = list(dataset.indexes["cell"].names)
     if factor not in names:
-        raise StoreError(f"no factor {factor!r}{nearest(factor, names)}")
+        raise StoreError(f"no factor {factor!r}{hint(factor, names)}")
     return names.index(factor)
 
 
@@ -173,7 +174,7 @@ def check_level(dataset: xr.Dataset, factor: str, level: Any) -> Any:
     """Return `level` when the factor has it; StoreError names the nearest."""
     known = levels(dataset, factor)
     if level not in known:
-        raise StoreError(f"{factor}: no level {level!r}{nearest(str(level), map(str, known))}")
+        raise StoreError(f"{factor}: no level {level!r}{hint(str(level), map(str, known))}")
     return level
 
 
@@ -263,7 +264,7 @@ def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
     source, long_name = DERIVED.get(name, ("", ""))
     if source not in dataset.data_vars or "gold" not in dataset.coords:
         known = [*map(str, dataset.data_vars), *(n for n, (s, _) in DERIVED.items() if s in dataset)]
-        raise StoreError(f"no variable {name!r}{nearest(name, known)}")
+        raise StoreError(f"no variable {name!r}{hint(name, known)}")
     guess, truth = dataset[source], dataset["gold"]
     if name == "absolute_error":
         values = abs(ratings(guess) - ratings(truth))

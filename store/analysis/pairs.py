@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from specs.common.names import NOT_APPLICABLE
 from store.analysis.nodes import SEED, check_level, levels, read_cell, variable
 from store.analysis.results import level_coordinate
 from store.errors import StoreError
-from store.ledger.levels import NOT_APPLICABLE
 
 
 @frozen

@@ -17,13 +17,13 @@ import numpy as np
 from attrs import evolve, frozen
 from scipy import special
 
+from specs.common.thresholds import POWER
 from store.analysis.components import Components, Floats
 from store.analysis.monitoring import Monitoring
 from store.analysis.proportions import Score
 from store.analysis.widths import FEWEST, Widths, moderated, plain_widths
 
 ALPHA = 0.05
-POWER = 0.8
 POINTS = 2048
 STUDIES = 60  # drawn with all their layers
 ROWS = 96  # residuals of a drawn study, by which it sees how alike layers are

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from attrs import fields, frozen
 
+from specs.common import thresholds as defaults
 from store.analysis.detectors import (
     Found,
     dimension_confusion,
@@ -29,21 +30,21 @@ from store.arrays.cell_index import coordinates_of
 class Thresholds:
     """From where on a measure counts as a failure."""
 
-    mismatch: float = 0.2
+    mismatch: float = defaults.MISMATCH
     """Share of explanations that name other labels than the predicted one, and not that one."""
-    train_gap: float = 0.15
+    train_gap: float = defaults.TRAIN_GAP
     """Accuracy on training examples less that on test examples."""
-    set_gap: float = 0.15
+    set_gap: float = defaults.SET_GAP
     """Accuracy on the set trained on less the mean of that on the others."""
-    confusion: float = 0.3
+    confusion: float = defaults.CONFUSION
     """Correlation of two dimensions' predictions less that of their labels."""
-    collapse: float = 0.95
+    collapse: float = defaults.COLLAPSE
     """Share of examples whose entropy at the final layer is at most `collapsed_entropy`."""
-    collapsed_entropy: float = 0.05
+    collapsed_entropy: float = defaults.COLLAPSED_ENTROPY
     """In nat."""
     positions: tuple[str, ...] = ("label", "prompt_end")
     """Where entropy is looked at: the first of these that was watched."""
-    templates: float = 0.5
+    templates: float = defaults.TEMPLATES
     """Share of explanations that open alike, or that repeat an earlier one."""
 
 

@@ -8,6 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import CensoredData, ecdf
 
+from specs.common.thresholds import SATURATED
 from store.analysis.between import difference
 from store.analysis.components import Components, Floats
 from store.analysis.families import add_adjusted
@@ -36,7 +37,7 @@ def saturation(
     factor: str = "condition",
     baseline: Any = None,
     *,
-    threshold: float = 0.95,
+    threshold: float = SATURATED,
     correction: Correction = "holm",
     paired: bool | None = None,
     confidence: float = CONFIDENCE,
@@ -108,7 +109,7 @@ def saturation(
     return result
 
 
-def saturation_layer(max_prob: xr.DataArray, threshold: float = 0.95) -> xr.DataArray:
+def saturation_layer(max_prob: xr.DataArray, threshold: float = SATURATED) -> xr.DataArray:
     """Return the first layer from which the top token's probability stays ≥ threshold to the last layer.
 
     max_prob: any dims with `layer`; the result lacks `layer`. +inf: censored, not there by the last layer.

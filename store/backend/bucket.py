@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from specs.common.names import BUCKET_SCHEMES, BUCKET_URLS
+from specs.common.whole_files import partial_of
 from store.backend.location import Hold, Mode, Place
 from store.backend.records import cache_root, create_json, hash_file, read_json
 from store.backend.refusals import refusal
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from zarr.storage import StorePath
 
 Answer = TypeVar("Answer")
-SCHEMES = ("s3", "gs", "az")
 _MANIFEST = ".manifest.json"
 _THREADS = 16
 
@@ -277,7 +278,7 @@ class Bucket(Place):
 
     def _download(self, name: str, manifest: dict[str, Any], kept: Path) -> None:
         """Fetch what was published into a folder of this machine, which appears whole."""
-        part, partial = manifest["part"], kept.with_name(f"{kept.name}.{uuid4().hex}.partial")
+        part, partial = manifest["part"], partial_of(kept)
         try:
             for inner, known in manifest["files"].items():
                 source, file = f"{name}.{part}/{inner}", partial / inner
@@ -347,10 +348,9 @@ class _HeldObject(Hold):
 def bucket(url: str) -> Bucket:
     """Return the place of a URL; StoreError where it cannot be a store's, or the package is not installed."""
     parts = urlsplit(url)
-    if parts.scheme not in SCHEMES:
-        expected = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in SCHEMES)
+    if parts.scheme not in BUCKET_SCHEMES:
         raise StoreError(
-            f"{_without_user(url)}: a store's URL is one of {expected}; expected that, or a folder"
+            f"{_without_user(url)}: a store's URL is one of {BUCKET_URLS}; expected that, or a folder"
         )
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise StoreError(

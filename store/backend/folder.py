@@ -12,11 +12,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
+from specs.common.spelling import hint
+from specs.common.whole_files import PARTIAL, beside, write_synced
 from store.backend.location import DOOMED, Hold, Mode, Place
-from store.backend.records import name_file, sync
-from store.errors import StoreError, nearest
+from store.backend.records import sync
+from store.errors import StoreError
 
 if TYPE_CHECKING:
     import zarr
@@ -176,7 +177,7 @@ class Folder(Place):
             self._path(name).rename(self._path(aside))
 
     def unpublished(self, folder: str) -> list[str]:  # noqa: D102
-        return [name for name in self.names(folder) if name.endswith(".partial")]
+        return [name for name in self.names(folder) if name.endswith(PARTIAL)]
 
     def size(self, name: str) -> int:  # noqa: D102
         return _size(self._path(name))
@@ -199,7 +200,7 @@ class Folder(Place):
             return ""
         parent = self.root.absolute().parent
         siblings = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
-        return f"no such store{nearest(self.root.name, siblings)}"
+        return f"no such store{hint(self.root.name, siblings)}"
 
     def _path(self, name: str) -> Path:
         return self.root / name
@@ -221,22 +222,9 @@ class Folder(Place):
     def _written(self, name: str, content: bytes, *, keep: bool) -> Iterator[Path]:
         """Give a file with the content beside its place, to be moved there."""
         path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Named so that no listing by suffix (".done.json") ever takes it for a record.
-        temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                if keep:
-                    os.fsync(file.fileno())
+        with beside(path) as temporary:
+            write_synced(temporary, content, keep=keep)
             yield temporary
-        except OSError as error:
-            name_file(error, path, temporary)
-            raise
-        finally:
-            with suppress(OSError):  # what is at its place stays there, and this is swept by its name
-                temporary.unlink(missing_ok=True)
         if keep:
             sync(path.parent)
 

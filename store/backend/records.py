@@ -116,12 +116,6 @@ def _seal(body: bytes, path: str) -> bytes:
     return f'"{_CHECKSUM}": "{digest}'.encode() + _END
 
 
-def name_file(error: OSError, path: Path, temporary: Path) -> None:
-    """Name the file that was to be written: nobody knows the one beside it, and a full disk names none."""
-    if error.errno is not None and error.filename in (None, str(temporary)) and error.filename2 is None:
-        error.filename = str(path)
-
-
 def is_plain(name: str) -> bool:
     """Tell whether a name may be a stage's, key's or family's; files that others have left have any."""
     return _PLAIN.fullmatch(name) is not None

@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
+from specs.common.names import NOT_APPLICABLE
 from store.backend.records import Json
-
-NOT_APPLICABLE = "-"
 
 
 def factor_names(manifest: Json) -> list[str]:

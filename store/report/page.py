@@ -10,9 +10,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from specs.common.whole_files import named
 from store.backend.locate import place_of
 from store.backend.location import Root
-from store.backend.records import name_file
 from store.report.collect import collect
 
 SCRIPTS = (
@@ -29,11 +29,8 @@ def write_report(root: Root, file: str | os.PathLike[str], experiment: str | Non
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = page(collect(root, experiment))
-    try:
+    with named(path, path):
         path.write_text(text, "utf-8")
-    except OSError as error:
-        name_file(error, path, path)
-        raise
     return path
 
 

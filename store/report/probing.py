@@ -4,6 +4,7 @@ from typing import Any
 
 import xarray as xr
 
+from specs.common.thresholds import SATURATED
 from store.analysis import means, saturation
 from store.analysis.declared import chosen_contrasts
 from store.analysis.nodes import levels, stage_nodes
@@ -62,7 +63,9 @@ def saturations(node: xr.DataTree, spec: Json, places: Places) -> Json:
             }
         )
     if all(curve["censored"] == 1 for curve in curves):
-        raise StoreError("no example saturates: no top probability stays at 0.95 or more to the last layer")
+        raise StoreError(
+            f"no example saturates: no top probability stays at {SATURATED} or more to the last layer"
+        )
     return {"curves": curves, "method": found["survival"].attrs["method"], **_against(node, spec)}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +17,7 @@ from attrs import field, frozen
 
 from engine.errors import DamagedAdapterError
 from engine.stages.training.trackers import keep_logs
+from specs.common.whole_files import PARTIAL, partial_of
 from store.backend.location import Place
 from store.backend.result_files import file_trouble
 from store.errors import DamagedError
@@ -42,7 +42,7 @@ def save_adapter(model: Any, trained: Trained, home: Place) -> bool:
     False, changing nothing, when another owner of this training has saved its own first.
     """
     folder = home.scratch()
-    partial = folder / f"adapter.{uuid.uuid4().hex}.partial"
+    partial = partial_of(folder / ADAPTER)
     model.save_pretrained(str(partial))
     curves = {name: values.tolist() for name, values in trained.curves.items()}
     content = {"summary": trained.summary, "curves": curves, "modules": trained.modules}
@@ -52,7 +52,7 @@ def save_adapter(model: Any, trained: Trained, home: Place) -> bool:
         home.put_aside(ADAPTER)
     if not home.publish(partial, ADAPTER):
         return False
-    for left in (*folder.glob("checkpoints*"), *folder.glob("adapter.*.partial")):
+    for left in (*folder.glob("checkpoints*"), *folder.glob(f"{ADAPTER}.*{PARTIAL}")):
         shutil.rmtree(left, ignore_errors=True)
     return True
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import UsageError
-from specs.errors import nearest
+from specs.common.spelling import nearest
 from store.backend.location import Place
 
 LOGS = "logs"  # their name in a training's folder

@@ -1,0 +1,1 @@
+"""What all four packages share: words, numbers and small helpers. It imports the standard library alone."""

@@ -1,0 +1,34 @@
+"""Names as a person may have meant them, for messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The choice spelled most like `word`, whatever its case, or "" if none comes near."""
+    from difflib import get_close_matches
+
+    by_folded = {choice.lower(): choice for choice in choices}
+    matches = get_close_matches(word.lower(), by_folded, n=1)
+    return by_folded[matches[0]] if matches else ""
+
+
+def least_far(word: str, choices: Iterable[str]) -> str:
+    """The choice spelled most like `word`, however far that is, or "" where there are none."""
+    from difflib import get_close_matches
+
+    matches = get_close_matches(word, list(choices), n=1, cutoff=0.0)
+    return matches[0] if matches else ""
+
+
+def hint(word: str, choices: Iterable[str]) -> str:
+    """The end of a message about an unknown `word`: "; the nearest is …", "" where there are no choices."""
+    found = least_far(word, choices)
+    return f"; the nearest is {found!r}" if found else ""
+
+
+def one_of(words: Iterable[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last

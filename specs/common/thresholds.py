@@ -1,0 +1,16 @@
+"""Numbers from which on something counts, each with its one default."""
+
+POWER = 0.8
+"""The power that a design should have."""
+
+SATURATED = 0.95
+"""Top probability from which on a layer has decided; a final layer that stays there is saturated."""
+
+# Failure signatures (`[signatures]`, `store.analysis.detect_failures`).
+MISMATCH = 0.2
+TRAIN_GAP = 0.15
+SET_GAP = 0.15
+CONFUSION = 0.3
+COLLAPSE = 0.95
+COLLAPSED_ENTROPY = 0.05  # nat
+TEMPLATES = 0.5
