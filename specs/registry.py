@@ -47,10 +47,17 @@ class Registry:
 
     @property
     def plugins(self) -> dict[str, list[EntryPoint]]:
-        """The entry points of installed packages by name; a built-in name is always the engine's own."""
+        """The entry points of installed packages by name, but for those with the name of a built-in entry."""
+        return {name: points for name, points in self._points().items() if name not in self.built_in}
+
+    def namesakes(self) -> list[EntryPoint]:
+        """List the entry points that have the name of a built-in entry, which is not to be used then."""
+        return [point for name, points in self._points().items() if name in self.built_in for point in points]
+
+    def _points(self) -> dict[str, list[EntryPoint]]:
         found: dict[str, list[EntryPoint]] = {}
         for point in entry_points(group=PREFIX + self.group):
-            if point.name not in self.built_in and re.fullmatch(PATTERN, point.name):
+            if re.fullmatch(PATTERN, point.name):
                 found.setdefault(point.name, []).append(point)
         return found
 
@@ -90,9 +97,17 @@ class Registry:
         """Identify a plug-in by name, its own version, and its package's name and version; "": built in."""
         if name in self.built_in:
             return ""
-        point = self._point(name)
-        version = getattr(self.get(name, object), "version", "")
-        return f"{self.group} {name} {version} of {_package(point)}"
+        return "{kind} {name} {version} of {package}".format(**self.description(name))
+
+    def description(self, name: str) -> dict[str, str]:
+        """Describe a plug-in: its kind, name and version, and its package."""
+        version = str(getattr(self.get(name, object), "version", ""))
+        return {
+            "kind": self.group,
+            "name": name,
+            "version": version,
+            "package": _package(self._point(name)),
+        }
 
     def _point(self, name: str) -> EntryPoint:
         points = self.plugins.get(name, [])
@@ -168,8 +183,9 @@ REGISTRIES = (PSEUDO_EXPLANATIONS, DATA_SETS, PUBLIC_SETS, STATISTICS, METRICS, 
 
 def plugins() -> list[str]:
     """Name all plug-ins of installed packages, of any kind."""
+    namesakes = [point for registry in REGISTRIES for point in registry.namesakes()]
     return [
-        f"{point.name} ({group}) of {_package(point)}"
+        f"{point.name} ({group}) of {_package(point)}" + ": REFUSED, a built-in name" * (point in namesakes)
         for group in (*(registry.group for registry in REGISTRIES), "panels")
         for point in sorted(entry_points(group=PREFIX + group), key=lambda point: point.name)
     ]

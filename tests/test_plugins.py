@@ -14,12 +14,13 @@ import pytest
 from commands import engine as command
 
 import engine
+from engine.cli.power_tables import rows
 from engine.planning.plan import make_plan
 from engine.running.executors.in_process import InProcess
 from specs import SpecError, load_spec, resolve
 from specs.errors import PluginError
 from specs.registry import EXECUTORS, METRICS, PUBLIC_SETS, REGISTRIES, STATISTICS, plugins
-from store import open_store
+from store import open_store, read_manifests
 from store.report.collect import collect
 
 ROOT = Path(__file__).parents[1]
@@ -49,6 +50,15 @@ kind = "one_by_one"
 label = {{}}
 reversed = {{ target.content = "label+reversed" }}
 """
+ASKED = """
+[analysis]
+primary = "hidden_norm"
+smallest_difference_of_interest = { hidden_norm = 0.5 }
+assumed.hidden_norm = { seed = 0.1, example = 0.2, rest = 0.3 }
+[[contrasts]]
+factor = "target"
+baseline = "label"
+"""
 EVERYTHING = {"data", "test_data", "train", "evaluate", "base", "probe"}
 
 
@@ -74,15 +84,22 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
 
 
 @pytest.fixture
+def asked(spec: Path) -> Path:
+    """The spec with a plug-in's statistic as its primary outcome."""
+    spec.write_text(spec.read_text() + ASKED)
+    return spec
+
+
+@pytest.fixture
 def spec(tmp_path: Path, tiny_model: Path) -> Path:
     file = tmp_path / "plugged.toml"
     file.write_text(SPEC.format(folder=tmp_path, model=tiny_model))
     return file
 
 
-def test_a_study_of_plugins_runs_from_plan_to_report(install, spec: Path, tmp_path: Path) -> None:
+def test_a_study_of_plugins_runs_from_plan_to_report(install, asked: Path, tmp_path: Path) -> None:
     install()
-    planned = engine.plan(spec)
+    planned = engine.plan(asked)
     made = EXECUTORS.get("one_by_one", object).make
     assert made.__module__ == "ablation_example.running" and InProcess.__module__ not in made.__module__
     outcome = engine.execute(planned)
@@ -95,7 +112,19 @@ def test_a_study_of_plugins_runs_from_plan_to_report(install, spec: Path, tmp_pa
     summary = node["summary"].to_dataset()
     assert summary["off_by_one"].values.tolist() == [1, 1] == summary["base_off_by_one"].values.tolist()
 
+    assert read_manifests(tmp_path / "store")["plugged"]["plugins"] == [
+        {"kind": kind, "name": name, "version": version, "package": "ablation-example 1.0"}
+        for kind, name, version in (
+            ("data_sets", "parity", "1"), ("executors", "one_by_one", ""), ("metrics", "off_by_one", "1"),
+            ("pseudo_explanations", "reversed", "1"), ("statistics", "hidden_norm", "1"),
+        )
+    ]  # fmt: skip
+
+    changed = node.ablation.contrasts()["target/hidden_norm"]
+    assert changed["difference"].dims == ("level", "layer", "position")
     (experiment,) = collect(tmp_path / "store")["experiments"]
+    drawn = {own["statistic"]: own["title"] for own in experiment["layers"]["curves"]}
+    assert drawn["hidden_norm"] == "length of the residual stream" and "entropy" in drawn
     (panel,) = experiment["panels"]
     assert panel["title"] == "Length of the residual stream" and panel["from"] == "ablation-example 1.0"
     assert [row[0] for row in panel["rows"]] == [0, 1, 2, 3]
@@ -209,6 +238,33 @@ def test_two_packages_with_one_name_are_both_named(install) -> None:
     shutil.copy(folder / "ablation_example-1.0.dist-info" / "entry_points.txt", other)
     with pytest.raises(PluginError, match=r"in several installed packages, .*other 2\.0"):
         STATISTICS.get("hidden_norm", object)
+
+
+def test_a_plugin_with_a_built_in_name_is_refused_where_a_spec_uses_it(install, spec: Path) -> None:
+    install(entry_points=("hidden_norm =", "entropy ="))
+    assert engine.plan(spec, ['probe.statistics=["max_prob"]']).cells
+    said = (
+        r'plugged\.toml:\d+:\d+  probe\.statistics: the plug-in "entropy" of ablation-example 1\.0 .* has '
+        r"the name of the engine's own statistic of a layer; expected a plug-in with another name"
+    )
+    spec.write_text(spec.read_text().replace(', "hidden_norm"', ""))
+    with pytest.raises(SpecError, match=said):
+        engine.plan(spec)
+    assert "entropy (statistics) of ablation-example 1.0: REFUSED, a built-in name" in plugins()
+
+
+def test_a_plan_tells_the_power_in_a_plugins_statistic_that_the_spec_assumes(install, asked: Path) -> None:
+    install()
+    (row,) = [own for own in rows(engine.plan(asked)) if own["outcome"] == "hidden_norm"]
+    assert 0 < row["power"] < 1
+    output = command("power", asked, "--outcome", "hidden_norm").output
+    assert "The cheapest design that finds 0.5 with" in output
+    output = command("power", asked, "--outcome", "length", code=2).output
+    assert '--outcome: found length; expected "correct"' in output
+    asked.write_text("\n".join(line for line in asked.read_text().splitlines() if "assumed" not in line))
+    assert not rows(engine.plan(asked))
+    output = command("power", asked, "--outcome", "hidden_norm", code=2).output
+    assert "expected seed, example, rest in [analysis.assumed.hidden_norm]" in output
 
 
 def test_a_wrong_number_of_tokens_is_told(install, tokenizer) -> None:

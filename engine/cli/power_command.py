@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import click
 
 from engine.cli.parameters import JSON, SET, SPEC, STORE
+from engine.errors import UsageError
 from engine.terminal import Terminal, say
 from specs.common.thresholds import POWER
-from specs.tables.analysis import Outcome
+from specs.tables.analysis import OUTCOMES, Outcome
+from specs.toml.describe import expected
 from store.backend.location import Root
 
 
@@ -23,7 +24,7 @@ from store.backend.location import Root
     help="Store that tells how results vary; by default the spec's own.",
 )  # fmt: skip
 @click.option("--contrast", metavar="FACTOR", help="A factor of [[contrasts]]; by default the first.")
-@click.option("--outcome", type=click.Choice(get_args(Outcome)), help="By default the first that plan shows.")
+@click.option("--outcome", metavar="NAME", help="By default the first that plan shows.")
 @click.option(
     "--difference", type=click.FloatRange(min=0, min_open=True),
     help="The difference to be found, in the outcome's units (0.03: 3 points); default: that of [analysis].",
@@ -47,6 +48,8 @@ def power(
     from engine import api
     from engine.cli.power_tables import curve_json, curve_lines, one_answer
 
+    if outcome is not None and outcome not in OUTCOMES:
+        raise UsageError(f"--outcome: found {outcome}; expected {expected(Outcome)}")
     plan = api.plan(spec, overrides)
     answer = one_answer(plan, pilot, contrast, outcome)
     if difference is None:

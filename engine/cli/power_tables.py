@@ -16,11 +16,11 @@ from engine.planning.power import PowerAnswer, PowerQuestion, answers
 from engine.planning.power_designs import MOST_SEEDS, MOST_TIMES, Costs, Sized, cheapest, curve
 from engine.quantities import si
 from engine.terminal import styled
+from specs.common.names import EXAMPLE_OUTCOMES
 from specs.common.thresholds import POWER
+from specs.registry import STATISTICS
 from specs.tables.analysis import Outcome
 from store.backend.location import Root
-
-UNITLESS = ("max_prob", "watch_mass", "absolute_error", "brier")  # others but shares are in nats
 
 
 def amount(value: float, outcome: str) -> str:
@@ -30,7 +30,16 @@ def amount(value: float, outcome: str) -> str:
         return "none"
     if share:
         return f"{100 * value:.3g} points"
-    return f"{value:.3g}" if outcome in UNITLESS else f"{value:.3g} nat"
+    return f"{value:.3g} {_units(outcome)}".rstrip()
+
+
+def _units(outcome: str) -> str:
+    """Give the units of an outcome that is no share, "" for a number without."""
+    from engine.stages.statistics import Statistic
+
+    if outcome in EXAMPLE_OUTCOMES:
+        return "nat" if outcome == "nll" else ""
+    return STATISTICS.get(outcome, Statistic).units.removeprefix("1")
 
 
 def rows(plan: Plan, pilot: Root | None = None, power: float = POWER) -> list[dict[str, Any]]:

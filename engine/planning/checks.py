@@ -13,11 +13,12 @@ from engine.fingerprints import cache_folder
 from engine.models.loading import PACKAGE, local_path
 from engine.planning import changes
 from engine.planning.plan import Plan, PlannedCell
+from engine.planning.plugins_used import used_names
 from engine.planning.sizes import ModelCard, model_card
 from engine.planning.stage_keys import Cell, data_key, test_data
 from specs import Problem, SpecError
 from specs.checks.reserved_names import RESERVED
-from specs.registry import METRICS, STATISTICS
+from specs.registry import METRICS, REGISTRIES, STATISTICS, described
 from specs.tables.data import Data
 from specs.toml.describe import value as spell
 from specs.toml.paths import looks_local
@@ -36,10 +37,23 @@ def check_plan(plan: Plan) -> None:
         *_trained_whole(plan),
         *_splits(plan),
         *_unvalidated(plan),
+        *_namesakes(plan),
         *_names_of_plugins(plan),
     ]
     if problems:
         raise SpecError(map(plan.matrix.spec.place, problems))
+
+
+def _namesakes(plan: Plan) -> Iterator[Problem]:
+    """Yield names in the spec that a plug-in shares with a built-in entry: which is meant cannot be told."""
+    taken = {(registry.group, own.name): own for registry in REGISTRIES for own in registry.namesakes()}
+    for used in used_names(plan.matrix) if taken else ():
+        if point := taken.get((used.registry.group, used.name)):
+            message = (
+                f"the {described(point)} has the name of the engine's own {used.registry.what}; "
+                "expected a plug-in with another name, or none: uninstall it"
+            )
+            yield _problem(plan, used.key, used.cell, message)
 
 
 def _names_of_plugins(plan: Plan) -> Iterator[Problem]:

@@ -278,8 +278,7 @@ def _probe(
     rows = examples * layers * len(probe.positions)
     watched = labels if probe.watch == "labels" else len(probe.watch)
     tokens = examples * (lengths.prompt + lengths.completion)
-    entropies = 4 * (probe.activation + probe.heads * model.heads)
-    per_row = 4 * len(probe.statistics) + entropies + 8 * watched + 8 * probe.top_k
+    per_row = 4 * (len(probe.recorded) + probe.heads * model.heads) + 8 * watched + 8 * probe.top_k
     return Cost(
         tokens=tokens,
         flops=2 * model.parameters * tokens + 2 * model.unembedding * rows,

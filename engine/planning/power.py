@@ -100,13 +100,16 @@ def answers(
     pilot: a store that holds the experiment; by default the plan's own, as far as it does. UsageError where
     `pilot` does not, and for a contrast or an outcome that the spec has not.
     """
+    from store.analysis.assumed import is_known
+
     wanted = _outcomes(plan, outcome)
     every = list(questions(plan, list(dict.fromkeys([*wanted, *CORRECTED_OUTCOMES]))))
     tests: Counter[tuple[str, ...]] = Counter()
     for own in every:
         tests[own.family(plan)] += own.design.layers * own.positions
-    _check(every, contrast, outcome)
-    asked = [own for own in every if own.outcome in wanted and contrast in (None, own.factor)]
+    _check(plan, every, contrast, outcome)
+    known = [own for own in wanted if is_known(own, _assumed(plan, own))]
+    asked = [own for own in every if own.outcome in known and contrast in (None, own.factor)]
     tree = _open(plan, pilot) if asked or pilot else None
     found: dict[Any, PowerAnswer] = {}
     for question in asked:
@@ -142,14 +145,19 @@ def questions(plan: Plan, outcomes: list[Outcome]) -> Iterator[PowerQuestion]:
                 yield _question(plan, pairs, name.partition(": ")[0], outcome, sizes[test_set])
 
 
-def _check(found: list[PowerQuestion], contrast: str | None, outcome: Outcome | None) -> None:
-    """Raise UsageError for a contrast that is not declared, and an outcome that is not measured."""
+def _check(plan: Plan, found: list[PowerQuestion], contrast: str | None, outcome: Outcome | None) -> None:
+    """Raise UsageError for a contrast that is not declared, and an outcome that is not measured or known."""
+    from store.analysis.assumed import NEEDED, is_known
+
     factors = dict.fromkeys(own.factor for own in found)
     if contrast is not None and contrast not in factors:
         known = ", ".join(factors) or "no contrast"
         raise UsageError(f"--contrast {contrast}: expected a factor of [[contrasts]], found {known} there")
     if outcome is not None and found and outcome not in {own.outcome for own in found}:
         raise UsageError(f"--outcome {outcome}: the cells of the contrasts do not measure it")
+    if outcome is not None and not is_known(outcome, _assumed(plan, outcome)):
+        expected = f"{', '.join(NEEDED)} in [analysis.assumed.{outcome}]"
+        raise UsageError(f"--outcome {outcome}: how it varies is not known; expected {expected}")
 
 
 def _outcomes(plan: Plan, outcome: Outcome | None) -> list[Outcome]:
@@ -165,7 +173,7 @@ def _measures(plan: Plan, cell: PlannedCell, outcome: Outcome) -> bool:
     """Whether a cell's results hold an outcome."""
     evaluate, probe = plan.matrix.table("evaluate", cell.choice), plan.matrix.table("probe", cell.choice)
     if outcome not in EXAMPLE_OUTCOMES:
-        return probe.enabled and outcome in probe.statistics
+        return probe.enabled and outcome in probe.recorded
     if outcome == "generated_correct":
         return evaluate.generates(plan.matrix.table("target", cell.choice))
     if outcome in ("brier", "nll"):
@@ -233,11 +241,16 @@ def _open(plan: Plan, pilot: Root | None) -> Any:
     return None
 
 
+def _assumed(plan: Plan, outcome: Outcome) -> dict[str, float]:
+    """Give what the spec assumes of an outcome."""
+    settings = plan.matrix.experiment.analysis.assumed.get(outcome)
+    return {name: own for name, own in attrs.asdict(settings).items() if own is not None} if settings else {}
+
+
 def _answer(plan: Plan, question: PowerQuestion, tree: Any, pilot: Root | None) -> PowerAnswer:
     from store.analysis.assumed import variation
 
-    settings = plan.matrix.experiment.analysis.assumed.get(question.outcome)
-    given = {name: own for name, own in attrs.asdict(settings).items() if own is not None} if settings else {}
+    given = _assumed(plan, question.outcome)
     assumed = variation(question.outcome, given)
     source = f"assumed ({'[analysis.assumed], ' if given else ''}{DOCS})"
     if tree is None:

@@ -22,9 +22,11 @@ from engine.data.sources import DataSource, sources
 from engine.errors import DataError
 from specs import Matrix
 from specs.registry import DATA_SETS, PUBLIC_SETS, Registry
+from specs.tables.by_name import Table
 from specs.tables.data import Data
 from specs.tables.experiment import CONTENT, STAGES, TABLE_STAGES, Model, Target
 from specs.tables.interventions import Intervention
+from specs.tables.probe import Probe
 from specs.toml.convert import field_types
 from specs.toml.describe import named
 from specs.toml.paths import data_suffix
@@ -317,7 +319,9 @@ def _settings_done(settings: Intervention) -> dict[str, Any]:
     return {name: value for name, value in attrs.asdict(settings).items() if name not in ("cells", "donor")}
 
 
-def _settings_read(settings: Any, table: str, stage: str) -> dict[str, Any]:
+def _settings_read(settings: Table, table: str, stage: str) -> dict[str, Any]:
+    if isinstance(settings, Probe):  # two spellings of one thing have one key
+        settings = settings.in_one_spelling()
     values = ((field, getattr(settings, field.name)) for field in fields_read(table, type(settings), stage))
     read = {
         field.name: attrs.asdict(value) if attrs.has(type(value)) else value
@@ -334,7 +338,7 @@ def _default(field: attrs.Attribute[Any]) -> Any:
     return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
 
 
-def _plugins(settings: Any, names: Sequence[str]) -> Iterator[str]:
+def _plugins(settings: Table, names: Sequence[str]) -> Iterator[str]:
     """Identify the plug-ins that some fields of a table name."""
     cls: type = type(settings)
     types = field_types(cls)

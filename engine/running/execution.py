@@ -12,6 +12,7 @@ from attrs import field, frozen
 from engine.errors import DataError
 from engine.planning.executor_settings import executor_settings
 from engine.planning.plan import Plan, PlannedCell, check_donors
+from engine.planning.plugins_used import used_plugins
 from engine.progress import StopRequest
 from engine.running.disk_space import check_space, memory_warning
 from engine.running.kernels_owner import check_kernels
@@ -155,6 +156,7 @@ def manifest(plan: Plan, where: dict[str, Any]) -> dict[str, Any]:
     from specs.toml.convert import unstructure
 
     stages = STAGES[1:]  # "data" below
+    plugins = used_plugins(plan.matrix)
     return {
         "spec": unstructure(plan.matrix.experiment),
         "factors": [axis.name for axis in plan.matrix.axes],
@@ -170,6 +172,7 @@ def manifest(plan: Plan, where: dict[str, Any]) -> dict[str, Any]:
         "data": sorted({cell.keys[name] for cell in plan.cells for name in ("data", "test_data")}),
         # By these a later plan knows the content of files that are not there any more.
         "files": plan.files(),
+        **({"plugins": plugins} if plugins else {}),
         **where,
     }
 

@@ -39,8 +39,7 @@ class Statistic:
 
 def function_names(probe: Probe) -> list[str]:
     """Name the statistics that a probe records beside the kernel's, each once."""
-    asked = [*probe.statistics, *(["activation_entropy"] if probe.activation else [])]
-    return [name for name in dict.fromkeys(asked) if STATISTICS.get(name, Statistic).values is not None]
+    return [name for name in probe.recorded if STATISTICS.get(name, Statistic).values is not None]
 
 
 def layer_values(name: str, states: LayerStates) -> Tensor:

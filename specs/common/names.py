@@ -14,16 +14,15 @@ BUCKET_URLS = ", ".join(f"{scheme}://BUCKET/PREFIX" for scheme in BUCKET_SCHEMES
 AGREEMENT = ("accuracy", "macro_f1", "mae", "qwk")
 """Metrics of predicted labels against the true ones."""
 
-ExampleOutcome = Literal["correct", "generated_correct", "absolute_error", "brier", "nll"]
+EXAMPLE_OUTCOMES = ("correct", "generated_correct", "absolute_error", "brier", "nll")
 """Outcomes of single test examples, from the evaluation."""
 
-LayerOutcome = Literal[
-    "logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy"
-]
-"""Outcomes of an example's layers, from the probe."""
+LENS_STATISTICS = (
+    "logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy",
+)  # fmt: skip
+"""Statistics of an example's layers that the lens kernels compute."""
 
-EXAMPLE_OUTCOMES: tuple[ExampleOutcome, ...] = get_args(ExampleOutcome)
-CORRECTED_OUTCOMES: tuple[ExampleOutcome | LayerOutcome, ...] = (*EXAMPLE_OUTCOMES, "entropy")
+CORRECTED_OUTCOMES = (*EXAMPLE_OUTCOMES, "entropy")
 """Outcomes whose contrasts are made, and corrected, even if the spec does not name them."""
 
 CorrectionFamily = Literal["contrast", "outcome", "spec"]

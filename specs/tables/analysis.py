@@ -7,10 +7,13 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
-from specs.common.names import CorrectionFamily, ExampleOutcome, LayerOutcome
+from specs.common.names import EXAMPLE_OUTCOMES, CorrectionFamily
+from specs.registry import STATISTICS, Named
 
-# Those whose variation docs/power.md knows, so that plans can be judged by them.
-Outcome = Literal[ExampleOutcome, LayerOutcome]
+# Outcomes of test examples, and statistics of layers, those of plug-ins too. Plans are judged by those whose
+# variation docs/power.md knows, or `[analysis.assumed]` tells.
+OUTCOMES = Named(STATISTICS, plain=EXAMPLE_OUTCOMES)
+Outcome = Annotated[str, OUTCOMES]
 
 SD = "Standard deviation of differences "
 NotNegative = Annotated[float, Meta(ge=0)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from msgspec import Meta
 
+from specs.common.names import ACTIVATION_ENTROPY, LENS_STATISTICS
 from specs.registry import STATISTICS, Named
 from specs.tables.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
 from specs.tables.tuned import Tuned
@@ -51,11 +52,7 @@ class Probe:
     statistics: Annotated[
         list[Statistic],
         Meta(min_length=1, description="Statistics per layer and position, also those of plug-ins."),
-    ] = field(
-        factory=lambda: [
-            "logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy",
-        ]
-    )  # fmt: skip
+    ] = field(factory=lambda: [*LENS_STATISTICS])
     heads: Annotated[
         bool, Meta(description="Also the entropy of every attention head's weights at the watch positions.")
     ] = field(default=False, metadata=LATER)
@@ -63,7 +60,7 @@ class Probe:
         bool,
         Meta(
             description="Also the activation entropy: how the residual stream's energy is spread over its "
-            "coordinates."
+            'coordinates. `"activation_entropy"` among `statistics` says the same.'
         ),
     ] = field(default=False, metadata=LATER)
     top_k: Annotated[int, Meta(ge=0, le=1024, description="Most likely tokens kept per position.")] = 5
@@ -78,3 +75,19 @@ class Probe:
         Literal["auto", "reference", "torch", "c", "triton"],
         Meta(description="Probe kernels; `auto` takes the fastest."),
     ] = field(default="auto", metadata=EXECUTION_ONLY)
+
+    @property
+    def recorded(self) -> list[str]:
+        """The statistics of layers that are recorded, each once, however they are asked for."""
+        asked = dict.fromkeys(name for name in self.statistics if name != ACTIVATION_ENTROPY)
+        return [*asked, *([ACTIVATION_ENTROPY] if self.records_activation else [])]
+
+    @property
+    def records_activation(self) -> bool:
+        """Whether the activation entropy is recorded: by `activation`, or as one of `statistics`."""
+        return self.activation or ACTIVATION_ENTROPY in self.statistics
+
+    def in_one_spelling(self) -> Probe:
+        """Give the same settings with the activation entropy asked for by `activation` alone."""
+        others = [name for name in self.statistics if name != ACTIVATION_ENTROPY]
+        return evolve(self, activation=self.records_activation, statistics=others)

@@ -32,10 +32,13 @@ def split_annotated(type_: Any) -> tuple[Any, list[Meta]]:
 
 
 def named(type_: Any) -> Named | None:
-    """The registry whose names a text, or the texts of a list, are of."""
+    """The registry whose names a text, or the texts of a list, are of; the text may be left out."""
     if get_origin(type_) is Annotated:
         bare, *notes = get_args(type_)
         return next((note for note in notes if isinstance(note, Named)), None) or named(bare)
+    alternatives = members(type_)
+    if alternatives != [type_]:
+        return named(alternatives[0]) if len(alternatives) == 1 else None
     return named(get_args(type_)[0]) if get_origin(type_) is list else None
 
 

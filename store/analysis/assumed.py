@@ -23,6 +23,14 @@ ASSUMED = {
     "watch_entropy": Variation(0.03, 0.07, 0.04, 0.2, 0.6),
 }
 
+NEEDED = ("seed", "example", "rest")
+"""What has to be given of an outcome that is not in the table."""
+
+
+def is_known(outcome: str, given: Mapping[str, float]) -> bool:
+    """Tell whether an outcome's variation is assumed here, or `given` as far as it is needed."""
+    return outcome in ASSUMED or {*NEEDED} <= given.keys()
+
 
 def variation(outcome: str, given: Mapping[str, float]) -> Variation:
     """Return what is assumed of an outcome's differences, `given` values in the place of the table's.
@@ -30,6 +38,8 @@ def variation(outcome: str, given: Mapping[str, float]) -> Variation:
     Of accuracies, what `discordant` leaves is the rest, where that is not given: in one seed's two models the
     differences −1, 0 and 1 have a mean square of `discordant`.
     """
+    if outcome not in ASSUMED:
+        return Variation(**{"within_group": 0.2, "between_layers": 0.7, **given})
     found = evolve(ASSUMED[outcome], **given)
     if found.discordant is None or "rest" in given:
         return found

@@ -4,6 +4,7 @@ from typing import Any
 
 import xarray as xr
 
+from specs.common.names import LENS_STATISTICS
 from specs.common.thresholds import SATURATED
 from store.analysis import means, saturation
 from store.analysis.declared import chosen_contrasts
@@ -23,7 +24,7 @@ def layers(node: xr.DataTree, places: Places) -> Json:
     curves: list[Json] = []
     methods: dict[str, str] = {}
     for dataset in probes(node):
-        for name in (name for name in STATISTICS if name in dataset):
+        for name in _drawn(dataset):
             found = means(dataset, name)
             methods[name] = found.attrs["method"]
             for level, position in _product(found):
@@ -42,6 +43,16 @@ def layers(node: xr.DataTree, places: Places) -> Json:
     if not curves:
         raise StoreError("the probe recorded none of " + ", ".join(STATISTICS))
     return {"curves": curves, "methods": methods}
+
+
+def _drawn(dataset: xr.Dataset) -> list[str]:
+    """Return the statistics of layers that are drawn: some of the lens's, and all others."""
+    beside = (
+        str(name)
+        for name, values in dataset.data_vars.items()
+        if name not in LENS_STATISTICS and set(values.dims) == {"cell", "example", "layer", "position"}
+    )
+    return [*(name for name in STATISTICS if name in dataset), *beside]
 
 
 def saturations(node: xr.DataTree, spec: Json, places: Places) -> Json:

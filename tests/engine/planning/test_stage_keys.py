@@ -324,6 +324,16 @@ def test_a_probe_that_is_off_has_no_key(files: dict[str, str]) -> None:
     assert changed(before, after) == {"lens", "probe"} and not {"lens", "probe"} & set(after)
 
 
+def test_both_spellings_of_the_activation_entropy_have_one_key(files: dict[str, str]) -> None:
+    """And the usual one has the key that it always had."""
+    (usual,) = keys_of(BASE.format(**files), files["folder"], "probe.activation=true")
+    assert usual["probe"] == "af1b0ce5ddd9705607c26aae1efe1f59"
+    known = '"logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy"'
+    for names in (f'{known}, "activation_entropy"', f'"activation_entropy", {known}'):
+        (other,) = keys_of(BASE.format(**files), files["folder"], f"probe.statistics=[{names}]")
+        assert other == usual
+
+
 def test_a_tuned_lens_is_trained_once_per_trained_model(files: dict[str, str]) -> None:
     text, logit = BASE.format(**files), 'probe.lens="logit"'
     (before,), (after,) = (keys_of(text, files["folder"], *more) for more in ((logit,), ()))

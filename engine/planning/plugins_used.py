@@ -1,0 +1,58 @@
+"""The names of a plan's cells that stand for code: built-in entries and plug-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from engine.data.sources import sources
+from engine.planning.stage_keys import Cell, test_data
+from specs import Matrix
+from specs.registry import DATA_SETS, EXECUTORS, PUBLIC_SETS, Registry
+from specs.tables.experiment import TABLE_STAGES
+from specs.toml.convert import field_types
+from specs.toml.describe import named
+
+
+@frozen
+class UsedName:
+    """One name, and the key of the spec that has it for a cell."""
+
+    key: str
+    cell: Cell
+    registry: Registry
+    name: str
+
+
+def used_names(matrix: Matrix) -> Iterator[UsedName]:
+    """Yield all names that a matrix uses; one that several settings have comes several times."""
+    for table in TABLE_STAGES:
+        for cell in matrix.distinct(table):
+            settings = matrix.table(table, cell)
+            cls: type = type(settings)
+            for field, type_ in field_types(cls).items():
+                value = getattr(settings, field)
+                if (known := named(type_)) is None or value is None:
+                    continue
+                for name in map(known.name, value if isinstance(value, list) else [value]):
+                    if name is not None:
+                        yield UsedName(f"{table}.{field}", cell, known.registry, name)
+    for cell in matrix.distinct("data", "evaluate"):
+        for data in (matrix.table("data", cell), test_data(matrix, cell)):
+            for source in sources(data):
+                if source.data_set is not None:
+                    yield UsedName("data.source", cell, DATA_SETS, source.data_set)
+                elif source.public:
+                    yield UsedName("data.source", cell, PUBLIC_SETS, source.public)
+    yield UsedName("executor.kind", matrix.cells[0], EXECUTORS, matrix.experiment.executor.kind)
+
+
+def used_plugins(matrix: Matrix) -> list[dict[str, str]]:
+    """List the plug-ins that a matrix uses: kind, name, version and package of each."""
+    found = {
+        (own.registry.group, own.name): own.registry.description(own.name)
+        for own in used_names(matrix)
+        if own.name in own.registry and own.registry.plugin(own.name)
+    }
+    return [found[key] for key in sorted(found)]
