@@ -7,7 +7,7 @@ from store.errors import MEND, DamagedError, StoreError
 
 LAYOUT = 3
 STORE = "store.json"
-_CONTENTS = {"experiments", "results.zarr"}  # they come after `store.json`
+_CONTENTS = ("experiments", "results.zarr")  # they are filled after `store.json` is there
 
 
 def has_store(root: Root) -> bool:
@@ -21,8 +21,7 @@ def has_store(root: Root) -> bool:
     try:
         text = read_file(place, STORE)
     except FileNotFoundError as error:
-        names = {*place.names("")}
-        if not names & _CONTENTS:
+        if not any(map(place.names, _CONTENTS)):
             return False
         try:
             text = read_file(place, STORE)  # made meanwhile

@@ -290,7 +290,7 @@ def test_a_kill_in_the_midst_of_it_leaves_nothing_half(write_spec, tmp_path: Pat
     """It dies before its second checkpoint is in place, and goes on from the first."""
     spec = write_spec(TUNED.replace("steps = 30", "steps = 60"), train="steps = 0")
     arguments, root = ("execute", spec, *ONE, "--only", "lens=tuned"), tmp_path / "store"
-    killed = start(tmp_path, *arguments, before_event=2, among="/checkpoint.safetensors.")
+    killed = start(tmp_path, *arguments, before_event=2, among="/.checkpoint.safetensors.")
     killed.join(300)
     assert killed.exitcode == -signal.SIGKILL, (tmp_path / "output").read_text()
     assert not list(root.glob("lens/*/translators*"))
