@@ -85,11 +85,11 @@ def _experiment_nodes(place: Place, manifest: Json) -> dict[str, xr.Dataset]:
     ledger = Ledger(place)
     stages = list(dict.fromkeys(stage for cell in cells for stage in cell["keys"]))
     done = {stage: ledger.done(stage) for stage in stages}
-    # What is held against the trained models may be missing, as in stores from before there was such a thing.
+    unfinished = [cell for cell in cells if any(k not in done[s] for s, k in cell["keys"].items())]
+    check_records(ledger, unfinished)
+    # The evaluation of the untrained model may come after those of the trained ones.
     cells = [cell | {"keys": _there(cell["keys"], done)} for cell in cells]
     whole = [i for i, cell in enumerate(cells) if all(k in done[s] for s, k in cell["keys"].items())]
-    complete = set(whole)
-    check_records(ledger, (cell for i, cell in enumerate(cells) if i not in complete))
     attributes = _attributes(manifest) | {"cells_complete": len(whole), "cells_total": len(cells)}
     nodes = {"": xr.Dataset(attrs=attributes)}
     if not whole:

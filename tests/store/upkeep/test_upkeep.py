@@ -347,3 +347,13 @@ def test_files_that_are_nobodys_are_left_alone(tmp_path: Path) -> None:
     assert not verify(tmp_path).troubles
     assert [own.what for own in find_garbage(tmp_path)] == ["ledger/probe/k0 (1).done.json"]
     assert_reads(tmp_path, range(1))
+
+
+@pytest.mark.parametrize("stage", ["data", "base", "train", "evaluate"])
+def test_a_done_record_that_is_gone_is_told_by_every_reader(copy: tuple[Path, Path], stage: str) -> None:
+    _, root = copy
+    record = sorted(root.glob(f"ledger/{stage}/*.done.json"))[0]
+    record.unlink()
+    for command in (["status", root], ["verify", root], *([["results", root]] if stage != "data" else [])):
+        output = engine(*command, code=1).output
+        assert record.name in output, command
