@@ -39,7 +39,7 @@ $(BIN)/.ready: pyproject.toml $(LOCKS) Makefile setup.py $(wildcard kernels/csrc
 lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet uv
-	PATH=$(CURDIR)/.venv-lock/bin:$$PATH $(PYTHON) lock.py $(WHEELS)
+	PATH=$(CURDIR)/.venv-lock/bin:$$PATH $(PYTHON) tests/lock.py $(WHEELS)
 	rm -rf .venv-lock
 
 demo: $(BIN)/.ready

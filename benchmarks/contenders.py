@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from benchmarks.shapes import TOP
 from kernels import LensStatistics, Unembedding, available_backends, lens_statistics
-from kernels.packed import PackedUnembedding, pack
+from kernels.lens_c_weights import PackedUnembedding, pack
 
 BARE = "bare product"
 CHUNK = 8192

@@ -27,7 +27,7 @@ from benchmarks.measure import (
 from benchmarks.plot import plot
 from benchmarks.shapes import MODELS, data
 from kernels import Unembedding, cpu_paths
-from kernels.packed import pack
+from kernels.lens_c_weights import pack
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 QUICK = {

@@ -20,7 +20,7 @@ from triton.testing import do_bench
 from benchmarks.device.clock import peak_bytes
 from kernels import Unembedding, lens_statistics
 from kernels.gpu.lens import Launch, triton_backend
-from kernels.gpu.tuning import tune
+from kernels.gpu.lens_tuning import tune
 
 SHAPES = {"SmolLM2": (576, 49152), "Qwen2.5-0.5B": (896, 151936), "Llama-3.1-8B": (4096, 128256)}
 ROWS = (1, 16, 64, 512, 4096, 16384)

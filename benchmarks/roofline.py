@@ -13,10 +13,10 @@ from pathlib import Path
 import triton
 
 from benchmarks.gpu_builds.ahead import KernelResources, compile_attention
+from benchmarks.gpu_builds.chips import RATES, programs_per_processor
 from benchmarks.gpu_builds.shipped import Build, compile_build, lens_builds
-from kernels.gpu.attention import head_tile
-from kernels.gpu.resources import CHIPS, programs_per_processor
-from kernels.gpu.tiles import ceil_div, divergences_tile, n_splits, sums_tile
+from kernels.gpu.attention_entropies import head_tile
+from kernels.gpu.lens_tiles import ceil_div, divergences_tile, n_splits, sums_tile
 
 PAGE = Path(__file__).parents[1] / "docs/kernels.md"
 BEGIN, END = "<!-- computed: begin -->\n", "<!-- computed: end -->\n"
@@ -60,7 +60,7 @@ def resources_table(built: dict[Build, KernelResources]) -> Iterator[str]:
 def heads_table() -> Iterator[str]:
     """One line per chip, type and width of head: the attention entropy, causal and with a soft-cap."""
     yield from header("chip type |width tile |warps |registers |spills |shared,KiB |resident")
-    for chip in CHIPS:
+    for chip in RATES:
         for dtype, size in (("bf16", 2), ("fp32", 4)):
             for width in (64, 128, 256):
                 tile = head_tile(size, width)
@@ -82,7 +82,7 @@ def times_table(built: dict[Build, KernelResources]) -> Iterator[str]:
 
 
 def _times(kernel: str, rows: int, built: dict[Build, KernelResources]) -> str:
-    has = CHIPS[CHIP]
+    has = RATES[CHIP]
     build = _build(kernel, rows)
     tile, taken = build.tile, built[build]
     splits = n_splits(rows, VOCABULARY, tile, has.processors, build.top)
@@ -114,7 +114,7 @@ def _build(kernel: str, rows: int) -> Build:
 
 def in_flight(built: dict[Build, KernelResources]) -> str:
     """Little's law for few rows: do the loads in flight cover the memory's latency?"""
-    build, has = _build("sums", 16), CHIPS[CHIP]
+    build, has = _build("sums", 16), RATES[CHIP]
     tile, taken = build.tile, built[build]
     resident = programs_per_processor(CHIP, tile.warps, taken.registers, taken.shared)
     flying = resident * (tile.stages - 1) * tile.vocab * tile.depth * 2 / 1024
@@ -131,7 +131,7 @@ def computed() -> str:
     builds = lens_builds()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         built = dict(zip(builds, pool.map(compile_build, builds, chunksize=4), strict=True))
-    has = CHIPS[CHIP]
+    has = RATES[CHIP]
     lines = [
         f"Computed with Triton {triton.__version__}; H100 SXM: {has.half_flops / 1e12:.0f} TFLOP/s bfloat16, "
         f"{has.bandwidth / 1e12:.2f} TB/s HBM, {L2 / 1e12:.1f} TB/s L2 (assumed), {has.processors} "

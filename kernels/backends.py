@@ -17,28 +17,28 @@ LENS = "lens_statistics"
 # Operation → backend → (module, function), the fastest backends last.
 OPERATIONS = {
     LENS: {
-        "reference": ("kernels.reference", "reference"),
-        "torch": ("kernels.torch_tiled", "torch_tiled"),
-        "c": ("kernels.c_backend", "c_backend"),
+        "reference": ("kernels.lens_reference", "reference"),
+        "torch": ("kernels.lens_torch", "torch_tiled"),
+        "c": ("kernels.lens_c", "c_backend"),
         "triton": ("kernels.gpu.lens", "triton_backend"),
     },
     "lens_divergence": {
-        "reference": ("kernels.divergence", "reference"),
-        "torch": ("kernels.divergence", "torch_tiled"),
+        "reference": ("kernels.lens_divergences", "reference"),
+        "torch": ("kernels.lens_divergences", "torch_tiled"),
     },
     "attention_entropy": {
-        "reference": ("kernels.attention_torch", "reference"),
-        "torch": ("kernels.attention_torch", "torch_tiled"),
-        "triton": ("kernels.gpu.attention", "triton_backend"),
+        "reference": ("kernels.attention_entropies_torch", "reference"),
+        "torch": ("kernels.attention_entropies_torch", "torch_tiled"),
+        "triton": ("kernels.gpu.attention_entropies", "triton_backend"),
     },
     "attention_row_entropy": {
-        "reference": ("kernels.attention_rows", "reference"),
-        "torch": ("kernels.attention_rows", "torch_tiled"),
+        "reference": ("kernels.attention_row_entropies", "reference"),
+        "torch": ("kernels.attention_row_entropies", "torch_tiled"),
     },
     "activation_entropy": {
-        "reference": ("kernels.activation", "reference"),
-        "torch": ("kernels.activation", "torch_rows"),
-        "triton": ("kernels.gpu.activation", "triton_backend"),
+        "reference": ("kernels.activation_entropies", "reference"),
+        "torch": ("kernels.activation_entropies", "torch_rows"),
+        "triton": ("kernels.gpu.activation_entropies", "triton_backend"),
     },
 }
 NO_C_CORE = (
@@ -134,7 +134,7 @@ def why_triton_fails(device: torch.device) -> str:
     Tried once, on a problem of the largest tiles: seconds where Triton's cache on disk is empty.
     """
     try:
-        checks = import_module("kernels.checks")
+        checks = import_module("kernels.lens_checks")
         for dtype in (torch.bfloat16, torch.float32):
             error, what = checks.largest_error("triton", device, dtype)
             if error > checks.LIMIT:

@@ -16,6 +16,7 @@ from transformers.utils import import_utils
 import kernels
 from engine.errors import EngineError
 from engine.running.kernels_owner import check_kernels
+from specs.tables.experiment import STAGES
 
 ROOT = Path(__file__).parents[1]
 LEAVES = ("specs", "kernels", "store")
@@ -92,7 +93,7 @@ def test_what_all_share_imports_the_standard_library_alone() -> None:
     files = {name: found for name, found in imported("specs").items() if name.startswith("specs/common/")}
     foreign = {name: names - set(sys.stdlib_module_names) for name, names in files.items()}
     assert foreign and not any(foreign.values())
-    code = "import sys, store.errors, kernels.result; print(sorted(sys.modules))"
+    code = "import sys, store.errors, kernels.lens_result; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "specs.load" not in done.stdout
 
@@ -180,6 +181,30 @@ def test_no_handler_takes_damage_for_a_lack_of_data() -> None:
     assert found == []
 
 
+def test_the_page_names_the_four_parts_of_every_stage() -> None:
+    page = (ROOT / "docs/architecture.md").read_text("utf-8").partition("### The four parts of a stage")[2]
+    rows = [
+        [cell.strip().strip("`") for cell in line.strip("| ").split("|")]
+        for line in page.partition("\n## ")[0].splitlines()
+        if line.startswith("| ")
+    ][2:]
+    assert [stage for stage, *_ in rows] == list(STAGES)
+    wrong = []
+    for stage, *parts in rows:
+        assert len(parts) == 4, stage
+        for file, _, name in (part.partition(":") for part in parts if part != "none"):
+            body: list[ast.stmt] = ast.parse((ROOT / "engine" / file).read_text("utf-8")).body
+            for step in name.split("."):
+                found = [
+                    own
+                    for own in body
+                    if isinstance(own, ast.FunctionDef | ast.ClassDef) and own.name == step
+                ]
+                body = found[0].body if found else []
+            wrong += [f"{stage}: {file}:{name}"] * (not body)
+    assert wrong == []
+
+
 def test_the_distribution_holds_these_packages() -> None:
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert {name.partition(".")[0] for name in packages} == {"engine", *LEAVES}
@@ -197,8 +222,8 @@ def test_no_module_grows_beyond_what_one_reads_in_one_go() -> None:
     assert {file.name: size for file in files if (size := len(file.read_text().splitlines())) > 400} == {}
 
 
-@pytest.mark.parametrize("package", ["store", "store.analysis"])
+@pytest.mark.parametrize("package", ["kernels", "store", "store.analysis"])
 def test_no_module_has_the_name_of_a_function(package: str) -> None:
     """Where names are imported when first used, importing such a module would take the function's place."""
     modules = {path.stem for path in (ROOT / package.replace(".", "/")).glob("*.py")}
-    assert not modules & set(importlib.import_module(package)._HOMES)
+    assert not modules & set(importlib.import_module(package).__all__)

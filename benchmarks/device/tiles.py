@@ -13,7 +13,7 @@ from triton.runtime.errors import OutOfResources
 from benchmarks.device.clock import milliseconds
 from benchmarks.device.record import NotHereError, Recorder
 from kernels import Unembedding, why_not
-from kernels.gpu.tiles import Tile
+from kernels.gpu.lens_tiles import Tile
 
 COMPILERS = 8
 SUMS = (

@@ -14,12 +14,12 @@ from attrs import frozen
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
-from kernels.gpu.activation import energy_entropy, row_warps
-from kernels.gpu.attention import HeadTile, attention_sums
-from kernels.gpu.divergence import lens_divergences
-from kernels.gpu.merge import merge_splits, merge_warps
-from kernels.gpu.sums import lens_sums
-from kernels.gpu.tiles import Tile
+from kernels.gpu.activation_entropies import energy_entropy, row_warps
+from kernels.gpu.attention_entropies import HeadTile, attention_sums
+from kernels.gpu.lens_divergences import lens_divergences
+from kernels.gpu.lens_merge import merge_splits, merge_warps
+from kernels.gpu.lens_sums import lens_sums
+from kernels.gpu.lens_tiles import Tile
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from benchmarks.gpu_builds.ahead import KernelResources, compile_lens
-from kernels.gpu.tiles import (
+from kernels.gpu.lens_tiles import (
     DIVERGENCES,
     LONGEST_TOP,
     PLAIN,

@@ -20,7 +20,7 @@ from engine.models.devices import unused_gpu
 from engine.terminal import joined, styled
 from kernels import choose_backend, cpu_paths, why_not
 from kernels.backends import LENS, NO_TRITON, OPERATIONS
-from kernels.checks import LIMIT, largest_error
+from kernels.lens_checks import LIMIT, largest_error
 from specs.registry import plugins
 
 VERSIONS = (

@@ -13,13 +13,13 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kernels.gpu.device import Device, find_device, launching_on
-from kernels.gpu.divergence import lens_divergences
-from kernels.gpu.merge import merge_splits, merge_warps
-from kernels.gpu.packing import pack
-from kernels.gpu.sums import lens_sums
-from kernels.gpu.tiles import LONGEST_TOP, Tile, divergences_tile, sums_tile, tiles_per_split, uses_tma
-from kernels.result import LensStatistics
-from kernels.torch_tiled import torch_tiled
+from kernels.gpu.lens_divergences import lens_divergences
+from kernels.gpu.lens_merge import merge_splits, merge_warps
+from kernels.gpu.lens_packing import pack
+from kernels.gpu.lens_sums import lens_sums
+from kernels.gpu.lens_tiles import LONGEST_TOP, Tile, divergences_tile, sums_tile, tiles_per_split, uses_tma
+from kernels.lens_result import LensStatistics
+from kernels.lens_torch import torch_tiled
 from kernels.unembedding import Unembedding
 
 OPERANDS = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
@@ -150,7 +150,7 @@ def _operand_bytes(weight: Tensor) -> int:
 class Output:
     """The result's tensors, which the merge fills."""
 
-    scalars: Tensor  # [7, R], see kernels.gpu.merge
+    scalars: Tensor  # [7, R], see kernels.gpu.lens_merge
     top_ids: Tensor
     top_logprobs: Tensor
     watch_logprob: Tensor

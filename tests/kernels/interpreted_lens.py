@@ -13,10 +13,10 @@ from lens_problems import arguments, assert_close, problems
 
 from kernels import LensStatistics, Unembedding, available_backends, lens_statistics
 from kernels.gpu.lens import Launch, triton_backend
-from kernels.gpu.packing import pack
-from kernels.gpu.tiles import Tile
-from kernels.gpu.tuning import tune
-from kernels.reference import statistics_from_logits
+from kernels.gpu.lens_packing import pack
+from kernels.gpu.lens_tiles import Tile
+from kernels.gpu.lens_tuning import tune
+from kernels.lens_reference import statistics_from_logits
 
 TILES = [Tile(16, 64, 16, 4, 2), Tile(16, 128, 32, 4, 2, pieces=2, group=1)]
 
@@ -116,8 +116,8 @@ def test_tuning_takes_the_fastest_tile_of_each_pass(monkeypatch: pytest.MonkeyPa
         run()
         return next(times)
 
-    monkeypatch.setattr("kernels.gpu.tuning.candidates", lambda *_: iter(TILES))
-    monkeypatch.setattr("kernels.gpu.tuning.do_bench", bench)
+    monkeypatch.setattr("kernels.gpu.lens_tuning.candidates", lambda *_: iter(TILES))
+    monkeypatch.setattr("kernels.gpu.lens_tuning.do_bench", bench)
     found = tune(torch.ones(3, 16), Unembedding(torch.zeros(70, 16)), watched=2)
     assert found == Launch(sums=TILES[1], divergences=TILES[0])
 

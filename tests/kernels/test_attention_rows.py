@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import attention_entropy, attention_row_entropy, attention_rows
-from kernels.attention import Scoring
+from kernels import attention_entropy, attention_row_entropy
+from kernels import attention_row_entropies as attention_rows
+from kernels.attention_entropies import Scoring
 
 
 @st.composite

@@ -21,12 +21,12 @@ from kernels import LensStatistics, Unembedding, backends, lens_statistics
 
 pytest.importorskip("kernels._lens", reason="the C core is not built")
 
-from kernels import c_backend as launcher
-from kernels import packed as packing
-from kernels.c_backend import PackedProjection, c_backend
+from kernels import lens_c as launcher
+from kernels import lens_c_weights as packing
 from kernels.c_library import cpu_paths, ffi, lib, path_number, pointer
-from kernels.packed import PackedUnembedding, pack, packed_once
-from kernels.reference import statistics_from_logits
+from kernels.lens_c import PackedProjection, c_backend
+from kernels.lens_c_weights import PackedUnembedding, pack, packed_once
+from kernels.lens_reference import statistics_from_logits
 
 ROOT = Path(__file__).parents[2]
 PATHS = cpu_paths()

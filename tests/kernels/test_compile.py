@@ -19,9 +19,9 @@ import triton
 
 from benchmarks.gpu_builds.ahead import KernelResources, compile_activation, compile_attention, compile_merge
 from benchmarks.gpu_builds.shipped import Build, compile_build, lens_builds
-from kernels.gpu.attention import HeadTile, head_tile
-from kernels.gpu.resources import CHIPS, candidates, predict, register_limit
-from kernels.gpu.tiles import (
+from kernels.gpu.attention_entropies import HeadTile, head_tile
+from kernels.gpu.lens_tile_resources import CHIPS, candidates, predict, register_limit
+from kernels.gpu.lens_tiles import (
     DIVERGENCES,
     LONGEST_TOP,
     MOST_KEPT,

@@ -17,7 +17,7 @@ from kernels import (
     lens_logits,
     lens_statistics,
 )
-from kernels.reference import whole_logits
+from kernels.lens_reference import whole_logits
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 NAMES = (

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels import Unembedding, lens_divergence, lens_statistics
-from kernels.divergence import torch_tiled
+from kernels.lens_divergences import torch_tiled
 
 
 @st.composite

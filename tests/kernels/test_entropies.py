@@ -10,7 +10,8 @@ from head_problems import heads, vectors
 from hypothesis import given, settings
 from torch import Tensor
 
-from kernels import activation_entropy, attention_entropy, attention_torch
+from kernels import activation_entropy, attention_entropy
+from kernels import attention_entropies_torch as attention_torch
 
 
 @settings(max_examples=150, deadline=None)

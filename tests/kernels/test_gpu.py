@@ -22,8 +22,8 @@ from kernels import (
     lens_logits,
     lens_statistics,
 )
-from kernels.checks import LIMIT, largest_error
-from kernels.reference import whole_logits
+from kernels.lens_checks import LIMIT, largest_error
+from kernels.lens_reference import whole_logits
 
 pytestmark = [
     pytest.mark.gpu,

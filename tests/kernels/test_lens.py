@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels import LensStatistics, Unembedding, lens_statistics
-from kernels.reference import statistics_from_logits
-from kernels.torch_tiled import TiledProjection, exact_top, torch_tiled
+from kernels.lens_reference import statistics_from_logits
+from kernels.lens_torch import TiledProjection, exact_top, torch_tiled
 
 
 def tiled(problem: dict[str, object], tile: int, rows: int) -> LensStatistics:

@@ -95,7 +95,7 @@ def test_where_it_cannot_compile_torch_serves_and_says_why(
         tried.append(1)
         raise error
 
-    monkeypatch.setattr("kernels.checks._statistics", fails)
+    monkeypatch.setattr("kernels.lens_checks._statistics", fails)
     reason = f"cannot compile or run its kernels on cuda .{type(error).__name__}: "
     with pytest.warns(RuntimeWarning, match=reason + ".*slower torch backend serves"):
         assert choose_backend(GPU) == "torch"
@@ -109,14 +109,14 @@ def test_where_it_cannot_compile_torch_serves_and_says_why(
 
 @pytest.mark.usefixtures("_untried")
 def test_kernels_that_are_wrong_do_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernels.checks.largest_error", lambda *_: (0.5, "entropy"))
+    monkeypatch.setattr("kernels.lens_checks.largest_error", lambda *_: (0.5, "entropy"))
     with pytest.warns(RuntimeWarning, match=r"kernels are wrong: entropy is off by 5.0e-01.*torch backend"):
         assert choose_backend(GPU) == "torch"
 
 
 @pytest.mark.usefixtures("_untried")
 def test_where_the_trial_ends_well_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernels.checks.largest_error", lambda *_: (1e-5, "entropy"))
+    monkeypatch.setattr("kernels.lens_checks.largest_error", lambda *_: (1e-5, "entropy"))
     assert choose_backend(GPU) == choose_backend(GPU, "triton") == "triton"
 
 

@@ -13,9 +13,12 @@ from commands import engine
 from torch import Tensor
 
 from engine.cli import doctor
-from kernels import available_backends, backends, checks, divergence, torch_tiled
+from kernels import available_backends, backends
+from kernels import lens_checks as checks
+from kernels import lens_divergences as divergence
+from kernels import lens_torch as torch_tiled
 from kernels.backends import get_backend
-from kernels.torch_tiled import TiledProjection
+from kernels.lens_torch import TiledProjection
 
 
 def test_the_command_names_the_machine_and_passes() -> None:

@@ -11,7 +11,7 @@ main launch compares with; only a run-time scalar tells the launches apart.
 import triton
 import triton.language as tl
 
-from kernels.gpu.product import logits_tile
+from kernels.gpu.lens_product import logits_tile
 from kernels.gpu.softmax import LOWEST, accumulate
 
 NO_ID = tl.constexpr(2147483647)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kernels.backends import LENS, OPERATIONS, get_backend
-from kernels.reference import whole_logits
-from kernels.result import LensStatistics
+from kernels.lens_reference import whole_logits
+from kernels.lens_result import LensStatistics
 from kernels.unembedding import Unembedding
 
 LIMIT = 1e-4  # nats; what each backend promises for logits up to 100

@@ -1,7 +1,7 @@
 """Write requirements.lock and, for PyTorch, requirements-torch*.lock: what `make` installs, with hashes.
 
-`make lock` calls this with uv at hand: python lock.py [WHEEL …]. One lock serves every Python from 3.11 on
-and every platform: what only some need has a marker. The releases are those of constraints.txt.
+`make lock` calls this with uv at hand: python tests/lock.py [WHEEL …]. One lock serves every Python from 3.11
+on and every platform: what only some need has a marker. The releases are those of constraints.txt.
 
 The CPU builds of PyTorch are not on the package index. A WHEEL named here adds its hash, and what the lock
 has of the same release stays.

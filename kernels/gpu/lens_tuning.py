@@ -12,8 +12,8 @@ from triton.testing import do_bench
 
 from kernels.gpu.device import find_device
 from kernels.gpu.lens import Launch, triton_backend
-from kernels.gpu.resources import candidates
-from kernels.gpu.tiles import Tile
+from kernels.gpu.lens_tile_resources import candidates
+from kernels.gpu.lens_tiles import Tile
 from kernels.unembedding import Unembedding
 
 

@@ -6,7 +6,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from kernels.gpu.tiles import ceil_div
+from kernels.gpu.lens_tiles import ceil_div
 
 
 @frozen(eq=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from kernels.attention import Scoring
+from kernels.attention_entropies import Scoring
 from kernels.product import exact_float32
 
 QUERIES, KEYS = 256, 512  # positions per tile: float32 scores take 512 KiB per head

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from kernels.backends import choose_backend, get_backend
-from kernels.result import LensStatistics
+from kernels.lens_result import LensStatistics
 from kernels.unembedding import Unembedding
 
 if TYPE_CHECKING:
-    from kernels.packed import PackedUnembedding
+    from kernels.lens_c_weights import PackedUnembedding
 
 Ids = Tensor | Sequence[int]
 
@@ -30,7 +30,7 @@ def lens_statistics(
     """Give full-vocabulary statistics of the lens logits of R rows, in nats.
 
     hidden: [R, D] rows after the model's final norm; any floating type.
-    unembedding: the map to logits; packed by `kernels.packed.pack`, only the C backend can use it.
+    unembedding: the map to logits; packed by `kernels.lens_c_weights.pack`, only the C backend can use it.
     watch_ids: [J] token ids, repeats allowed. top_k: places kept; beyond the vocabulary -1 and NaN.
     final_rows: [R], for each row the row of `hidden` that is the final layer's at the same position; None
     leaves `kl_final` and `js_final` out.

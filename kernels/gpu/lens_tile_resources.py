@@ -11,30 +11,24 @@ from itertools import product
 
 from attrs import frozen
 
-from kernels.gpu.tiles import Tile
+from kernels.gpu.lens_tiles import Tile
 
 
 @frozen
 class Chip:
-    """Limits and peak rates of a chip, from its maker's data sheets and tuning guides."""
+    """What a program of a chip may have, from its maker's tuning guides."""
 
-    processors: int  # multiprocessors, or compute units
     lanes: int  # threads per warp
     registers: int  # per lane and multiprocessor, all warps together, in units of one warp
     most_registers: int  # per thread
-    shared: int  # bytes that one program may have
-    shared_total: int  # bytes per multiprocessor
-    warps: int  # resident per multiprocessor
-    clock: float  # Hz, boost
-    half_flops: float  # dense bfloat16 FLOP/s
-    bandwidth: float  # bytes/s of the main memory
+    shared: int  # bytes
 
 
 CHIPS = {
-    "sm_80": Chip(108, 32, 2048, 255, 166_912, 167_936, 64, 1.41e9, 312e12, 2.04e12),
-    "sm_90": Chip(132, 32, 2048, 255, 232_448, 233_472, 64, 1.83e9, 989e12, 3.35e12),
-    "sm_100": Chip(148, 32, 2048, 255, 232_448, 233_472, 64, 1.85e9, 2250e12, 8.0e12),
-    "gfx942": Chip(304, 64, 2048, 512, 65_536, 65_536, 32, 2.10e9, 1307e12, 5.3e12),
+    "sm_80": Chip(32, 2048, 255, 166_912),
+    "sm_90": Chip(32, 2048, 255, 232_448),
+    "sm_100": Chip(32, 2048, 255, 232_448),
+    "gfx942": Chip(64, 2048, 512, 65_536),
 }
 
 # Registers per thread: chip → (base, per number of the tile that a thread holds), of pass one and pass two.
@@ -72,15 +66,6 @@ def predict(kernel: str, chip: str, operand_bytes: int, tile: Tile) -> Predictio
 def register_limit(chip: str, warps: int) -> int:
     """Give the registers that a thread may have, for a program of so many warps to fit at all."""
     return min(CHIPS[chip].most_registers, CHIPS[chip].registers // warps)
-
-
-def programs_per_processor(chip: str, warps: int, registers: int, shared: int) -> int:
-    """Give how many programs reside on a multiprocessor at once; registers come in eights, shared in KiB."""
-    has = CHIPS[chip]
-    by_registers = has.registers // (-(-registers // 8) * 8 * warps)
-    return min(
-        by_registers, has.warps // warps, has.shared_total // (shared + 1024 if has.lanes == 32 else shared)
-    )
 
 
 def candidates(kernel: str, chip: str, operand_bytes: int, n_rows: int) -> Iterator[Tile]:

@@ -14,8 +14,8 @@ import torch
 from attrs import define, frozen
 from torch import Tensor
 
+from kernels.lens_result import LensStatistics
 from kernels.product import product
-from kernels.result import LensStatistics
 from kernels.unembedding import Unembedding
 
 TILE = 8192  # vocabulary entries per tile

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kernels.result import LensStatistics
+from kernels.lens_result import LensStatistics
 from kernels.unembedding import Unembedding
 
 

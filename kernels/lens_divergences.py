@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from kernels.backends import choose_backend, get_backend
+from kernels.lens_reference import whole_logits
+from kernels.lens_torch import ROWS, TILE, TiledProjection, first_pass
 from kernels.product import unrounded_product
-from kernels.reference import whole_logits
-from kernels.torch_tiled import ROWS, TILE, TiledProjection, first_pass
 from kernels.unembedding import Unembedding
 
 

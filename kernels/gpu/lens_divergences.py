@@ -1,14 +1,14 @@
 """Pass two of the lens statistics: KL and JS of every row to its final layer's row.
 
-Rows are packed so that a tile holds the final row of each of its rows (kernels.gpu.packing): the final
+Rows are packed so that a tile holds the final row of each of its rows (kernels.gpu.lens_packing): the final
 layer's logits come out of the same product, and a row finds them by a gather within the tile.
 """
 
 import triton
 import triton.language as tl
 
-from kernels.gpu.product import logits_tile
-from kernels.gpu.sums import program_tile
+from kernels.gpu.lens_product import logits_tile
+from kernels.gpu.lens_sums import program_tile
 
 LN2 = tl.constexpr(0.6931471805599453)
 

@@ -8,10 +8,10 @@ import triton.language as tl
 from attrs import frozen
 from torch import Tensor
 
-from kernels.attention import Scoring
+from kernels.attention_entropies import Scoring
 from kernels.backends import interpreting
 from kernels.gpu.device import launching_on
-from kernels.gpu.product import tanh
+from kernels.gpu.lens_product import tanh
 from kernels.gpu.softmax import LOWEST, accumulate
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from kernels.attention import Scoring, check_heads, check_softcap
-from kernels.attention_torch import KEYS, head_scores, online_entropy
+from kernels.attention_entropies import Scoring, check_heads, check_softcap
+from kernels.attention_entropies_torch import KEYS, head_scores, online_entropy
 from kernels.backends import choose_backend, get_backend
 
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from kernels.gpu.sums import NO_ID
+from kernels.gpu.lens_sums import NO_ID
 
 
 @triton.jit

@@ -16,8 +16,8 @@ from attrs import frozen
 from torch import Tensor
 
 from kernels.c_library import ThreadTeam, ffi, lib, path_number, pointer, regular
-from kernels.packed import COLUMNS, PackedUnembedding, packed_once
-from kernels.result import LensStatistics
+from kernels.lens_c_weights import COLUMNS, PackedUnembedding, packed_once
+from kernels.lens_result import LensStatistics
 from kernels.unembedding import Unembedding
 
 ROWS = 1024  # most rows in a block
