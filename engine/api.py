@@ -57,8 +57,13 @@ class LoadedModel(NamedTuple):
 def plan(spec: str | Path, overrides: Sequence[str] = (), *, store: Root | None = None) -> Plan:
     """Give the plan of a spec: its cells, their stage keys, and what of them is done.
 
-    overrides: `KEY=VALUE`, as `--set` takes them. SpecError names all that is wrong with the spec, also what
-    the files on this machine tell.
+    Args:
+        spec: the TOML file.
+        overrides: `KEY=VALUE`, as `--set` takes them.
+        store: folder or URL of the store; by default the spec's own.
+
+    Raises:
+        SpecError: all that is wrong with the spec, also by what the files on this machine tell.
     """
     from engine.planning.checks import check_plan
 
@@ -110,10 +115,22 @@ def execute(
 ) -> Outcome:
     """Run what is pending of a spec or a plan, and give what was done; results go to the store.
 
-    only: factor → level or list of levels. wait: for what other processes are running. executor: "local",
-    "ray", "slurm", or that of a plug-in. display: is told of every stage as it begins, ends or fails. Stages
-    that fail are recorded in the outcome and in the store, and raise nothing. Ctrl-C raises Interrupted when
-    all that is done is safe.
+    Stages that fail are recorded in the outcome and in the store, and raise nothing. Ctrl-C raises
+    Interrupted when all that is done is safe.
+
+    Args:
+        spec: the TOML file, or what `plan` gives.
+        overrides: `KEY=VALUE`, as `--set` takes them.
+        store: folder or URL of the store; by default the spec's own.
+        only: factor → level or list of levels.
+        max_cells: run at most so many cells.
+        fail_fast: end after the first failed stage.
+        retry_failed: run failed stages again.
+        wait: for what other processes are running.
+        executor: "local", "ray", "slurm", or that of a plug-in.
+        workers: processes, or with "ray" and "slurm" units of work at a time; by default as the spec says.
+        ignore_space: do not ask whether the disk has room.
+        display: is told of every stage as it begins, ends or fails.
     """
     from engine.progress import stop_on_signal
     from engine.running.cell_runner import Display, Outcome
@@ -141,7 +158,15 @@ def execute(
 
 
 def status(store: Root, experiment: str | None = None) -> list[CellStatus]:
-    """Give how far every cell of a store's experiments has come; StoreError for an unknown experiment."""
+    """Give how far every cell of a store's experiments has come.
+
+    Args:
+        store: folder or URL of the store.
+        experiment: this experiment alone.
+
+    Raises:
+        StoreError: for an unknown experiment.
+    """
     place = place_of(store)
     ledger = Ledger(place)
     found = []
@@ -161,9 +186,15 @@ def load_adapter(
 ) -> LoadedModel:
     """Load the base model with the adapter of one trained cell, in evaluation mode.
 
-    cell: factor → level, as many as single out one training; the adapter is checked against its record.
-    model: the base model, where it lies elsewhere by now. UsageError for levels that are not there or not
-    single, StoreError for a training that is not done.
+    Args:
+        store: folder or URL of the store.
+        cell: factor → level, as many as single out one training; the adapter is checked against its record.
+        experiment: the experiment that has the cell; by default any.
+        model: the base model, where it lies elsewhere by now.
+
+    Raises:
+        UsageError: for levels that are not there or not single.
+        StoreError: for a training that is not done.
     """
     from engine.models.loading import load
     from engine.stages.training.files import check_adapter

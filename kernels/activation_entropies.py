@@ -15,11 +15,16 @@ def activation_entropy(hidden: Tensor, *, backend: str = "auto") -> Tensor:
     same for any multiple of the vector (Shannon's entropy of the energy distribution; exp H is the effective
     number of coordinates). The float64 reference gives float64.
 
-    hidden: any floating type. backend: "auto", "reference", "torch" or "triton". A zero vector has no such
-    distribution, so it gets NaN, as does one with a NaN or infinite entry. Error against the reference: at
-    most 1e-5 nats.
+    A zero vector has no such distribution, so it gets NaN, as does one with a NaN or infinite entry. Error
+    against the reference: at most 1e-5 nats.
 
-    Raises TypeError or ValueError that names the argument, what was found and what was expected.
+    Args:
+        hidden: any floating type.
+        backend: "auto", "reference", "torch" or "triton".
+
+    Raises:
+        TypeError: the message names the argument, what was found and what was expected.
+        ValueError: the message names the argument, what was found and what was expected.
     """
     if hidden.ndim == 0 or hidden.shape[-1] == 0:
         raise ValueError(f"hidden: found shape {tuple(hidden.shape)}, expected [..., D]")

@@ -47,16 +47,24 @@ def attention_entropy(
     H = −Σₛ aₛ log aₛ with a = softmax of scale · q·k over the keys that a position sees, by the online
     softmax (Milakov & Gimelshein, arXiv 1805.02867). The float64 reference gives float64.
 
-    query: [B, Hq, T, E]; key: [B, Hkv, T, E], where Hq is a multiple of Hkv (grouped-query attention, arXiv
-    2305.13245: query head h reads key head h // (Hq / Hkv)); both of one floating type, rotated if the model
-    rotates them. scale: None is 1 / √E. causal: a position sees itself and those before it. window: only
-    positions less than `window` away. softcap: c in c tanh(score / c). lengths: [B], sequences padded on the
-    right; padding is no key, and its own rows are NaN. backend: "auto", "reference", "torch" or "triton".
-
     A position that sees a NaN or infinite score gets NaN. Error against the reference at float32 inputs: at
     most 1e-4 nats for scores up to 100.
 
-    Raises TypeError or ValueError that names the argument, what was found and what was expected.
+    Args:
+        query: [B, Hq, T, E].
+        key: [B, Hkv, T, E], where Hq is a multiple of Hkv (grouped-query attention, arXiv 2305.13245: query
+            head h reads key head h // (Hq / Hkv)); both of one floating type, rotated if the model rotates
+            them.
+        scale: None is 1 / √E.
+        causal: a position sees itself and those before it.
+        window: only positions less than `window` away.
+        softcap: c in c tanh(score / c).
+        lengths: [B], sequences padded on the right; padding is no key, and its own rows are NaN.
+        backend: "auto", "reference", "torch" or "triton".
+
+    Raises:
+        TypeError: the message names the argument, what was found and what was expected.
+        ValueError: the message names the argument, what was found and what was expected.
     """
     check_heads(query, key)
     if window is not None and window < 1:

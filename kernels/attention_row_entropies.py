@@ -25,20 +25,27 @@ def attention_row_entropy(
 ) -> Tensor:
     """Give the entropy, in nats, of the attention distribution of P chosen queries: [B, Hq, P] float32.
 
-    H = −Σⱼ aⱼ log aⱼ over the keys j, with aⱼ = exp xⱼ / (Σ exp x + exp sink) and
-    x = c tanh(scale · q·k / c) + mask. The float64 reference gives float64. Scratch is O(B · Hq · P).
-
-    query: [B, Hq, P, E]; key: [B, Hkv, T, E], where Hq is a multiple of Hkv (query head h reads key head
-    h // (Hq / Hkv)); both of one floating type, rotated if the model rotates them. mask: [B or 1, Hq or 1,
-    P, T], boolean (True: seen) or a float to add, of which −∞ and the type's lowest number hide a key; None:
-    every key is seen. scale: None is 1 / √E. softcap: c. sinks: [Hq] logits that take weight but are no keys
-    (Xiao et al., arXiv 2309.17453; learned, as in gpt-oss): what they take is left out of the sum. backend:
-    "auto", "reference" or "torch".
+    H = −Σⱼ aⱼ log aⱼ over the keys j, with aⱼ = exp xⱼ / (Σ exp x + exp sink) and x = c tanh(scale · q·k / c)
+    + mask. The float64 reference gives float64. Scratch is O(B · Hq · P).
 
     A query that sees no key, or a NaN or infinite score, gets NaN. Error against the reference at float32
     inputs: at most 1e-4 nats for scores up to 100.
 
-    Raises TypeError or ValueError that names the argument, what was found and what was expected.
+    Args:
+        query: [B, Hq, P, E].
+        key: [B, Hkv, T, E], where Hq is a multiple of Hkv (query head h reads key head h // (Hq / Hkv)); both
+            of one floating type, rotated if the model rotates them.
+        mask: [B or 1, Hq or 1, P, T], boolean (True: seen) or a float to add, of which −∞ and the type's
+            lowest number hide a key; None: every key is seen.
+        scale: None is 1 / √E.
+        softcap: c.
+        sinks: [Hq] logits that take weight but are no keys (Xiao et al., arXiv 2309.17453; learned, as in
+            gpt-oss): what they take is left out of the sum.
+        backend: "auto", "reference" or "torch".
+
+    Raises:
+        TypeError: the message names the argument, what was found and what was expected.
+        ValueError: the message names the argument, what was found and what was expected.
     """
     check_heads(query, key, same_length=False)
     check_softcap(softcap)

@@ -68,8 +68,10 @@ def choose_backend(device: torch.device, backend: str = "auto", operation: str =
     """Give the name of the backend to use: the one asked for, or the fastest for the device.
 
     Where the C core is not built, or Triton cannot compile its kernels on a GPU, torch serves, and a
-    RuntimeWarning says so once. On devices beside CPU and GPU torch serves. Raises ValueError for a name that
-    is no backend, or one that cannot serve here.
+    RuntimeWarning says so once. On devices beside CPU and GPU torch serves.
+
+    Raises:
+        ValueError: for a name that is no backend, or one that cannot serve here.
     """
     table = OPERATIONS[operation]
     if backend != "auto":

@@ -29,17 +29,22 @@ def lens_statistics(
 ) -> LensStatistics:
     """Give full-vocabulary statistics of the lens logits of R rows, in nats.
 
-    hidden: [R, D] rows after the model's final norm; any floating type.
-    unembedding: the map to logits; packed by `kernels.lens_c_weights.pack`, only the C backend can use it.
-    watch_ids: [J] token ids, repeats allowed. top_k: places kept; beyond the vocabulary -1 and NaN.
-    final_rows: [R], for each row the row of `hidden` that is the final layer's at the same position; None
-    leaves `kl_final` and `js_final` out.
-    backend: "auto", or the name of one.
-
     Ranks and top tokens follow one strict order, ties to the lower token id, of the backend's own logits. A
     row with a NaN or Inf logit gets NaN and -1 throughout and is counted in `nonfinite_rows`.
 
-    Raises TypeError or ValueError that names the argument, what was found and what was expected.
+    Args:
+        hidden: [R, D] rows after the model's final norm; any floating type.
+        unembedding: the map to logits; packed by `kernels.lens_c_weights.pack`, only the C backend can use
+            it.
+        watch_ids: [J] token ids, repeats allowed.
+        top_k: places kept; beyond the vocabulary -1 and NaN.
+        final_rows: [R], for each row the row of `hidden` that is the final layer's at the same position; None
+            leaves `kl_final` and `js_final` out.
+        backend: "auto", or the name of one.
+
+    Raises:
+        TypeError: the message names the argument, what was found and what was expected.
+        ValueError: the message names the argument, what was found and what was expected.
     """
     _check_hidden(hidden, unembedding)
     if top_k < 0:

@@ -19,18 +19,23 @@ def lens_divergence(
 ) -> tuple[Tensor, Tensor]:
     """Give KL(final ‖ row) in nats, [..., N], and its gradient by the row, [..., N, D]; both float32.
 
-    KL = Σᵥ pᵥ (log pᵥ − log qᵥ), p of the final row, q of the row, and with the logits x = c tanh(y / c),
-    y = scale (h Wᵀ + b): ∂KL/∂h = scale · ((q − p) ⊙ (1 − (x / c)²)) W. It is the loss that a tuned lens is
+    KL = Σᵥ pᵥ (log pᵥ − log qᵥ), p of the final row, q of the row, and with the logits x = c tanh(y / c), y =
+    scale (h Wᵀ + b): ∂KL/∂h = scale · ((q − p) ⊙ (1 − (x / c)²)) W. It is the loss that a tuned lens is
     trained by (Belrose et al., arXiv 2303.08112); p is held fixed. The float64 reference gives float64.
 
-    hidden: [..., N, D] rows after the model's final norm, such as [layers, N, D]; final: [N, D], of the final
-    layer at the same N positions; any floating types. backend: "auto", "reference" or "torch". A row with a
-    NaN or infinite logit, its own or the final row's, gets NaN in both results.
+    A row with a NaN or infinite logit, its own or the final row's, gets NaN in both results.
 
     Against the reference on the same inputs, for logits up to 100, on every device: KL within 1e-4 nats, the
     gradient within 1e-3 of the largest |w|.
 
-    Raises TypeError or ValueError that names the argument, what was found and what was expected.
+    Args:
+        hidden: [..., N, D] rows after the model's final norm, such as [layers, N, D].
+        final: [N, D], of the final layer at the same N positions; any floating types.
+        backend: "auto", "reference" or "torch".
+
+    Raises:
+        TypeError: the message names the argument, what was found and what was expected.
+        ValueError: the message names the argument, what was found and what was expected.
     """
     _check(hidden, final, unembedding)
     operation, layers = "lens_divergence", math.prod(hidden.shape[:-2])

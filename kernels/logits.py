@@ -17,12 +17,15 @@ TILE = 8192  # rows of the weight that are made float32 at once, where it has to
 def lens_logits(hidden: Tensor, unembedding: Unembedding) -> Tensor:
     """Give the logits [..., V] of rows [..., D], in float32 whatever the weight's type; differentiable.
 
-    hidden: rows after the model's final norm, any floating type. Operands are of the weight's type, or of
-    autocast's where it is on; their products are summed in float32 and never rounded to less. The gradients
-    have the operands' types, as those of `torch.nn.functional.linear` have.
+    Operands are of the weight's type, or of autocast's where it is on; their products are summed in float32
+    and never rounded to less. The gradients have the operands' types, as those of
+    `torch.nn.functional.linear` have.
 
     Memory: V float32 numbers per row, twice that with a soft-cap; where the device cannot multiply halves
     into float32, `TILE` rows of the weight in float32 beside it.
+
+    Args:
+        hidden: rows after the model's final norm, any floating type.
     """
     weight = unembedding.tokens
     kind = hidden.device.type

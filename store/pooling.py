@@ -18,11 +18,15 @@ from store.errors import StoreError
 def pool(experiments: Mapping[Any, xr.DataTree], factor: str) -> xr.DataTree:
     """Return one experiment of the cells of several; the mapping's keys are the levels of a new factor.
 
-    experiments: nodes of `open_store`'s trees, or trees with one experiment each. Cells that agree in all
-    other factors and the seed are pairs; a factor that an experiment lacks does not apply there ("-"). Test
-    examples that all have (by their ids) are compared, others are left out; a stage whose layers or watched
-    tokens differ keeps one node per shape. Nothing is read. StoreError for a factor that is there already,
-    and for fewer than two experiments.
+    Cells that agree in all other factors and the seed are pairs; a factor that an experiment lacks does not
+    apply there ("-"). Test examples that all have (by their ids) are compared, others are left out; a stage
+    whose layers or watched tokens differ keeps one node per shape. Nothing is read.
+
+    Args:
+        experiments: nodes of `open_store`'s trees, or trees with one experiment each.
+
+    Raises:
+        StoreError: for a factor that is there already, and for fewer than two experiments.
     """
     found = {level: _experiment(level, tree) for level, tree in experiments.items()}
     if len(found) < 2:

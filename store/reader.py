@@ -36,15 +36,18 @@ def open_store(
     """Open a store, or one experiment of it, as /<experiment>/summary, /<experiment>/<stage>, …
 
     Every stage node has the dim `cell` before its own dims, and along it the factors as coordinates that
-    select (`store.arrays.cell_index`); a stage whose cells come in several shapes has a child node per
-    shape. Only whole cells are there: those with all stages done. Nothing but coordinates and records is read
-    before data is asked for.
+    select (`store.arrays.cell_index`); a stage whose cells come in several shapes has a child node per shape.
+    Only whole cells are there: those with all stages done. Nothing but coordinates and records is read before
+    data is asked for.
 
-    chunks: None for variables that are read whole when asked for; sizes by dim for dask arrays (which needs
-    dask), {} for the store's own chunks, which are in every variable's encoding.
+    Args:
+        chunks: None for variables that are read whole when asked for; sizes by dim for dask arrays (which
+            needs dask), {} for the store's own chunks, which are in every variable's encoding.
 
-    StoreError when the path is missing or no store, or the experiment unknown. DamagedError when a record is
-    damaged, and, when they are read, for values that are: `engine verify STORE --fix` lets the rest be read.
+    Raises:
+        StoreError: when the path is missing or no store, or the experiment unknown.
+        DamagedError: when a record is damaged, and, when they are read, for values that are: `engine verify
+            STORE --fix` lets the rest be read.
     """
     place = _existing(place_of(path))
     manifests = read_manifests(place, experiment)

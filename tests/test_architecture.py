@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -220,6 +222,17 @@ def test_the_distribution_holds_these_packages() -> None:
 def test_no_module_grows_beyond_what_one_reads_in_one_go() -> None:
     files = [file for top in ("engine", *LEAVES) for file in (ROOT / top).rglob("*.py")]
     assert {file.name: size for file in files if (size := len(file.read_text().splitlines())) > 400} == {}
+
+
+@pytest.mark.parametrize("package", ["engine", "kernels", "store", "store.analysis", "store.plots"])
+def test_docstrings_of_public_functions_name_their_own_arguments(package: str) -> None:
+    module = importlib.import_module(package)
+    functions = [own for own in (getattr(module, name) for name in module.__all__) if inspect.isfunction(own)]
+    sections = {own.__name__: inspect.getdoc(own).partition("\nArgs:\n")[2] for own in functions}
+    assert any(sections.values())
+    for function in functions:
+        own = re.findall(r"^    \**(\w+): ", sections[function.__name__].partition("\n\n")[0], re.MULTILINE)
+        assert set(own) <= set(inspect.signature(function).parameters), function.__name__
 
 
 @pytest.mark.parametrize("package", ["kernels", "store", "store.analysis"])

@@ -54,11 +54,19 @@ BOUNDS = ("low", "high", "simultaneous_low", "simultaneous_high")
 def contrast(data: Data, variable: str, factor: str, baseline: Any = None, level: Any = None) -> xr.Dataset:
     """Return the differences of a variable between levels of a factor and its baseline, pair by pair.
 
-    variable: any numeric one of the stage, or correct, generated_correct, absolute_error. baseline: by
-    default the first level. level: one or several, by default all others. Result: `difference` (level, pair,
-    *the variable's dims), in the variable's units and read when asked for; `pair` is the index of the other
-    factors and the seed; `pairs` (level) counts them. NaN where a level lacks a pair or a value is missing.
-    StoreError for unknown names and when no two cells differ in the factor alone.
+    NaN where a level lacks a pair or a value is missing.
+
+    Args:
+        variable: any numeric one of the stage, or correct, generated_correct, absolute_error.
+        baseline: by default the first level.
+        level: one or several, by default all others.
+
+    Returns:
+        `difference` (level, pair, *the variable's dims), in the variable's units and read when asked for;
+            `pair` is the index of the other factors and the seed; `pairs` (level) counts them.
+
+    Raises:
+        StoreError: for unknown names and when no two cells differ in the factor alone.
     """
     dataset = stage_node(data, stage_of(variable))
     pairs = find_pairs(dataset, factor, baseline, level)
@@ -190,20 +198,27 @@ def change(
     Means are over examples, seeds and the levels of the other factors, each with equal weight; to keep a
     factor apart, select one of its levels first. Where cells are missing, a seed counts by the pairs that it
     has. Seeds and examples (or groups, where the data has a coordinate `group` along `example`) are random.
-    Result, by (level, layer, position, …): `difference`, `low`, `high` (in the variable's units, pointwise),
-    `p_value` (two-sided, below 1 − confidence just where the interval leaves out 0), `p_adjusted` (corrected
-    over the family), `simultaneous_low` and `simultaneous_high` (for all of the family at once),
-    `effect_size` (the mean in standard deviations of a single run's examples), `examples`, `groups`,
-    `missing`; by level: `seeds`. A difference other than 0 that is the same everywhere has no interval (NaN).
-    family: "contrast", all levels, positions and layers of this call; "layers", only the layers of each level
-    and position (without layers, the levels). For several contrasts or outcomes together: `contrasts`.
-    looks: None where results are looked at once; [3, 5, 10], at these numbers of seeds; "anytime", at every
-    number from 2 on: p values and bounds then hold over all looks together (NaN at a number of seeds that is
-    none of them). equivalence: the smallest difference of interest, by default that of the spec of an
-    experiment; where there is one, the result has `p_equivalence` (of two one-sided tests by the same
-    intervals), corrected as `p_equivalence_adjusted`, and `verdict`: "no difference larger than 0.02",
-    "different", "different, but smaller than 0.02", "undecided" (by the corrected p values; "" where nothing
-    was measured). Reads two cells at a time, layers by blocks.
+    For several contrasts or outcomes together: `contrasts`. Reads two cells at a time, layers by blocks.
+
+    Args:
+        family: "contrast", all levels, positions and layers of this call; "layers", only the layers of each
+            level and position (without layers, the levels).
+        looks: None where results are looked at once; [3, 5, 10], at these numbers of seeds; "anytime", at
+            every number from 2 on: p values and bounds then hold over all looks together (NaN at a number of
+            seeds that is none of them).
+        equivalence: the smallest difference of interest, by default that of the spec of an experiment; where
+            there is one, the result has `p_equivalence` (of two one-sided tests by the same intervals),
+            corrected as `p_equivalence_adjusted`, and `verdict`: "no difference larger than 0.02",
+            "different", "different, but smaller than 0.02", "undecided" (by the corrected p values; "" where
+            nothing was measured).
+
+    Returns:
+        Result, by (level, layer, position, …): `difference`, `low`, `high` (in the variable's units,
+            pointwise), `p_value` (two-sided, below 1 − confidence just where the interval leaves out 0),
+            `p_adjusted` (corrected over the family), `simultaneous_low` and `simultaneous_high` (for all of
+            the family at once), `effect_size` (the mean in standard deviations of a single run's examples),
+            `examples`, `groups`, `missing`; by level: `seeds`. A difference other than 0 that is the same
+            everywhere has no interval (NaN).
     """
     smallest = smallest_difference(data, variable, equivalence)
     own = Changes.of(data, variable, factor, baseline, level, Monitoring.of(looks), smallest)

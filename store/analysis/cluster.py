@@ -32,14 +32,20 @@ def clusters(
     """Test runs of contiguous layers.
 
     A cluster: neighbouring layers whose differences pass the two-sided level `alpha`, each alone, with one
-    sign. Result, by (level, …, layer): `t`, `cluster` (1, 2, … from the first layer; 0 outside) and `p_value`
-    of the layer's cluster, NaN outside; `missing`. It holds for all layers of one position together; a
-    cluster's exact borders are not tested. unit: "auto" is random over seeds and examples, as `change`: a
-    cluster's p value is the smallest of its layers' ones after Holm's correction (one seed: as "example").
-    "seed" and "example" flip the signs of whole trainings or of examples and compare a cluster's mass, the
-    sum of |t|, with the largest one of each flip (Maris & Oostenveld, 2007, J. Neurosci. Methods 164); they
-    speak of these examples, or of these trained models alone, and leave out a unit with a missing value
-    (`missing`, by level).
+    sign.
+
+    Args:
+        unit: "auto" is random over seeds and examples, as `change`: a cluster's p value is the smallest of
+            its layers' ones after Holm's correction (one seed: as "example"). "seed" and "example" flip the
+            signs of whole trainings or of examples and compare a cluster's mass, the sum of |t|, with the
+            largest one of each flip (Maris & Oostenveld, 2007, J. Neurosci. Methods 164); they speak of these
+            examples, or of these trained models alone, and leave out a unit with a missing value (`missing`,
+            by level).
+
+    Returns:
+        Result, by (level, …, layer): `t`, `cluster` (1, 2, … from the first layer; 0 outside) and `p_value`
+            of the layer's cluster, NaN outside; `missing`. It holds for all layers of one position together;
+            a cluster's exact borders are not tested.
     """
     paired = contrast(data, variable, factor, baseline, level)
     if "layer" not in paired["difference"].dims:

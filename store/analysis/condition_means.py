@@ -47,10 +47,18 @@ def means(
 ) -> xr.Dataset:
     """Return the mean of a variable by level of a factor, or by condition (all factors but the seed).
 
-    name: as for `contrast`, or with stage="summary" a number of the summary. Result, by (level, layer, …):
-    `mean`, `low`, `high` (in the variable's units and range), `examples`, `groups`; by level: `seeds`. The
-    bounds cover seeds and examples; those of summary numbers seeds alone (NaN for one seed). Reads one level
-    at a time. StoreError for unknown names, and for a level that lies in several shapes.
+    Reads one level at a time.
+
+    Args:
+        name: as for `contrast`, or with stage="summary" a number of the summary.
+
+    Returns:
+        Result, by (level, layer, …): `mean`, `low`, `high` (in the variable's units and range), `examples`,
+            `groups`; by level: `seeds`. The bounds cover seeds and examples; those of summary numbers seeds
+            alone (NaN for one seed).
+
+    Raises:
+        StoreError: for unknown names, and for a level that lies in several shapes.
     """
     stage = stage or stage_of(name)
     parts: dict[Any, xr.Dataset] = {}

@@ -73,13 +73,19 @@ def contrasts(
 ) -> xr.DataTree:
     """Return every declared contrast of an experiment in every outcome, corrected over the spec's family.
 
-    analysis: what stands in place of the spec's `[analysis]`, as {"family": "spec"}: `contrast` corrects over
-    the levels, positions and layers of one contrast in one outcome, `outcome` over all contrasts in an
-    outcome, `spec` over all contrasts in all outcomes; `monitoring` and `looks` are heeded. Outcomes:
-    correct, generated_correct, absolute_error, brier, nll, entropy, and what `[analysis]` names. Without
-    declared contrasts every factor is compared with its first level. Result: nodes /FACTOR/OUTCOME as
-    `change` gives (below it one node per test set, where there are several). StoreError where nothing can be
-    compared.
+    Outcomes: correct, generated_correct, absolute_error, brier, nll, entropy, and what `[analysis]` names.
+    Without declared contrasts every factor is compared with its first level.
+
+    Args:
+        analysis: what stands in place of the spec's `[analysis]`, as {"family": "spec"}: `contrast` corrects
+            over the levels, positions and layers of one contrast in one outcome, `outcome` over all contrasts
+            in an outcome, `spec` over all contrasts in all outcomes; `monitoring` and `looks` are heeded.
+
+    Returns:
+        nodes /FACTOR/OUTCOME as `change` gives (below it one node per test set, where there are several).
+
+    Raises:
+        StoreError: where nothing can be compared.
     """
     spec = spec_of(data)
     asked = dict(spec.get("analysis", {})) | dict(analysis or {})

@@ -30,10 +30,15 @@ def transfer_matrix(
 ) -> xr.Dataset:
     """Return a metric for every pair of a training and a test level, dims (train, test).
 
-    train, test: the factors of what was trained and tested on; others are averaged. Result: `value`, `low`,
-    `high`, `seeds`, `examples`, `groups`. accuracy and generated_accuracy come with intervals
-    over seeds and examples, other metrics of the summary with intervals over seeds alone (NaN for one seed).
-    NaN where the design has no such pair.
+    accuracy and generated_accuracy come with intervals over seeds and examples, other metrics of the summary
+    with intervals over seeds alone (NaN for one seed). NaN where the design has no such pair.
+
+    Args:
+        train: the factor of what was trained on; others than these two are averaged.
+        test: the factor of what was tested on.
+
+    Returns:
+        `value`, `low`, `high`, `seeds`, `examples`, `groups`.
     """
     summary = stage_node(data, "summary")
     rows, columns = levels(summary, train), levels(summary, test)

@@ -68,16 +68,25 @@ def effects(
 
     A main effect is a level less its baseline (default: the factor's first level), averaged over the levels
     of the other factors with equal weight; an interaction is a difference of such differences. That is effect
-    coding: in a balanced design all terms are orthogonal to the mean. order: the most factors in one term.
-    Result, by (term, layer, …): `effect`, `low`, `high`, `simultaneous_low`, `simultaneous_high`, `p_value`,
-    `p_adjusted`, `effect_size` (as in `change`), `seeds`, `examples`, `groups`, `missing`; coordinate `order`
-    (term; 0 for the mean of all).
+    coding: in a balanced design all terms are orthogonal to the mean.
 
-    Each term is a contrast score of every seed and example, analysed with both as crossed random factors:
-    the mixed model with all random slopes, which in a balanced design needs no iteration (Clark, 1973; Barr
-    et al., 2013, J. Memory and Language 68). For 0/1 outcomes it is a linear probability model: effects are
-    differences of shares. family, looks: as in `change`. StoreError when a combination of levels is not
-    there.
+    Each term is a contrast score of every seed and example, analysed with both as crossed random factors: the
+    mixed model with all random slopes, which in a balanced design needs no iteration (Clark, 1973; Barr et
+    al., 2013, J. Memory and Language 68). For 0/1 outcomes it is a linear probability model: effects are
+    differences of shares.
+
+    Args:
+        order: the most factors in one term.
+        family: as in `change`.
+        looks: as in `change`.
+
+    Returns:
+        Result, by (term, layer, …): `effect`, `low`, `high`, `simultaneous_low`, `simultaneous_high`,
+            `p_value`, `p_adjusted`, `effect_size` (as in `change`), `seeds`, `examples`, `groups`, `missing`;
+            coordinate `order` (term; 0 for the mean of all).
+
+    Raises:
+        StoreError: when a combination of levels is not there.
     """
     dataset = stage_node(data, stage_of(response))
     terms = design(dataset, factors, baselines or {}, order or len(factors))

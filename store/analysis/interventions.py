@@ -116,13 +116,22 @@ def intervention_effects(
 ) -> xr.Dataset:
     """Return what each change of an intervention does to an outcome, against the unchanged model.
 
-    entry: an intervention of the spec, by name. outcome: correct, log_odds (of the true label among the
-    labels) or entropy (of the lens, by layer). Differences are paired by example and cell. Result, by
-    (condition, intervention[, layer]): `effect`, `low`, `high`, `simultaneous_low`, `simultaneous_high`,
-    `p_value` (two-sided, seeds and examples random), `p_adjusted` (corrected over all changes, layers and
-    conditions; with family="layers" over the changes of each condition and layer), `seeds`, `examples`,
-    `groups`, `missing`; `first`, `last` (layers), `source` and `head` are coordinates of `intervention`.
-    looks: as in `change`. StoreError for unknown names.
+    Differences are paired by example and cell.
+
+    Args:
+        entry: an intervention of the spec, by name.
+        outcome: correct, log_odds (of the true label among the labels) or entropy (of the lens, by layer).
+        looks: as in `change`.
+
+    Returns:
+        Result, by (condition, intervention[, layer]): `effect`, `low`, `high`, `simultaneous_low`,
+            `simultaneous_high`, `p_value` (two-sided, seeds and examples random), `p_adjusted` (corrected
+            over all changes, layers and conditions; with family="layers" over the changes of each condition
+            and layer), `seeds`, `examples`, `groups`, `missing`; `first`, `last` (layers), `source` and
+            `head` are coordinates of `intervention`.
+
+    Raises:
+        StoreError: for unknown names.
     """
     measured, uneven = [], False
     monitoring = Monitoring.of(looks)
@@ -176,14 +185,22 @@ def mediation(
 ) -> xr.Dataset:
     """Return how much of the difference between a model and its donor runs through each set of layers.
 
-    entry: a mask, graft or patch. The total is the unchanged model's outcome less that of the model taken
-    from, on the same inputs; the part that a set of layers carries is the unchanged outcome less that with
-    the donor's layers there. Result, by (condition, intervention): `total`, `part`, `share` = part / total
-    and its bounds `low` and `high`, Fieller's (1954) over seeds and examples. Where the t test of the total
-    does not reject 0 there may be nothing to share out: `share` is NaN, the bounds −inf and inf. Where a
-    share of `correct` is the same in every example, it has no bounds (NaN). Shares of overlapping or
-    interacting sets need not add up to 1. outcome: correct or log_odds. StoreError where the intervention
-    takes from no other model.
+    The total is the unchanged model's outcome less that of the model taken from, on the same inputs; the part
+    that a set of layers carries is the unchanged outcome less that with the donor's layers there.
+
+    Args:
+        entry: a mask, graft or patch.
+        outcome: correct or log_odds.
+
+    Returns:
+        Result, by (condition, intervention): `total`, `part`, `share` = part / total and its bounds `low` and
+            `high`, Fieller's (1954) over seeds and examples. Where the t test of the total does not reject 0
+            there may be nothing to share out: `share` is NaN, the bounds −inf and inf. Where a share of
+            `correct` is the same in every example, it has no bounds (NaN). Shares of overlapping or
+            interacting sets need not add up to 1.
+
+    Raises:
+        StoreError: where the intervention takes from no other model.
     """
     if outcome == "entropy":
         raise StoreError("mediation: expected correct or log_odds, found entropy")

@@ -38,12 +38,19 @@ def accuracy_model(
 ) -> xr.Dataset:
     """Return what a factor's levels change in the odds of a right answer, by a logistic mixed model.
 
-    outcome: correct or generated_correct. Result, by level: `odds_ratio` against the baseline, `low`, `high`,
-    `p_value`; `training_sd`, `example_sd` and (where examples have groups) `group_sd`, standard deviations in
-    log odds; `agrees`: 1 where `change` points the same way and both or neither leave out no change. Assumed
-    are random effects that are normal and the same in all levels: that some examples react to a level more
-    than others is not in the model, so `change` may well be less sure. NaN for one seed, whose trainings
-    cannot be told from the level. StoreError for an outcome that is not 0 or 1.
+    Args:
+        outcome: correct or generated_correct.
+
+    Returns:
+        Result, by level: `odds_ratio` against the baseline, `low`, `high`, `p_value`; `training_sd`,
+            `example_sd` and (where examples have groups) `group_sd`, standard deviations in log odds;
+            `agrees`: 1 where `change` points the same way and both or neither leave out no change. Assumed
+            are random effects that are normal and the same in all levels: that some examples react to a level
+            more than others is not in the model, so `change` may well be less sure. NaN for one seed, whose
+            trainings cannot be told from the level.
+
+    Raises:
+        StoreError: for an outcome that is not 0 or 1.
     """
     dataset = stage_node(data, "evaluate")
     right = variable(dataset, outcome)

@@ -65,7 +65,10 @@ def select(data: Data, **chosen: Any) -> xr.DataTree:
     """Return an experiment with only the cells of some levels, factor=level or factor=[level, …].
 
     Unlike `.sel` of a dataset it selects in all stages and shapes at once, and keeps the factors. Nothing is
-    read. StoreError for an unknown factor or level.
+    read.
+
+    Raises:
+        StoreError: for an unknown factor or level.
     """
     if isinstance(data, xr.Dataset):
         raise StoreError("select: expected an experiment; a dataset has .sel for that")

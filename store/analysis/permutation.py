@@ -35,11 +35,16 @@ def sign_flip(
 ) -> xr.Dataset:
     """Test paired differences by flipping their signs: `difference`, `p_value`, `p_adjusted`, `missing`.
 
-    By (level, layer, position, …). unit: what is exchangeable under the null. "seed": whole trainings, so
-    the result speaks of new trainings on these very examples; with n seeds no p is below 2^(1-n), so that it
-    takes 6 for one below 0.05. "example": test examples, or their groups, so it speaks of new examples for
-    these trained models and of no others. "auto": seeds; examples where there is but one seed. (`change`
-    covers new seeds and new examples.) correction, family: as in `change`.
+    By (level, layer, position, …).
+
+    Args:
+        unit: what is exchangeable under the null. "seed": whole trainings, so the result speaks of new
+            trainings on these very examples; with n seeds no p is below 2^(1-n), so that it takes 6 for one
+            below 0.05. "example": test examples, or their groups, so it speaks of new examples for these
+            trained models and of no others. "auto": seeds; examples where there is but one seed. (`change`
+            covers new seeds and new examples.)
+        correction: as in `change`.
+        family: as in `change`.
     """
     paired = contrast(data, variable, factor, baseline, level)
     parts, used = [], set()

@@ -36,11 +36,14 @@ def rank_trajectory(
 ) -> xr.Dataset:
     """Return the median rank of each watched token by layer, and of the true label's token as watch="gold".
 
-    Result, by (level, layer, position, watch): `rank` (median over examples and cells, 0 = top), its interval
-    `low` and `high`, the distribution's `lower` and `upper` quantiles, `seeds`, `examples`, `groups` and
-    `missing`. Ranks are not averaged over other factors or seeds before. The interval is Woodruff's (1952,
-    JASA 47): that of the share of values below the median, read off the distribution.
-    Examples whose label is not watched are missing from "gold". Reads layers by blocks.
+    Ranks are not averaged over other factors or seeds before. Reads layers by blocks.
+
+    Returns:
+        Result, by (level, layer, position, watch): `rank` (median over examples and cells, 0 = top), its
+            interval `low` and `high`, the distribution's `lower` and `upper` quantiles, `seeds`, `examples`,
+            `groups` and `missing`. The interval is Woodruff's (1952, JASA 47): that of the share of values
+            below the median, read off the distribution. Examples whose label is not watched are missing from
+            "gold".
     """
     parts = []
     for layers in layer_blocks(variable(next(iter(stage_nodes(data, "probe").values())), "watch_rank")):

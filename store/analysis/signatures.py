@@ -58,10 +58,15 @@ def detect_failures(
 ) -> xr.Dataset:
     """Look for every failure signature in every cell of an experiment, dims (signature, cell).
 
-    train, test: the factors of the sets trained and tested on, for the gap between sets. dimension: the
-    factor of the rated dimension tested on, for dimension confusion. What is not given is taken from the
-    spec's `[signatures]`. Result: `found`, `measurable`, `value`, `threshold` and `sentence`, which for what
-    is not measurable says why.
+    What is not given is taken from the spec's `[signatures]`.
+
+    Args:
+        train: the factor of the set trained on, for the gap between sets.
+        test: the factor of the set tested on, for the same.
+        dimension: the factor of the rated dimension tested on, for dimension confusion.
+
+    Returns:
+        `found`, `measurable`, `value`, `threshold` and `sentence`, which for what is not measurable says why.
     """
     own: dict[str, Any] = spec_of(data).get("signatures", {})
     limits = thresholds or Thresholds(**{k.name: own[k.name] for k in fields(Thresholds) if k.name in own})

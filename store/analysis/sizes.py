@@ -29,10 +29,11 @@ def mcnemar(
 ) -> xr.Dataset:
     """Compare paired accuracies cell by cell with McNemar's exact test (McNemar, 1947).
 
-    Result, by (level, pair): `gained` and `lost` (examples that are right only in the condition, only in the
-    baseline), `odds_ratio` (gained / lost, each + ½), `p_value` and `p_adjusted` across all pairs of all
-    levels. Where examples share groups, p is that of flipping the signs of whole groups. Each test speaks of
-    one pair of trained models; for all seeds together see `change`.
+    Returns:
+        Result, by (level, pair): `gained` and `lost` (examples that are right only in the condition, only in
+            the baseline), `odds_ratio` (gained / lost, each + ½), `p_value` and `p_adjusted` across all pairs
+            of all levels. Where examples share groups, p is that of flipping the signs of whole groups. Each
+            test speaks of one pair of trained models; for all seeds together see `change`.
     """
     dataset = stage_node(data, "evaluate")
     pairs = find_pairs(dataset, factor, baseline, level)

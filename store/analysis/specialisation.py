@@ -35,18 +35,21 @@ def layer_specialisation(
 ) -> xr.Dataset:
     """Return how well the variable `name` separates each level of a factor from the others, layer by layer.
 
-    Result: `auc` (level, layer, position, …), the chance that a value of the level is above one of the others
-    (one against the rest), a mean over seeds, with `low`, `high`, `auc_p`, `auc_p_adjusted` (over all of
-    these),
-    over seeds and examples as in `change`. `mutual_information` (layer, …) of level and value in `bins`
-    quantile bins of a seed, in nat, a mean over seeds, beside its mean under permutation,
-    `mutual_information_null` (the plug-in estimate is never 0, and trainings that differ by chance raise it,
-    too). `mutual_information_p` asks over seeds and examples whether levels differ in location or in spread
-    (the first two components of Pearson's chi-squared; Best & Rayner, 1996, Biometrics 52), by the AUC of
-    values and that of their distances from the seed's median, corrected for the number of both. For these
-    trained models alone: `auc_p_these_models` and `mutual_information_p_these_models` by permutation of the
-    levels within examples, or their groups (between them where levels have examples of their own).
-    `…_adjusted`: corrected over the layers. `missing` (level): examples left out. Reads layers by blocks.
+    Reads layers by blocks.
+
+    Returns:
+        `auc` (level, layer, position, …), the chance that a value of the level is above one of the others
+            (one against the rest), a mean over seeds, with `low`, `high`, `auc_p`, `auc_p_adjusted` (over all
+            of these), over seeds and examples as in `change`. `mutual_information` (layer, …) of level and
+            value in `bins` quantile bins of a seed, in nat, a mean over seeds, beside its mean under
+            permutation, `mutual_information_null` (the plug-in estimate is never 0, and trainings that differ
+            by chance raise it, too). `mutual_information_p` asks over seeds and examples whether levels
+            differ in location or in spread (the first two components of Pearson's chi-squared; Best & Rayner,
+            1996, Biometrics 52), by the AUC of values and that of their distances from the seed's median,
+            corrected for the number of both. For these trained models alone: `auc_p_these_models` and
+            `mutual_information_p_these_models` by permutation of the levels within examples, or their groups
+            (between them where levels have examples of their own). `…_adjusted`: corrected over the layers.
+            `missing` (level): examples left out.
     """
     stage = stage_of(name)
     parts, seedwise, spreads = [], [], []

@@ -47,14 +47,17 @@ def saturation(
     """Return when examples saturate, by level of a factor (or by condition), and a log-rank test.
 
     Survival is the share of examples that layer ℓ has not yet saturated (Kaplan & Meier, 1958; all censoring
-    is at the last layer). Result, by (level, layer, position): `survival`, `low`, `high`; by (level,
-    position): `median_layer` (NaN: fewer than half), `censored` (share), `seeds`, `examples`, `groups`,
-    `missing`; against the baseline (default: the first level) `difference` in the restricted mean saturation
-    layer (an example that never saturates counts as one layer after the last) with `difference_low`,
-    `difference_high`, `p_value` and `p_adjusted`, over seeds and examples as in `change`. For these trained
-    models alone: `log_rank` (χ², 1 df) with `log_rank_p` by permutation of examples or their groups, which
-    keeps an example's cells (and, where levels share examples, its levels) together, and
-    `log_rank_p_adjusted`.
+    is at the last layer).
+
+    Returns:
+        Result, by (level, layer, position): `survival`, `low`, `high`; by (level, position): `median_layer`
+            (NaN: fewer than half), `censored` (share), `seeds`, `examples`, `groups`, `missing`; against the
+            baseline (default: the first level) `difference` in the restricted mean saturation layer (an
+            example that never saturates counts as one layer after the last) with `difference_low`,
+            `difference_high`, `p_value` and `p_adjusted`, over seeds and examples as in `change`. For these
+            trained models alone: `log_rank` (χ², 1 df) with `log_rank_p` by permutation of examples or their
+            groups, which keeps an example's cells (and, where levels share examples, its levels) together,
+            and `log_rank_p_adjusted`.
     """
     groups = read_groups(
         data,

@@ -28,9 +28,11 @@ def references(data: Data) -> xr.Dataset:
     For each distinct set of test examples (and prompt, for the model): "untrained model", asked for the label
     alone (where `evaluate.base_model` is on); "most frequent label", one answer to all, whose `brier` and
     `nll` are of the labels' shares; "uniform guess", the expected values. `reference` names the levels of
-    factors by which several of one kind differ. Result: `accuracy`, `macro_f1`, `mae` and `qwk` (whole
-    numbers as labels alone), with `constrained_` and `generated_` before them where labels are found so,
-    `brier`, `nll`; NaN where there is none.
+    factors by which several of one kind differ.
+
+    Returns:
+        `accuracy`, `macro_f1`, `mae` and `qwk` (whole numbers as labels alone), with `constrained_` and
+            `generated_` before them where labels are found so, `brier`, `nll`; NaN where there is none.
     """
     summary = stage_node(data, "summary")
     index = summary.indexes["cell"]

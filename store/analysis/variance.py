@@ -59,14 +59,17 @@ def variance_by_interval(
     Groups are the levels of the factor `by` (such as the data set), compared with `reference` (default: the
     first). With `factor` the values are its differences, level − baseline, so that "is the entropy difference
     over layers 15–30 more variable for one set" is one call. A value is an example's mean over the layers
-    (both ends included). Result, by (level, position): `variance` (over examples of a run, the geometric mean
-    of the seeds'), `variance_ratio` to the reference with `low`, `high`, `p_value` and `p_adjusted`: log
-    variances by seed (Miller's jackknife, 1968), over seeds and examples as in `change`. For these trained
-    models alone, on examples' means over seeds: p values of Brown and Forsythe's test (medians: the one for
-    skewed values), Levene's (means) and Fligner and Killeen's (ranks), each also corrected, as
-    `…_adjusted`. Where levels share their examples, or examples share groups, these tests' scores are
-    exchanged within examples, or between levels by groups, since their usual distributions assume independent
-    examples.
+    (both ends included).
+
+    Returns:
+        Result, by (level, position): `variance` (over examples of a run, the geometric mean of the seeds'),
+            `variance_ratio` to the reference with `low`, `high`, `p_value` and `p_adjusted`: log variances by
+            seed (Miller's jackknife, 1968), over seeds and examples as in `change`. For these trained models
+            alone, on examples' means over seeds: p values of Brown and Forsythe's test (medians: the one for
+            skewed values), Levene's (means) and Fligner and Killeen's (ranks), each also corrected, as
+            `…_adjusted`. Where levels share their examples, or examples share groups, these tests' scores are
+            exchanged within examples, or between levels by groups, since their usual distributions assume
+            independent examples.
     """
     against = Against(factor, baseline, level) if factor else None
     groups = read_groups(

@@ -134,9 +134,14 @@ def record_look(
 ) -> str:
     """Record that results of an experiment were looked at, once for the same contrasts of the same results.
 
-    contrasts: (factor, baseline) of each, by default those that the spec declares. Commands record their own
-    looks; analyses called from Python record none, for what a call is for cannot be told. Return "", or why
-    it could not be recorded: looking is not kept from whoever may not write.
+    Commands record their own looks; analyses called from Python record none, for what a call is for cannot be
+    told.
+
+    Args:
+        contrasts: (factor, baseline) of each, by default those that the spec declares.
+
+    Returns:
+        "", or why it could not be recorded; looking is not kept from whoever may not write.
     """
     place = place_of(root)
     try:

@@ -21,7 +21,10 @@ def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
 
     It holds `factors` (names in order), `cells` (each with `levels` by factor and `keys` by stage), and
     whatever else shall be an attribute of the experiment. What its spec asks of the results is recorded in
-    the experiment's history, where it is new. StoreError for a name that cannot be used.
+    the experiment's history, where it is new.
+
+    Raises:
+        StoreError: for a name that cannot be used.
     """
     if not re.fullmatch(r"\w[\w.+ -]*", name):
         raise StoreError(f"experiment name {name!r}: expected letters, digits and . _ + - only")
@@ -44,7 +47,8 @@ def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
 def read_manifests(root: Root, experiment: str | None = None) -> dict[str, Json]:
     """Return the manifests of a store, or of one experiment in it, by name in order; none gives {}.
 
-    StoreError for a damaged one, and for a store of another layout.
+    Raises:
+        StoreError: for a damaged one, and for a store of another layout.
     """
     place = place_of(root)
     has_store(place)

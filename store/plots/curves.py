@@ -11,8 +11,11 @@ from store.plots.style import COLUMN, QUIET, drawing, legend, lines, need, short
 def calibration_curve(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
     """Draw accuracy against confidence (a reliability diagram), one line per level, with its ECE.
 
-    found: the result of the analysis `calibration_curve`. The area of a marker is in proportion to the share
-    of the level's examples in its bin; on the diagonal a model is as often right as it says.
+    The area of a marker is in proportion to the share of the level's examples in its bin; on the diagonal a
+    model is as often right as it says.
+
+    Args:
+        found: the result of the analysis `calibration_curve`.
     """
     need(found, "confidence", "accuracy", "count", "ece", source="calibration_curve")
     with drawing(ax, (COLUMN, COLUMN)) as ax:
@@ -39,7 +42,9 @@ def calibration_curve(found: xr.Dataset, ax: Axes | None = None, *, key: bool = 
 def training(data: Data, ax: Axes | None = None, *, name: str = "loss", key: bool = True) -> Axes:
     """Draw a training curve per condition: the mean over seeds, each seed thin behind it.
 
-    data: an experiment, or its stage `train`. name: loss, learning_rate or grad_norm.
+    Args:
+        data: an experiment, or its stage `train`.
+        name: loss, learning_rate or grad_norm.
     """
     with drawing(ax, (COLUMN, 2.5)) as ax:
         conditions = [

@@ -13,9 +13,11 @@ def intervention_effects(
 ) -> Axes:
     """Draw the effect of each change, or its share, by the layers it changes, with intervals.
 
-    found: the result of the analysis `intervention_effects` (for entropy: of one layer) or `mediation`. One
-    line per condition and number of changed layers, each change at its middle; sets that grow from one end
-    are one line, each at the end that moves. A marker has a corrected p value below `alpha`.
+    One line per condition and number of changed layers, each change at its middle; sets that grow from one
+    end are one line, each at the end that moves. A marker has a corrected p value below `alpha`.
+
+    Args:
+        found: the result of the analysis `intervention_effects` (for entropy: of one layer) or `mediation`.
     """
     name = "effect" if "effect" in found else "share"
     need(found, name, "low", "high", source="intervention_effects or mediation")

@@ -19,7 +19,8 @@ LETTERS = 60  # in a line above a figure
 def means(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
     """Draw means by layer, one line per level, with their intervals as bands.
 
-    found: the result of the analysis `means`, such as lens entropy by condition, of one position.
+    Args:
+        found: the result of the analysis `means`, such as lens entropy by condition, of one position.
     """
     need(found, "mean", "low", "high", source="means")
     with drawing(ax, SIZE) as ax:
@@ -34,9 +35,11 @@ def means(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axe
 def change(found: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, key: bool = True) -> Axes:
     """Draw differences from a baseline by layer with their intervals, and mark significant layers.
 
-    found: the result of the analysis `change`, or of `effects` of a variable by layer, for one position. A
-    square at the foot marks a layer whose corrected p value is below `alpha`, in the line's colour; a grey
+    A square at the foot marks a layer whose corrected p value is below `alpha`, in the line's colour; a grey
     band shows differences below the smallest one of interest, where the result has one.
+
+    Args:
+        found: the result of the analysis `change`, or of `effects` of a variable by layer, for one position.
     """
     name = "effect" if "effect" in found else "difference"
     need(found, name, "low", "high", "p_adjusted", source="change or effects")
@@ -64,7 +67,8 @@ def change(found: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, ke
 def rank_trajectory(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
     """Draw the median rank of each watched token by layer, log scale with 0 at the top, quantiles as bands.
 
-    found: the result of the analysis `rank_trajectory`, of one level and position.
+    Args:
+        found: the result of the analysis `rank_trajectory`, of one level and position.
     """
     need(found, "rank", "lower", "upper", source="rank_trajectory")
     with drawing(ax, SIZE) as ax:
@@ -82,7 +86,8 @@ def rank_trajectory(found: xr.Dataset, ax: Axes | None = None, *, key: bool = Tr
 def saturation(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
     """Draw the share of examples that each layer has not yet saturated, as steps with intervals.
 
-    found: the result of the analysis `saturation`, of one position.
+    Args:
+        found: the result of the analysis `saturation`, of one position.
     """
     need(found, "survival", "low", "high", source="saturation")
     with drawing(ax, SIZE) as ax:

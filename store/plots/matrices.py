@@ -18,7 +18,8 @@ WHITE = (1.0, 1.0, 1.0, 1.0)
 def transfer_matrix(found: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Draw a metric for every pair of training and test level, with the interval under each value.
 
-    found: the result of the analysis `transfer_matrix`.
+    Args:
+        found: the result of the analysis `transfer_matrix`.
     """
     need(found, "value", "low", "high", source="transfer_matrix")
     value, low, high = (found[name].transpose("train", "test") for name in ("value", "low", "high"))
@@ -40,7 +41,10 @@ def transfer_matrix(found: xr.Dataset, ax: Axes | None = None) -> Axes:
 def confusion(found: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Draw the confusion matrix of one level: true labels in rows, predictions in columns.
 
-    found: the result of the analysis `confusion`, as counts or shares. "none" heads what was no label.
+    "none" heads what was no label.
+
+    Args:
+        found: the result of the analysis `confusion`, as counts or shares.
     """
     name = "share" if "share" in found else "count"
     need(found, name, source="confusion")

@@ -24,8 +24,14 @@ def panels(
 ) -> Figure:
     """Return a figure with one panel of `draw` for each entry of the dim `over`, on common axes.
 
-    draw: one of this package's functions. columns: panels per row, by default all. width: of the figure, in
-    inches; height: of a row. options: passed on to `draw`. The figure is not pyplot's and need not be closed.
+    The figure is not pyplot's and need not be closed.
+
+    Args:
+        draw: one of this package's functions.
+        columns: panels per row, by default all.
+        width: of the figure, in inches.
+        height: of a row.
+        **options: passed on to `draw`.
     """
     if over not in found.dims:
         raise StoreError(f"over: expected one of the dims {', '.join(map(str, found.dims))}, found {over!r}")

@@ -28,9 +28,12 @@ def layer_tokens(
 ) -> Axes:
     """Draw a statistic of every layer of one cell as colour, with the top token written in each field.
 
-    probe: the data of one cell (`dataset.sel(target="label", seed=0)`), of one example, whose positions are
-    then the columns, or of one position, with a column for each example. tokens: texts by token id, from
-    `store.read_vocabulary`; without them ids are written. Text is cut, or left out, where fields are small.
+    Text is cut, or left out, where fields are small.
+
+    Args:
+        probe: the data of one cell (`dataset.sel(target="label", seed=0)`), of one example, whose positions
+            are then the columns, or of one position, with a column for each example.
+        tokens: texts by token id, from `store.read_vocabulary`; without them ids are written.
     """
     need(probe, variable, "top_id", source="the probe stage, with probe.top_k of 1 or more")
     values, top = _fields(probe, variable)
