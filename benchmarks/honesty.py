@@ -166,11 +166,12 @@ def accuracy_table(studies: int) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    from benchmarks import borders, families, logistic, looks
+    from benchmarks import bands, borders, families, logistic, looks
 
     parts = {
         "levels": level_table,
         "power": power_table,
+        "bands": bands.band_table,
         "accuracies": accuracy_table,
         "borders": borders.border_table,
         "families": families.family_table,

@@ -53,7 +53,7 @@ def calibration_curve(
     like = xr.DataArray(number, coordinates, ("level", "bin"))
     with np.errstate(invalid="ignore"):
         columns = {
-            "confidence": (sure / number, "1", "mean highest label probability"),
+            "confidence": (np.minimum(sure / number, 1.0), "1", "mean highest label probability"),
             "accuracy": (correct / number, "1", "accuracy"),
             "count": (number, "1", "examples"),
         }
@@ -101,4 +101,4 @@ def _inferred(parts: list[_Squares], confidence: float) -> tuple[Floats, Compone
     root = np.sqrt(np.maximum(found.mean, 0) + bias)
     half = plain_widths(found.variances, found.seeds, found.df_examples).half(1 - confidence) / (2 * root)
     squares = np.stack([found.mean, np.maximum(root - half, 0) ** 2 - bias, (root + half) ** 2 - bias])
-    return np.sqrt(np.maximum(squares, 0)), found
+    return np.sqrt(np.clip(squares, 0, 1)), found

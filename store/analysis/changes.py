@@ -12,7 +12,7 @@ from store.analysis.components import Components, Floats
 from store.analysis.equivalence import NAME as EQUIVALENCE
 from store.analysis.equivalence import START as EQUIVALENCE_STARTS
 from store.analysis.equivalence import add_verdict, one_sided, smallest_difference
-from store.analysis.families import STARTS, Family, add_adjusted, tests
+from store.analysis.families import STARTS, Family, add_adjusted, together
 from store.analysis.inference import CONFIDENCE, Estimate
 from store.analysis.monitoring import FIXED, Looks, Monitoring
 from store.analysis.multiplicity import Correction
@@ -142,15 +142,11 @@ class Changes:
         """The axis of the layers."""
         return self.like.dims.index("layer") if "layer" in self.like.dims else None
 
-    def tests(self, family: Family) -> list[Any]:
-        """Return how many tests are made together with each outcome, by level."""
-        return tests([own.p() for own in self.estimates], family, self.axis)
-
-    def results(self, confidence: float, tests: Sequence[Any]) -> xr.Dataset:
-        """Return all that `change` gives but the corrected p values, for these numbers of tests by level."""
+    def results(self, confidence: float, divided: Sequence[Floats | None]) -> xr.Dataset:
+        """Return all that `change` gives but the corrected p values; divided: by level, as `together`."""
         parts = [
-            summary(own, size, self.like, confidence, number)
-            for own, size, number in zip(self.estimates, self.sizes, tests, strict=True)
+            summary(own, size, self.like, confidence, by)
+            for own, size, by in zip(self.estimates, self.sizes, divided, strict=True)
         ]
         if self.smallest is not None:
             tost = [labelled(self.like, one_sided(own, self.smallest)) for own in self.estimates]
@@ -215,14 +211,16 @@ def change(
     Returns:
         Result, by (level, layer, position, …): `difference`, `low`, `high` (in the variable's units,
             pointwise), `p_value` (two-sided, below 1 − confidence just where the interval leaves out 0),
-            `p_adjusted` (corrected over the family), `simultaneous_low` and `simultaneous_high` (for all of
-            the family at once), `effect_size` (the mean in standard deviations of a single run's examples),
-            `examples`, `groups`, `missing`; by level: `seeds`. A difference other than 0 that is the same
-            everywhere has no interval (NaN).
+            `p_adjusted` (corrected over the family), `simultaneous_low` and `simultaneous_high` (leave out 0
+            just where `p_adjusted` is below 1 − confidence; with correction="none" the same as `low` and
+            `high`), `effect_size` (the mean in standard deviations of a single run's examples), `examples`,
+            `groups`, `missing`; by level: `seeds`. A difference other than 0 that is the same everywhere has
+            no interval (NaN).
     """
     smallest = smallest_difference(data, variable, equivalence)
     own = Changes.of(data, variable, factor, baseline, level, Monitoring.of(looks), smallest)
-    result = own.results(confidence, own.tests(family))
+    starts = [level_.p_family() for level_ in own.estimates]
+    result = own.results(confidence, together(starts, family, own.axis, correction, 1 - confidence))
     words, of_equivalence = (
         add_adjusted(result, name, correction, factor, family=family, start=start) if name in result else ""
         for name, start in TESTED.items()
@@ -254,14 +252,16 @@ def without_units(paired: xr.DataArray) -> xr.DataArray:
     return paired.isel(pair=0, example=0, drop=True)
 
 
-def summary(own: Estimate, size: Floats, like: xr.DataArray, confidence: float, tests: Any) -> xr.Dataset:
+def summary(
+    own: Estimate, size: Floats, like: xr.DataArray, confidence: float, divided: Floats | None
+) -> xr.Dataset:
     """Return mean, interval, test and effect size of differences, with the labels of `like`.
 
-    tests: how many are made together with each.
+    divided: by what the level of simultaneous bounds is, as of `together`.
     """
     found = own.found
     low, high = own.bounds(1 - confidence)
-    simultaneous_low, simultaneous_high = own.together(1 - confidence, tests)
+    simultaneous_low, simultaneous_high = own.together(1 - confidence, divided)
     columns = {
         "difference": (found.mean, "", ""),
         "low": (low, "", ""),

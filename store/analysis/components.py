@@ -150,6 +150,10 @@ class Components:
             own[name] = np.concatenate(arrays, axis=axis + lead)
         return cls(**own)
 
+    def within(self, ends: tuple[float, float]) -> "Components":
+        """Return it with means in the range of what is measured, which a rounded sum may leave."""
+        return evolve(self, mean=np.clip(self.mean, *ends))
+
     def minus(self, other: "Components") -> "Components":
         """Return the difference of means over the same seeds on two sets of examples."""
         runs = np.where(self.seeds > 1, self.seeds * (self.seeds - 1.0), np.nan)

@@ -113,6 +113,7 @@ def mean_bounds(block: xr.DataArray, confidence: float) -> tuple[Components, Flo
 
 
 def _inferred(found: Components, name: str, confidence: float) -> tuple[Components, Floats, Floats]:
+    found = found.within(value_range(name))
     if name in SHARES:
         return found, *share_bounds(found, confidence)
     own = inferred(found, confidence=confidence, within=value_range(name))

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from specs.common.names import CORRECTED_OUTCOMES, CORRECTION_FAMILIES
 from store.analysis.changes import TESTED, Changes, stage_of
-from store.analysis.families import add_adjusted, put_adjusted, sharing
+from store.analysis.families import add_adjusted, put_adjusted, sharing, together
 from store.analysis.inference import CONFIDENCE
 from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.multiplicity import NAMES, Correction, adjust, check
@@ -181,8 +181,11 @@ def _together(
     questions: Sequence[DeclaredTest], kind: str, correction: Correction, confidence: float
 ) -> list[xr.Dataset]:
     """Return the results of one family."""
-    tests = sum(own.changes.tests("contrast")[0] for own in questions)
-    results = [own.changes.results(confidence, [tests] * len(own.changes.estimates)) for own in questions]
+    starts = [level.p_family() for own in questions for level in own.changes.estimates]
+    divided = iter(together(starts, "contrast", None, correction, 1 - confidence))
+    results = [
+        own.changes.results(confidence, [next(divided) for _ in own.changes.estimates]) for own in questions
+    ]
     if len(questions) == 1:
         own, result = questions[0], results[0]
         words, of_equivalence = (

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from store.analysis.changes import BOUNDS, stage_of, summary
 from store.analysis.components import Components, Floats
-from store.analysis.families import STARTS, Family, add_adjusted, tests
-from store.analysis.inference import CONFIDENCE, Estimate
+from store.analysis.families import STARTS, Family, add_adjusted, together
+from store.analysis.inference import CONFIDENCE, Estimate, Range
 from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
     SEED,
     SHARES,
     Data,
+    change_range,
     check_level,
     layer_blocks,
     levels,
@@ -27,6 +28,7 @@ from store.analysis.nodes import (
     seed_values,
     spell,
     stage_node,
+    value_range,
     variable,
 )
 from store.analysis.results import (
@@ -100,11 +102,14 @@ def effects(
             scores[term.name].append(_scores(block, term))
     groups = example_groups(values)
     monitoring = Monitoring.of(looks)
-    found = [_estimated(scores[term.name], axis, groups, monitoring) for term in terms]
-    counted = tests([own.p() for own, _ in found[1:]], family, axis)
+    found = [
+        _estimated(scores[term.name], axis, groups, monitoring, _range(response, len(term.levels)))
+        for term in terms
+    ]
+    divided = together([own.p_family() for own, _ in found[1:]], family, axis, correction, 1 - confidence)
     parts = [
-        _labelled(own, size, term, like, confidence, number)
-        for (own, size), term, number in zip(found, terms, [*counted[:1], *counted], strict=True)
+        _labelled(own, size, term, like, confidence, by)
+        for (own, size), term, by in zip(found, terms, [_away(divided), *divided], strict=True)
     ]
     result = xr.concat(parts, "term").assign_coords(
         term=level_coordinate([term.name for term in terms], "effect", "term"),
@@ -203,19 +208,37 @@ def _score(
 
 
 def _estimated(
-    runs: Sequence[SeedValues], axis: int | None, groups: NDArray[Any] | None, monitoring: Monitoring
+    runs: Sequence[SeedValues],
+    axis: int | None,
+    groups: NDArray[Any] | None,
+    monitoring: Monitoring,
+    within: Range,
 ) -> tuple[Estimate, Floats]:
     """Return a term's effect from the scores of each block of layers, and its size."""
     found = Components.join([Components.of(own.values, groups) for own in runs], axis or 0)
     spread = runs[0].spread if axis is None else np.concatenate([own.spread for own in runs], axis)
-    return Estimate.of(found, axis, monitoring=monitoring), standardised(found, spread)
+    return Estimate.of(found, axis, within=within, monitoring=monitoring), standardised(found, spread)
+
+
+def _range(response: str, order: int) -> Range:
+    """Return the range of an effect of so many factors: each further one doubles that of a difference."""
+    if not order:
+        return value_range(response)
+    low, high = change_range(response)
+    return 2 ** (order - 1) * low, 2 ** (order - 1) * high
+
+
+def _away(divided: list[Floats | None]) -> Floats | None:
+    """Return both ends of what is not tested as wide as those of others away from 0."""
+    first = divided[0] if divided else None
+    return None if first is None else np.stack([first[0], first[0]])
 
 
 def _labelled(
-    own: Estimate, size: Floats, term: Term, like: xr.DataArray, confidence: float, number: Any
+    own: Estimate, size: Floats, term: Term, like: xr.DataArray, confidence: float, divided: Floats | None
 ) -> xr.Dataset:
     """Return a term's effect as `summary`; that the mean of all is 0 is no hypothesis."""
-    result = summary(own, size, like, confidence, number).rename(difference="effect")
+    result = summary(own, size, like, confidence, divided).rename(difference="effect")
     result["examples"].attrs["long_name"] = f"{EXAMPLES} and condition"
     for name in ("p_value", STARTS, "effect_size") if not term.levels else ():
         result[name] = result[name].where(False)

@@ -1,13 +1,13 @@
 """Which tests are corrected together, and the words in which a result says so."""
 
 from collections.abc import Hashable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from store.analysis.components import Floats
-from store.analysis.multiplicity import NAMES, Correction, adjust, check
+from store.analysis.multiplicity import NAMES, Correction, adjust, check, divisors
 from store.errors import StoreError
 
 Family = Literal["contrast", "layers"]
@@ -25,16 +25,26 @@ def check_family(family: Family) -> Family:
     return family
 
 
-def tests(p: Sequence[Floats], family: Family, axis: int | None) -> list[Any]:
-    """Return how many tests are made together with each outcome, for p values [*outcomes] of some levels.
+def together(
+    p: Sequence[Floats], family: Family, axis: int | None, correction: Correction, alpha: float
+) -> list[Floats | None]:
+    """Return of some levels by what alpha is divided in simultaneous intervals: `divisors`.
 
-    axis: that of the layers; without one the levels stand for them. NaN is no test.
+    p: [*outcomes] of each level, of which a correction starts. axis: that of the layers; without one the
+    levels stand for them. NaN is no test.
     """
-    if check_family(family) == "contrast":
-        return [sum(int(np.isfinite(own).sum()) for own in p)] * len(p)
-    if axis is None:
-        return [np.sum([np.isfinite(own) for own in p], axis=0)] * len(p)
-    return [np.isfinite(own).sum(axis=axis, keepdims=True) for own in p]
+    if not p:
+        return []
+    if check_family(family) == "layers" and axis is not None:
+        return [divisors(own, axis, correction, alpha) for own in p]
+    if family == "layers":
+        found = divisors(np.stack(p), 0, correction, alpha)
+        return [None] * len(p) if found is None else list(np.moveaxis(found, 1, 0))
+    found = divisors(np.concatenate([own.ravel() for own in p]), 0, correction, alpha)
+    if found is None:
+        return [None] * len(p)
+    parts = np.split(found, np.cumsum([own.size for own in p])[:-1], axis=1)
+    return [part.reshape(2, *own.shape) for part, own in zip(parts, p, strict=True)]
 
 
 def add_adjusted(

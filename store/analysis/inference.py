@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from store.analysis.components import Components, Floats, Integers
 from store.analysis.monitoring import FIXED, Monitoring
-from store.analysis.multiplicity import Correction, adjust
+from store.analysis.multiplicity import Correction, adjust, divisors
 from store.analysis.proportions import Floor, Score
 from store.analysis.widths import Moderated, Widths, moderated, plain_widths
 
@@ -36,7 +36,7 @@ class Inference:
     p_adjusted: Floats
     simultaneous_low: Floats
     simultaneous_high: Floats
-    """Bounds that hold for all outcomes of a family together."""
+    """Bounds that leave out 0 just where p_adjusted < 1 − confidence."""
     seeds: Integers
     examples: Integers
     groups: Integers
@@ -75,6 +75,7 @@ class Estimate:
         range that bounds cannot leave. monitoring: when results are looked at, over which p values and bounds
         hold.
         """
+        found = found.within(within)
         plain = plain_widths(found.variances, found.seeds, found.df_examples)
         kept = evolve(found, sketch=found.sketch[:0])  # large, and for `moderated` alone
         limited = Score(kept, plain) if share else Floor(kept) if bounded else None
@@ -96,13 +97,25 @@ class Estimate:
         level = self.monitoring.level(alpha, self.found.seeds)
         return self._bounds(self.plain.half(level), level)
 
-    def together(self, alpha: float, tests: Any) -> Floats:
-        """Return low and high that hold for all `tests` of a family at once: Bonferroni's.
+    def together(self, alpha: float, divided: Floats | None) -> Floats:
+        """Return low and high that leave out 0 just where the corrected p value is below alpha.
 
-        They are as wide as what is shared asks for, and no narrower than those of the outcome alone.
+        divided: what `divisors` gives, None for no correction. They are as wide as what is shared asks for,
+        and no narrower than those of the outcome alone.
         """
+        if divided is None:
+            return self.bounds(alpha)
+        away, towards = (np.broadcast_to(own, self.found.mean.shape) for own in divided)
+        low, high = self._together(alpha, away)
+        if np.array_equal(away, towards):
+            return np.stack([low, high])
+        own_low, own_high = self._together(alpha, towards)
+        above, below = (own_low > 0) & (low <= 0), (own_high < 0) & (high >= 0)
+        return np.stack([np.where(above, own_low, low), np.where(below, own_high, high)])
+
+    def _together(self, alpha: float, divided: Floats) -> Floats:
         alone = self.monitoring.level(alpha, self.found.seeds)
-        level = self.monitoring.level(alpha / np.maximum(tests, 1), self.found.seeds)
+        level = self.monitoring.level(alpha / divided, self.found.seeds)
         half = self.plain.half(level)
         if self.shared is not None:
             half = np.where(self.used, np.fmax(self.plain.half(alone), self.shared.half(level)), half)
@@ -167,16 +180,16 @@ def inferred(
 
     p_adjusted is the larger one of the plain p value and of the corrected moderated one: what is shared
     within a family may be wrong for one of its members, and then its own p value stands. Simultaneous bounds
-    are as wide as both of these (Bonferroni's, so that a difference that just passes Holm's may lie within).
+    are as wide as both of these, and leave out 0 just where p_adjusted < 1 − confidence.
     """
     own = Estimate.of(found, family, share=share, bounded=bounded, within=within)
     p, p_family = own.p(), own.p_family()
-    tests = 1 if family is None else np.isfinite(p).sum(axis=family, keepdims=True)
+    divided = None if family is None else divisors(p_family, family, correction, 1 - confidence)
     corrected = p_family if family is None else adjust(p_family, family, correction)
     low, high = own.bounds(1 - confidence)
-    simultaneous_low, simultaneous_high = own.together(1 - confidence, tests)
+    simultaneous_low, simultaneous_high = own.together(1 - confidence, divided)
     return Inference(
-        mean=found.mean,
+        mean=own.found.mean,
         low=low,
         high=high,
         p=p,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from specs.common.spelling import hint
 from store.analysis.changes import BOUNDS, summary
 from store.analysis.components import Components, Floats
-from store.analysis.families import Family, add_adjusted, tests
+from store.analysis.families import Family, add_adjusted, together
 from store.analysis.inference import CONFIDENCE, Estimate
 from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.multiplicity import Correction
@@ -148,13 +148,14 @@ def intervention_effects(
         own_estimate = Estimate.of(estimate, 0, **options)
         measured.append((own_estimate, standardised(estimate, runs.spread), like, changed, condition))
         uneven |= runs.uneven
-    numbers_of_tests = tests([own.p() for own, *_ in measured], family, 0)
+    starts = [own.p_family() for own, *_ in measured]
+    divided = together(starts, family, 0, correction, 1 - confidence)
     parts = [
-        summary(estimate, size, like, confidence, number)
+        summary(estimate, size, like, confidence, by)
         .rename(difference="effect")
         .assign_coords(_described(changed))
         .expand_dims(condition=[condition])
-        for (estimate, size, like, changed, condition), number in zip(measured, numbers_of_tests, strict=True)
+        for (estimate, size, like, changed, condition), by in zip(measured, divided, strict=True)
     ]
     result = xr.concat(parts, "condition", **OUTER)
     units_, title = OUTCOMES[outcome]
@@ -238,7 +239,7 @@ def mediation(
 def _shares(
     total: Floats, part: Floats, groups: NDArray[Any] | None, outcome: str, confidence: float
 ) -> dict[str, tuple[Any, str, str]]:
-    whole, carried = (Components.of(own, groups) for own in (total, part))
+    whole, carried = (Components.of(own, groups).within(change_range(outcome)) for own in (total, part))
     low, high = ratio_interval(part, total, groups, confidence=confidence)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(np.isfinite(low), carried.mean / whole.mean, np.nan)

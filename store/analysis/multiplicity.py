@@ -29,6 +29,29 @@ def adjust(p: NDArray[np.float64], axis: int, correction: Correction = "holm") -
     return np.apply_along_axis(_holm, axis, p)
 
 
+def divisors(
+    p: NDArray[np.float64], axis: int, correction: Correction, alpha: float
+) -> NDArray[np.float64] | None:
+    """Return by what alpha is divided at the levels of an interval's ends [2, *tests], for p along one axis.
+
+    The first is for the end away from 0, the second for the one towards 0. The interval leaves out 0 just
+    where the corrected p value is below alpha. holm: Bonferroni's for both, but where Holm's steps find more
+    than Bonferroni's one does, the step's own towards 0. benjamini-hochberg: those of the false coverage rate
+    (Benjamini & Yekutieli, 2005, JASA 100). None where nothing is corrected.
+    """
+    if check(correction) == "none" or not p.size:
+        return None
+    count = np.isfinite(p).sum(axis=axis, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        found = adjust(p, axis, correction) < alpha
+    if correction == "benjamini-hochberg":
+        most = np.broadcast_to(count / np.maximum(found.sum(axis=axis, keepdims=True), 1), p.shape)
+        return np.asarray(np.maximum(np.stack([most, most]), 1.0))
+    rank = np.argsort(np.argsort(p, axis=axis), axis=axis)
+    outer = np.maximum(np.broadcast_to(count, p.shape), 1).astype(float)
+    return np.stack([outer, np.where(found, np.maximum(count - rank, 1), outer)])
+
+
 def check(correction: Correction) -> Correction:
     """Return a correction's name; StoreError for another."""
     if correction not in NAMES:
