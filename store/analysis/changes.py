@@ -11,7 +11,7 @@ from attrs import frozen
 from store.analysis.components import Components, Floats
 from store.analysis.equivalence import NAME as EQUIVALENCE
 from store.analysis.equivalence import START as EQUIVALENCE_STARTS
-from store.analysis.equivalence import add_verdict, one_sided, smallest_difference
+from store.analysis.equivalence import add_verdict, one_sided, skewed_trainings, smallest_difference
 from store.analysis.families import STARTS, Family, add_adjusted, together
 from store.analysis.inference import CONFIDENCE, Estimate
 from store.analysis.monitoring import FIXED, Looks, Monitoring
@@ -32,6 +32,7 @@ from store.analysis.results import (
     MISSING,
     SCORE,
     SEEDS,
+    SKEWED,
     STANDARDISED,
     UNEVEN,
     by_level,
@@ -164,12 +165,14 @@ class Changes:
         tost = ""
         if self.smallest is not None:
             tost = f"; {add_verdict(result, self.smallest, confidence, words_of_equivalence)}"
+            tost += skewed_trainings(self.estimates) * (self.variable in SHARES)
         looked = self.estimates[0].monitoring.described(result["seeds"].values)
         result.attrs["method"] = (
             f"{self.paired.attrs['method'].removesuffix('.')}; mean over {units(result)} "
             f"and {seeds_of(result)}{UNEVEN * self.uneven}, "
-            f"{intervals(result, confidence, grouped(result))}{SCORE * (self.variable in SHARES)}; two-sided "
-            f"p values by the same intervals, {words}{tost}{looked}; "
+            f"{intervals(result, confidence, grouped(result))}"
+            f"{SCORE if self.variable in SHARES else SKEWED}; two-sided p values by the same intervals, "
+            f"{words}{tost}{looked}; "
             f"{int(result['missing'].sum())} values missing."
         )
         most_seeds(result, "level")

@@ -33,6 +33,7 @@ from store.analysis.nodes import (
 )
 from store.analysis.results import (
     EXAMPLES,
+    SKEWED,
     UNEVEN,
     grouped,
     intervals,
@@ -128,8 +129,9 @@ def effects(
     result.attrs["method"] = (
         f"Effects of {', '.join(factors)} on {response} in effect coding, {conditions} "
         f"conditions, {units(result)} and {seeds_of(result)}{UNEVEN * uneven}; contrast scores of "
-        f"seeds and examples (all random slopes){linear}, {intervals(result, confidence, grouped(result))}; "
-        f"two-sided p values by the same intervals, {words}{monitoring.described(result['seeds'].values)}; "
+        f"seeds and examples (all random slopes){linear}, {intervals(result, confidence, grouped(result))}"
+        f"{SKEWED}; two-sided p values by the same intervals, {words}"
+        f"{monitoring.described(result['seeds'].values)}; "
         f"{int(result['missing'].isel(term=0).sum())} values missing."
     )
     most_seeds(result, "term")

@@ -14,6 +14,7 @@ from store.analysis.components import Components, Floats, Integers
 from store.analysis.monitoring import FIXED, Monitoring
 from store.analysis.multiplicity import Correction, adjust, divisors
 from store.analysis.proportions import Floor, Score
+from store.analysis.skewness import reach, skewness, straight
 from store.analysis.widths import Moderated, Widths, moderated, plain_widths
 
 CONFIDENCE = 0.95
@@ -57,6 +58,8 @@ class Estimate:
     """What holds for shares and other values between −1 and 1."""
     within: Range
     monitoring: Monitoring
+    skewness: Floats
+    """Of the mean, as far as it is sure."""
 
     @classmethod
     def of(
@@ -79,10 +82,9 @@ class Estimate:
         plain = plain_widths(found.variances, found.seeds, found.df_examples)
         kept = evolve(found, sketch=found.sketch[:0])  # large, and for `moderated` alone
         limited = Score(kept, plain) if share else Floor(kept) if bounded else None
-        if axis is None:
-            return cls(kept, plain, None, np.zeros(found.mean.shape, bool), limited, within, monitoring)
-        shared, used = moderated(found, axis)
-        return cls(kept, plain, shared, used, limited, within, monitoring)
+        shared, used = (None, np.zeros(found.mean.shape, bool)) if axis is None else moderated(found, axis)
+        skewed = skewness(found, np.sqrt(plain.variances[0]))
+        return cls(kept, plain, shared, used, limited, within, monitoring, skewed)
 
     def p(self, value: float = 0.0) -> Floats:
         """Return p values of a mean of `value`, of each outcome alone; NaN where there is no interval."""
@@ -125,8 +127,17 @@ class Estimate:
         if self.limited is not None:
             p = self.limited.p(p_of, value)
         else:
-            p = np.where(self.still(), np.nan, p_of(self.found.mean - value))
+            p = np.where(self.still(), np.nan, p_of(self._distance(value)))
         return self.monitoring.p(p, self.found.seeds)
+
+    def _distance(self, value: float) -> Floats:
+        """Return the distance from the mean to a value, as widths are to be held against it; 0 or more."""
+        scale = self._scale()
+        return np.asarray(scale * straight((self.found.mean - value) / scale, self.skewness))
+
+    def _scale(self) -> Floats:
+        deviation = np.sqrt(self.plain.variances[0])
+        return np.where(deviation > 0, deviation, 1.0)
 
     def _shared_p(self, distance: Floats) -> Floats:
         own = self.plain.p(distance)
@@ -137,7 +148,9 @@ class Estimate:
         if self.limited is not None:
             bounds = self.limited.bounds(half, alpha)
         else:
-            bounds = np.where(self.still(), np.nan, np.stack([mean - half, mean + half]))
+            scale = self._scale()
+            below, above = scale * reach(half / scale, self.skewness)
+            bounds = np.where(self.still(), np.nan, np.stack([mean - below, mean + above]))
         return np.asarray(np.clip(bounds, *self.within))
 
     def still(self) -> NDArray[np.bool_]:

@@ -32,6 +32,7 @@ from store.analysis.results import (
     MISSING,
     SCORE,
     SEEDS,
+    SKEWED,
     UNEVEN,
     grouped,
     intervals,
@@ -170,8 +171,8 @@ def intervention_effects(
         "outcome": outcome,
         "method": f"Changes in {title} by the intervention {entry}, against the same models unchanged, "
         f"paired by example and cell; mean over {units(result)} and {seeds_of(result)}{UNEVEN * uneven}, "
-        f"{intervals(result, confidence, grouped(result))}{SCORE * (outcome in SHARES)}; two-sided p values "
-        f"by the same intervals, {words}{monitoring.described(result['seeds'].values)}.",
+        f"{intervals(result, confidence, grouped(result))}{SCORE if outcome in SHARES else SKEWED}; "
+        f"two-sided p values by the same intervals, {words}{monitoring.described(result['seeds'].values)}.",
     }
     most_seeds(result, "condition")
     return result

@@ -1,9 +1,11 @@
 """Accuracies by a logistic mixed model: a check of what the one inference says, by other assumptions.
 
-logit P(correct) = condition + training + example (+ group of examples): trainings and examples are crossed
-random intercepts, normal on the scale of log odds. The random effects and the fixed ones are integrated out
-by Laplace's approximation (Breslow & Clayton, 1993, JASA 88), the latter with a flat prior, as REML does; the
-interval is Wald's, with t at the degrees of freedom of the trainings.
+logit P(correct) = condition + training + example (+ group) + what the example (or group) reacts by to the
+condition: crossed random effects, normal on the scale of log odds. Without the last, intervals are too
+narrow where examples react, the more so the more seeds there are (Barr et al., 2013, J. Memory and Language
+68). The random effects and the fixed ones are integrated out by Laplace's approximation (Breslow & Clayton,
+1993, JASA 88), the latter with a flat prior, as REML does; the interval is Wald's, with t at the degrees of
+freedom of the trainings or of the examples (or groups), the fewer of both.
 """
 
 from typing import Any
@@ -43,11 +45,10 @@ def accuracy_model(
 
     Returns:
         Result, by level: `odds_ratio` against the baseline, `low`, `high`, `p_value`; `training_sd`,
-            `example_sd` and (where examples have groups) `group_sd`, standard deviations in log odds;
-            `agrees`: 1 where `change` points the same way and both or neither leave out no change. Assumed
-            are random effects that are normal and the same in all levels: that some examples react to a level
-            more than others is not in the model, so `change` may well be less sure. NaN for one seed, whose
-            trainings cannot be told from the level.
+            `example_sd`, (where examples have groups) `group_sd`, and `reaction_sd` of what examples (or
+            groups) react by to the level, standard deviations in log odds; `agrees`: 1 where `change` points
+            the same way and both or neither leave out no change. Assumed are random effects that are normal.
+            NaN for one seed, whose trainings cannot be told from the level.
 
     Raises:
         StoreError: for an outcome that is not 0 or 1.
@@ -71,11 +72,11 @@ def accuracy_model(
     result.attrs = {"factor": factor, "baseline": str(pairs.baseline)}
     result.attrs["method"] = (
         f"Logistic mixed model of {outcome} by {factor} against {pairs.baseline}, with crossed random "
-        f"intercepts of trainings and {'groups and ' if groups is not None else ''}examples, "
+        f"intercepts of trainings and {'groups and ' if groups is not None else ''}examples, and random "
+        f"reactions of {'groups' if groups is not None else 'examples'} to the level, "
         f"{count(right.sizes['example'], 'example')}, {count(pairs.condition.shape[1], 'pair')} of cells at "
         f"most; Laplace's approximation, {confidence:.0%} Wald intervals with t at the degrees of freedom of "
-        "the trainings. That some examples or groups of them react to a level more than others is not in the "
-        "model: where they do, these intervals are too narrow, and the more so with many seeds."
+        f"the trainings or of the {'groups' if groups is not None else 'examples'}, the fewer of both."
     )
     return result
 
@@ -88,6 +89,7 @@ TITLES = {
     "training_sd": "standard deviation of trainings, in log odds",
     "example_sd": "standard deviation of examples, in log odds",
     "group_sd": "standard deviation of groups of examples, in log odds",
+    "reaction_sd": "standard deviation of the reactions to the level of examples or groups, in log odds",
 }
 
 
@@ -107,12 +109,14 @@ def fitted(
     half = len(cells) // 2
     cell, example = np.nonzero(np.isfinite(right))
     training = np.unique(np.asarray(cells), return_inverse=True)[1]
-    terms = {"training_sd": training[cell], "example_sd": example}
+    terms, reacts = {"training_sd": training[cell], "example_sd": example}, example
     if groups is not None and len(set(groups.tolist())) < len(groups):
-        terms["group_sd"] = np.asarray(groups)[example]
+        terms["group_sd"] = reacts = np.asarray(groups)[example]
+    terms["reaction_sd"] = 2 * reacts + (cell >= half)
     model = LogisticModel.of(right[cell, example], (cell >= half).astype(float), list(terms.values()))
     estimate, error, deviations = model.fit()
-    df = len(set(training.tolist())) - 2
+    deviations[-1] *= np.sqrt(2)  # of the difference between two levels
+    df = min(len(set(training.tolist())) - 2, len(set(reacts.tolist())) - 1)
     wide = float(t_quantile(1 - confidence, max(df, 1))) * error if df > 0 else np.nan
     p = float(t_p(estimate, error**2, max(df, 1))) if df > 0 else np.nan
     numbers = {"odds_ratio": estimate, "low": estimate - wide, "high": estimate + wide}
@@ -159,9 +163,9 @@ class LogisticModel:
         found = optimize.minimize(
             loss,
             np.log(np.full(count, 0.5)),
-            method="Nelder-Mead",
+            method="L-BFGS-B",
             bounds=[(SMALLEST, LARGEST)] * count,
-            options={"xatol": 0.02, "fatol": 0.005, "maxfev": 200},
+            options={"eps": 0.01, "ftol": 1e-6, "maxiter": 30},
         )
         _, coefficients, curvature = self._laplace(found.x, state["coefficients"])
         variance = np.linalg.inv(curvature)[1, 1]

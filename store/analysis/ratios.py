@@ -19,10 +19,11 @@ def ratio_interval(
     """Return the interval of mean(part) / mean(whole), of values [seeds, examples, *rest]: low, high [*rest].
 
     Fieller's (1954, Journal of the Royal Statistical Society B 16): the ratios r for which the test of
-    part − r · whole does not reject a mean of 0. The test is the plain one of `infer`, so seeds and groups of
-    examples count as in a mean, and the interval covers as often as that test keeps its rate, however unclear
-    the whole. It goes from the lowest to the highest such r, should there be gaps, and from −inf to inf where
-    a mean of 0 of the whole is not rejected, for then no r is too large. An example that is NaN in either is
+    part − r · whole does not reject a mean of 0. The test is that of the t intervals of `infer`, without its
+    correction for skewness, so seeds and groups of examples count as in a mean, and the interval covers as
+    often as that test keeps its rate, however unclear the whole. It goes from the lowest to the highest such
+    r, should there be gaps, and from −inf to inf where a mean of 0 of the whole is not rejected, for then no
+    r is too large. An example that is NaN in either is
     left out.
     """
     there = np.isfinite(part) & np.isfinite(whole)

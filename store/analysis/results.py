@@ -15,6 +15,7 @@ SEEDS = "seeds with a value"
 STANDARDISED = "mean in standard deviations of a single run's examples"
 UNEVEN = " (each by the cells that it has, for some lack cells that others have)"
 SCORE = ", for shares Tango's score interval with these widths and Hall's correction for skewness"
+SKEWED = ", corrected for skewness where that makes them wider (Hall 1992)"
 MISSING = "examples left out for a missing value"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from analysis_data import at_most, cells, crossed, probe
+from attrs import evolve
 from commands import engine
 from matplotlib import pyplot as plt
 from report_store import Design, write_synthetic
@@ -112,6 +113,31 @@ def test_near_the_ceiling_too_where_hard_examples_come_in_groups(
     assert at_most((low > 0.02) | (high < 0.02), 0.05)
     for border in (0.0, 0.02, -0.05):
         assert ((estimate.p(border) < 0.05) == ((low > border) | (high < border))).all()
+
+
+def test_what_trainings_bring_to_the_variance_of_shares_is_scaled_twice() -> None:
+    alike = np.stack([np.roll(np.arange(100) < 10, 17 * seed) for seed in range(5)])
+    apart = np.arange(100) < np.array([1, 4, 10, 16, 19])[:, None]  # 10 on average, too
+    found = []
+    for lost in (alike, apart):
+        score = Estimate.of(Components.of(-lost[..., None].astype(float)), share=True).limited
+        score = evolve(score, found=evolve(score.found, third=np.zeros(1)))
+        near, far = (abs(score.found.mean - value) / score.distance(value) for value in (-0.09, -0.5))
+        found.append(((far / near) ** 2).item())
+    ratio = (score._variance(-0.5) / score._variance(-0.1)).item()
+    assert found[0] == pytest.approx(ratio) and ratio**1.5 < found[1] < ratio**2
+
+
+def test_skewed_trainings_are_spoken_of() -> None:
+    rng = np.random.default_rng(4)
+    for wrong, said in ((np.full((2, 6), 0.1), False), (np.array([[0.1] * 6, [0.1] * 5 + [0.9]]), True)):
+        right = rng.random((2, 6, 80)) >= wrong[..., None]
+        guess = np.where(right, "1", "2").astype(object)
+        data = cells(guess, "prediction", {"target": ["a", "b"]}, ("example",))
+        data = data.assign_coords(gold=("example", np.full(80, "1", object)))
+        method = change(data, "correct", "target", equivalence=0.1).attrs["method"]
+        assert ("differences of trainings are skewed" in method) == said
+        assert "skewed (" not in change(data, "correct", "target").attrs["method"]
 
 
 def test_the_variance_of_a_difference_is_that_of_the_largest_likelihood_with_its_mean() -> None:

@@ -12,7 +12,7 @@ import xarray as xr
 from analysis_data import agreed, at_most, cells, crossed, probe
 
 from benchmarks import parts
-from benchmarks.honesty import NULLS
+from benchmarks.honesty import NULLS, levels
 from benchmarks.honesty import main as tables
 from store.analysis import (
     change,
@@ -321,6 +321,10 @@ def test_no_layer_is_found_where_there_is_none(kind: str, seeds: int) -> None:
     assert at_most((runs["p_value"] < 0.05).any("layer"), 0.06)
 
 
+def test_no_layer_of_skewed_values_is_found_with_ten_seeds() -> None:
+    assert at_most(np.arange(500) < 500 * levels(NULLS["exponential"], 10, 500)[1], 0.05)
+
+
 @pytest.mark.parametrize(("groups", "size", "alike"), [(12, 5, 0.5), (20, 15, 0.3)])
 def test_examples_of_one_group_count_once(groups: int, size: int, alike: float) -> None:
     rng = np.random.default_rng(20)
@@ -400,7 +404,8 @@ def test_an_interval_leaves_out_zero_just_where_p_is_small(seeds: int, confidenc
     guess = np.where(rng.random((2, seeds, 30, 300)) < [[[[0.9]]], [[[0.6]]]], "1", "2").astype(object)
     answers = cells(guess, "prediction", {"target": ["a", "b"]}, ("example", "position"))
     answers = answers.assign_coords(gold=("example", np.full(30, "1", object)))
-    for data, name in ((probe(values), "entropy"), (answers, "correct")):
+    skewed = probe(values + rng.exponential(2.0, values.shape) + rng.exponential(2.0, (2, 1, 30, 4, 300)))
+    for data, name in ((probe(values), "entropy"), (skewed, "entropy"), (answers, "correct")):
         found = change(data, name, "target", confidence=confidence)
         outside = (found["low"] > 0) | (found["high"] < 0)
         assert outside.equals(found["p_value"] < 1 - confidence) and (seeds < 3 or outside.any())

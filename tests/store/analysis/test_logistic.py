@@ -9,7 +9,7 @@ import xarray as xr
 from analysis_data import cells
 
 from store.analysis import accuracy_model, change
-from store.analysis.logistic import LogisticModel
+from store.analysis.logistic import LogisticModel, fitted
 
 
 def answers(right: np.ndarray) -> xr.Dataset:
@@ -72,7 +72,20 @@ def test_groups_have_a_variance_of_their_own() -> None:
 def test_the_odds_ratio_is_covered(seeds: int) -> None:
     rng = np.random.default_rng(seeds)
     held = []
-    for _ in range(25):
+    for _ in range(12):
         found = accuracy_model(answers(drawn(rng, seeds, 40, 0.5, 0.4)), "target").isel(level=0)
         held.append(float(found["low"]) <= np.exp(0.5) <= float(found["high"]))
     assert np.mean(held) >= 0.8
+
+
+@pytest.mark.parametrize("effect", [0.0, 1.0])
+def test_the_odds_ratio_is_covered_where_groups_react_to_the_level(effect: float) -> None:
+    rng = np.random.default_rng([7, int(effect)])
+    members, held = np.arange(48) % 12, []
+    for _ in range(12):
+        reaction = 1.5 * rng.normal(size=12)[members] * np.array([0, 1]).reshape(2, 1, 1)
+        level = 0.4 + effect * np.array([0, 1]).reshape(2, 1, 1) + reaction + rng.normal(size=48)
+        right = rng.random((2, 8, 48)) < 1 / (1 + np.exp(-level))
+        found = fitted(right.reshape(16, -1).astype(float), list(range(16)), members, 0.95)
+        held.append(found["low"] <= np.exp(effect) <= found["high"])
+    assert sum(held) >= 10 and 0.7 < found["reaction_sd"] < 3

@@ -30,6 +30,27 @@ def test_one_seed_is_a_paired_t_test() -> None:
     assert np.allclose(found["p_value"], expected.pvalue)
 
 
+@pytest.mark.parametrize("seeds", [1, 4])
+@pytest.mark.parametrize("turned", [1, -1])
+def test_skewed_values_have_halls_interval(seeds: int, turned: int) -> None:
+    rng = np.random.default_rng(3)
+    by_example = turned * (rng.exponential(size=(1, 50, 300)) - 1)
+    values = by_example + 0.01 * rng.normal(size=(seeds, 50, 300))
+    found = infer(values)
+    x = values.mean(axis=0)
+    t, skewed = stats.ttest_1samp(x, 0).statistic, stats.skew(x)
+    a = np.sign(skewed) * np.maximum(abs(skewed) - np.sqrt(6 / 50), 0) / np.sqrt(50)
+    hall = t + a * t**2 / 3 + a**2 * t**3 / 27 + a / 6
+    distance = np.where(t > 0, np.minimum(hall, t), -np.maximum(hall, t))
+    expected = 2 * stats.t.sf(np.maximum(distance, 0), 49)
+    np.testing.assert_allclose(found.p, expected, rtol=0.05)  # skewness, up to n / (n − 1)
+    plain = t_test(values)
+    assert (found.p >= plain - 1e-12).all() and (found.p > 1.05 * plain).mean() > 0.3
+    far, near = (found.high, found.low)[::turned]
+    assert (abs(far - found.mean) > 1.02 * abs(near - found.mean)).mean() > 0.9
+    assert np.array_equal((found.low > 0) | (found.high < 0), found.p < 0.05)
+
+
 def test_the_two_way_variance_is_that_of_the_mixed_model() -> None:
     rng = np.random.default_rng(1)
     values = rng.normal(size=(6, 1)) + rng.normal(size=(1, 15)) + rng.normal(size=(6, 15))
@@ -71,24 +92,30 @@ def test_ratios_have_fiellers_interval(seeds: int) -> None:
     assert (low, high) == pytest.approx(fieller(*(own.tolist() for own in draws)), rel=1e-9)
 
 
+def t_test(values: np.ndarray) -> np.ndarray:
+    """Give the p values of the t intervals of means, without a correction for skewness."""
+    found = Components.of(values)
+    return plain_widths(found.variances, found.seeds, found.df_examples).p(found.mean)
+
+
 def test_the_bounds_of_a_ratio_are_where_the_test_of_the_remainder_rejects() -> None:
     rng = np.random.default_rng(7)
     shared = rng.normal(size=(3, 1, 400)) + rng.normal(size=(1, 20, 400)) + rng.normal(size=(3, 20, 400))
     part, whole = 1 + shared + rng.normal(size=shared.shape), 2 + shared
     low, high = ratio_interval(part, whole, confidence=0.9)
     bounded = np.isfinite(low)
-    assert np.array_equal(bounded, infer(whole).p < 0.1) and 100 < bounded.sum() < 400
+    assert np.array_equal(bounded, t_test(whole) < 0.1) and 100 < bounded.sum() < 400
     step = 1e-6 * np.where(bounded, high - low, 0)
     for bound, inwards in ((low, step), (high, -step)):
         inside, outside = (
-            infer(part - np.where(bounded, own, 0) * whole).p[bounded]
+            t_test(part - np.where(bounded, own, 0) * whole)[bounded]
             for own in (bound + inwards, bound - inwards)
         )
         assert (inside >= 0.1).all() and (outside < 0.1).all()
     assert (low[~bounded] == -np.inf).all() and (high[~bounded] == np.inf).all()
     # Degrees of freedom jump with the ratio, so the accepted ones may have gaps; none may lie outside.
     ratios = np.linspace(-4, 4, 401)
-    accepted = np.array([infer(part - ratio * whole).p >= 0.1 for ratio in ratios])
+    accepted = np.array([t_test(part - ratio * whole) >= 0.1 for ratio in ratios])
     assert ((low <= ratios[:, None]) & (ratios[:, None] <= high))[accepted].all()
     # What goes with all of the whole is all of it, whatever the draws; a single example says nothing.
     assert [bound[0] for bound in ratio_interval(whole[..., bounded], whole[..., bounded])] == [1, 1]
