@@ -61,8 +61,8 @@ RESULTS = frozenset({
     "mutual_information_p_these_models_adjusted", "nll", "odds_ratio", "order", "p_adjusted",
     "p_equivalence", "p_equivalence_adjusted", "p_value", "pair", "part", "predicted", "reaction_sd",
     "reference", "rmsce", "rmsce_high", "rmsce_low", "seeds", "sentence", "share", "signature",
-    "simultaneous_high", "simultaneous_low", "survival", "t", "term", "test", "threshold", "total", "train", "training_sd",
-    "value", "variance", "variance_ratio", "verdict",
+    "simultaneous_high", "simultaneous_low", "survival", "t", "term", "test", "threshold", "total", "train",
+    "training_sd", "value", "variance", "variance_ratio", "verdict",
 })  # fmt: skip
 # The axis that every matrix has, and the dimensions of arrays on disk.
 WORDS = frozenset({"row", "seed", "statistic"})
