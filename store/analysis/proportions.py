@@ -24,9 +24,7 @@ class Score:
     Near 0 and 1 the variance of a difference and its skewness go with its mean. So the variance is scaled to
     what it would be with the value, by the restricted estimate of Tango's score interval (1998, Statistics in
     Medicine 17), and the skewness that examples bring is taken out by Hall's transformation (1992, JRSS B
-    54). What trainings bring to the variance is scaled twice, for a training's effect on the log odds has a
-    variance of shares in proportion to the square of p(1 − p). Widths, and so degrees of freedom, stay those
-    of the one inference.
+    54). Widths, and so degrees of freedom, stay those of the one inference.
     """
 
     found: Components
@@ -36,10 +34,7 @@ class Score:
         """Return the distance from the mean to a value, as widths are to be held against it; 0 or more."""
         found, deviation = self.found, np.sqrt(np.where(self.varies, self.plain.variances[0], 1.0))
         ratio = self._variance(value) / np.where(self.varies, self._variance(found.mean), 1.0)
-        ratio = np.maximum(ratio, 1.0)
-        seed, _, rest = np.nan_to_num(found.variances)
-        trainings = np.maximum(seed - rest, 0.0) / deviation**2
-        y = (found.mean - value) / deviation / np.sqrt(ratio + trainings * (ratio**2 - ratio))
+        y = (found.mean - value) / deviation / np.sqrt(np.maximum(ratio, 1.0))
         # The estimate of a few dozen groups falls short of it, hence twice.
         skewed = np.clip(2 * np.nan_to_num(found.third / deviation**3), -MOST_SKEWED, MOST_SKEWED)
         return np.asarray(deviation * straight(y, skewed))

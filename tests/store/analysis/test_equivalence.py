@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import xarray as xr
 from analysis_data import at_most, cells, crossed, probe
-from attrs import evolve
 from commands import engine
 from matplotlib import pyplot as plt
 from report_store import Design, write_synthetic
@@ -113,19 +112,6 @@ def test_near_the_ceiling_too_where_hard_examples_come_in_groups(
     assert at_most((low > 0.02) | (high < 0.02), 0.05)
     for border in (0.0, 0.02, -0.05):
         assert ((estimate.p(border) < 0.05) == ((low > border) | (high < border))).all()
-
-
-def test_what_trainings_bring_to_the_variance_of_shares_is_scaled_twice() -> None:
-    alike = np.stack([np.roll(np.arange(100) < 10, 17 * seed) for seed in range(5)])
-    apart = np.arange(100) < np.array([1, 4, 10, 16, 19])[:, None]  # 10 on average, too
-    found = []
-    for lost in (alike, apart):
-        score = Estimate.of(Components.of(-lost[..., None].astype(float)), share=True).limited
-        score = evolve(score, found=evolve(score.found, third=np.zeros(1)))
-        near, far = (abs(score.found.mean - value) / score.distance(value) for value in (-0.09, -0.5))
-        found.append(((far / near) ** 2).item())
-    ratio = (score._variance(-0.5) / score._variance(-0.1)).item()
-    assert found[0] == pytest.approx(ratio) and ratio**1.5 < found[1] < ratio**2
 
 
 def test_skewed_trainings_are_spoken_of() -> None:
