@@ -18,6 +18,7 @@ from store.analysis.inference import Estimate
 from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.pilot import read_pilot
 from store.analysis.power import Design, Variation, corrected, pointwise
+from store.analysis.widths import _contrasts
 from store.errors import StoreError
 
 STUDIES = 600
@@ -109,6 +110,20 @@ def test_two_seeds_find_next_to_nothing_in_a_layer() -> None:
         for seeds in (2, 3)
     )
     assert two > 4 * three
+
+
+@pytest.mark.timeout(30)
+def test_thousands_of_seeds_take_seconds() -> None:
+    few, many = (
+        corrected(Design(seeds, 60, layers=5, tests=5), Variation(0.2, 0.3, 0.3)).detectable()
+        for seeds in (30, 3000)
+    )
+    assert many < few
+    deviations = np.random.default_rng(0).standard_normal((7, 3))
+    deviations -= deviations.mean(axis=0)
+    contrasts = _contrasts(deviations)
+    assert contrasts.shape == (6, 3)
+    np.testing.assert_allclose(contrasts.T @ contrasts, deviations.T @ deviations)
 
 
 def test_more_of_anything_finds_more() -> None:
