@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 from engine.errors import UsageError
 from engine.models.gpus import all_hidden, nvidia_gpu
-from engine.planning.estimate import Cost, estimate
+from engine.planning.estimate import Cost
 from engine.planning.plan import Plan, PlannedCell
 from engine.quantities import si
 from engine.running.memory import advice, limit
 
 
-def check_space(plan: Plan, cells: Iterable[PlannedCell], workers: int) -> None:
-    """Raise UsageError where the store's disk has less room than the cells' results and checkpoints need.
-
-    Both are estimates; where the model is not on this machine yet there is none, and nothing is checked.
-    """
-    costs = estimate(plan, cells)
-    if costs is None:
-        return
+def check_space(plan: Plan, costs: Mapping[str, Cost], workers: int) -> None:
+    """Raise UsageError where the store's disk has less room than the estimated results and checkpoints."""
     total = sum(costs.values(), Cost())
     checkpoints = total.scratch * workers
     root = plan.root.scratch().absolute()
@@ -34,16 +28,16 @@ def check_space(plan: Plan, cells: Iterable[PlannedCell], workers: int) -> None:
         )
 
 
-def memory_warning(plan: Plan, cells: Iterable[PlannedCell], processes: int) -> str | None:
+def memory_warning(
+    plan: Plan, cells: Sequence[PlannedCell], costs: Mapping[str, Cost], processes: int
+) -> str | None:
     """Say that the cells may need more memory than their processes get here; None where that is not known.
 
     On a GPU, its memory counts, which no cgroup limits.
     """
-    cells = list(cells)
     devices = {plan.matrix.table("model", cell.choice).device for cell in cells}
     if devices - {"cpu", "auto"} or ("auto" in devices and not all_hidden() and nvidia_gpu()):
         return None
-    costs = estimate(plan, cells)
     if not costs:
         return None
     stage, cost = max(costs.items(), key=lambda item: item[1].memory)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from engine.errors import DataError
+from engine.planning.estimate import estimate
 from engine.planning.executor_settings import executor_settings
 from engine.planning.plan import Plan, PlannedCell, check_donors
 from engine.planning.plugins_used import used_plugins
@@ -53,10 +54,15 @@ def request_for(
     if not cells:
         return request, None
     check_donors(plan, cells)
+    costs = estimate(plan, cells)
+    if costs is None:  # the model is not on this machine yet
+        return request, None
+    workers = settings.workers or 1
     if not ignore_space:
-        check_space(plan, cells, settings.workers or 1)
-    processes = (settings.workers or 1) * settings.ranks
-    return request, memory_warning(plan, cells, processes) if settings.kind == "local" else None
+        check_space(plan, costs, workers)
+    if settings.kind != "local":
+        return request, None
+    return request, memory_warning(plan, cells, costs, workers * settings.ranks)
 
 
 def run_plan(

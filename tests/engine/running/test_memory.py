@@ -12,6 +12,7 @@ import pytest
 import torch
 from children import FORKS
 from commands import engine
+from faults import calls
 
 from engine.cli import session
 from engine.errors import EngineError
@@ -155,7 +156,9 @@ def test_a_limit_below_the_estimate_is_told_before_anything_runs(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     call = ("execute", write_spec(), "--store", tmp_path / "new", "--workers", 2)
     group(monkeypatch, tmp_path, "0::/\n", {"memory.max": "max\n"})
-    assert engine(*call).output == ""
+    with calls("engine.planning.estimate._Cards", lambda: None) as estimates:
+        assert engine(*call).output == ""
+    assert estimates.count == 1  # for the disk and for memory
     (tmp_path / "memory.max").write_text("1000000\n")
     output = engine(*call).output
     assert output.startswith("warning: 2 processes need about ") and output.count("\n") == 1
