@@ -7,6 +7,20 @@ from typing import Any
 
 TEXT = "the model rates a reply as good or bad because words are in order and on topic"
 WORDS = TEXT.split()
+# By which a small spec goes through every stage.
+EVERY_STAGE = """
+[probe]
+examples = 4
+positions = ["prompt_end", "completion_end"]
+lens = "tuned"
+[probe.tuned]
+steps = 4
+tokens = 40
+
+[[interventions]]
+name = "off"
+kind = "mask"
+"""
 
 
 def make_tokenizer(folder: Path, *, pad: str | None = None) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from children import assert_same, assert_whole, contents, run, start
 from commands import ran
-from small_study import small_spec
+from small_study import EVERY_STAGE, small_spec
 
 from store import Ledger
 
@@ -46,19 +46,6 @@ def undisturbed(
 
 STAGES = ("data", "base", "train", "lens", "evaluate", "probe", "intervene")
 WORKERS = max(2, os.cpu_count() or 1)  # so that each has one thread
-EVERY_STAGE = """
-[probe]
-examples = 4
-positions = ["prompt_end", "completion_end"]
-lens = "tuned"
-[probe.tuned]
-steps = 4
-tokens = 40
-
-[[interventions]]
-name = "off"
-kind = "mask"
-"""
 
 
 def operations(counts: Path) -> dict[str, int]:

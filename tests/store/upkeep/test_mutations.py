@@ -21,25 +21,12 @@ import pytest
 import torch
 from children import assert_same, contents
 from commands import command
-from small_study import small_spec
+from small_study import EVERY_STAGE, small_spec
 
 import store
 from store import StoreError
 
 DRAWN = os.environ.get("ABLATION_ENGINE_MUTATIONS", "8")
-MORE = """
-[probe]
-examples = 4
-positions = ["prompt_end", "completion_end"]
-lens = "tuned"
-[probe.tuned]
-steps = 2
-tokens = 40
-
-[[interventions]]
-name = "off"
-kind = "mask"
-"""
 OUTPUTS = ("figures", "report.html")  # what commands write anew
 
 
@@ -89,7 +76,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rated_file
     """Two cells, trained, evaluated, probed and intervened in."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("mutations")
-    spec = small_spec(folder, tiny_model, rated_file, MORE)
+    spec = small_spec(folder, tiny_model, rated_file, EVERY_STAGE)
     spec.write_text(spec.read_text().replace("seeds = [0, 1]", "seeds = [0]"))
     code, output = command("execute", spec)
     assert code == 0, output
