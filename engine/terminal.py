@@ -1,8 +1,8 @@
 """The only way to a terminal: text stays text, and control characters are shown rather than sent.
 
 Level names, labels, paths and error messages may hold anything, such as "[INST]", which rich would read as a
-style, or an escape sequence, which a terminal would obey. So no string is read as markup here; what has a
-style is a `styled` text.
+style, or an escape sequence, which a terminal would obey, or the end of a line. So no string is read as
+markup here, or has lines; what has a style is a `styled` text, and what has lines says so, or is `joined`.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.text import Text
 
-KEPT = "\n\t"
 # Cc: control; Cf: format, such as a change of writing direction; Cs: half of a pair; Zl, Zp: ends of lines.
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 JOINERS = "\u200c\u200d"  # of letters in many scripts, and of emoji
 
 
-def shown(text: str) -> str:
-    """Return a text whose control characters are spelled as Python does: `\\x1b` for an escape."""
+def shown(text: str, *, lines: bool = False) -> str:
+    """Return a text whose control characters are spelled as Python does: `\\x1b` for an escape.
+
+    lines: whether the text has lines of its own, whose ends stay.
+    """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_spelled(letter) for letter in text)
+    return "".join(letter if lines and letter == "\n" else _spelled(letter) for letter in text)
 
 
 def _spelled(letter: str) -> str:
-    if letter in KEPT or letter in JOINERS or unicodedata.category(letter) not in HIDDEN:
+    if letter in JOINERS or unicodedata.category(letter) not in HIDDEN:
         return letter
     return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def styled(text: Any, style: str = "") -> Text:
-    """Return a text in a style, control characters shown."""
-    return Text(shown(str(text)), style)
+def styled(text: Any, style: str = "", *, lines: bool = False) -> Text:
+    """Return a text in a style, control characters shown, but for the ends of its own `lines`."""
+    return Text(shown(str(text), lines=lines), style)
 
 
 def joined(parts: Iterable[Text | str], between: str = "") -> Text:
@@ -67,12 +69,12 @@ class Terminal(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render to segments, the last place that a text passes, whoever made it."""
         for part in super().render(renderable, options):
-            yield part if part.control else Segment(shown(part.text), part.style)
+            yield part if part.control else Segment(shown(part.text, lines=True), part.style)
 
 
-def say(text: Any, *, error: bool = False) -> None:
-    """Print a line as it is, to standard output or standard error."""
-    click.echo(shown(str(text)), err=error)
+def say(text: Any, *, error: bool = False, lines: bool = False) -> None:
+    """Print a line as it is, or `lines`, to standard output or standard error."""
+    click.echo(shown(str(text), lines=lines), err=error)
 
 
 class Words(TextColumn):

@@ -9,6 +9,7 @@ from attrs import frozen
 from rich.table import Table
 
 from engine.planning.plan import Plan, PlannedCell
+from engine.terminal import joined
 from specs.tables.experiment import STAGES, TABLE_STAGES
 
 MAX_REASONS = 6
@@ -36,7 +37,7 @@ class SpecComparison:
         for column in ("cell", "what", "stages", "why"):
             table.add_column(column)
         for entry in self.changed:
-            table.add_row(_name(entry), "changed", ", ".join(entry["stages"]), "\n".join(entry["why"]))
+            table.add_row(_name(entry), "changed", ", ".join(entry["stages"]), joined(entry["why"], "\n"))
         for what, entries in (("only here", self.added), ("only there", self.removed)):
             for entry in entries:
                 table.add_row(_name(entry), what, "", "")

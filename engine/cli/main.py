@@ -16,7 +16,7 @@ from rich.text import Text
 from engine.cli.parameters import JSON, NEW_STORE, SET, SPEC, STORE
 from engine.cli.power_command import power
 from engine.cli.store_upkeep import gc, verify
-from engine.errors import EngineError, Interrupted, UsageError, told
+from engine.errors import DataError, EngineError, Interrupted, UsageError, told
 from engine.terminal import Terminal, say, shown, styled
 from specs.common.names import EXPORT_FORMATS
 from store.backend.location import Place, Root
@@ -60,15 +60,18 @@ def plan(
     console = Terminal()
     planned = _plan(spec, overrides, store, checked=True)
     if resolved:
-        console.print(render.resolved(planned), soft_wrap=True)
+        console.print(styled(render.resolved(planned), lines=True), soft_wrap=True)
     elif diff is not None:
         from engine.cli.diff import compare
 
         comparison = compare(planned, _plan(diff, (), store))  # so that --set answers "what would it change?"
-        say(json.dumps(comparison.as_json(), indent=2)) if as_json else console.print(comparison.table())
+        if as_json:
+            say(json.dumps(comparison.as_json(), indent=2), lines=True)
+        else:
+            console.print(comparison.table())
     elif as_json:
         found = render.plan_json(planned, cells=show_cells) | {"power": power_tables.rows(planned, pilot)}
-        say(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2), lines=True)
     else:
         for part in render.plan_tables(planned, cells=show_cells):
             console.print(part)
@@ -145,11 +148,11 @@ def status(target: Path | Place, overrides: tuple[str, ...], store: Root | None,
     from engine.cli import plan_tables as render
 
     root: Root = target
-    experiment = None
+    planned = None
     if not (isinstance(target, Place) or target.is_dir()):
         planned = _plan(target, overrides, store)
-        root, experiment = planned.root, planned.matrix.experiment.name
-    for part in render.status_tables(root, experiment, tracebacks=traceback):
+        root = planned.root
+    for part in render.status_tables(root, planned, tracebacks=traceback):
         Terminal().print(part, soft_wrap=isinstance(part, Text))
 
 
@@ -296,7 +299,7 @@ def schema() -> None:
     """Print the JSON Schema of spec files, for completion in editors."""
     from specs import json_schema
 
-    say(json.dumps(json_schema(), indent=2))
+    say(json.dumps(json_schema(), indent=2), lines=True)
 
 
 for command in (power, gc, verify):
@@ -358,15 +361,17 @@ def main() -> None:
         cli(standalone_mode=False)
     except click.ClickException as error:
         error.show(told_by_click := StringIO())
-        say(told_by_click.getvalue().rstrip(), error=True)
+        say(told_by_click.getvalue().rstrip(), error=True, lines=True)
         sys.exit(2)
     except click.Abort:
         sys.exit(Interrupted.exit_code)
     except SpecError as error:
-        say(error, error=True)
+        for problem in error.problems:
+            say(problem, error=True)
         sys.exit(2)
     except (EngineError, StoreError) as error:
-        say(f"error: {error}", error=True)
+        # Of data, the first rows at fault are listed, a line each.
+        say(f"error: {error}", error=True, lines=isinstance(error, DataError))
         sys.exit(getattr(error, "exit_code", 1))
     except Interrupted:
         sys.exit(Interrupted.exit_code)

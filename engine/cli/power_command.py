@@ -56,7 +56,7 @@ def power(
         interest = plan.matrix.experiment.analysis.smallest_difference_of_interest
         difference = interest.get(answer.question.outcome)
     if as_json:
-        say(json.dumps(curve_json(plan, answer, difference, wished), indent=2))
+        say(json.dumps(curve_json(plan, answer, difference, wished), indent=2), lines=True)
     else:
         for part in curve_lines(plan, answer, difference, wished):
             Terminal().print(part)

@@ -15,7 +15,7 @@ from engine.planning.plan import Plan
 from engine.planning.power import PowerAnswer, PowerQuestion, answers
 from engine.planning.power_designs import MOST_SEEDS, MOST_TIMES, Costs, Sized, cheapest, curve
 from engine.quantities import si
-from engine.terminal import styled
+from engine.terminal import joined, styled
 from specs.common.names import EXAMPLE_OUTCOMES
 from specs.common.thresholds import POWER
 from specs.registry import STATISTICS
@@ -91,12 +91,14 @@ def plan_lines(found: list[dict[str, Any]], power: float = POWER) -> Iterator[Ta
         table.add_column(column)
     for row in found:
         outcome, seeds = row["outcome"], row["seeds"]
-        within = f"\n{row['groups']:.0f} groups" if row["groups"] else ""
+        measured = [f"{seeds} seed{'s' * (seeds > 1)}", f"{row['examples']:,} examples"]
+        if row["groups"]:
+            measured.append(f"{row['groups']:.0f} groups")
         interest = row["difference_of_interest"]
         table.add_row(
             _contrast(row),
             outcome,
-            f"{seeds} seed{'s' * (seeds > 1)}\n{row['examples']:,} examples{within}",
+            joined(measured, "\n"),
             _finds(row),
             _amount(row["detectable_alone"], outcome),
             *["" if interest is None else f"{amount(interest, outcome)}: {row['power']:.0%}"] * wished,
@@ -119,12 +121,12 @@ def _contrast(row: dict[str, Any]) -> str:
     return f"{row['contrast']}: {levels} vs {row['baseline']}{sets}"
 
 
-def _finds(row: dict[str, Any]) -> str:
-    text = _amount(row["detectable"], row["outcome"])
+def _finds(row: dict[str, Any]) -> Text:
+    lines = [_amount(row["detectable"], row["outcome"])]
     if row["detectable_range"]:
         low, high = (_amount(own, row["outcome"]) for own in row["detectable_range"])
-        text += f"\n({low} to {high})"
-    return text if row["tests"] == 1 else f"{text}\nof {row['tests']:,} tests"
+        lines.append(f"({low} to {high})")
+    return joined([*lines, *[f"of {row['tests']:,} tests"] * (row["tests"] > 1)], "\n")
 
 
 def _amount(value: float | None, outcome: str) -> str:

@@ -67,7 +67,9 @@ class TerminalDisplay(Display):
 
     def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
         """Print the failure; its traceback is in the store."""
-        line = joined([styled("failed", "red"), f"  {self._name(cell)}: {stage}  {message}"])
+        line = joined(
+            [styled("failed", "red"), f"  {self._name(cell)}: {stage}  ", styled(message, lines=True)]
+        )
         self._console.print(line, soft_wrap=True)
 
     def lost(self, cell: PlannedCell, stage: str, message: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from engine.errors import Interrupted, told
 from engine.planning.plan import Plan, PlannedCell
 from engine.running.execution import ExecutionRequest, note_plan, run_plan
+from engine.terminal import joined, styled
 from specs.tables.experiment import STAGES
 from store import StoreError, open_store
 from store.backend.locate import place_of
@@ -48,7 +49,8 @@ def run(plan: Plan, pending: list[PlannedCell], console: Console, request: Execu
     if outcome.left_failed:
         console.print(f"{outcome.left_failed} stages failed before; --retry-failed runs them again")
     for index, stage, message in outcome.failed:
-        console.print(f"failed: cell {index + 1}, {stage}: {message}", style="red", soft_wrap=True)
+        line = joined([f"failed: cell {index + 1}, {stage}: ", styled(message, lines=True)])
+        console.print(line, style="red", soft_wrap=True)
     show_results(plan.root, console, plan.matrix.experiment.name)
     return 1 if outcome.failed or outcome.left_failed else 0
 

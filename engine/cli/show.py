@@ -13,6 +13,7 @@ from rich.text import Text
 
 from engine.errors import UsageError
 from engine.planning.plan import describe
+from engine.terminal import joined, styled
 from specs.common.spelling import hint
 from store import open_store
 from store.analysis.nodes import stage_nodes
@@ -50,7 +51,7 @@ def show(
     own = probe.isel(example=ids.index(chosen))
     known = probed_vocabularies(root, str(probe.attrs.get("vocabulary", "")))
     texts = known[0] if len(known) == 1 else None
-    yield Text(f"{describe(levels)}; example {chosen}, true label {own['gold'].item()}")
+    yield styled(f"{describe(levels)}; example {chosen}, true label {own['gold'].item()}")
     positions = [str(name) for name in own["position"].values]
     if position is not None:
         positions = [_known("--position", position, positions)]
@@ -126,7 +127,7 @@ def _detail(own: xr.Dataset, position: str, texts: list[str] | None) -> Table:
         table.add_column("top token", no_wrap=True, width=TOKEN_WIDTH)
         table.add_column("p", justify="right")
     for text in watched:
-        table.add_column(f"rank\n{text}", justify="right")
+        table.add_column(joined(["rank", text], "\n"), justify="right")
     most = float(own["entropy"].max()) if "entropy" in own else 1.0
     for number in reversed(range(own.sizes["layer"])):
         layer = own.isel(layer=number)
@@ -147,9 +148,9 @@ def _detail(own: xr.Dataset, position: str, texts: list[str] | None) -> Table:
 def _side_by_side(own: xr.Dataset, texts: list[str] | None) -> Table:
     """Give several positions: entropy and top token of each."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("\nlayer", justify="right")
+    table.add_column(joined(["", "layer"], "\n"), justify="right")
     for position in own["position"].values:
-        table.add_column(f"{position}\n nat  top token", no_wrap=True, width=COLUMN_WIDTH)
+        table.add_column(joined([str(position), " nat  top token"], "\n"), no_wrap=True, width=COLUMN_WIDTH)
     most = float(own["entropy"].max())
     for number in reversed(range(own.sizes["layer"])):
         row = [Text(str(own["layer"].values[number]))]
