@@ -17,6 +17,7 @@ from store import Ledger, StoreError, cells, read_manifests
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.ledger.levels import level_text
+from store.ledger.version import check_store
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -168,6 +169,7 @@ def status(store: Root, experiment: str | None = None) -> list[CellStatus]:
         StoreError: for an unknown experiment.
     """
     place = place_of(store)
+    check_store(place)
     ledger = Ledger(place)
     found = []
     for name in [experiment] if experiment is not None else read_manifests(place):

@@ -26,6 +26,7 @@ from store.ledger.levels import factor_names, level_text
 from store.ledger.lost_records import check_records
 from store.ledger.manifests import manifest_names, read_manifests, unnamed
 from store.ledger.row_keys import group_keys
+from store.ledger.version import check_store
 
 Records = dict[str, dict[str, Json]]  # stage → key → done record
 
@@ -49,7 +50,8 @@ def open_store(
         DamagedError: when a record is damaged, and, when they are read, for values that are: `engine verify
             STORE --fix` lets the rest be read.
     """
-    place = _existing(place_of(path))
+    place = place_of(path)
+    check_store(place)
     manifests = read_manifests(place, experiment)
     if experiment is not None and not manifests:
         known = manifest_names(place)
@@ -72,15 +74,6 @@ def _chunked(dataset: xr.Dataset, chunks: Mapping[str, Any]) -> xr.Dataset:
         for name, values in dataset.data_vars.items()
     }
     return dataset.assign(variables)
-
-
-def _existing(place: Place) -> Place:
-    if absence := place.absence():
-        raise StoreError(f"{place}: {absence}")
-    found = {*place.names("")}
-    if found and not found & {"experiments", "ledger", "results.zarr"}:
-        raise StoreError(f"{place}: not a store: expected a folder 'experiments' in it")
-    return place
 
 
 def _experiment_nodes(place: Place, manifest: Json) -> dict[str, xr.Dataset]:
@@ -122,7 +115,7 @@ def _attributes(manifest: Json) -> dict[str, Any]:
     return {
         name: value if isinstance(value, plain) and not isinstance(value, bool) else json.dumps(value)
         for name, value in manifest.items()
-        if name != "cells"
+        if name not in ("cells", "history")
     }
 
 

@@ -21,6 +21,7 @@ from store.backend.locate import place_of
 from store.backend.location import Root
 from store.ledger.lost_records import check_data
 from store.ledger.manifests import key_states, unnamed
+from store.ledger.version import check_store
 
 STATE_STYLES = {"cached": "green", "done": "green", "pending": "", "failed": "red", "running": "yellow"}
 MAX_LEVELS = 12  # levels listed in a table before it is cut
@@ -200,18 +201,38 @@ def _signatures(root: Root, experiment: str, evaluated: int) -> Iterator[Text]:
 
 
 def status_tables(
-    root: Root, experiment: str | None = None, *, tracebacks: bool = False
+    root: Root, plan: Plan | None = None, *, tracebacks: bool = False
 ) -> Iterator[Table | Text | str]:
-    """Yield, for every experiment in a store, or one, what is done, running and failed, with the errors."""
+    """Yield what is done, running and failed, with the errors: in all of a store, or of a plan."""
+    if plan is None:
+        check_store(root)
     manifests = read_manifests(root)
     if not manifests and (trouble := unnamed(place_of(root))):
         raise StoreError(trouble)
-    if experiment is not None:
-        manifests = {name: own for name, own in manifests.items() if name == experiment}
+    if plan is not None:
+        name = plan.matrix.experiment.name
+        if name not in manifests:
+            states = {stage: own for stage, own in plan.states.items() if own}
+            yield _counts(f"{name}: {len(plan.cells):,} cells for {root}", states)
+        manifests = {own: manifest for own, manifest in manifests.items() if own == name}
     if not manifests:
         yield f"{root}: nothing has been executed yet"
     for name, manifest in manifests.items():
         yield from _status(Ledger(root), name, manifest, tracebacks=tracebacks)
+
+
+def _counts(title: str, states: dict[str, dict[str, str]]) -> Table:
+    """Give how many runs of each stage are in each state."""
+    table = Table(title=title)
+    table.add_column("stage")
+    shown = ("done", "running", "failed", "pending")
+    for state in shown:
+        table.add_column(state, justify="right", style=STATE_STYLES[state])
+    for stage, found in states.items():
+        counts = Counter("done" if state == "cached" else state for state in found.values())
+        if found:
+            table.add_row(stage, *(str(counts[state]) for state in shown))
+    return table
 
 
 def _status(
@@ -223,15 +244,7 @@ def _status(
     for cell in listed:
         for stage, key in cell["keys"].items():
             states.setdefault(stage, {})[key] = cell["status"][stage]
-    table = Table(title=f"{name}: {len(listed):,} cells in {root}")
-    table.add_column("stage")
-    for state in ("done", "running", "failed", "pending"):
-        table.add_column(state, justify="right", style=STATE_STYLES[state])
-    for stage, found in states.items():
-        counts = Counter(found.values())
-        if found:
-            table.add_row(stage, *(str(counts[state]) for state in ("done", "running", "failed", "pending")))
-    yield table
+    yield _counts(f"{name}: {len(listed):,} cells in {root}", states)
     probed = {key for key, state in states.get("probe", {}).items() if state == "done"}
     backends = {record["attributes"]["backend"] for record in ledger.records("probe", probed).values()}
     if backends:
@@ -242,10 +255,9 @@ def _status(
     for stage, key in failed:
         record = ledger.record(stage, key, "failed")
         # First what happened, for a person who reads no further.
-        yield styled(
-            f"failed: {record.get('error', '')} ({stage} {key}, {describe(record['levels'])})", "red"
-        )
+        error = styled(f"failed: {record.get('error', '')}", "red", lines=True)
+        yield joined([error, styled(f" ({stage} {key}, {describe(record['levels'])})", "red")])
         if tracebacks:
-            yield styled(record["traceback"].rstrip())
+            yield styled(record["traceback"].rstrip(), lines=True)
     if failed and not tracebacks:
         yield "--traceback shows where in the code"

@@ -20,7 +20,7 @@ from threading import Event, Thread
 from uuid import uuid4
 
 from store.backend.location import Place
-from store.backend.records import Json, json_text, parse_json, plain, read_file
+from store.backend.records import Json, is_plain, json_text, parse_json, plain, read_file
 from store.errors import LostClaimError, StoreError
 
 LEASE = 60.0
@@ -164,7 +164,7 @@ class Claims:
 
 def claimed(place: Place, stage: str) -> Iterator[str]:
     """Yield the keys of a stage with an owner that is not known to be dead."""
-    for key in sorted(place.names(f"claims/{plain(stage)}")):
+    for key in sorted(filter(is_plain, place.names(f"claims/{plain(stage)}"))):
         newest = _newest(place, _folder(stage, key))
         if newest is not None and not _dead(newest[1]):
             yield key
@@ -176,7 +176,9 @@ def live_claims(place: Place) -> list[str]:
     Takes up to a lease where a claim is another machine's, which only a standing beat can show to be dead.
     """
     folders = [
-        _folder(stage, key) for stage in place.names("claims") for key in place.names(f"claims/{stage}")
+        _folder(stage, key)
+        for stage in filter(is_plain, place.names("claims"))
+        for key in filter(is_plain, place.names(f"claims/{stage}"))
     ]
     newest = {folder: _newest(place, folder) for folder in folders}
     watched = {folder: found for folder, found in newest.items() if found and not _dead(found[1])}
@@ -222,7 +224,7 @@ def _newest(place: Place, folder: str) -> tuple[int, Json] | None:
 
 
 def _numbers(place: Place, folder: str) -> set[int]:
-    stems = (name.partition(".")[0] for name in place.names(folder))
+    stems = (name.removesuffix(".json") for name in place.names(folder) if name.endswith(".json"))
     return {int(stem) for stem in stems if stem.isdecimal()}
 
 

@@ -1,12 +1,14 @@
 """The history of an experiment: what was declared and when, and each look at its results.
 
 `history/NAME/` holds one small file for each record, numbered in order. Records are only ever added, and each
-names the BLAKE2b of the one before, so `engine verify` finds one that was changed or taken out.
+names the BLAKE2b of the one before; the experiment's manifest has the number of records, and the last one's.
+So `engine verify` finds one that was changed or taken out, or that all are gone.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -16,12 +18,14 @@ from attrs import frozen
 
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
-from store.backend.records import Json, create_json, read_json
+from store.backend.records import Json, create_json, read_json, write_json
 from store.errors import MEND, DamagedError, StoreError
+from store.lease.lock import locked
 from store.ledger.ledger import Ledger
 from store.ledger.levels import level_text
 
-DECLARED, LOOK = "declared", "look"
+DECLARED, LOOK, LOST = "declared", "look", "lost"
+_NUMBERED = re.compile(r"[0-9]{6,}\.json")
 KEYS = ("primary", "family", "monitoring", "looks", "smallest_difference_of_interest")
 """Of `[analysis]`: what a declaration consists of, beside the contrasts."""
 NOT_RECORDED = "not recorded"
@@ -50,6 +54,11 @@ class History:
     def looks(self) -> list[Json]:
         """The looks at results."""
         return [own for own in self.records if own["kind"] == LOOK]
+
+    @property
+    def gaps(self) -> list[str]:
+        """The dates on which it was noted that records were missing."""
+        return [own["date"][:10] for own in self.records if own["kind"] == LOST]
 
     def looked(self, factor: str, seeds: int) -> list[int]:
         """Return the numbers of seeds, fewer than `seeds`, with which a contrast was looked at."""
@@ -119,6 +128,8 @@ def declare(place: Place, name: str, manifest: Mapping[str, Any]) -> None:
         "cells": _digest(sorted(key for cell in cells for key in cell["keys"].values())),
     }
     declared = json.loads(json.dumps(declared))
+    if gap(place, name):
+        note_gap(place, name)
     known = read_history(place, name).declarations
     if known and known[-1]["declared"] == declared:
         return
@@ -158,6 +169,8 @@ def record_look(
         if not seeds or any(look.items() <= own.items() for own in read_history(place, name).looks):
             return ""
         append(place, name, {"kind": LOOK, "command": command, "spec": _digest(manifest.get("spec")), **look})
+        with locked(place):
+            _count(place, name)
     except (OSError, StoreError) as error:
         reason = str(error)
         if isinstance(error, OSError) and error.filename:  # str gives it with its number, and quoted
@@ -171,15 +184,32 @@ def append(place: Place, name: str, record: Mapping[str, Any]) -> None:
     while True:
         files = _files(place, name)
         former = _hash(place.read(files[-1])) if files else ""
-        number = int(files[-1].rpartition("/")[2].removesuffix(".json")) + 1 if files else 1
+        number = _number(files[-1]) + 1 if files else 1
         dated = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "former": former, **record}
         if create_json(place, f"history/{name}/{number:06}.json", dated):
             return
 
 
+def recorded(place: Place, name: str) -> Json:
+    """Return what a manifest says of its history: the number of the last record, and its BLAKE2b."""
+    files = _files(place, name)
+    last = _number(files[-1]) if files else 0
+    return {"records": last, "last": _hash(place.read(files[-1])) if files else ""}
+
+
+def _count(place: Place, name: str) -> None:
+    """Let the manifest say how long the history is by now; to be called under the store's lock."""
+    try:
+        manifest = read_json(place, file := f"experiments/{name}.json")
+    except (FileNotFoundError, DamagedError):
+        return
+    if manifest.get("history") != (now := recorded(place, name)):
+        write_json(place, file, {**manifest, "history": now})
+
+
 def damaged(place: Place) -> Iterator[tuple[str, str, DamagedError]]:
     """Yield experiment, file and error for every record that is not as it was written."""
-    for name in sorted(place.names("history")):
+    for name in histories(place):
         for file in _files(place, name):
             try:
                 read_json(place, file)
@@ -189,24 +219,74 @@ def damaged(place: Place) -> Iterator[tuple[str, str, DamagedError]]:
                 yield name, file, error
 
 
-def breaks(place: Place) -> Iterator[str]:
-    """Say of each history in which a record does not follow the one before: one is missing, or another."""
-    for name in sorted(place.names("history")):
-        former = ""
-        for number, file in enumerate(_files(place, name), 1):
-            try:
-                follows = read_json(place, file)["former"] == former and file.endswith(f"/{number:06}.json")
-            except (DamagedError, FileNotFoundError):
-                break
-            if not follows:
-                yield f"{place}/{file}: a record before it is missing, or was changed; the rest is as written"
-                break
-            former = _hash(place.read(file))
+def gap(place: Place, name: str) -> str:
+    """Say where records of a history are missing, or changed, and nobody has noted it; "" where none are."""
+    former, place_of_gap = "", ""
+    files = _files(place, name)
+    for number, file in enumerate(files, 1):
+        try:
+            record = read_json(place, file)
+        except (DamagedError, FileNotFoundError):  # found by itself
+            return ""
+        if record["kind"] == LOST:
+            place_of_gap = ""
+        elif record["former"] != former or (number == 1 and _number(file) != 1):
+            place_of_gap = f"{file}: a record before it is missing, or was changed"
+        former = _hash(place.read(file))
+    if place_of_gap:
+        return f"{place}/{place_of_gap}"
+    try:
+        known = read_json(place, f"experiments/{name}.json").get("history", {})
+    except (DamagedError, FileNotFoundError):
+        return ""
+    last = known.get("records", 0)
+    there = {_number(file): file for file in files}
+    if last and (last not in there or _hash(place.read(there[last])) != known["last"]):
+        return f"{place}/history/{name}: record {last}, which the manifest names, is missing, or was changed"
+    return ""
+
+
+def note_gap(place: Place, name: str) -> None:
+    """Note in a history that records are missing, whatever they said."""
+    append(place, name, {"kind": LOST})
+
+
+def accept_gap(place: Place, name: str) -> None:
+    """Note that records are missing, where that is so, and let the manifest go on from there."""
+    with locked(place):
+        if gap(place, name):
+            note_gap(place, name)
+        _count(place, name)
+
+
+def noted_gaps(place: Place) -> Iterator[str]:
+    """Say of each history in which records are known to be missing."""
+    for name in histories(place):
+        try:
+            dates = read_history(place, name).gaps
+        except (DamagedError, FileNotFoundError):  # found by itself
+            continue
+        if dates:
+            yield f"{place}/history/{name}: records before {dates[-1]} are missing; others are as written"
+
+
+def histories(place: Place) -> list[str]:
+    """Return the experiments that have a history, by the names of its folders."""
+    return sorted(name for name in place.names("history") if _files(place, name))
+
+
+def is_numbered(name: str) -> bool:
+    """Tell whether a file has the name of a record."""
+    return _NUMBERED.fullmatch(name.removesuffix(".damaged")) is not None
+
+
+def _number(file: str) -> int:
+    return int(file.rpartition("/")[2].removesuffix(".json"))
 
 
 def _files(place: Place, name: str) -> list[str]:
-    known = (own for own in place.names(f"history/{name}") if own.endswith(".json") and own[0] != ".")
-    return [f"history/{name}/{own}" for own in sorted(known)]
+    known = sorted(own for own in place.names(f"history/{name}") if _NUMBERED.fullmatch(own))
+    return [f"history/{name}/{own}" for own in known]
 
 
 def _levels(contrast: Mapping[str, Any], cells: Sequence[Json]) -> list[str]:

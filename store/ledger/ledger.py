@@ -165,6 +165,12 @@ def progress_name(key: str) -> str:
     return f"progress/{plain(key)}.json"
 
 
+def is_record(name: str) -> bool:
+    """Tell whether a file of a stage's folder has the name of a record."""
+    key, _, status = name.partition(".")
+    return is_plain(key) and status in ("done.json", "failed.json")
+
+
 def record_name(stage: str, key: str, status: Status) -> str:
     """Return the file of a record in the store."""
     return f"ledger/{plain(stage)}/{plain(key)}.{status}.json"

@@ -1,19 +1,20 @@
 """Manifests: what each experiment of a store consists of, and how far it has come."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
-from store.backend.records import Json, read_json, write_json
+from store.backend.records import Json, parse_json, parse_record, read_file, read_json, write_json
 from store.errors import MEND, DamagedError, StoreError
 from store.lease.lock import locked
-from store.ledger.history import declare
+from store.ledger.history import declare, recorded
 from store.ledger.ledger import Ledger
 from store.ledger.version import has_store, mark_new
 
 ASIDE = ".json.damaged"  # suffix of a damaged manifest that was put aside
+_NAME = re.compile(r"\w[\w.+ -]*")
 
 
 def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
@@ -26,7 +27,7 @@ def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
     Raises:
         StoreError: for a name that cannot be used.
     """
-    if not re.fullmatch(r"\w[\w.+ -]*", name):
+    if not is_name(name):
         raise StoreError(f"experiment name {name!r}: expected letters, digits and . _ + - only")
     for factor in dict.fromkeys(factor for cell in manifest["cells"] for factor in cell["levels"]):
         if factor == "cell":
@@ -40,7 +41,7 @@ def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
         mark_new(place)
         check()
         declare(place, name, manifest)
-        write_json(place, f"experiments/{name}.json", manifest)
+        write_json(place, f"experiments/{name}.json", {**manifest, "history": recorded(place, name)})
         place.remove(f"experiments/{name}{ASIDE}")
 
 
@@ -52,8 +53,19 @@ def read_manifests(root: Root, experiment: str | None = None) -> dict[str, Json]
     """
     place = place_of(root)
     has_store(place)
-    names = [name for name in manifest_names(place) if experiment in (None, name)]
-    return {name: read_manifest(place, name) for name in names}
+    return dict(_read(place, (name for name in manifest_names(place) if experiment in (None, name))))
+
+
+def _read(place: Place, names: Iterable[str]) -> Iterator[tuple[str, Json]]:
+    """Yield the manifests among some files, which may be somebody's own."""
+    for name in names:
+        try:
+            manifest = read_manifest(place, name)
+        except DamagedError:
+            if is_foreign(place, name):
+                continue
+            raise
+        yield name, manifest
 
 
 def read_manifest(place: Place, name: str) -> Json:
@@ -75,7 +87,7 @@ def read_manifest(place: Place, name: str) -> Json:
 
 def stages_named(place: Place) -> dict[str, set[str]]:
     """Return the stage keys that experiments name, by stage; "data" where all manifests do."""
-    manifests = [read_manifest(place, name) for name in manifest_names(place)]
+    manifests = [manifest for _, manifest in _read(place, manifest_names(place))]
     keys: dict[str, set[str]] = {}
     if all("data" in manifest for manifest in manifests):
         keys["data"] = {key for manifest in manifests for key in manifest["data"]}
@@ -121,9 +133,43 @@ def unnamed(place: Place) -> str:
 
 
 def manifest_names(place: Place) -> list[str]:
-    """Return the names of a store's experiments, in order."""
-    names = (name for name in place.names("experiments") if not name.startswith("."))
-    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+    """Return the names of a store's experiments, in order; of files that nobody has read yet."""
+    names = (name.removesuffix(".json") for name in place.names("experiments") if name.endswith(".json"))
+    return sorted(filter(is_name, names))
+
+
+def is_name(name: str) -> bool:
+    """Tell whether a name may be that of an experiment."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_foreign(place: Place, name: str) -> bool:
+    """Tell whether a file that is no manifest has never been one of this name: a copy, or something else.
+
+    A copy is whole under the name that its spec has. Something else is whole JSON without cells, and the
+    store has histories, but none of such an experiment.
+    """
+    try:
+        manifest = parse_json(read_file(place, f"experiments/{name}.json"), name)
+    except (FileNotFoundError, PermissionError, DamagedError):
+        return False
+    if _is_copy(place, name, manifest):
+        return True
+    histories = set(place.names("history"))
+    return bool(histories) and name not in histories and not {"cells", "blake2b"} & manifest.keys()
+
+
+def _is_copy(place: Place, name: str, manifest: Json) -> bool:
+    """Tell whether a manifest is whole under the name of another experiment, which its spec has."""
+    spec = manifest.get("spec")
+    own = spec.get("name") if isinstance(spec, dict) else None
+    if not isinstance(own, str) or own == name:
+        return False
+    try:
+        parse_record(read_file(place, f"experiments/{name}.json"), f"{own}.json")
+    except (FileNotFoundError, DamagedError):
+        return False
+    return True
 
 
 def cells(root: Root, experiment: str) -> list[Json]:

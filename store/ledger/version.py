@@ -39,6 +39,15 @@ def has_store(root: Root) -> bool:
     return True
 
 
+def check_store(root: Root) -> None:
+    """Raise StoreError where there is no store."""
+    place = place_of(root)
+    if absence := place.absence():
+        raise StoreError(f"{place}: {absence}")
+    if not has_store(place):
+        raise StoreError(f"{place}: not a store: expected a folder 'experiments' in it")
+
+
 def mark_new(place: Place) -> None:
     """Give a store that is about to get its first content the present version."""
     if not has_store(place):

@@ -12,9 +12,11 @@ from store.backend.result_files import RESULTS
 from store.errors import StoreError
 from store.lease.claims import live_claims
 from store.lease.lock import locked
-from store.ledger.ledger import Ledger
+from store.ledger.ledger import Ledger, is_record
 from store.ledger.manifests import ASIDE, read_manifests
 from store.ledger.row_keys import group_keys
+from store.ledger.version import check_store
+from store.upkeep.own_names import families_of, is_family, is_note, is_results, stages_of
 
 UNREACHED = "no experiment names it"
 FINISHED = "its training is finished"
@@ -59,7 +61,7 @@ def find_garbage(root: Root, keep: Mapping[str, Collection[str]] | None = None) 
     found = [*_records(place, reach), *_progress(place, reach, done)]
     for stage in RESULTS:
         found += _folders(place, stage, reach, done.get(stage, set()))
-    for stage in _names(place, "results.zarr"):
+    for stage in sorted({*stages_of(place, "results.zarr"), *stages_of(place, "families")}):
         found += _arrays(ledger, stage, reach)
     return [*found, *_strays(place)]
 
@@ -86,6 +88,7 @@ def delete_garbage(root: Root, keep: Mapping[str, Collection[str]] | None = None
 
 
 def _reach(place: Place, keep: Mapping[str, Collection[str]]) -> Reach:
+    check_store(place)
     manifests = read_manifests(place)
     if aside := sorted(name for name in place.names("experiments") if name.endswith(ASIDE)):
         raise StoreError(
@@ -106,14 +109,14 @@ def _reach(place: Place, keep: Mapping[str, Collection[str]]) -> Reach:
 def _records(place: Place, reach: Reach) -> Iterator[Garbage]:
     for stage in _names(place, "ledger"):
         for name in _names(place, f"ledger/{stage}"):
-            if name.endswith(".json") and not reach.has(stage, name.partition(".")[0]):
+            if is_record(name) and not reach.has(stage, name.partition(".")[0]):
                 yield _garbage(place, f"ledger/{stage}/{name}", UNREACHED)
 
 
 def _progress(place: Place, reach: Reach, done: Mapping[str, Collection[str]]) -> Iterator[Garbage]:
     for name in _names(place, "progress"):
         key = name.removesuffix(".json")
-        if name.endswith(".json"):
+        if is_note(place, name):
             if any(key in keys for keys in done.values()):
                 yield _garbage(place, f"progress/{name}", LEFT)
             elif not any(reach.has(stage, key) for stage in (*reach.keys, *done) if stage != "data"):
@@ -124,7 +127,8 @@ def _folders(place: Place, stage: str, reach: Reach, done: Collection[str]) -> I
     for key in _names(place, stage):
         folder = f"{stage}/{key}"
         if not reach.has(stage, key):
-            yield _garbage(place, folder, UNREACHED)
+            if is_results(place, stage, key.removesuffix(DOOMED)):
+                yield _garbage(place, folder, UNREACHED)
             continue
         for name in _names(place, folder):
             if key in done and name.startswith("checkpoint"):
@@ -138,7 +142,7 @@ def _folders(place: Place, stage: str, reach: Reach, done: Collection[str]) -> I
 
 def _arrays(ledger: Ledger, stage: str, reach: Reach) -> Iterator[Garbage]:
     place = ledger.place
-    for family in _names(place, f"results.zarr/{stage}"):
+    for family in (name for name in _names(place, f"results.zarr/{stage}") if is_family(name)):
         folder = f"results.zarr/{stage}/{family}"
         if family.endswith(DOOMED):
             yield _garbage(place, folder, LEFT)
@@ -147,9 +151,9 @@ def _arrays(ledger: Ledger, stage: str, reach: Reach) -> Iterator[Garbage]:
         elif place.age(folder) > STRAY_AGE:  # made, or removed, by halves
             yield _garbage(place, folder, LEFT)
     groups = set(place.names(f"results.zarr/{stage}"))
-    for name in _names(place, f"families/{stage}"):
-        record = f"families/{stage}/{name}"
-        if name.removesuffix(".json") not in groups and place.age(record) > STRAY_AGE:
+    for family in families_of(place, "families", stage):
+        record = family_name(stage, family)
+        if family not in groups and place.age(record) > STRAY_AGE:
             yield _garbage(place, record, LEFT)
 
 

@@ -25,6 +25,7 @@ from store.backend.result_files import result_name
 from store.errors import DamagedError, StoreError, UnreachableError
 from store.lease.claims import live_claims
 from store.lease.lock import locked
+from store.ledger.history import accept_gap
 from store.ledger.ledger import Ledger
 from store.ledger.row_keys import GROUP, group_keys
 from store.ledger.version import LAYOUT, STORE
@@ -38,6 +39,7 @@ def fix(root: Root, troubles: list[Trouble]) -> list[str]:
     """Mend what is wrong with a store, and mark broken stages as to be done again; return what was done."""
     place = place_of(root)
     said = [_file(place, own) for own in troubles if own.mend in ("remove", "aside", "version")]
+    said += _histories(place, troubles)
     # From here on the store's layout is known.
     ledger = Ledger(place)
     groups = list(dict.fromkeys((own.stage, own.key) for own in troubles if own.mend == "rebuild"))
@@ -72,6 +74,15 @@ def _file(place: Place, trouble: Trouble) -> str:
         return f"{name}: removed"
     write_json(place, STORE, {"layout": LAYOUT})
     return f"{name}: written again, layout {LAYOUT}"
+
+
+def _histories(place: Place, troubles: list[Trouble]) -> list[str]:
+    """Note in histories what they have lost."""
+    of_history = (own for own in troubles if own.names and own.names[0].startswith("history/"))
+    names = list(dict.fromkeys(own.key for own in of_history))
+    for name in names:
+        accept_gap(place, name)
+    return [f"history/{name}: it notes that records are missing" for name in names]
 
 
 def _again(ledger: Ledger, stage: str, key: str, troubles: list[Trouble]) -> str:

@@ -11,12 +11,14 @@ from store.arrays.families import FamilyRecord, family_name, read_family, with_k
 from store.arrays.groups import zarr_group
 from store.arrays.layout import group_name
 from store.backend.location import Place
-from store.backend.records import Json, is_plain, parse_json, read_file
+from store.backend.records import Json, parse_json, read_file
 from store.errors import DamagedError, UnreachableError
 from store.ledger.row_keys import GROUP, group_keys
+from store.upkeep.own_names import stages_of
 from store.upkeep.problems import Trouble, reason
 
 TOP = "results.zarr"
+MISSING = "missing"
 REMEDY = "`engine verify STORE --fix` makes it again, and nothing else needs to be done again"
 
 
@@ -29,7 +31,7 @@ def top_troubles(place: Place) -> Iterator[Trouble]:
                 continue
             message = "not the metadata of a group"
         except FileNotFoundError:
-            message = "missing"
+            message = MISSING
         except DamagedError as error:
             message = reason(error, f"{place}/{name}")
         yield Trouble("", "", f"{place}/{name}", message, REMEDY, "rebuild", (name,))
@@ -39,9 +41,7 @@ def top_names(place: Place) -> list[str]:
     """Return the metadata files of the groups above all families."""
     if not place.names(TOP):
         return []
-    # A file that something else has left there holds no stage.
-    stages = sorted(name for name in place.names(TOP) if is_plain(name) and place.names(f"{TOP}/{name}"))
-    return [f"{TOP}/{GROUP}", *(f"{TOP}/{stage}/{GROUP}" for stage in stages)]
+    return [f"{TOP}/{GROUP}", *(f"{TOP}/{stage}/{GROUP}" for stage in stages_of(place, TOP))]
 
 
 def top_metadata() -> Json:
@@ -50,9 +50,12 @@ def top_metadata() -> Json:
 
 
 def group_troubles(
-    place: Place, stage: str, family: str, done: Mapping[int, str], running: bool
+    place: Place, stage: str, family: str, done: Mapping[int, str], *, running: bool, begun: bool
 ) -> Iterator[Trouble]:
-    """Yield what is wrong with a family's record, and with its group; `done`: finished rows and keys."""
+    """Yield what is wrong with a family's record, and with its group; `done`: finished rows and keys.
+
+    begun: whether somebody has begun a row, and may have been stopped before it got its name.
+    """
     name, folder = family_name(stage, family), group_name(stage, family)
 
     def trouble(path: str, message: str) -> Trouble:
@@ -62,6 +65,11 @@ def group_troubles(
         record = read_family(place, stage, family)
     except (FileNotFoundError, DamagedError) as error:
         lost = isinstance(error, FileNotFoundError)
+        if not done and (found := _useless(place, folder, name, torn=not lost)):
+            remedy = "`engine verify STORE --fix` removes it: no finished stage needs it"
+            message = "nothing can be read of it" if lost else reason(error, f"{place}/{name}")
+            yield Trouble(stage, family, f"{place}/{found}", message, remedy, "remove", (found,))
+            return
         try:
             if lost:
                 zarr_group(place, folder)
@@ -70,19 +78,36 @@ def group_troubles(
                 message = reason(torn, f"{place}/{folder}")
                 yield Trouble(stage, family, f"{place}/{folder}", message, mend="regroup", names=(folder,))
             return
-        yield trouble(name, "missing" if lost else reason(error, f"{place}/{name}"))
+        yield trouble(name, MISSING if lost else reason(error, f"{place}/{name}"))
         return
-    if not done and not place.names(folder):
-        return  # about to be made
+    # Without it a group has never been whole: its next writer makes what is missing.
+    whole = bool(done) or GROUP in place.names(folder)
     for file in record.metadata:
-        if message := metadata_trouble(place, folder, record, file):
+        message = metadata_trouble(place, folder, record, file)
+        if message and (whole or message != MISSING):
             yield trouble(f"{folder}/{file}", message)
     for coordinate in record.coordinates:
-        if message := coordinate_trouble(place, folder, record, coordinate):
+        message = coordinate_trouble(place, folder, record, coordinate)
+        if message and (whole or message != MISSING):
             (chunk,) = record.chunks(coordinate)
             yield trouble(f"{folder}/{chunk}", message)
-    if not running and (message := _rows_trouble(place, folder, record, done)):
+    begun = begun or not done
+    if not running and (message := _rows_trouble(place, folder, record, done, begun=begun)):
         yield trouble(f"{folder}/{GROUP}", message)
+
+
+def _useless(place: Place, folder: str, record: str, *, torn: bool) -> str:
+    """Return what nothing can be made of, of a family without finished rows, "" where there is none.
+
+    That is a torn record without a group, or a group without a record whose own metadata cannot be read.
+    """
+    if not place.names(folder):
+        return record if torn else ""
+    try:
+        zarr_group(place, folder)
+    except DamagedError:
+        return "" if torn else folder
+    return ""
 
 
 def metadata_trouble(place: Place, folder: str, record: FamilyRecord, file: str) -> str:
@@ -91,7 +116,7 @@ def metadata_trouble(place: Place, folder: str, record: FamilyRecord, file: str)
     try:
         found = parse_json(read_file(place, f"{folder}/{file}"), path)
     except FileNotFoundError:
-        return "missing"
+        return MISSING
     except DamagedError as error:
         return reason(error, path)
     try:
@@ -116,7 +141,7 @@ def coordinate_trouble(place: Place, folder: str, record: FamilyRecord, name: st
         if read_file(place, f"{folder}/{file}") == expected:
             return ""
     except FileNotFoundError:
-        return "missing"
+        return MISSING
     except DamagedError as error:
         return reason(error, f"{place}/{folder}/{file}")
     try:  # another release of the compressor makes other bytes of the same values
@@ -130,7 +155,9 @@ def coordinate_trouble(place: Place, folder: str, record: FamilyRecord, name: st
     return "its content has changed since it was made"
 
 
-def _rows_trouble(place: Place, folder: str, record: FamilyRecord, done: Mapping[int, str]) -> str:
+def _rows_trouble(
+    place: Place, folder: str, record: FamilyRecord, done: Mapping[int, str], *, begun: bool
+) -> str:
     """Say what is wrong with the names of a group's rows, and with their number in its arrays."""
     try:
         lengths = [_length(place, folder, name) for name in record.stacks]
@@ -140,7 +167,7 @@ def _rows_trouble(place: Place, folder: str, record: FamilyRecord, done: Mapping
     for row, key in sorted(done.items()):
         if row >= len(keys) or keys[row] != key:
             return f"row {row} is not named {key}, as its record says"
-    if any(length != len(keys) for length in lengths):
+    if any(length < len(keys) or (length > len(keys) and not begun) for length in lengths):
         return f"names {len(keys)} rows, but its arrays have {', '.join(map(str, lengths))}"
     return ""
 

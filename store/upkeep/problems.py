@@ -8,10 +8,10 @@ from attrs import frozen
 
 from store.errors import MEND
 
-Mending = Literal["again", "remove", "aside", "version", "rebuild", "regroup", "nothing"]
+Mending = Literal["again", "remove", "aside", "version", "rebuild", "regroup", "history", "nothing"]
 """again: the stage is marked as to be done again; remove, aside: the files go, or get another name; version:
 `store.json` is written; rebuild: metadata are made from the family's record, or that from them; regroup: the
-group goes, and all its stages are marked as to be done again."""
+group goes, and all its stages are marked as to be done again; history: a history notes what it has lost."""
 
 
 @frozen

@@ -20,17 +20,25 @@ from store.arrays.layout import chunk_files, group_name, row_content, row_files
 from store.arrays.shards import ShardReader
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
-from store.backend.records import Json, is_plain, read_file, read_json
+from store.backend.records import Json, read_file, read_json
 from store.backend.result_files import file_trouble, result_name
 from store.errors import DamagedError, StoreError, UnreachableError
-from store.ledger.history import breaks, damaged
+from store.ledger.history import damaged, gap, histories, noted_gaps
 from store.ledger.ledger import Ledger, progress_name, record_name
 from store.ledger.lost_records import lost_data, lost_records
-from store.ledger.manifests import manifest_names, read_manifest, read_manifests, stages_named, unnamed
+from store.ledger.manifests import (
+    is_foreign,
+    manifest_names,
+    read_manifest,
+    read_manifests,
+    unnamed,
+)
 from store.ledger.row_keys import group_keys
 from store.ledger.version import STORE, has_store
 from store.ledger.vocabulary import read_vocabulary, vocabulary_name
 from store.upkeep.metadata import group_troubles, top_troubles
+from store.upkeep.notes import foreign_files, unnamed_stages
+from store.upkeep.own_names import families_of, is_digest, is_note, stages_of
 from store.upkeep.problems import Trouble, reason
 
 _ROWS = 2**31  # more than any group has
@@ -66,9 +74,19 @@ def verify(root: Root) -> Verified:
             troubles += _other_records(ledger, stage)
         troubles += [*_lost(ledger), *_progress(ledger), *top_troubles(place)]
         for stage, family in _groups(place):
-            running = bool(ledger.running(stage))
-            troubles += group_troubles(place, stage, family, rows.done.get((stage, family), {}), running)
-        return Verified(records, troubles, [*_unnamed(ledger), *breaks(place), *_leftovers(ledger, rows)])
+            done, running = rows.done.get((stage, family), {}), bool(ledger.running(stage))
+            begun = bool(ledger.failed(stage) or place.names(f"claims/{stage}"))
+            troubles += group_troubles(place, stage, family, done, running=running, begun=begun)
+        return Verified(
+            records,
+            troubles,
+            [
+                *unnamed_stages(ledger),
+                *noted_gaps(place),
+                *_leftovers(ledger, rows),
+                *foreign_files(place),
+            ],
+        )
 
 
 def _version(place: Place) -> list[Trouble]:
@@ -97,6 +115,11 @@ def _history(place: Place) -> Iterator[Trouble]:
     for name, file, error in damaged(place):
         path, remedy = f"{place}/{file}", "`engine verify STORE --fix` puts it aside; nothing makes it again"
         yield Trouble("", name, path, reason(error, path), remedy, "aside", (file,))
+    for name in sorted({*histories(place), *manifest_names(place)}):
+        if message := gap(place, name):
+            path, _, message = message.rpartition(": ")
+            remedy = "`engine verify STORE --fix` notes that in the history; nothing makes the record again"
+            yield Trouble("", name, path, message, remedy, "history", (f"history/{name}",))
 
 
 def _manifests(ledger: Ledger) -> Iterator[Trouble]:
@@ -109,6 +132,8 @@ def _manifests(ledger: Ledger) -> Iterator[Trouble]:
         try:
             read_manifest(ledger.place, name)
         except DamagedError as error:
+            if is_foreign(ledger.place, name):
+                continue
             path = f"{ledger.place}/{file}"
             message = f"not a manifest: {reason(error, path)}"
             remedy = (
@@ -131,9 +156,7 @@ def _vocabularies(ledger: Ledger) -> Iterator[Trouble]:
             if name := attributes.get("vocabulary"):
                 named[str(name)] = min(named.get(str(name), (stage, key)), (stage, key))
     known = {name.removesuffix(".json") for name in place.names("vocabulary") if name.endswith(".json")}
-    for key in sorted(known | named.keys()):
-        if key.startswith("."):
-            continue
+    for key in sorted(set(filter(is_digest, known)) | named.keys()):
         file = vocabulary_name(key)
         try:
             if read_vocabulary(place, key) is not None:
@@ -197,7 +220,7 @@ def _progress(ledger: Ledger) -> Iterator[Trouble]:
     """Yield the notes of progress that cannot be read."""
     place = ledger.place
     for file in sorted(place.names("progress")):
-        if file.startswith(".") or not file.endswith(".json"):
+        if not is_note(place, file):
             continue
         name = progress_name(file.removesuffix(".json"))
         try:
@@ -301,38 +324,14 @@ def _read(array: zarr.Array[Any], row: int) -> None:
 
 def _groups(place: Place) -> list[tuple[str, str]]:
     """Return stage and family of all groups of arrays, by their folders and by their records."""
-    found = {
-        (stage, family)
-        for stage in filter(is_plain, place.names("results.zarr"))
-        for family in filter(is_plain, place.names(f"results.zarr/{stage}"))
-    }
-    recorded = {
-        (stage, name.removesuffix(".json"))
-        for stage in filter(is_plain, place.names("families"))
-        for name in place.names(f"families/{stage}")
-        if name.endswith(".json") and is_plain(name.removesuffix(".json"))
-    }
-    return sorted(found | recorded)
-
-
-def _unnamed(ledger: Ledger) -> Iterator[str]:
-    """Say how many finished stages belong to no experiment."""
-    place = ledger.place
-    try:
-        named = stages_named(place)
-    except DamagedError:  # found with the manifests
-        return
-    lost = [
-        f"{stage} {key}"
-        for stage in ledger.stages()
-        for key in sorted(ledger.done(stage) - named.get(stage, set()))
-        if stage != "data" or "data" in named
-    ]
-    if lost:
-        yield (
-            f"{place}: {len(lost)} finished stages that no experiment names ({lost[0]}, …); "
-            "`engine execute` of their spec names them again, `engine gc` lists them"
-        )
+    return sorted(
+        {
+            (stage, family)
+            for top in ("results.zarr", "families")
+            for stage in stages_of(place, top)
+            for family in families_of(place, top, stage)
+        }
+    )
 
 
 def _leftovers(ledger: Ledger, rows: OpenedRows) -> Iterator[str]:

@@ -279,9 +279,9 @@ def test_what_is_not_a_store_says_so(tmp_path):
     (tmp_path / "runs").mkdir()
     with pytest.raises(StoreError, match="runz: no such store; the nearest is 'runs'"):
         open_store(tmp_path / "runz")
-    assert list(open_store(tmp_path / "runs").children) == []
-    with pytest.raises(StoreError, match="not a store"):
-        open_store(tmp_path)
+    for folder in (tmp_path / "runs", tmp_path):
+        with pytest.raises(StoreError, match="not a store"):
+            open_store(folder)
     manifest(tmp_path, [({"seed": 0}, {"probe": "a"})])
     with pytest.raises(StoreError, match="no experiment 'stduy'; the nearest is 'study'"):
         open_store(tmp_path, "stduy")

@@ -217,7 +217,7 @@ def test_five_mistakes_are_five_lines_and_exit_code_2(tmp_path: Path) -> None:
         (["data", "SPEC", "--set", "data.source=none.csv"], 2, "which is no file"),
         (["plna", "SPEC"], 2, "No such command 'plna'"),
         (["results", "nowhere"], 2, "does not exist"),
-        (["status", "EMPTY"], 0, "nothing has been executed yet"),
+        (["status", "EMPTY"], 1, "not a store: expected a folder"),
     ],
 )
 def test_mistakes_on_the_command_line(
@@ -227,6 +227,13 @@ def test_mistakes_on_the_command_line(
     places = {"SPEC": str(write_spec()), "EMPTY": str(tmp_path / "empty")}
     output = engine(*(places.get(argument, argument) for argument in arguments), code=code).output
     assert message in output and "Traceback" not in output
+
+
+def test_status_of_a_spec_that_has_never_run_shows_all_pending(write_spec) -> None:
+    lines = engine("status", write_spec()).output.splitlines()
+    counts = {words[1]: words[3::2] for line in lines if (words := line.split())[:1] == ["│"]}
+    assert counts["train"] == counts["probe"] == ["0", "0", "0", "4"]
+    assert lines[-1].endswith("store: nothing has been executed yet")
 
 
 def test_status_shows_failed_data_and_of_a_spec_its_own_experiment(write_spec, tmp_path: Path) -> None:

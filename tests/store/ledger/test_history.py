@@ -12,11 +12,13 @@ from report_store import Design, write_synthetic
 import store
 from store import write_manifest
 from store.backend.locate import place_of
+from store.backend.records import read_json, write_json
 from store.ledger import history
 from store.ledger.history import read_history, record_look
 from store.ledger.manifests import read_manifests
 from store.upkeep.garbage import find_garbage
 from store.upkeep.mend import fix
+from store.upkeep.problems import Trouble
 from store.upkeep.verify import verify
 
 ANALYSIS = {
@@ -151,7 +153,7 @@ def test_a_record_that_was_changed_or_taken_out_is_found(tmp_path: Path) -> None
     write_synthetic(tmp_path, design(2))
     record_look(tmp_path, "synthetic", "report", [("target", "label")])
     again(tmp_path, lambda spec: spec["analysis"].update(family="spec"))
-    assert find_garbage(tmp_path) == [] and not list(history.breaks(place_of(tmp_path)))
+    assert find_garbage(tmp_path) == []
     files = sorted((tmp_path / "history" / "synthetic").iterdir())
     assert [file.name for file in files] == ["000001.json", "000002.json", "000003.json"]
     whole = files[1].read_bytes()
@@ -162,5 +164,37 @@ def test_a_record_that_was_changed_or_taken_out_is_found(tmp_path: Path) -> None
     fix(tmp_path, [trouble])
     found = verify(tmp_path)
     assert not [own for own in found.troubles if "history" in own.path]
-    assert any("a record before it is missing, or was changed" in note for note in found.notes)
-    assert len(read_history(tmp_path, "synthetic").records) == 2
+    assert any("are missing; others are as written" in note for note in found.notes)
+    known = read_history(tmp_path, "synthetic")
+    assert [own["kind"] for own in known.records] == ["declared", "declared", "lost"] and not known.looks
+
+
+def of_history(root: Path) -> list[Trouble]:
+    return [own for own in verify(root).troubles if own.path.startswith(f"{root}/history")]
+
+
+@pytest.mark.parametrize("gone", ["all", 1, 2])
+def test_a_history_that_is_gone_is_found_whoever_writes_next(tmp_path: Path, gone: Any) -> None:
+    write_synthetic(tmp_path, design(2))
+    record_look(tmp_path, "synthetic", "report", [("target", "label")])
+    folder = tmp_path / "history/synthetic"
+    shutil.rmtree(folder) if gone == "all" else (folder / f"{gone:06}.json").unlink()
+    (trouble,) = of_history(tmp_path)
+    assert trouble.mend == "history" and "is missing, or was changed" in trouble.message
+    whole = shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-copy"))
+    fix(tmp_path, [trouble])
+    again(whole, lambda spec: spec["analysis"].update(family="spec"))
+    for root in (tmp_path, whole):
+        assert not of_history(root)
+        assert any("are missing; others are as written" in note for note in verify(root).notes)
+    assert standing(whole)[0] == "exploratory" and read_history(whole, "synthetic").gaps
+
+
+def test_a_store_from_before_there_were_histories_lacks_none(tmp_path: Path) -> None:
+    write_synthetic(tmp_path, design(2))
+    place, file = place_of(tmp_path), "experiments/synthetic.json"
+    manifest = read_json(place, file)
+    del manifest["history"]
+    write_json(place, file, manifest)
+    shutil.rmtree(tmp_path / "history")
+    assert not of_history(tmp_path)

@@ -212,7 +212,7 @@ def test_the_command_writes_one_file_and_the_probe_keeps_texts_of_tokens(
 
 
 def test_a_store_without_experiments_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no experiment to report on"):
+    with pytest.raises(StoreError, match="not a store: expected"):
         write_report(tmp_path, tmp_path / "report.html")
 
 

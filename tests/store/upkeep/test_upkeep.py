@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from children import assert_same, contents, run, start
 from commands import engine
+from faults import file_operations
 from small_study import small_spec
 from written_cells import assert_reads, listed, write
 
@@ -345,7 +347,7 @@ def test_files_that_are_nobodys_are_left_alone(tmp_path: Path) -> None:
     ):  # fmt: skip
         (tmp_path / name).write_bytes(b"\0\0\0\1")
     assert not verify(tmp_path).troubles
-    assert [own.what for own in find_garbage(tmp_path)] == ["ledger/probe/k0 (1).done.json"]
+    assert not find_garbage(tmp_path)
     assert_reads(tmp_path, range(1))
 
 
@@ -357,3 +359,64 @@ def test_a_done_record_that_is_gone_is_told_by_every_reader(copy: tuple[Path, Pa
     for command in (["status", root], ["verify", root], *([["results", root]] if stage != "data" else [])):
         output = engine(*command, code=1).output
         assert record.name in output, command
+
+
+FOREIGN = (
+    "experiments/small copy.json", "experiments/small (1).json", "experiments/notes.json", "notes.txt",
+    "claims/.DS_Store", "claims/train/.DS_Store", "data/foo.txt", "families/notes/x.json",
+    "families/probe/x.json", "history/.DS_Store", "history/small/000001 copy.json", "history/small/note.json",
+    "ledger/my notes/x", "ledger/train/foo.json", "lens/foo", "progress/a b.json", "progress/foo.json",
+    "results.zarr/foo/zarr.json", "results.zarr/probe/foo/zarr.json", "train/foo/notes.txt",
+    "vocabulary/foo.json",
+)  # fmt: skip
+
+
+def test_what_people_put_into_a_store_stops_nothing(copy: tuple[Path, Path]) -> None:
+    """Copies, too; they are neither garbage nor problems, and nothing is done to them."""
+    spec, root = copy
+    manifest = (root / "experiments/small.json").read_bytes()
+    for path in (root / name for name in FOREIGN):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(manifest if path.name.startswith("small") else b'{"a": 1}')
+        os.utime(path, (0, 0))
+    before = {name: (root / name).read_bytes() for name in FOREIGN}
+    for words in (["status", root], ["results", root], ["plan", spec, "--store", root]):
+        assert "copy" not in engine(*words).output
+    assert "deleted: 0 items" in engine("gc", root, "--delete").output
+    output = engine("verify", root, "--fix").output
+    # A folder in which nothing is the store's counts once; claims are nobody's results.
+    assert f"{len(FOREIGN) - 2} files or folders that are not the store's" in output
+    assert "14 done stages read, 0 problems" in output
+    assert {name: (root / name).read_bytes() for name in FOREIGN} == before
+
+
+def test_what_nothing_can_be_read_of_and_nothing_needs_is_removed(tmp_path: Path) -> None:
+    write(tmp_path, "k0", 0)
+    listed(tmp_path, 1)
+    record, group = tmp_path / f"families/probe/{'0' * 16}.json", tmp_path / f"results.zarr/probe/{'1' * 16}"
+    group.mkdir()
+    for path in (record, group / "zarr.json"):
+        path.write_text("{}")
+    found = verify(tmp_path).troubles
+    assert [(own.key, own.mend) for own in found] == [("0" * 16, "remove"), ("1" * 16, "remove")]
+    fix(tmp_path, found)
+    assert not verify(tmp_path).troubles and not record.exists() and not group.exists()
+    assert_reads(tmp_path, range(1))
+
+
+def test_what_an_error_left_half_made_is_no_problem(tmp_path: Path) -> None:
+    """At every file operation by which a stage begins and writes: no damage, and the next writer goes on."""
+    listed(tmp_path / "counted", 1)
+    with file_operations(tmp_path / "counted") as counted:
+        write(tmp_path / "counted", "k0", 0)
+    for at in range(1, counted.count + 1, 3):
+        root = tmp_path / str(at)
+        listed(root, 1)
+        with file_operations(root, at) as fault, suppress(OSError, StoreError):
+            write(root, "k0", 0)
+        found = verify(root)
+        assert not found.troubles and not any("not the store's" in note for note in found.notes), fault.what
+        if not Ledger(root).has("probe", "k0"):
+            write(root, "k0", 0)
+        assert_reads(root, range(1))
+        assert not verify(root).troubles, fault.what
