@@ -139,7 +139,7 @@ def execute(
 
     planned = spec if isinstance(spec, Plan) else plan(spec, overrides, store=store)
     pending = due(planned, choose(planned, only or {}), retry_failed=retry_failed)[:max_cells]
-    request, warning = request_for(
+    request, found = request_for(
         planned,
         pending,
         executor=executor,
@@ -152,7 +152,7 @@ def execute(
     if not pending:
         note_plan(planned)
         return Outcome()
-    if warning:
+    for warning in found:
         warnings.warn(warning, stacklevel=2)
     with stop_on_signal() as stop:
         return run_plan(planned, pending, request, display or Display(), stop)

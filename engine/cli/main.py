@@ -122,7 +122,7 @@ def execute(
     from engine.cli.session import nothing_to_do, run
     from engine.running.execution import request_for
 
-    request, warning = request_for(
+    request, warnings_found = request_for(
         planned,
         pending,
         executor=executor,
@@ -132,7 +132,7 @@ def execute(
         wait=not no_wait,
         ignore_space=ignore_space,
     )
-    if warning:
+    for warning in warnings_found:
         say(f"warning: {warning}", error=True)
     code = run(planned, pending, console, request) if pending else nothing_to_do(planned, chosen, console)
     sys.exit(code)

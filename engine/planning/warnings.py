@@ -5,19 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from engine.data.prepare import SPLITS
+from engine.data.sources import sources
 from engine.models.gpus import missing_gpu
 from engine.planning.checks import known_sizes
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.schedule import schedule_warnings
 from specs.tables.data import Data
-from store import Ledger
+from specs.tables.experiment import STAGES
+from store import Ledger, read_manifests
+from store.ledger.manifests import lost_cells
 
 _FATE = {"error": "a stage that reads them will fail", "label": "the label alone stands for them"}
 
 
 def plan_warnings(plan: Plan) -> list[str]:
     """Give what a person should know before the plan is executed, a sentence each."""
-    return [*_unexplained(plan), *schedule_warnings(plan), *_devices(plan)]
+    return [*changed_files(plan), *_unexplained(plan), *schedule_warnings(plan), *_devices(plan)]
+
+
+def changed_files(plan: Plan) -> list[str]:
+    """Give a sentence per data file that has changed since finished cells of the experiment were made."""
+    name, now = plan.matrix.experiment.name, plan.files()
+    noted = read_manifests(plan.root, name).get(name, {}).get("files", {})
+    changed = [path for path, identity in now.items() if noted.get(path, identity) != identity]
+    if not changed:
+        return []
+    own = [{stage: cell.keys[stage] for stage in STAGES[1:] if stage in cell.keys} for cell in plan.cells]
+    lost = lost_cells(plan.root, name, {"cells": [{"keys": keys} for keys in own]})
+    trained = (plan.matrix.table("data", cell) for cell in plan.matrix.distinct("data"))
+    known = {str(source) for data in trained for source in sources(data)}
+    return [
+        f"{'' if path in known else 'evaluate.'}data.source: {path} has changed since {lost} finished cells "
+        "of this experiment were made from it; they stay in the store, and the cells of this spec are made "
+        "anew; expected the former file, or another experiment's name to keep both"
+        for path in changed
+        if lost
+    ]
 
 
 def _devices(plan: Plan) -> Iterator[str]:

@@ -14,6 +14,7 @@ from engine.planning.estimate import estimate
 from engine.planning.executor_settings import executor_settings
 from engine.planning.plan import Plan, PlannedCell, check_donors
 from engine.planning.plugins_used import used_plugins
+from engine.planning.warnings import changed_files
 from engine.progress import StopRequest
 from engine.running.disk_space import check_space, memory_warning
 from engine.running.kernels_owner import check_kernels
@@ -47,22 +48,23 @@ def request_for(
     retry_failed: bool,
     wait: bool,
     ignore_space: bool,
-) -> tuple[ExecutionRequest, str | None]:
-    """Give the request to execute cells, checked against what they take; and a warning where memory lacks."""
+) -> tuple[ExecutionRequest, list[str]]:
+    """Give the request to execute cells, checked against what they take; and what to warn of."""
     settings = executor_settings(plan.matrix.spec, {"kind": executor, "workers": workers})
     request = ExecutionRequest(fail_fast, retry_failed, wait, settings)
     if not cells:
-        return request, None
+        return request, []
     check_donors(plan, cells)
+    found = changed_files(plan)
     costs = estimate(plan, cells)
     if costs is None:  # the model is not on this machine yet
-        return request, None
+        return request, found
     workers = settings.workers or 1
     if not ignore_space:
         check_space(plan, costs, workers)
-    if settings.kind != "local":
-        return request, None
-    return request, memory_warning(plan, cells, costs, workers * settings.ranks)
+    if settings.kind == "local" and (lacking := memory_warning(plan, cells, costs, workers * settings.ranks)):
+        found.append(lacking)
+    return request, found
 
 
 def run_plan(
@@ -190,5 +192,6 @@ def check_files(plan: Plan, described: dict[str, Any]) -> None:
     if lost:
         raise DataError(
             f"data.source: {missing[0]} is missing, and {lost} finished cells of this experiment were made "
-            "before the store noted what such files held; expected the file, or another experiment's name"
+            "before the store noted what such files held; they stay in the store; expected the file, or "
+            "another experiment's name"
         )

@@ -15,8 +15,14 @@ def run(context: Context, cell: PlannedCell, *, test: bool) -> None:
     key = cell.keys["test_data" if test else "data"]
     with context.committing("data", key) as record:
         data, labels = context.data(cell, test=test), context.settings("evaluate", cell).labels
-        here = not any(source.missing for source in sources(data))
-        if here and data_key(data, labels) != key:
+        missing = [source for source in sources(data) if source.missing]
+        if missing:
+            table = "data" if key == cell.keys["data"] else "evaluate.data"
+            raise DataError(
+                f"{table}.source: {missing[0]} is missing, and examples are to be made of it; expected this "
+                "file or folder, or another; finished results stay in the store"
+            )
+        if data_key(data, labels) != key:
             raise DataError(f"data.source: {data.source} has changed since the plan was made; run it again")
         home = context.home("data", key)
         record |= context.ranks.lead(lambda: prepare.prepare(data, labels, home))

@@ -238,7 +238,11 @@ def test_reading_commands_work_on_a_read_only_store(copy: tuple[Path, Path], tmp
 
 
 def test_a_data_file_that_is_gone_takes_no_results_along(
-    copy: tuple[Path, Path], tmp_path: Path, tiny_model: Path, rated_file: Path
+    copy: tuple[Path, Path],
+    tmp_path: Path,
+    tiny_model: Path,
+    rated_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Neither their names, nor what can still be done with the examples that the store holds."""
     root, data = copy[1], Path(shutil.copy(rated_file, tmp_path / "rated.jsonl"))
@@ -254,6 +258,16 @@ def test_a_data_file_that_is_gone_takes_no_results_along(
     assert_same(contents(root), expected)
     assert "4 pending" in engine("plan", spec, "--set", "probe.top_k=1").output
     run(tmp_path, "execute", spec, "--set", "probe.top_k=1")
+    output = engine("execute", spec, "--store", tmp_path / "new", code=1).output
+    assert f"data.source: {data} is missing, and examples are to be made of it" in output
+    assert "finished results stay in the store" in output
+    data.write_bytes(rated_file.read_bytes().replace(b"message 1", b"message x"))
+    monkeypatch.setattr("engine.cli.session.run", lambda *_: 0)
+    for command in ("plan", "execute"):
+        output = " ".join(engine(command, spec, "--set", "probe.top_k=1").output.split())
+        assert f"warning: data.source: {data} has changed since 4 finished cells" in output
+        assert "they stay in the store" in output
+    data.unlink()
     # A manifest of an older version does not say what its files held.
     manifest = read_json(place_of(root), "experiments/small.json")
     del manifest["files"]
