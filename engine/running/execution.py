@@ -18,6 +18,7 @@ from engine.planning.warnings import changed_files
 from engine.progress import StopRequest
 from engine.running.disk_space import check_space, memory_warning
 from engine.running.kernels_owner import check_kernels
+from engine.running.machine_checks import check_machine
 from engine.running.provenance import provenance
 from specs.tables.executor import Executor
 from specs.tables.experiment import STAGES
@@ -71,11 +72,9 @@ def run_plan(
     plan: Plan, cells: Sequence[PlannedCell], request: ExecutionRequest, display: Display, stop: StopRequest
 ) -> Outcome:
     """Execute cells of a plan into its store. Raises Interrupted where a stop was requested."""
-    from engine.planning.checks import check_devices
-
     check_kernels()
     if request.executor.kind == "local":  # others compute elsewhere
-        check_devices(plan, cells)
+        check_machine(plan, cells)
     where = provenance()
     described = manifest(plan, where)
     check_files(plan, described)

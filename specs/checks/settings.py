@@ -11,6 +11,7 @@ from specs.common.spelling import nearest, one_of
 from specs.errors import Problem
 from specs.tables.data import Data
 from specs.tables.experiment import Evaluate, Lora, Prompt, Target
+from specs.tables.probe import Probe
 from specs.toml.describe import value as spell
 from specs.toml.keys import join
 
@@ -47,6 +48,9 @@ def _data(settings: Data) -> Iterator[Problem]:
 
 
 def _columns(table: str, settings: Data) -> Iterator[Problem]:
+    sources = [settings.source] if isinstance(settings.source, str) else settings.source
+    if not all(source.strip() for source in sources):
+        yield Problem(None, f"{table}.source", "expected a file, folder or data set, found an empty text")
     for name in ("label", "explanation"):
         column = getattr(settings.columns, name) or ""
         yield from template_problems(f"{table}.columns.{name}", column, COLUMN_FIELDS)
@@ -95,10 +99,16 @@ def _lora(settings: Lora) -> Iterator[Problem]:
 
 
 # Table → its rules; every cell's table is held against them, each distinct one once.
+def _probe(settings: Probe) -> Iterator[Problem]:
+    if settings.layers == []:
+        yield Problem(None, "probe.layers", 'expected "all" or at least one layer, found none')
+
+
 RULES: Mapping[str, Callable[[Any], Iterator[Problem]]] = {
     "prompt": _prompt,
     "target": _target,
     "data": _data,
     "lora": _lora,
     "evaluate": _evaluate,
+    "probe": _probe,
 }

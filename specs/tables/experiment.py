@@ -48,8 +48,9 @@ class Model:
     id: Annotated[
         str,
         Meta(
+            min_length=1,
             description="Hub id (`meta-llama/Llama-3.1-8B`), local folder, `.gguf` file, or "
-            "`package:NAME/FILE` for a file inside an installed Python package."
+            "`package:NAME/FILE` for a file inside an installed Python package.",
         ),
     ]
     gguf_file: Annotated[

@@ -35,7 +35,7 @@ def _anchored(table: dict[str, Any], key: str, folder: Path) -> dict[str, Any]:
 
 
 def _absolute(value: Any, folder: Path) -> Any:
-    if not isinstance(value, str) or ":" in value:
+    if not isinstance(value, str) or ":" in value or not value:  # which is no path: that of its own folder
         return value
     path = folder / Path(value).expanduser()
     local = data_suffix(path) or looks_local(value) or (path.exists() and not _is_built_in(value))

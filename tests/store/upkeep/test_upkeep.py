@@ -262,11 +262,12 @@ def test_a_data_file_that_is_gone_takes_no_results_along(
     assert f"data.source: {data} is missing, and examples are to be made of it" in output
     assert "finished results stay in the store" in output
     data.write_bytes(rated_file.read_bytes().replace(b"message 1", b"message x"))
-    monkeypatch.setattr("engine.cli.session.run", lambda *_: 0)
-    for command in ("plan", "execute"):
-        output = " ".join(engine(command, spec, "--set", "probe.top_k=1").output.split())
-        assert f"warning: data.source: {data} has changed since 4 finished cells" in output
-        assert "they stay in the store" in output
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.cli.session.run", lambda *_: 0)
+        for command in ("plan", "execute"):
+            output = " ".join(engine(command, spec, "--set", "probe.top_k=1").output.split())
+            assert f"warning: data.source: {data} has changed since 4 finished cells" in output
+            assert "they stay in the store" in output
     data.unlink()
     # A manifest of an older version does not say what its files held.
     manifest = read_json(place_of(root), "experiments/small.json")
