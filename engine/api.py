@@ -171,7 +171,7 @@ def status(store: Root, experiment: str | None = None) -> list[CellStatus]:
     place = place_of(store)
     check_store(place)
     ledger = Ledger(place)
-    found = []
+    statuses = []
     for name in [experiment] if experiment is not None else read_manifests(place):
         for cell in cells(place, name):
             failed = [stage for stage, state in cell["status"].items() if state == "failed"]
@@ -179,8 +179,8 @@ def status(store: Root, experiment: str | None = None) -> list[CellStatus]:
                 stage: str(ledger.record(stage, cell["keys"][stage], "failed").get("error", ""))
                 for stage in failed
             }
-            found.append(CellStatus(name, cell["levels"], cell["status"], errors))
-    return found
+            statuses.append(CellStatus(name, cell["levels"], cell["status"], errors))
+    return statuses
 
 
 def load_adapter(
@@ -217,27 +217,29 @@ def load_adapter(
 
 def _one_training(place: Place, cell: Levels, experiment: str | None) -> tuple[str, str, dict[str, Any]]:
     """Give experiment, train key and levels of the one training on these levels."""
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    trainings: dict[str, tuple[str, dict[str, Any]]] = {}
     for name in [experiment] if experiment is not None else read_manifests(place):
-        for own in cells(place, name):
-            if unknown := [factor for factor in cell if factor not in own["levels"]]:
+        for known in cells(place, name):
+            if unknown := [factor for factor in cell if factor not in known["levels"]]:
                 raise UsageError(
-                    f"{place}: no factor {unknown[0]!r}; expected some of {', '.join(own['levels'])}"
+                    f"{place}: no factor {unknown[0]!r}; expected some of {', '.join(known['levels'])}"
                 )
-            if all(level_text(own["levels"][factor]) == level_text(level) for factor, level in cell.items()):
-                if own["status"]["train"] == "done":
-                    found.setdefault(own["keys"]["train"], (name, own["levels"]))
-                elif len(cell) == len(own["levels"]):
+            if all(
+                level_text(known["levels"][factor]) == level_text(level) for factor, level in cell.items()
+            ):
+                if known["status"]["train"] == "done":
+                    trainings.setdefault(known["keys"]["train"], (name, known["levels"]))
+                elif len(cell) == len(known["levels"]):
                     raise StoreError(
-                        f"{place}: the training of {describe(own['levels'])} is {own['status']['train']}"
+                        f"{place}: the training of {describe(known['levels'])} is {known['status']['train']}"
                     )
-    if len(found) != 1:
-        some = "; ".join(describe(levels) for _, levels in list(found.values())[:3])
+    if len(trainings) != 1:
+        examples = "; ".join(describe(levels) for _, levels in list(trainings.values())[:3])
         raise UsageError(
-            f"{place}: {describe(dict(cell)) or 'no level'} names {len(found)} finished trainings; "
-            "expected one" + (f", such as {some}" if found else "")
+            f"{place}: {describe(dict(cell)) or 'no level'} names {len(trainings)} finished trainings; "
+            "expected one" + (f", such as {examples}" if trainings else "")
         )
-    ((key, (name, levels)),) = found.items()
+    ((key, (name, levels)),) = trainings.items()
     return name, key, levels
 
 

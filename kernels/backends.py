@@ -95,8 +95,8 @@ def choose_backend(device: torch.device, backend: str = "auto", operation: str =
 def get_backend(name: str, operation: str = LENS) -> Callable[..., Any]:
     """Import a backend's function."""
     module, function = OPERATIONS[operation][name]
-    found: Callable[..., Any] = getattr(import_module(module), function)
-    return found
+    function_found: Callable[..., Any] = getattr(import_module(module), function)
+    return function_found
 
 
 def why_not(backend: str, device: torch.device) -> str:
@@ -142,8 +142,8 @@ def why_triton_fails(device: torch.device) -> str:
             if error > checks.LIMIT:
                 return f"on {device} Triton's kernels are wrong: {what} is off by {error:.1e}"
     except Exception as error:  # whatever a driver, a compiler or its absence may say
-        said = (str(error).strip().splitlines() or ["no reason given"])[0]
-        return BROKEN_TRITON.format(device=device, error=f"{type(error).__name__}: {said}")
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        return BROKEN_TRITON.format(device=device, error=f"{type(error).__name__}: {reason}")
     return ""
 
 
@@ -151,8 +151,8 @@ def cpu_paths() -> list[str]:
     """Name the C core's paths that this CPU supports, the one in use first; none where it is not built."""
     if why_no_c_core():
         return []
-    found: list[str] = import_module("kernels.c_library").cpu_paths()
-    return found
+    paths: list[str] = import_module("kernels.c_library").cpu_paths()
+    return paths
 
 
 def interpreting() -> bool:

@@ -105,9 +105,9 @@ def _beside(head: Unembedding, dtype: torch.dtype) -> Tensor:
         scratch = torch.empty(team.size, size, dtype=dtype)
 
         def work(chunk: int, slot: int) -> None:
-            here = regular(weight[chunk * CHUNK * COLUMNS : (chunk + 1) * CHUNK * COLUMNS], dtype)
+            panel_part = regular(weight[chunk * CHUNK * COLUMNS : (chunk + 1) * CHUNK * COLUMNS], dtype)
             target = out[chunk * CHUNK * size : (chunk + 1) * CHUNK * size]
-            _pack_panels(here, width, len(target) // size, target, scratch[slot])
+            _pack_panels(panel_part, width, len(target) // size, target, scratch[slot])
 
         team.share(work, -(-panels // CHUNK))
     return out
@@ -133,9 +133,9 @@ def _in_place(head: Unembedding) -> Tensor:
         scratch = torch.empty(team.size, size, dtype=dtype)
 
         def work(panel: int, slot: int) -> None:
-            here = flat[panel * size : (panel + 1) * size]
+            panel_part = flat[panel * size : (panel + 1) * size]
             valid = min(COLUMNS, head.vocab_size - panel * COLUMNS)
-            _pack_panels(here.view(COLUMNS, width)[:valid], width, 1, here, scratch[slot])
+            _pack_panels(panel_part.view(COLUMNS, width)[:valid], width, 1, panel_part, scratch[slot])
 
         team.share(work, panels)
     if not head.weight.is_inference():

@@ -118,10 +118,10 @@ def _statistics(
 ) -> LensStatistics:
     watched = torch.tensor(WATCHED, device=device)
     compute = get_backend(backend, LENS)
-    found: LensStatistics = compute(
+    statistics: LensStatistics = compute(
         hidden.to(device), _head(weight.to(device)), watched, TOP, final.to(device)
     )
-    return found
+    return statistics
 
 
 def _differences(ours: LensStatistics, truth: LensStatistics) -> Iterator[tuple[float, str]]:

@@ -78,12 +78,12 @@ def _block(hidden: Tensor, final: Tensor, projection: TiledProjection) -> tuple[
     layers, positions, width = hidden.shape
     rows, head = hidden.reshape(-1, width), projection.unembedding
     nothing = torch.empty(0, dtype=torch.int64, device=hidden.device)
-    own, reference = (first_pass(h, projection, nothing, 0) for h in (rows, final))
+    own_pass, reference = (first_pass(h, projection, nothing, 0) for h in (rows, final))
     kl = torch.zeros((layers, positions), dtype=torch.float64, device=hidden.device)
     gradient = torch.zeros(rows.shape, device=hidden.device)
     for start, end in projection.tiles():
         x = projection.logits(rows, start, end)
-        logq = own.logprobs(x).view(layers, positions, -1)
+        logq = own_pass.logprobs(x).view(layers, positions, -1)
         logp = reference.logprobs(projection.logits(final, start, end))
         p = logp.exp()
         kl += (p * (logp - logq)).sum(dim=2, dtype=torch.float64)
@@ -91,7 +91,7 @@ def _block(hidden: Tensor, final: Tensor, projection: TiledProjection) -> tuple[
         if head.softcap is not None:
             slope *= 1 - (x / head.softcap) ** 2
         gradient += unrounded_product(slope, head.weight[start:end])
-    finite = own.finite.view(layers, positions) & reference.finite
+    finite = own_pass.finite.view(layers, positions) & reference.finite
     gradient = (head.scale * gradient).view(hidden.shape)
     return (
         kl.clamp_min(0).masked_fill(~finite, math.nan).float(),

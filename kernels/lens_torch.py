@@ -66,8 +66,8 @@ def torch_tiled(
         if final_rows is not None:
             finals, place = torch.unique(final_rows[block], return_inverse=True)
             out.put_divergences(block, *_divergences(hidden, block, finals, place, projection, first))
-            own = final_rows[block] == block  # a distribution does not diverge from itself, not by rounding
-            out.kl_final[block[own]] = out.js_final[block[own]] = 0.0
+            final = final_rows[block] == block  # a distribution does not diverge from itself, not by rounding
+            out.kl_final[block[final]] = out.js_final[block[final]] = 0.0
     return out.result(final_rows)
 
 

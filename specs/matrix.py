@@ -68,22 +68,22 @@ class Matrix:
         choose = self.chooser(*tables)
         if not choose(self.cells[0]):
             return self.cells[:1]
-        found: dict[Cell, Cell] = {}
+        first_cells: dict[Cell, Cell] = {}
         for cell in self.cells:
-            found.setdefault(choose(cell), cell)
-        return list(found.values())
+            first_cells.setdefault(choose(cell), cell)
+        return list(first_cells.values())
 
     def written(self, key: str, cell: Cell) -> str:
         """Where the spec sets a key of this cell: the last level that does, or the key itself."""
         path = keys.split(key)
-        found = key
+        place = key
         for axis, index in zip(self.axes, cell, strict=True):
             overrides = axis.levels[index].overrides if index >= 0 else ()
             for other in map(keys.split, overrides):
                 shared = min(len(path), len(other))
                 if path[:shared] == other[:shared]:
-                    found = keys.join(self._level_place(axis, index))
-        return found
+                    place = keys.join(self._level_place(axis, index))
+        return place
 
     def _level_place(self, axis: Axis, index: int) -> keys.Path:
         table = self._raw["factors"][axis.name]
@@ -131,18 +131,18 @@ class Matrix:
 
     def interventions(self, cell: Cell) -> list[tuple[Intervention, Cell | None]]:
         """The interventions on a cell, each with the cell that it takes from; None: no other cell."""
-        found = []
+        on_cell = []
         for settings, scope in zip(self.experiment.interventions, self._rules.scopes, strict=True):
             if _matches(cell, scope.cells):
-                found.append((settings, self._donor(cell, scope) if scope.donor else None))
-        return found
+                on_cell.append((settings, self._donor(cell, scope) if scope.donor else None))
+        return on_cell
 
     def donor_name(self, cell: Cell, donor: Cell | None) -> str:
         """What an intervention takes from, in words: base, or the levels in which the donor differs."""
         if donor is None:
             return "base"
-        own, other = self.levels(cell), self.levels(donor)
-        differing = [name for name in own if own[name] != other[name]] or list(own)
+        own_levels, other = self.levels(cell), self.levels(donor)
+        differing = [name for name in own_levels if own_levels[name] != other[name]] or list(own_levels)
         return ", ".join(f"{name}={other[name]}" for name in differing if other[name] is not None)
 
     def _donor(self, cell: Cell, scope: Scope) -> Cell:

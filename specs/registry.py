@@ -55,11 +55,11 @@ class Registry:
         return [point for name, points in self._points().items() if name in self.built_in for point in points]
 
     def _points(self) -> dict[str, list[EntryPoint]]:
-        found: dict[str, list[EntryPoint]] = {}
+        points: dict[str, list[EntryPoint]] = {}
         for point in entry_points(group=PREFIX + self.group):
             if re.fullmatch(PATTERN, point.name):
-                found.setdefault(point.name, []).append(point)
-        return found
+                points.setdefault(point.name, []).append(point)
+        return points
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (name in self.built_in or name in self.plugins)
@@ -74,20 +74,20 @@ class Registry:
         shape: the class of entries, or `object` where it is out of reach: that of the built-in ones holds.
         """
         if name in self.built_in:
-            found = self._own[name]
+            entry = self._own[name]
         else:
             point = self._point(name)
             if point not in self._loaded:
                 self._loaded[point] = _imported(point)
-            found = self._loaded[point]
+            entry = self._loaded[point]
             wanted = type(next(iter(self._own.values())))
-            if not isinstance(found, wanted):
+            if not isinstance(entry, wanted):
                 raise PluginError(
                     f"{described(point)}: expected an object of the class {wanted.__name__} "
-                    f"({wanted.__module__}), found one of the class {type(found).__name__}"
+                    f"({wanted.__module__}), found one of the class {type(entry).__name__}"
                 )
-        assert isinstance(found, shape), name
-        return found
+        assert isinstance(entry, shape), name
+        return entry
 
     def plugin(self, name: str) -> str:
         """Say which plug-in a name is of, for messages; "" for a built-in."""

@@ -53,7 +53,7 @@ def debiased_squares(
     count = max(1, min(bins, len(order) // FEWEST))
     while count > 1 and any(len(set(groups[part])) < 2 for part in np.array_split(order, count)):
         count //= 2
-    gap, found, plain = confidence - correct, np.full(len(order), np.nan), 0.0
+    gap, pseudo_values, plain = confidence - correct, np.full(len(order), np.nan), 0.0
     for part in np.array_split(order, count):
         member = np.unique(groups[part], return_inverse=True)[1]
         sums, sizes = np.bincount(member, gap[part]), np.bincount(member)
@@ -61,5 +61,5 @@ def debiased_squares(
         pairs = float((sizes * (len(part) - sizes)).sum())
         if pairs > 0:
             others = (gap[part].sum() - sums) / pairs
-            found[part] = 2 * len(part) * gap[part] * others[member] - (sums * others).sum()
-    return found, plain / len(order) - float(found.mean())
+            pseudo_values[part] = 2 * len(part) * gap[part] * others[member] - (sums * others).sum()
+    return pseudo_values, plain / len(order) - float(pseudo_values.mean())

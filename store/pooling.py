@@ -28,15 +28,15 @@ def pool(experiments: Mapping[Any, xr.DataTree], factor: str) -> xr.DataTree:
     Raises:
         StoreError: for a factor that is there already, and for fewer than two experiments.
     """
-    found = {level: _experiment(level, tree) for level, tree in experiments.items()}
-    if len(found) < 2:
-        raise StoreError(f"pool: expected two experiments or more, found {len(found)}")
+    trees = {level: _experiment(level, tree) for level, tree in experiments.items()}
+    if len(trees) < 2:
+        raise StoreError(f"pool: expected two experiments or more, found {len(trees)}")
     summaries = {
-        level: _labelled(node["summary"].to_dataset(), factor, level) for level, node in found.items()
+        level: _labelled(node["summary"].to_dataset(), factor, level) for level, node in trees.items()
     }
     names = list(dict.fromkeys(name for own in summaries.values() for name in own.indexes["cell"].names))
-    stages = dict.fromkeys(stage for node in found.values() for stage in node.children if stage != "summary")
-    attributes = [node.attrs for node in found.values()]
+    stages = dict.fromkeys(stage for node in trees.values() for stage in node.children if stage != "summary")
+    attributes = [node.attrs for node in trees.values()]
     shared = {k: v for k, v in attributes[0].items() if all(own.get(k) == v for own in attributes)}
     nodes = {
         "/": xr.Dataset(attrs=shared),
@@ -45,14 +45,14 @@ def pool(experiments: Mapping[Any, xr.DataTree], factor: str) -> xr.DataTree:
     for stage in stages:
         parts = [
             _with_factors(_labelled(own, factor, level), names)
-            for level, node in found.items()
+            for level, node in trees.items()
             if stage in node.children
             for own in stage_nodes(node, stage).values()
         ]
         shapes = merge_shapes({str(number): own for number, own in enumerate(_alike(parts))})
         several = len(shapes) > 1
-        for number, own in enumerate(shapes.values()):
-            nodes[f"/{stage}/shape{number}" if several else f"/{stage}"] = _plain(own)
+        for number, dataset in enumerate(shapes.values()):
+            nodes[f"/{stage}/shape{number}" if several else f"/{stage}"] = _plain(dataset)
     return xr.DataTree.from_dict(nodes)
 
 
@@ -62,17 +62,17 @@ def _experiment(level: Any, tree: xr.DataTree) -> xr.DataTree:
         return tree
     if len(tree.children) == 1:
         return _experiment(level, next(iter(tree.children.values())))
-    found = ", ".join(tree.children) or "none"
-    raise StoreError(f"pool: {level}: expected one experiment with complete cells, found {found}")
+    listed = ", ".join(tree.children) or "none"
+    raise StoreError(f"pool: {level}: expected one experiment with complete cells, found {listed}")
 
 
 def _labelled(dataset: xr.Dataset, factor: str, level: Any) -> xr.Dataset:
     """Return the cells with one more factor, the first, at one level."""
-    own = with_cell_index(dataset)
-    index = own.indexes["cell"]
+    indexed_cells = with_cell_index(dataset)
+    index = indexed_cells.indexes["cell"]
     if factor in index.names:
         raise StoreError(f"pool: expected a new factor, found {factor!r} among {', '.join(index.names)}")
-    return _indexed(own, {factor: np.full(len(index), level, object), **_columns(index)})
+    return _indexed(indexed_cells, {factor: np.full(len(index), level, object), **_columns(index)})
 
 
 def _with_factors(dataset: xr.Dataset, names: list[Any]) -> xr.Dataset:

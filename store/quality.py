@@ -64,6 +64,6 @@ def names_label(explanation: str, labels: Sequence[str]) -> bool:
 
 def _names(words: Sequence[str], labels: Sequence[str]) -> bool:
     """Whether one of the labels is said: its words in a row, or a small number spelled out."""
-    said = f" {' '.join(words)} "
+    spoken = f" {' '.join(words)} "
     spelled = [_NUMBERS[int(label)] for label in labels if label.isdigit() and int(label) < len(_NUMBERS)]
-    return any(f" {' '.join(_words(label))} " in said for label in [*labels, *spelled] if _words(label))
+    return any(f" {' '.join(_words(label))} " in spoken for label in [*labels, *spelled] if _words(label))

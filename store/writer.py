@@ -125,13 +125,13 @@ class CellWriter:
         hold nothing but fill values have no file, so the number of files tells those from lost ones. The hash
         tells this row's files from those of another.
         """
-        found = [
+        files = [
             file
             for stack, array in zip(self._stacks, self._arrays, strict=True)
             for file in row_files(self._place, f"{self._folder}/{stack.name}", array, self._row)
         ]
-        content = row_content(self._place, found)
-        return {"family": self.family.key, "row": self._row, "chunks": len(found), "content": content}
+        content = row_content(self._place, files)
+        return {"family": self.family.key, "row": self._row, "chunks": len(files), "content": content}
 
     def close(self) -> None:
         """Finish the cell; StoreError when items are missing. Its ledger record makes it visible, later."""

@@ -92,8 +92,8 @@ class Endpoint:
 
     def _answer(self, content: bytes) -> LoggedAnswer | str:
         try:
-            found = json.loads(content)
-            choice, usage = found["choices"][0], found.get("usage") or {}
+            body = json.loads(content)
+            choice, usage = body["choices"][0], body.get("usage") or {}
             text = choice["message"].get("content") or ""
             tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
@@ -105,8 +105,8 @@ class Endpoint:
     def _message(self, content: bytes) -> str:
         """Give the server's own words, on one line."""
         try:
-            found = json.loads(content)
-            error = found.get("error", found)
+            body = json.loads(content)
+            error = body.get("error", body)
             text = error.get("message", error) if isinstance(error, dict) else error
         except (ValueError, AttributeError, RecursionError):
             text = content.decode("utf-8", "replace")

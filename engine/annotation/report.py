@@ -118,11 +118,11 @@ def _tokens(settings: Annotate, answers: Mapping[str, LoggedAnswer]) -> Table:
         ["annotator", "answers", "prompt tokens", "generated tokens", "price"],
     )
     for annotator in settings.annotators:
-        own = [answer for answer in answers.values() if answer.annotator == annotator.name]
-        prompt = sum(answer.prompt_tokens or 0 for answer in own)
-        completion = sum(answer.completion_tokens or 0 for answer in own)
+        given = [answer for answer in answers.values() if answer.annotator == annotator.name]
+        prompt = sum(answer.prompt_tokens or 0 for answer in given)
+        completion = sum(answer.completion_tokens or 0 for answer in given)
         price = (prompt * annotator.prompt_price + completion * annotator.completion_price) / 1e6
-        table.add_row(annotator.name, *(f"{n:,}" for n in (len(own), prompt, completion)), f"{price:,.2f}")
+        table.add_row(annotator.name, *(f"{n:,}" for n in (len(given), prompt, completion)), f"{price:,.2f}")
     return table
 
 

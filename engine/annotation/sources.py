@@ -44,8 +44,8 @@ class AnnotationJob:
 
     def rows(self, dropped: Counter[str]) -> list[Row]:
         """Read the conversations, rated or not; `dropped` counts what `[data]` leaves out, by kind."""
-        found = read_source(self.data, labelled=False, dropped=dropped)
-        return [{name: row[name] for name in COLUMNS if name in row} for row in found]
+        conversations = read_source(self.data, labelled=False, dropped=dropped)
+        return [{name: row[name] for name in COLUMNS if name in row} for row in conversations]
 
     def golden(self, rows: list[Row]) -> list[Golden]:
         """Read the golden set; its rows with an id are looked up in `rows`."""
@@ -58,11 +58,11 @@ def jobs(spec: Spec, matrix: Matrix) -> list[AnnotationJob]:
     if settings is None:
         raise UsageError(f"{spec.path}: found no table [annotate]; expected one, see docs/annotate.md")
     folder = spec.path.parent
-    found: dict[Path, Data] = {}
+    data_by_source: dict[Path, Data] = {}
     for cell in matrix.cells:
         data = matrix.table("data", cell)
         output = _output(settings, matrix, cell, folder)
-        if _what_is_read(found.setdefault(output, data)) != _what_is_read(data):
+        if _what_is_read(data_by_source.setdefault(output, data)) != _what_is_read(data):
             raise UsageError(
                 f'annotate.output: found "{settings.output}", one file for several sources; '
                 "expected the name of a factor that tells them apart, in braces"
@@ -70,7 +70,7 @@ def jobs(spec: Spec, matrix: Matrix) -> list[AnnotationJob]:
         if str(output) in ([data.source] if isinstance(data.source, str) else data.source):
             raise UsageError(f'annotate.output: found "{settings.output}", which is the source itself')
     golden = None if settings.golden is None else folder / Path(settings.golden).expanduser()
-    return [AnnotationJob(settings, data, output, golden) for output, data in found.items()]
+    return [AnnotationJob(settings, data, output, golden) for output, data in data_by_source.items()]
 
 
 def _what_is_read(data: Data) -> Data:

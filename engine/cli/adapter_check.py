@@ -39,8 +39,8 @@ def adapter_trouble() -> str:
             doing, home = "saved", place_of(Path(folder))
             save_adapter(model, Trained({"loss": 1.0}, {"loss": np.zeros(1, np.float32)}), home)
             doing = "loaded"
-            found = load_adapter(plain.eval(), home)(ids).logits
-            if saved_training(home) is None or not torch.equal(found, expected):
+            logits = load_adapter(plain.eval(), home)(ids).logits
+            if saved_training(home) is None or not torch.equal(logits, expected):
                 return "a small adapter was saved, but came back as another one"
     except Exception as error:  # whatever a package may raise that has changed, a person shall read of it
         return f"a small adapter cannot be {doing}: {type(error).__name__}: {error}"

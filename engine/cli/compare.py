@@ -109,8 +109,10 @@ def compare_stores(a: Root, b: Root, experiment: str | None = None) -> list[Stor
     trees = open_store(a, experiment), open_store(b, experiment)
     names = [name for name in trees[0].children if name in trees[1].children]
     if not names:
-        here, there = (", ".join(tree.children) or "none" for tree in trees)
-        raise UsageError(f"expected an experiment that both stores have, found in {a} {here}, in {b} {there}")
+        first, second = (", ".join(tree.children) or "none" for tree in trees)
+        raise UsageError(
+            f"expected an experiment that both stores have, found in {a} {first}, in {b} {second}"
+        )
     manifests = read_manifests(a), read_manifests(b)
     return [_compare(name, [t.children[name] for t in trees], [m[name] for m in manifests]) for name in names]
 
@@ -122,15 +124,15 @@ def _compare(name: str, nodes: Sequence[xr.DataTree], manifests: Sequence[dict[s
             f"{name}: expected the same factors in both stores, found {', '.join(factors)} in A and "
             f"{', '.join(others)} in B"
         )
-    here, there = (_cells_of(_summary(node), factors) if node.children else [] for node in nodes)
-    both = [levels for levels in here if levels in there]
+    ours, theirs = (_cells_of(_summary(node), factors) if node.children else [] for node in nodes)
+    both = [levels for levels in ours if levels in theirs]
     keys = [_keys(manifest, factors) for manifest in manifests]
     return StoreComparison(
         name=name,
         factors=factors,
         both=both,
-        only_a=[levels for levels in here if levels not in there],
-        only_b=[levels for levels in there if levels not in here],
+        only_a=[levels for levels in ours if levels not in theirs],
+        only_b=[levels for levels in theirs if levels not in ours],
         equal_keys=sum(keys[0][_spelled(levels)] == keys[1][_spelled(levels)] for levels in both),
         numbers=_numbers(nodes, factors, both) if both else xr.Dataset(),
         intervals=_intervals(nodes, factors, both) if both else {},
@@ -194,16 +196,16 @@ def _intervals(
     joined = xr.concat([a[names], b[names]], "cell").assign_coords(
         xr.Coordinates.from_pandas_multiindex(columns, "cell")
     )
-    found = {}
+    intervals = {}
     for name, variable in BY_EXAMPLE.items():
         try:
-            own = change(joined, variable, "store", "A").sel(level="B")
+            changed = change(joined, variable, "store", "A").sel(level="B")
         except FAULTS:
             raise
         except StoreError:  # not every evaluation generates, and not all labels are numbers
             continue
-        found[name] = float(own["low"]), float(own["high"])
-    return found
+        intervals[name] = float(changed["low"]), float(changed["high"])
+    return intervals
 
 
 def _settings(a: Any, b: Any, *, path: str) -> list[tuple[str, str, str]]:
@@ -213,5 +215,5 @@ def _settings(a: Any, b: Any, *, path: str) -> list[tuple[str, str, str]]:
         return [row for key, own in inner.items() for row in _settings(a.get(key), b.get(key), path=own)]
     if a == b:
         return []
-    here, there = ("unset" if value is None else str(value) for value in (a, b))
-    return [(path, here, there)]
+    first_value, second_value = ("unset" if value is None else str(value) for value in (a, b))
+    return [(path, first_value, second_value)]

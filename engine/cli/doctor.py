@@ -83,13 +83,13 @@ def _cpu_name() -> str:
 
 
 def _compiler() -> str:
-    found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if found is None:
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
         return "none"
     lines = subprocess.run(
-        [found, "--version"], capture_output=True, text=True, check=False
+        [compiler, "--version"], capture_output=True, text=True, check=False
     ).stdout.splitlines()
-    return lines[0] if lines else found
+    return lines[0] if lines else compiler
 
 
 def self_check() -> list[Check]:

@@ -50,7 +50,7 @@ def rows(plan: Plan, pilot: Root | None = None, power: float = POWER) -> list[di
 def _row(plan: Plan, answer: PowerAnswer, power: float) -> dict[str, Any]:
     question = answer.question
     design = question.design
-    found = answer.power(design)
+    power_of = answer.power(design)
     interest = plan.matrix.experiment.analysis.smallest_difference_of_interest.get(question.outcome)
     return {
         "contrast": question.factor,
@@ -65,12 +65,12 @@ def _row(plan: Plan, answer: PowerAnswer, power: float) -> dict[str, Any]:
         "tests": design.tests,
         "looks": list(design.looks) if isinstance(design.looks, tuple) else design.looks,
         "test_sets": question.sets,
-        "detectable": _finite(found.detectable(power)),
+        "detectable": _finite(power_of.detectable(power)),
         "detectable_range": answer.range
         and [_finite(answer.power(design, own).detectable(power)) for own in answer.range],
         "detectable_alone": _finite(answer.power(design, alone=True).detectable(power)),
         "difference_of_interest": interest,
-        "power": None if interest is None else found.of(interest),
+        "power": None if interest is None else power_of.of(interest),
         "variances": {name: own for name, own in attrs.asdict(answer.variation).items() if own is not None},
         "source": answer.source,
     }
@@ -173,13 +173,13 @@ def one_answer(plan: Plan, pilot: Root | None, contrast: str | None, outcome: Ou
 
     UsageError where the spec declares no contrast.
     """
-    found = answers(plan, pilot, contrast=contrast, outcome=outcome)
-    if not found:
+    known = answers(plan, pilot, contrast=contrast, outcome=outcome)
+    if not known:
         file = plan.matrix.spec.path
         raise UsageError(f"{file}: expected [[contrasts]] in an outcome that its cells measure, found none")
-    first = found[0].question
+    first = known[0].question
     same = [
-        own for own in found if (own.question.factor, own.question.outcome) == (first.factor, first.outcome)
+        own for own in known if (own.question.factor, own.question.outcome) == (first.factor, first.outcome)
     ]
     return max(same, key=lambda own: own.power(own.question.design).detectable())
 

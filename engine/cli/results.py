@@ -54,10 +54,10 @@ def results_table(experiment: xr.DataTree) -> Table:
         cells = [_spread(part[name].values, form, ranged) for name, (_, form, ranged) in shown.items()]
         table.add_row(label, str(part.sizes["cell"]), *cells)
     table.add_section()
-    found = references(experiment)
-    for reference in found["reference"].values:
-        own = found.sel(reference=reference)
-        numbers = [float(own[name]) if name in own else np.nan for name in shown]
+    baselines = references(experiment)
+    for reference in baselines["reference"].values:
+        baseline = baselines.sel(reference=reference)
+        numbers = [float(baseline[name]) if name in baseline else np.nan for name in shown]
         forms = [form for _, form, _ in shown.values()]
         cells = [form.format(x) if np.isfinite(x) else "" for form, x in zip(forms, numbers, strict=True)]
         table.add_row(str(reference), "", *cells)
@@ -118,14 +118,19 @@ def contrasts_table(
         table.add_column(title, overflow="fold")
     for question, found in answers:
         for level in found["level"].values:
-            own = found.sel(level=level)
+            part = found.sel(level=level)
             held = "".join(f", {name}={at}" for name, at in question.part.within.items())
             name = f"{question.contrast.factor}: {level} against {question.contrast.baseline}{held}"
             told = standing(history, question, level)
             because = f" ({told['why']})" if question.outcome == analysis.get("primary") else ""
             declared = told["standing"] + because
             table.add_row(
-                name, question.outcome, *_numbers(own), _verdict(own), str(int(own["seeds"])), declared
+                name,
+                question.outcome,
+                *_numbers(part),
+                _verdict(part),
+                str(int(part["seeds"])),
+                declared,
             )
     return table, notes(analysis, history, answers), shown(questions)
 
@@ -161,8 +166,8 @@ def entropy_figure(experiment: xr.DataTree) -> bytes:
     from store import plots
     from store.analysis import means
 
-    found = means(experiment, "entropy")
-    width = min(plots.WIDE, 1.3 * plots.COLUMN * found.sizes["position"])
+    by_layer = means(experiment, "entropy")
+    width = min(plots.WIDE, 1.3 * plots.COLUMN * by_layer.sizes["position"])
     with TemporaryDirectory() as folder:
-        figure = plots.panels(plots.means, found, "position", width=width)
+        figure = plots.panels(plots.means, by_layer, "position", width=width)
         return plots.save(figure, Path(folder) / "figure.png").read_bytes()

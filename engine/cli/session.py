@@ -28,18 +28,18 @@ def run(plan: Plan, pending: list[PlannedCell], console: Console, request: Execu
     from engine.progress import ignore_terminal, stop_on_signal
 
     with stop_on_signal() as stop, TerminalDisplay(console, plan) as display:
-        said = ""
+        stop_text = ""
         try:
             outcome = run_plan(plan, pending, request, display, stop)
         except Interrupted:
-            said = "Stopped. What is done is safe; the same command goes on from here."
+            stop_text = "Stopped. What is done is safe; the same command goes on from here."
         except KeyboardInterrupt:
-            said = "Stopped at once. The same command goes on from what was saved before."
-    if said:
+            stop_text = "Stopped at once. The same command goes on from what was saved before."
+    if stop_text:
         atexit.register(
             ignore_terminal
         )  # the process is ending as it should; another Ctrl-C may not alter that
-        console.print(said)
+        console.print(stop_text)
         return Interrupted.exit_code
     number = Counter(stage for _, stage, _ in outcome.ran)
     ran = ", ".join(f"{number[stage]} {stage}" for stage in STAGES if number[stage])

@@ -28,20 +28,20 @@ def gc(store: Root, delete: bool, specs: tuple[Path, ...]) -> None:
     from store.upkeep.garbage import delete_garbage, find_garbage
 
     keep = _keys_of(specs, store)
-    found = (delete_garbage if delete else find_garbage)(store, keep)
+    garbage_found = (delete_garbage if delete else find_garbage)(store, keep)
     table = Table(box=None, pad_edge=False)
     for column in ("size", "path", "because"):
         table.add_column(column, overflow="fold", justify="right" if column == "size" else "left")
-    for garbage in found:
+    for garbage in garbage_found:
         table.add_row(si(garbage.bytes, "B"), garbage.what, garbage.why)
-    total = f"{len(found):,} items, {si(sum(garbage.bytes for garbage in found), 'B')}"
+    total = f"{len(garbage_found):,} items, {si(sum(garbage.bytes for garbage in garbage_found), 'B')}"
     console = Terminal()
-    if found:
+    if garbage_found:
         console.print(table)
     if delete:
         console.print(f"deleted: {total}")
     else:
-        hint = "; --delete removes them" if found else ""
+        hint = "; --delete removes them" if garbage_found else ""
         console.print(f"garbage: {total}{hint}")
 
 
@@ -53,17 +53,17 @@ def verify(store: Root, fixing: bool) -> None:
     from store.upkeep.mend import fix
     from store.upkeep.verify import verify as check
 
-    found, console = check(store), Terminal()
-    for note in found.notes:
+    verified, console = check(store), Terminal()
+    for note in verified.notes:
         console.print(note, soft_wrap=True)
-    for trouble in found.troubles:
+    for trouble in verified.troubles:
         parts = f"{trouble.stage} {trouble.key}".strip(), trouble.path, trouble.message
         console.print(styled(": ".join(filter(None, parts)), "red"), soft_wrap=True)
         console.print(f"  {trouble.remedy}", soft_wrap=True)
-    for line in fix(store, found.troubles) if fixing else ():
+    for line in fix(store, verified.troubles) if fixing else ():
         console.print(line, soft_wrap=True)
-    console.print(f"{found.records:,} done stages read, {len(found.troubles):,} problems")
-    sys.exit(1 if found.troubles else 0)
+    console.print(f"{verified.records:,} done stages read, {len(verified.troubles):,} problems")
+    sys.exit(1 if verified.troubles else 0)
 
 
 def _keys_of(specs: tuple[Path, ...], store: Root) -> dict[str, set[str]]:

@@ -36,8 +36,8 @@ def cell_text(value: Any, where: str, column: str) -> str | None:
 
 def whole_number(text: str) -> str:
     """Give a number without zeros alone behind its point ("4.0" → "4"), any other text as it is."""
-    found = re.fullmatch(r"([+-]?\d+)\.0+", text)
-    return found[1] if found else text
+    digits = re.fullmatch(r"([+-]?\d+)\.0+", text)
+    return digits[1] if digits else text
 
 
 def _encodable(text: str | None, where: str, column: str) -> str | None:

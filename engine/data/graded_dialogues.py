@@ -96,7 +96,7 @@ def read_dialogues() -> list[Dialogue]:
     import yaml
 
     known = {topic for topics in FIELDS.values() for topic in topics}
-    found: dict[tuple[str, str], Dialogue] = {}
+    dialogues: dict[tuple[str, str], Dialogue] = {}
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         topic = file.name.removesuffix(".yml")
         if topic not in known:
@@ -107,8 +107,8 @@ def read_dialogues() -> list[Dialogue]:
                 continue
             message, reply = (" ".join(str(turn).split()) for turn in turns[:2])
             if "\n" not in str(turns[1]).strip() and MIN_WORDS <= len(reply.split()) <= MAX_WORDS:
-                found.setdefault((message.casefold(), reply.casefold()), Dialogue(topic, message, reply))
-    return list(found.values())
+                dialogues.setdefault((message.casefold(), reply.casefold()), Dialogue(topic, message, reply))
+    return list(dialogues.values())
 
 
 def displace(words: list[str], share: float, rng: random.Random) -> tuple[list[str], list[int]]:

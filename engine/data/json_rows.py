@@ -23,11 +23,11 @@ class _Twice(dict[str, Any]):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
+    content = dict(pairs)
+    if len(content) == len(pairs):
+        return content
     keys = [key for key, _ in pairs]
-    twice = _Twice(found)
+    twice = _Twice(content)
     twice.key = next(key for key in keys if keys.count(key) > 1)
     return twice
 
@@ -121,8 +121,8 @@ def _listed(window: _Window, where: str) -> Iterator[dict[str, Any]]:
         yield _checked(window.value(where), at)
         sign = window.next()
         if sign not in ("]", ","):
-            found = f'"{sign}"' if sign else "the end of the file"
-            raise DataError(f'{where}, line {window.number}: not JSON: found {found}; expected "," or "]"')
+            present = f'"{sign}"' if sign else "the end of the file"
+            raise DataError(f'{where}, line {window.number}: not JSON: found {present}; expected "," or "]"')
         window.place += 1
         if sign == "]":
             break

@@ -55,9 +55,9 @@ def missing_explanations(
     names = ", ".join(example["id"] for example in examples[:LISTED])
     more = ", …" if len(examples) > LISTED else ""
     column = data.columns.explanation.replace("{dimension}", data.dimension)
-    found = f"{len(examples):,} of {total:,} {split} examples have no explanation ({names}{more})"
+    count = f"{len(examples):,} of {total:,} {split} examples have no explanation ({names}{more})"
     return (
-        f'data.empty_explanations: {found}, which target.content = "{target.content}" needs; expected one in '
+        f'data.empty_explanations: {count}, which target.content = "{target.content}" needs; expected one in '
         f'every row (column "{column}"), or "drop" (leave these rows out, under every condition alike), or '
         '"label" (their target is the label alone)'
     )

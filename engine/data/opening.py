@@ -63,19 +63,19 @@ def _files(folder: Path, config: str | None, split: str) -> list[Path]:
         by_split = DataFilesDict.from_patterns(patterns, base_path=str(folder))
     except FileNotFoundError as error:
         raise DataError(f'data.source: "{folder}" holds no data files: {error}') from error
-    found = {
+    files_of = {
         str(name): [file for file in map(Path, files) if data_suffix(file)]
         for name, files in by_split.items()
     }
-    if not any(found.values()):
+    if not any(files_of.values()):
         raise DataError(
             f'data.source: "{folder}" holds no data files; expected files that end with '
             f"{', '.join(DATA_FILES)}, each also with .gz"
         )
-    if not found.get(split):
-        has = ", ".join(f'"{name}"' for name, files in found.items() if files)
+    if not files_of.get(split):
+        has = ", ".join(f'"{name}"' for name, files in files_of.items() if files)
         raise DataError(f'data.source: "{folder}" has no split "{split}"; its files make the splits {has}')
-    return sorted(found[split])
+    return sorted(files_of[split])
 
 
 def _hub(source: DataSource, data: Data, split: str, where: str) -> Table:
@@ -87,14 +87,14 @@ def _hub(source: DataSource, data: Data, split: str, where: str) -> Table:
         has = ", ".join(source.adapter.splits)
         raise DataError(f'data.source: "{source.public}" has the splits {has}; found "{split}"')
     try:
-        found: Any = datasets.load_dataset(
+        stream: Any = datasets.load_dataset(
             str(source), source.config, split=split, revision=source.revision, streaming=data.streaming
         )
     except Exception as error:
         raise DataError(_failure(source, split, error)) from error
 
     def rows() -> Iterator[tuple[str, Raw]]:
-        rest = iter(found)
+        rest = iter(stream)
         number = 0
         while True:
             try:
@@ -106,7 +106,7 @@ def _hub(source: DataSource, data: Data, split: str, where: str) -> Table:
             number += 1
             yield f"{where}, row {number}", row
 
-    return Table(where, found.column_names, rows())
+    return Table(where, stream.column_names, rows())
 
 
 def _failure(source: DataSource, split: str, error: Exception) -> str:

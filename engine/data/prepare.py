@@ -134,8 +134,8 @@ def split_sizes(data: Data, labels: Sequence[str]) -> dict[str, float]:
     dropped: Counter[str] = Counter()
     rows = read_source(data, labels=labels, dropped=dropped)
     assign_splits(rows, data)
-    found = Counter(row["split"] for row in rows)
-    sizes = {split: float(found[split]) for split in SPLITS}
+    counts = Counter(row["split"] for row in rows)
+    sizes = {split: float(counts[split]) for split in SPLITS}
     groups = Counter(row["group"] for row in rows if row["split"] == "test")
     pairs = groups.total() * (groups.total() - 1)
     sizes["test_same_group"] = sum(n * (n - 1) for n in groups.values()) / pairs if pairs else 0.0
@@ -144,8 +144,8 @@ def split_sizes(data: Data, labels: Sequence[str]) -> dict[str, float]:
 
 def without_explanation(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
     """Count the examples of each split that have no explanation."""
-    found = Counter(row["split"] for row in rows if not explained(row))
-    return {f"{split}_examples_without_explanation": float(found[split]) for split in SPLITS}
+    unexplained = Counter(row["split"] for row in rows if not explained(row))
+    return {f"{split}_examples_without_explanation": float(unexplained[split]) for split in SPLITS}
 
 
 def assign_splits(rows: list[dict[str, str]], data: Data) -> None:

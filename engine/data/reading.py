@@ -39,9 +39,9 @@ def read_source(
     `labels` are those that a row may have. `dropped` counts the rows left out, by `row_checks.KINDS`.
     Raises DataError for a source out of reach or without ratings, and for columns and rows that do not fit.
     """
-    found = sources(data)
+    origins = sources(data)
     rows = []
-    for source in found:
+    for source in origins:
         checks = RowChecks(
             labels if labelled else None,
             data.max_characters,
@@ -56,7 +56,7 @@ def read_source(
             checks.close(str(source))
         if dropped is not None:
             dropped.update(checks.counts)
-        if len(found) > 1:
+        if len(origins) > 1:
             part = [row | {"id": f"{source.name}:{row['id']}", "source": source.name} for row in part]
         rows += part
     return rows

@@ -45,12 +45,12 @@ def sources(data: Data) -> list[DataSource]:
     """Give the sources in an order that does not hang on the spec's. DataError if they cannot go together."""
     spelled = [data.source] if isinstance(data.source, str) else data.source
     names = _names(spelled)
-    found = [_source(text, name, data) for text, name in zip(spelled, names, strict=True)]
-    if data.revision is not None and sum(source.hub is not None for source in found) > 1:
+    origins = [_source(text, name, data) for text, name in zip(spelled, names, strict=True)]
+    if data.revision is not None and sum(source.hub is not None for source in origins) > 1:
         raise DataError(
             f'data.revision: found "{data.revision}" for several hub data sets; expected it for one alone'
         )
-    return sorted(found, key=lambda source: source.name)
+    return sorted(origins, key=lambda source: source.name)
 
 
 def _names(spelled: Sequence[str]) -> list[str]:

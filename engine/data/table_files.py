@@ -93,8 +93,8 @@ def _separated(path: Path, delimiter: str) -> Table:
                     )
                 # Some programs leave the separators of empty last cells out.
                 cells += [""] * (len(header) - len(cells))
-                found = zip(header, cells, strict=False)
-                yield place, {name: cell or None for name, cell in found if name}
+                fields = zip(header, cells, strict=False)
+                yield place, {name: cell or None for name, cell in fields if name}
 
     return Table(str(path), names, rows())
 
@@ -158,11 +158,11 @@ def _text(path: Path) -> IO[str]:
     """Open a file of UTF-8 text, packed or not; DataError names another encoding where it can be told."""
     with _bytes(path) as stream:
         begins = stream.read(4)
-    found = next((name for mark, name in _MARKS.items() if begins.startswith(mark)), None)
-    if found is None and len(begins) == 4 and 0 in begins:  # every other byte of plain text in UTF-16 is zero
-        found = "UTF-16" if begins.count(0) == 2 else "UTF-32" if begins.count(0) == 3 else None
-    if found:
-        raise DataError(f"{path}: found text in {found}; expected UTF-8")
+    encoding = next((name for mark, name in _MARKS.items() if begins.startswith(mark)), None)
+    if encoding is None and len(begins) == 4 and 0 in begins:  # every other byte of UTF-16 is zero
+        encoding = "UTF-16" if begins.count(0) == 2 else "UTF-32" if begins.count(0) == 3 else None
+    if encoding:
+        raise DataError(f"{path}: found text in {encoding}; expected UTF-8")
     return io.TextIOWrapper(_bytes(path), encoding="utf-8-sig", newline="")
 
 

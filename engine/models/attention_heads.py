@@ -35,7 +35,7 @@ def watching_heads(
     model's config.
     """
     number = {id(module): n for n, layer in enumerate(lens.layers, start=1) for module in layer.modules()}
-    found: dict[int, Tensor] = {}
+    entropies: dict[int, Tensor] = {}
     caught: list[Tensor] = []
 
     def choose(self: AttentionInterface, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,10 +44,10 @@ def watching_heads(
         def watched(module: Any, query: Tensor, key: Tensor, *rest: Any, **options: Any) -> Any:
             layer = number.get(id(module))
             if layer is not None and layer in layers:
-                if layer in found:
+                if layer in entropies:
                     raise _not_followed(lens, layer, "it attends more than once")
                 mask = options["attention_mask"] if "attention_mask" in options else rest[1]
-                found[layer] = _row_entropy(
+                entropies[layer] = _row_entropy(
                     lens, layer, module, query, key, mask, positions, options, backend
                 )
             return attend(module, query, key, *rest, **options)
@@ -61,9 +61,9 @@ def watching_heads(
         AttentionInterface.get_interface = _choose
     nothing = torch.full((*positions.shape, lens.heads), math.nan, device=lens.device)
     for layer in layers:
-        if layer and layer not in found:
+        if layer and layer not in entropies:
             raise _not_followed(lens, layer, "it does not attend through transformers' AttentionInterface")
-        caught.append(found[layer] if layer else nothing)
+        caught.append(entropies[layer] if layer else nothing)
 
 
 def check_heads(lens: Lens) -> None:

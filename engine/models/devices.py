@@ -41,8 +41,8 @@ def unused_gpu() -> str | None:
     """
     if torch.cuda.is_available() or all_hidden():
         return None
-    found = nvidia_gpu()
-    if found is None:
+    gpu = nvidia_gpu()
+    if gpu is None:
         return None
     if torch.version.cuda is None:
         why = f"torch {torch.__version__} is built without CUDA"
@@ -52,4 +52,4 @@ def unused_gpu() -> str | None:
             why = "torch finds no device"
         except (RuntimeError, AssertionError) as error:
             why = str(error).partition("\n")[0].rstrip(".")
-    return f"an NVIDIA GPU ({found}) that torch cannot use: {why}"
+    return f"an NVIDIA GPU ({gpu}) that torch cannot use: {why}"

@@ -74,12 +74,12 @@ def _configured(model: Any, config: GenerationConfig) -> Iterator[Any]:
     What a config that is passed to `generate` leaves open, transformers takes from the model's own.
     """
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    own = bare.generation_config
+    own_config = bare.generation_config
     bare.generation_config = config
     try:
         yield bare
     finally:
-        bare.generation_config = own
+        bare.generation_config = own_config
 
 
 def written(
@@ -101,8 +101,8 @@ def written(
 
 def own_ends(model: Any, tokenizer: Tokenizer) -> list[int]:
     """Give the ids of all tokens that end a text of the model as it is published: a chat's turn, say."""
-    own = model.generation_config.eos_token_id
-    return sorted({tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None})
+    ends = model.generation_config.eos_token_id
+    return sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
 
 
 def _ended(row: list[int], ends: set[int]) -> list[int]:

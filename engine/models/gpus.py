@@ -19,12 +19,12 @@ def missing_gpu(wanted: str) -> str | None:
     kind, _, number = wanted.partition(":")
     if kind != "cuda" or (DEVICES / "kfd").exists():
         return None
-    found = f'model.device: found "{wanted}", but '
+    problem = f'model.device: found "{wanted}", but '
     if all_hidden():
-        return f"{found}CUDA_VISIBLE_DEVICES hides all GPUs here"
+        return f"{problem}CUDA_VISIBLE_DEVICES hides all GPUs here"
     if (nodes := _nodes()) and int(number or 0) >= len(nodes):
-        return f"{found}this machine has {len(nodes)} NVIDIA GPU{'s' * (len(nodes) > 1)}"
-    return None if nodes or nvidia_gpu() else f"{found}this machine has no NVIDIA GPU"
+        return f"{problem}this machine has {len(nodes)} NVIDIA GPU{'s' * (len(nodes) > 1)}"
+    return None if nodes or nvidia_gpu() else f"{problem}this machine has no NVIDIA GPU"
 
 
 def all_hidden() -> bool:

@@ -133,24 +133,24 @@ def _decoder(base: Any) -> Any:
     """Give the part of a model that reads ids and gives hidden states."""
     from transformers import PreTrainedModel
 
-    found = base.get_decoder()
-    if found is base or not isinstance(found, PreTrainedModel):
-        return next((part for part in base.children() if isinstance(part, PreTrainedModel)), found)
-    return found
+    decoder_part = base.get_decoder()
+    if decoder_part is base or not isinstance(decoder_part, PreTrainedModel):
+        return next((part for part in base.children() if isinstance(part, PreTrainedModel)), decoder_part)
+    return decoder_part
 
 
 def _layers(decoder: nn.Module, config: Any) -> tuple[nn.ModuleList, nn.Module]:
     """Give the decoder's list of layers, and the module that holds it."""
     depths = [depth for name in DEPTHS if isinstance(depth := getattr(config, name, None), int)]
     for depth in depths:
-        found = [
+        lists = [
             (child, module)
             for module in _own_modules(decoder)
             for child in module.children()
             if isinstance(child, nn.ModuleList) and len(child) == depth
         ]
-        if found:
-            return found[0]
+        if lists:
+            return lists[0]
     raise EngineError(
         f"model.id: {type(decoder).__name__} has no list of decoder layers of a length that its "
         f"configuration names ({', '.join(map(str, depths)) or 'none is named'})"
@@ -177,9 +177,9 @@ def _own_modules(part: nn.Module) -> Iterator[nn.Module]:
 
 def _final_norm(owner: nn.Module) -> nn.Module:
     """Give what stands between the last layer's residual stream and the unembedding."""
-    found = [
+    norms = [
         next((part for name in names if isinstance(part := getattr(owner, name, None), nn.Module)), None)
         for names in (FINAL_NORMS, PROJECTIONS)
     ]
-    parts = [part for part in found if part is not None]
+    parts = [part for part in norms if part is not None]
     return parts[0] if len(parts) == 1 else nn.Sequential(*parts)

@@ -90,10 +90,10 @@ def _run(model: Any, lens: Lens, ids: Tensor) -> _CheckedRun:
     except Exception as error:
         if ATTENTION.search(str(error)):  # the key for that is another
             raise
-        said = str(error).partition("\n")[0]
+        first_line = str(error).partition("\n")[0]
         raise EngineError(
             f"model.id: {type(model).__name__} cannot run as a causal decoder here "
-            f"({type(error).__name__}: {said}); expected a model that reads token ids alone"
+            f"({type(error).__name__}: {first_line}); expected a model that reads token ids alone"
         ) from error
     shapes = {tuple(stream.shape) for stream in streams}
     if len(streams) != len(numbers) or shapes != {(*ids.shape, lens.width)}:
@@ -123,7 +123,7 @@ class _Loudness:
 @contextmanager
 def _loud(model: Any, lens: Lens) -> Iterator[_Loudness]:
     """Make the second row's logits large, by hidden states times a power of two, which rounds nothing."""
-    found = _Loudness()
+    loudness = _Loudness()
 
     def amplify(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden = args[0].reshape(2, -1, args[0].shape[-1])
@@ -131,12 +131,12 @@ def _loud(model: Any, lens: Lens) -> Iterator[_Loudness]:
         size = float(logits.float().square().mean().sqrt())
         usable = math.isfinite(size) and size > 0
         factor = 2.0 ** round(math.log2(LOUD / size)) if usable else 1.0
-        found.factors = hidden.new_tensor([1.0, factor]).reshape(2, 1, 1)
-        return ((hidden * found.factors).reshape(args[0].shape), *args[1:])
+        loudness.factors = hidden.new_tensor([1.0, factor]).reshape(2, 1, 1)
+        return ((hidden * loudness.factors).reshape(args[0].shape), *args[1:])
 
     hook = model.get_output_embeddings().register_forward_pre_hook(amplify)
     try:
-        yield found
+        yield loudness
     finally:
         hook.remove()
 

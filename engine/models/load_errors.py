@@ -33,25 +33,25 @@ def loading_errors(model: Model) -> Iterator[None]:
 
 def loading_error(model: Model, error: Exception) -> EngineError:
     """Give the error of a model that cannot be loaded."""
-    said = str(error)
-    if ATTENTION.search(said):
+    message = str(error)
+    if ATTENTION.search(message):
         return UsageError(
             f'model.attention: found "{model.attention}", which "{model.id}" cannot use here '
-            f'({_sentence(said)}); expected "eager"'
+            f'({_sentence(message)}); expected "eager"'
             + (' or "sdpa"' if model.attention == "flash_attention_2" else "")
         )
-    if "Unrecognized configuration class" in said:
-        kind = re.search(r"\.(\w+)Config'", said)
+    if "Unrecognized configuration class" in message:
+        kind = re.search(r"\.(\w+)Config'", message)
         return EngineError(
             f'model.id: "{model.id}" is a model of type {kind[1] if kind else "unknown"}, which transformers '
             "does not load as a causal language model; expected one that continues a text"
         )
-    if "trust_remote_code" in said:
+    if "trust_remote_code" in message:
         return UsageError(
             f'model.trust_remote_code: found false, but "{model.id}" runs Python code of its own repository; '
             "expected true, if you vouch for it"
         )
-    return EngineError(f'model.id: cannot load "{model.id}": {_sentence(said) or type(error).__name__}')
+    return EngineError(f'model.id: cannot load "{model.id}": {_sentence(message) or type(error).__name__}')
 
 
 def _sentence(text: str) -> str:

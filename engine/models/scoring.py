@@ -52,7 +52,7 @@ Stem = tuple[int, tuple[int, ...]]
 
 def score_spellings(lens: Lens, questions: Sequence[Question], padding: int) -> list[list[Spelling]]:
     """Score the tokens of every spelling after its prompt, by question."""
-    found = unscored(questions)
+    scores = unscored(questions)
     for chunk in stems(questions):
         sequences = [questions[row][0] + list(stem) for row, stem in chunk]
         hidden = lens.last_hidden(*pad_right(sequences, padding, lens.device))
@@ -61,8 +61,8 @@ def score_spellings(lens: Lens, questions: Sequence[Question], padding: int) -> 
             hidden[place, first : first + len(stem) + 1]
             for place, (first, (_, stem)) in enumerate(zip(firsts, chunk, strict=True))
         ]
-        score(found, chunk, lens, states)
-    return found
+        score(scores, chunk, lens, states)
+    return scores
 
 
 def unscored(questions: Sequence[Question]) -> list[list[Spelling]]:
@@ -79,12 +79,12 @@ def stems(questions: Sequence[Question]) -> list[list[Stem]]:
     Spellings that differ in their last token alone share one forward pass, so single-token labels cost one
     pass for all of them.
     """
-    found = [
+    sequences = [
         (row, stem)
         for row, (_, labels) in enumerate(questions)
         for stem in dict.fromkeys(tuple(ids[:-1]) for spellings in labels for ids in spellings)
     ]
-    return [found[start : start + len(questions)] for start in range(0, len(found), len(questions))]
+    return [sequences[start : start + len(questions)] for start in range(0, len(sequences), len(questions))]
 
 
 def score(

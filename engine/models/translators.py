@@ -131,9 +131,9 @@ def checked(home: Place, device: torch.device, recorded: Mapping[str, Any]) -> T
             raise DamagedLensError(f"{home}/{FILE}: {trouble}")
     except DamagedError as error:
         raise DamagedLensError(str(error)) from error
-    found = read(home, device)
-    assert found is not None
-    return found[0]
+    saved_lens = read(home, device)
+    assert saved_lens is not None
+    return saved_lens[0]
 
 
 def _saved(home: Place) -> Path | None:

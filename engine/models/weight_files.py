@@ -77,8 +77,8 @@ def safetensors_shapes(file: Path) -> dict[str, list[int]]:
 
 def _shape(name: str, entry: Any, held: int) -> list[int]:
     """Give a tensor's shape, its entry in the header checked against the bytes that the file holds."""
-    own = entry if isinstance(entry, dict) else {}
-    kind, shape, place = own.get("dtype"), own.get("shape"), own.get("data_offsets")
+    fields = entry if isinstance(entry, dict) else {}
+    kind, shape, place = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if not (isinstance(kind, str) and kind in _BITS):
         raise _BadFileError(f"tensor {name} has dtype {kind!r}; expected one of safetensors', such as F32")
     if not (_naturals(shape) and _naturals(place) and len(place) == 2):
@@ -128,8 +128,8 @@ def _check_config(file: Path) -> None:
     if not isinstance(inner, dict):
         raise _BadFileError(f"text_config is {type(inner).__name__}; expected a JSON object")
     for name in _COUNTS:
-        if (found := inner.get(name)) is not None and not (type(found) is int and 0 <= found < 2**31):
-            raise _BadFileError(f"{name}: found {str(found)[:40]!r}; expected a number")
+        if (value := inner.get(name)) is not None and not (type(value) is int and 0 <= value < 2**31):
+            raise _BadFileError(f"{name}: found {str(value)[:40]!r}; expected a number")
     layers = inner.get("num_hidden_layers") or inner.get("n_layer") or 0
     files = [each for each in file.parent.glob("*.safetensors") if each.exists()]
     if files and not [*file.parent.glob("*.index.json")]:

@@ -64,12 +64,12 @@ def expand(entries: Iterable[Entry], model: ModelShape) -> list[Change]:
     """
     entries = list(entries)
     sources = {e.source: e.source_name for e in entries if e.settings.kind != "heads"}
-    found = [Change(UNCHANGED, UNCHANGED, UNCHANGED)]
+    all_changes = [Change(UNCHANGED, UNCHANGED, UNCHANGED)]
     for source, name in sources.items():
-        found.append(Change(f"all of {name}", SOURCE, SOURCE, source=source, source_name=name))
+        all_changes.append(Change(f"all of {name}", SOURCE, SOURCE, source=source, source_name=name))
     for entry in entries:
-        found += _Sweep(entry, model).changes()
-    return found
+        all_changes += _Sweep(entry, model).changes()
+    return all_changes
 
 
 @frozen

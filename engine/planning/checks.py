@@ -89,11 +89,11 @@ def _missing_models(plan: Plan) -> Iterator[Problem]:
 
 def _cards(plan: Plan) -> dict[Cell, ModelCard]:
     """Give the sizes of the models that are on this machine, by the levels that choose them."""
-    found = {}
+    cards_of = {}
     for cell in plan.matrix.distinct("model"):
         if card := model_card(plan.matrix.table("model", cell)):
-            found[plan.matrix.choice("model", cell)] = card
-    return found
+            cards_of[plan.matrix.choice("model", cell)] = card
+    return cards_of
 
 
 def _unfit(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Problem]:
@@ -183,12 +183,12 @@ def _splits(plan: Plan) -> Iterator[Problem]:
     """Yield numbers of examples that are beyond what their split holds."""
     matrix = plan.matrix
     for cell in matrix.distinct("data", "evaluate"):
-        own, tested = matrix.table("data", cell), test_data(matrix, cell)
+        trained_on, tested = matrix.table("data", cell), test_data(matrix, cell)
         labels = matrix.table("evaluate", cell).labels
-        table = "data" if tested == own else "evaluate.data"
+        table = "data" if tested == trained_on else "evaluate.data"
         for split, home, data in (
-            ("train", "data", own),
-            ("validation", "data", own),
+            ("train", "data", trained_on),
+            ("validation", "data", trained_on),
             ("test", table, tested),
         ):
             count = getattr(data, split)
@@ -200,11 +200,11 @@ def _splits(plan: Plan) -> Iterator[Problem]:
 def known_sizes(data: Data, labels: list[str]) -> dict[str, float] | None:
     """Give what `split_sizes` counts of data on this machine; None where that is unknown, or takes long."""
     try:
-        found = sources(data)
-        here = [source.path for source in found if source.path is not None and source.path.is_file()]
-        if len(here) + sum(source.data_set is not None for source in found) < len(found):
+        origins = sources(data)
+        local_paths = [source.path for source in origins if source.path is not None and source.path.is_file()]
+        if len(local_paths) + sum(source.data_set is not None for source in origins) < len(origins):
             return None
-        if sum(path.stat().st_size for path in here) > MOST_BYTES:
+        if sum(path.stat().st_size for path in local_paths) > MOST_BYTES:
             return None
         memory = cache_folder() / "splits-3" / f"{data_key(data, labels)}.json"
         if memory.is_file():

@@ -299,9 +299,9 @@ def _intervene(
 ) -> Cost:
     sweep = changes.expand(entries, changes.ModelShape(model.layers, model.heads))
     # Models whose streams are kept run whole, once; a change above what an earlier run has in common with it.
-    own = "own"  # no source has this for its key
-    kept = len(whole_models(sweep, own))
-    above = [model.layers - turn.start for turn in turns(sweep, own, model.layers)]
+    own_key = "own"  # no source has this for its key
+    kept = len(whole_models(sweep, own_key))
+    above = [model.layers - turn.start for turn in turns(sweep, own_key, model.layers)]
     averages = any(change.kind == "heads" and change.ablation == "mean" for change in sweep)
     passes = kept + averages + sum(above) / model.layers
     lens_rows = examples * (kept * (model.layers + 1) + sum(count + 1 for count in above) + len(sweep))

@@ -22,9 +22,9 @@ def user_file() -> Path:
 
 def executor_settings(spec: Spec, options: Mapping[str, Any]) -> Executor:
     """Give the settings; SpecError names all that is wrong with the user's file."""
-    own = read_table(user_file(), Executor) if user_file().is_file() else {}
-    given = {name: value for name, value in options.items() if value is not None}
-    settings, problems = structure({**own, **spec.raw.get("executor", {}), **given}, Executor, "executor")
+    users = read_table(user_file(), Executor) if user_file().is_file() else {}
+    typed = {name: value for name, value in options.items() if value is not None}
+    settings, problems = structure({**users, **spec.raw.get("executor", {}), **typed}, Executor, "executor")
     if settings is None:  # the file and the spec have been checked
         raise SpecError(problems)
     if settings.ranks > 1 and settings.workers_per_gpu > 1:

@@ -64,8 +64,8 @@ class Plan:
 
     def state(self, cell: PlannedCell) -> str:
         """Give the state of the whole cell: the worst of its stages."""
-        found = {self.states[stage][cell.keys[stage]] for stage in STAGES if stage in cell.keys}
-        return next(state for state in ("failed", "running", "pending", "cached") if state in found)
+        states = {self.states[stage][cell.keys[stage]] for stage in STAGES if stage in cell.keys}
+        return next(state for state in ("failed", "running", "pending", "cached") if state in states)
 
     def look_up(self) -> None:
         """Look the states of all stages up again, in the store's ledger."""
@@ -79,10 +79,10 @@ class Plan:
 
     def files(self) -> dict[str, str]:
         """Identify the content of the local data files, by path; of missing ones as it is remembered."""
-        found = dict(self.remembered)
+        identities = dict(self.remembered)
         for data in self._data():
-            found |= file_identities(data)
-        return found
+            identities |= file_identities(data)
+        return identities
 
     def _data(self) -> list[Data]:
         trained = {cell.keys["data"]: self.matrix.table("data", cell.choice) for cell in self.cells}

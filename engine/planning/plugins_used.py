@@ -50,9 +50,9 @@ def used_names(matrix: Matrix) -> Iterator[UsedName]:
 
 def used_plugins(matrix: Matrix) -> list[dict[str, str]]:
     """List the plug-ins that a matrix uses: kind, name, version and package of each."""
-    found = {
+    described_plugins = {
         (own.registry.group, own.name): own.registry.description(own.name)
         for own in used_names(matrix)
         if own.name in own.registry and own.registry.plugin(own.name)
     }
-    return [found[key] for key in sorted(found)]
+    return [described_plugins[key] for key in sorted(described_plugins)]

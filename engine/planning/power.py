@@ -111,18 +111,18 @@ def answers(
     known = [own for own in wanted if is_known(own, _assumed(plan, own))]
     asked = [own for own in every if own.outcome in known and contrast in (None, own.factor)]
     tree = _open(plan, pilot) if asked or pilot else None
-    found: dict[Any, PowerAnswer] = {}
+    answer_of: dict[Any, PowerAnswer] = {}
     for question in asked:
         design = attrs.evolve(question.design, tests=tests[question.family(plan)])
         answer = _answer(plan, attrs.evolve(question, design=design), tree, pilot)
         same = question.factor, question.outcome, answer.question.design, answer.variation, answer.source
-        if same in found:
-            before = found[same].question
+        if same in answer_of:
+            before = answer_of[same].question
             levels = tuple(dict.fromkeys((*before.levels, *question.levels)))
             sets = before.sets + (question.levels == before.levels)
-            answer = attrs.evolve(found[same], question=attrs.evolve(before, levels=levels, sets=sets))
-        found[same] = answer
-    return list(found.values())
+            answer = attrs.evolve(answer_of[same], question=attrs.evolve(before, levels=levels, sets=sets))
+        answer_of[same] = answer
+    return list(answer_of.values())
 
 
 def questions(plan: Plan, outcomes: list[Outcome]) -> Iterator[PowerQuestion]:
@@ -250,30 +250,30 @@ def _assumed(plan: Plan, outcome: Outcome) -> dict[str, float]:
 def _answer(plan: Plan, question: PowerQuestion, tree: Any, pilot: Root | None) -> PowerAnswer:
     from store.analysis.assumed import variation
 
-    given = _assumed(plan, question.outcome)
-    assumed = variation(question.outcome, given)
-    source = f"assumed ({'[analysis.assumed], ' if given else ''}{DOCS})"
+    assumptions = _assumed(plan, question.outcome)
+    assumed = variation(question.outcome, assumptions)
+    source = f"assumed ({'[analysis.assumed], ' if assumptions else ''}{DOCS})"
     if tree is None:
         return PowerAnswer(question, assumed, None, source)
     from store.analysis.pilot import read_pilot
 
     (level,) = question.levels
     try:
-        found = read_pilot(tree, question.outcome, question.factor, question.baseline, level, assumed)
+        pilot_data = read_pilot(tree, question.outcome, question.factor, question.baseline, level, assumed)
     except FAULTS:
         raise
     except StoreError as error:
         return PowerAnswer(question, assumed, None, f"{source}, for the pilot does not tell: {error}")
-    if question.most is None and found.groups is not None:
-        same = (found.examples / found.groups - 1) / (found.examples - 1)
+    if question.most is None and pilot_data.groups is not None:
+        same = (pilot_data.examples / pilot_data.groups - 1) / (pilot_data.examples - 1)
         question = attrs.evolve(question, same_group=same)
         question = attrs.evolve(
             question, design=question.sized(question.design.seeds, question.design.examples)
         )
-    seeds = f"{found.seeds} seed{'s' * (found.seeds > 1)}"
-    words = f"pilot of {seeds} × {found.examples} examples in {pilot or plan.root}"
-    if found.seeds < 2:
+    seeds = f"{pilot_data.seeds} seed{'s' * (pilot_data.seeds > 1)}"
+    words = f"pilot of {seeds} × {pilot_data.examples} examples in {pilot or plan.root}"
+    if pilot_data.seeds < 2:
         return PowerAnswer(
-            question, found.variation, None, f"{words}; the variance between seeds is {source}"
+            question, pilot_data.variation, None, f"{words}; the variance between seeds is {source}"
         )
-    return PowerAnswer(question, found.variation, (found.low, found.high), words)
+    return PowerAnswer(question, pilot_data.variation, (pilot_data.low, pilot_data.high), words)

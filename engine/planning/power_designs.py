@@ -59,8 +59,8 @@ class Costs:
             cost_of = estimator(self._plan, dict(key))
             costs: list[Cost | None] = [cost_of(cells) for cells in self._sides]
             self._known[key] = [own.flops for own in costs if own] if all(costs) else None
-        found = self._known[key]
-        return None if found is None else found[0] + (found[1] - found[0]) * (seeds - 1)
+        cost_parts = self._known[key]
+        return None if cost_parts is None else cost_parts[0] + (cost_parts[1] - cost_parts[0]) * (seeds - 1)
 
 
 def _probed(plan: Plan, question: PowerQuestion, examples: int) -> int:
@@ -103,14 +103,14 @@ def sized(
 ) -> Sized:
     """Give what one design finds and costs."""
     question = answer.question
-    found = answer.power(question.sized(seeds, examples))
+    power_of = answer.power(question.sized(seeds, examples))
     return Sized(
         seeds,
         examples,
         costs.cells(seeds),
         costs.flops(question, seeds, examples),
-        found.detectable(power),
-        None if difference is None else found.of(difference),
+        power_of.detectable(power),
+        None if difference is None else power_of.of(difference),
     )
 
 

@@ -60,17 +60,17 @@ def turns(changes: Sequence[Change], own: str, layers: int) -> list[Turn]:
     }
     letters: dict[Step, int] = {}
     spelled = [[letters.setdefault(step, len(letters)) for step in word] for word in words]
-    found: list[Turn] = []
+    ordered: list[Turn] = []
     for place in sorted(range(len(changes)), key=spelled.__getitem__):
-        known = wholes | ({None: found[-1].steps} if found else {})
+        known = wholes | ({None: ordered[-1].steps} if ordered else {})
         starts = {name: shared(steps, words[place]) for name, steps in known.items()}
         past = max(starts, key=starts.__getitem__)
         start = starts[past]
         patches = tuple(_patches(known[past], words[place], start))
         if past is None:
-            found[-1] = evolve(found[-1], keep=start)
-        found.append(Turn(place, changes[place], words[place], past, start, patches=patches))
-    return found
+            ordered[-1] = evolve(ordered[-1], keep=start)
+        ordered.append(Turn(place, changes[place], words[place], past, start, patches=patches))
+    return ordered
 
 
 def steps_of(change: Change, own: str, layers: int) -> tuple[Step, ...]:

@@ -60,7 +60,7 @@ def model_card(model: Model) -> ModelCard | None:
 
     EngineError where a file that is there cannot be what it says.
     """
-    path = own = local_path(model.id)
+    path = local = local_path(model.id)
     if path is None:
         path = _hub_folder(model.id, model.revision)
     if path is not None and model.gguf_file:
@@ -70,7 +70,7 @@ def model_card(model: Model) -> ModelCard | None:
     memory = cache_folder() / "cards-4" / f"{fingerprint_path(path)}.json"
     if memory.is_file():
         return ModelCard(**json.loads(memory.read_text()))
-    check_files(path, whole=own is not None)
+    check_files(path, whole=local is not None)
     card = _from_gguf(path) if is_gguf(path) else _from_folder(path)
     if card is not None:
         memory.parent.mkdir(exist_ok=True)

@@ -57,18 +57,18 @@ def source_identity(data: Data, remembered: Mapping[str, str] = NONE) -> str:
     not there are known by what is `remembered` of their paths (`file_identities`), else by the paths. Raises
     DataError where `data.fingerprint` names another content than is found.
     """
-    found = sources(data)
-    parts = {source.name: _source_identity(source, remembered) for source in found}
-    text = digest(parts) if len(parts) > 1 else parts[found[0].name]
-    if data.fingerprint not in (None, text) and not any(source.missing for source in found):
+    origins = sources(data)
+    parts = {source.name: _source_identity(source, remembered) for source in origins}
+    text = digest(parts) if len(parts) > 1 else parts[origins[0].name]
+    if data.fingerprint not in (None, text) and not any(source.missing for source in origins):
         raise DataError(f'data.fingerprint: expected "{data.fingerprint}", but "{data.source}" has "{text}"')
     return text
 
 
 def file_identities(data: Data) -> dict[str, str]:
     """Identify the sources that are files or folders, by path; those that are not there are left out."""
-    found = (source for source in sources(data) if source.path is not None and not source.missing)
-    return {str(source): _source_identity(source, NONE) for source in found}
+    existing = (source for source in sources(data) if source.path is not None and not source.missing)
+    return {str(source): _source_identity(source, NONE) for source in existing}
 
 
 def _source_identity(source: DataSource, remembered: Mapping[str, str]) -> str:
@@ -195,15 +195,15 @@ class Keys:
 
         "" is the model without adapter. Head ablation takes from nothing, and goes to every cell.
         """
-        found: dict[str, str] = {}
+        taken_from: dict[str, str] = {}
         if not (interventions := self._matrix.interventions(cell)):
-            return found
-        own = self._adapter(cell)
+            return taken_from
+        own_adapter = self._adapter(cell)
         for settings, donor in interventions:
             source = "" if donor is None else self._adapter(donor)
-            if settings.kind == "heads" or source != own:
-                found[settings.name] = source
-        return found
+            if settings.kind == "heads" or source != own_adapter:
+                taken_from[settings.name] = source
+        return taken_from
 
     def _train_key(self, cell: Cell) -> str:
         return _combine("train", self._model(cell) if self._untrained(cell) else self._train(cell))

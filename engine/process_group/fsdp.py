@@ -130,9 +130,9 @@ class FsdpGroup(ProcessGroup):
         import torch
         import torch.distributed as dist
 
-        found = torch.tensor(int(asked))
-        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
-        return bool(found)
+        flag = torch.tensor(int(asked))
+        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.control)
+        return bool(flag)
 
     def shard(self, layers: Iterable[nn.Module], device: torch.device) -> None:
         """Shard each layer by itself (FSDP2); what is attached to it later stays whole on every rank."""
@@ -159,9 +159,9 @@ class FsdpGroup(ProcessGroup):
 
     def share(self, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Deal the rows out in turn."""
-        own = {name: values[self.rank :: self.size] for name, values in batch.items()}
-        if len(own["labels"]):
-            return own
+        own_rows = {name: values[self.rank :: self.size] for name, values in batch.items()}
+        if len(own_rows["labels"]):
+            return own_rows
         from engine.process_group.alone import IGNORED
 
         row = {name: values[:1] for name, values in batch.items()}
@@ -230,9 +230,9 @@ class Led:
 
     def _call(self, name: str, args: Any, options: dict[str, Any]) -> Any:
         """Call the object's own method, with the objects that others stand for."""
-        own = [value._target if isinstance(value, Led) else value for value in args]
+        arguments = [value._target if isinstance(value, Led) else value for value in args]
         named = {k: value._target if isinstance(value, Led) else value for k, value in options.items()}
-        return getattr(self._target, name)(*own, **named)
+        return getattr(self._target, name)(*arguments, **named)
 
     def release(self, stage: str, key: str) -> None:
         """End a ledger's claim; also done on the way out, when the ranks no longer go together."""

@@ -41,11 +41,11 @@ def memory_warning(
     if not costs:
         return None
     stage, cost = max(costs.items(), key=lambda item: item[1].memory)
-    need, found = cost.memory * processes, limit()
-    if need <= found.size:
+    need, allowed = cost.memory * processes, limit()
+    if need <= allowed.size:
         return None
     many = f"{processes} processes need" if processes > 1 else "the run needs"
     return (
-        f"{many} about {si(need, 'B')} of memory ({stage}), but the limit is {si(found.size, 'B')} "
-        f"({found.source}); try {advice(plan, cells[0], stage)}"
+        f"{many} about {si(need, 'B')} of memory ({stage}), but the limit is {si(allowed.size, 'B')} "
+        f"({allowed.source}); try {advice(plan, cells[0], stage)}"
     )

@@ -13,11 +13,11 @@ def loss(plan: Plan, processes: int, finished: Finished, cell: PlannedCell, stag
     Where nobody tells who killed it, memory is taken to be the cause if less is allowed than the processes,
     which share it, need at this stage.
     """
-    found = limit() if finished.here else None
+    most = limit() if finished.here else None
     full = finished.memory
     if full is None:
         need = needed(plan, cell, stage)
-        full = found is not None and need is not None and need * processes > found.size
+        full = most is not None and need is not None and need * processes > most.size
     if not full:
         return finished.error
-    return f"{finished.error}: {out_of_memory(plan, cell, stage, found, processes if finished.here else 1)}"
+    return f"{finished.error}: {out_of_memory(plan, cell, stage, most, processes if finished.here else 1)}"

@@ -40,12 +40,12 @@ class Limit:
 
 def limit() -> Limit:
     """Give the least limit of this process's memory: its cgroup's, its address space's, or the machine's."""
-    found = [Limit(size, f"{file}") for file, size in _cgroup_limits()]
+    limits = [Limit(size, f"{file}") for file, size in _cgroup_limits()]
     space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if space != resource.RLIM_INFINITY:
-        found.append(Limit(space, "ulimit -v"))
+        limits.append(Limit(space, "ulimit -v"))
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([*found, Limit(machine, "of this machine")], key=lambda each: each.size)
+    return min([*limits, Limit(machine, "of this machine")], key=lambda each: each.size)
 
 
 def oom_kills() -> int | None:
@@ -80,8 +80,8 @@ def _groups() -> Iterator[Path]:
             continue
         tops = [CGROUPS / "memory"] if controllers else [CGROUPS, CGROUPS / "unified"]
         for top in tops:
-            own = top / path.lstrip("/")
-            folder = own if own.is_dir() else top  # a container may see its own group as the highest
+            group = top / path.lstrip("/")
+            folder = group if group.is_dir() else top  # a container may see its own group as the highest
             yield folder
             yield from (above for above in folder.parents if above.is_relative_to(top))
 
@@ -92,10 +92,10 @@ def memory_error(error: BaseException | None) -> str | None:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, of any accelerator
             return "gpu"
         full = isinstance(error, OSError) and error.errno == errno.ENOMEM
-        said = isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
-        if said and "CUDA" in str(error):
+        in_words = isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
+        if in_words and "CUDA" in str(error):
             return "gpu"
-        if isinstance(error, MemoryError) or full or said:
+        if isinstance(error, MemoryError) or full or in_words:
             return "cpu"
         error = error.__cause__
     return None
@@ -145,9 +145,9 @@ def failure(plan: Plan, cell: PlannedCell, stage: str, error: Exception) -> str:
     where = memory_error(error)
     if where is None:
         return message
-    found = _gpu_limit() if where == "gpu" else limit()
+    memory_limit = _gpu_limit() if where == "gpu" else limit()
     with suppress(MemoryError):
-        return f"{out_of_memory(plan, cell, stage, found)} ({message.partition(chr(10))[0][:200]})"
+        return f"{out_of_memory(plan, cell, stage, memory_limit)} ({message.partition(chr(10))[0][:200]})"
     return message
 
 

@@ -114,10 +114,10 @@ class Scheduler:
 
     def _wait_for_held(self) -> bool:
         """Submit held units that can go on; if that is the policy, wait for other processes until one can."""
-        while not (found := self._submit_free()) and self.policy.wait:
+        while not (submitted := self._submit_free()) and self.policy.wait:
             self.stop.check()
             self.sleep(self.policy.poll)
-        return found
+        return submitted
 
     def _submit_free(self) -> bool:
         """Submit the held units that can go on, and tell whether there are any.
@@ -139,8 +139,8 @@ class Scheduler:
         stages = [(stage, cell.keys[stage]) for cell in work.cells for stage in STAGES if stage in cell.keys]
         due = [(stage, key) for stage, key in stages if not self.ledger.has(stage, key)]
         free = [self.ledger.free(stage, key) for stage, key in due]  # all, so that all are watched
-        own = {cell.keys["train"] for cell in work.cells}  # donors that the unit trains itself
-        donors = {donor for cell in work.cells for donor in cell.donors} - own
+        trainings = {cell.keys["train"] for cell in work.cells}  # donors that the unit trains itself
+        donors = {donor for cell in work.cells for donor in cell.donors} - trainings
         return all(free) and all(self._ended("train", donor) for donor in donors)
 
     def _add(self, outcome: Outcome) -> None:
@@ -204,7 +204,7 @@ def units(plan: Plan, cells: Iterable[PlannedCell], batch: int, cost: CostOf = _
     from others: what is left for the end is short (Graham, SIAM J. Appl. Math. 17, 1969).
     """
     groups = [
-        (plan.model(group[0]), found.flops if (found := cost(group)) else 0.0, group)
+        (plan.model(group[0]), group_cost.flops if (group_cost := cost(group)) else 0.0, group)
         for group in by_training(plan, cells)
     ]
     longest: dict[Hashable, float] = {}

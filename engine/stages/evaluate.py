@@ -158,8 +158,8 @@ def summarise(
     for variable, kind in kinds.items():
         if variable in values:
             logprobs = values.get("label_logprob") if variable == "prediction" else None
-            found = metrics(Predictions(gold, values[variable], labels, logprobs), further)
-            summary |= {f"{kind}{name}": value for name, value in found.items()}
+            numbers = metrics(Predictions(gold, values[variable], labels, logprobs), further)
+            summary |= {f"{kind}{name}": value for name, value in numbers.items()}
     if "generated_label" in values:
         summary["unparsed_share"] = float(np.mean(values["generated_label"] == ""))
     return summary
@@ -193,5 +193,5 @@ def _training_accuracy(
     text, limit = context.text(cell, tokenizer, test=False), context.limit(cell, model)
     rows = trained_and_evaluated(used, settings.train_examples, text, limit, settings)
     values = evaluate(model, tokenizer, text, rows, settings, report, context.stop)
-    found = summarise(rows, values, settings.labels, settings.metrics)
-    return {f"train_{name}": value for name, value in found.items() if name.endswith("accuracy")}
+    accuracies = summarise(rows, values, settings.labels, settings.metrics)
+    return {f"train_{name}": value for name, value in accuracies.items() if name.endswith("accuracy")}

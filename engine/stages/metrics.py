@@ -42,7 +42,7 @@ class Metric:
 
 def metrics(predictions: Predictions, further: Sequence[str] = ()) -> dict[str, float]:
     """Give the standard metrics of predictions, and further ones by name."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name in dict.fromkeys((*STANDARD, *further)):
         metric = METRICS.get(name, Metric)
         values = dict(metric.of(predictions))
@@ -51,8 +51,8 @@ def metrics(predictions: Predictions, further: Sequence[str] = ()) -> dict[str, 
                 f"{METRICS.plugin(name) or name}: expected numbers of the names {', '.join(metric.names)}, "
                 f'as it declares them; found "{wrong[0]}"'
             )
-        found |= {own: float(value) for own, value in values.items()}
-    return found
+        numbers |= {own: float(value) for own, value in values.items()}
+    return numbers
 
 
 def label_metrics(gold: Labels, predicted: Labels, labels: Sequence[str]) -> dict[str, float]:
@@ -66,14 +66,14 @@ def label_metrics(gold: Labels, predicted: Labels, labels: Sequence[str]) -> dic
 
     truth, guess = np.asarray(gold, object), np.asarray(predicted, object)
     present = [label for label in labels if label in truth or label in guess]
-    found = {
+    numbers = {
         "accuracy": float(np.mean(truth == guess)),
         "macro_f1": float(f1_score(truth, guess, labels=present, average="macro", zero_division=0.0)),
     }
     if all(label.lstrip("-").isdigit() for label in labels):
         parsed = guess != ""
-        found |= _ordinal(truth[parsed].astype(int), guess[parsed].astype(int), sorted(map(int, labels)))
-    return found
+        numbers |= _ordinal(truth[parsed].astype(int), guess[parsed].astype(int), sorted(map(int, labels)))
+    return numbers
 
 
 def _ordinal(gold: np.ndarray, predicted: np.ndarray, ratings: list[int]) -> dict[str, float]:

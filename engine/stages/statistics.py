@@ -46,13 +46,13 @@ def layer_values(name: str, states: LayerStates) -> Tensor:
     """Compute a statistic [R] of a layer."""
     compute = STATISTICS.get(name, Statistic).values
     assert compute is not None, name
-    found = compute(states)
-    if getattr(found, "shape", None) != states.hidden.shape[:1]:
+    values = compute(states)
+    if getattr(values, "shape", None) != states.hidden.shape[:1]:
         raise PluginError(
             f"{STATISTICS.plugin(name) or name}: expected a tensor of {len(states.hidden)} values, one per "
-            f"row of hidden states; found {getattr(found, 'shape', type(found).__name__)}"
+            f"row of hidden states; found {getattr(values, 'shape', type(values).__name__)}"
         )
-    return found.float()
+    return values.float()
 
 
 def _activation_entropy(states: LayerStates) -> Tensor:

@@ -120,8 +120,8 @@ def _backward(
         normed = lens.norm(translated(hidden[:, part], *parameters))
         kl, slope = lens_divergence(normed.detach(), final[part], lens.unembedding, backend=backend)
         total += kl.sum(dim=1) / count
-        found = torch.autograd.grad(normed, parameters, (slope / count).to(normed.dtype))
-        for parameter, gradient in zip(parameters, found, strict=True):
+        gradients = torch.autograd.grad(normed, parameters, (slope / count).to(normed.dtype))
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
     return total
 
@@ -173,8 +173,8 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
                 checkpoint=checkpoint,
             )
             claim.check()
-            found = saved
-            if not context.ranks.lead(lambda: translators.save(home, *found)):
+            trained = saved
+            if not context.ranks.lead(lambda: translators.save(home, *trained)):
                 saved = translators.read(home, lens.device) or saved
             checkpoint.drop()
         curve = saved[1]

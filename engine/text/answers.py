@@ -103,8 +103,8 @@ def _goes_on(spelling: str, rest: str) -> bool:
         return True
     if last.isalnum() or _is_mark(last):
         return _WORD.match(rest) is not None
-    own = {last} - _SENTENCE if any(letter.isalnum() for letter in spelling) else set(spelling)
-    return rest[:1].isalnum() or rest[:1] in own or (last not in _SENTENCE and bool(_SIGN.match(rest)))
+    endings = {last} - _SENTENCE if any(letter.isalnum() for letter in spelling) else set(spelling)
+    return rest[:1].isalnum() or rest[:1] in endings or (last not in _SENTENCE and bool(_SIGN.match(rest)))
 
 
 # What stands between labels that are named side by side, on one line: a word or sign that joins them says

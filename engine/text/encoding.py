@@ -83,10 +83,10 @@ class Encoder:
 
     def opening(self, text: Text) -> list[int]:
         """Give the ids of the tokens that the tokenizer puts before a text, that of the beginning say."""
-        for some in (text.text, "a"):  # a text without any token does not tell what is put before it
-            found = self.tokenizer(some, return_special_tokens_mask=True)
-            if 0 in (put := list(found["special_tokens_mask"])):
-                return list(found["input_ids"][: put.index(0)])
+        for text_part in (text.text, "a"):  # a text without any token does not tell what is put before it
+            encoded = self.tokenizer(text_part, return_special_tokens_mask=True)
+            if 0 in (put := list(encoded["special_tokens_mask"])):
+                return list(encoded["input_ids"][: put.index(0)])
         return []
 
     def tokens(self, text: Text) -> Tokens:
@@ -129,8 +129,8 @@ class Encoder:
 
     def _first(self, text: Text) -> tuple[Tokens, Text]:
         """Tokenize a text up to inside the first control token that data would become; give the rest, too."""
-        found = self.tokenizer(text.text, add_special_tokens=False, return_offsets_mapping=True)
-        ids, spans = list(found["input_ids"]), list(found["offset_mapping"])
+        encoded = self.tokenizer(text.text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, spans = list(encoded["input_ids"]), list(encoded["offset_mapping"])
         for token, (start, stop) in zip(ids, spans, strict=True):
             if text.holds_data(start, stop) and self._is_control(token, text.text[start:stop]):
                 if stop - start < 2:
@@ -148,8 +148,8 @@ class Encoder:
         """Tokenize a text up to and with a letter that is the whole name of a control token."""
         before, rest = text.parted(place)
         letter, rest = rest.parted(1)
-        found = self.tokenizer(letter.text, add_special_tokens=False, split_special_tokens=True)
-        ids = list(found["input_ids"])
+        encoded = self.tokenizer(letter.text, add_special_tokens=False, split_special_tokens=True)
+        ids = list(encoded["input_ids"])
         if self.control & set(ids):
             raise DataError(
                 f"found {letter.text!r} in a text of the data, which {type(self.tokenizer).__name__} reads "
@@ -197,5 +197,5 @@ class Trail:
         if goes_on(self.open.ids, joint, border):
             return evolve(self, text=whole, open=joint), joint.parted(count, border)
         whole, joint, skipped = self.encoder.behind(piece)
-        found = joint.parted(skipped, len(whole.text) - len(piece.text))
-        return Trail(self.encoder, self.ids, whole, joint, skipped), found
+        parts = joint.parted(skipped, len(whole.text) - len(piece.text))
+        return Trail(self.encoder, self.ids, whole, joint, skipped), parts

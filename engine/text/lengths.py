@@ -48,8 +48,8 @@ def position_limit(config: Any) -> int | None:
     no limit.
     """
     text = config.get_text_config()
-    found = (getattr(text, name, None) for name in _POSITIONS)
-    return next((number for number in found if isinstance(number, int) and number > 0), None)
+    limits = (getattr(text, name, None) for name in _POSITIONS)
+    return next((number for number in limits if isinstance(number, int) and number > 0), None)
 
 
 def evaluated_length(writer: TargetEncoder, example: Example, settings: Evaluate) -> int:
@@ -116,9 +116,9 @@ def fitting(
 def _too_long(named: Sequence[tuple[str, int]], total: int, limit: Limit) -> str:
     listed = ", ".join(f"{name}: {tokens:,}" for name, tokens in named[:LISTED])
     more = ", …" if len(named) > LISTED else ""
-    found = f"{len(named):,} of {total:,} test examples have more than {limit.tokens:,} tokens"
+    count = f"{len(named):,} of {total:,} test examples have more than {limit.tokens:,} tokens"
     return (
-        f"evaluate.too_long: {found} with what is scored or written behind the prompt ({listed}{more}), and "
+        f"evaluate.too_long: {count} with what is scored or written behind the prompt ({listed}{more}), and "
         f"{limit.reason}; expected shorter ones (data.max_characters leaves long rows out under every "
         'condition alike), or evaluate.too_long = "drop"'
     )

@@ -72,8 +72,8 @@ class Pieces:
         prompt = self.prompt(example)
         # A chat template writes the special tokens itself; adding them again would double the first.
         opening = [] if self.settings.chat_template else self.encoder.opening(prompt)
-        given = explanation is not None and self.target.explains_first
-        stem = self.form.stem(str(explanation)) if given else self.form.lay_out(example).stem
+        explained = explanation is not None and self.target.explains_first
+        stem = self.form.stem(str(explanation)) if explained else self.form.lay_out(example).stem
         prompt, spaces = prompt.parted(len(prompt.text.rstrip(" ")))
         text = spaces.text + stem
         body = text.rstrip(" ")

@@ -68,8 +68,8 @@ class TargetEncoder:
     def as_written(self, text: str) -> str:
         """Give a text as the tokenizer gives it back where it stands between words: in lower case, say."""
         ids = self._pieces.encoder.tokens(Text.of_data(f"a{text}a")).ids
-        found = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-        return found[1:-1] if len(found) > 1 else text
+        decoded = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        return decoded[1:-1] if len(decoded) > 1 else text
 
     @property
     def spelled(self) -> dict[str, list[str]]:
@@ -133,8 +133,8 @@ class TargetEncoder:
     def first_tokens(self, example: Example) -> dict[str, int]:
         """Give the token of each label that tells it from the others first: the one that is watched."""
         # What follows the labels may have to tell them apart: that of an explanation, if the row has none.
-        said = example if visible(example["explanation"]) else {**example, "explanation": "a a"}
-        _, labels = self.encode_labels(said)
+        row = example if visible(example["explanation"]) else {**example, "explanation": "a a"}
+        _, labels = self.encode_labels(row)
         return {label: ids[0] for label, ids in zip(self.labels, labels, strict=True)}
 
     def encode_spellings(
@@ -178,7 +178,7 @@ class TargetEncoder:
         explanation if the target `goes_on`, the end token if it `ends`.
         """
         texts = [[begun.label(text) for text in label] for label in labels]
-        found = [shortest(ids for _, ids in label) for label in texts]
+        beginnings = [shortest(ids for _, ids in label) for label in texts]
 
         def closed(trail: Trail, ids: list[int]) -> Iterator[list[int]]:
             if goes_on:
@@ -186,17 +186,17 @@ class TargetEncoder:
             if ends:
                 yield [*ids, self.end]
 
-        if clash(found):
-            found = [shortest(ids for text in label for ids in closed(*text)) for label in texts]
-        if places := clash(found):
-            (one, ours), (other, theirs) = ((labels[place][0], found[place]) for place in places)
+        if clash(beginnings):
+            beginnings = [shortest(ids for text in label for ids in closed(*text)) for label in texts]
+        if places := clash(beginnings):
+            (one, ours), (other, theirs) = ((labels[place][0], beginnings[place]) for place in places)
             sign = ", or a target.separator that begins with a sign" if goes_on else ""
             raise UsageError(
                 f'evaluate.labels: the tokens of "{one}", or of a spelling of it, begin "{other}" as well, '
                 f"and what follows them in the target: {type(self.tokenizer).__name__} reads "
                 f"{self.names(ours)} and {self.names(theirs)}; expected labels that can be told apart{sign}"
             )
-        return parted(found)
+        return parted(beginnings)
 
     def names(self, sequences: Iterable[Sequence[int]]) -> str:
         """Give token sequences as a person reads them: by the tokens' names."""

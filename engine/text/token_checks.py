@@ -72,8 +72,8 @@ def check_generated(writer: TargetEncoder, row: Example) -> None:
         prompt, begun = genuine.encode_prompt(said)
         tokens = (encoded.prompt + encoded.completion)[len(prompt) :]
         text = written(writer.tokenizer, prompt, tokens, begun)
-        if (found := read_answer(text, genuine).label) != label:
-            named = f'the label "{found}"' if found else "no label"
+        if (label_read := read_answer(text, genuine).label) != label:
+            named = f'the label "{label_read}"' if label_read else "no label"
             raise UsageError(
                 f"evaluate.scoring: {type(writer.tokenizer).__name__} reads a target with the label "
                 f'"{label}" back as {text!r}, which names {named}; expected another label or '

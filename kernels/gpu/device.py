@@ -23,11 +23,11 @@ def find_device(device: torch.device) -> Device:
     """Describe a tensor's device; a chip without shapes of its own gets those of the next older one."""
     if interpreting():
         return Device("sm_80", processors=1, interpreted=True)
-    found = torch.cuda.get_device_properties(device)
+    properties = torch.cuda.get_device_properties(device)
     if torch.version.hip:
-        return Device("gfx942", found.multi_processor_count)
-    chip = "sm_100" if found.major == 10 else "sm_90" if found.major == 9 else "sm_80"
-    return Device(chip, found.multi_processor_count)
+        return Device("gfx942", properties.multi_processor_count)
+    chip = "sm_100" if properties.major == 10 else "sm_90" if properties.major == 9 else "sm_80"
+    return Device(chip, properties.multi_processor_count)
 
 
 def launching_on(device: torch.device) -> AbstractContextManager[object]:

@@ -24,8 +24,8 @@ def least_far(word: str, choices: Iterable[str]) -> str:
 
 def hint(word: str, choices: Iterable[str]) -> str:
     """The end of a message about an unknown `word`: "; the nearest is …", "" where there are no choices."""
-    found = least_far(word, choices)
-    return f"; the nearest is {found!r}" if found else ""
+    near = least_far(word, choices)
+    return f"; the nearest is {near!r}" if near else ""
 
 
 def one_of(words: Iterable[str]) -> str:

@@ -52,8 +52,8 @@ def members(type_: Any) -> list[Any]:
 def bounds(metas: list[Meta]) -> str:
     """`>= 1 and < 8`, or "" where there are no bounds."""
     signs = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
-    found = ((sign, getattr(meta, name)) for meta in metas for name, sign in signs)
-    return " and ".join(f"{sign} {limit}" for sign, limit in found if limit is not None)
+    limits = ((sign, getattr(meta, name)) for meta in metas for name, sign in signs)
+    return " and ".join(f"{sign} {limit}" for sign, limit in limits if limit is not None)
 
 
 def expected(type_: Any) -> str:

@@ -40,8 +40,8 @@ def variation(outcome: str, given: Mapping[str, float]) -> Variation:
     """
     if outcome not in ASSUMED:
         return Variation(**{"within_group": 0.2, "between_layers": 0.7, **given})
-    found = evolve(ASSUMED[outcome], **given)
-    if found.discordant is None or "rest" in given:
-        return found
-    rest = max(found.discordant - found.seed**2 - found.example**2, 0.0)
-    return evolve(found, rest=rest**0.5)
+    assumed_variation = evolve(ASSUMED[outcome], **given)
+    if assumed_variation.discordant is None or "rest" in given:
+        return assumed_variation
+    rest = max(assumed_variation.discordant - assumed_variation.seed**2 - assumed_variation.example**2, 0.0)
+    return evolve(assumed_variation, rest=rest**0.5)

@@ -25,8 +25,8 @@ def difference(base: LevelValues, group: LevelValues, paired: bool, pseudo: Pseu
     """
     x, y = (_whole(own) for own in common_seeds([base, group]))
     if paired:
-        there = np.isfinite(x) & np.isfinite(y)
-        x, y = np.where(there, x, np.nan), np.where(there, y, np.nan)
+        valid = np.isfinite(x) & np.isfinite(y)
+        x, y = np.where(valid, x, np.nan), np.where(valid, y, np.nan)
         return Components.of(pseudo(y) - pseudo(x), group.labels)
     return Components.of(pseudo(y), group.labels).minus(Components.of(pseudo(x), base.labels))
 
@@ -42,9 +42,9 @@ def separations(groups: Sequence[LevelValues], paired: bool, *, spread: bool = F
         centre = np.nanmedian(np.concatenate(values, axis=1), axis=1, keepdims=True)
         values = [np.abs(own - centre) for own in values]
     if paired:
-        there = np.isfinite(np.stack(values)).all(axis=0)
-        values = [np.where(there, own, np.nan) for own in values]
-    found = []
+        valid = np.isfinite(np.stack(values)).all(axis=0)
+        values = [np.where(valid, own, np.nan) for own in values]
+    components = []
     for number, group in enumerate(groups):
         others = [own for place, own in enumerate(values) if place != number]
         above, below = _placements(values[number], np.concatenate(others, axis=1))
@@ -53,15 +53,15 @@ def separations(groups: Sequence[LevelValues], paired: bool, *, spread: bool = F
             auc = np.where(known, above, 0.0).sum(axis=1, keepdims=True) / known.sum(axis=1, keepdims=True)
         if paired:
             rest = np.mean(np.split(below, len(others), axis=1), axis=0)
-            found.append(Components.of(2 * (above + rest - auc) - 1, group.labels))
+            components.append(Components.of(2 * (above + rest - auc) - 1, group.labels))
         else:
             names = [own for place, own in enumerate(groups) if place != number]
-            found.append(
+            components.append(
                 Components.of(2 * above - 1, group.labels).minus(
                     Components.of(2 * (auc - below), _joined(names))
                 )
             )
-    return found
+    return components
 
 
 def log_variances(values: Floats) -> Floats:
@@ -69,15 +69,15 @@ def log_variances(values: Floats) -> Floats:
 
     values: [seed, example, *rest].
     """
-    there = np.isfinite(values)
-    n = there.sum(axis=1, keepdims=True)
+    valid = np.isfinite(values)
+    n = valid.sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        x = np.where(there, values, 0.0)
-        square = np.where(there, values - x.sum(axis=1, keepdims=True) / n, 0.0) ** 2
+        x = np.where(valid, values, 0.0)
+        square = np.where(valid, values - x.sum(axis=1, keepdims=True) / n, 0.0) ** 2
         total = square.sum(axis=1, keepdims=True)
         without = np.maximum(total - square * n / (n - 1), 0) / (n - 2)
-        found = n * np.log(total / (n - 1)) - (n - 1) * np.log(without)
-    return np.where(there & np.isfinite(found), found, np.nan)
+        pseudo_values = n * np.log(total / (n - 1)) - (n - 1) * np.log(without)
+    return np.where(valid & np.isfinite(pseudo_values), pseudo_values, np.nan)
 
 
 def common_seeds(groups: Sequence[LevelValues]) -> list[Floats]:

@@ -51,14 +51,14 @@ def clusters(
     if "layer" not in paired["difference"].dims:
         raise StoreError(f"{variable}: expected a variable by layer, found {paired['difference'].dims}")
     parts, words = [], ""
-    for own in paired["difference"].transpose("level", ..., "layer"):
-        values, index = pair_values(own)
+    for of_level in paired["difference"].transpose("level", ..., "layer"):
+        values, index = pair_values(of_level)
         runs = by_seed(values, index)
         if unit == "auto" and len(runs.seeds) > 1:
             check_values(values, variable)
-            part, words = _inferred(runs.values, own, alpha)
+            part, words = _inferred(runs.values, of_level, alpha)
         else:
-            part, words = _flipped(own, variable, unit, alpha, permutations, seed)
+            part, words = _flipped(of_level, variable, unit, alpha, permutations, seed)
         parts.append(part)
     result = by_level(parts, paired["level"])
     result.attrs = paired.attrs | {
@@ -71,17 +71,17 @@ def clusters(
 def _inferred(values: Floats, own: xr.DataArray, alpha: float) -> tuple[xr.Dataset, str]:
     """Return clusters of differences [seed, example, *rest, layer] over random seeds and examples."""
     components = Components.of(values, example_groups(own))
-    found = inferred(components, family=components.mean.ndim - 1, confidence=1 - alpha)
+    inference_of_layers = inferred(components, family=components.mean.ndim - 1, confidence=1 - alpha)
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = found.mean / np.sqrt(components.variances.max(axis=0))
-    side = np.where(found.p < alpha, np.sign(found.mean), 0)
+        t = inference_of_layers.mean / np.sqrt(components.variances.max(axis=0))
+    side = np.where(inference_of_layers.p < alpha, np.sign(inference_of_layers.mean), 0)
     label = np.apply_along_axis(_numbered, -1, side)
     p = np.full(label.shape, np.nan)
     for place in np.ndindex(*label.shape[:-1]):
         for number in range(1, label[place].max() + 1):
             chosen = label[place] == number
-            p[place][chosen] = found.p_adjusted[place][chosen].min()
-    most = int(found.missing.max()) if found.missing.size else 0
+            p[place][chosen] = inference_of_layers.p_adjusted[place][chosen].min()
+    most = int(inference_of_layers.missing.max()) if inference_of_layers.missing.size else 0
     lost = ((), most, {"units": "1", "long_name": "examples left out, at most"})
     words = (
         f"runs of contiguous layers of which each passes two-sided p < {alpha} alone, "
@@ -138,8 +138,8 @@ def cluster_p(values: Floats, flips: Floats, alpha: float) -> tuple[Floats, NDAr
         label[series] = _label(every[0], bound)
         largest = mass.max(axis=1)
         for number in range(1, label[series].max() + 1):
-            own = label[series] == number
-            p[series, own] = (largest >= mass[0, own].max() * (1 - 1e-9)).mean()
+            in_cluster = label[series] == number
+            p[series, in_cluster] = (largest >= mass[0, in_cluster].max() * (1 - 1e-9)).mean()
     return t, label, p
 
 

@@ -46,8 +46,8 @@ class Deviations:
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(values))
         present = np.asarray(finite.any(axis=1))
         whole = np.asarray((finite | ~present[:, None]).all(axis=0) & present.any(axis=0))
-        there = whole & present[:, None]
-        x = np.where(there, values, 0.0)
+        valid = whole & present[:, None]
+        x = np.where(valid, values, 0.0)
         size = np.abs(x).sum(axis=(0, 1))
         seeds, examples = present.sum(axis=0), whole.sum(axis=0)
         x, n = _grouped(x, whole, groups)
@@ -56,9 +56,9 @@ class Deviations:
             x = np.where(n > 0, x / n, 0.0)
             q = (weight**2).sum(axis=0)
             scale = q / (weight**2 * (1 - 2 * weight + q)).sum(axis=0)
-            own = np.where(present, np.einsum("g...,sg...->s...", weight, x), 0.0)
-            mean = own.sum(axis=0) / seeds
-            seed = np.where(present, own - mean, 0.0)
+            group_means = np.where(present, np.einsum("g...,sg...->s...", weight, x), 0.0)
+            mean = group_means.sum(axis=0) / seeds
+            seed = np.where(present, group_means - mean, 0.0)
             example = np.where(n > 0, x.sum(axis=0) / seeds - mean, 0.0)
             rest = np.where((n > 0) & present[:, None], x - mean - example - seed[:, None], 0.0)
             df = np.where(examples > 0, 1 / q - 1, np.nan)
@@ -127,15 +127,15 @@ class Components:
         An example that lacks a value in a seed that has others is left out of that outcome. groups: of each
         example, by default each its own.
         """
-        found = Deviations.of(values, groups)
-        chosen = np.unique(np.linspace(0, found.rest.shape[1] - 1, SKETCHED).astype(int))
-        sketch = found.rest[:, chosen].reshape(-1, *found.mean.shape)
-        variances = found.products(found)
-        variances = np.where(variances < (ROUNDING * found.mean) ** 2, 0.0, variances)
-        third = found.scale**2 * (found.example**3).sum(axis=0)
+        spread = Deviations.of(values, groups)
+        chosen = np.unique(np.linspace(0, spread.rest.shape[1] - 1, SKETCHED).astype(int))
+        sketch = spread.rest[:, chosen].reshape(-1, *spread.mean.shape)
+        variances = spread.products(spread)
+        variances = np.where(variances < (ROUNDING * spread.mean) ** 2, 0.0, variances)
+        third = spread.scale**2 * (spread.example**3).sum(axis=0)
         return cls(
-            found.mean, found.size, found.seed, variances, third, found.df_examples, found.seeds,
-            found.examples, found.groups, found.missing, sketch,
+            spread.mean, spread.size, spread.seed, variances, third, spread.df_examples, spread.seeds,
+            spread.examples, spread.groups, spread.missing, sketch,
         )  # fmt: skip
 
     @classmethod
@@ -143,12 +143,12 @@ class Components:
         """Join components of blocks of outcomes along one of their axes."""
         if len(parts) == 1:
             return parts[0]
-        own = {}
+        joined = {}
         for name in cls.__annotations__:
             arrays = [getattr(part, name) for part in parts]
             lead = arrays[0].ndim - parts[0].mean.ndim
-            own[name] = np.concatenate(arrays, axis=axis + lead)
-        return cls(**own)
+            joined[name] = np.concatenate(arrays, axis=axis + lead)
+        return cls(**joined)
 
     def within(self, ends: tuple[float, float]) -> "Components":
         """Return it with means in the range of what is measured, which a rounded sum may leave."""

@@ -67,11 +67,11 @@ def means(
         dataset = by_condition(whole) if by == "condition" else whole
         values = variable(dataset, name)
         attrs = values.attrs
-        own = dataset.indexes["cell"].get_level_values(by)
+        levels_of_cells = dataset.indexes["cell"].get_level_values(by)
         for level in levels(dataset, by):
             if level in parts:
                 raise StoreError(f"{by}: the cells of {level!r} come in several shapes; select one")
-            parts[level] = _mean(values.isel(cell=np.flatnonzero(own == level)), confidence)
+            parts[level] = _mean(values.isel(cell=np.flatnonzero(levels_of_cells == level)), confidence)
     result = xr.concat(list(parts.values()), level_coordinate(list(parts), by))
     for column in ("mean", "low", "high"):
         result[column].attrs.update(units=attrs.get("units") or "1", long_name=attrs.get("long_name", name))
@@ -86,16 +86,16 @@ def means(
 def _mean(values: xr.DataArray, confidence: float) -> xr.Dataset:
     crossed = "example" in values.dims
     block = numbers(values.transpose("cell", *(["example"] if crossed else []), ...))
-    found, low, high = mean_bounds(block, confidence)
+    middle, low, high = mean_bounds(block, confidence)
     like = block.isel(cell=0, example=0, drop=True) if crossed else block.isel(cell=0, drop=True)
     nothing = np.full(like.shape, np.nan)
     columns = {
-        "mean": (found.mean, "", ""),
+        "mean": (middle.mean, "", ""),
         "low": (low, "", ""),
         "high": (high, "", ""),
-        "seeds": (found.seeds if crossed else found.examples, "1", SEEDS),
-        "examples": (found.examples if crossed else nothing, "1", EXAMPLES),
-        "groups": (found.groups if crossed else nothing, "1", GROUPS),
+        "seeds": (middle.seeds if crossed else middle.examples, "1", SEEDS),
+        "examples": (middle.examples if crossed else nothing, "1", EXAMPLES),
+        "groups": (middle.groups if crossed else nothing, "1", GROUPS),
     }
     return labelled(like, columns)
 
@@ -116,5 +116,5 @@ def _inferred(found: Components, name: str, confidence: float) -> tuple[Componen
     found = found.within(value_range(name))
     if name in SHARES:
         return found, *share_bounds(found, confidence)
-    own = inferred(found, confidence=confidence, within=value_range(name))
-    return found, own.low, own.high
+    inference = inferred(found, confidence=confidence, within=value_range(name))
+    return found, inference.low, inference.high

@@ -59,9 +59,9 @@ class DeclaredTest:
 
     def family(self, kind: str) -> tuple[Any, ...]:
         """Return what names the family that this is tested in; details have families of their own."""
-        own = {"outcome": (self.outcome,), "spec": ()}
+        families = {"outcome": (self.outcome,), "spec": ()}
         named = (self.contrast.factor, str(self.contrast.baseline), self.outcome)
-        return self.part.detailed, *own.get(kind, named)
+        return self.part.detailed, *families.get(kind, named)
 
 
 def contrasts(
@@ -93,30 +93,34 @@ def contrasts(
     if not questions:
         raise StoreError("no contrast has cells to compare in any outcome")
     results = answer(questions, asked, correction=correction, confidence=confidence)
-    found: dict[str, xr.Dataset] = {}
+    nodes: dict[str, xr.Dataset] = {}
     alone = [(own.contrast, own.outcome) for own in questions]
     names = [own.factor for own in dict.fromkeys(own.contrast for own in questions)]
-    for own, result in zip(questions, results, strict=True):
-        name = own.contrast.factor
+    for question, result in zip(questions, results, strict=True):
+        name = question.contrast.factor
         if names.count(name) > 1:
-            name = f"{name} against {own.contrast.baseline}"
-        path = [name, own.outcome]
-        if alone.count((own.contrast, own.outcome)) > 1:
-            path.append(spell(list(own.part.within), list(own.part.within.values())))
-        found["/".join(part.replace("/", "_") for part in path)] = result
-    return xr.DataTree.from_dict(found)
+            name = f"{name} against {question.contrast.baseline}"
+        path = [name, question.outcome]
+        if alone.count((question.contrast, question.outcome)) > 1:
+            path.append(spell(list(question.part.within), list(question.part.within.values())))
+        nodes["/".join(part.replace("/", "_") for part in path)] = result
+    return xr.DataTree.from_dict(nodes)
 
 
 def chosen_contrasts(spec: Mapping[str, Any], summary: xr.Dataset) -> list[DeclaredContrast]:
     """Return the contrasts that a spec declares; without any, every factor against its first level."""
-    found = []
-    for own in spec.get("contrasts") or ():
-        base = next((at for at in levels(summary, own["factor"]) if str(at) == str(own["baseline"])), None)
-        named = own.get("levels")
+    asked = []
+    for entry in spec.get("contrasts") or ():
+        base = next(
+            (at for at in levels(summary, entry["factor"]) if str(at) == str(entry["baseline"])), None
+        )
+        named = entry.get("levels")
         chosen = None if named is None else tuple(map(str, named))
-        found.append(DeclaredContrast(own["factor"], own["baseline"] if base is None else base, chosen, True))
+        asked.append(
+            DeclaredContrast(entry["factor"], entry["baseline"] if base is None else base, chosen, True)
+        )
     several = (name for name in factors(summary) if len(levels(summary, name)) > 1)
-    return found or [DeclaredContrast(name, levels(summary, name)[0], None, False) for name in several]
+    return asked or [DeclaredContrast(name, levels(summary, name)[0], None, False) for name in several]
 
 
 def looks_of(analysis: Mapping[str, Any]) -> Looks:
@@ -168,13 +172,13 @@ def answer(
     if kind not in CORRECTION_FAMILIES:
         raise StoreError(f"family {kind!r}: expected one of {', '.join(CORRECTION_FAMILIES)}")
     families: dict[tuple[Any, ...], list[int]] = {}
-    for number, own in enumerate(questions):
-        families.setdefault(own.family(kind), []).append(number)
-    found: dict[int, xr.Dataset] = {}
+    for number, question in enumerate(questions):
+        families.setdefault(question.family(kind), []).append(number)
+    results: dict[int, xr.Dataset] = {}
     for members in families.values():
         asked = [questions[number] for number in members]
-        found |= zip(members, _together(asked, kind, correction, confidence), strict=True)
-    return [found[number] for number in range(len(questions))]
+        results |= zip(members, _together(asked, kind, correction, confidence), strict=True)
+    return [results[number] for number in range(len(questions))]
 
 
 def _together(
@@ -187,32 +191,34 @@ def _together(
         own.changes.results(confidence, [next(divided) for _ in own.changes.estimates]) for own in questions
     ]
     if len(questions) == 1:
-        own, result = questions[0], results[0]
+        asked, result = questions[0], results[0]
         words, of_equivalence = (
-            add_adjusted(result, name, correction, own.contrast.factor, start=start) if name in result else ""
+            add_adjusted(result, name, correction, asked.contrast.factor, start=start)
+            if name in result
+            else ""
             for name, start in TESTED.items()
         )
-        return [own.changes.described(result, confidence, words, of_equivalence)]
+        return [asked.changes.described(result, confidence, words, of_equivalence)]
     subject = f"{NAMES[check(correction)]} over all {{}} tests of {_subject(questions, kind)}"
     words, of_equivalence = (
         _adjust(results, name, start, correction, subject) for name, start in TESTED.items()
     )
-    for own, result in zip(questions, results, strict=True):
-        shared = sharing("layer") if own.changes.axis is not None and correction != "none" else ""
-        own.changes.described(result, confidence, words + shared, of_equivalence + shared)
+    for asked, result in zip(questions, results, strict=True):
+        shared = sharing("layer") if asked.changes.axis is not None and correction != "none" else ""
+        asked.changes.described(result, confidence, words + shared, of_equivalence + shared)
     return results
 
 
 def _adjust(results: Sequence[xr.Dataset], name: str, start: str, correction: Correction, words: str) -> str:
     """Add p values corrected over all results that have them; return the words, with the number of tests."""
-    own = [result for result in results if name in result]
-    if not own:
+    tested = [result for result in results if name in result]
+    if not tested:
         return ""
-    starts = [result[start].values for result in own]
+    starts = [result[start].values for result in tested]
     flat = np.concatenate([values.ravel() for values in starts])
     ends = np.cumsum([values.size for values in starts])[:-1]
     words = words.format(int(np.isfinite(flat).sum()))
-    for result, corrected in zip(own, np.split(adjust(flat, 0, correction), ends), strict=True):
+    for result, corrected in zip(tested, np.split(adjust(flat, 0, correction), ends), strict=True):
         put_adjusted(result, name, corrected.reshape(result[name].shape), correction, words)
         del result[start]
     return words
@@ -243,5 +249,5 @@ def parts(data: Data, stage: str, summary: xr.Dataset, factor: str) -> Iterator[
         yield Part(whole, held, tuple(name for name in varying if name not in held), False)
         combinations = other_levels(whole, [factor])
         if len(combinations) > 1:
-            for own in combinations:
-                yield Part(at(whole, own), {name: str(own[name]) for name in varying}, (), True)
+            for fixed in combinations:
+                yield Part(at(whole, fixed), {name: str(fixed[name]) for name in varying}, (), True)

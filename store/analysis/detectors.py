@@ -18,12 +18,12 @@ Found = dict[Cell, tuple[float, str]]
 
 def mismatch(data: xr.DataTree) -> Found:
     """Return the share of explanations that name another label than the predicted one, and not that one."""
-    found: Found = {}
+    shares: Found = {}
     for cell, part in _cells(data, "evaluate"):
         explanations = _explanations(part)
         prediction = "generated_label" if "generated_label" in part else "prediction"
         if explanations is None or prediction not in part:
-            found[cell] = np.nan, "no generated explanations in the store"
+            shares[cell] = np.nan, "no generated explanations in the store"
             continue
         labels = [str(label) for label in part["label"].values] if "label" in part.coords else []
         labels = labels or sorted({str(label) for label in part["gold"].values})
@@ -33,18 +33,18 @@ def mismatch(data: xr.DataTree) -> Found:
             if text.strip() and label
         ]
         if not pairs:
-            found[cell] = np.nan, "no explanation with a predicted label"
+            shares[cell] = np.nan, "no explanation with a predicted label"
             continue
         other = [
             not names_label(text, [label]) and names_label(text, [x for x in labels if x != label])
             for text, label in pairs
         ]
         share = float(np.mean(other))
-        found[cell] = (
+        shares[cell] = (
             share,
             f"{share:.1%} of {len(pairs)} explanations argue for another label than the predicted one",
         )
-    return found
+    return shares
 
 
 def train_gap(data: xr.DataTree) -> Found:
@@ -76,20 +76,20 @@ def set_gap(data: xr.DataTree, train: str | None, test: str | None) -> Found:
     groups: dict[Cell, dict[bool, list[float]]] = {}
     where = [check_factor(summary, name) for name in (train, test)]
     for cell, accuracy in zip(index, summary["accuracy"].values, strict=True):
-        own = groups.setdefault(_without(cell, where[1]), {True: [], False: []})
-        own[cell[where[0]] == cell[where[1]]].append(float(accuracy))
-    found: Found = {}
+        pair = groups.setdefault(_without(cell, where[1]), {True: [], False: []})
+        pair[cell[where[0]] == cell[where[1]]].append(float(accuracy))
+    gaps: Found = {}
     for cell in index:
         same, others = groups[_without(cell, where[1])].values()
         if not same or not others:
-            found[cell] = np.nan, f"trained on {cell[where[0]]}, but not tested on it and on others"
+            gaps[cell] = np.nan, f"trained on {cell[where[0]]}, but not tested on it and on others"
             continue
         gap = float(np.mean(same) - np.mean(others))
-        found[cell] = (
+        gaps[cell] = (
             gap,
             f"accuracy {np.mean(same):.1%} on the set trained on, {np.mean(others):.1%} on the others",
         )
-    return found
+    return gaps
 
 
 def dimension_confusion(data: xr.DataTree, dimension: str | None) -> Found:
@@ -105,19 +105,19 @@ def dimension_confusion(data: xr.DataTree, dimension: str | None) -> Found:
     groups: dict[Cell, list[tuple[Cell, xr.Dataset]]] = {}
     for cell, part in _cells(data, "evaluate"):
         groups.setdefault(_without(cell, at), []).append((cell, part))
-    found: Found = {}
+    correlations: Found = {}
     for members in groups.values():
         for cell, _ in members:
-            found[cell] = (
+            correlations[cell] = (
                 np.nan,
                 "no second dimension with the same examples, and varying labels and predictions",
             )
         for (a, first), (b, second) in combinations(members, 2):
             excess, text = _excess_correlation(first, second, str(a[at]), str(b[at]))
             for cell in (a, b):
-                if np.isfinite(excess) and not excess <= found[cell][0]:
-                    found[cell] = excess, text
-    return found
+                if np.isfinite(excess) and not excess <= correlations[cell][0]:
+                    correlations[cell] = excess, text
+    return correlations
 
 
 def entropy_collapse(data: xr.DataTree, nearly_zero: float, positions: Sequence[str]) -> Found:
@@ -125,47 +125,47 @@ def entropy_collapse(data: xr.DataTree, nearly_zero: float, positions: Sequence[
 
     At the first of `positions` that the store has, else at its first one.
     """
-    found: Found = {}
+    shares: Found = {}
     for cell, part in _cells(data, "probe"):
         if "entropy" not in part:
-            found[cell] = np.nan, "no entropy in the store"
+            shares[cell] = np.nan, "no entropy in the store"
             continue
         known = [str(position) for position in part["position"].values]
         at = next((known.index(p) for p in positions if p in known), 0)
         entropy = numbers(part["entropy"].isel(layer=-1, position=at)).values
-        there = entropy[np.isfinite(entropy)]
-        if not there.size:
-            found[cell] = np.nan, "no finite entropy"
+        finite = entropy[np.isfinite(entropy)]
+        if not finite.size:
+            shares[cell] = np.nan, "no finite entropy"
             continue
-        share = float(np.mean(there <= nearly_zero))
-        found[cell] = (
+        share = float(np.mean(finite <= nearly_zero))
+        shares[cell] = (
             share,
             (
-                f"{share:.1%} of {there.size} examples have an entropy of at most {nearly_zero} nat at "
+                f"{share:.1%} of {finite.size} examples have an entropy of at most {nearly_zero} nat at "
                 f"layer {int(part['layer'][-1])}, position {known[at]}"
             ),
         )
-    return found
+    return shares
 
 
 def templates(data: xr.DataTree) -> Found:
     """Return the share of explanations that open alike, or repeat an earlier one, whichever is larger."""
-    found: Found = {}
+    shares: Found = {}
     for cell, part in _cells(data, "evaluate"):
         texts = [text for text in _explanations(part) or [] if text.strip()]
         if len(texts) < 2:
-            found[cell] = (
+            shares[cell] = (
                 np.nan,
                 "no generated explanations in the store" if not texts else "only one explanation",
             )
             continue
         quality = explanation_quality([{"label": "", "explanation": text} for text in texts], [])
         share = max(quality.templates, quality.duplicates)
-        found[cell] = (
+        shares[cell] = (
             share,
             f"of {len(texts)} texts {quality.templates:.1%} open alike, {quality.duplicates:.1%} repeat",
         )
-    return found
+    return shares
 
 
 def _excess_correlation(first: xr.Dataset, second: xr.Dataset, a: str, b: str) -> tuple[float, str]:
@@ -175,10 +175,10 @@ def _excess_correlation(first: xr.Dataset, second: xr.Dataset, a: str, b: str) -
         if name not in first or name not in second:
             return np.nan, ""
         x, y = (ratings(part[name].sel(example=common)).values for part in (first, second))
-        there = np.isfinite(x) & np.isfinite(y)
-        if there.sum() < 3 or not x[there].std() or not y[there].std():
+        valid = np.isfinite(x) & np.isfinite(y)
+        if valid.sum() < 3 or not x[valid].std() or not y[valid].std():
             return np.nan, ""
-        pairs.append(float(np.corrcoef(x[there], y[there])[0, 1]))
+        pairs.append(float(np.corrcoef(x[valid], y[valid])[0, 1]))
     predicted, true = pairs
     text = f"predictions of {a} and {b} correlate at {predicted:.2f}, their labels at {true:.2f}"
     return predicted - true, f"{text} ({len(common)} examples)"

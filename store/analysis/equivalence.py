@@ -45,10 +45,10 @@ def one_sided(estimate: Estimate, smallest: float) -> Columns:
     p is the larger one of the two that the mean is at least `smallest`, and at most −`smallest`. NaN where
     there is no interval.
     """
-    found = estimate.found
+    components = estimate.found
     p, p_family = [], []
     for side in (1, -1):
-        distance = side * found.mean - smallest  # below 0 where the mean is smaller
+        distance = side * components.mean - smallest  # below 0 where the mean is smaller
         p.append(_one_side(estimate.p(side * smallest), distance))
         p_family.append(_one_side(estimate.p_family(side * smallest), distance))
     values = (np.maximum(*both) for both in (p, p_family))

@@ -77,11 +77,11 @@ def transfer_matrix(
 
 def _mean(block: xr.DataArray, confidence: float) -> tuple[float, ...]:
     """Return mean, low, high, seeds, examples and groups of values (cell, example) or (cell,)."""
-    found, low, high = mean_bounds(block, confidence)
-    counts: tuple[Any, ...] = (found.seeds, found.examples, found.groups)
+    middle, low, high = mean_bounds(block, confidence)
+    counts: tuple[Any, ...] = (middle.seeds, middle.examples, middle.groups)
     if "example" not in block.dims:
-        counts = (found.examples, np.nan, np.nan)
-    return tuple(float(own) for own in (found.mean, low, high, *counts))
+        counts = (middle.examples, np.nan, np.nan)
+    return tuple(float(own) for own in (middle.mean, low, high, *counts))
 
 
 def confusion(
@@ -99,15 +99,15 @@ def confusion(
     """
     if normalize is not None and normalize not in AXES:
         raise StoreError(f"normalize: expected gold, prediction or all, found {normalize!r}")
-    found: dict[Any, Any] = {}
+    counts: dict[Any, Any] = {}
     for level, part in by_levels(data, by):
         guess = variable(part, prediction).transpose("cell", "example")
         truth = part["gold"].broadcast_like(guess).transpose("cell", "example")
         table = pd.crosstab(truth.values.ravel(), guess.values.ravel())
-        found[level] = found[level].add(table, fill_value=0) if level in found else table
-    gold = sorted({str(label) for table in found.values() for label in table.index})
-    labels = sorted({*gold, *(str(label) for table in found.values() for label in table.columns)})
-    tables = [table.reindex(index=gold, columns=labels, fill_value=0) for table in found.values()]
+        counts[level] = counts[level].add(table, fill_value=0) if level in counts else table
+    gold = sorted({str(label) for table in counts.values() for label in table.index})
+    labels = sorted({*gold, *(str(label) for table in counts.values() for label in table.columns)})
+    tables = [table.reindex(index=gold, columns=labels, fill_value=0) for table in counts.values()]
     stacked = np.nan_to_num(np.stack([table.to_numpy(float) for table in tables]))
     name = "count"
     if normalize is not None:
@@ -115,7 +115,7 @@ def confusion(
         with np.errstate(invalid="ignore"):
             stacked = stacked / stacked.sum(axis=AXES[normalize], keepdims=True)
     coordinates = {
-        "level": level_coordinate(list(found), by),
+        "level": level_coordinate(list(counts), by),
         "gold": level_coordinate(gold, "true label", "gold"),
         "predicted": level_coordinate(labels, "predicted label", "predicted"),
     }

@@ -106,8 +106,8 @@ def sharing(axis: str) -> str:
 def _many(p: xr.DataArray, dims: Sequence[Hashable]) -> dict[Hashable, int]:
     """Return the entries with a test along each dim that has several."""
     known = p.notnull()
-    found = {dim: int(known.any([own for own in p.dims if own != dim]).sum()) for dim in dims}
-    return {dim: number for dim, number in found.items() if number > 1}
+    sizes = {dim: int(known.any([own for own in p.dims if own != dim]).sum()) for dim in dims}
+    return {dim: number for dim, number in sizes.items() if number > 1}
 
 
 def _noun(dim: Hashable) -> str:

@@ -136,16 +136,16 @@ def read_groups(
     belong to unlike examples, paired tests stay valid.) StoreError for ids shared in part, and for a level
     that lies in several shapes.
     """
-    found: dict[Any, LevelValues] = {}
+    levels_read: dict[Any, LevelValues] = {}
     for whole in stage_nodes(data, stage).values():
         dataset = by_condition(whole) if factor == "condition" else whole
         for level in levels(dataset, factor):
-            if level in found:
+            if level in levels_read:
                 raise StoreError(f"{factor}: the cells of {level!r} come in several shapes; select one")
             cells = np.flatnonzero(dataset.indexes["cell"].get_level_values(factor) == level)
             values = _values(dataset.isel(cell=cells), name, against)
-            found[level] = _read(values if layers is None else values.isel(layer=layers), level, reduce)
-    return _aligned(factor, tuple(found.values()), paired)
+            levels_read[level] = _read(values if layers is None else values.isel(layer=layers), level, reduce)
+    return _aligned(factor, tuple(levels_read.values()), paired)
 
 
 def _values(part: xr.Dataset, name: str, against: Against | None) -> xr.DataArray:
@@ -154,8 +154,8 @@ def _values(part: xr.Dataset, name: str, against: Against | None) -> xr.DataArra
         return variable(part, name)
     pairs = find_pairs(part, against.factor, against.baseline, against.level)
     if len(pairs.levels) > 1:
-        found = ", ".join(map(str, pairs.levels))
-        raise StoreError(f"{against.factor}: expected one level against {pairs.baseline}, found {found}")
+        listed = ", ".join(map(str, pairs.levels))
+        raise StoreError(f"{against.factor}: expected one level against {pairs.baseline}, found {listed}")
     return differences(part, name, pairs).isel(level=0)
 
 
@@ -190,8 +190,8 @@ def _aligned(factor: str, groups: tuple[LevelValues, ...], paired: bool | None) 
     if not order:
         raise StoreError(f"{factor}: its levels have no example in common")
     aligned = []
-    for group, own in zip(groups, ids, strict=True):
-        place = {example: number for number, example in enumerate(own)}
+    for group, ids_of_group in zip(groups, ids, strict=True):
+        place = {example: number for number, example in enumerate(ids_of_group)}
         chosen = [place[example] for example in order]
         own_units = group.units[chosen]
         aligned.append(

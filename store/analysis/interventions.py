@@ -94,8 +94,8 @@ def sweep_of(changed: xr.Dataset) -> Sweep:
 
 def of_condition(found: xr.Dataset, condition: str) -> xr.Dataset:
     """Return the changes of one condition from a result in which others may have had others."""
-    own = found.sel(condition=condition)
-    return own.isel(intervention=np.isfinite(own["first"].values))
+    condition_part = found.sel(condition=condition)
+    return condition_part.isel(intervention=np.isfinite(condition_part["first"].values))
 
 
 def entries(data: Data) -> list[str]:
@@ -137,15 +137,15 @@ def intervention_effects(
     measured, uneven = [], False
     monitoring = Monitoring.of(looks)
     options: Any = {"share": outcome in SHARES, "within": change_range(outcome), "monitoring": monitoring}
-    for condition, own in _conditions(data, entry):
-        changed = _entry(own, entry)
-        values = _outcome(own, outcome)
-        place = own.get_index("intervention").get_loc(UNCHANGED)
-        chosen = np.flatnonzero(own["entry"].values == entry)
+    for condition, cells_of in _conditions(data, entry):
+        changed = _entry(cells_of, entry)
+        values = _outcome(cells_of, outcome)
+        place = cells_of.get_index("intervention").get_loc(UNCHANGED)
+        chosen = np.flatnonzero(cells_of["entry"].values == entry)
         difference = np.take(values, chosen, axis=2) - values[:, :, [place]]
         like = xr.DataArray(difference[0, 0], coords=_axes(changed, outcome), dims=_dims(outcome))
-        runs = by_seed(difference, own.indexes["cell"])
-        estimate = Components.of(runs.values, example_groups(own))
+        runs = by_seed(difference, cells_of.indexes["cell"])
+        estimate = Components.of(runs.values, example_groups(cells_of))
         own_estimate = Estimate.of(estimate, 0, **options)
         measured.append((own_estimate, standardised(estimate, runs.spread), like, changed, condition))
         uneven |= runs.uneven
@@ -207,22 +207,22 @@ def mediation(
     if outcome == "entropy":
         raise StoreError("mediation: expected correct or log_odds, found entropy")
     parts = []
-    for condition, own in _conditions(data, entry):
-        changed = _entry(own, entry)
-        values = _outcome(own, outcome)
-        names = own.get_index("intervention")
+    for condition, cells_of in _conditions(data, entry):
+        changed = _entry(cells_of, entry)
+        values = _outcome(cells_of, outcome)
+        names = cells_of.get_index("intervention")
         source = str(changed["source"].values[0])
         if not source:
             raise StoreError(f"{entry}: takes from no other model, so there is no difference to share out")
         unchanged = values[:, :, [names.get_loc(UNCHANGED)]]
         total = unchanged - values[:, :, [names.get_loc(f"all of {source}")]]
-        part = unchanged - values[:, :, np.flatnonzero(own["entry"].values == entry)]
-        there = np.isfinite(total) & np.isfinite(part)
-        sides = [by_seed(np.where(there, x, np.nan), own.indexes["cell"]).values for x in (total, part)]
-        columns = _shares(sides[0], sides[1], example_groups(own), outcome, confidence)
+        part = unchanged - values[:, :, np.flatnonzero(cells_of["entry"].values == entry)]
+        valid = np.isfinite(total) & np.isfinite(part)
+        sides = [by_seed(np.where(valid, x, np.nan), cells_of.indexes["cell"]).values for x in (total, part)]
+        columns = _shares(sides[0], sides[1], example_groups(cells_of), outcome, confidence)
         like = xr.DataArray(columns["part"][0], coords=_axes(changed, outcome), dims=_dims(outcome))
-        found = labelled(like, columns).assign_coords(_described(changed))
-        parts.append(found.expand_dims(condition=[condition]))
+        mediated = labelled(like, columns).assign_coords(_described(changed))
+        parts.append(mediated.expand_dims(condition=[condition]))
     result = xr.concat(parts, "condition", **OUTER)
     result.attrs = {
         "entry": entry,
@@ -277,8 +277,8 @@ def _outcome(own: xr.Dataset, outcome: str) -> Floats:
     """Give an outcome as [cell, example, intervention(, layer)]."""
     if outcome not in OUTCOMES:
         raise StoreError(f"no outcome {outcome!r}{hint(outcome, OUTCOMES)}")
-    found = _log_odds(own) if outcome == "log_odds" else variable(own, outcome)
-    return numbers(found.transpose("cell", "example", "intervention", ...)).values
+    values = _log_odds(own) if outcome == "log_odds" else variable(own, outcome)
+    return numbers(values.transpose("cell", "example", "intervention", ...)).values
 
 
 def _log_odds(own: xr.Dataset) -> xr.DataArray:
@@ -287,8 +287,8 @@ def _log_odds(own: xr.Dataset) -> xr.DataArray:
     others = scores.where(~true)
     highest = others.max("label")
     rest = highest + xr.apply_ufunc(np.log, xr.apply_ufunc(np.exp, others - highest).sum(dim="label"))
-    found: xr.DataArray = scores.where(true).max("label") - rest
-    return found
+    odds: xr.DataArray = scores.where(true).max("label") - rest
+    return odds
 
 
 def _entry(own: xr.Dataset, entry: str) -> xr.Dataset:

@@ -60,12 +60,12 @@ def accuracy_model(
     held = change(data, outcome, factor, baseline, level, confidence=confidence)
     parts = []
     for place, own in enumerate(pairs.levels):
-        there = pairs.condition[place] >= 0
-        cells = [*pairs.reference[place][there], *pairs.condition[place][there]]
-        found = fitted(np.stack([read_cell(right, cell) for cell in cells]), cells, groups, confidence)
+        present = pairs.condition[place] >= 0
+        cells = [*pairs.reference[place][present], *pairs.condition[place][present]]
+        models = fitted(np.stack([read_cell(right, cell) for cell in cells]), cells, groups, confidence)
         other = held.sel(level=own)
-        columns = {name: (found[name], "1", title) for name, title in TITLES.items() if name in found}
-        same = _same(found, float(other["difference"]), float(other["p_value"]), 1 - confidence)
+        columns = {name: (models[name], "1", title) for name, title in TITLES.items() if name in models}
+        same = _same(models, float(other["difference"]), float(other["p_value"]), 1 - confidence)
         columns["agrees"] = (same, "1", "whether `change` says the same")
         parts.append(labelled(xr.DataArray(0.0), columns))
     result = by_level(parts, level_coordinate(pairs.levels, f"{factor}, against {pairs.baseline}"))
@@ -141,8 +141,8 @@ class LogisticModel:
     def of(cls, y: Floats, predictor: Floats, units: list[NDArray[Any]]) -> "LogisticModel":
         """Make the design of outcomes 0 or 1 [row]."""
         columns, grouping = [sparse.csr_array(np.column_stack([np.ones(len(y)), predictor]))], []
-        for number, own in enumerate(units):
-            names, place = np.unique(own, return_inverse=True)
+        for number, labels in enumerate(units):
+            names, place = np.unique(labels, return_inverse=True)
             ones = (np.ones(len(y)), (np.arange(len(y)), place))
             columns.append(sparse.csr_array(ones, shape=(len(y), len(names))))
             grouping += [number] * len(names)
@@ -160,16 +160,16 @@ class LogisticModel:
             return -value
 
         count = int(self.grouping.max()) + 1
-        found = optimize.minimize(
+        minimum = optimize.minimize(
             loss,
             np.log(np.full(count, 0.5)),
             method="L-BFGS-B",
             bounds=[(SMALLEST, LARGEST)] * count,
             options={"eps": 0.01, "ftol": 1e-6, "maxiter": 30},
         )
-        _, coefficients, curvature = self._laplace(found.x, state["coefficients"])
+        _, coefficients, curvature = self._laplace(minimum.x, state["coefficients"])
         variance = np.linalg.inv(curvature)[1, 1]
-        return float(coefficients[1]), float(np.sqrt(variance)), np.exp(found.x).tolist()
+        return float(coefficients[1]), float(np.sqrt(variance)), np.exp(minimum.x).tolist()
 
     def _laplace(self, logs: Floats, start: Floats) -> tuple[float, Floats, Floats]:
         """Return the log marginal likelihood, the coefficients where the integrand peaks, its curvature."""

@@ -81,18 +81,18 @@ class Monitoring:
         return words
 
     def _read(self, values: Floats, seeds: NDArray[np.intp], *, inverse: bool) -> Floats:
-        found = np.full(seeds.shape, np.nan)
+        log_levels = np.full(seeds.shape, np.nan)
         known = [int(own) for own in np.unique(seeds) if own >= 2 and (self.anytime or own in self.looks)]
         if not known:
-            return found
+            return log_levels
         looks = tuple(range(2, max(known) + 1)) if self.anytime else self.looks
         curves = _levels(looks, self.anytime)
         for number in known:
-            here, curve = seeds == number, curves[looks.index(number)]
+            at_number, curve = seeds == number, curves[looks.index(number)]
             at, of = (curve, GRID) if inverse else (GRID, curve)
-            below = np.minimum(values[here] - at[0], 0)  # there the levels are in proportion to alpha
-            found[here] = np.exp(np.interp(values[here], at, of) + below)
-        return found
+            below = np.minimum(values[at_number] - at[0], 0)  # there the levels are in proportion to alpha
+            log_levels[at_number] = np.exp(np.interp(values[at_number], at, of) + below)
+        return log_levels
 
 
 FIXED = Monitoring()
@@ -105,13 +105,13 @@ def _levels(looks: tuple[int, ...], anytime: bool) -> Floats:
     edges = np.append(np.exp(-STEP * np.arange(CELLS)), 0.0)
     alpha = np.exp(GRID)
     mass = np.broadcast_to(edges[:-1] - edges[1:], (len(alpha), CELLS)).copy()  # p of two seeds is uniform
-    found, seeds = np.empty((len(looks), len(alpha))), 2
+    log_levels, seeds = np.empty((len(looks), len(alpha))), 2
     for place, (look, share) in enumerate(zip(looks, np.diff(spent, prepend=0.0), strict=True)):
         while seeds < look:
             mass, seeds = mass @ _step(seeds), seeds + 1
         for row, now in enumerate(mass):
-            found[place, row] = _spend(now, alpha[row] * share)
-    return np.maximum.accumulate(found, axis=1)
+            log_levels[place, row] = _spend(now, alpha[row] * share)
+    return np.maximum.accumulate(log_levels, axis=1)
 
 
 def _spend(mass: Floats, chance: float) -> float:

@@ -60,10 +60,10 @@ def check(correction: Correction) -> Correction:
 
 
 def _false_discovery(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    found = p.copy()
-    if (there := ~np.isnan(p)).any():
-        found[there] = false_discovery_control(p[there])
-    return found
+    adjusted = p.copy()
+    if (valid := ~np.isnan(p)).any():
+        adjusted[valid] = false_discovery_control(p[valid])
+    return adjusted
 
 
 def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -71,6 +71,6 @@ def _holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     order = np.argsort(p)  # NaN last
     tests = (~np.isnan(p)).sum()
     stepped = np.fmax.accumulate(p[order] * np.maximum(tests - np.arange(len(p)), 1))
-    found = np.empty_like(p)
-    found[order] = np.minimum(stepped, 1)
-    return np.where(np.isnan(p), np.nan, found)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1)
+    return np.where(np.isnan(p), np.nan, adjusted)

@@ -41,8 +41,8 @@ def stage_nodes(data: Data, stage: str) -> dict[str, xr.Dataset]:
         return merge_shapes(shapes)
     if len(data.children) == 1 and not shapes:
         return stage_nodes(next(iter(data.children.values())), stage)
-    found = ", ".join(data.children) or "no nodes"
-    raise StoreError(f"{data.path}: expected an experiment with a node {stage!r}, found {found}")
+    listed = ", ".join(data.children) or "no nodes"
+    raise StoreError(f"{data.path}: expected an experiment with a node {stage!r}, found {listed}")
 
 
 def stage_node(data: Data, stage: str) -> xr.Dataset:
@@ -98,8 +98,8 @@ def spec_of(data: Data) -> dict[str, Any]:
     if isinstance(node, xr.DataTree) and "spec" not in node.attrs and len(node.children) == 1:
         node = next(iter(node.children.values()))
     spec = node.attrs.get("spec", {})
-    found: dict[str, Any] = json.loads(spec) if isinstance(spec, str) else spec
-    return found
+    spec_read: dict[str, Any] = json.loads(spec) if isinstance(spec, str) else spec
+    return spec_read
 
 
 def _listed(value: Any) -> list[Any]:
@@ -114,16 +114,16 @@ def with_cell_index(dataset: xr.Dataset) -> xr.Dataset:
     """
     if isinstance(dataset.indexes.get("cell"), pd.MultiIndex):
         return dataset
-    found = [dim for dim in dataset.dims if dim not in DIMS]
+    cell_dims = [dim for dim in dataset.dims if dim not in DIMS]
     names = [name for name, values in dataset.coords.items() if values.dims == ("cell",)]
     if names:
         index = pd.MultiIndex.from_arrays([_levels(dataset[name]) for name in names], names=names)
         dataset = dataset.drop_vars(names)
-    elif "cell" not in dataset.dims and len(found) == 1:
-        values = dataset.indexes[found[0]]
-        index = pd.MultiIndex.from_arrays([values], names=[found[0]])
-        dataset = dataset.drop_vars(str(found[0])).rename({found[0]: "cell"})
-    elif "cell" not in dataset.dims and not found:
+    elif "cell" not in dataset.dims and len(cell_dims) == 1:
+        values = dataset.indexes[cell_dims[0]]
+        index = pd.MultiIndex.from_arrays([values], names=[cell_dims[0]])
+        dataset = dataset.drop_vars(str(cell_dims[0])).rename({cell_dims[0]: "cell"})
+    elif "cell" not in dataset.dims and not cell_dims:
         index = pd.MultiIndex.from_arrays([[0]], names=[SEED])
         dataset = dataset.drop_vars(SEED, errors="ignore").expand_dims("cell")
     else:
@@ -133,8 +133,8 @@ def with_cell_index(dataset: xr.Dataset) -> xr.Dataset:
 
 def _levels(values: xr.DataArray) -> NDArray[Any]:
     """Return a factor's level of each cell; text as objects, also where a file has given another type."""
-    found: NDArray[Any] = np.asarray(values.values)
-    return found if found.dtype.kind in "biuf" else found.astype(object)
+    levels_of_cells: NDArray[Any] = np.asarray(values.values)
+    return levels_of_cells if levels_of_cells.dtype.kind in "biuf" else levels_of_cells.astype(object)
 
 
 def indexed(data: Data) -> Data:

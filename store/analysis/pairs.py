@@ -49,22 +49,22 @@ def find_pairs(dataset: xr.Dataset, factor: str, baseline: Any = None, level: An
     moving = _moving(index, factor)
     names = [name for name in index.names if name != factor and name not in moving]
     rows = list(zip(*(index.get_level_values(name) for name in names), strict=True)) or [()] * len(index)
-    own = index.get_level_values(factor)
-    bases = {row: cell for cell, row in enumerate(rows) if own[cell] == base}
-    found: dict[tuple[Any, ...], dict[int, tuple[int, int]]] = {}
+    own_levels = index.get_level_values(factor)
+    bases = {row: cell for cell, row in enumerate(rows) if own_levels[cell] == base}
+    partners: dict[tuple[Any, ...], dict[int, tuple[int, int]]] = {}
     for cell, row in enumerate(rows):
-        partner = _partner(row, bases, names) if own[cell] in chosen else None
+        partner = _partner(row, bases, names) if own_levels[cell] in chosen else None
         if partner is not None:
-            found.setdefault(row, {})[chosen.index(own[cell])] = (cell, partner)
-    if not found:
+            partners.setdefault(row, {})[chosen.index(own_levels[cell])] = (cell, partner)
+    if not partners:
         raise StoreError(f"{factor}: no two cells differ in it alone, {base!r} being the baseline")
-    table = np.full((2, len(chosen), len(found)), -1, np.intp)
-    for pair, by_level in enumerate(found.values()):
+    table = np.full((2, len(chosen), len(partners)), -1, np.intp)
+    for pair, by_level in enumerate(partners.values()):
         for number, both in by_level.items():
             table[:, number, pair] = both
     if not names:  # there must be something to index the only pair by
-        names, found = [SEED], {(0,): found[()]}
-    pairs = pd.MultiIndex.from_tuples(list(found), names=names)
+        names, partners = [SEED], {(0,): partners[()]}
+    pairs = pd.MultiIndex.from_tuples(list(partners), names=names)
     return Pairs(factor, base, tuple(chosen), pairs, table[0], table[1], moving)
 
 
@@ -76,14 +76,14 @@ def _listed(level: Any, known: Sequence[Any]) -> Sequence[Any]:
 
 def _moving(index: pd.MultiIndex, factor: str) -> tuple[str, ...]:
     """Return the factors that differ whenever this one does, and never without it."""
-    own = index.get_level_values(factor)
-    count = own.nunique()
+    own_levels = index.get_level_values(factor)
+    count = own_levels.nunique()
     return tuple(
         str(name)
         for name in index.names
         if name not in (factor, SEED)
         and index.get_level_values(name).nunique() == count > 1
-        and len({*zip(own, index.get_level_values(name), strict=True)}) == count
+        and len({*zip(own_levels, index.get_level_values(name), strict=True)}) == count
     )
 
 
@@ -114,13 +114,13 @@ class Differences(BackendArray):
         for dim, chosen in zip(part.dims[1:], key[2:], strict=True):
             part = part.isel({dim: chosen})
         chosen_levels, chosen_pairs = (np.arange(n)[k] for n, k in zip(self.shape[:2], key[:2], strict=True))
-        found = np.full((chosen_levels.size, chosen_pairs.size, *part.shape[1:]), np.nan)
+        values = np.full((chosen_levels.size, chosen_pairs.size, *part.shape[1:]), np.nan)
         for row, level in enumerate(np.atleast_1d(chosen_levels)):
             for column, pair in enumerate(np.atleast_1d(chosen_pairs)):
                 cells = self._pairs.condition[level, pair], self._pairs.reference[level, pair]
                 if min(cells) >= 0:
-                    found[row, column] = read_cell(part, cells[0]) - read_cell(part, cells[1])
-        return found.reshape(*chosen_levels.shape, *chosen_pairs.shape, *part.shape[1:])
+                    values[row, column] = read_cell(part, cells[0]) - read_cell(part, cells[1])
+        return values.reshape(*chosen_levels.shape, *chosen_pairs.shape, *part.shape[1:])
 
 
 def differences(dataset: xr.Dataset, name: str, pairs: Pairs) -> xr.DataArray:

@@ -48,15 +48,15 @@ def sign_flip(
     """
     paired = contrast(data, variable, factor, baseline, level)
     parts, used = [], set()
-    for own in paired["difference"].transpose("level", ...):
-        values, units, chosen = units_of(own, unit)
+    for of_level in paired["difference"].transpose("level", ...):
+        values, units, chosen = units_of(of_level, unit)
         used.add((len(units), chosen))
         columns = {
             "difference": (_mean(values), "", ""),
             "p_value": (sign_flip_p(units, permutations, seed), "1", "p value, two-sided"),
             "missing": (np.isnan(values).sum(axis=0), "1", f"{chosen}s left out for a missing value"),
         }
-        parts.append(labelled(without_units(own), columns))
+        parts.append(labelled(without_units(of_level), columns))
     result = by_level(parts, paired["level"])
     result["difference"].attrs.update(paired["difference"].attrs)
     words = add_adjusted(result, "p_value", correction, factor, family=family)
@@ -137,5 +137,5 @@ def flips_in_words(used: set[tuple[int, str]], permutations: int, seed: int) -> 
 
 def _mean(values: Floats) -> Floats:
     with np.errstate(invalid="ignore"):
-        there = np.isfinite(values)
-        return np.asarray(np.where(there, values, 0).sum(axis=0) / there.sum(axis=0))
+        valid = np.isfinite(values)
+        return np.asarray(np.where(valid, values, 0).sum(axis=0) / valid.sum(axis=0))

@@ -42,18 +42,18 @@ def read_pilot(
     neither seeds nor the share that examples have in all else are known: these are as assumed. StoreError
     where the experiment lacks the variable, a level, or two cells to compare.
     """
-    found, reason = [], ""
+    parts_of_pilot, reason = [], ""
     for node in stage_nodes(data, stage_of(variable)).values():
         try:
-            found.append(_read(node, variable, factor, baseline, level, assumed))
+            parts_of_pilot.append(_read(node, variable, factor, baseline, level, assumed))
         except FAULTS:
             raise
         except StoreError as error:  # a contrast need not exist on every test set
             reason = str(error)
-    if not found:
+    if not parts_of_pilot:
         raise StoreError(reason)
-    first = max(found, key=lambda own: own.seeds)
-    same = [own for own in found if own.seeds == first.seeds]
+    first = max(parts_of_pilot, key=lambda own: own.seeds)
+    same = [own for own in parts_of_pilot if own.seeds == first.seeds]
     return evolve(
         first,
         variation=_mean([own.variation for own in same]),
@@ -87,8 +87,8 @@ def _read(node: Data, variable: str, factor: str, baseline: Any, level: Any, ass
     paired = contrast(node, variable, factor, baseline, level)["difference"].isel(level=0, drop=True)
     if "example" not in paired.dims:
         raise StoreError(f"{variable}: expected a variable by example, found {paired.dims}")
-    own = max(1, MOST_VALUES * paired.sizes["example"] // max(1, 2 * paired.size))
-    paired = paired.isel(example=slice(own))
+    block = max(1, MOST_VALUES * paired.sizes["example"] // max(1, 2 * paired.size))
+    paired = paired.isel(example=slice(block))
     values, index = pair_values(paired)
     runs = by_seed(values, index)
     groups = example_groups(paired)
@@ -121,11 +121,18 @@ def _read(node: Data, variable: str, factor: str, baseline: Any, level: Any, ass
         rest=float(np.sqrt(rest * seeds * examples * pairs)),
     )
     square, noise = (_typical(whole.variances[part]) * seeds for part in (0, 2))
-    found = [
+    limits = [
         evolve(like, seed=float(np.sqrt(max(own - noise, 0) * pairs)))
         for own in (square, *_bounds(square, seeds - 1))
     ]
-    return Pilot(found[0], found[1], found[2], seeds, examples, units if grouped else None)
+    return Pilot(
+        limits[0],
+        limits[1],
+        limits[2],
+        seeds,
+        examples,
+        units if grouped else None,
+    )
 
 
 def _typical(values: Floats) -> float:

@@ -113,8 +113,8 @@ class Power:
         high = self.spread + float(np.max(self.half, initial=0.0))
         for _ in range(HALVINGS):
             if self.of(high) >= power:
-                found = _smallest(lambda own: self.of(own) >= power, high)
-                return found if self.discordant is None or found <= 1 else float("inf")
+                smallest = _smallest(lambda own: self.of(own) >= power, high)
+                return smallest if self.discordant is None or smallest <= 1 else float("inf")
             high *= 2
         return float("inf")
 
@@ -155,11 +155,11 @@ def _dfs(design: Design) -> tuple[float, float, float]:
 
 
 def _power(design: Design, variation: Variation, chi: Floats, alpha: float) -> Power:
-    found = _studies(design, variation, chi)
-    plain = plain_widths(found.variances, found.seeds, found.df_examples)
+    studies = _studies(design, variation, chi)
+    plain = plain_widths(studies.variances, studies.seeds, studies.df_examples)
     half = plain.half(alpha)
     if variation.discordant is not None:
-        half = np.maximum(half, _score(found, plain, half, variation.discordant))
+        half = np.maximum(half, _score(studies, plain, half, variation.discordant))
     return Power(half, _spread(design, variation), variation.discordant)
 
 
@@ -176,12 +176,12 @@ def _studies(design: Design, variation: Variation, chi: Floats) -> Components:
     shape = chi.shape[1:]
     n = design.seeds
     expected = np.array([(seed + rest) / n, example + rest / n, rest / n])
-    found = chi * expected.reshape(3, *[1] * len(shape))
+    studies = chi * expected.reshape(3, *[1] * len(shape))
     if n == 1:
-        found[::2] = np.nan
+        studies[::2] = np.nan
     whole = np.zeros(shape, np.intp)
     return Components(
-        mean=np.zeros(shape), size=np.zeros(shape), seed=np.zeros((n, *shape)), variances=found,
+        mean=np.zeros(shape), size=np.zeros(shape), seed=np.zeros((n, *shape)), variances=studies,
         third=np.zeros(shape), df_examples=np.full(shape, design.df), seeds=whole + n,
         examples=whole + design.examples, groups=whole + round(design.units), missing=whole,
         sketch=np.zeros((0, *shape)),
@@ -193,8 +193,8 @@ def _score(found: Components, plain: Widths, half: Floats, discordant: float) ->
     low, high = np.zeros(found.mean.shape), np.ones(found.mean.shape)
     for _ in range(HALVINGS // 2):
         middle = (low + high) / 2
-        own = evolve(found, mean=middle, size=np.maximum(middle, discordant))
-        beyond = Score(own, plain).distance() > half
+        moved = evolve(found, mean=middle, size=np.maximum(middle, discordant))
+        beyond = Score(moved, plain).distance() > half
         low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
     return high
 
@@ -217,20 +217,20 @@ def corrected(design: Design, variation: Variation, alpha: float = ALPHA) -> Pow
     chi = np.stack(
         [(seeds**2).sum(axis=0) / k, *(2 * rng.standard_gamma(own / 2, shape) / own for own in (df, both))]
     )
-    found = _studies(design, variation, chi)
+    studies = _studies(design, variation, chi)
     scale = np.sqrt(sum(variances(design, variation)[::2]))
-    found = evolve(found, seed=seeds * scale, sketch=sketch)
-    plain = plain_widths(found.variances, found.seeds, found.df_examples)
-    shared, used = moderated(found, 0)
+    studies = evolve(studies, seed=seeds * scale, sketch=sketch)
+    plain = plain_widths(studies.variances, studies.seeds, studies.df_examples)
+    shared, used = moderated(studies, 0)
     half = np.where(used, np.fmax(plain.half(alpha), shared.half(level)), plain.half(level))
     return Power(half, _spread(design, variation))
 
 
 def _alike(values: Floats, correlation: float) -> Floats:
     """Return standard normal values [_, layer, study] whose neighbouring layers are correlated, in place."""
-    own = np.sqrt(1 - correlation**2)
+    own_part = np.sqrt(1 - correlation**2)
     for layer in range(1, values.shape[1]):
-        values[:, layer] = correlation * values[:, layer - 1] + own * values[:, layer]
+        values[:, layer] = correlation * values[:, layer - 1] + own_part * values[:, layer]
     return values
 
 

@@ -48,8 +48,8 @@ def rank_trajectory(
     parts = []
     for layers in layer_blocks(variable(next(iter(stage_nodes(data, "probe").values())), "watch_rank")):
         groups = read_groups(data, "watch_rank", by, "probe", layers=layers, reduce=_with_gold, paired=False)
-        found = [_median(group, quantiles, confidence) for group in groups.groups]
-        parts.append(by_level(found, groups.coordinate))
+        medians = [_median(group, quantiles, confidence) for group in groups.groups]
+        parts.append(by_level(medians, groups.coordinate))
     result = xr.concat(parts, "layer") if len(parts) > 1 else parts[0]
     watched = result["missing"].sel(watch=result["watch"] != GOLD)
     result.attrs["method"] = (
@@ -63,10 +63,10 @@ def rank_trajectory(
 def _with_gold(cell: xr.DataArray) -> xr.DataArray:
     """Append the rank of each example's own label as watch="gold", NaN where its label is not watched."""
     texts = [str(text) for text in cell["watch"].values]
-    own = np.array([texts.index(label) if label in texts else -1 for label in cell["gold"].values])
+    gold_places = np.array([texts.index(label) if label in texts else -1 for label in cell["gold"].values])
     values = cell.transpose("example", "layer", "position", "watch").values
-    gold = values[np.arange(len(own)), ..., own]
-    gold[own < 0] = np.nan
+    gold = values[np.arange(len(gold_places)), ..., gold_places]
+    gold[gold_places < 0] = np.nan
     every = np.concatenate([values, gold[..., None]], axis=-1)
     coordinates = {name: cell[name] for name in ("example", "layer", "position")}
     coordinates["watch"] = level_coordinate([*texts, GOLD], "watched text", "watch")
@@ -77,22 +77,22 @@ def _median(group: LevelValues, quantiles: tuple[float, float], confidence: floa
     values = group.cells
     finite = np.isfinite(values)
     present = np.asarray(finite.any(axis=1))
-    there = (finite | ~present[:, None]).all(axis=0) & present.any(axis=0)
-    kept = np.where(there, values, np.nan).reshape(-1, *values.shape[2:])
+    valid = (finite | ~present[:, None]).all(axis=0) & present.any(axis=0)
+    kept = np.where(valid, values, np.nan).reshape(-1, *values.shape[2:])
     lower, median, upper = np.nanquantile(kept, [quantiles[0], 0.5, quantiles[1]], axis=0)
     share = (values < median) + 0.5 * (values == median)
-    found = Components.of(by_seed(np.where(finite, share, np.nan), group.index).values, group.labels)
-    half = plain_widths(found.variances, found.seeds, found.df_examples).half(1 - confidence)
+    components = Components.of(by_seed(np.where(finite, share, np.nan), group.index).values, group.labels)
+    half = plain_widths(components.variances, components.seeds, components.df_examples).half(1 - confidence)
     columns: dict[str, tuple[Any, str, str]] = {
         "rank": (median, "1", "median rank, 0 = top"),
         "low": (_quantile(kept, 0.5 - half, "lower"), "1", "median rank, lower bound"),
         "high": (_quantile(kept, 0.5 + half, "higher"), "1", "median rank, upper bound"),
         "lower": (lower, "1", f"quantile {quantiles[0]} of the rank"),
         "upper": (upper, "1", f"quantile {quantiles[1]} of the rank"),
-        "seeds": (found.seeds, "1", SEEDS),
-        "examples": (found.examples, "1", EXAMPLES),
-        "groups": (found.groups, "1", GROUPS),
-        "missing": (found.missing, "1", MISSING),
+        "seeds": (components.seeds, "1", SEEDS),
+        "examples": (components.examples, "1", EXAMPLES),
+        "groups": (components.groups, "1", GROUPS),
+        "missing": (components.missing, "1", MISSING),
     }
     return labelled(group.like, columns)
 

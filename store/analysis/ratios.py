@@ -26,8 +26,8 @@ def ratio_interval(
     r is too large. An example that is NaN in either is
     left out.
     """
-    there = np.isfinite(part) & np.isfinite(whole)
-    parts, wholes = (Deviations.of(np.where(there, values, np.nan), groups) for values in (part, whole))
+    valid = np.isfinite(part) & np.isfinite(whole)
+    parts, wholes = (Deviations.of(np.where(valid, values, np.nan), groups) for values in (part, whole))
     squares, products, of_whole = parts.products(parts), parts.products(wholes), wholes.products(wholes)
 
     def accepted(mean: Floats, variances: Floats) -> NDArray[np.bool_]:
@@ -36,8 +36,8 @@ def ratio_interval(
 
     def accepts(ratio: Floats) -> NDArray[np.bool_]:
         """Whether a mean of 0 of part − ratio · whole is accepted, for ratios [place, *rest]."""
-        own = squares[:, None] - 2 * ratio * products[:, None] + ratio**2 * of_whole[:, None]
-        return accepted(parts.mean - ratio * wholes.mean, np.maximum(own, 0))
+        squared = squares[:, None] - 2 * ratio * products[:, None] + ratio**2 * of_whole[:, None]
+        return accepted(parts.mean - ratio * wholes.mean, np.maximum(squared, 0))
 
     open_ = accepted(wholes.mean, of_whole)
     with np.errstate(divide="ignore", invalid="ignore"):

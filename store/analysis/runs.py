@@ -29,8 +29,8 @@ class SeedValues:
     @property
     def uneven(self) -> bool:
         """Whether some seed has fewer cells than another."""
-        there = self.counts[self.counts > 0]
-        return bool(there.size and there.min() < there.max())
+        counts = self.counts[self.counts > 0]
+        return bool(counts.size and counts.min() < counts.max())
 
 
 def by_seed(values: Floats, index: pd.MultiIndex) -> SeedValues:
@@ -40,19 +40,19 @@ def by_seed(values: Floats, index: pd.MultiIndex) -> SeedValues:
     by the cells that it has: what the others have in more shows as variation between seeds.
     """
     finite = np.isfinite(values)
-    there = np.asarray(finite.any(axis=1))
-    complete = finite | ~there[:, None]
+    valid_examples = np.asarray(finite.any(axis=1))
+    complete = finite | ~valid_examples[:, None]
     filled = np.where(finite, values, 0.0)
     names: dict[Any, list[int]] = {}
     for cell, name in enumerate(seed_values(index)):
         names.setdefault(name, []).append(cell)
-    counts = np.stack([there[own].sum(axis=0) for own in names.values()])
+    counts = np.stack([valid_examples[own].sum(axis=0) for own in names.values()])
     with np.errstate(divide="ignore", invalid="ignore"):
         means = [
             np.where(complete[own].all(axis=0), filled[own].sum(axis=0), np.nan) / number
             for own, number in zip(names.values(), counts, strict=True)
         ]
-    return SeedValues(np.stack(means), list(names), counts, _spread(filled, finite, there))
+    return SeedValues(np.stack(means), list(names), counts, _spread(filled, finite, valid_examples))
 
 
 def _spread(filled: Floats, finite: NDArray[np.bool_], there: NDArray[np.bool_]) -> Floats:
@@ -80,10 +80,10 @@ def over_groups(values: Floats, groups: NDArray[Any] | None) -> Floats:
     """
     if groups is None:
         return values
-    there = np.isfinite(values)
+    valid = np.isfinite(values)
     member = (np.arange(groups.max() + 1)[:, None] == groups).astype(float)
-    sums = np.tensordot(member, np.where(there, values, 0.0), 1)
-    return np.where(np.tensordot(member, there, 1) > 0, sums, np.nan)
+    sums = np.tensordot(member, np.where(valid, values, 0.0), 1)
+    return np.where(np.tensordot(member, valid, 1) > 0, sums, np.nan)
 
 
 def standardised(found: Components, spread: Floats) -> Floats:

@@ -47,11 +47,11 @@ class Joined(BackendArray):
         for number in np.unique(owner):
             part = self._parts[number]
             where = np.flatnonzero(owner == number)
-            own = (cells[where] - self._starts[number], *key[1:])
-            chosen = part.isel(dict(zip(part.dims, own, strict=True))).values
+            inner_key = (cells[where] - self._starts[number], *key[1:])
+            chosen = part.isel(dict(zip(part.dims, inner_key, strict=True))).values
             blocks |= dict(zip(where.tolist(), chosen, strict=True))
-        found = np.stack([blocks[place] for place in range(len(cells))])
-        return found.reshape(*wanted.shape, *found.shape[1:])
+        values = np.stack([blocks[place] for place in range(len(cells))])
+        return values.reshape(*wanted.shape, *values.shape[1:])
 
 
 def _shape(dataset: xr.Dataset) -> Hashable:
@@ -90,5 +90,5 @@ def _joined(datasets: list[xr.Dataset]) -> xr.Dataset:
 
 
 def _in_order(dataset: xr.Dataset, examples: pd.Index) -> xr.Dataset:
-    own = dataset.indexes["example"]
-    return dataset if own.equals(examples) else dataset.isel(example=own.get_indexer(examples))
+    ids = dataset.indexes["example"]
+    return dataset if ids.equals(examples) else dataset.isel(example=ids.get_indexer(examples))

@@ -68,12 +68,14 @@ def detect_failures(
     Returns:
         `found`, `measurable`, `value`, `threshold` and `sentence`, which for what is not measurable says why.
     """
-    own: dict[str, Any] = spec_of(data).get("signatures", {})
-    limits = thresholds or Thresholds(**{k.name: own[k.name] for k in fields(Thresholds) if k.name in own})
+    named: dict[str, Any] = spec_of(data).get("signatures", {})
+    limits = thresholds or Thresholds(
+        **{k.name: named[k.name] for k in fields(Thresholds) if k.name in named}
+    )
     summary = stage_node(data, "summary")
     index = summary.indexes["cell"]
     # A spec may name factors that another, which extends it, has dropped.
-    known = {role: name for role, name in own.items() if name in index.names}
+    known = {role: name for role, name in named.items() if name in index.names}
     train, test = train or known.get("train"), test or known.get("test")
     dimension = dimension or known.get("dimension")
     detectors: dict[str, tuple[Callable[[], Found], float]] = {
@@ -89,10 +91,11 @@ def detect_failures(
     }
     shape = (len(detectors), len(index))
     value, sentence = np.full(shape, np.nan), np.full(shape, "", object)
+    lacking = np.nan, "the cell lacks this stage"
     for row, (detector, _) in enumerate(detectors.values()):
-        found = detector()
+        by_cell = detector()
         for column, cell in enumerate(index):
-            value[row, column], sentence[row, column] = found.get(cell, (np.nan, "the cell lacks this stage"))
+            value[row, column], sentence[row, column] = by_cell.get(cell, lacking)
     threshold = np.array([limit for _, limit in detectors.values()])
     measurable = ~np.isnan(value)
     hit = measurable & (value >= threshold[:, None])

@@ -81,11 +81,11 @@ def effect_sizes(
     dataset = stage_node(data, stage_of(variable))
     pairs = find_pairs(dataset, factor, baseline, level)
     parts = []
-    for number, own in enumerate(paired["difference"].transpose("level", "pair", "example", ...)):
-        there = pairs.condition[number] >= 0
-        cells = pairs.condition[number][there], pairs.reference[number][there]
-        index = pairs.index[there]
-        parts.append(labelled(without_units(own), _sizes(dataset, variable, *cells, index)))
+    for number, of_level in enumerate(paired["difference"].transpose("level", "pair", "example", ...)):
+        present = pairs.condition[number] >= 0
+        cells = pairs.condition[number][present], pairs.reference[number][present]
+        index = pairs.index[present]
+        parts.append(labelled(without_units(of_level), _sizes(dataset, variable, *cells, index)))
     result = by_level(parts, paired["level"])
     result.attrs = paired.attrs | {
         "method": f"Effect sizes of {factor} against {pairs.baseline} on {in_words(variable)}, over "
@@ -122,6 +122,6 @@ def _delta(a: Floats, b: Floats) -> Floats:
 
 
 def _mean(values: list[Floats]) -> Floats:
-    there = np.isfinite(values)
+    valid = np.isfinite(values)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(there, values, 0.0).sum(axis=0) / there.sum(axis=0))
+        return np.asarray(np.where(valid, values, 0.0).sum(axis=0) / valid.sum(axis=0))

@@ -61,7 +61,7 @@ def layer_specialisation(
     result = xr.concat(parts, "layer", data_vars="minimal") if len(parts) > 1 else parts[0]
     like = result["auc_p_these_models"]
     axis = like.dims.index("layer") - 1 if "layer" in like.dims else None
-    own, apart = (
+    inferred_auc, apart = (
         [
             inferred(
                 Components.join(blocks, axis or 0),
@@ -76,20 +76,20 @@ def layer_specialisation(
     )
     columns = {
         "auc": (
-            [(1 + one.mean) / 2 for one in own],
+            [(1 + one.mean) / 2 for one in inferred_auc],
             "chance that a value of the level is above one of the others",
         ),
-        "low": ([(1 + one.low) / 2 for one in own], "AUC, lower bound"),
-        "high": ([(1 + one.high) / 2 for one in own], "AUC, upper bound"),
-        "auc_p": ([one.p for one in own], "p value of the AUC, two-sided"),
-        STARTS: ([one.p_family for one in own], "p value, variances between seeds shared"),
+        "low": ([(1 + one.low) / 2 for one in inferred_auc], "AUC, lower bound"),
+        "high": ([(1 + one.high) / 2 for one in inferred_auc], "AUC, upper bound"),
+        "auc_p": ([one.p for one in inferred_auc], "p value of the AUC, two-sided"),
+        STARTS: ([one.p_family for one in inferred_auc], "p value, variances between seeds shared"),
     }
     for column, (values, title) in columns.items():
         result[column] = like.copy(data=np.stack(values)).assign_attrs(units="1", long_name=title)
     words = add_adjusted(result, "auc_p", correction, factor)
     like = result["mutual_information"]
     for column, which in (("mutual_information_p", "p"), (STARTS, "p_family")):
-        p = _either([getattr(one, which) for one in (*own, *apart)], len(own))
+        p = _either([getattr(one, which) for one in (*inferred_auc, *apart)], len(inferred_auc))
         title = "p value of the mutual information, by location and spread"
         result[column] = like.copy(data=p).assign_attrs(units="1", long_name=title)
     for column in ("mutual_information_p", "auc_p_these_models", "mutual_information_p_these_models"):
@@ -131,9 +131,9 @@ def separation(
     total = sum(counts)
     ranks = np.asarray(rankdata(values, axis=1)).mean(axis=0)
     hots = []
-    for own in values:
-        edges = np.quantile(own, np.linspace(0, 1, bins + 1)[1:-1], axis=0)
-        place = (own[None] > edges[:, None]).sum(axis=0)
+    for group_values in values:
+        edges = np.quantile(group_values, np.linspace(0, 1, bins + 1)[1:-1], axis=0)
+        place = (group_values[None] > edges[:, None]).sum(axis=0)
         hots.append((place[..., None] == np.arange(bins)).reshape(total, -1).astype(np.float32))
     auc, information = [], []
     for members in _memberships(
@@ -161,14 +161,14 @@ def _memberships(
     """Yield chunks of memberships [group, permutation, examples of all groups], the data's own first."""
     rng = np.random.default_rng(seed)
     groups = np.arange(len(counts))[:, None, None]
-    own = np.repeat(np.arange(len(counts)), counts)
-    yield own[None] == groups
+    members = np.repeat(np.arange(len(counts)), counts)
+    yield members[None] == groups
     if paired:  # the levels of a unit's examples change places
         place = np.unique(units[: counts[0]], return_inverse=True)[1]
         labels = np.tile(np.arange(len(counts))[:, None], place.max() + 1)
     else:  # units change levels
         first, place = np.unique(units, return_index=True, return_inverse=True)[1:]
-        labels = own[first]
+        labels = members[first]
     for start in range(0, permutations, CHUNK):
         rows = min(CHUNK, permutations - start)
         if paired:
@@ -187,24 +187,24 @@ def _mutual_information(joint: Floats) -> Floats:
 
 def _separated(groups: Groups, bins: int, permutations: int, seed: int) -> xr.Dataset:
     values = common_seeds(groups.groups)
-    there = [np.asarray(np.isfinite(own).all(axis=(0, *range(2, own.ndim)))) for own in values]
+    valid = [np.asarray(np.isfinite(own).all(axis=(0, *range(2, own.ndim)))) for own in values]
     if groups.paired:
-        there = [np.logical_and.reduce(there)] * len(there)
+        valid = [np.logical_and.reduce(valid)] * len(valid)
     kept = [
-        own[:, whole].reshape(len(own), whole.sum(), -1) for own, whole in zip(values, there, strict=True)
+        own[:, whole].reshape(len(own), whole.sum(), -1) for own, whole in zip(values, valid, strict=True)
     ]
     counts = [own.shape[1] for own in kept]
     exchanged = np.concatenate(
         [
             group.units[whole] + (0 if groups.paired else 10**9 * place)
-            for place, (group, whole) in enumerate(zip(groups.groups, there, strict=True))
+            for place, (group, whole) in enumerate(zip(groups.groups, valid, strict=True))
         ]
     )
-    found = separation(
+    apart = separation(
         np.concatenate(kept, axis=1), counts, groups.paired, bins, permutations, seed, exchanged
     )
-    found["auc_p_these_models"] = found.pop("auc_p")
-    del found["auc"]
+    apart["auc_p_these_models"] = apart.pop("auc_p")
+    del apart["auc"]
     like = groups.groups[0].like
     titles = {
         "auc_p_these_models": ("1", "p value of the AUC for these trained models, two-sided"),
@@ -219,7 +219,7 @@ def _separated(groups: Groups, bins: int, permutations: int, seed: int) -> xr.Da
     result = xr.Dataset()
     for name, (units, title) in titles.items():
         template = by_level if name.startswith("auc") else like
-        result = result.merge(labelled(template, {name: (found[name].reshape(template.shape), units, title)}))
-    lost = [len(whole) - number for whole, number in zip(there, counts, strict=True)]
+        result = result.merge(labelled(template, {name: (apart[name].reshape(template.shape), units, title)}))
+    lost = [len(whole) - number for whole, number in zip(valid, counts, strict=True)]
     result = result.assign_coords(level=groups.coordinate)
     return result.assign(missing=("level", lost, {"units": "1", "long_name": MISSING}))

@@ -74,19 +74,19 @@ def saturation(
         units = base.units, group.units
         chi2, p = log_rank(base.cells, group.cells, layers.values, groups.paired, permutations, seed, units)
         last = float(layers.values[-1]) + 1
-        own = inferred(
+        inference = inferred(
             difference(base, group, groups.paired, lambda times: np.minimum(times, last)),  # noqa: B023
             confidence=confidence,
         )
         tests = {
             "difference": (
-                own.mean,
+                inference.mean,
                 "1",
                 f"difference in the restricted mean saturation layer to {base.level}",
             ),
-            "difference_low": (own.low, "1", "difference, lower bound"),
-            "difference_high": (own.high, "1", "difference, upper bound"),
-            "p_value": (own.p, "1", "p value, two-sided"),
+            "difference_low": (inference.low, "1", "difference, lower bound"),
+            "difference_high": (inference.high, "1", "difference, upper bound"),
+            "p_value": (inference.p, "1", "p value, two-sided"),
             "log_rank": (chi2, "1", f"log-rank statistic against {base.level}"),
             "log_rank_p": (p, "1", "p value for these trained models, two-sided"),
         }
@@ -189,15 +189,15 @@ def _log_rank_statistic(first: Floats, events: Floats, at_risk: Floats) -> Float
 def _memberships(n_a: int, n_b: int, paired: bool, permutations: int, seed: int) -> Iterator[Floats]:
     """Yield chunks of who is in the first group [permutation, examples of both], the data's own first."""
     rng = np.random.default_rng(seed)
-    own = np.concatenate([np.ones(n_a), np.zeros(n_b)])
-    yield own[None]
+    members = np.concatenate([np.ones(n_a), np.zeros(n_b)])
+    yield members[None]
     for start in range(0, permutations, CHUNK):
         rows = min(CHUNK, permutations - start)
         if paired:
             stay = rng.integers(0, 2, size=(rows, n_a)).astype(float)
             yield np.concatenate([stay, 1 - stay], axis=1)
         else:
-            yield rng.permuted(np.tile(own, (rows, 1)), axis=1)
+            yield rng.permuted(np.tile(members, (rows, 1)), axis=1)
 
 
 def _curve(group: LevelValues, layer: xr.DataArray, confidence: float) -> xr.Dataset:
@@ -205,8 +205,8 @@ def _curve(group: LevelValues, layer: xr.DataArray, confidence: float) -> xr.Dat
     times = np.moveaxis(group.cells[..., None], -1, 2)  # [cell, example, 1, *rest]
     later = times > layers.reshape(-1, *(1,) * group.like.ndim)
     runs = by_seed(np.where(np.isnan(times), np.nan, later), group.index)
-    found = Components.of(runs.values, group.labels)
-    low, high = share_bounds(found, confidence)
+    components = Components.of(runs.values, group.labels)
+    low, high = share_bounds(components, confidence)
     flat = group.cells.reshape(-1, *group.like.shape)
     survival = np.apply_along_axis(kaplan_meier, 0, flat, layers)
     by_layer = labelled(
@@ -222,10 +222,10 @@ def _curve(group: LevelValues, layer: xr.DataArray, confidence: float) -> xr.Dat
     overall = {
         "median_layer": (median, "1", "first layer that half of the examples have reached"),
         "censored": (survival[-1], "1", "share of examples that never saturate"),
-        "seeds": (found.seeds[-1], "1", SEEDS),
-        "examples": (found.examples[-1], "1", EXAMPLES),
-        "groups": (found.groups[-1], "1", GROUPS),
-        "missing": (found.missing[-1], "1", MISSING),
+        "seeds": (components.seeds[-1], "1", SEEDS),
+        "examples": (components.examples[-1], "1", EXAMPLES),
+        "groups": (components.groups[-1], "1", GROUPS),
+        "missing": (components.missing[-1], "1", MISSING),
     }
     return by_layer.merge(labelled(group.like, overall)).assign_coords(layer=layer)
 

@@ -112,28 +112,28 @@ def _most_frequent(gold: NDArray[Any], labels: Sequence[str]) -> Numbers:
     shares = _shares(gold, labels)
     guess = int(shares.argmax())
     top, present = float(shares[guess]), int((shares > 0).sum())
-    own = {
+    numbers = {
         "accuracy": top,
         "macro_f1": 2 * top / (1 + top) / present,
         "brier": float(1 - (shares**2).sum()),
         "nll": float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum()),
     }
     if (distance := _distances(labels)) is not None:
-        own |= {"mae": float(shares @ distance[:, guess]), "qwk": 0.0 if present > 1 else np.nan}
-    return own
+        numbers |= {"mae": float(shares @ distance[:, guess]), "qwk": 0.0 if present > 1 else np.nan}
+    return numbers
 
 
 def _uniform(gold: NDArray[Any], labels: Sequence[str]) -> Numbers:
     shares, count = _shares(gold, labels), len(labels)
-    own = {
+    numbers = {
         "accuracy": 1 / count,
         "macro_f1": float((2 * shares / (count * shares + 1)).mean()),
         "brier": 1 - 1 / count,
         "nll": float(np.log(count)),
     }
     if (distance := _distances(labels)) is not None:
-        own |= {"mae": float(shares @ distance.mean(axis=1)), "qwk": 0.0}
-    return own
+        numbers |= {"mae": float(shares @ distance.mean(axis=1)), "qwk": 0.0}
+    return numbers
 
 
 def _of_every_kind(numbers: Numbers) -> Numbers:

@@ -102,23 +102,23 @@ def variance_by_interval(
 
 def _ratio(base: LevelValues, group: LevelValues, paired: bool, confidence: float) -> dict[str, Floats]:
     """Return the variance of a group and its ratio to that of the base, with bounds and p value."""
-    found = difference(base, group, paired, log_variances)
-    own = inferred(found, confidence=confidence)
+    ratio = difference(base, group, paired, log_variances)
+    inference = inferred(ratio, confidence=confidence)
     values = group.values
     counted, alone = (Components.of(x, group.labels) for x in (values, log_variances(values)))
     columns = {
         "variance": np.exp(alone.mean),
-        "variance_ratio": np.exp(own.mean),
-        "low": np.exp(own.low),
-        "high": np.exp(own.high),
-        "p_value": own.p,
-        "seeds": found.seeds,
+        "variance_ratio": np.exp(inference.mean),
+        "low": np.exp(inference.low),
+        "high": np.exp(inference.high),
+        "p_value": inference.p,
+        "seeds": ratio.seeds,
         "examples": counted.examples,
         "groups": counted.groups,
         "missing": counted.missing,
     }
     if group is base:  # nothing to test against itself
-        columns |= {name: np.full_like(own.p, np.nan) for name in ("low", "high", "p_value")}
+        columns |= {name: np.full_like(inference.p, np.nan) for name in ("low", "high", "p_value")}
         columns["variance_ratio"] = np.where(np.isfinite(alone.mean), 1.0, np.nan)
         columns["seeds"] = alone.seeds
     return columns
@@ -129,20 +129,20 @@ def _tests(
 ) -> dict[str, Floats]:
     """Return p values [*rest] of the tests that hold for these trained models, by the names in TESTS."""
     a, b = (over_seeds(own.values) for own in (base, group))
-    found = {name: np.full(a.shape[1:], np.nan) for name in TESTS}
+    p_values = {name: np.full(a.shape[1:], np.nan) for name in TESTS}
     for place in np.ndindex(*a.shape[1:]) if group is not base else ():
         x, y = a[(..., *place)], b[(..., *place)]
-        there = [np.isfinite(x), np.isfinite(y)]
+        valid = [np.isfinite(x), np.isfinite(y)]
         if paired:
-            there = [there[0] & there[1]] * 2
-        x, y = x[there[0]], y[there[1]]
+            valid = [valid[0] & valid[1]] * 2
+        x, y = x[valid[0]], y[valid[1]]
         units = None
         if base.grouped or group.grouped:
-            units = base.units[there[0]], group.units[there[1]]
+            units = base.units[valid[0]], group.units[valid[1]]
         if min(len(x), len(y)) >= 3 and x.std() + y.std() > 0:
             for name, value in variance_tests(x, y, paired, permutations, seed, units).items():
-                found[name][place] = value
-    return found
+                p_values[name][place] = value
+    return p_values
 
 
 def variance_tests(
@@ -181,21 +181,21 @@ def variance_tests(
     first = np.arange(sum(map(len, sizes))) < len(sizes[0])
     rng = np.random.default_rng(seed)
     members = np.concatenate([first[None], rng.permuted(np.tile(first, (permutations, 1)), axis=1)])
-    found = {}
-    for name, own in scores.items():
-        sums_ = np.concatenate([over_groups(s, n) for s, n in zip(own, numbers, strict=True)])
+    p_values = {}
+    for name, pair_of_scores in scores.items():
+        sums_ = np.concatenate([over_groups(s, n) for s, n in zip(pair_of_scores, numbers, strict=True)])
         size = np.concatenate(sizes)
         means = [(side @ sums_) / (side @ size) for side in (members, ~members)]
-        found[name] = float(share_at_least(np.abs(means[0] - means[1])))
-    return found
+        p_values[name] = float(share_at_least(np.abs(means[0] - means[1])))
+    return p_values
 
 
 def _mean_over(layers: tuple[int, int]) -> Any:
     def reduce(cell: xr.DataArray) -> xr.DataArray:
         chosen = cell.sel(layer=slice(*layers))
         if not chosen.sizes["layer"]:
-            there = f"{cell['layer'].values[0]} to {cell['layer'].values[-1]}"
-            raise StoreError(f"layers {layers}: none of them is in the store, which has {there}")
+            layer_range = f"{cell['layer'].values[0]} to {cell['layer'].values[-1]}"
+            raise StoreError(f"layers {layers}: none of them is in the store, which has {layer_range}")
         return chosen.mean("layer", skipna=False, keep_attrs=True)
 
     return reduce

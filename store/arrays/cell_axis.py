@@ -28,8 +28,8 @@ def with_cells(dataset: xr.Dataset, stage: str, coordinates: xr.Coordinates) -> 
 
     Otherwise a factor "rank" would silently take the place of a statistic "rank", now "probe_rank".
     """
-    own = {str(name) for name in coordinates}
-    clashing = own & {str(name) for name in (*dataset.variables, *dataset.dims)}
+    names_taken = {str(name) for name in coordinates}
+    clashing = names_taken & {str(name) for name in (*dataset.variables, *dataset.dims)}
     return dataset.rename({name: f"{stage}_{name}" for name in clashing}).assign_coords(coordinates)
 
 

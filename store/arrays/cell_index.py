@@ -167,5 +167,5 @@ class CellIndex(xr.Index):
 
 def coordinates_of(index: pd.MultiIndex) -> xr.Coordinates:
     """Return the factors as coordinates along `cell`, indexed together."""
-    own = CellIndex(index)
-    return xr.Coordinates(own.create_variables(), dict.fromkeys(index.names, own))
+    cell_index = CellIndex(index)
+    return xr.Coordinates(cell_index.create_variables(), dict.fromkeys(index.names, cell_index))

@@ -34,8 +34,8 @@ class FamilyRecord:
     @property
     def attributes(self) -> Json:
         """The group's attributes, without keys."""
-        found: Json = self.metadata[GROUP]["attributes"]
-        return found
+        group_attributes: Json = self.metadata[GROUP]["attributes"]
+        return group_attributes
 
     @property
     def stacks(self) -> list[str]:
@@ -86,9 +86,9 @@ def described_by_group(place: Place, folder: str) -> Json:
         metadata = {GROUP: with_keys(parse_json(read_file(place, f"{folder}/{GROUP}"), path), [])}
         coordinates = {}
         for name, array in sorted(place.group(folder).arrays()):
-            own = parse_json(read_file(place, f"{folder}/{name}/{GROUP}"), f"{path}/{name}")
-            stacked = "variables" in own["attributes"]
-            metadata[f"{name}/{GROUP}"] = with_rows(own, 0) if stacked else own
+            array_metadata = parse_json(read_file(place, f"{folder}/{name}/{GROUP}"), f"{path}/{name}")
+            stacked = "variables" in array_metadata["attributes"]
+            metadata[f"{name}/{GROUP}"] = with_rows(array_metadata, 0) if stacked else array_metadata
             if not stacked:
                 coordinates[name] = read_coordinate(array, path).tolist()
     except (DamagedError, UnreachableError):

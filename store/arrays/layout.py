@@ -112,11 +112,11 @@ def _opened(place: Place, folder: str, family: Family) -> tuple[Json, bytes]:
         raise _torn(f"{place}/{name}", error) from error
     mark_new(place)
     made = _made(folder, family)
-    own = {
+    group_files = {
         path.removeprefix(f"{folder}/"): text for path, text in made.items() if path.startswith(f"{folder}/")
     }
     values = {coordinate.name: list(coordinate.values) for coordinate in family.coordinates}
-    create_json(place, family_name(family.stage, family.key), described(own, values))
+    create_json(place, family_name(family.stage, family.key), described(group_files, values))
     last = made.pop(name)
     # All who make it make the same, so it is as well if some of it is there.
     for path, content in made.items():

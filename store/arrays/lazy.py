@@ -89,8 +89,8 @@ class RowsArray(BackendArray):
                 self._info.check_statistic(self._array, row, self._statistic)
             # For integers zarr 3.1.0 gives axes of another order: slices of one, whose axes are dropped here.
             asked = [(k, isinstance(k, int | np.integer)) for k in (self._statistic, *rest)]
-            found = self._array.oindex[(rows, *(slice(k, k + 1) if one else k for k, one in asked))]
-            return np.asarray(found)[(slice(None), *(0 if one else slice(None) for _, one in asked))]
+            values = self._array.oindex[(rows, *(slice(k, k + 1) if one else k for k, one in asked))]
+            return np.asarray(values)[(slice(None), *(0 if one else slice(None) for _, one in asked))]
         except (UnreachableError, PermissionError):
             raise
         except Exception as error:  # whatever a codec makes of damaged bytes

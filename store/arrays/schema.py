@@ -24,8 +24,8 @@ def _plain(values: Iterable[Any]) -> tuple[Value, ...]:
     if types == {int, float}:
         return tuple(float(value) for value in plain)
     if len(types) > 1 or not types <= {str, int, float, bool}:
-        found = ", ".join(sorted(kind.__name__ for kind in types))
-        raise StoreError(f"coordinate values: expected all text, all numbers or all booleans, found {found}")
+        kinds = ", ".join(sorted(kind.__name__ for kind in types))
+        raise StoreError(f"coordinate values: expected all text, all numbers or all booleans, found {kinds}")
     return plain
 
 

@@ -73,8 +73,8 @@ class Bucket(Place):
     def names(self, folder: str, *, follow: bool = True) -> list[str]:  # noqa: D102
         import obstore
 
-        found = self._asked(folder, lambda: obstore.list_with_delimiter(self._client, folder or None))
-        paths = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        listing = self._asked(folder, lambda: obstore.list_with_delimiter(self._client, folder or None))
+        paths = [*listing["common_prefixes"], *(entry["path"] for entry in listing["objects"])]
         return [path.rstrip("/").rpartition("/")[2] for path in paths]
 
     def write(self, name: str, content: bytes) -> None:  # noqa: D102
@@ -86,8 +86,8 @@ class Bucket(Place):
         return self._put(name, content, "create") is not None
 
     def swap(self, name: str, former: bytes, content: bytes) -> bool:  # noqa: D102
-        found, tag = self._get(name)
-        return found == former and self._put(name, content, tag) is not None
+        present, tag = self._get(name)
+        return present == former and self._put(name, content, tag) is not None
 
     def remove(self, name: str) -> None:  # noqa: D102
         import obstore
@@ -212,8 +212,8 @@ class Bucket(Place):
         import obstore
 
         def get() -> tuple[bytes, dict[str, str]]:
-            found = obstore.get(self._client, name)
-            return bytes(found.bytes()), tag_of(found.meta)
+            answer = obstore.get(self._client, name)
+            return bytes(answer.bytes()), tag_of(answer.meta)
 
         return self._asked(name, get)
 
@@ -231,10 +231,10 @@ class Bucket(Place):
                 raise UnreachableError(f"{self}: {refusal(self.url, error)}") from error
             return None
         try:  # the put may have been tried twice, because the first answer was lost
-            found, tag = self._get(name)
+            present, tag = self._get(name)
         except FileNotFoundError:
             return None
-        return tag if found == content else None
+        return tag if present == content else None
 
     def _asked(self, name: str, request: Callable[[], Answer]) -> Answer:
         for attempt in attempts(self.url, name):
@@ -255,11 +255,11 @@ class Bucket(Place):
         import obstore
 
         def entries() -> list[Any]:
-            found = [entry for batch in obstore.list(self._client, name) for entry in batch]
+            entries_read = [entry for batch in obstore.list(self._client, name) for entry in batch]
             try:
-                return [obstore.head(self._client, name), *found]
+                return [obstore.head(self._client, name), *entries_read]
             except FileNotFoundError:
-                return found
+                return entries_read
 
         return self._asked(name, entries)
 

@@ -45,14 +45,14 @@ class Folder(Place):
         return self._path(name).read_bytes()
 
     def read_all(self, names: Iterable[str]) -> list[bytes]:  # noqa: D102
-        found = []
+        contents = []
         for name in names:
             descriptor = os.open(f"{self.root}/{name}", os.O_RDONLY)  # as little as can be: they are many
             try:
-                found.append(os.read(descriptor, os.fstat(descriptor).st_size))
+                contents.append(os.read(descriptor, os.fstat(descriptor).st_size))
             finally:
                 os.close(descriptor)
-        return found
+        return contents
 
     def exists(self, name: str) -> bool:  # noqa: D102
         return self._path(name).exists()
@@ -251,12 +251,12 @@ class _HeldFile(Hold):
 
 def _file_size(path: str) -> int | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - as little as can be, for chunks are many
+        status = os.stat(path)  # noqa: PTH116 - as little as can be, for chunks are many
     except PermissionError:  # it may be there
         raise
     except OSError:
         return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def _size(path: Path) -> int:

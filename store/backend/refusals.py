@@ -61,9 +61,9 @@ def refusal(url: str, error: BaseException) -> Refusal:
     if any(f"//{address}" in text for address in METADATA) and not status >= 500:
         return Refusal("no credentials", f"expected them in {_CREDENTIALS.get(scheme, '')}", final=True)
     if _REGION.search(text):
-        said = answer or "redirected to another region"
+        reason = answer or "redirected to another region"
         variable = "AWS_REGION" if scheme == "s3" else "the endpoint"
-        return Refusal(f"{said}{at}", f"set {variable} to that of the bucket", final=True)
+        return Refusal(f"{reason}{at}", f"set {variable} to that of the bucket", final=True)
     if status in (401, 403):
         expected = f"expected credentials that may read and write there: {_CREDENTIALS.get(scheme, '')}"
         return Refusal(f"access denied{at} ({answer})", expected, final=True)
@@ -103,30 +103,30 @@ def _generic() -> type[Exception]:
 
 def _server(text: str) -> str:
     """Return the address that was asked, "" where none is named."""
-    found = re.search(r"Error performing [A-Z]+ (https?://[^/\s?]+)", text)
-    return found[1].rpartition("@")[2] if found and "@" in found[1] else found[1] if found else ""
+    match = re.search(r"Error performing [A-Z]+ (https?://[^/\s?]+)", text)
+    return match[1].rpartition("@")[2] if match and "@" in match[1] else match[1] if match else ""
 
 
 def _status(text: str) -> tuple[int, str]:
     """Return the status of an answer, and it with the server's own words; 0 and what it said without."""
-    found = re.search(r"status code: (\d{3})([^:\n]*)", text)
+    match = re.search(r"status code: (\d{3})([^:\n]*)", text)
     code, message = _element("Code", text), _element("Message", text)
-    said = ": ".join(filter(None, [code, message]))
-    if not found:
-        return 0, said
-    return int(found[1]), " ".join(filter(None, [found[1], said or found[2].strip()]))
+    words = ": ".join(filter(None, [code, message]))
+    if not match:
+        return 0, words
+    return int(match[1]), " ".join(filter(None, [match[1], words or match[2].strip()]))
 
 
 def _element(name: str, text: str) -> str:
-    found = re.search(rf"<{name}>([^<]{{0,300}})</{name}>", text)
-    return found[1].strip().rstrip(".") if found else ""
+    match = re.search(rf"<{name}>([^<]{{0,300}})</{name}>", text)
+    return match[1].strip().rstrip(".") if match else ""
 
 
 def _fault(text: str) -> str:
     """Return what the operating system said of a connection, or the kind of fault."""
-    found = re.search(r'(?:message|error): "([^"\n]{1,200})"', text)
-    if found:
-        return found[1]
+    match = re.search(r'(?:message|error): "([^"\n]{1,200})"', text)
+    if match:
+        return match[1]
     kinds = [kind for kind in re.findall(r"kind: (\w+)", text) if kind not in ("Request", "Other")]
     inner = re.findall(r"([A-Z]\w+)\(\s*([A-Z]\w+),\s*\)", text)
     return " ".join(inner[-1]) if inner else kinds[-1] if kinds else ""

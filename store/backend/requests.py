@@ -47,9 +47,9 @@ def client(url: str, *, large: bool = False) -> Any:
     try:
         return from_url(url, retry_config=retry)
     except Exception as error:  # a setting of the environment that cannot be
-        said = first_line(error)
-        missing = "; set AZURE_STORAGE_ACCOUNT_NAME" if "Account must be specified" in said else ""
-        raise StoreError(f"{url}: {said}{missing}") from error
+        reason = first_line(error)
+        missing = "; set AZURE_STORAGE_ACCOUNT_NAME" if "Account must be specified" in reason else ""
+        raise StoreError(f"{url}: {reason}{missing}") from error
 
 
 def _is_address(text: str) -> bool:
@@ -95,15 +95,15 @@ def _attempt(where: str, name: str, began: float, pause: float) -> Iterator[None
         _answered.add(_server_of(where))
         raise
     except (BaseError, PermissionError) as error:
-        found, server = refusal(where, error), _server_of(where)
+        refused, server = refusal(where, error), _server_of(where)
         waited = time.monotonic() - began
-        unmet = found.unmet and server not in _answered and waited > min(PATIENCE, FIRST_PATIENCE)
-        if found.final or unmet:
-            raise UnreachableError(f"{where}: {found}") from error
+        unmet = refused.unmet and server not in _answered and waited > min(PATIENCE, FIRST_PATIENCE)
+        if refused.final or unmet:
+            raise UnreachableError(f"{where}: {refused}") from error
         if last:
-            raise UnreachableError(f"{where}/{name}: {found}; tried for {waited:.0f} s") from error
+            raise UnreachableError(f"{where}/{name}: {refused}; tried for {waited:.0f} s") from error
         if waited + pause > SILENCE:
-            _tell(where, found, PATIENCE - waited)
+            _tell(where, refused, PATIENCE - waited)
     else:
         _answered.add(_server_of(where))
 
@@ -121,6 +121,6 @@ def _tell(where: str, found: Refusal, left: float) -> None:
         if now - _told.get(where, -_SPACING) < _SPACING:
             return
         _told[where] = now
-    said = f"{where}: no answer yet ({found.reason}); trying again for up to {max(left, 1):.0f} s"
+    message = f"{where}: no answer yet ({found.reason}); trying again for up to {max(left, 1):.0f} s"
     # With a registry of its own, or the line of a second outage would pass for a repeated one.
-    warnings.warn_explicit(said, UserWarning, __file__, 0, registry={})
+    warnings.warn_explicit(message, UserWarning, __file__, 0, registry={})

@@ -62,8 +62,10 @@ class History:
 
     def looked(self, factor: str, seeds: int) -> list[int]:
         """Return the numbers of seeds, fewer than `seeds`, with which a contrast was looked at."""
-        own = (look for look in self.looks if any(factor == made[0] for made in look["contrasts"]))
-        return sorted({most for look in own if 0 < (most := max(look["seeds"].values(), default=0)) < seeds})
+        looks = (look for look in self.looks if any(factor == made[0] for made in look["contrasts"]))
+        return sorted(
+            {most for look in looks if 0 < (most := max(look["seeds"].values(), default=0)) < seeds}
+        )
 
     def standing(self, factor: str, baseline: Any, level: Any, outcome: str, stage: str) -> Standing:
         """Return how a contrast of a level in an outcome, which a stage measures, stands."""
@@ -82,25 +84,25 @@ class History:
             if _asked(earlier, factor, baseline, level, outcome) != asked:
                 break
             first = earlier
-        there = first["results"].get(factor, {}).get(_text(level), {}).get(stage, 0)
-        if not there:
+        results_then = first["results"].get(factor, {}).get(_text(level), {}).get(stage, 0)
+        if not results_then:
             return Standing("confirmatory", f"declared on {first['date'][:10]}, before there were results")
         changed = "" if first is self.declarations[0] else ", as it is now,"
         return Standing(
-            "exploratory", f"declared{changed} on {first['date'][:10]}, when {there} cells had results"
+            "exploratory", f"declared{changed} on {first['date'][:10]}, when {results_then} cells had results"
         )
 
     def changes(self) -> list[str]:
         """Return in words what was declared otherwise after there were results, and when."""
-        found = []
+        lines = []
         for before, now in zip(self.declarations, self.declarations[1:], strict=False):
-            there = max((n for own in _counts(now) for n in own.values()), default=0)
+            most = max((n for own in _counts(now) for n in own.values()), default=0)
             what = _differences(before, now)
-            if there and what:
-                found.append(
-                    f"{now['date'][:10]}, when up to {there} cells of a level had results: {'; '.join(what)}"
+            if most and what:
+                lines.append(
+                    f"{now['date'][:10]}, when up to {most} cells of a level had results: {'; '.join(what)}"
                 )
-        return found
+        return lines
 
 
 def read_history(root: Root, name: str) -> History:
@@ -135,8 +137,8 @@ def declare(place: Place, name: str, manifest: Mapping[str, Any]) -> None:
         return
     done = {stage: Ledger(place).done(stage) for stage in ("evaluate", "probe")}
     results: dict[str, dict[str, dict[str, int]]] = {}
-    for own in contrasts:
-        results.setdefault(own["factor"], {}).update(_results(own, cells, done))
+    for declared_contrast in contrasts:
+        results.setdefault(declared_contrast["factor"], {}).update(_results(declared_contrast, cells, done))
     append(place, name, {"kind": DECLARED, "spec": _digest(spec), "declared": declared, "results": results})
 
 
@@ -300,12 +302,12 @@ def _results(
     contrast: Mapping[str, Any], cells: Sequence[Json], done: Mapping[str, Collection[str]]
 ) -> dict[str, dict[str, int]]:
     """Count the cells of each level that have results, by stage."""
-    found = {level: dict.fromkeys(done, 0) for level in contrast["levels"]}
+    counts = {level: dict.fromkeys(done, 0) for level in contrast["levels"]}
     for cell in cells:
         level = _text(cell["levels"].get(contrast["factor"]))
-        for stage, keys in done.items() if level in found else ():
-            found[level][stage] += cell["keys"].get(stage) in keys
-    return found
+        for stage, keys in done.items() if level in counts else ():
+            counts[level][stage] += cell["keys"].get(stage) in keys
+    return counts
 
 
 def _seen(place: Place, manifest: Json) -> tuple[dict[str, int], str]:
@@ -326,13 +328,23 @@ def _seen(place: Place, manifest: Json) -> tuple[dict[str, int], str]:
 
 def _asked(record: Json, factor: str, baseline: Any, level: Any, outcome: str) -> tuple[Any, ...] | None:
     """Return what a declaration says of a contrast of a level in an outcome; None where nothing."""
-    own = record["declared"]
+    terms = record["declared"]
     named = (
         made["factor"] == factor and made["baseline"] == _text(baseline) and _text(level) in made["levels"]
-        for made in own["contrasts"]
+        for made in terms["contrasts"]
     )
-    smallest = (own["smallest_difference_of_interest"] or {}).get(outcome)
-    return (own["primary"], own["family"], own["monitoring"], own["looks"], smallest) if any(named) else None
+    smallest = (terms["smallest_difference_of_interest"] or {}).get(outcome)
+    return (
+        (
+            terms["primary"],
+            terms["family"],
+            terms["monitoring"],
+            terms["looks"],
+            smallest,
+        )
+        if any(named)
+        else None
+    )
 
 
 def _counts(record: Json) -> list[dict[str, int]]:
@@ -342,19 +354,19 @@ def _counts(record: Json) -> list[dict[str, int]]:
 def _differences(before: Json, now: Json) -> list[str]:
     """Return in words in what two declarations differ."""
     a, b = before["declared"], now["declared"]
-    found = [
+    differing = [
         f"{key.replace('_', ' ')} {_spelled(a[key])} → {_spelled(b[key])}" for key in KEYS if a[key] != b[key]
     ]
     made = [[f"{own['factor']} against {own['baseline']}" for own in side["contrasts"]] for side in (a, b)]
-    found += [f"contrast {name} added" for name in made[1] if name not in made[0]]
-    found += [f"contrast {name} taken out" for name in made[0] if name not in made[1]]
+    differing += [f"contrast {name} added" for name in made[1] if name not in made[0]]
+    differing += [f"contrast {name} taken out" for name in made[0] if name not in made[1]]
     if made[0] == made[1] and a["contrasts"] != b["contrasts"]:
-        found.append("levels compared changed")
+        differing.append("levels compared changed")
     if a["seeds"] != b["seeds"]:
-        found.append(f"{len(a['seeds'])} → {len(b['seeds'])} seeds")
+        differing.append(f"{len(a['seeds'])} → {len(b['seeds'])} seeds")
     elif a["cells"] != b["cells"]:
-        found.append("other cells or settings")
-    return found
+        differing.append("other cells or settings")
+    return differing
 
 
 def _text(level: Any) -> str:

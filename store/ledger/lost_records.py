@@ -59,8 +59,8 @@ def lost_data(ledger: Ledger, manifest: Json) -> list[str]:
     open_keys = set(manifest.get("data", ())) - ledger.done("data") - ledger.failed("data")
     if not open_keys or not {cell["keys"].get("train") for cell in manifest["cells"]} & ledger.done("train"):
         return []
-    there = [key for key in sorted(open_keys) if place.exists(f"data/{key}/{RESULTS['data']}")]
-    return [key for key in there if key not in ledger.running("data") and not ledger.has("data", key)]
+    present = [key for key in sorted(open_keys) if place.exists(f"data/{key}/{RESULTS['data']}")]
+    return [key for key in present if key not in ledger.running("data") and not ledger.has("data", key)]
 
 
 def _lost(ledger: Ledger, stage: str, key: str) -> DamagedError:
@@ -80,7 +80,7 @@ def _explained(ledger: Ledger, stage: str, key: str) -> bool:
 
 def _written(place: Place, stage: str, keys: Iterable[str]) -> set[str]:
     """Return those of some keys that have a row with values."""
-    found, keys = set(), {key for key in keys if not place.exists(progress_name(key))}
+    written, keys = set(), {key for key in keys if not place.exists(progress_name(key))}
     families = (name for name in place.names(f"results.zarr/{stage}") if "." not in name) if keys else ()
     for folder in (f"results.zarr/{stage}/{family}" for family in families):
         try:
@@ -91,5 +91,5 @@ def _written(place: Place, stage: str, keys: Iterable[str]) -> set[str]:
         starts = {
             ".".join(file.split(".")[:2]) + "." for own in arrays for file in place.names(f"{folder}/{own}")
         }
-        found |= {key for start, key in rows.items() if start in starts}
-    return found
+        written |= {key for start, key in rows.items() if start in starts}
+    return written

@@ -199,5 +199,9 @@ def key_states(ledger: Ledger, stage: str, keys: Iterable[str]) -> dict[str, str
 
     A key that is done stays so while a forced repeat of it runs or fails.
     """
-    found = {"done": ledger.done(stage), "running": ledger.running(stage), "failed": ledger.failed(stage)}
-    return {key: next((state for state, own in found.items() if key in own), "pending") for key in keys}
+    by_state = {
+        "done": ledger.done(stage),
+        "running": ledger.running(stage),
+        "failed": ledger.failed(stage),
+    }
+    return {key: next((state for state, own in by_state.items() if key in own), "pending") for key in keys}

@@ -16,9 +16,9 @@ def group_keys(place: Place, folder: str) -> list[str]:
         keys = parse_json(read_file(place, f"{folder}/{GROUP}"), path)["attributes"]["keys"]
         if isinstance(keys, list) and all(isinstance(key, str) for key in keys):
             return keys
-        found: object = type(keys).__name__
+        present: object = type(keys).__name__
     except FileNotFoundError:
-        found = "no such file"
+        present = "no such file"
     except (KeyError, TypeError) as error:
-        found = repr(error)
-    raise DamagedError(f"{path}: expected the keys of its rows, found {found}; {MEND}")
+        present = repr(error)
+    raise DamagedError(f"{path}: expected the keys of its rows, found {present}; {MEND}")

@@ -32,10 +32,10 @@ def probed_vocabularies(root: Root, named: str) -> list[list[str]]:
 
     DamagedError where one is missing or torn.
     """
-    found = {key: read_vocabulary(root, key) for key in named.split(", ") if key}
-    if missing := [key for key, texts in found.items() if texts is None]:
+    texts_by_key = {key: read_vocabulary(root, key) for key in named.split(", ") if key}
+    if missing := [key for key, texts in texts_by_key.items() if texts is None]:
         raise DamagedError(f"{place_of(root)}/{vocabulary_name(missing[0])}: missing; {MEND}")
-    return [texts for texts in found.values() if texts is not None]
+    return [texts for texts in texts_by_key.values() if texts is not None]
 
 
 def vocabulary_name(key: str) -> str:

@@ -23,10 +23,10 @@ def calibration_curve(found: xr.Dataset, ax: Axes | None = None, *, key: bool = 
         handles = []
         names, title = shortened(found["level"].values)
         for number, look in enumerate(lines(found.sizes["level"])):
-            own = found.isel(level=number)
-            there = own["count"].values > 0
-            x, y, count = (own[name].values[there] for name in ("confidence", "accuracy", "count"))
-            label = f"{names[number]} (ECE {float(own['ece']):.2f})"
+            of_level = found.isel(level=number)
+            filled = of_level["count"].values > 0
+            x, y, count = (of_level[name].values[filled] for name in ("confidence", "accuracy", "count"))
+            label = f"{names[number]} (ECE {float(of_level['ece']):.2f})"
             handles += ax.plot(x, y, label=label, linewidth=0.8, **look)
             ax.scatter(
                 x, y, s=120 * count / count.sum(), color=look["color"], alpha=0.6, linewidth=0, zorder=3
@@ -54,8 +54,8 @@ def training(data: Data, ax: Axes | None = None, *, name: str = "loss", key: boo
         ]
         names, title = shortened([level for level, _ in conditions])
         handles = []
-        for (_, own), label, look in zip(conditions, names, lines(len(conditions)), strict=True):
-            curves = variable(own, name).transpose("cell", "step")
+        for (_, curve), label, look in zip(conditions, names, lines(len(conditions)), strict=True):
+            curves = variable(curve, name).transpose("cell", "step")
             step = curves["step"].values
             if len(curves) > 1:
                 ax.plot(step, curves.values.T, linewidth=0.4, alpha=0.5, **look)

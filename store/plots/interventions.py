@@ -22,17 +22,17 @@ def intervention_effects(
     name = "effect" if "effect" in found else "share"
     need(found, name, "low", "high", source="intervention_effects or mediation")
     with drawing(ax, (COLUMN, 2.5)) as ax:
-        own = only(found, "condition", "intervention")
-        own = own if "condition" in own.dims else own.expand_dims("condition")
+        effects = only(found, "condition", "intervention")
+        effects = effects if "condition" in effects.dims else effects.expand_dims("condition")
         series = []
-        conditions, title = shortened(own["condition"].values)
-        for condition, short in zip(own["condition"].values, conditions, strict=True):
-            part = of_condition(own, condition)
+        conditions, title = shortened(effects["condition"].values)
+        for condition, short in zip(effects["condition"].values, conditions, strict=True):
+            part = of_condition(effects, condition)
             sweep = sweep_of(part)
             for span in sorted(set(sweep.spans.tolist())):
-                there = sweep.spans == span
-                text = f"{short}, {sweep.lines[list(there).index(True)]}"
-                series.append((text, sweep.place[there], part.isel(intervention=there)))
+                in_span = sweep.spans == span
+                text = f"{short}, {sweep.lines[list(in_span).index(True)]}"
+                series.append((text, sweep.place[in_span], part.isel(intervention=in_span)))
         ax.axhline(0, color=QUIET, linewidth=0.6, zorder=1)
         handles = []
         for (label, place, part), look in zip(series, lines(len(series)), strict=True):
@@ -43,7 +43,7 @@ def intervention_effects(
                 ax.plot(place[sure], part[name].values[sure], "o", markersize=3, color=look["color"])
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel(sweep.axis)
-        ax.set_ylabel(title_of(own[name]))
+        ax.set_ylabel(title_of(effects[name]))
         if key:
             legend(ax, handles, title)
     return ax

@@ -47,18 +47,18 @@ def change(found: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, ke
     if series == "term":
         found = found.sel(term=found["order"] > 0)
     with drawing(ax, SIZE) as ax:
-        own = only(found, series, "layer")
+        drawn = only(found, series, "layer")
         ax.axhline(0, color=QUIET, linewidth=0.6, zorder=1)
         if smallest := found.attrs.get("equivalence"):
             ax.axhspan(-smallest, smallest, color=QUIET, alpha=0.12, linewidth=0, zorder=0)
-        handles, title = _curves(ax, own, name, series)
-        marked = _mark(ax, own["p_adjusted"], series, alpha)
+        handles, title = _curves(ax, drawn, name, series)
+        marked = _mark(ax, drawn["p_adjusted"], series, alpha)
         baseline = found.attrs.get("baseline")
         if baseline is not None:
             unit = found[name].attrs.get("units", "1")
             ax.set_ylabel(f"difference from {baseline}" + (f" ({unit})" if unit not in ("", "1") else ""))
         if key:
-            words = str(own["p_adjusted"].attrs.get("long_name", "")).rpartition("two-sided, ")[2]
+            words = str(drawn["p_adjusted"].attrs.get("long_name", "")).rpartition("two-sided, ")[2]
             note = fill(f"{'■' if marked else 'no layer has'} p < {alpha:g}, {words}", LETTERS)
             legend(ax, handles, "\n".join(filter(None, [note, title])))
     return ax
@@ -72,12 +72,16 @@ def rank_trajectory(found: xr.Dataset, ax: Axes | None = None, *, key: bool = Tr
     """
     need(found, "rank", "lower", "upper", source="rank_trajectory")
     with drawing(ax, SIZE) as ax:
-        own = only(found, "watch", "layer")
-        own = own.sel(watch=own["examples"].max("layer") > 0) if "watch" in own["examples"].dims else own
-        handles, title = _curves(ax, own, "rank", "watch", bounds=("lower", "upper"), opacity=0.1)
+        ranks = only(found, "watch", "layer")
+        ranks = (
+            ranks.sel(watch=ranks["examples"].max("layer") > 0)
+            if "watch" in ranks["examples"].dims
+            else ranks
+        )
+        handles, title = _curves(ax, ranks, "rank", "watch", bounds=("lower", "upper"), opacity=0.1)
         ax.set_yscale("symlog", linthresh=1, linscale=0.4)
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        ax.set_ylim(max(1.0, float(own["upper"].max())) * 1.3, -0.2)
+        ax.set_ylim(max(1.0, float(ranks["upper"].max())) * 1.3, -0.2)
         if key:
             legend(ax, handles, title)
     return ax
@@ -145,10 +149,10 @@ def _mark(ax: Axes, p: xr.DataArray, series: str, alpha: float) -> bool:
     low, high = ax.get_ylim()
     room = 0.035 * (len(rows) + 1)
     ax.set_ylim(low - (high - low) * room / (1 - room), high)
-    for number, (own, look) in enumerate(zip(hits, lines(len(rows)), strict=True)):
+    for number, (layers_hit, look) in enumerate(zip(hits, lines(len(rows)), strict=True)):
         ax.plot(
-            p["layer"].values[own],
-            np.full(own.sum(), 0.035 * (len(rows) - number)),
+            p["layer"].values[layers_hit],
+            np.full(layers_hit.sum(), 0.035 * (len(rows) - number)),
             transform=ax.get_xaxis_transform(),
             linestyle="",
             marker="s",

@@ -46,9 +46,9 @@ def panels(
             ax.remove()
         drawn = list(axes.flat[:count])
         for number, ax in enumerate(drawn):
-            own = found.isel({over: number})
-            draw(own, ax, **options)
-            ax.set_title(fill(str(own[over].values), letters))
+            entry = found.isel({over: number})
+            draw(entry, ax, **options)
+            ax.set_title(fill(str(entry[over].values), letters))
         _on_common_axes(drawn)
         _with_one_legend(figure, drawn)
     return figure
@@ -67,16 +67,16 @@ def _on_common_axes(axes: list[Axes]) -> None:
 
 def _with_one_legend(figure: Figure, axes: list[Axes]) -> None:
     """Put the panels' legends together above them all, each entry once."""
-    found = [own for ax in axes if (own := ax.get_legend()) is not None]
-    if not found:
+    legends = [own for ax in axes if (own := ax.get_legend()) is not None]
+    if not legends:
         return
     entries = {
         text.get_text(): handle
-        for own in found
+        for own in legends
         for text, handle in zip(own.get_texts(), own.legend_handles, strict=True)
     }
-    titles = dict.fromkeys(own.get_title().get_text() for own in found)
-    for own in found:
+    titles = dict.fromkeys(own.get_title().get_text() for own in legends)
+    for own in legends:
         own.remove()
     figure.legend(
         [handle for handle in entries.values() if handle is not None],

@@ -135,8 +135,8 @@ def only(found: xr.Dataset, *kept: str) -> xr.Dataset:
 def need(found: xr.Dataset, *names: str, source: str) -> None:
     """Check that the data has these variables; StoreError says which analysis gives them."""
     if missing := [name for name in names if name not in found]:
-        there = ", ".join(map(str, found.data_vars)) or "nothing"
-        raise StoreError(f"expected the result of {source}, with {missing[0]!r}; found {there}")
+        known = ", ".join(map(str, found.data_vars)) or "nothing"
+        raise StoreError(f"expected the result of {source}, with {missing[0]!r}; found {known}")
 
 
 def legend(ax: Axes, handles: Sequence[Line2D], title: str = "") -> None:

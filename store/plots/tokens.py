@@ -66,10 +66,10 @@ def _fields(probe: xr.Dataset, variable: str) -> tuple[xr.DataArray, xr.DataArra
             f"{probe.sizes['position']} positions; select with .isel(example=…) or .sel(position=…)"
         )
     column = wide[0] if wide else "position"
-    own = only(probe[[variable, "top_id"]].isel(top=slice(0, 1)), "layer", column)
-    if column not in own.dims:
-        own = own.expand_dims(column)
-    return own[variable].transpose("layer", column), own["top_id"].transpose("layer", column)
+    fields_of = only(probe[[variable, "top_id"]].isel(top=slice(0, 1)), "layer", column)
+    if column not in fields_of.dims:
+        fields_of = fields_of.expand_dims(column)
+    return fields_of[variable].transpose("layer", column), fields_of["top_id"].transpose("layer", column)
 
 
 def _named(coordinate: xr.DataArray) -> str:

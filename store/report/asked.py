@@ -21,32 +21,32 @@ FAMILIES = {
 def notes(analysis: Json, history: History, asked: list[tuple[DeclaredTest, xr.Dataset]]) -> list[str]:
     """Return how p values and intervals are to be read, by the spec and by the history."""
     family = FAMILIES.get(analysis.get("family", "contrast"), "")
-    found = [
+    lines = [
         f"p values are corrected over the levels, positions and layers of {family}; details by themselves."
     ]
     monitoring = Monitoring.of(looks_of(analysis))
     if monitoring.fixed:
-        found.append("Monitoring: fixed. p values and intervals hold for a single look, with all seeds.")
-        found += _earlier(history, asked)
+        lines.append("Monitoring: fixed. p values and intervals hold for a single look, with all seeds.")
+        lines += _earlier(history, asked)
     else:
         seeds = np.unique(np.concatenate([np.ravel(result["seeds"].values) for _, result in asked]))
         kind = "anytime" if monitoring.anytime else "spending"
         words = monitoring.described(seeds).removeprefix("; ")
-        found.append(f"Monitoring: {kind}. {words[:1].upper()}{words[1:]}.")
+        lines.append(f"Monitoring: {kind}. {words[:1].upper()}{words[1:]}.")
     if not history.records:
-        found.append(
+        lines.append(
             f"When contrasts were declared, and looks before this one: {NOT_RECORDED} in this store."
         )
-    return [*found, *(f"Declared otherwise on {change}." for change in history.changes())]
+    return [*lines, *(f"Declared otherwise on {change}." for change in history.changes())]
 
 
 def standing(history: History, question: DeclaredTest, level: Any) -> Json:
     """Return whether a level's contrast in an outcome is confirmatory, and why."""
     contrast, outcome = question.contrast, question.outcome
-    own = history.standing(contrast.factor, contrast.baseline, level, outcome, stage_of(outcome))
-    if question.part.detailed and own.mark == "confirmatory":
+    standing_now = history.standing(contrast.factor, contrast.baseline, level, outcome, stage_of(outcome))
+    if question.part.detailed and standing_now.mark == "confirmatory":
         return {"standing": "exploratory", "why": "a detail of the declared contrast"}
-    return {"standing": own.mark, "why": own.why}
+    return {"standing": standing_now.mark, "why": standing_now.why}
 
 
 def shown(asked: list[DeclaredTest]) -> list[tuple[str, Any]]:
@@ -60,13 +60,13 @@ def _earlier(history: History, asked: list[tuple[DeclaredTest, xr.Dataset]]) -> 
     for question, result in asked:
         factor = question.contrast.factor
         most[factor] = max(most.get(factor, 0), int(result["seeds"].max()))
-    found = []
+    lines = []
     for factor, seeds in most.items():
         if before := history.looked(factor, seeds):
             *first, last = map(str, before)
             numbers = f"{', '.join(first)} and {last}" if first else last
-            found.append(
+            lines.append(
                 f"{factor}: looked at with {numbers} seeds before; "
                 "the error rate of 5 % does not hold over looks."
             )
-    return found
+    return lines

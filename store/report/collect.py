@@ -111,27 +111,27 @@ def _or_reason(section: Callable[[], Json]) -> Json:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            found = section()
+            section_data = section()
         except FAULTS:
             raise
         except StoreError as error:
             return {"missing": str(error)}
-    said = [str(own.message) for own in caught if issubclass(own.category, UserWarning)]
-    return found | {"warnings": list(dict.fromkeys(said))}
+    warned = [str(own.message) for own in caught if issubclass(own.category, UserWarning)]
+    return section_data | {"warnings": list(dict.fromkeys(warned))}
 
 
 def _cells(ledger: Ledger, listed: list[Json], index: pd.MultiIndex, conditions: list[int]) -> list[Json]:
-    found = []
+    cell_states = []
     for cell, key, condition in zip(listed, index, conditions, strict=True):
         seed = key[index.names.index(SEED)] if SEED in index.names else ""
         states = cell["status"]
-        own = {"condition": condition, "seed": str(seed), "state": _state(list(states.values()))}
+        row = {"condition": condition, "seed": str(seed), "state": _state(list(states.values()))}
         for stage in (stage for stage, state in states.items() if state == "failed"):
             record = ledger.record(stage, cell["keys"][stage], "failed")
-            own |= {"stage": stage, "traceback": str(record.get("traceback", record.get("message", "")))}
+            row |= {"stage": stage, "traceback": str(record.get("traceback", record.get("message", "")))}
             break
-        found.append(own)
-    return found
+        cell_states.append(row)
+    return cell_states
 
 
 def _state(states: list[str]) -> str:

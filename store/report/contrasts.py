@@ -52,8 +52,8 @@ def contrasts(node: xr.DataTree, spec: Json, places: Places, history: History) -
                 except StoreError as error:  # a contrast need not exist in every part of the matrix
                     reason = str(error)
                     continue
-                for level, own in _rows(part, pairs, places):
-                    rows.setdefault(_place(contrast.factor, level, part), own)
+                for level, level_row in _rows(part, pairs, places):
+                    rows.setdefault(_place(contrast.factor, level, part), level_row)
         if contrast.factor not in {row["factor"] for row in rows.values()}:
             reasons.append(reason)
     if not rows:
@@ -65,9 +65,9 @@ def contrasts(node: xr.DataTree, spec: Json, places: Places, history: History) -
         _fill(rows, question, result, history)
     kept = [row for row in rows.values() if row["outcomes"] or "entropy" in row]
     left_out = len(rows) - len(kept)
-    said = notes(analysis, history, answers) if answers else []
-    found = {"declared": chosen[0].declared, "primary": analysis.get("primary"), "notes": said}
-    return found | {"rows": kept, "left_out": left_out, "reasons": reasons}
+    notes_said = notes(analysis, history, answers) if answers else []
+    data = {"declared": chosen[0].declared, "primary": analysis.get("primary"), "notes": notes_said}
+    return data | {"rows": kept, "left_out": left_out, "reasons": reasons}
 
 
 def _fill(rows: dict[Place, Json], question: DeclaredTest, result: xr.Dataset, history: History) -> None:
@@ -82,8 +82,8 @@ def _fill(rows: dict[Place, Json], question: DeclaredTest, result: xr.Dataset, h
             row["entropy"] = _by_layer(changed) | standing(history, question, level)
         elif not changed["difference"].dims:
             title = TITLES.get(name, name.replace("_", " "))
-            own = _numbers(changed) | {"title": title, **_notes(changed)}
-            row["outcomes"][name] = own | standing(history, question, level)
+            numbers = _numbers(changed) | {"title": title, **_notes(changed)}
+            row["outcomes"][name] = numbers | standing(history, question, level)
 
 
 def _place(factor: str, level: Any, part: Part) -> Place:
@@ -94,10 +94,10 @@ def _rows(part: Part, pairs: Pairs, places: Places) -> Iterator[tuple[Any, Json]
     """Yield each level that has pairs, with its row as yet without changes."""
     words = by_condition(part.cells).indexes["cell"].get_level_values("condition")
     for number, level in enumerate(pairs.levels):
-        there = pairs.condition[number] >= 0
-        if there.any():
+        present = pairs.condition[number] >= 0
+        if present.any():
             conditions, references = (
-                sorted({places[str(words[cell])] for cell in own[number][there]})
+                sorted({places[str(words[cell])] for cell in own[number][present]})
                 for own in (pairs.condition, pairs.reference)
             )
             yield (

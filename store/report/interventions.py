@@ -31,21 +31,21 @@ def interventions(node: xr.DataTree, spec: Json, places: Places) -> Json:
     """
     datasets(node, "intervene", "no complete cell has interventions")
     settings = {own["name"]: own for own in spec.get("interventions", [])}
-    found, room = [], MOST_BYTES
+    sections, room = [], MOST_BYTES
     for name in entries(node):
         results = _results(node, name, looks_of(spec.get("analysis", {})))
         told = {key: value for key, value in settings.get(name, {}).items() if key in TOLD}
-        own = results.described() | {"name": name, "settings": told, "conditions": [], "left_out": 0}
+        section = results.described() | {"name": name, "settings": told, "conditions": [], "left_out": 0}
         for condition in results.conditions:
             effects = results.of(condition) | {"condition": places[condition]}
             size = len(json.dumps(effects))
-            if own["conditions"] and size > room:
-                own["left_out"] += 1
+            if section["conditions"] and size > room:
+                section["left_out"] += 1
             else:
-                own["conditions"].append(effects)
+                section["conditions"].append(effects)
                 room -= size
-        found.append(own)
-    return {"entries": found}
+        sections.append(section)
+    return {"entries": sections}
 
 
 @frozen
@@ -71,8 +71,8 @@ class _Results:
 
     def of(self, condition: str) -> Json:
         """Return one condition's changes in the order of the sweep, with all that is known of them."""
-        own = {outcome: of_condition(found, condition) for outcome, found in self.effects.items()}
-        changed = own["correct"]
+        effects_of = {outcome: of_condition(found, condition) for outcome, found in self.effects.items()}
+        changed = effects_of["correct"]
         sweep = sweep_of(changed)
         order = np.lexsort((changed["head"], sweep.place, sweep.spans))
         return {
@@ -82,8 +82,8 @@ class _Results:
             "axis": sweep.axis,
             "place": rounded(sweep.place[order]),
             "line": [sweep.lines[number] for number in order],
-            "effects": {outcome: _columns(own[outcome], order, *EFFECT) for outcome in OUTCOMES},
-            "entropy": _map(own["entropy"], order) if "entropy" in own else None,
+            "effects": {outcome: _columns(effects_of[outcome], order, *EFFECT) for outcome in OUTCOMES},
+            "entropy": _map(effects_of["entropy"], order) if "entropy" in effects_of else None,
             "shares": {
                 outcome: _shares(of_condition(found, condition), order)
                 for outcome, found in self.shares.items()

@@ -59,11 +59,11 @@ def results(node: xr.DataTree, places: Places) -> Json:
         if name not in summary and not (name in SCORES and scored):
             continue
         source, stage = (OF_EXAMPLES[name], "evaluate") if name in OF_EXAMPLES else (name, "summary")
-        found = means(node, source, stage=stage)
+        averages = means(node, source, stage=stage)
         columns = ("mean", "low", "high", "seeds", "examples")
         rows = [
-            [places[str(level)], *(rounded(found[column].sel(level=level)) for column in columns)]
-            for level in found["level"].values
+            [places[str(level)], *(rounded(averages[column].sel(level=level)) for column in columns)]
+            for level in averages["level"].values
         ]
         metrics.append(
             {
@@ -71,7 +71,7 @@ def results(node: xr.DataTree, places: Places) -> Json:
                 "title": title,
                 "share": name in SHARES,
                 "lower_is_better": name in LOWER_IS_BETTER,
-                "method": found.attrs["method"],
+                "method": averages.attrs["method"],
                 "rows": rows,
             }
         )
@@ -87,39 +87,39 @@ def confusions(node: xr.DataTree, places: Places) -> Json:
     """Return counts [condition, gold, predicted] of the scored labels, else of the generated ones."""
     known = {str(name) for part in datasets(node, "evaluate") for name in part.data_vars}
     prediction = "prediction" if "prediction" in known else "generated_label"
-    found = confusion(node, prediction=prediction)
+    matrices = confusion(node, prediction=prediction)
     return {
         "prediction": prediction,
-        "conditions": _conditions(found, places),
-        "gold": [str(label) for label in found["gold"].values],
-        "predicted": [str(label) for label in found["predicted"].values],
-        "count": rounded(found["count"]),
-        "method": found.attrs["method"],
+        "conditions": _conditions(matrices, places),
+        "gold": [str(label) for label in matrices["gold"].values],
+        "predicted": [str(label) for label in matrices["predicted"].values],
+        "count": rounded(matrices["count"]),
+        "method": matrices.attrs["method"],
     }
 
 
 def calibration(node: xr.DataTree, places: Places) -> Json:
     """Return the reliability curve and calibration error of each condition."""
     datasets(node, "evaluate")
-    found = calibration_curve(node)
+    curves = calibration_curve(node)
     return {
-        "conditions": _conditions(found, places),
-        "bin": rounded(found["bin"]),
-        **{name: rounded(found[name]) for name in CALIBRATION},
-        "method": found.attrs["method"],
+        "conditions": _conditions(curves, places),
+        "bin": rounded(curves["bin"]),
+        **{name: rounded(curves[name]) for name in CALIBRATION},
+        "method": curves.attrs["method"],
     }
 
 
 def training(node: xr.DataTree, places: Places) -> Json:
     """Return curves by condition: the mean over seeds, and the lowest and highest seed, of means of steps."""
-    found = []
+    curves = []
     for whole in datasets(node, "train"):
         dataset = by_condition(whole)
         for name in (str(name) for name, values in dataset.data_vars.items() if values.dims[-1] == "step"):
             attrs = dataset[name].attrs
             own = {"title": str(attrs.get("long_name") or name), "units": str(attrs.get("units") or "1")}
-            found += [{"variable": name} | own | curve for curve in step_curves(dataset[name], places)]
-    return {"curves": found}
+            curves += [{"variable": name} | own | curve for curve in step_curves(dataset[name], places)]
+    return {"curves": curves}
 
 
 def step_curves(values: xr.DataArray, places: Places) -> Iterator[Json]:
@@ -151,16 +151,16 @@ def over_seeds(values: NDArray[np.float64]) -> Json:
 def transfer(node: xr.DataTree, spec: Json) -> Json:
     """Return a matrix of each metric by training and test level, for every combination of other factors."""
     summary = datasets(node, "summary")[0]
-    found = roles(spec, summary)
-    if found.train is None or found.test is None:
+    role_factors = roles(spec, summary)
+    if role_factors.train is None or role_factors.test is None:
         raise StoreError(
             "the experiment has no pair of factors that sets what is trained and what is tested on"
         )
     matrices = []
-    for within in other_levels(summary, [found.train, found.test]):
+    for within in other_levels(summary, [role_factors.train, role_factors.test]):
         part = select(node, **within) if within else node
         for metric in (name for name in ("accuracy", "generated_accuracy", "mae", "qwk") if name in summary):
-            matrix = transfer_matrix(part, found.train, found.test, metric)
+            matrix = transfer_matrix(part, role_factors.train, role_factors.test, metric)
             matrices.append(
                 {
                     "within": {name: str(level) for name, level in within.items()},
@@ -173,21 +173,21 @@ def transfer(node: xr.DataTree, spec: Json) -> Json:
                     "method": matrix.attrs["method"],
                 }
             )
-    return {"train": found.train, "test": found.test, "matrices": matrices}
+    return {"train": role_factors.train, "test": role_factors.test, "matrices": matrices}
 
 
 def signatures(node: xr.DataTree, spec: Json, places: Places) -> Json:
     """Return which failure signatures were found, in which cells, and why others cannot be measured."""
     summary = datasets(node, "summary")[0]
-    own = roles(spec, summary)
-    found = detect_failures(node, train=own.train, test=own.test, dimension=own.dimension)
+    by_role = roles(spec, summary)
+    screened = detect_failures(node, train=by_role.train, test=by_role.test, dimension=by_role.dimension)
     names = factors(summary)
     seeds = summary.indexes["cell"].get_level_values(SEED) if SEED in summary.indexes["cell"].names else None
     words = by_condition(summary).indexes["cell"].get_level_values("condition") if names else None
     rows: list[Json] = []
     reasons: dict[str, list[str]] = {}
-    for (s, c), measurable in np.ndenumerate(found["measurable"].values):
-        name, sentence = str(found["signature"].values[s]), str(found["sentence"].values[s, c])
+    for (s, c), measurable in np.ndenumerate(screened["measurable"].values):
+        name, sentence = str(screened["signature"].values[s]), str(screened["sentence"].values[s, c])
         if not measurable:
             known = reasons.setdefault(name, [])
             known.extend([sentence] if sentence not in known else [])
@@ -197,13 +197,13 @@ def signatures(node: xr.DataTree, spec: Json, places: Places) -> Json:
                 "signature": name,
                 "condition": places[str(words[c]) if words is not None else "all"],
                 "seed": "" if seeds is None else str(seeds[c]),
-                "found": bool(found["found"].values[s, c]),
-                "value": rounded(found["value"].values[s, c]),
+                "found": bool(screened["found"].values[s, c]),
+                "value": rounded(screened["value"].values[s, c]),
                 "sentence": sentence,
             }
         )
-    thresholds = dict(zip(found["signature"].values, rounded(found["threshold"]), strict=True))
-    method = found.attrs["method"]
+    thresholds = dict(zip(screened["signature"].values, rounded(screened["threshold"]), strict=True))
+    method = screened.attrs["method"]
     return {"thresholds": thresholds, "rows": rows, "not_measurable": reasons, "method": method}
 
 

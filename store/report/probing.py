@@ -25,19 +25,19 @@ def layers(node: xr.DataTree, places: Places) -> Json:
     methods: dict[str, str] = {}
     for dataset in probes(node):
         for name in _drawn(dataset):
-            found = means(dataset, name)
-            methods[name] = found.attrs["method"]
-            for level, position in _product(found):
-                own = found.sel(level=level, position=position)
+            averages = means(dataset, name)
+            methods[name] = averages.attrs["method"]
+            for level, position in _product(averages):
+                curve = averages.sel(level=level, position=position)
                 curves.append(
                     {
                         "condition": places[str(level)],
                         "position": str(position),
                         "statistic": name,
-                        "title": str(found["mean"].attrs["long_name"]),
-                        "units": str(found["mean"].attrs["units"]),
-                        "layer": [int(layer) for layer in own["layer"].values],
-                        **{column: rounded(own[column]) for column in POINTS},
+                        "title": str(averages["mean"].attrs["long_name"]),
+                        "units": str(averages["mean"].attrs["units"]),
+                        "layer": [int(layer) for layer in curve["layer"].values],
+                        **{column: rounded(curve[column]) for column in POINTS},
                     }
                 )
     if not curves:
@@ -58,10 +58,10 @@ def _drawn(dataset: xr.Dataset) -> list[str]:
 def saturations(node: xr.DataTree, spec: Json, places: Places) -> Json:
     """Return the share of examples not yet saturated by condition, position and layer; and each contrast."""
     probes(node)
-    found = saturation(node, permutations=1)  # its tests are those against declared baselines, below
+    saturated = saturation(node, permutations=1)  # its tests are those against declared baselines, below
     curves = []
-    for level, position in _product(found):
-        own = found.sel(level=level, position=position)
+    for level, position in _product(saturated):
+        own = saturated.sel(level=level, position=position)
         curves.append(
             {
                 "condition": places[str(level)],
@@ -77,7 +77,7 @@ def saturations(node: xr.DataTree, spec: Json, places: Places) -> Json:
         raise StoreError(
             f"no example saturates: no top probability stays at {SATURATED} or more to the last layer"
         )
-    return {"curves": curves, "method": found["survival"].attrs["method"], **_against(node, spec)}
+    return {"curves": curves, "method": saturated["survival"].attrs["method"], **_against(node, spec)}
 
 
 def _against(node: xr.DataTree, spec: Json) -> Json:
@@ -86,18 +86,18 @@ def _against(node: xr.DataTree, spec: Json) -> Json:
     tests, methods = [], []
     for factor, baseline in ((own.factor, own.baseline) for own in chosen_contrasts(spec, summary)):
         try:
-            found = saturation(node, factor, baseline, permutations=1)
+            saturated = saturation(node, factor, baseline, permutations=1)
         except FAULTS:
             raise
         except StoreError:  # a contrast need not exist among the probed cells
             continue
         base = levels(summary, factor)[0] if baseline is None else baseline
-        methods.append(found["difference"].attrs["method"])
-        for level, position in _product(found):
+        methods.append(saturated["difference"].attrs["method"])
+        for level, position in _product(saturated):
             if str(level) != str(base):
-                own = found.sel(level=level, position=position)
+                tested = saturated.sel(level=level, position=position)
                 names = {"factor": factor, "level": str(level), "baseline": str(base)}
-                numbers = {name: rounded(own[name]) for name in TESTED}
+                numbers = {name: rounded(tested[name]) for name in TESTED}
                 tests.append(names | {"position": str(position)} | numbers)
     return {"tests": tests, "test_methods": methods}
 

@@ -83,14 +83,14 @@ def _bytes(whole: xr.Dataset) -> int:
 
 def _arrays(part: xr.Dataset) -> Json:
     """Return arrays of shape [condition, example, layer, position, …]."""
-    found = {}
+    arrays = {}
     for name, scale in SCALES.items():
         if name in part:
             values = numbers(_ordered(part[name])).values
-            found[name] = fixed_point(-values if name in NEGATIVE else values, scale)
+            arrays[name] = fixed_point(-values if name in NEGATIVE else values, scale)
     if "watch_rank" in part:
-        found["watch_rank"] = whole_numbers(_ordered(part["watch_rank"]).values)
-    return found
+        arrays["watch_rank"] = whole_numbers(_ordered(part["watch_rank"]).values)
+    return arrays
 
 
 def _tokens(root: Root, part: xr.Dataset) -> Json:
@@ -111,21 +111,21 @@ def _ordered(values: xr.DataArray) -> xr.DataArray:
 def _predictions(node: xr.DataTree, part: xr.Dataset) -> list[list[Json]]:
     """Return what each cell predicted and wrote for each example, [condition][example]."""
     index = part.indexes["cell"]
-    found: list[list[Json]] = [[{} for _ in part["example"]] for _ in index]
+    predictions: list[list[Json]] = [[{} for _ in part["example"]] for _ in index]
     shapes = stage_nodes(node, "evaluate").values() if "evaluate" in node.children else []
     for dataset in shapes:
-        there = dataset.indexes["cell"].get_indexer(index)
+        rows_of_cells = dataset.indexes["cell"].get_indexer(index)
         examples = dataset.indexes["example"].get_indexer(part["example"].values)
         names = [n for n in ("prediction", "generated_label", "generated_text") if n in dataset]
-        for c, cell in enumerate(there):
+        for c, cell in enumerate(rows_of_cells):
             if cell < 0:
                 continue
-            own = dataset.isel(cell=int(cell))
-            columns = {name: own[name].values for name in names}
+            cell_data = dataset.isel(cell=int(cell))
+            columns = {name: cell_data[name].values for name in names}
             for e, example in enumerate(examples):
                 if example >= 0:
-                    found[c][e] = {n: _short(v[example]) for n, v in columns.items()}
-    return found
+                    predictions[c][e] = {n: _short(v[example]) for n, v in columns.items()}
+    return predictions
 
 
 def _short(text: Any) -> str:

@@ -25,13 +25,13 @@ def tuned(node: xr.DataTree, spec: Json, places: Places) -> Json:
         curves += list(step_curves(kl.mean("layer"), places))
         words = dataset.indexes["cell"].get_level_values("condition")
         for level in levels(dataset, "condition"):
-            own = kl.values[words == level]
+            of_level = kl.values[words == level]
             layers.append(
                 {
                     "condition": places[str(level)],
                     "layer": [int(layer) for layer in dataset["layer"].values],
-                    "first": over_seeds(own[:, 0]),
-                    "last": over_seeds(own[:, -1]),
+                    "first": over_seeds(of_level[:, 0]),
+                    "last": over_seeds(of_level[:, -1]),
                 }
             )
     twins = _twins(node, spec, places, {own["condition"] for own in layers})
@@ -42,11 +42,13 @@ def _twins(node: xr.DataTree, spec: Json, places: Places, trained: set[int]) -> 
     """Return by condition with a tuned lens the one without that differs in factors of the lens alone."""
     summary = datasets(node, "summary")[0]
     names = factors(summary)
-    own = {name for name, factor in spec.get("factors", {}).items() if _of_lens(paths_of(factor))}
+    of_lens = {name for name, factor in spec.get("factors", {}).items() if _of_lens(paths_of(factor))}
     index = summary.indexes["cell"]
     conditions = dict.fromkeys(zip(*(index.get_level_values(name) for name in names), strict=True))
     rests = {
-        places[spell(names, key)]: tuple(level for n, level in zip(names, key, strict=True) if n not in own)
+        places[spell(names, key)]: tuple(
+            level for n, level in zip(names, key, strict=True) if n not in of_lens
+        )
         for key in conditions
     }
     logit = {rest: place for place, rest in rests.items() if place not in trained}

@@ -26,8 +26,8 @@ def top_troubles(place: Place) -> Iterator[Trouble]:
     """Yield what is wrong with the metadata of the groups above all families."""
     for name in top_names(place):
         try:
-            found = parse_json(read_file(place, name), f"{place}/{name}")
-            if {own: value for own, value in found.items() if value is not None} == top_metadata():
+            metadata = parse_json(read_file(place, name), f"{place}/{name}")
+            if {own: value for own, value in metadata.items() if value is not None} == top_metadata():
                 continue
             message = "not the metadata of a group"
         except FileNotFoundError:
@@ -114,13 +114,13 @@ def metadata_trouble(place: Place, folder: str, record: FamilyRecord, file: str)
     """Say what is wrong with a metadata file but its rows, "" where nothing is."""
     path = f"{place}/{folder}/{file}"
     try:
-        found = parse_json(read_file(place, f"{folder}/{file}"), path)
+        metadata = parse_json(read_file(place, f"{folder}/{file}"), path)
     except FileNotFoundError:
         return MISSING
     except DamagedError as error:
         return reason(error, path)
     try:
-        plain = _without_rows(found, file, record)
+        plain = _without_rows(metadata, file, record)
     except (KeyError, TypeError, IndexError):
         return "not the metadata of this family"
     return "" if plain == record.metadata[file] else "its content has changed since it was made"

@@ -16,12 +16,12 @@ def python_environment() -> dict[str, str]:
 
     An editable install alone does not: Python takes a folder of the same name for the package.
     """
-    found = {"PYTHONSAFEPATH": "1"}
+    variables = {"PYTHONSAFEPATH": "1"}
     if ROOT.name not in _INSTALLED:
         others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         known = [str(ROOT), *(path for path in others if path not in ("", str(ROOT)))]
-        found["PYTHONPATH"] = os.pathsep.join(known)
-    return found
+        variables["PYTHONPATH"] = os.pathsep.join(known)
+    return variables
 
 
 @contextmanager

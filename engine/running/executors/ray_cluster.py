@@ -160,7 +160,7 @@ def join(address: str | None) -> None:
     """Join a cluster, or start one on this machine; EngineError where that fails."""
     _check_port(address or os.environ.get("RAY_ADDRESS"))
     terminated = signal.getsignal(signal.SIGTERM)
-    said = ""
+    printed = ""
     try:
         # Ray puts the folder that it is joined from first on its workers' path: one of the packages' own.
         # The variables are for a cluster of one's own; another has its environment already.
@@ -168,10 +168,10 @@ def join(address: str | None) -> None:
             try:
                 ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
             except BaseException:
-                said = log()
+                printed = log()
                 raise
     except Exception as error:  # of many types, and of Ray's releases
-        raise EngineError(_why(address, error, said)) from error
+        raise EngineError(_why(address, error, printed)) from error
     finally:
         signal.signal(signal.SIGTERM, terminated)  # Ray's own would end this process without a word
 

@@ -162,7 +162,7 @@ def _check_cluster() -> None:
         raise UsageError(f'executor.kind: found "slurm", but there is no sbatch here; {expected}')
     asked = subprocess.run(["sacct", "--jobs=0"], capture_output=True, text=True)
     if asked.returncode != 0:
-        said = asked.stderr.strip().partition("\n")[0]
+        line = asked.stderr.strip().partition("\n")[0]
         raise UsageError(
-            f'executor.kind: found "slurm", but sacct fails here: {said}; expected: a cluster with accounting'
+            f'executor.kind: found "slurm", but sacct fails here: {line}; expected: a cluster with accounting'
         )

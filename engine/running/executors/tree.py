@@ -18,10 +18,10 @@ def tree(pid: int) -> list[Member]:
     """Give a process and all that it has started, as far as the system tells (it does on Linux)."""
     parents: dict[int, list[Member]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
-        if found := _read(int(entry.name)):
-            parents.setdefault(found[0], []).append((int(entry.name), found[1]))
-    own = _read(pid)
-    members = [(pid, own[1])] if own else []
+        if process := _read(int(entry.name)):
+            parents.setdefault(process[0], []).append((int(entry.name), process[1]))
+    own_process = _read(pid)
+    members = [(pid, own_process[1])] if own_process else []
     for member in members:  # grows meanwhile
         members += parents.get(member[0], [])
     return members
@@ -40,8 +40,8 @@ def end(members: Iterable[Member], within: float) -> None:
 
 
 def _lives(member: Member) -> bool:
-    found = _read(member[0])
-    return found is not None and found[1] == member[1]
+    process = _read(member[0])
+    return process is not None and process[1] == member[1]
 
 
 def _read(pid: int) -> tuple[int, str] | None:

@@ -76,15 +76,15 @@ def arrangement(model: Any, donors: Mapping[str, Place]) -> Iterator[Arrangement
 
     Raises UsageError where an adapter reaches outside the layers, so that no layer would account for it.
     """
-    own = OWN if hasattr(model, "peft_config") else ""
+    own_adapter = OWN if hasattr(model, "peft_config") else ""
     adapted = model
     with as_it_was(model):
         for key, home in donors.items():
             adapted = load_adapter(adapted, home, name=key)
         sites = adapted_sites(adapted)
         for _, _, module in sites:
-            _switch(module, own)
-        yield Arrangement(adapted, own, sites)
+            _switch(module, own_adapter)
+        yield Arrangement(adapted, own_adapter, sites)
 
 
 def _switch(module: BaseTunerLayer, name: str) -> None:
@@ -99,12 +99,12 @@ def adapted_sites(model: Any) -> tuple[tuple[int, str, BaseTunerLayer], ...]:
     """
     if not isinstance(model, PeftModel):
         return ()
-    found: list[tuple[int, str, BaseTunerLayer]] = []
+    sites: list[tuple[int, str, BaseTunerLayer]] = []
     for number, layer in enumerate(find_lens(model).layers, start=1):
         attention = {id(inner) for part in attention_modules(layer) for inner in part.modules()}
         adapted = (module for module in layer.modules() if isinstance(module, BaseTunerLayer))
-        found += [(number, "attention" if id(module) in attention else "mlp", module) for module in adapted]
-    inside = {id(module) for _, _, module in found}
+        sites += [(number, "attention" if id(module) in attention else "mlp", module) for module in adapted]
+    inside = {id(module) for _, _, module in sites}
     for name, module in model.named_modules():
         if isinstance(module, ModulesToSaveWrapper | BaseTunerLayer) and id(module) not in inside:
             raise UsageError(
@@ -112,7 +112,7 @@ def adapted_sites(model: Any) -> tuple[tuple[int, str, BaseTunerLayer], ...]:
                 "no LoRA delta of a layer; expected lora.target_modules that keep to layers, and "
                 "lora.modules_to_save = []"
             )
-    return tuple(found)
+    return tuple(sites)
 
 
 def attention_modules(layer: nn.Module) -> list[nn.Module]:

@@ -55,8 +55,8 @@ def head_means(
             for layer in layers:
 
                 def add(_: nn.Module, args: Any, layer: int = layer, kept: Tensor = kept) -> None:
-                    own = args[0][kept].double().sum(dim=0)
-                    sums[layer] = sums[layer] + own if layer in sums else own
+                    summed = args[0][kept].double().sum(dim=0)
+                    sums[layer] = sums[layer] + summed if layer in sums else summed
 
                 stack.callback(output_projection(lens, layer).register_forward_pre_hook(add).remove)
             lens.last_hidden(ids, mask)

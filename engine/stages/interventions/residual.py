@@ -102,10 +102,10 @@ def check_resumable(lens: Lens, batch: Batch, past: Record) -> None:
     It does where a model hands more from layer to layer than one residual stream.
     """
     middle = len(lens.layers) // 2
-    found = resume(lens, batch, past.shapes, middle, past.states[middle])[1][-1].float()
+    resumed = resume(lens, batch, past.shapes, middle, past.states[middle])[1][-1].float()
     expected = batch.at(past.states[-1]).float()
     scale = expected.abs().max().clamp_min(1e-6)
-    if not (found - expected).abs().max() <= 1e-3 * scale:
+    if not (resumed - expected).abs().max() <= 1e-3 * scale:
         raise EngineError(
             f"interventions: {type(lens.decoder).__name__} hands more from layer to layer than its residual "
             "stream, so that no layer can be changed by itself; expected a decoder of plain blocks"

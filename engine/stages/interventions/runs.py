@@ -38,9 +38,9 @@ class SweepRuns:
 
     def check(self) -> None:
         """Raise EngineError where the model cannot be run from its middle."""
-        own = self.arrangement.own
-        with self.arrangement.using(own):
-            check_resumable(self.lens, self.chunk.batch, self._record(own))
+        own_adapter = self.arrangement.own
+        with self.arrangement.using(own_adapter):
+            check_resumable(self.lens, self.chunk.batch, self._record(own_adapter))
 
     def take(self, turn: Turn) -> tuple[Tensor, Tensor]:
         """Run a change: normed final states [S, P, D], and entropies [L + 1, leading sequences]."""
@@ -93,5 +93,5 @@ class SweepRuns:
     def _entropies(self, streams: Tensor) -> Tensor:
         """Give the lens entropies of streams [K, S, P, D] where labels are predicted: [K, leading]."""
         rows = self.lens.norm(streams[:, self.chunk.leading, 0])
-        found = lens_statistics(rows.flatten(0, 1), self.lens.unembedding, top_k=0, backend=self.backend)
-        return found.entropy.view(rows.shape[:2])
+        statistics = lens_statistics(rows.flatten(0, 1), self.lens.unembedding, top_k=0, backend=self.backend)
+        return statistics.entropy.view(rows.shape[:2])

@@ -78,18 +78,18 @@ def keep_float32(model: Any, name: str = "default") -> bool:
     inputs are converted, and its outputs, but for logits, have the type of the original module's. Tells
     whether any had another type; weights that were read into it before that are rounded.
     """
-    found, head = False, model.get_base_model().get_output_embeddings()
+    changed, head = False, model.get_base_model().get_output_embeddings()
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper) and name in module.modules_to_save:
             trained = module.modules_to_save[name]
-            own = next((p.dtype for p in trained.parameters() if p.is_floating_point()), torch.float32)
-            if own != torch.float32:
+            own_dtype = next((p.dtype for p in trained.parameters() if p.is_floating_point()), torch.float32)
+            if own_dtype != torch.float32:
                 trained.float()
                 trained.register_forward_pre_hook(_taking(torch.float32), with_kwargs=True)
                 if module is not head:
-                    trained.register_forward_hook(_giving(own))
-                found = True
-    return found
+                    trained.register_forward_hook(_giving(own_dtype))
+                changed = True
+    return changed
 
 
 def _taking(dtype: torch.dtype) -> Callable[..., Any]:

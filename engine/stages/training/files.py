@@ -118,10 +118,10 @@ def checkpoint_folder(folder: Path, *, fenced: bool) -> Path:
 
 def newest_checkpoint(folder: Path) -> str | None:
     """Give the checkpoint of most steps that is whole, from any of the folders."""
-    found = sorted(
+    checkpoints = sorted(
         folder.glob("checkpoints*/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True
     )
-    return next((str(path) for path in found if _whole(path)), None)
+    return next((str(path) for path in checkpoints if _whole(path)), None)
 
 
 def _whole(checkpoint: Path) -> bool:

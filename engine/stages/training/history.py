@@ -71,7 +71,7 @@ class TrainingLog:
 
     def summary(self) -> dict[str, float]:
         """Give the training's numbers for the store; what each means is told in docs/store.md."""
-        found = {
+        numbers = {
             "train_loss": self.loss,
             "train_steps": float(len(self.steps)),
             "train_steps_skipped": float(sum(not math.isfinite(entry["grad_norm"]) for entry in self.steps)),
@@ -79,8 +79,8 @@ class TrainingLog:
             "completion_tokens": self.total(COMPLETION_TOKENS),
         }
         if self.best:
-            found |= {"kept_step": float(self.kept), "validation_loss": self.best[1]}
-        return found
+            numbers |= {"kept_step": float(self.kept), "validation_loss": self.best[1]}
+        return numbers
 
     def curves(self) -> dict[str, np.ndarray]:
         """Give loss, learning rate and gradient norm of every step, float32 [steps]."""

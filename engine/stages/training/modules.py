@@ -31,9 +31,9 @@ def unseen_modules(base: Any, lora: Lora) -> list[str]:
         if isinstance(module, nn.Linear | Conv1D) and module is not head
     }
     outside = {name for name, module in linear.items() if id(module) not in within}
-    own = {name for name, module in linear.items() if _has_own_forward(module)}
-    gives_tensor = _run(lens, {name: linear[name] for name in outside | own}) if outside | own else {}
-    unseen = (outside - gives_tensor.keys()) | {name for name in own if not gives_tensor.get(name, True)}
+    forward = {name for name, module in linear.items() if _has_own_forward(module)}
+    gives_tensor = _run(lens, {name: linear[name] for name in outside | forward}) if outside | forward else {}
+    unseen = (outside - gives_tensor.keys()) | {name for name in forward if not gives_tensor.get(name, True)}
     if lora.target_modules == "all-linear":
         unseen |= {
             f"{name}.out_proj"
@@ -46,8 +46,8 @@ def unseen_modules(base: Any, lora: Lora) -> list[str]:
 def _has_own_forward(module: nn.Module) -> bool:
     """Tell whether an architecture's own code makes something else of a linear module."""
     kind = type(module)
-    own = kind.__module__.startswith(("transformers.models.", "transformers_modules."))
-    return own and kind.forward is not nn.Linear.forward
+    is_own = kind.__module__.startswith(("transformers.models.", "transformers_modules."))
+    return is_own and kind.forward is not nn.Linear.forward
 
 
 def _run(lens: Lens, modules: Mapping[str, nn.Module]) -> dict[str, bool]:

@@ -22,14 +22,14 @@ def check_trackers(names: Iterable[str]) -> None:
     """Raise UsageError for a tracker that transformers does not know, or whose package is not installed."""
     from transformers.integrations import get_available_reporting_integrations
 
-    here = get_available_reporting_integrations()
+    installed = get_available_reporting_integrations()
     for name in names:
-        if name not in here:
-            near = nearest(name, here)
+        if name not in installed:
+            near = nearest(name, installed)
             hint = f'; did you mean "{near}"?' if near else ""
             raise UsageError(
                 f'train.report_to: found "{name}", which is no tracker that is installed here; '
-                f"expected one of these: {', '.join(here) or 'none is installed'}{hint}"
+                f"expected one of these: {', '.join(installed) or 'none is installed'}{hint}"
             )
 
 
