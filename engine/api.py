@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +12,7 @@ from attrs import evolve, frozen
 from engine.errors import UsageError
 from engine.planning.plan import Plan, PlannedCell, describe, make_plan, select
 from specs import load_spec, resolve
+from specs.common.spelling import least_far
 from store import Ledger, StoreError, cells, read_manifests
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
@@ -80,9 +80,10 @@ def choose(planned: Plan, only: Levels) -> list[PlannedCell]:
     for factor, asked in only.items():
         levels = asked if isinstance(asked, (list, tuple)) else [asked]
         if factor not in known:
-            near = get_close_matches(factor, known, n=1, cutoff=0)
             typed = f"{factor}={levels[0] if levels else ''}"
-            raise UsageError(f'only {typed}: no factor "{factor}"; did you mean "{near[0]}"?')
+            raise UsageError(
+                f'only {typed}: no factor "{factor}"; did you mean "{least_far(factor, known)}"?'
+            )
         for level in levels:
             if str(level) not in known[factor]:
                 raise UsageError(

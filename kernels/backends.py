@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,6 +11,8 @@ from typing import Any
 from warnings import warn
 
 import torch
+
+from specs.common.spelling import least_far
 
 LENS = "lens_statistics"
 # Operation → backend → (module, function), the fastest backends last.
@@ -76,7 +77,7 @@ def choose_backend(device: torch.device, backend: str = "auto", operation: str =
     table = OPERATIONS[operation]
     if backend != "auto":
         if backend not in table:
-            near = get_close_matches(backend, table, n=1, cutoff=0)[0]
+            near = least_far(backend, table)
             raise ValueError(
                 f'backend: found "{backend}", expected auto, {", ".join(table)}; did you mean "{near}"?'
             )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernels._lens import ffi, lib
+from specs.common.spelling import least_far
 
 __all__ = ["ThreadTeam", "cpu_paths", "ffi", "lib", "path_number", "pointer", "regular"]
 
@@ -40,7 +40,7 @@ def path_number(name: str | None) -> int:
     """
     supported = cpu_paths()
     if name is not None and name not in supported:
-        near = get_close_matches(name, supported, n=1, cutoff=0)[0]
+        near = least_far(name, supported)
         raise ValueError(f'path: found "{name}", expected {", ".join(supported)}; did you mean "{near}"?')
     names = [ffi.string(lib.lens_path_name(index)).decode() for index in range(lib.lens_path_count())]
     return names.index(name or supported[0])

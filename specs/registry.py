@@ -16,11 +16,11 @@ from typing import TypeVar
 
 from attrs import define, field, frozen
 
+from specs.common.plugin_names import PREFIX, described, package_of
 from specs.common.spelling import nearest, one_of
 from specs.errors import PluginError
 
 T = TypeVar("T")
-PREFIX = "ablation_engine."
 PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of plug-ins' names
 
 
@@ -106,7 +106,7 @@ class Registry:
             "kind": self.group,
             "name": name,
             "version": version,
-            "package": _package(self._point(name)),
+            "package": package_of(self._point(name)),
         }
 
     def _point(self, name: str) -> EntryPoint:
@@ -116,7 +116,7 @@ class Registry:
             hint = f'did you mean "{near}"?' if near else f"expected {one_of(self)}"
             raise PluginError(f'no {self.what} "{name}" is built in or installed; {hint}')
         if len(points) > 1:
-            owners = one_of(map(_package, points)).replace(" or ", " and ")
+            owners = one_of(map(package_of, points)).replace(" or ", " and ")
             raise PluginError(
                 f'the {self.what} "{name}" is in several installed packages, {owners}; expected it in one: '
                 "uninstall the others"
@@ -154,15 +154,6 @@ class Named:
         return nearest(text, (*self.plain, *(self.prefix + name for name in self.registry)))
 
 
-def described(point: EntryPoint) -> str:
-    """Name a plug-in's package and entry point."""
-    return f'plug-in "{point.name}" of {_package(point)} (entry point {point.group}: {point.value})'
-
-
-def _package(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "a package without metadata"
-
-
 def _imported(point: EntryPoint) -> object:
     try:
         return point.load()
@@ -185,7 +176,7 @@ def plugins() -> list[str]:
     """Name all plug-ins of installed packages, of any kind."""
     namesakes = [point for registry in REGISTRIES for point in registry.namesakes()]
     return [
-        f"{point.name} ({group}) of {_package(point)}" + ": REFUSED, a built-in name" * (point in namesakes)
+        f"{point.name} ({group}) of {package_of(point)}" + ": REFUSED, a built-in name" * (point in namesakes)
         for group in (*(registry.group for registry in REGISTRIES), "panels")
         for point in sorted(entry_points(group=PREFIX + group), key=lambda point: point.name)
     ]

@@ -18,7 +18,8 @@ from engine.planning.sizes import ModelCard, model_card
 from engine.planning.stage_keys import Cell, data_key, test_data
 from specs import Problem, SpecError
 from specs.checks.reserved_names import RESERVED
-from specs.registry import METRICS, REGISTRIES, STATISTICS, described
+from specs.common.plugin_names import described
+from specs.registry import METRICS, REGISTRIES, STATISTICS
 from specs.tables.data import Data
 from specs.toml.describe import value as spell
 from specs.toml.paths import looks_local

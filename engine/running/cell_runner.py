@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 from attrs import define, field, frozen
 
@@ -22,7 +22,7 @@ from engine.stages.measured_examples import Stage
 from store import LostClaimError
 
 Result = TypeVar("Result")
-CHECKED: tuple[Stage, ...] = ("evaluate", "probe", "intervene")  # those that measure test examples
+CHECKED: tuple[Stage, ...] = get_args(Stage)  # those that measure test examples
 
 
 @frozen

@@ -8,12 +8,13 @@ from numbers import Integral, Real
 import xarray as xr
 from attrs import frozen
 
+from specs.common.plugin_names import PREFIX, package_of
 from store.backend.location import Root
 from store.backend.records import Json
 from store.errors import FAULTS
 from store.report.stages import Places
 
-GROUP = "ablation_engine.panels"
+GROUP = PREFIX + "panels"
 
 
 @frozen
@@ -54,7 +55,7 @@ def panels(source: ReportSource) -> list[Json]:
 
 
 def _panel(point: EntryPoint, source: ReportSource) -> Json:
-    owner = f"{point.dist.name} {point.dist.version}" if point.dist else "a package without metadata"
+    owner = package_of(point)
     said = {"name": point.name, "title": point.name, "from": owner}
     try:
         panel = point.load()
