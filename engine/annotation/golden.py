@@ -39,7 +39,7 @@ class GoldenComparison:
 
     def best(self) -> Merge:
         """Give the merge of least MAE, then least MSE, then the first of mean, median, majority."""
-        errors = {how: found for how in MERGES if (found := self.of_merge(how)) is not None}
+        errors = {how: best_of_merge for how in MERGES if (best_of_merge := self.of_merge(how)) is not None}
         if not errors:
             raise DataError(
                 'annotate.merge: found "best", but no conversation of the golden set has both a true rating '

@@ -108,10 +108,10 @@ def _check(backend: str, device: torch.device, dtype: torch.dtype) -> Check:
         fault = backend == "triton" and device.type == "cuda" and reason != NO_TRITON
         return Check(backend, device, dtype, math.inf if fault else None, reason)
     try:
-        found, what = largest_error(backend, device, dtype)
+        largest, what = largest_error(backend, device, dtype)
     except Exception as error:  # whatever a driver or a compiler may say, the other checks go on
         return Check(backend, device, dtype, math.inf, f"{type(error).__name__}: {error}")
-    return Check(backend, device, dtype, found, f"{what} is off" if found > LIMIT else "")
+    return Check(backend, device, dtype, largest, f"{what} is off" if largest > LIMIT else "")
 
 
 def backends_table(checks: list[Check]) -> Table:

@@ -70,8 +70,8 @@ def plan(
         else:
             console.print(comparison.table())
     elif as_json:
-        found = render.plan_json(planned, cells=show_cells) | {"power": power_tables.rows(planned, pilot)}
-        say(json.dumps(found, indent=2), lines=True)
+        plan_data = render.plan_json(planned, cells=show_cells) | {"power": power_tables.rows(planned, pilot)}
+        say(json.dumps(plan_data, indent=2), lines=True)
     else:
         for part in render.plan_tables(planned, cells=show_cells):
             console.print(part)
@@ -264,11 +264,11 @@ def annotate(spec: Path, overrides: tuple[str, ...], only_plan: bool, only_repor
     if only_plan and only_report:
         raise UsageError("--plan and --report: expected one of the two")
     console, loaded = Terminal(), load_spec(spec, overrides)
-    for job in (found := jobs(loaded, resolve(loaded))):
+    for job in (sources_to_rate := jobs(loaded, resolve(loaded))):
         if only_plan or only_report:
             (show_plan if only_plan else show_report)(job, console)
     if not (only_plan or only_report):
-        sys.exit(max(run(job, console) for job in found))
+        sys.exit(max(run(job, console) for job in sources_to_rate))
 
 
 @cli.command()

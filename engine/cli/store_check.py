@@ -29,8 +29,8 @@ def store_trouble() -> str:
             doing = "read"
             dataset = open_store(folder)["check/values"].to_dataset()
             for name, expected in values.items():
-                found = dataset[name].sel(target="label", seed=0).values
-                if found.dtype.kind != expected.dtype.kind or not _same(found, expected):
+                read_back = dataset[name].sel(target="label", seed=0).values
+                if read_back.dtype.kind != expected.dtype.kind or not _same(read_back, expected):
                     return f"a small store was written, but its {name} came back as other values"
             if troubles := verify(folder).troubles:
                 return f"a small store was written, but {troubles[0].path}: {troubles[0].message}"

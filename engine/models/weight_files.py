@@ -108,12 +108,12 @@ def _naturals(found: Any) -> TypeGuard[list[int]]:
 
 def _object(content: bytes, what: str) -> dict[str, Any]:
     try:
-        found = json.loads(content)
+        parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise _BadFileError(f"{what} is no JSON; expected a JSON object") from error
-    if not isinstance(found, dict):
-        raise _BadFileError(f"{what} is {type(found).__name__}; expected a JSON object")
-    return found
+    if not isinstance(parsed, dict):
+        raise _BadFileError(f"{what} is {type(parsed).__name__}; expected a JSON object")
+    return parsed
 
 
 def _read_object(file: Path) -> dict[str, Any]:

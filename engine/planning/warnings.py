@@ -61,9 +61,9 @@ def _unexplained(plan: Plan) -> Iterator[str]:
         counts = _counts(plan, cells[0], data)
         if dropped := int(counts.get("dropped_unexplained", 0)):
             yield f'data.empty_explanations = "drop": {dropped:,} rows without explanation are left out'
-        found = {split: int(counts.get(f"{split}_examples_without_explanation", 0)) for split in SPLITS}
-        if any(found.values()):
-            numbers = ", ".join(f"{number:,} {split}" for split, number in found.items() if number)
+        without = {split: int(counts.get(f"{split}_examples_without_explanation", 0)) for split in SPLITS}
+        if any(without.values()):
+            numbers = ", ".join(f"{number:,} {split}" for split, number in without.items() if number)
             contents = dict.fromkeys(plan.matrix.table("target", cell.choice).content for cell in cells)
             lacking = f"{numbers} examples have no explanation, which {', '.join(contents)} needs"
             policy = data.empty_explanations

@@ -117,14 +117,14 @@ def _score(
     settings: Evaluate,
 ) -> dict[str, np.ndarray]:
     """Score every label."""
-    found = score_spellings(lens, questions, padding_id(tokenizer))
+    scored = score_spellings(lens, questions, padding_id(tokenizer))
     labels, values = settings.labels, {}
     if "loglikelihood" in settings.scoring:
-        predicted, scores = predictions(found, labels, length_normalized=settings.length_normalized)
+        predicted, scores = predictions(scored, labels, length_normalized=settings.length_normalized)
         values["prediction"] = _strings(predicted)
         values["label_logprob"] = scores.astype(np.float32)
     if "constrained" in settings.scoring:
-        values["constrained_label"] = _strings(labels[constrained_label(spellings)] for spellings in found)
+        values["constrained_label"] = _strings(labels[constrained_label(spellings)] for spellings in scored)
     return values
 
 

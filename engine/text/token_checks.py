@@ -67,9 +67,9 @@ def check_generated(writer: TargetEncoder, row: Example) -> None:
     content = writer.target.content if writer.target.content == "label" else "label+explanation"
     genuine = evolve(writer, target=evolve(writer.target, content=content, permuted=0.0))
     for label in writer.labels:
-        said = {**row, "label": label, "explanation": "a a"}
-        encoded = genuine.encode(said)
-        prompt, begun = genuine.encode_prompt(said)
+        written_row = {**row, "label": label, "explanation": "a a"}
+        encoded = genuine.encode(written_row)
+        prompt, begun = genuine.encode_prompt(written_row)
         tokens = (encoded.prompt + encoded.completion)[len(prompt) :]
         text = written(writer.tokenizer, prompt, tokens, begun)
         if (label_read := read_answer(text, genuine).label) != label:

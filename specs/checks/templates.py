@@ -24,8 +24,8 @@ def template_problems(
         yield Problem(None, key, message, nearest(unknown, known))
     for _, name, form, conversion in parts:
         if name in known and (form or conversion):
-            found = f"{name}{'!' + conversion if conversion else ''}{':' + form if form else ''}"
-            yield Problem(None, key, f"expected the field alone, {{{name}}}; found {{{found}}}")
+            written_field = f"{name}{'!' + conversion if conversion else ''}{':' + form if form else ''}"
+            yield Problem(None, key, f"expected the field alone, {{{name}}}; found {{{written_field}}}")
     for field in required:
         if field not in names:
             yield Problem(None, key, f"expected the field {{{field}}}, found none")

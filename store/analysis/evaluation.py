@@ -42,7 +42,7 @@ def transfer_matrix(
     """
     summary = stage_node(data, "summary")
     rows, columns = levels(summary, train), levels(summary, test)
-    found = np.full((6, len(rows), len(columns)), np.nan)
+    cells_of_matrix = np.full((6, len(rows), len(columns)), np.nan)
     if metric in ACCURACIES:
         parts = [variable(part, ACCURACIES[metric]) for part in stage_nodes(data, "evaluate").values()]
     else:
@@ -53,9 +53,9 @@ def transfer_matrix(
         for i, j in np.ndindex(len(rows), len(columns)):
             chosen = [cell for cell, pair in enumerate(pairs) if pair == (rows[i], columns[j])]
             if chosen:
-                found[:, i, j] = _mean(numbers(part.isel(cell=chosen)), confidence)
+                cells_of_matrix[:, i, j] = _mean(numbers(part.isel(cell=chosen)), confidence)
     like = xr.DataArray(
-        np.empty(found.shape[1:]),
+        np.empty(cells_of_matrix.shape[1:]),
         {
             "train": level_coordinate(rows, train, "train"),
             "test": level_coordinate(columns, test, "test"),
@@ -64,7 +64,7 @@ def transfer_matrix(
     )
     units = str(summary[metric].attrs.get("units", "1")) if metric in summary else "1"
     names = {"value": units, "low": units, "high": units, "seeds": "1", "examples": "1", "groups": "1"}
-    columns_ = {n: (v, u, f"{metric}: {n}") for (n, u), v in zip(names.items(), found, strict=True)}
+    columns_ = {n: (v, u, f"{metric}: {n}") for (n, u), v in zip(names.items(), cells_of_matrix, strict=True)}
     result = labelled(like, columns_)
     how = f"Wilson {intervals(result, confidence, grouped(result))}"
     if metric not in ACCURACIES:

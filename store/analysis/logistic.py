@@ -59,11 +59,11 @@ def accuracy_model(
     groups = example_groups(right)
     held = change(data, outcome, factor, baseline, level, confidence=confidence)
     parts = []
-    for place, own in enumerate(pairs.levels):
+    for place, compared in enumerate(pairs.levels):
         present = pairs.condition[place] >= 0
         cells = [*pairs.reference[place][present], *pairs.condition[place][present]]
         models = fitted(np.stack([read_cell(right, cell) for cell in cells]), cells, groups, confidence)
-        other = held.sel(level=own)
+        other = held.sel(level=compared)
         columns = {name: (models[name], "1", title) for name, title in TITLES.items() if name in models}
         same = _same(models, float(other["difference"]), float(other["p_value"]), 1 - confidence)
         columns["agrees"] = (same, "1", "whether `change` says the same")

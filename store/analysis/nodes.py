@@ -284,10 +284,10 @@ def _score(name: str, logprobs: xr.DataArray, truth: xr.DataArray) -> xr.DataArr
     logs = logprobs.copy(data=log_softmax(logprobs.values.astype(float), axis=axis))
     right = logprobs["label"] == truth
     if name == "brier":
-        found = ((logs.copy(data=np.exp(logs.values)) - right) ** 2).sum("label")
+        brier = ((logs.copy(data=np.exp(logs.values)) - right) ** 2).sum("label")
     else:
-        found = -logs.where(right).max("label")
-    score: xr.DataArray = found.where(right.any("label"))
+        brier = -logs.where(right).max("label")
+    score: xr.DataArray = brier.where(right.any("label"))
     return score.transpose(*(dim for dim in logprobs.dims if dim != "label"))
 
 

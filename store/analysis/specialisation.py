@@ -143,8 +143,8 @@ def separation(
         auc.append((members @ ranks - n * (n + 1) / 2) / (n * (total - n)))
         whole = members.astype(np.float32)
         joints = ((whole @ one_hot).astype(float) / total for one_hot in hots)
-        found = [_mutual_information(joint.reshape(*joint.shape[:2], -1, bins)) for joint in joints]
-        information.append(np.mean(found, axis=0))
+        informations = [_mutual_information(joint.reshape(*joint.shape[:2], -1, bins)) for joint in joints]
+        information.append(np.mean(informations, axis=0))
     auc_null, information_null = np.concatenate(auc, axis=1), np.concatenate(information)
     return {
         "auc": auc_null[:, 0],

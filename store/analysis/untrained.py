@@ -86,9 +86,9 @@ def _answers(data: Data) -> Iterator[tuple[Any, tuple[NDArray[np.object_], Seque
     for whole in stage_nodes(data, "evaluate").values():
         dataset = with_cell_index(whole)
         gold = dataset["gold"].broadcast_like(dataset["cell"]).transpose("cell", "example").values
-        for cell, own in zip(dataset.indexes["cell"], gold, strict=True):
-            labels = dataset["label"].values if "label" in dataset.coords else np.unique(own.astype(str))
-            yield cell, (own.astype(str), [str(label) for label in labels])
+        for cell, truth in zip(dataset.indexes["cell"], gold, strict=True):
+            labels = dataset["label"].values if "label" in dataset.coords else np.unique(truth.astype(str))
+            yield cell, (truth.astype(str), [str(label) for label in labels])
 
 
 def _named(index: pd.MultiIndex, kind: str, known: Known) -> Iterator[tuple[str, Numbers]]:

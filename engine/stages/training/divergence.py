@@ -61,12 +61,12 @@ def _diverged(what: str, history: TrainingLog, model: nn.Module, settings: Train
 @torch.no_grad()
 def _not_finite(model: nn.Module, *, trained: bool) -> list[str]:
     """Give the names of the weights that are not finite, of those that are trained or of the others."""
-    found: list[tuple[str, Any]] = [
+    finiteness: list[tuple[str, Any]] = [
         (name, torch.isfinite(parameter).all())
         for name, parameter in model.named_parameters()
         if parameter.requires_grad == trained and parameter.is_floating_point()
     ]
-    return [name.removeprefix("base_model.model.") for name, finite in found if not finite]
+    return [name.removeprefix("base_model.model.") for name, finite in finiteness if not finite]
 
 
 def _listed(names: list[str]) -> str:

@@ -52,10 +52,10 @@ def _has_own_forward(module: nn.Module) -> bool:
 
 def _run(lens: Lens, modules: Mapping[str, nn.Module]) -> dict[str, bool]:
     """Let the decoder read one token; tell of the modules that run whether they give a single tensor."""
-    found: dict[str, bool] = {}
+    gives_tensor: dict[str, bool] = {}
 
     def note(name: str, output: Any) -> None:
-        found[name] = torch.is_tensor(output)
+        gives_tensor[name] = torch.is_tensor(output)
 
     hooks = [
         module.register_forward_hook(lambda _, _args, output, name=name: note(name, output))
@@ -68,7 +68,7 @@ def _run(lens: Lens, modules: Mapping[str, nn.Module]) -> dict[str, bool]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return gives_tensor
 
 
 def check_named(base: Any, lora: Lora) -> None:
