@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from engine.errors import DataError
 from engine.models.tokenizer import Tokenizer
+from engine.text.cuts import Cuts
 
 Span = tuple[int, int]  # begin and end of some characters of a text
 
 # Text that others are put behind to be tokenized as if they went on from something: a tokenizer may give the
 # beginning of a text a space of its own.
 ANCHORS = ("\n", ".", "a", "0", "")
+SHORT = 200  # characters that are tokenized together without a thought
+KEPT_BYTES = 200_000_000  # of prompts
 
 
 @frozen
@@ -67,6 +73,30 @@ class Encoder:
 
     tokenizer: Tokenizer
     control: frozenset[int] = field(init=False)
+    cuts: Cuts = field(init=False, repr=False)
+    _unknown: tuple[int | None, str | None] = field(init=False, repr=False)
+    _suspects: frozenset[int | None] = field(init=False, repr=False)  # control tokens, if they are data's
+    _opening: list[list[int]] = field(init=False, factory=list, repr=False)
+    _prompts: Prompts = field(init=False, factory=lambda: Prompts(), repr=False)
+
+    @staticmethod
+    def of(tokenizer: Tokenizer) -> Encoder:
+        """Give the encoder of a tokenizer, which keeps the prompts that any cell has tokenized."""
+        return _encoder(
+            tokenizer, str(tokenizer.chat_template), tuple(tokenizer.all_special_ids), len(tokenizer)
+        )
+
+    @cuts.default
+    def _cuts_of_tokenizer(self) -> Cuts:
+        return Cuts.of(self.tokenizer.backend_tokenizer)
+
+    @_unknown.default
+    def _unknown_token(self) -> tuple[int | None, str | None]:
+        return self.tokenizer.unk_token_id, self.tokenizer.unk_token
+
+    @_suspects.default
+    def _suspected(self) -> frozenset[int | None]:
+        return self.control | {self._unknown[0]}
 
     @control.default
     def _control(self) -> frozenset[int]:
@@ -83,11 +113,21 @@ class Encoder:
 
     def opening(self, text: Text) -> list[int]:
         """Give the ids of the tokens that the tokenizer puts before a text, that of the beginning say."""
-        for text_part in (text.text, "a"):  # a text without any token does not tell what is put before it
-            encoded = self.tokenizer(text_part, return_special_tokens_mask=True)
-            if 0 in (put := list(encoded["special_tokens_mask"])):
-                return list(encoded["input_ids"][: put.index(0)])
-        return []
+        if not self._opening:  # it is the same before every text
+            for sample in ("a", text.text):  # a text without any token does not tell what is put before it
+                encoded = self.tokenizer(sample, return_special_tokens_mask=True)
+                if 0 in (put := list(encoded["special_tokens_mask"])):
+                    self._opening.append(list(encoded["input_ids"][: put.index(0)]))
+                    break
+        return self._opening[0] if self._opening else []
+
+    def prompt(self, text: Text, *, opens: bool) -> Trail:
+        """Tokenize a prompt; `opens`: with what the tokenizer puts before a text."""
+        key = self._prompts.key(text, opens)
+        if (trail := self._prompts.kept.get(key)) is None:
+            trail, _ = Trail(self, self.opening(text) if opens else []).add(text)
+            self._prompts.keep(key, trail)
+        return trail
 
     def tokens(self, text: Text) -> Tokens:
         """Tokenize a text that stands at the beginning; nothing is put before or behind it.
@@ -129,9 +169,10 @@ class Encoder:
 
     def _first(self, text: Text) -> tuple[Tokens, Text]:
         """Tokenize a text up to inside the first control token that data would become; give the rest, too."""
-        encoded = self.tokenizer(text.text, add_special_tokens=False, return_offsets_mapping=True)
-        ids, spans = list(encoded["input_ids"]), list(encoded["offset_mapping"])
-        for token, (start, stop) in zip(ids, spans, strict=True):
+        ids, spans = self._encoded(text.text)
+        suspects = self._suspects
+        for place in [place for place, token in enumerate(ids) if token in suspects]:
+            token, (start, stop) = ids[place], spans[place]
             if text.holds_data(start, stop) and self._is_control(token, text.text[start:stop]):
                 if stop - start < 2:
                     return self._spelled(text, start)
@@ -140,9 +181,21 @@ class Encoder:
                 return tokens, more + rest
         return Tokens(ids, [stop for _, stop in spans]), Text("")
 
+    def _encoded(self, text: str) -> tuple[list[int], list[Span]]:
+        """Give ids and spans, as the tokenizer's own call gives them, without what that does around it."""
+        backend = self.tokenizer.backend_tokenizer
+        if backend.truncation is not None:
+            backend.no_truncation()
+        if backend.padding is not None:
+            backend.no_padding()
+        if backend.encode_special_tokens:
+            backend.encode_special_tokens = False
+        encoding = backend.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
     def _is_control(self, token: int, text: str) -> bool:
-        unknown = token == self.tokenizer.unk_token_id and text.strip() == self.tokenizer.unk_token
-        return token in self.control or unknown
+        unknown, name = self._unknown
+        return token in self.control or (token == unknown and text.strip() == name)
 
     def _spelled(self, text: Text, place: int) -> tuple[Tokens, Text]:
         """Tokenize a text up to and with a letter that is the whole name of a control token."""
@@ -177,7 +230,7 @@ class Trail:
     """
 
     encoder: Encoder
-    closed: list[int]  # what the tokens of no further piece are tried together with
+    closed: Sequence[int]  # what the tokens of no further piece are tried together with
     text: Text = Text("")
     open: Tokens = Tokens([], [])
     skipped: int = 0  # tokens of an anchor, at the beginning of `open`
@@ -185,7 +238,7 @@ class Trail:
     @property
     def ids(self) -> list[int]:
         """Give the ids of all pieces."""
-        return self.closed + self.open.ids[self.skipped :]
+        return [*self.closed, *self.open.ids[self.skipped :]]
 
     def add(self, piece: Text) -> tuple[Trail, Tokens]:
         """Give the trail with one piece more, and that piece's tokens, their ends counted from its start."""
@@ -195,7 +248,59 @@ class Trail:
         whole = self.text + piece
         joint = self.encoder.tokens(whole)
         if goes_on(self.open.ids, joint, border):
-            return evolve(self, text=whole, open=joint), joint.parted(count, border)
+            return evolve(self, text=whole, open=joint).cut(), joint.parted(count, border)
         whole, joint, skipped = self.encoder.behind(piece)
         parts = joint.parted(skipped, len(whole.text) - len(piece.text))
         return Trail(self.encoder, self.ids, whole, joint, skipped), parts
+
+    def cut(self) -> Trail:
+        """Close what further pieces need not be tokenized together with, if the tokenizer allows it."""
+        if len(self.text.text) < SHORT:
+            return self
+        for cut in self.encoder.cuts.candidates(self.text.text, self.open.ids, self.open.ends):
+            _, text = self.text.parted(cut.anchor)
+            tokens, border = self.encoder.tokens(text), cut.place - cut.anchor
+            skipped = sum(end <= border for end in tokens.ends)
+            kept = len(tokens.ids) - skipped
+            first = len(self.open.ids) - kept
+            if (
+                first >= self.skipped
+                and kept > 0
+                and tokens.ids[skipped:] == self.open.ids[first:]
+                and [end + cut.anchor for end in tokens.ends[skipped:]] == self.open.ends[first:]
+            ):
+                closed = array("i", [*self.closed, *self.open.ids[self.skipped : first]])
+                return Trail(self.encoder, closed, text, tokens, skipped)
+        return self
+
+
+@define
+class Prompts:
+    """Prompts that were tokenized, for other cells over the same data; the oldest ones go first."""
+
+    kept: dict[bytes, Trail] = field(factory=dict)
+    size: int = 0  # bytes
+
+    @staticmethod
+    def key(text: Text, opens: bool) -> bytes:
+        """Give what tells prompts apart."""
+        return blake2b(
+            repr((text.text, text.data, opens)).encode(errors="surrogatepass"), digest_size=16
+        ).digest()
+
+    def keep(self, key: bytes, trail: Trail) -> None:
+        """Keep a prompt."""
+        self.kept[key] = trail
+        self.size += _bytes(trail)
+        while self.size > KEPT_BYTES:
+            self.size -= _bytes(self.kept.pop(next(iter(self.kept))))
+
+
+def _bytes(trail: Trail) -> int:
+    """Estimate the memory of a trail: of an array, and of two lists of integers and a text."""
+    return 4 * len(trail.closed) + 72 * len(trail.open.ids) + 2_000
+
+
+@lru_cache(maxsize=2)
+def _encoder(tokenizer: Tokenizer, *_what_it_hangs_on: object) -> Encoder:
+    return Encoder(tokenizer)

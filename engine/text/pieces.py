@@ -57,7 +57,7 @@ class Pieces:
 
     @encoder.default
     def _encoder_of_tokenizer(self) -> Encoder:
-        return Encoder(self.tokenizer)
+        return Encoder.of(self.tokenizer)
 
     def prompt(self, example: Example) -> Text:
         """Write the text before the target."""
@@ -70,14 +70,13 @@ class Pieces:
         Spaces go to what follows them, with which many tokenizers merge them.
         """
         prompt = self.prompt(example)
-        # A chat template writes the special tokens itself; adding them again would double the first.
-        opening = [] if self.settings.chat_template else self.encoder.opening(prompt)
         explained = explanation is not None and self.target.explains_first
         stem = self.form.stem(str(explanation)) if explained else self.form.lay_out(example).stem
         prompt, spaces = prompt.parted(len(prompt.text.rstrip(" ")))
         text = spaces.text + stem
         body = text.rstrip(" ")
-        before, _ = Trail(self.encoder, opening).add(prompt)
+        # A chat template writes the special tokens itself; adding them again would double the first.
+        before = self.encoder.prompt(prompt, opens=not self.settings.chat_template)
         trail, tokens = before.add(Text.of_data(body))
         return Begun(before.ids, tokens.parted(0, len(spaces.text)), trail, text[len(body) :])
 

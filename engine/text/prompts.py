@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from string import Formatter
 from typing import Any
@@ -112,16 +113,16 @@ class Marks:
 
     def read(self, marked: str) -> Text:
         """Give the text without the marks, and what was between them."""
-        letters: list[str] = []
-        data, start = [], 0
-        for letter in marked:
-            if letter == self.before:
-                start = len(letters)
-            elif letter == self.behind:
-                data.append((start, len(letters)))
+        texts, data, size, start = [], [], 0, 0
+        for part in re.split(f"([{self.before}{self.behind}])", marked):
+            if part == self.before:
+                start = size
+            elif part == self.behind:
+                data.append((start, size))
             else:
-                letters.append(letter)
-        return Text("".join(letters), data)
+                texts.append(part)
+                size += len(part)
+        return Text("".join(texts), data)
 
 
 class _Marking(Formatter):
