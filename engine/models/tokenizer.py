@@ -26,6 +26,9 @@ class Tokenizer(Protocol):
     def __call__(self, text: str | Sequence[str], **options: Any) -> Mapping[str, Any]:
         """Encode a text, or several."""
 
+    def __hash__(self) -> int:
+        """A tokenizer is itself alone."""
+
     def __len__(self) -> int:
         """Count the tokens, added ones included."""
 
