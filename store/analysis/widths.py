@@ -167,24 +167,20 @@ def _independent(deviations: Floats, k: int, sketch: Floats) -> float:
     known = np.corrcoef(sketch.T)
     found.append(n**2 / (np.nan_to_num(known) ** 2).sum())
     if k > 1:
-        contrasts = _contrasts(deviations)
-        own = (contrasts**2).sum(axis=1)
-        # Sums over pairs: of products of squared lengths, and of squared inner products.
-        apart = own.sum() ** 2 - (own**2).sum()
-        together = ((contrasts.T @ contrasts) ** 2).sum() - (own**2).sum()
-        found.append(apart / max(together, 1e-300))
+        of_trace, of_squares = moments(alike, k)
+        found.append(of_trace / max(of_squares, 1e-300))
     return float(np.clip(min(found), 1, n))
 
 
-def _contrasts(deviations: Floats) -> Floats:
-    """Return the seeds' deviations as orthonormal contrasts [contrast, outcome]: each seed and those before.
+def moments(products: Floats, k: int) -> tuple[float, float]:
+    """Return (tr Σ)² and tr Σ² of outcomes with covariance Σ, from the sums of products over centred seeds.
 
-    These are Helmert's; thousands of seeds take no longer than reading their values.
+    Unbiased for normal seeds, and the same in whatever order these come. products: [outcome, outcome]; k:
+    seeds − 1, from 2 on. Source: Bai & Saranadasa 1996, Statistica Sinica 6.
     """
-    there = deviations[(deviations != 0).any(axis=1)]
-    before = np.arange(1.0, len(there))[:, None]
-    contrasts = np.cumsum(there[:-1], axis=0) - before * there[1:]
-    return np.asarray(contrasts / np.sqrt(before * (before + 1)))
+    squares, total = float((products**2).sum()), float(np.trace(products))
+    of_trace = ((k + 1) * total**2 - 2 * squares) / (k * (k - 1) * (k + 2))
+    return of_trace, (squares - total**2 / k) / ((k - 1) * (k + 2))
 
 
 def _inverse_trigamma(y: float) -> float:

@@ -18,7 +18,6 @@ from store.analysis.inference import Estimate
 from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.pilot import read_pilot
 from store.analysis.power import Design, Variation, corrected, pointwise
-from store.analysis.widths import _contrasts
 from store.errors import StoreError
 
 STUDIES = 600
@@ -119,11 +118,6 @@ def test_thousands_of_seeds_take_seconds() -> None:
         for seeds in (30, 3000)
     )
     assert many < few
-    deviations = np.random.default_rng(0).standard_normal((7, 3))
-    deviations -= deviations.mean(axis=0)
-    contrasts = _contrasts(deviations)
-    assert contrasts.shape == (6, 3)
-    np.testing.assert_allclose(contrasts.T @ contrasts, deviations.T @ deviations)
 
 
 def test_more_of_anything_finds_more() -> None:

@@ -20,7 +20,7 @@ from store.analysis.permutation import sign_flip_p
 from store.analysis.proportions import share_bounds
 from store.analysis.ratios import ratio_interval
 from store.analysis.survival import kaplan_meier, log_rank, saturation_layer
-from store.analysis.widths import plain_widths
+from store.analysis.widths import moments, plain_widths
 
 
 def test_one_seed_is_a_paired_t_test() -> None:
@@ -239,3 +239,26 @@ def test_variances_of_nothing_are_not_compared() -> None:
     )
     assert all(np.isnan(found[name]).all() for name in ("variance_ratio", "levene", "fligner_killeen"))
     assert (found["examples"] == 10).all()
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_order_of_seeds_changes_no_p_value(seeds: int) -> None:
+    """Layers that move together, some up and some down, as they do in no order along the layers."""
+    rng = np.random.default_rng(5)
+    values = crossed(rng, (2, seeds, 40, 30, 1), 0.5, 1, 1)
+    values += 0.8 * rng.standard_normal((2, seeds, 1, 1, 1)) * rng.standard_normal((30, 1))
+    turned = values[:, np.roll(np.arange(seeds), 1)]
+    found, expected = (change(probe(some), "entropy", "target") for some in (turned, values))
+    for name in ("p_value", "p_adjusted", "low", "high", "simultaneous_low", "simultaneous_high"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)
+
+
+def test_the_number_of_independent_layers_is_that_of_normal_seeds() -> None:
+    """Its two parts are unbiased: (tr Σ)² and tr Σ² of correlated layers."""
+    rng = np.random.default_rng(6)
+    root = np.linalg.cholesky(0.8 ** np.abs(np.subtract.outer(np.arange(12), np.arange(12))))
+    for seeds in (3, 6):
+        draws = rng.standard_normal((20_000, seeds, 12)) @ root.T
+        draws -= draws.mean(axis=1, keepdims=True)
+        parts = np.mean([moments(one.T @ one, seeds - 1) for one in draws], axis=0)
+        np.testing.assert_allclose(parts, [12.0**2, ((root @ root.T) ** 2).sum()], rtol=0.03)
