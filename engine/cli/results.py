@@ -96,7 +96,7 @@ def contrasts_table(
     """
     from store.analysis.declared import answer, ask
     from store.analysis.nodes import spec_of
-    from store.report.asked import notes, shown, standing
+    from store.report.asked import cells_of, notes, shown, standing
 
     spec = spec_of(experiment)
     analysis = spec.get("analysis", {})
@@ -132,7 +132,7 @@ def contrasts_table(
                 str(int(part["seeds"])),
                 declared,
             )
-    return table, notes(analysis, history, answers), shown(questions)
+    return table, notes(analysis, history, answers, cells_of(experiment)), shown(questions)
 
 
 def _numbers(own: xr.Dataset) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from store.analysis.equivalence import NAME as EQUIVALENCE
 from store.analysis.equivalence import START as EQUIVALENCE_STARTS
 from store.analysis.equivalence import add_verdict, one_sided, skewed_trainings, smallest_difference
 from store.analysis.families import STARTS, Family, add_adjusted, together
-from store.analysis.inference import CONFIDENCE, Estimate
+from store.analysis.inference import CONFIDENCE, Estimate, among
 from store.analysis.monitoring import FIXED, Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
@@ -136,7 +136,7 @@ class Changes:
                 standardised(found, np.concatenate(spreads, axis) if axis is not None else spreads[0])
             )
             estimates.append(Estimate.of(found, axis, **options))
-        return cls(paired, variable, estimates, sizes, like, uneven, smallest)
+        return cls(paired, variable, among(estimates), sizes, like, uneven, smallest)
 
     @property
     def axis(self) -> int | None:
@@ -170,7 +170,7 @@ class Changes:
         result.attrs["method"] = (
             f"{self.paired.attrs['method'].removesuffix('.')}; mean over {units(result)} "
             f"and {seeds_of(result)}{UNEVEN * self.uneven}, "
-            f"{intervals(result, confidence, grouped(result))}"
+            f"{intervals(result, confidence, grouped(result), withheld=True)}"
             f"{SCORE if self.variable in SHARES else SKEWED}; two-sided p values by the same intervals, "
             f"{words}{tost}{looked}; "
             f"{int(result['missing'].sum())} values missing."

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from store.analysis.changes import BOUNDS, stage_of, summary
 from store.analysis.components import Components, Floats
 from store.analysis.families import STARTS, Family, add_adjusted, together
-from store.analysis.inference import CONFIDENCE, Estimate, Range
+from store.analysis.inference import CONFIDENCE, Estimate, Range, among
 from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
@@ -107,6 +107,7 @@ def effects(
         _estimated(scores[term.name], axis, groups, monitoring, _range(response, len(term.levels)))
         for term in terms
     ]
+    found = list(zip(among([own for own, _ in found]), [size for _, size in found], strict=True))
     divided = together([own.p_family() for own, _ in found[1:]], family, axis, correction, 1 - confidence)
     parts = [
         _labelled(own, size, term, like, confidence, by)
@@ -129,8 +130,9 @@ def effects(
     result.attrs["method"] = (
         f"Effects of {', '.join(factors)} on {response} in effect coding, {conditions} "
         f"conditions, {units(result)} and {seeds_of(result)}{UNEVEN * uneven}; contrast scores of "
-        f"seeds and examples (all random slopes){linear}, {intervals(result, confidence, grouped(result))}"
-        f"{SKEWED}; two-sided p values by the same intervals, {words}"
+        f"seeds and examples (all random slopes){linear}, "
+        f"{intervals(result, confidence, grouped(result), withheld=True)}{SKEWED}; "
+        f"two-sided p values by the same intervals, {words}"
         f"{monitoring.described(result['seeds'].values)}; "
         f"{int(result['missing'].isel(term=0).sum())} values missing."
     )

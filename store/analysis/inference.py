@@ -158,6 +158,20 @@ class Estimate:
         return np.asarray((self.plain.variances == 0).all(axis=0) & (self.found.mean != 0))
 
 
+def among(estimates: Sequence[Estimate]) -> list[Estimate]:
+    """Return estimates that are shown together, without interval and p value where one has too few seeds.
+
+    Where others have two seeds or more, one with a single seed would look surer than they are: what trainings
+    vary by is not known there.
+    """
+    if max((int(own.found.seeds.max(initial=0)) for own in estimates), default=0) < 2:
+        return list(estimates)
+    return [
+        evolve(own, plain=evolve(own.plain, df=np.where(own.found.seeds < 2, np.nan, own.plain.df)))
+        for own in estimates
+    ]
+
+
 def infer(
     values: Floats,
     groups: Sequence[Any] | NDArray[Any] | None = None,

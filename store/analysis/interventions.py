@@ -12,7 +12,7 @@ from specs.common.spelling import hint
 from store.analysis.changes import BOUNDS, summary
 from store.analysis.components import Components, Floats
 from store.analysis.families import Family, add_adjusted, together
-from store.analysis.inference import CONFIDENCE, Estimate
+from store.analysis.inference import CONFIDENCE, Estimate, among
 from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
@@ -149,7 +149,9 @@ def intervention_effects(
         own_estimate = Estimate.of(estimate, 0, **options)
         measured.append((own_estimate, standardised(estimate, runs.spread), like, changed, condition))
         uneven |= runs.uneven
-    starts = [own.p_family() for own, *_ in measured]
+    known = among([own for own, *_ in measured])
+    measured = [(own, *rest[1:]) for own, rest in zip(known, measured, strict=True)]
+    starts = [own.p_family() for own in known]
     divided = together(starts, family, 0, correction, 1 - confidence)
     parts = [
         summary(estimate, size, like, confidence, by)
@@ -171,8 +173,9 @@ def intervention_effects(
         "outcome": outcome,
         "method": f"Changes in {title} by the intervention {entry}, against the same models unchanged, "
         f"paired by example and cell; mean over {units(result)} and {seeds_of(result)}{UNEVEN * uneven}, "
-        f"{intervals(result, confidence, grouped(result))}{SCORE if outcome in SHARES else SKEWED}; "
-        f"two-sided p values by the same intervals, {words}{monitoring.described(result['seeds'].values)}.",
+        f"{intervals(result, confidence, grouped(result), withheld=True)}"
+        f"{SCORE if outcome in SHARES else SKEWED}; two-sided p values by the same intervals, {words}"
+        f"{monitoring.described(result['seeds'].values)}.",
     }
     most_seeds(result, "condition")
     return result

@@ -52,10 +52,11 @@ def span(counts: xr.DataArray) -> str:
     return f"{low}" if low == high else f"{low}–{high}"
 
 
-def intervals(result: xr.Dataset, confidence: float, groups: bool = False) -> str:
+def intervals(result: xr.Dataset, confidence: float, groups: bool = False, *, withheld: bool = False) -> str:
     """Return what the intervals of a result cover, by its `seeds`, and how they were made.
 
-    groups: whether some examples belong to one group, whose number is in `groups` then.
+    groups: whether some examples belong to one group, whose number is in `groups` then. withheld: whether a
+    row of one seed has none where others have more.
     """
     seeds = int(result["seeds"].max())
     units = "groups of examples" if groups else "examples"
@@ -64,6 +65,8 @@ def intervals(result: xr.Dataset, confidence: float, groups: bool = False) -> st
     else:
         over = f"intervals over seeds and {units} as crossed random factors"
         over += f" (the widest t interval of both, of seeds alone and of {units} alone)"
+        if (result["seeds"] == 1).any():
+            over += f", {'none' if withheld else f'{units} alone'} where there is one seed"
     return f"{confidence:.0%} {over}"
 
 

@@ -18,11 +18,23 @@ FAMILIES = {
 }
 
 
-def notes(analysis: Json, history: History, asked: list[tuple[DeclaredTest, xr.Dataset]]) -> list[str]:
-    """Return how p values and intervals are to be read, by the spec and by the history."""
+WORDS = (
+    "Confirmatory: declared, in the primary outcome, before there were results. Exploratory: all else; its p "
+    "values suggest what a next study may test."
+)
+
+
+def notes(
+    analysis: Json, history: History, asked: list[tuple[DeclaredTest, xr.Dataset]], cells: tuple[int, int]
+) -> list[str]:
+    """Return how p values and intervals are to be read, by the spec and by the history.
+
+    cells: how many are complete, and how many there are to be.
+    """
     family = FAMILIES.get(analysis.get("family", "contrast"), "")
     lines = [
-        f"p values are corrected over the levels, positions and layers of {family}; details by themselves."
+        *_unfinished(*cells),
+        f"p values are corrected over the levels, positions and layers of {family}; details by themselves.",
     ]
     monitoring = Monitoring.of(looks_of(analysis))
     if monitoring.fixed:
@@ -37,7 +49,24 @@ def notes(analysis: Json, history: History, asked: list[tuple[DeclaredTest, xr.D
         lines.append(
             f"When contrasts were declared, and looks before this one: {NOT_RECORDED} in this store."
         )
+    else:
+        lines.append(WORDS)
     return [*lines, *(f"Declared otherwise on {change}." for change in history.changes())]
+
+
+def cells_of(experiment: xr.DataTree) -> tuple[int, int]:
+    """Return how many cells of an experiment are complete, and how many there are to be."""
+    return experiment.attrs["cells_complete"], experiment.attrs["cells_total"]
+
+
+def _unfinished(complete: int, total: int) -> list[str]:
+    if complete == total:
+        return []
+    lack = total - complete
+    return [
+        f"Not finished: {lack} of {total} cells {'lacks' if lack == 1 else 'lack'} results, so all numbers "
+        "may change. Testing now and again when all are there is looking twice."
+    ]
 
 
 def standing(history: History, question: DeclaredTest, level: Any) -> Json:

@@ -11,7 +11,7 @@ from store.analysis.pairs import Pairs, find_pairs
 from store.backend.records import Json
 from store.errors import FAULTS, StoreError
 from store.ledger.history import History
-from store.report.asked import notes, standing
+from store.report.asked import cells_of, notes, standing
 from store.report.encode import rounded
 from store.report.stages import Places
 
@@ -65,7 +65,7 @@ def contrasts(node: xr.DataTree, spec: Json, places: Places, history: History) -
         _fill(rows, question, result, history)
     kept = [row for row in rows.values() if row["outcomes"] or "entropy" in row]
     left_out = len(rows) - len(kept)
-    notes_said = notes(analysis, history, answers) if answers else []
+    notes_said = notes(analysis, history, answers, cells_of(node)) if answers else []
     data = {"declared": chosen[0].declared, "primary": analysis.get("primary"), "notes": notes_said}
     return data | {"rows": kept, "left_out": left_out, "reasons": reasons}
 

@@ -547,6 +547,9 @@ def test_cells_that_lack_make_no_study_surer() -> None:
         )
         effect = effects(part, "entropy", ["target", "rank"]).sel(term="target[b]")
         assert at_most(effect["p_value"] < 0.05, 0.05)
+        both = effects(part, "entropy", ["target", "rank"]).sel(term="target[b] × rank[8]")
+        assert at_most(both["p_value"] < 0.05, 0.05)  # NaN where one seed alone has all four cells
+        assert both["p_value"].notnull().all() == bool(both["seeds"] > 1)
 
 
 def test_effect_sizes_do_not_grow_with_the_number_of_seeds() -> None:

@@ -114,6 +114,7 @@ def test_results_and_report_name_looks_and_what_is_confirmatory(tmp_path: Path) 
     write_synthetic(root, design(2))
     shown = " ".join(engine("results", root).output.split())
     assert "confirmatory" in shown and "Monitoring: fixed." in shown and "looked at with" not in shown
+    assert "Confirmatory: declared, in the primary outcome, before" in shown and "Not finished" not in shown
     write_synthetic(root, design(3))
     engine("report", root, "-o", tmp_path / "report.html")
     found = collect(root)["experiments"][0]["contrasts"]
@@ -131,3 +132,7 @@ def test_results_and_report_name_looks_and_what_is_confirmatory(tmp_path: Path) 
     assert any("Monitoring: anytime." in note for note in found["notes"])
     assert any("monitoring fixed → anytime" in note for note in found["notes"])
     assert found["rows"][0]["outcomes"]["correct"]["standing"] == "exploratory"
+    write_synthetic(tmp_path / "running", design(3, pending=[4]))
+    note = "Not finished: 1 of 6 cells lacks results, so all numbers may change."
+    assert collect(tmp_path / "running")["experiments"][0]["contrasts"]["notes"][0].startswith(note)
+    assert note in " ".join(engine("results", tmp_path / "running").output.split())
