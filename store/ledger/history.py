@@ -106,8 +106,16 @@ class History:
 
 
 def read_history(root: Root, name: str) -> History:
-    """Return the history of an experiment, empty where there is none; DamagedError for a damaged one."""
+    """Return the history of an experiment, empty where there is none; DamagedError for one with gaps."""
     place = place_of(root)
+    if missing := gap(place, name):
+        raise DamagedError(
+            f"{missing}; `engine verify STORE --fix` notes that, and results can be read again"
+        )
+    return _history(place, name)
+
+
+def _history(place: Place, name: str) -> History:
     return History(tuple(read_json(place, file) for file in _files(place, name)))
 
 
@@ -132,7 +140,7 @@ def declare(place: Place, name: str, manifest: Mapping[str, Any]) -> None:
     declared = json.loads(json.dumps(declared))
     if gap(place, name):
         note_gap(place, name)
-    known = read_history(place, name).declarations
+    known = _history(place, name).declarations
     if known and known[-1]["declared"] == declared:
         return
     done = {stage: Ledger(place).done(stage) for stage in ("evaluate", "probe")}
@@ -265,7 +273,7 @@ def noted_gaps(place: Place) -> Iterator[str]:
     """Say of each history in which records are known to be missing."""
     for name in histories(place):
         try:
-            dates = read_history(place, name).gaps
+            dates = _history(place, name).gaps
         except (DamagedError, FileNotFoundError):  # found by itself
             continue
         if dates:

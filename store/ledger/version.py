@@ -27,7 +27,7 @@ def has_store(root: Root) -> bool:
             text = read_file(place, STORE)  # made meanwhile
         except FileNotFoundError:
             raise DamagedError(f"{path}: missing; {MEND}") from error
-    layout = parse_record(text, path, checked=False).get("layout")
+    layout = parse_record(text, path).get("layout")
     if type(layout) is not int or layout < 1:
         raise DamagedError(f"{path}: layout: expected a whole number from 1 on, found {layout!r}; {MEND}")
     if layout != LAYOUT:
@@ -35,7 +35,6 @@ def has_store(root: Root) -> bool:
             f"{root}: a store of layout {layout}, made by another version of ablation-engine; this version "
             f"reads layout {LAYOUT}: install the version that made it"
         )
-    parse_record(text, path)
     return True
 
 

@@ -13,6 +13,7 @@ import store
 from store import write_manifest
 from store.backend.locate import place_of
 from store.backend.records import read_json, write_json
+from store.errors import DamagedError
 from store.ledger import history
 from store.ledger.history import read_history, record_look
 from store.ledger.manifests import read_manifests
@@ -143,12 +144,6 @@ def test_a_look_at_a_store_that_cannot_be_written_is_said(
     assert said.startswith("synthetic: this look at the results is not recorded in the store: ")
 
 
-def test_a_store_without_history_says_so(tmp_path: Path) -> None:
-    write_synthetic(tmp_path, design(2))
-    shutil.rmtree(tmp_path / "history")  # as of a store from before there was any
-    assert standing(tmp_path)[0] == "not recorded" and read_history(tmp_path, "synthetic").changes() == []
-
-
 def test_a_record_that_was_changed_or_taken_out_is_found(tmp_path: Path) -> None:
     write_synthetic(tmp_path, design(2))
     record_look(tmp_path, "synthetic", "report", [("target", "label")])
@@ -181,6 +176,10 @@ def test_a_history_that_is_gone_is_found_whoever_writes_next(tmp_path: Path, gon
     shutil.rmtree(folder) if gone == "all" else (folder / f"{gone:06}.json").unlink()
     (trouble,) = of_history(tmp_path)
     assert trouble.mend == "history" and "is missing, or was changed" in trouble.message
+    with pytest.raises(DamagedError, match=r"is missing, or was changed; `engine verify STORE --fix` notes"):
+        read_history(tmp_path, "synthetic")
+    assert "is missing" in record_look(tmp_path, "synthetic", "report", [("target", "label")])
+    assert of_history(tmp_path) == [trouble]
     whole = shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-copy"))
     fix(tmp_path, [trouble])
     again(whole, lambda spec: spec["analysis"].update(family="spec"))
@@ -198,3 +197,4 @@ def test_a_store_from_before_there_were_histories_lacks_none(tmp_path: Path) -> 
     write_json(place, file, manifest)
     shutil.rmtree(tmp_path / "history")
     assert not of_history(tmp_path)
+    assert standing(tmp_path)[0] == "not recorded" and read_history(tmp_path, "synthetic").changes() == []

@@ -61,7 +61,7 @@ def arrays(root: Path) -> dict[str, object]:
 def test_a_store_of_another_layout_is_refused_by_all(copy: tuple[Path, Path], layout: int) -> None:
     spec, root = copy
     assert json.loads((root / "store.json").read_text())["layout"] == 3
-    (root / "store.json").write_text(json.dumps({"layout": layout}))
+    write_json(place_of(root), "store.json", {"layout": layout})
     for command in (["status", root], ["results", root], ["gc", root], ["verify", root]):
         assert f"a store of layout {layout}" in engine(*command, code=1).output
     for command in ("plan", "execute"):
