@@ -5,15 +5,14 @@ Rules of thumb, stated so that they can be checked:
 - 4 characters per token; 2 FLOPs per parameter and token forward.
 - Backward through frozen weights costs as much as forward: LoRA needs the gradients of activations, but not
   those of the weights.
-- Activations kept for the backward pass take 34 bytes per token, layer and hidden unit at 16 bits
-  (Korthikanti et al., arXiv 2205.05198), twice that at 32 bits.
+- With checkpointing of gradients the layers run forward once more.
+- The memory of a training: `engine.planning.training_memory`. Every process takes half a GB by itself.
 - A change of an intervention runs the layers above those that an earlier run has in common with it. Of that
   run, and of each model that runs whole, L + 1 residual streams of a batch are kept.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from attrs import define, field, frozen
@@ -24,15 +23,21 @@ from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.run_order import turns, whole_models
 from engine.planning.sizes import DataCard, ModelCard, data_card, model_card
 from engine.planning.stage_keys import test_data
+from engine.planning.training_memory import (
+    BYTES,
+    PROCESS,
+    Batch,
+    TrainingMemory,
+    adapter_size,
+    training_memory,
+)
 from specs.tables.data import Data
-from specs.tables.experiment import Evaluate, Model, Prompt, Target, Train
+from specs.tables.experiment import Evaluate, Lora, Model, Prompt, Target, Train
 from specs.tables.probe import Probe
 
 CHARACTERS_PER_TOKEN = 4
-ACTIVATION_BYTES = 34
 UNKNOWN_EXAMPLES = 1000  # of a split whose size neither the spec nor the data at hand tells
 CHECKPOINTS = 3  # of one training: two are kept, and for a moment there is the next
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 WEIGHT_BYTES = {"none": None, "int8": 1.0, "nf4": 0.55}
 
 
@@ -178,7 +183,9 @@ def _cost(
     lengths = _Lengths.of(train, table("prompt", choice), target, texts)
     weights = _weight_bytes(settings, model, ranks)
     if stage == "train":
-        return _train(train, table("lora", choice).r, data, model, lengths, weights)
+        lora = table("lora", choice)
+        memory = training_memory(model, weights, lengths.batch(train), settings, lora, train)
+        return _train(train, lora, data, model, lengths, memory)
     if stage == "lens":
         return _lens(table("probe", choice), data, model, lengths, weights)
     evaluate, probe = table("evaluate", choice), table("probe", choice)
@@ -196,41 +203,51 @@ def _cost(
 
 @frozen
 class _Lengths:
-    """Mean tokens of an example's parts."""
+    """Tokens of an example's parts: their means, and those of the longest example."""
 
     prompt: float
     completion: float
+    longest_prompt: float
+    longest_completion: float
 
     @staticmethod
     def of(train: Train, prompt: Prompt, target: Target, texts: DataCard | None) -> _Lengths:
         if texts is None:  # unknown texts: nothing is longer than what training admits
-            return _Lengths(train.max_length, 0)
-        asked = texts.prompt + len(prompt.template) + len(prompt.system or "")
-        explanation = 0 if target.content == "label" else texts.explanation
-        return _Lengths(asked / CHARACTERS_PER_TOKEN, 2 + explanation / CHARACTERS_PER_TOKEN)
+            return _Lengths(train.max_length, 0, train.max_length, 0)
+        around = len(prompt.template) + len(prompt.system or "")
+        explains = target.content != "label"
+        return _Lengths(
+            (around + texts.prompt) / CHARACTERS_PER_TOKEN,
+            2 + texts.explanation * explains / CHARACTERS_PER_TOKEN,
+            (around + texts.longest_prompt) / CHARACTERS_PER_TOKEN,
+            2 + texts.longest_explanation * explains / CHARACTERS_PER_TOKEN,
+        )
+
+    def batch(self, train: Train) -> Batch:
+        """Give the largest batch of a training: all its texts are padded to the longest."""
+        longest = min(train.max_length, self.longest_prompt + self.longest_completion)
+        return Batch(train.batch_size, longest, min(longest, self.longest_completion))
 
 
 def _weight_bytes(settings: Model, model: ModelCard, ranks: int) -> float:
     dense = BYTES[settings.dtype]
     blocks = model.parameters * (WEIGHT_BYTES[settings.quantization] or dense)
-    return blocks / ranks + model.unembedding * dense
+    return PROCESS + blocks / ranks + (model.unembedding + model.outside) * dense
 
 
-def _train(train: Train, r: int, data: Data, model: ModelCard, lengths: _Lengths, weights: float) -> Cost:
+def _train(
+    train: Train, lora: Lora, data: Data, model: ModelCard, lengths: _Lengths, memory: TrainingMemory
+) -> Cost:
     steps = train.steps
     per_step = train.batch_size * train.accumulation
     examples = (data.train or UNKNOWN_EXAMPLES) * train.epochs if steps is None else steps * per_step
     length = lengths.prompt + lengths.completion
-    adapter = r * model.linear_sides * 4
-    activations = train.batch_size * length * model.layers * model.hidden * ACTIVATION_BYTES
-    activations *= BYTES[train.precision] / 2
-    if train.gradient_checkpointing:
-        activations /= math.sqrt(model.layers)
+    adapter = 4 * (adapter_size(model, lora) + model.facts.trained(lora.modules_to_save, model.unembedding))
     forward = 2 * (model.parameters * length + model.unembedding * lengths.completion)
     return Cost(
         tokens=examples * length,
-        flops=2 * forward * examples,
-        memory=weights + 4 * adapter + activations,  # the adapter, its gradient and Adam's two moments
+        flops=(3 if train.gradient_checkpointing else 2) * forward * examples,
+        memory=memory.total,
         stored=adapter if steps != 0 else 0,
         # The adapter, Adam's two moments, and the best adapter so far.
         scratch=CHECKPOINTS * (3 + bool(train.early_stopping)) * adapter if steps != 0 else 0,

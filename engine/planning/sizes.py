@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import attrs
 from attrs import frozen
@@ -21,6 +22,7 @@ from engine.data.table_files import read_file
 from engine.fingerprints import cache_folder, fingerprint_path
 from engine.models.loading import is_gguf, local_path
 from engine.models.weight_files import check_files, safetensors_shapes
+from engine.planning.layer_facts import Facts, Layer, Linear, facts_of, is_block
 from specs.tables.data import Data
 from specs.tables.experiment import Model
 
@@ -36,9 +38,8 @@ class ModelCard:
     vocabulary: int
     heads: int  # attention heads of a layer; 0 where that is not known
     parameters: int  # of the decoder layers
-    linear_sides: (
-        int  # sum of (inputs + outputs) over the decoder's linear modules: LoRA's size is r times this
-    )
+    outside: int  # parameters that are neither the layers' nor the unembedding's: embeddings of tokens, norms
+    facts: Facts
     chat_template: bool | None = None  # whether the tokenizer has one; None where its files do not say
 
     @property
@@ -49,10 +50,12 @@ class ModelCard:
 
 @frozen
 class DataCard:
-    """Mean characters of an example's parts."""
+    """Characters of an example's parts: their means, and those of the longest example."""
 
     prompt: float
     explanation: float
+    longest_prompt: int
+    longest_explanation: int
 
 
 def model_card(model: Model) -> ModelCard | None:
@@ -67,9 +70,9 @@ def model_card(model: Model) -> ModelCard | None:
         path = path / model.gguf_file
     if path is None or not path.exists():
         return None
-    memory = cache_folder() / "cards-4" / f"{fingerprint_path(path)}.json"
+    memory = cache_folder() / "cards-5" / f"{fingerprint_path(path)}.json"
     if memory.is_file():
-        return ModelCard(**json.loads(memory.read_text()))
+        return _read_card(json.loads(memory.read_text()))
     check_files(path, whole=local is not None)
     card = _from_gguf(path) if is_gguf(path) else _from_folder(path)
     if card is not None:
@@ -99,21 +102,34 @@ def _from_folder(folder: Path) -> ModelCard | None:
     if not isinstance(config, dict):
         return None
     config = config.get("text_config", config)
+    if not shapes:
+        return None
+    return card_of(config, shapes, chat_template=_has_chat_template(folder))
+
+
+def card_of(
+    config: Mapping[str, Any], shapes: Mapping[str, list[int]], *, chat_template: bool | None = None
+) -> ModelCard | None:
+    """Give the card for a configuration and its weights' shapes by name; None where they say too little."""
     layers = config.get("num_hidden_layers") or config.get("n_layer")
     hidden = config.get("hidden_size") or config.get("n_embd")
-    if not (layers and hidden and shapes):
+    if not (layers and hidden):
         return None
     heads = config.get("num_attention_heads") or config.get("n_head") or 0
     heads = heads if isinstance(heads, int) else 0  # some architectures give one number for each layer
-    body = [shape for name, shape in shapes.items() if _is_block(name)]
-    return ModelCard(
-        layers,
-        hidden,
-        config.get("vocab_size", 0),
-        heads,
-        *_sizes(body),
-        chat_template=_has_chat_template(folder),
-    )
+    vocabulary = config.get("vocab_size", 0)
+    body = sum(math.prod(shape) for name, shape in shapes.items() if is_block(name))
+    others = {name: math.prod(shape) for name, shape in shapes.items() if not is_block(name)}
+    twice = config.get("tie_word_embeddings") is True and any("lm_head" in name for name in others)
+    outside = max(0, sum(others.values()) - hidden * vocabulary * (1 + twice))
+    facts = facts_of(config, shapes)
+    return ModelCard(layers, hidden, vocabulary, heads, body, outside, facts, chat_template)
+
+
+def _read_card(data: dict[str, Any]) -> ModelCard:
+    facts = data.pop("facts")
+    layer, linear = Layer(**facts.pop("layer")), [Linear(**module) for module in facts.pop("linear")]
+    return ModelCard(**data, facts=Facts(layer, linear, **facts))
 
 
 # Where transformers looks for the chat template of a folder, beside the tokenizer's own settings.
@@ -130,13 +146,14 @@ def _has_chat_template(folder: Path) -> bool | None:
     return bool(settings.get("chat_template"))
 
 
-def _is_block(name: str) -> bool:
-    return any(part in name for part in (".layers.", ".h.", "blk."))
-
-
-def _sizes(shapes: list[list[int]]) -> tuple[int, int]:
-    matrices = [shape for shape in shapes if len(shape) == 2]
-    return sum(map(math.prod, shapes)), sum(map(sum, matrices))
+_GGUF_KEYS = {
+    "num_attention_heads": ".attention.head_count",
+    "num_key_value_heads": ".attention.head_count_kv",
+    "head_dim": ".attention.key_length",
+    "intermediate_size": ".feed_forward_length",
+    "num_experts": ".expert_count",
+    "num_experts_per_tok": ".expert_used_count",
+}
 
 
 def _from_gguf(file: Path) -> ModelCard | None:
@@ -144,17 +161,23 @@ def _from_gguf(file: Path) -> ModelCard | None:
 
     try:
         reader = GGUFReader(file)
-        shapes = {tensor.name: [int(size) for size in tensor.shape] for tensor in reader.tensors}
-        layers = 1 + max(int(name.split(".")[1]) for name in shapes if _is_block(name))
-        hidden, vocabulary = shapes["token_embd.weight"]
+        # A file of GGUF gives a matrix's inputs first.
+        shapes = {tensor.name: [int(size) for size in reversed(tensor.shape)] for tensor in reader.tensors}
+        layers = 1 + max(int(name.split(".")[1]) for name in shapes if is_block(name))
+        vocabulary, hidden = shapes["token_embd.weight"]
+        values = {
+            key: own.contents() for key, own in reader.fields.items() if not key.startswith("tokenizer.")
+        }
     except (OSError, ValueError, LookupError):
         return None
-    body = [shape for name, shape in shapes.items() if _is_block(name)]
-    heads = next(
-        (int(field.contents()) for name, field in reader.fields.items() if name.endswith(".head_count")), 0
-    )
-    chat = "tokenizer.chat_template" in reader.fields
-    return ModelCard(layers, hidden, vocabulary, heads, *_sizes(body), chat_template=chat)
+    config = {
+        name: value
+        for name, ending in _GGUF_KEYS.items()
+        for key, value in values.items()
+        if key.endswith(ending)
+    }
+    config |= {"num_hidden_layers": layers, "hidden_size": hidden, "vocab_size": vocabulary}
+    return card_of(config, shapes, chat_template="tokenizer.chat_template" in reader.fields)
 
 
 def data_card(data: Data) -> DataCard | None:
@@ -162,15 +185,21 @@ def data_card(data: Data) -> DataCard | None:
     cards = [card for source in sources(data) if (card := _source_card(source, data)) is not None]
     if not cards:
         return None
-    return DataCard(fmean(card.prompt for card in cards), fmean(card.explanation for card in cards))
+    return DataCard(
+        fmean(card.prompt for card in cards),
+        fmean(card.explanation for card in cards),
+        max(card.longest_prompt for card in cards),
+        max(card.longest_explanation for card in cards),
+    )
 
 
 def _source_card(source: DataSource, data: Data) -> DataCard | None:
     rows = list(islice(_rows(source, data), SAMPLED_ROWS))
     if not rows:
         return None
-    prompt = fmean(len(row["context"]) + len(row["response"]) for row in rows)
-    return DataCard(prompt, fmean(len(row["explanation"]) for row in rows))
+    prompts = [len(row["context"]) + len(row["response"]) for row in rows]
+    explanations = [len(row["explanation"]) for row in rows]
+    return DataCard(fmean(prompts), fmean(explanations), max(prompts), max(explanations))
 
 
 def _rows(source: DataSource, data: Data) -> Iterator[dict[str, str]]:

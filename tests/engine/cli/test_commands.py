@@ -66,6 +66,10 @@ def test_the_estimate_follows_its_rules(write_spec) -> None:
     assert estimate["train"]["store_bytes"] == 2 * sides * 4
     assert estimate["evaluate"]["tokens"] == pytest.approx(6 * (tokens / examples - 2))
     assert estimate["probe"]["store_bytes"] == 6 * 4 * (4 * 7 + 8 * 3 + 8 * 5)
+    alone = ("--set", "seeds=[0]", "--set", 'rules.exclude=[{target="label+explanation"}]')
+    again = plan(spec, *alone, "--set", "train.gradient_checkpointing=true")["estimate"]["train"]
+    assert again["flops"] == pytest.approx(3 * forward)  # the layers run forward once more
+    assert again["peak_memory_bytes"] < estimate["train"]["peak_memory_bytes"]
     longer = plan(spec, "--set", "train.steps=4")["estimate"]
     assert longer["train"]["flops"] == pytest.approx(2 * plan(spec)["estimate"]["train"]["flops"])
 
