@@ -1,4 +1,4 @@
-"""Sequences of token ids as one batch: padding, and the labels that take no part in a loss."""
+"""Sequences of token ids as batches: which go together, and how they are padded."""
 
 from __future__ import annotations
 
@@ -12,6 +12,28 @@ from engine.models.tokenizer import Tokenizer
 def padding_id(tokenizer: Tokenizer) -> int:
     """Give the id to pad with. It never matters which: padding is masked by length, not by value."""
     return next((int(i) for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
+
+
+WINDOW = 16  # batches
+
+
+def window_size(batch_size: int) -> int:
+    """Give how many examples, in their own order, are parted into batches by length together.
+
+    Few enough that results can be written window by window in the examples' order, and gone on from behind
+    any of them; many enough that hardly anything is padding. Stages that read the same sequences in batches
+    of one size make the same batches of them.
+    """
+    return WINDOW * batch_size
+
+
+def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Part the places of a window into batches of similar length, the longest sequences first.
+
+    What is too much for the memory so fails in the window's first batch.
+    """
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def pad_right(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from engine.errors import EngineError
+from engine.models.batching import pad_right
 from engine.models.translators import Translators
 from engine.models.unembedding import unembedding_of
 from kernels import Unembedding, lens_logits
@@ -46,11 +47,28 @@ class Lens:
         normed: Tensor = self.norm(translated)
         return normed
 
-    def last_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Run the decoder alone: normed hidden states [B, T, D] of the last layer, without logits."""
+    def last_hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Run the decoder alone: normed hidden states [B, T, D] of the last layer, without logits.
+
+        No mask: every sequence begins with the first column. `pad` gives ids and mask of any batch.
+        """
         output = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+    def pad(self, sequences: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor | None]:
+        """Give the ids [B, T] of sequences, padded on the right, and the mask that the decoder needs."""
+        ids, mask = pad_right(sequences, padding, self.device)
+        return ids, self.needed(mask)
+
+    def needed(self, mask: Tensor) -> Tensor | None:
+        """Give the mask of right padding [B, T] where the decoder needs it, else None.
+
+        No token sees later ones (`models.lens_check`), so a mask over right padding changes nothing, and
+        without one attention takes its fastest kernel. Decoders that are not of transformers keep it: their
+        code may ask for one.
+        """
+        return None if type(self.decoder).__module__.startswith("transformers.models.") else mask
 
     def logits(self, normed: Tensor) -> Tensor:
         """Unembed normed hidden states [..., D] into logits [..., V], as the model itself would, in float32.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from attrs import field, frozen
 
 from engine.errors import EngineError
-from engine.models.batching import pad_right
 from engine.models.generation import FINITE
 from engine.models.lens import Lens
 from kernels import lens_statistics
@@ -50,12 +49,24 @@ class Spelling:
 Stem = tuple[int, tuple[int, ...]]
 
 
-def score_spellings(lens: Lens, questions: Sequence[Question], padding: int) -> list[list[Spelling]]:
-    """Score the tokens of every spelling after its prompt, by question."""
+# Runs a model over sequences of token ids, bare prompts or not: its last normed hidden states [B, T, D].
+Run = Callable[[Sequence[Sequence[int]], bool], torch.Tensor]
+
+
+def score_spellings(
+    lens: Lens, questions: Sequence[Question], padding: int, run: Run | None = None
+) -> list[list[Spelling]]:
+    """Score the tokens of every spelling after its prompt, by question.
+
+    run: what runs the model instead of the lens, that more may be read of its passes.
+    """
     scores = unscored(questions)
     for chunk in stems(questions):
         sequences = [questions[row][0] + list(stem) for row, stem in chunk]
-        hidden = lens.last_hidden(*pad_right(sequences, padding, lens.device))
+        if run is None:
+            hidden = lens.last_hidden(*lens.pad(sequences, padding))
+        else:
+            hidden = run(sequences, not any(stem for _, stem in chunk))
         firsts = [len(questions[row][0]) - 1 for row, _ in chunk]
         states = [
             hidden[place, first : first + len(stem) + 1]
@@ -77,13 +88,14 @@ def stems(questions: Sequence[Question]) -> list[list[Stem]]:
     """Give the sequences to run, in chunks of never more than there are questions.
 
     Spellings that differ in their last token alone share one forward pass, so single-token labels cost one
-    pass for all of them.
+    pass for all of them. Shorter stems come first: bare prompts of all questions are one chunk.
     """
     sequences = [
         (row, stem)
         for row, (_, labels) in enumerate(questions)
         for stem in dict.fromkeys(tuple(ids[:-1]) for spellings in labels for ids in spellings)
     ]
+    sequences.sort(key=lambda sequence: len(sequence[1]))
     return [sequences[start : start + len(questions)] for start in range(0, len(sequences), len(questions))]
 
 

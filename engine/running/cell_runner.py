@@ -137,6 +137,7 @@ class CellRunner:
                     self._measure(cell, "evaluate", model, base)
                     if self._measure(cell, "lens", model, base):
                         self._measure(cell, "probe", model, base)
+                    self.stages.kept.drop()
                     self._measure(cell, "intervene", model, base)
         except _ChangedBaseError:
             self._run_training(cells)  # what is left of it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from engine.data import prepare
 from engine.data.missing_explanations import check_explanations
@@ -17,6 +17,7 @@ from engine.planning.stage_keys import test_data
 from engine.stages.measured_examples import Measured, Stage, measured
 from engine.stages.records import StageRecords
 from engine.stages.training.files import ADAPTER, check_adapter
+from engine.stages.watched_passes import KeptPasses
 from engine.text.lengths import Limit, limit_of
 from engine.text.targets import TargetEncoder, cell_writer
 from specs.tables.data import Data
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 @frozen
 class Context(StageRecords):
     """A plan, the store that it is run into, and what its cells read of both."""
+
+    kept: KeptPasses = field(factory=KeptPasses, init=False, repr=False)
 
     def data(self, cell: PlannedCell, *, test: bool) -> Data:
         """Give the data settings of a cell's training or test examples."""

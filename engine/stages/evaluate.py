@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.errors import UsageError
 from engine.models.base_model import BaseModel
-from engine.models.batching import padding_id
+from engine.models.batching import by_length, padding_id, window_size
 from engine.models.generation import generate, written
 from engine.models.lens import Lens, find_lens
-from engine.models.scoring import Question, constrained_label, predictions, score_spellings
+from engine.models.scoring import Question, Run, Spelling, constrained_label, predictions, score_spellings
 from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
@@ -20,7 +21,9 @@ from engine.stages.context import Context
 from engine.stages.example_coordinates import example_coordinates
 from engine.stages.measured_examples import trained_and_evaluated
 from engine.stages.metrics import Predictions, metrics
+from engine.stages.probe import watched_layers
 from engine.stages.records import checked
+from engine.stages.watched_passes import KeepingRun, ends_with_prompt
 from engine.text.answers import ParsedAnswer, read_answer
 from engine.text.lengths import position_limit, question_behind
 from engine.text.targets import Example, TargetEncoder
@@ -69,36 +72,62 @@ def evaluate(
     settings: Evaluate,
     report: Report,
     stop: StopRequest,
+    keeping: KeepingRun | None = None,
 ) -> dict[str, np.ndarray]:
     """Give the family's variables, each with a leading axis [examples].
 
-    Examples of similar length share a batch, to pad little; the longest go first, so that what is too much
-    for the memory fails at once.
+    Examples of similar length share a batch, to pad little. The longest go first, so that what is too much
+    for the memory fails at once. keeping: runs the model for those examples that the probe reads, too.
     """
-    lens = find_lens(model)
-    order = sorted(range(len(rows)), key=lambda place: -len(writer.prompt_text(rows[place])))
+    lens, size = find_lens(model), window_size(settings.batch_size)
+    text_lengths = [len(writer.prompt_text(row)) for row in rows]
+    starts = range(0, len(rows), size)
+    order: list[int] = []
     parts: list[dict[str, np.ndarray]] = []
-    for start in range(0, len(rows), settings.batch_size):
-        stop.check()
-        batch = [rows[place] for place in order[start : start + settings.batch_size]]
-        answers: list[ParsedAnswer] | None = None
-        values: dict[str, np.ndarray] = {}
-        if settings.generates(writer.target):
-            texts = _generate(model, tokenizer, writer, batch, settings)
-            answers = [read_answer(text, writer) for text in texts]
-            values |= {
-                "generated_label": _strings(answer.label for answer in answers),
-                "generated_text": _strings(texts),
-                "generated_explanation": _strings(answer.explanation for answer in answers),
-            }
-        if settings.scores:
-            explained = [answer.before for answer in answers] if answers else []
-            questions = _questions(writer, batch, explained, position_limit(model.config))
-            values |= _score(lens, tokenizer, questions, settings)
-        parts.append(values)
-        report(start + len(batch), len(rows), "")
+    for start in sorted(starts, key=lambda place: -max(text_lengths[place : place + size])):
+        window = rows[start : start + size]
+        lengths = [len(_prompt(writer, row)) for row in window]
+        for places in by_length(lengths, settings.batch_size):
+            stop.check()
+            batch = [window[place] for place in places]
+            run = keeping if keeping and keeping.serves(batch) else None
+            parts.append(_evaluate_batch(model, lens, tokenizer, writer, batch, settings, run))
+            order += [start + place for place in places]
+            report(len(order), len(rows), "")
     back = np.argsort(order)
     return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
+
+
+def _prompt(writer: TargetEncoder, row: Example) -> list[int]:
+    """Give the tokens that the model reads of an example before it answers."""
+    return writer.encode_prompt(row)[0] if writer.target.explains_first else writer.encode_spellings(row)[0]
+
+
+def _evaluate_batch(
+    model: Any,
+    lens: Lens,
+    tokenizer: Tokenizer,
+    writer: TargetEncoder,
+    batch: Sequence[Example],
+    settings: Evaluate,
+    run: Run | None,
+) -> dict[str, np.ndarray]:
+    answers: list[ParsedAnswer] | None = None
+    values: dict[str, np.ndarray] = {}
+    if settings.generates(writer.target):
+        texts = _generate(model, tokenizer, writer, batch, settings)
+        answers = [read_answer(text, writer) for text in texts]
+        values |= {
+            "generated_label": _strings(answer.label for answer in answers),
+            "generated_text": _strings(texts),
+            "generated_explanation": _strings(answer.explanation for answer in answers),
+        }
+    if settings.scores:
+        explained = [answer.before for answer in answers] if answers else []
+        questions = _questions(writer, batch, explained, position_limit(model.config))
+        scored = score_spellings(lens, questions, padding_id(tokenizer), run)
+        values |= _scores(scored, settings)
+    return values
 
 
 def _questions(
@@ -110,15 +139,9 @@ def _questions(
     return [question_behind(writer, row, text, positions) for row, text in zip(batch, written, strict=True)]
 
 
-def _score(
-    lens: Lens,
-    tokenizer: Tokenizer,
-    questions: Sequence[Question],
-    settings: Evaluate,
-) -> dict[str, np.ndarray]:
-    """Score every label."""
-    scored = score_spellings(lens, questions, padding_id(tokenizer))
-    labels, values = settings.labels, {}
+def _scores(scored: Sequence[Sequence[Spelling]], settings: Evaluate) -> dict[str, np.ndarray]:
+    """Read every label's score."""
+    labels, values = settings.labels, dict[str, np.ndarray]()
     if "loglikelihood" in settings.scoring:
         predicted, scores = predictions(scored, labels, length_normalized=settings.length_normalized)
         values["prediction"] = _strings(predicted)
@@ -168,13 +191,14 @@ def summarise(
 def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
     """Evaluate the cell's model on its test examples."""
     settings, key = context.settings("evaluate", cell), cell.keys["evaluate"]
-    with context.committing("evaluate", key, base) as record:
+    with context.kept.unless_it_fails(), context.committing("evaluate", key, base) as record:
         text = context.text(cell, base.tokenizer, test=True)
         test = context.measured(cell, "evaluate", model, text)
         rows = test.rows
         family = evaluation_family(rows, settings, text.target)
         report = checked(report, context.claim("evaluate", key))
-        values = evaluate(model, base.tokenizer, text, rows, settings, report, context.stop)
+        keeping = _keeping_run(context, cell, model, text, rows)
+        values = evaluate(model, base.tokenizer, text, rows, settings, report, context.stop, keeping)
         # Predictions are few, and their summary needs them all: a killed evaluation starts again.
         with context.sink(family, key, resume=False) as sink:
             sink.append(values)
@@ -182,6 +206,25 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
         if settings.train_examples and context.settings("train", cell).steps != 0:
             summary |= _training_accuracy(context, cell, model, base.tokenizer, report)
         record |= {**sink.placement, "summary": summary | test.summary}
+
+
+def _keeping_run(
+    context: Context, cell: PlannedCell, model: Any, text: TargetEncoder, rows: Sequence[Example]
+) -> KeepingRun | None:
+    """Give what keeps the passes that the cell's probe will need, if that is due and may need any."""
+    probe, key = context.settings("probe", cell), cell.keys.get("probe", "")
+    due = context.plan.states["probe"].get(key) == "pending"
+    same = probe.batch_size == context.settings("evaluate", cell).batch_size and ends_with_prompt(probe)
+    if not due or not same or text.target.explains_first or context.ranks.size > 1:
+        return None
+    lens = find_lens(model)
+    try:
+        layers = watched_layers(probe, len(lens.layers))
+    except UsageError:  # which the probe will tell
+        return None
+    context.kept.begin(key)
+    probed = frozenset(row["id"] for row in rows[: probe.examples])
+    return KeepingRun(context.kept, lens, layers, probe, padding_id(text.tokenizer), probed)
 
 
 def _training_accuracy(

@@ -1,8 +1,9 @@
-"""The probe stage: lens statistics of every layer at the watch positions, batch by batch."""
+"""The probe stage: lens statistics of every layer at the watch positions, part by part."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,8 @@ from attrs import evolve, frozen
 from torch import Tensor
 
 from engine.errors import UsageError
-from engine.models.attention_heads import watching_heads
 from engine.models.base_model import BaseModel
-from engine.models.batching import pad_right, padding_id
+from engine.models.batching import by_length, padding_id, window_size
 from engine.models.lens import Lens, find_lens
 from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
@@ -22,10 +22,10 @@ from engine.stages.context import Context
 from engine.stages.example_coordinates import example_coordinates
 from engine.stages.records import checked
 from engine.stages.statistics import LayerStates, Statistic, function_names, layer_values
+from engine.stages.watched_passes import Sequences, Streams, watched_pass
 from engine.text.positions import position_indices
-from engine.text.targets import Encoded, Example, TargetEncoder
+from engine.text.targets import Example, TargetEncoder
 from kernels import LensStatistics, choose_backend, lens_statistics
-from kernels.backends import OPERATIONS
 from specs.registry import STATISTICS
 from specs.tables.probe import Probe
 from store import Coordinate, Family, Variable, write_vocabulary
@@ -109,6 +109,11 @@ def _variable(name: str) -> Variable:
     return Variable(name, AXES, "float32", statistic.units, statistic.meaning)
 
 
+def watched_layers(probe: Probe, count: int) -> list[int]:
+    """Give the layers that are read of a model of so many blocks: KL and JS refer to the final one."""
+    return sorted({*layer_numbers(probe, count), count})
+
+
 @torch.inference_mode()
 def probe_layers(
     lens: Lens,
@@ -119,24 +124,43 @@ def probe_layers(
     probe: Probe,
     report: Report,
     stop: StopRequest,
+    *,
+    start: int = 0,
+    take: Callable[[Sequences, Sequences], Streams | None] = lambda _sequences, _places: None,
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Yield the backend that served and the family's variables, batch by batch.
+    """Yield the backend that served and the family's variables for the rows from `start` on, part by part.
 
-    Each variable has a leading axis [examples of the batch]. Of a forward pass only the residual streams at
-    the watch positions are kept: [L, B, P, D]. All their rows go through the probe kernel in one call, which
-    never holds [rows, vocabulary] logits.
+    Each variable has a leading axis [examples of the part]. Examples of similar length share a batch. Of a
+    forward pass only the residual streams at the watch positions are kept: [L, B, P, D]. All their rows go
+    through the probe kernel in one call, which never holds [rows, vocabulary] logits. take: gives what is
+    known of a pass already, by its sequences and watch positions.
     """
-    layers = layer_numbers(probe, len(lens.layers))
-    wanted = sorted({*layers, len(lens.layers)})  # KL and JS refer to the final layer
+    wanted = watched_layers(probe, len(lens.layers))
+    keep = [wanted.index(layer) for layer in layer_numbers(probe, len(lens.layers))]
     watch_ids = [int(i) for c in family.coordinates if c.name == "watch_id" for i in c.values]
-    for start in range(0, len(rows), probe.batch_size):
-        stop.check()
-        batch = [writer.encode(row) for row in rows[start : start + probe.batch_size]]
-        states = watched_states(lens, batch, wanted, probe, padding_id(tokenizer))
-        result = _statistics(lens, states.normed, watch_ids, probe)
-        keep = [wanted.index(layer) for layer in layers]
-        report(start + len(batch), len(rows), "")
-        yield result.backend, _by_example(result, states, keep, family)
+    size, padding = window_size(probe.batch_size), padding_id(tokenizer)
+    for first in range(start // size * size, len(rows), size):
+        encoded = [writer.encode(row) for row in rows[first : first + size]]
+        places = [position_indices(probe, example) for example in encoded]
+        # Causal attention: what stands behind the last watch position cannot reach it.
+        texts = [(e.prompt + e.completion)[: max(own) + 1] for e, own in zip(encoded, places, strict=True)]
+        order: list[int] = []
+        parts: list[dict[str, np.ndarray]] = []
+        for batch in by_length([len(text) for text in texts], probe.batch_size):
+            stop.check()
+            inputs = [texts[place] for place in batch], [places[place] for place in batch]
+            known = take(*inputs)
+            streams = known or watched_pass(lens, wanted, probe, padding, *inputs)[0]
+            states = _states(lens, streams.to(lens.device), wanted, probe)
+            result = _statistics(lens, states.normed, watch_ids, probe)
+            parts.append(_by_example(result, states, keep, family))
+            order += batch
+            report(first + len(order), len(rows), "")
+        kept = np.argsort(order)[max(start - first, 0) :]
+        yield (
+            result.backend,
+            {name: np.concatenate([part[name] for part in parts])[kept] for name in parts[0]},
+        )
 
 
 @frozen(eq=False)
@@ -147,37 +171,17 @@ class States:
     others: dict[str, Tensor]  # by variable: functions of hidden states [L, B, P]; of heads [L, B, P, H]
 
 
-def watched_states(
-    lens: Lens, batch: Sequence[Encoded], layers: list[int], probe: Probe, padding: int
-) -> States:
-    """Run the model once over a batch and keep what the probe asks for."""
-    device = lens.device
-    positions = torch.tensor([position_indices(probe, example) for example in batch], device=device)
-    # Causal attention: what stands behind the last watch position cannot reach it.
-    needed = [max(position_indices(probe, example)) + 1 for example in batch]
-    texts = [(e.prompt + e.completion)[:count] for e, count in zip(batch, needed, strict=True)]
-    ids, mask = pad_right(texts, padding, device)
-    others: dict[str, Tensor] = {}
-    with lens.watching(layers, positions) as caught:
-        if probe.heads:
-            with watching_heads(lens, layers, positions, backend_of(probe, "attention_row_entropy")) as heads:
-                lens.last_hidden(ids, mask)
-            others["head_entropy"] = torch.stack(heads)
-        else:
-            lens.last_hidden(ids, mask)
+def _states(lens: Lens, streams: Streams, layers: list[int], probe: Probe) -> States:
+    """Make of the streams what the probe asks for."""
+    others = {"head_entropy": torch.stack(streams.heads)} if streams.heads else {}
     for name in function_names(probe):
         by_layer = [
             layer_values(name, LayerStates(hidden.flatten(0, 1), layer, lens, probe.backend))
-            for hidden, layer in zip(caught, layers, strict=True)
+            for hidden, layer in zip(streams.hidden, layers, strict=True)
         ]
-        others[name] = torch.stack(by_layer).reshape(len(layers), *positions.shape)
-    normed = [lens.normed(hidden, layer) for hidden, layer in zip(caught, layers, strict=True)]
+        others[name] = torch.stack(by_layer).reshape(len(layers), *streams.hidden[0].shape[:2])
+    normed = [lens.normed(hidden, layer) for hidden, layer in zip(streams.hidden, layers, strict=True)]
     return States(torch.stack(normed), others)
-
-
-def backend_of(probe: Probe, operation: str) -> str:
-    """Give the probe's backend where it knows an operation beside the lens, else leave the choice open."""
-    return probe.backend if probe.backend in OPERATIONS[operation] else "auto"
 
 
 def _statistics(lens: Lens, hidden: torch.Tensor, watch_ids: list[int], probe: Probe) -> LensStatistics:
@@ -215,7 +219,7 @@ def _by_example(
 
 
 def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
-    """Probe every layer of the cell's model; goes on behind the last batch that is on disk."""
+    """Probe every layer of the cell's model; goes on behind the last part that is on disk."""
     settings, key, tokenizer = context.settings("probe", cell), cell.keys["probe"], base.tokenizer
     with context.committing("probe", key, base) as record:
         text = context.text(cell, tokenizer, test=True)
@@ -228,10 +232,20 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
         backend = choose_backend(lens.device, settings.backend)
         with context.sink(family, key) as sink:
             report = checked(report, context.claim("probe", key))
-            remaining = rows[sink.start :]
             lens = evolve(lens, translators=context.translators(cell, lens.device))
-            batches = probe_layers(lens, tokenizer, text, remaining, family, settings, report, context.stop)
-            for backend, values in batches:  # noqa: B007 - a backend may leave what it cannot do to another
+            parts = probe_layers(
+                lens,
+                tokenizer,
+                text,
+                rows,
+                family,
+                settings,
+                report,
+                context.stop,
+                start=sink.start,
+                take=partial(context.kept.take, key),
+            )
+            for backend, values in parts:  # noqa: B007 - a backend may leave what it cannot do to another
                 sink.append(values)
         record |= {
             **sink.placement,

@@ -19,9 +19,9 @@ from engine.models.translators import Checkpoint, Translators, translated
 from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
 from engine.stages.context import Context
-from engine.stages.probe import backend_of
 from engine.stages.records import checked
 from engine.stages.training.train import short_enough
+from engine.stages.watched_passes import backend_of
 from engine.text.targets import Encoded
 from engine.text.token_checks import encoded_split
 from kernels import lens_divergence
@@ -132,7 +132,7 @@ def _streams(lens: Lens, batch: Sequence[Encoded], padding: int) -> tuple[Tensor
     ids, mask = pad_right([example.prompt + example.completion for example in batch], padding, lens.device)
     everywhere = torch.arange(ids.shape[1], device=lens.device).expand(ids.shape)
     with lens.watching(list(range(len(lens.layers))), everywhere) as caught:
-        last = lens.last_hidden(ids, mask)
+        last = lens.last_hidden(ids, lens.needed(mask))
     kept = mask.bool()
     return torch.stack([stream[kept] for stream in caught]), last[kept]
 

@@ -59,7 +59,7 @@ def head_means(
                     sums[layer] = sums[layer] + summed if layer in sums else summed
 
                 stack.callback(output_projection(lens, layer).register_forward_pre_hook(add).remove)
-            lens.last_hidden(ids, mask)
+            lens.last_hidden(ids, lens.needed(mask))
     return {layer: total / tokens for layer, total in sums.items()}
 
 

