@@ -42,6 +42,7 @@ def cli() -> None:
 @click.option("--resolved", is_flag=True, help="Print the spec with every default filled in.")
 @click.option("--diff", type=click.Path(path_type=Path), metavar="OTHER", help="Compare with another spec.")
 @click.option("--pilot", type=STORE, help="Store that tells how results vary; by default the spec's own.")
+@click.option("--exact", is_flag=True, help="Count the memory of trainings, too; imports torch.")
 @JSON
 def plan(
     spec: Path,
@@ -51,6 +52,7 @@ def plan(
     show_cells: bool,
     resolved: bool,
     diff: Path | None,
+    exact: bool,
     as_json: bool,
 ) -> None:
     """Show what a spec amounts to: cells, what is cached, what the rest will cost and what it would find."""
@@ -70,10 +72,11 @@ def plan(
         else:
             console.print(comparison.table())
     elif as_json:
-        plan_data = render.plan_json(planned, cells=show_cells) | {"power": power_tables.rows(planned, pilot)}
+        plan_data = render.plan_json(planned, cells=show_cells, exact=exact)
+        plan_data |= {"power": power_tables.rows(planned, pilot)}
         say(json.dumps(plan_data, indent=2), lines=True)
     else:
-        for part in render.plan_tables(planned, cells=show_cells):
+        for part in render.plan_tables(planned, cells=show_cells, exact=exact):
             console.print(part)
         for part in power_tables.plan_lines(power_tables.rows(planned, pilot)):
             console.print(part)

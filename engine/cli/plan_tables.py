@@ -10,6 +10,7 @@ import attrs
 from rich.table import Table
 from rich.text import Text
 
+from engine.cli.plan_costs import cost_lines, costs_json, hours
 from engine.planning.estimate import Cost, estimate
 from engine.planning.plan import STATES, Plan, describe
 from engine.planning.warnings import plan_warnings
@@ -27,16 +28,19 @@ STATE_STYLES = {"cached": "green", "done": "green", "pending": "", "failed": "re
 MAX_LEVELS = 12  # levels listed in a table before it is cut
 
 
-def plan_tables(plan: Plan, *, cells: bool) -> Iterator[Table | Text | str]:
-    """Yield the factors, the stages with their states and costs, and with `cells` every cell."""
+def plan_tables(plan: Plan, *, cells: bool, exact: bool = False) -> Iterator[Table | Text | str]:
+    """Yield the factors, the stages with their states and costs, and with `cells` every cell.
+
+    exact: count the memory of trainings, too.
+    """
     yield _factor_table(plan)
     costs = estimate(plan)
     yield _stage_table(plan, costs)
-    if costs is None:
-        yield (
-            "No estimate: the model's files are not on this machine yet; its sizes are known after "
-            "the first download."
-        )
+    yield from cost_lines(plan, costs)
+    if exact:
+        from engine.cli.exact_memory import exact_memory
+
+        yield from (counted.line() for counted in exact_memory(plan))
     for path in plan.missing():
         yield f"not there yet: {path} (`engine execute` needs it; `engine annotate` makes such files)"
     for path in plan.remembered:
@@ -68,15 +72,19 @@ def _stage_table(plan: Plan, costs: dict[str, Cost] | None) -> Table:
     table = Table(title="stages and estimates of what is left (cells of one key share one run)")
     table.add_column("stage")
     table.add_column("runs")
-    for column in ("tokens", "FLOPs", "peak memory", "store"):
+    timed = bool(costs and any(cost.seconds for cost in costs.values()))
+    for column in ("tokens", "FLOPs", "peak memory", "store", *["GPU time"] * timed):
         table.add_column(column, justify="right")
     counts = plan.counts()
     for stage in (stage for stage in STAGES if counts[stage]):
-        table.add_row(stage, _states(counts[stage]), *_cost_cells(costs.get(stage) if costs else None))
+        table.add_row(
+            stage, _states(counts[stage]), *_cost_cells(costs.get(stage) if costs else None, timed=timed)
+        )
     if costs:
         table.add_section()
         total = sum(costs.values(), Cost())
-        table.add_row("total", _states(sum(counts.values(), Counter())), *_cost_cells(total))
+        cost_cells = _cost_cells(total, timed=timed)
+        table.add_row("total", _states(sum(counts.values(), Counter())), *cost_cells)
     return table
 
 
@@ -85,10 +93,11 @@ def _states(counts: Counter[str]) -> Text:
     return joined(parts, ", ")
 
 
-def _cost_cells(cost: Cost | None) -> list[str]:
+def _cost_cells(cost: Cost | None, *, timed: bool) -> list[str]:
     if cost is None or cost == Cost():
-        return ["", "", "", ""]
-    return [si(cost.tokens), si(cost.flops), si(cost.memory, "B"), si(cost.stored, "B")]
+        return [""] * (4 + timed)
+    shown = [si(cost.tokens), si(cost.flops), si(cost.memory, "B"), si(cost.stored, "B")]
+    return shown + [hours(cost.seconds)] * timed
 
 
 def _cell_table(plan: Plan) -> Table:
@@ -112,7 +121,7 @@ def _styled(state: str) -> Text:
     return styled(state, STATE_STYLES[state])
 
 
-def plan_json(plan: Plan, *, cells: bool) -> dict[str, Any]:
+def plan_json(plan: Plan, *, cells: bool, exact: bool = False) -> dict[str, Any]:
     """Give the plan as JSON values: factors, states, costs and, with `cells`, every cell's keys."""
     costs = estimate(plan)
     content: dict[str, Any] = {
@@ -125,17 +134,12 @@ def plan_json(plan: Plan, *, cells: bool) -> dict[str, Any]:
         },
         "missing": plan.missing(),
         "warnings": plan_warnings(plan),
-        "estimate": costs
-        and {
-            stage: {
-                "tokens": cost.tokens,
-                "flops": cost.flops,
-                "peak_memory_bytes": cost.memory,
-                "store_bytes": cost.stored,
-            }
-            for stage, cost in costs.items()
-        },
+        **costs_json(plan, costs),
     }
+    if exact:
+        from engine.cli.exact_memory import exact_memory
+
+        content["exact"] = [counted.as_json() for counted in exact_memory(plan)]
     if cells:
         content["matrix"] = [
             {

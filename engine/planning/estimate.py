@@ -13,12 +13,15 @@ Rules of thumb, stated so that they can be checked:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from engine.planning import changes
+from engine.planning.devices import DEVICES
 from engine.planning.executor_settings import executor_settings
+from engine.planning.known_models import known_model
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.run_order import turns, whole_models
 from engine.planning.sizes import DataCard, ModelCard, data_card, model_card
@@ -50,6 +53,9 @@ class Cost:
     memory: float = 0  # bytes, peak
     stored: float = 0  # bytes
     scratch: float = 0  # bytes of checkpoints while a training runs
+    streamed: float = 0  # bytes of weights that are read anew for each token of a generation
+    seconds: float = 0  # on one device of `executor.device`; 0 where none is named
+    training: TrainingMemory | None = None  # of one training, what its memory consists of
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -58,42 +64,64 @@ class Cost:
             max(self.memory, other.memory),
             self.stored + other.stored,
             max(self.scratch, other.scratch),
+            self.streamed + other.streamed,
+            self.seconds + other.seconds,
         )
 
     def times(self, count: int) -> Cost:
         """Give the cost of doing this so many times."""
-        return Cost(self.tokens * count, self.flops * count, self.memory, self.stored * count, self.scratch)
+        return Cost(
+            self.tokens * count,
+            self.flops * count,
+            self.memory,
+            self.stored * count,
+            self.scratch,
+            self.streamed * count,
+            self.seconds * count,
+        )
 
 
 def estimate(plan: Plan, cells: Iterable[PlannedCell] | None = None) -> dict[str, Cost] | None:
     """Estimate every stage's work that is not done, of some cells or of all; memory is that of one rank.
 
-    None where the model's files are not on this machine.
+    None where the model's files are not on this machine, and no table has its sizes.
     """
     cards, wanted = _Cards(), plan.cells if cells is None else list(cells)
-    ranks = executor_settings(plan.matrix.spec, {}).ranks
     total: dict[str, Cost] = {}
     for stage in _TABLES:
-        cost = _stage_cost(plan, wanted, stage, cards, ranks)
-        if cost is None:
-            return None
-        total[stage] = cost
+        total[stage] = Cost()
+        for alike, cost in _stage_costs(plan, wanted, stage, cards):
+            if cost is None:
+                return None
+            total[stage] += cost.times(len(alike))
     return total
 
 
-def _stage_cost(
-    plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: _Cards, ranks: int
-) -> Cost | None:
-    """Add up a stage's pending runs; those of equal settings are estimated once."""
+def stage_costs(plan: Plan) -> Iterator[tuple[str, list[PlannedCell], Cost | None]]:
+    """Yield a stage, cells with such a run to do, and what one costs; None where that is unknown."""
+    cards = _Cards()
+    for stage in _TABLES:
+        for alike, cost in _stage_costs(plan, plan.cells, stage, cards):
+            yield stage, alike, cost
+
+
+def _stage_costs(
+    plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: _Cards
+) -> Iterator[tuple[list[PlannedCell], Cost | None]]:
+    """Yield a stage's pending runs, each by one of its cells; those of equal settings are estimated once."""
+    settings = executor_settings(plan.matrix.spec, {})
     states = plan.states[stage]
     pending = {key: cell for cell in wanted if (key := cell.keys.get(stage)) and states[key] != "cached"}
-    total = Cost()
-    for cells in grouped(pending.values(), _alike(plan, stage)):
-        cost = _cost(plan, cells[0], stage, cards, ranks)
-        if cost is None:
-            return None
-        total += cost.times(len(cells))
-    return total
+    for alike in grouped(pending.values(), _alike(plan, stage)):
+        cost = _cost(plan, alike[0], stage, cards, settings.ranks)
+        if cost is not None and settings.device is not None:
+            dtype = plan.matrix.table("model", alike[0].choice).dtype
+            if stage == "train":
+                precision = plan.matrix.table("train", alike[0].choice).precision
+                dtype = dtype if precision == "float32" else precision
+            device = DEVICES[settings.device]
+            cost = evolve(cost, seconds=device.seconds(cost.flops, cost.streamed, dtype))
+        yield alike, cost
 
 
 def stage_memory(plan: Plan, cell: PlannedCell, stage: str) -> float | None:
@@ -139,7 +167,10 @@ class _Cards:
     def model(self, model: Model) -> ModelCard | None:
         key = (model.id, model.revision, model.gguf_file)
         if key not in self.models:
-            self.models[key] = model_card(model)
+            card = model_card(model)
+            if card is None and (known := known_model(model)):
+                card = known.card
+            self.models[key] = card
         return self.models[key]
 
     def data(self, data: Data) -> DataCard | None:
@@ -248,6 +279,7 @@ def _train(
         tokens=examples * length,
         flops=(3 if train.gradient_checkpointing else 2) * forward * examples,
         memory=memory.total,
+        training=memory,
         stored=adapter if steps != 0 else 0,
         # The adapter, Adam's two moments, and the best adapter so far.
         scratch=CHECKPOINTS * (3 + bool(train.early_stopping)) * adapter if steps != 0 else 0,
@@ -267,6 +299,7 @@ def _evaluate(
         tokens=tokens,
         flops=2 * (model.parameters * tokens + model.unembedding * heads),
         memory=weights + working + evaluate.batch_size * model.vocabulary * 4 * (generated > 0),
+        streamed=weights * generated * math.ceil(examples / evaluate.batch_size),
         stored=examples * 4 * (len(evaluate.labels) + 4),
     )
 

@@ -8,6 +8,7 @@ from engine.data.prepare import SPLITS
 from engine.data.sources import sources
 from engine.models.gpus import missing_gpu
 from engine.planning.checks import known_sizes
+from engine.planning.memory_fit import fit_warnings
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.schedule import schedule_warnings
 from specs.tables.data import Data
@@ -20,7 +21,13 @@ _FATE = {"error": "a stage that reads them will fail", "label": "the label alone
 
 def plan_warnings(plan: Plan) -> list[str]:
     """Give what a person should know before the plan is executed, a sentence each."""
-    return [*changed_files(plan), *_unexplained(plan), *schedule_warnings(plan), *_devices(plan)]
+    return [
+        *changed_files(plan),
+        *_unexplained(plan),
+        *schedule_warnings(plan),
+        *_devices(plan),
+        *fit_warnings(plan),
+    ]
 
 
 def changed_files(plan: Plan) -> list[str]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from engine.errors import UsageError
 from engine.models.gpus import all_hidden, nvidia_gpu
 from engine.planning.estimate import Cost
+from engine.planning.memory_fit import advice
 from engine.planning.plan import Plan, PlannedCell
 from engine.quantities import si
-from engine.running.memory import advice, limit
+from engine.running.memory import limit
 
 
 def check_space(plan: Plan, costs: Mapping[str, Cost], workers: int) -> None:

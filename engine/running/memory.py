@@ -8,26 +8,17 @@ import resource
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from attrs import frozen
 
 from engine.errors import EngineError
+from engine.planning.memory_fit import advice
 from engine.planning.plan import Plan, PlannedCell
 from engine.quantities import si
 
 CGROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _UNLIMITED = 2**60  # version 1 writes a number near 2^63 for "no limit"
 _SAID = ("can't allocate memory", "not enough memory: you tried to allocate", "out of memory")  # by torch
-# The key that a stage's memory grows with.
-_SIZES = {
-    "base": "evaluate.batch_size",
-    "train": "train.batch_size",
-    "evaluate": "evaluate.batch_size",
-    "lens": "probe.tuned.tokens",
-    "probe": "probe.batch_size",
-    "intervene": "probe.batch_size",
-}
 
 
 @frozen
@@ -117,26 +108,6 @@ def needed(plan: Plan, cell: PlannedCell, stage: str) -> float | None:
     with suppress(EngineError, OSError, MemoryError):
         return stage_memory(plan, cell, stage)
     return None
-
-
-def advice(plan: Plan, cell: PlannedCell, stage: str) -> str:
-    """Name the settings by which a stage would take less memory."""
-    tried = []
-    if key := _SIZES.get(stage):
-        name, *rest = key.split(".")
-        value: Any = plan.matrix.table(name, cell.choice)
-        for part in rest:
-            value = getattr(value, part)
-        if value > 1:
-            tried.append(f"{key} below {value}")
-    if stage == "train" and not plan.matrix.table("train", cell.choice).gradient_checkpointing:
-        tried.append("train.gradient_checkpointing = true")
-    model = plan.matrix.table("model", cell.choice)
-    if model.dtype == "float32":
-        tried.append('model.dtype = "bfloat16"')
-    if model.quantization == "none":
-        tried.append("model.quantization")
-    return ", ".join([*tried, "fewer workers, or more memory"])
 
 
 def failure(plan: Plan, cell: PlannedCell, stage: str, error: Exception) -> str:

@@ -9,6 +9,10 @@ from msgspec import Meta
 
 from specs.registry import EXECUTORS, Named
 
+DeviceName = Literal[
+    "h200", "h100", "h100-pcie", "a100", "a100-40gb", "l40s", "l4", "a10", "rtx-a6000", "rtx-5090",
+    "rtx-4090", "rtx-3090", "v100", "t4", "mi300x",
+]  # fmt: skip
 Count = Annotated[int, Meta(ge=1)]
 
 
@@ -26,6 +30,13 @@ class Executor:
         Meta(
             description="`local`: worker processes; default: none, all runs in the command's own process. "
             "`ray`, `slurm`: at most so many units of work at a time; default: as many as there is room for."
+        ),
+    ] = None
+    device: Annotated[
+        DeviceName | None,
+        Meta(
+            description="GPU for which `engine plan` gives hours, and of whose memory it warns; default: "
+            "none. It chooses nothing."
         ),
     ] = None
     workers_per_gpu: Annotated[int, Meta(ge=1, description="Workers that share one GPU.")] = 1

@@ -140,7 +140,10 @@ def _empty(config: Any, model: Model) -> Any:
 
     with initialization.no_init_weights():
         base = AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, model.dtype), attn_implementation=model.attention
+            config,
+            dtype=getattr(torch, model.dtype),
+            attn_implementation=model.attention,
+            trust_remote_code=model.trust_remote_code,
         )
     base.requires_grad_(False)
     return base

@@ -1,0 +1,86 @@
+"""What stands below a plan's table of costs: hours on a named device, and where sizes come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from engine.planning.devices import BANDWIDTH_UTILISATION, DEVICES, UTILISATION
+from engine.planning.estimate import Cost
+from engine.planning.executor_settings import executor_settings
+from engine.planning.known_models import known_model
+from engine.planning.plan import Plan
+from engine.planning.sizes import model_card
+
+
+def hours(seconds: float) -> str:
+    """Give a time in hours, or in minutes or seconds below one."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.2g} s"
+
+
+def cost_lines(plan: Plan, costs: Mapping[str, Cost] | None) -> Iterator[str]:
+    """Yield what the estimates rest on, and the hours that they come to."""
+    if costs is None:
+        yield (
+            "No estimate: the model's files are not on this machine yet; its sizes are known after "
+            "the first download."
+        )
+    elif from_table := sizes_from_table(plan):
+        yield f"sizes from a table, for files that are not on this machine yet: {', '.join(from_table)}"
+    times = _times(plan, costs)
+    if times is None:
+        return
+    gpus = times["gpus"]
+    spread = f", {hours(3600 * times['hours'])} on {gpus} of them" if gpus > 1 else ""
+    time = hours(3600 * times["gpu_hours"])
+    yield (
+        f"{times['device']}: {time} of GPU time{spread}; assumed: {UTILISATION:.0%} of its peak in products, "
+        f"{BANDWIDTH_UTILISATION:.0%} of its memory's bandwidth while it generates; without loading and "
+        "encoding"
+    )
+
+
+def costs_json(plan: Plan, costs: Mapping[str, Cost] | None) -> dict[str, Any]:
+    """Give the same as JSON values."""
+    estimates = {
+        stage: {
+            "tokens": cost.tokens,
+            "flops": cost.flops,
+            "peak_memory_bytes": cost.memory,
+            "store_bytes": cost.stored,
+            "gpu_seconds": cost.seconds,
+        }
+        for stage, cost in (costs or {}).items()
+    }
+    return {
+        "estimate": None if costs is None else estimates,
+        "sizes_from_table": sizes_from_table(plan) if costs else [],
+        "time": _times(plan, costs),
+    }
+
+
+def sizes_from_table(plan: Plan) -> list[str]:
+    """Name the models whose sizes a table gives, for their files are not on this machine."""
+    models = [plan.matrix.table("model", choice) for choice in plan.matrix.distinct("model")]
+    names = [model.id for model in models if model_card(model) is None and known_model(model)]
+    return list(dict.fromkeys(names))
+
+
+def _times(plan: Plan, costs: Mapping[str, Cost] | None) -> dict[str, Any] | None:
+    """Give the GPU-hours of what is left, and the hours on the GPUs that work at a time."""
+    settings = executor_settings(plan.matrix.spec, {})
+    if costs is None or settings.device is None:
+        return None
+    seconds = sum(cost.seconds for cost in costs.values())
+    gpus = math.ceil((settings.workers or 1) / settings.workers_per_gpu) * settings.ranks
+    return {
+        "device": settings.device,
+        "memory_bytes": DEVICES[settings.device].memory * 1e9,
+        "gpus": gpus,
+        "gpu_hours": seconds / 3600,
+        "hours": seconds / 3600 / gpus,
+        "utilisation": UTILISATION,
+    }

@@ -1,0 +1,65 @@
+"""Whether a plan fits a device's memory, and which settings take less."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from engine.planning.devices import DEVICES
+from engine.planning.executor_settings import executor_settings
+from engine.planning.plan import Plan, PlannedCell
+from engine.quantities import si
+
+# The key that a stage's memory grows with.
+_SIZES = {
+    "base": "evaluate.batch_size",
+    "train": "train.batch_size",
+    "evaluate": "evaluate.batch_size",
+    "lens": "probe.tuned.tokens",
+    "probe": "probe.batch_size",
+    "intervene": "probe.batch_size",
+}
+
+
+def fit_warnings(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per stage that needs more memory than `executor.device` has."""
+    from engine.planning.estimate import stage_costs
+
+    settings = executor_settings(plan.matrix.spec, {})
+    if settings.device is None:
+        return
+    room = DEVICES[settings.device].memory * 1e9 / settings.workers_per_gpu
+    largest: dict[str, tuple[float, PlannedCell]] = {}
+    runs: dict[str, int] = {}
+    for stage, cells, cost in stage_costs(plan):
+        if cost is not None and cost.memory > room:
+            runs[stage] = runs.get(stage, 0) + len(cells)
+            known = largest.get(stage)
+            if known is None or cost.memory > known[0]:
+                largest[stage] = cost.memory, cells[0]
+    many = f" for each of {settings.workers_per_gpu} workers" * (settings.workers_per_gpu > 1)
+    for stage, (need, cell) in largest.items():
+        yield (
+            f"executor.device: {stage} needs about {si(need, 'B')} in {runs[stage]} of its runs, but "
+            f"{settings.device} has {si(room, 'B')}{many}; try {advice(plan, cell, stage)}"
+        )
+
+
+def advice(plan: Plan, cell: PlannedCell, stage: str) -> str:
+    """Name the settings by which a stage would take less memory."""
+    tried = []
+    if key := _SIZES.get(stage):
+        name, *rest = key.split(".")
+        value: Any = plan.matrix.table(name, cell.choice)
+        for part in rest:
+            value = getattr(value, part)
+        if value > 1:
+            tried.append(f"{key} below {value}")
+    if stage == "train" and not plan.matrix.table("train", cell.choice).gradient_checkpointing:
+        tried.append("train.gradient_checkpointing = true")
+    model = plan.matrix.table("model", cell.choice)
+    if model.dtype == "float32":
+        tried.append('model.dtype = "bfloat16"')
+    if model.quantization == "none":
+        tried.append("model.quantization")
+    return ", ".join([*tried, "fewer workers, or more memory"])
