@@ -30,6 +30,7 @@ def fit_warnings(plan: Plan) -> Iterator[str]:
         return
     room = DEVICES[settings.device].memory * 1e9 / settings.workers_per_gpu
     largest: dict[str, tuple[float, PlannedCell]] = {}
+    batches: dict[str, str] = {}
     runs: dict[str, int] = {}
     for stage, cells, cost in stage_costs(plan):
         if cost is not None and cost.memory > room:
@@ -37,11 +38,14 @@ def fit_warnings(plan: Plan) -> Iterator[str]:
             known = largest.get(stage)
             if known is None or cost.memory > known[0]:
                 largest[stage] = cost.memory, cells[0]
+                if cost.training is not None:
+                    batch = cost.training.batch
+                    batches[stage] = f" for a batch of {batch.rows} × {batch.length:,.0f} tokens"
     many = f" for each of {settings.workers_per_gpu} workers" * (settings.workers_per_gpu > 1)
     for stage, (need, cell) in largest.items():
         yield (
-            f"executor.device: {stage} needs about {si(need, 'B')} in {runs[stage]} of its runs, but "
-            f"{settings.device} has {si(room, 'B')}{many}; try {advice(plan, cell, stage)}"
+            f"executor.device: {stage} needs about {si(need, 'B')}{batches.get(stage, '')} in {runs[stage]} "
+            f"of its runs, but {settings.device} has {si(room, 'B')}{many}; try {advice(plan, cell, stage)}"
         )
 
 

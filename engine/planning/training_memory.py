@@ -128,7 +128,8 @@ def kept(card: ModelCard, batch: Batch, model: Model, lora: Lora, train: Train) 
     decoder += tokens * 4 * hidden  # the final norm
     counted = rows * completion
     head = counted * vocabulary * 4 * (1 + facts.softcapped) + counted * hidden * types.product
-    if types.autocast and types.stream == 4:
+    head_trained = "lm_head".endswith(tuple(name.lstrip(".") for name in lora.modules_to_save))
+    if types.autocast and (types.stream == 4 or head_trained):  # a copy in half precision
         head += 2 * card.unembedding
     return Kept(decoder, head)
 

@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from peft.helpers import disable_input_dtype_casting
 
+from engine.models.lens import find_lens
 from engine.planning.estimate import _Lengths
 from engine.planning.sizes import DataCard, ModelCard, card_of
 from engine.planning.training_memory import Batch, kept, training_memory
+from engine.process_group.alone import IGNORED
+from engine.stages.training.adapter import attach_adapter
+from engine.stages.training.loss import completion_loss
 from engine.stages.training.saved_tensors import count_saved
 from specs.tables.experiment import Lora, Model, Prompt, Target, Train
 
@@ -113,6 +118,7 @@ def test_8b_with_a_trained_head() -> None:
     assert plain.kept == pytest.approx(counted.decoder + counted.head, rel=0.03)
     with_head = training_memory(big, weights, batch, model, Lora(modules_to_save=["lm_head"]), train)
     assert with_head.trained - plain.trained == 16 * 128256 * 4096
+    assert with_head.kept - plain.kept == 2 * 128256 * 4096  # a copy under autocast
 
 
 def test_the_longest_example_of_the_data_counts() -> None:
@@ -121,3 +127,35 @@ def test_the_longest_example_of_the_data_counts() -> None:
     assert (lengths.prompt, lengths.longest_prompt) == (110, 510)
     assert lengths.batch(Train()) == Batch(8, 510 + 2, 2)
     assert lengths.batch(Train(max_length=256)) == Batch(8, 256, 2)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_tensors_without_content_count_as_real_ones(precision: str) -> None:
+    """A small Llama whose norms and activations a GPU's autocast treats as a CPU's does."""
+    small = {"hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = transformers.LlamaConfig(vocab_size=96, num_hidden_layers=3, **small)
+    settings, lora, train = Model(id="small"), Lora(r=4), Train(precision=precision)
+    base = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).requires_grad_(False)
+    model = attach_adapter(base, lora).train()
+    known = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    kept_tensors: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept_tensors.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    ids, mask = torch.ones(2, 24, dtype=torch.int64), torch.ones(2, 24, dtype=torch.int64)
+    mask[1, 20:] = 0  # without padding transformers leaves the mask out
+    labels = torch.full_like(ids, IGNORED)
+    labels[:, 16:20] = 5
+    inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    half = precision == "bfloat16"
+    with (
+        disable_input_dtype_casting(model, active=half),
+        torch.autocast("cpu", torch.bfloat16, enabled=half),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+    ):
+        completion_loss(find_lens(model), inputs)
+    real = sum(own.untyped_storage().nbytes() for at, own in kept_tensors.items() if at not in known)
+    counted = count_saved(config, settings, lora, train, 2, 24, 4)
+    assert counted.decoder + counted.head == pytest.approx(real, rel=0.02)
