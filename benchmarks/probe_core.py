@@ -153,7 +153,8 @@ def main() -> None:
                 put(results, "packing", packing(model, dtype))
                 put(results, "scaling", scaling(model, dtype))
             path.write_text(json.dumps(results, indent=1))
-    plot(results, options.out / "probe-core.png")
+    if results.get("cases"):  # with --alone there may be none
+        plot(results, options.out / "probe-core.png")
 
 
 if __name__ == "__main__":
