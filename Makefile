@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # What rests on other packages' interfaces: plan, execute, train, resume, evaluate, probe, write and read a
 # store here and in a bucket, report. The rest of the suite does not change with their releases.
 MAIN_JOB := $(addprefix tests/,$(addsuffix .py, test_end_to_end test_versions specs/test_load kernels/test_lens \
-	kernels/test_triton store/test_store store/analysis/test_reference store/arrays/test_shards store/report/test_report \
+	kernels/test_compile kernels/test_triton store/test_store store/analysis/test_reference store/arrays/test_shards store/report/test_report \
 	$(addprefix engine/, cli/test_commands cli/test_doctor cli/test_export data/test_prepare data/test_public_sets \
 	data/test_sources models/test_heads models/test_lens running/test_buckets stages/test_evaluate \
 	stages/training/test_train text/test_encoding)))

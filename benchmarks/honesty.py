@@ -157,7 +157,7 @@ def accuracy_table(studies: int) -> Iterator[str]:
     """Yield how often intervals of accuracies and of their differences cover them."""
     yield "The interval of a difference of 4 points covers it (its width); that of an accuracy:"
     yield ""
-    yield from table("accuracy, examples", [f"{seeds} seeds" for seeds in (1, *SEEDS)])
+    yield from table("accuracy, examples", [f"{seeds} seed{'s' * (seeds > 1)}" for seeds in (1, *SEEDS)])
     for accuracy in (0.5, 0.9, 0.98):
         for examples in (40, 200):
             found = [accuracies(accuracy, examples, seeds, studies) for seeds in (1, *SEEDS)]

@@ -106,7 +106,7 @@ def _times(kernel: str, rows: int, built: dict[Build, KernelResources]) -> str:
 
 def _build(kernel: str, rows: int) -> Build:
     if kernel == "sums":
-        tile = sums_tile(CHIP, 2, rows, 8, tma=True, capped_bias=False)
+        tile = sums_tile(CHIP, 2, rows, 8, tma=True, capped=False)
     else:
         tile = divergences_tile(CHIP, 2, rows, tma=True)
     return Build(kernel, CHIP, "bf16", tile, tma=True)

@@ -84,7 +84,7 @@ def _long_tops() -> Iterator[Build]:
 
 def _widest() -> Iterator[Build]:
     widest = SUMS["sm_90", 2][2]
-    yield Build("sums", "sm_90", "bf16", widest, tma=True, extras="softcap")
+    yield Build("sums", "sm_90", "bf16", PLAIN, tma=True, extras="softcap")
     yield Build("sums", "sm_90", "fp16", widest, tma=True)
     yield Build("sums", "sm_90", "bf16", PLAIN, tma=True, extras="bias softcap", top=16)
 
@@ -93,7 +93,7 @@ def _without_tma() -> Iterator[Build]:
     for chip in ("sm_90", "sm_100"):
         for size, dtype in ((2, "bf16"), (4, "fp32")):
             for rows in (16, 64, 4096):
-                sums = sums_tile(chip, size, rows, 8, tma=False, capped_bias=True)
+                sums = sums_tile(chip, size, rows, 8, tma=False, capped=True)
                 yield Build("sums", chip, dtype, sums, tma=False, extras="bias softcap")
                 divergences = divergences_tile(chip, size, rows, tma=False)
                 yield Build("divergences", chip, dtype, divergences, tma=False, extras="bias softcap")

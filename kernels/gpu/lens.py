@@ -89,9 +89,8 @@ class Product:
 
     def sums_tile(self, n_rows: int, top: int) -> Tile:
         """Choose the tile of pass one."""
-        both = self.unembedding.bias is not None and self.unembedding.softcap is not None
-        size = _operand_bytes(self.weight)
-        return sums_tile(self.device.chip, size, n_rows, top, tma=self.tma, capped_bias=both)
+        size, capped = _operand_bytes(self.weight), self.unembedding.softcap is not None
+        return sums_tile(self.device.chip, size, n_rows, top, tma=self.tma, capped=capped)
 
     def divergences_tile(self, n_rows: int) -> Tile:
         """Choose the tile of pass two."""

@@ -1,7 +1,7 @@
 """Tile shapes: one fixed choice per chip, operand size and number of rows.
 
-Chosen by compiling, not by timing: the largest tiles whose kernels spill no register (tests compile each for
-its chip). Wide tiles read less from L2 per product; few rows are bound by reading W, so theirs are long.
+Chosen by compiling, not by timing: the largest tiles whose kernels spill no register with Triton 3.6, 3.7 and
+3.9 (tests compile each for its chip). Wide tiles read less from L2 per product; few rows are bound by reading W, so theirs are long.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SUMS = {
     ("sm_90", 2): (Tile(16, 128, 128, 4, 4), Tile(64, 128, 64, 4, 4), Tile(128, 256, 64, 8, 4)),
     ("sm_100", 2): (Tile(16, 128, 128, 4, 4), Tile(64, 128, 64, 4, 4), Tile(128, 128, 64, 8, 4)),
     ("gfx942", 2): (Tile(16, 64, 128, 4, 2), Tile(64, 64, 64, 4, 2), Tile(128, 128, 64, 8, 2)),
-    ("sm_80", 4): (Tile(16, 64, 32, 4, 3), Tile(64, 64, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
+    ("sm_80", 4): (Tile(16, 64, 32, 8, 3), Tile(64, 64, 32, 8, 2), Tile(64, 64, 32, 8, 2)),
     ("gfx942", 4): (Tile(16, 64, 32, 4, 2), Tile(64, 64, 32, 4, 2), Tile(64, 64, 32, 4, 2)),
 }
 
@@ -39,7 +39,7 @@ SUMS = {
 DIVERGENCES = {
     ("sm_80", 2): (Tile(16, 64, 128, 4, 4), Tile(64, 128, 64, 8, 3), Tile(128, 128, 32, 16, 3)),
     ("sm_90", 2): (Tile(16, 128, 128, 4, 4), Tile(64, 128, 64, 8, 4), Tile(128, 128, 64, 8, 4, pieces=8)),
-    ("sm_100", 2): (Tile(16, 128, 128, 4, 4), Tile(64, 128, 64, 8, 4), Tile(128, 128, 64, 8, 4, pieces=4)),
+    ("sm_100", 2): (Tile(16, 128, 128, 4, 4), Tile(64, 128, 64, 8, 4), Tile(128, 64, 64, 8, 4, pieces=2)),
     ("gfx942", 2): (Tile(16, 64, 128, 4, 2), Tile(64, 64, 64, 4, 2), Tile(128, 128, 64, 8, 1)),
     ("sm_80", 4): SUMS["sm_80", 4],
     ("gfx942", 4): SUMS["gfx942", 4],
@@ -56,14 +56,14 @@ def uses_tma(chip: str, operand_bytes: int) -> bool:
     return chip in ("sm_90", "sm_100") and operand_bytes == 2
 
 
-def sums_tile(chip: str, operand_bytes: int, n_rows: int, top: int, *, tma: bool, capped_bias: bool) -> Tile:
-    """Choose the tile of pass one; top: kept entries; capped_bias: both a bias and a soft-cap."""
+def sums_tile(chip: str, operand_bytes: int, n_rows: int, top: int, *, tma: bool, capped: bool) -> Tile:
+    """Choose the tile of pass one; top: kept entries; capped: with a soft-cap of the logits."""
     few, some, many = SUMS[_shapes(chip, tma=tma), operand_bytes]
     if n_rows <= FEW or top > MOST_TOP:
         return few
     if n_rows <= SOME:
         return some
-    return PLAIN if many.vocab > PLAIN.vocab and (capped_bias or top > 8) else many
+    return PLAIN if many.vocab > PLAIN.vocab and (capped or top > 8) else many
 
 
 def divergences_tile(chip: str, operand_bytes: int, n_rows: int, *, tma: bool) -> Tile:
