@@ -70,7 +70,7 @@ def register_limit(chip: str, warps: int) -> int:
 
 def candidates(kernel: str, chip: str, operand_bytes: int, n_rows: int) -> Iterator[Tile]:
     """Yield the tiles worth timing: those that fit the chip by the model, none larger than the rows need."""
-    pieces = (1,) if kernel == "sums" else (1, 4, 8)
+    pieces = (1,) if kernel == "sums" else (1, 2, 4, 8)
     shapes = product((16, 32, 64, 128), (64, 128, 256), (32, 64, 128), (4, 8), (2, 3, 4, 5), pieces)
     for shape in shapes:
         tile = Tile(*shape)

@@ -1,7 +1,8 @@
 """Tile shapes: one fixed choice per chip, operand size and number of rows.
 
 Chosen by compiling, not by timing: the largest tiles whose kernels spill no register with Triton 3.6, 3.7 and
-3.9 (tests compile each for its chip). Wide tiles read less from L2 per product; few rows are bound by reading W, so theirs are long.
+3.9 (tests compile each for its chip). Wide tiles read less from L2 per product; few rows are bound by reading
+W, so theirs are long.
 """
 
 from __future__ import annotations

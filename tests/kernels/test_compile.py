@@ -32,10 +32,11 @@ from kernels.gpu.lens_tiles import (
     uses_tma,
 )
 
+COMPILER = tuple(map(int, triton.__version__.split(".")[:2]))
 pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled then"),
     pytest.mark.skipif(
-        tuple(map(int, triton.__version__.split(".")[:2])) < (3, 6),
+        COMPILER < (3, 6),
         reason="tiles were chosen with the compilers of 3.6, 3.7 and 3.9",
     ),
 ]
@@ -85,6 +86,7 @@ def test_products_take_the_chips_matrix_units(built: dict[Build, KernelResources
             assert "tf32" not in taken.assembly, build
 
 
+@pytest.mark.skipif(COMPILER < (3, 9), reason="the model of registers is that of the compiler of 3.9")
 def test_the_model_is_near_what_the_compiler_gives(built: dict[Build, KernelResources]) -> None:
     for build, taken in built.items():
         expected = predict(build.kernel, build.chip, build.operand_bytes, build.tile)
@@ -132,7 +134,7 @@ def build_head(build: tuple[str, str, HeadTile, int]) -> KernelResources:
 def test_the_tuning_space_is_pruned_but_holds_the_fixed_choice(chip: str) -> None:
     for kernel, table in (("sums", SUMS), ("divergences", DIVERGENCES)):
         offered = list(candidates(kernel, chip, 2, 4096))
-        full = 4 * 3 * 3 * 2 * 4 * (1 if kernel == "sums" else 3)
+        full = 4 * 3 * 3 * 2 * 4 * (1 if kernel == "sums" else 4)
         assert 0 < len(offered) < 0.9 * full
         few, some, many = table[chip, 2]
         assert few in offered and some in offered
