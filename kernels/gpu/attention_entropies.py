@@ -80,7 +80,9 @@ def head_tile(operand_bytes: int, width: int) -> HeadTile:
     """Choose the tile; width: the head's, padded to a power of two. One choice serves all chips."""
     if width > 256:
         return HeadTile(16, 32, 4, 1) if operand_bytes == 2 else HeadTile(16, 16, 8, 1)
-    return HeadTile(64, 64, 8, 2) if operand_bytes == 2 else HeadTile(16, 32, 8, 1)
+    if operand_bytes == 2:
+        return HeadTile(64, 64, 8, 2)
+    return HeadTile(32, 32, 4, 2) if width <= 64 else HeadTile(16, 32, 8, 1)
 
 
 def triton_backend(
