@@ -83,3 +83,15 @@ def test_it_ends_where_the_target_ends_or_where_it_is_told_to(model: Any, tokeni
     assert own_ends(model, tokenizer) == sorted({truth[3], 318, tokenizer.eos_token_id})
     model.generation_config.eos_token_id = None
     assert own_ends(model, tokenizer) == [tokenizer.eos_token_id]
+
+
+def test_a_batch_ends_with_its_last_sequence(model: Any, tokenizer: Any) -> None:
+    """No token is computed behind the one that ends the longest text."""
+    written = [greedy(model, prompt, set()) for prompt in PROMPTS]
+    ends = {row[place] for row, place in zip(written, (0, 2, 1), strict=True)}
+    expected = [greedy(model, prompt, ends) for prompt in PROMPTS]
+    passes: list[int] = []
+    hook = model.model.register_forward_hook(lambda *_: passes.append(1))
+    found = generate(model, tokenizer, PROMPTS, NEW, sorted(ends))
+    hook.remove()
+    assert found == expected and len(passes) == max(map(len, expected)) < NEW

@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import faults
+import numpy as np
 import pytest
 import torch
 from children import assert_same, contents
 from commands import engine
-from small_study import small_spec
+from small_study import small_spec, writer
+from transformers import AutoModelForCausalLM
 
 from engine.errors import EngineError
-from engine.models.lens import Lens
+from engine.models import batching
+from engine.models.lens import Lens, find_lens
+from engine.progress import StopRequest, silent
 from engine.stages import watched_passes
+from engine.stages.probe import probe_family, probe_layers
 from engine.stages.watched_passes import KeptPasses, Streams, ends_with_prompt
 from specs.tables.probe import Probe
 
@@ -111,3 +116,28 @@ def test_only_probes_of_the_prompts_end_can_share() -> None:
     assert not any(
         ends_with_prompt(Probe(positions=own)) for own in ([-2], ["prompt_end", 0], ["completion_end"])
     )
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 5])
+def test_a_probe_goes_on_from_inside_a_window(
+    start: int, tiny_model: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "WINDOW", 2)
+    rows = [
+        {"id": str(i), "context": "a", "response": "good " * (7 * i % 6), "label": "1", "explanation": ""}
+        for i in range(6)
+    ]
+    lens = find_lens(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval())
+    text, probe = writer(tokenizer), Probe(batch_size=2)
+    family = probe_family(rows, range(4), {"1": 5}, probe, 4)
+
+    def probed(first: int) -> dict[str, np.ndarray]:
+        parts = probe_layers(lens, tokenizer, text, rows, family, probe, silent, StopRequest(), start=first)
+        values = [part for _, part in parts]
+        return {name: np.concatenate([part[name] for part in values]) for name in values[0]}
+
+    whole = probed(0)
+    for name, values in probed(start).items():
+        np.testing.assert_array_equal(values, whole[name][start:], err_msg=name)
+    monkeypatch.setattr(batching, "WINDOW", 9)
+    np.testing.assert_allclose(probed(0)["entropy"], whole["entropy"], rtol=1e-4)
