@@ -25,6 +25,7 @@ LONGEST_WAIT = 600.0  # seconds; a server that asks for more has another reason 
 LONGEST_BACKOFF = 60.0
 LONGEST_MESSAGE = 300
 LARGEST = 4 * 2**20  # bytes of an answer, decompressed
+MOST_TOKENS = 10**12  # of an answer; more is no count
 LONGEST_FINISH = 40  # letters of why an answer ended
 
 
@@ -98,7 +99,7 @@ class Endpoint:
             tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             return "unreadable response"
-        prompt, completion = (number if type(number) is int else None for number in tokens)
+        prompt, completion = (n if type(n) is int and 0 <= n < MOST_TOKENS else None for n in tokens)
         finish = self._clean(str(choice.get("finish_reason") or ""))[:LONGEST_FINISH]
         return LoggedAnswer(self._clean(str(text)), finish, prompt, completion)
 

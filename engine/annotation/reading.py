@@ -78,7 +78,7 @@ def _objects(text: str) -> Iterator[dict[str, Any] | None]:
             if error.msg.startswith("Unterminated string") or not text[error.pos :].strip():
                 yield None
             end = start + 1
-        except RecursionError:
+        except (ValueError, RecursionError):  # a number of more digits than Python reads, say
             end = start + 1
         else:
             yield value

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from store.errors import StoreError
+
 Columns = Mapping[str, tuple[Any, str, str]]
 """By name: values, units, long_name."""
 
@@ -56,8 +58,10 @@ def intervals(result: xr.Dataset, confidence: float, groups: bool = False, *, wi
     """Return what the intervals of a result cover, by its `seeds`, and how they were made.
 
     groups: whether some examples belong to one group, whose number is in `groups` then. withheld: whether a
-    row of one seed has none where others have more.
+    row of one seed has none where others have more. StoreError where `confidence` is no share.
     """
+    if not 0 < confidence < 1:  # nan among others
+        raise StoreError(f"confidence: found {confidence}; expected a number between 0 and 1, such as 0.95")
     seeds = int(result["seeds"].max())
     units = "groups of examples" if groups else "examples"
     if seeds < 2:

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from store.backend.location import Place
 from store.backend.records import Json, is_plain, json_text, parse_json, plain, read_file
-from store.errors import LostClaimError, StoreError
+from store.errors import DamagedError, LostClaimError, StoreError
 
 LEASE = 60.0
 """Seconds of silence after which a claim may be taken over."""
@@ -210,17 +210,28 @@ def _newest(place: Place, folder: str) -> tuple[int, Json] | None:
     while numbers := _numbers(place, folder):
         name, looks = f"{folder}/{max(numbers)}.json", looks + 1
         try:
-            mark = parse_json(read_file(place, name), f"{place}/{name}")
+            mark = _mark_of(read_file(place, name), f"{place}/{name}")
         except FileNotFoundError as error:  # released meanwhile
             if looks < _LOOKS:
                 continue
             raise StoreError(f"{place}/{name}: leads nowhere; delete it to free the stage") from error
-        if missing := {"token", "machine", "pid", "born", "lease", "fenced", "beat"} - mark.keys():
-            raise StoreError(
-                f"{place}/{name}: not a claim: it lacks {sorted(missing)}; delete it to free the stage"
-            )
         return max(numbers), mark
     return None
+
+
+def _mark_of(text: bytes, path: str) -> Json:
+    """Return the content of a claim; of a torn one, as a power cut leaves, that of a silent unknown process.
+
+    So it is taken over after a lease, as if its owner might still write.
+    """
+    try:
+        mark = parse_json(text, path)
+    except DamagedError:
+        mark = {}
+    if {"token", "host", "machine", "pid", "born", "lease", "fenced", "beat"} <= mark.keys():
+        return mark
+    unknown = {"host": "an unknown machine", "machine": "", "pid": 0, "born": ""}
+    return unknown | {"token": path, "beat": text.hex(), "lease": LEASE, "fenced": True}
 
 
 def _numbers(place: Place, folder: str) -> set[int]:

@@ -84,6 +84,11 @@ def test_no_text_breaks_the_reader_and_none_is_read_without_both_parts(text: str
         assert found in FAULTS
 
 
+def test_a_number_of_more_digits_than_python_reads_is_no_answer() -> None:
+    answer = LoggedAnswer('{"rating": ' + "9" * 6000 + ', "explanation": "why"}')
+    assert isinstance(read_answer(answer, (1, 5)), str)
+
+
 @pytest.mark.parametrize("piece", ["{", '{"', '{"a":', '{"rating": ', "{ ", "{\n\t"])
 def test_many_braces_are_given_up(piece: str) -> None:
     """A reader whose time grows with their square would be at it for hours."""

@@ -21,6 +21,7 @@ from store.analysis.proportions import share_bounds
 from store.analysis.ratios import ratio_interval
 from store.analysis.survival import kaplan_meier, log_rank, saturation_layer
 from store.analysis.widths import moments, plain_widths
+from store.errors import StoreError
 
 
 def test_one_seed_is_a_paired_t_test() -> None:
@@ -262,3 +263,10 @@ def test_the_number_of_independent_layers_is_that_of_normal_seeds() -> None:
         draws -= draws.mean(axis=1, keepdims=True)
         parts = np.mean([moments(one.T @ one, seeds - 1) for one in draws], axis=0)
         np.testing.assert_allclose(parts, [12.0**2, ((root @ root.T) ** 2).sum()], rtol=0.03)
+
+
+@pytest.mark.parametrize("confidence", [2, 0, 1, -1, float("nan")])
+def test_a_confidence_that_is_no_share_is_refused(confidence: float) -> None:
+    values = crossed(np.random.default_rng(0), (2, 2, 12, 3, 1))
+    with pytest.raises(StoreError, match="confidence: found .*; expected a number between 0 and 1"):
+        change(probe(values), "entropy", "target", confidence=confidence)

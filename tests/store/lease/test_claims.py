@@ -17,12 +17,12 @@ from store import (
     Family,
     Ledger,
     LostClaimError,
-    StoreError,
     StoreWriter,
     Variable,
     open_store,
     write_manifest,
 )
+from store.lease import claims
 
 ROOT = Path(__file__).parents[3]
 LEASE = 0.3
@@ -175,9 +175,16 @@ def test_a_former_owner_that_still_writes_does_not_reach_the_rows_of_its_success
     assert late.placement["row"] != cell.placement["row"]
 
 
-def test_a_claim_that_is_none_is_named(tmp_path):
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"host": "x"}', "\0\0\0"])
+def test_a_torn_claim_is_taken_over_after_a_lease(tmp_path, content, monkeypatch):
+    monkeypatch.setattr(claims, "LEASE", 0.2)
     folder = tmp_path / "claims/train/k"
     folder.mkdir(parents=True)
-    (folder / "1.json").write_text("{}")
-    with pytest.raises(StoreError, match=r"claims/train/k/1\.json: not a claim: it lacks"):
-        Ledger(tmp_path).start("train", "k")
+    (folder / "1.json").write_text(content)
+    ledger = Ledger(tmp_path)
+    assert ledger.start("train", "k") is None  # its owner might be at work
+    assert ledger.running("train") == {"k"}
+    time.sleep(0.3)
+    assert ledger.start("train", "k").fenced
+    ledger.release("train", "k")
+    assert not list(tmp_path.glob("claims/train/*"))

@@ -435,3 +435,13 @@ def test_what_an_error_left_half_made_is_no_problem(tmp_path: Path) -> None:
             write(root, "k0", 0)
         assert_reads(root, range(1))
         assert not verify(root).troubles, fault.what
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_a_record_s_place_is_told_and_waited_for_by_nobody(copy: tuple[Path, Path]) -> None:
+    _, root = copy
+    record = sorted(root.glob("ledger/evaluate/*.done.json"))[0]
+    record.unlink()
+    os.mkfifo(record)
+    for command in (["results", root], ["verify", root]):
+        assert record.name in engine(*command, code=1).output, command
