@@ -28,6 +28,7 @@ from store import (
 from store.backend.locate import place_of
 from store.backend.records import write_json
 from store.export import export
+from store.ledger.version import mark_new
 
 NODES = {"summary", "base", "train", "evaluate", "probe"}
 
@@ -262,7 +263,7 @@ def shown(root: Path, *flags: str) -> list[str]:
     ],
 )
 def test_mistakes(small_store: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
-    (tmp_path / "experiments").mkdir()
+    mark_new(place_of(tmp_path))
     places = {"STORE": str(small_store), "EMPTY": str(tmp_path)}
     output = engine(*(places.get(argument, argument) for argument in arguments), code=2).output
     assert message in output and "Traceback" not in output
@@ -271,7 +272,7 @@ def test_mistakes(small_store: Path, tmp_path: Path, arguments: list[str], messa
 def test_unknown_experiments_and_empty_stores(small_store: Path, tmp_path: Path) -> None:
     output = engine("export", small_store, "--to", "csv", "--experiment", "smal", code=1).output
     assert "no experiment 'smal'; the nearest is 'small'" in output
-    (tmp_path / "experiments").mkdir()
+    mark_new(place_of(tmp_path))
     with pytest.raises(StoreError, match="no complete cell to export"):
         export(tmp_path, "csv", tmp_path / "out")
     with pytest.raises(

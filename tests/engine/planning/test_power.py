@@ -137,7 +137,7 @@ def test_designs_stand_beside_their_costs(write_spec) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--outcome", "acuracy"], "'acuracy' is not one of 'correct'"),
+        (["--outcome", "acuracy"], '--outcome: found acuracy; expected "correct"'),
         (
             ["--outcome", "generated_correct"],
             "--outcome generated_correct: the cells of the contrasts do not",

@@ -16,6 +16,8 @@ from commands import engine
 import store
 from specs.checks.reserved_names import RESERVED
 from store import analysis
+from store.backend.locate import place_of
+from store.ledger.version import mark_new
 
 FACTORS = {"target", "instruction", "train_on", "test_on", "seed"}
 DOCS = Path(__file__).parents[3] / "docs" / "analysis.md"
@@ -116,7 +118,7 @@ def test_opening_a_store_does_not_cost_the_import_of_scipy() -> None:
 
 
 def test_an_unknown_analysis_is_named(tmp_path: Path) -> None:
-    (tmp_path / "experiments").mkdir()
+    mark_new(place_of(tmp_path))
     tree = store.open_store(tmp_path)
     with pytest.raises(AttributeError, match="no analysis 'contrasted'; there are accuracy_model, "):
         _ = tree.ablation.contrasted
