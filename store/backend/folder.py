@@ -43,7 +43,7 @@ class Folder(Place):
 
     def read(self, name: str) -> bytes:  # noqa: D102 - as in Place, here and below
         descriptor = os.open(self._path(name), os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for a writer
-        with open(descriptor, "rb") as file:
+        with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "no regular file", f"{self.root}/{name}")
             return file.read()

@@ -268,5 +268,5 @@ def test_the_number_of_independent_layers_is_that_of_normal_seeds() -> None:
 @pytest.mark.parametrize("confidence", [2, 0, 1, -1, float("nan")])
 def test_a_confidence_that_is_no_share_is_refused(confidence: float) -> None:
     values = crossed(np.random.default_rng(0), (2, 2, 12, 3, 1))
-    with pytest.raises(StoreError, match="confidence: found .*; expected a number between 0 and 1"):
+    with pytest.raises(StoreError, match=r"confidence: found .*; expected a number between 0 and 1"):
         change(probe(values), "entropy", "target", confidence=confidence)
