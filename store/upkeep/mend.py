@@ -29,7 +29,7 @@ from store.ledger.history import accept_gap
 from store.ledger.ledger import Ledger
 from store.ledger.row_keys import GROUP, group_keys
 from store.ledger.version import LAYOUT, STORE
-from store.upkeep.metadata import coordinate_trouble, metadata_trouble, top_metadata
+from store.upkeep.metadata import coordinate_trouble, metadata_trouble, top_metadata, top_troubles
 from store.upkeep.problems import Trouble
 
 LOST = "lost"  # the key of a row whose own no record names; no stage has it
@@ -49,6 +49,7 @@ def fix(root: Root, troubles: list[Trouble]) -> list[str]:
     for stage, family in groups:
         with locked(place):
             said += _rebuild(ledger, stage, family) if stage else _top(place, troubles)
+            said += _top(place, [*top_troubles(place)])  # which may have been made just now
     again = [own for own in troubles if own.mend in ("again", "regroup")]
     for stage, key in dict.fromkeys((own.stage, own.key) for own in again):
         said.append(

@@ -445,3 +445,13 @@ def test_a_pipe_in_a_record_s_place_is_told_and_waited_for_by_nobody(copy: tuple
     os.mkfifo(record)
     for command in (["results", root], ["verify", root]):
         assert record.name in engine(*command, code=1).output, command
+
+
+def test_a_store_that_has_lost_all_its_arrays_is_mended_by_one_fix(copy: tuple[Path, Path]) -> None:
+    spec, root = copy
+    expected = arrays(root)
+    shutil.rmtree(root / "results.zarr")
+    engine("verify", root, "--fix", code=1)
+    engine("execute", spec, "--store", root)
+    assert "0 problems" in engine("verify", root).output
+    assert_same(arrays(root), expected)
