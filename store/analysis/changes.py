@@ -97,6 +97,8 @@ class Changes:
     uneven: bool
     smallest: float | None
     """The smallest difference of interest."""
+    lost: int
+    """Seeds of a level, at most, that were run and have no finite value."""
 
     @classmethod
     def of(
@@ -122,7 +124,7 @@ class Changes:
         }
         like = without_units(difference.isel(level=0, drop=True))
         axis = like.dims.index("layer") if "layer" in like.dims else None
-        estimates, sizes, uneven = [], [], False
+        estimates, sizes, uneven, lost = [], [], False, 0
         for own in difference.transpose("level", ...):
             blocks, spreads = [], []
             for layers in layer_blocks(own):
@@ -130,18 +132,26 @@ class Changes:
                 blocks.append(Components.of(runs.values, groups))
                 spreads.append(runs.spread)
                 uneven |= runs.uneven
+                known = blocks[-1].seeds[blocks[-1].seeds > 0]
+                lost = max(lost, len(runs.values) - int(known.min()) if known.size else 0)
             found = Components.join(blocks, axis or 0)
             check_values(found.mean, variable)
             sizes.append(
                 standardised(found, np.concatenate(spreads, axis) if axis is not None else spreads[0])
             )
             estimates.append(Estimate.of(found, axis, **options))
-        return cls(paired, variable, among(estimates), sizes, like, uneven, smallest)
+        return cls(paired, variable, among(estimates), sizes, like, uneven, smallest, lost)
 
     @property
     def axis(self) -> int | None:
         """The axis of the layers."""
         return self.like.dims.index("layer") if "layer" in self.like.dims else None
+
+    def _without_values(self) -> str:
+        if not self.lost:
+            return ""
+        left_out = f"left out are up to {count(self.lost, 'seed')} without any finite value"
+        return f"; {left_out}, as of a training that diverged"
 
     def results(self, confidence: float, divided: Sequence[Floats | None]) -> xr.Dataset:
         """Return all that `change` gives but the corrected p values; divided: by level, as `together`."""
@@ -173,7 +183,7 @@ class Changes:
             f"{intervals(result, confidence, grouped(result), withheld=True)}"
             f"{SCORE if self.variable in SHARES else SKEWED}; two-sided p values by the same intervals, "
             f"{words}{tost}{looked}; "
-            f"{int(result['missing'].sum())} values missing."
+            f"{int(result['missing'].sum())} values missing{self._without_values()}."
         )
         most_seeds(result, "level")
         return result

@@ -24,6 +24,12 @@ WORDS = (
 )
 
 
+ONE_SEED = (
+    "Where there is one seed, p values and intervals speak of these trained models alone: how much another "
+    "training would differ is not in them."
+)
+
+
 def notes(
     analysis: Json, history: History, asked: list[tuple[DeclaredTest, xr.Dataset]], cells: tuple[int, int]
 ) -> list[str]:
@@ -36,6 +42,8 @@ def notes(
         *_unfinished(*cells),
         f"p values are corrected over the levels, positions and layers of {family}; details by themselves.",
     ]
+    if any((result["seeds"].values == 1).any() for _, result in asked):
+        lines.append(ONE_SEED)
     monitoring = Monitoring.of(looks_of(analysis))
     if monitoring.fixed:
         lines.append("Monitoring: fixed. p values and intervals hold for a single look, with all seeds.")

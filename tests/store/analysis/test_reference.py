@@ -270,3 +270,13 @@ def test_a_confidence_that_is_no_share_is_refused(confidence: float) -> None:
     values = crossed(np.random.default_rng(0), (2, 2, 12, 3, 1))
     with pytest.raises(StoreError, match=r"confidence: found .*; expected a number between 0 and 1"):
         change(probe(values), "entropy", "target", confidence=confidence)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_seed_that_diverged_is_told(value: float) -> None:
+    values = crossed(np.random.default_rng(0), (2, 3, 12, 3, 1))
+    assert "diverged" not in change(probe(values), "entropy", "target").attrs["method"]
+    values[1, 0] = value
+    found = change(probe(values), "entropy", "target")
+    assert found["seeds"].item() == 2
+    assert "left out are up to 1 seed without any finite value" in found.attrs["method"]
