@@ -19,7 +19,7 @@ from attrs import frozen
 from engine import fingerprints
 from engine.data.data_sets import DataSet
 from engine.data.sources import DataSource, sources
-from engine.errors import DataError
+from engine.errors import DataError, UsageError
 from specs import Matrix
 from specs.registry import DATA_SETS, PUBLIC_SETS, Registry
 from specs.tables.by_name import Table
@@ -97,6 +97,11 @@ def model_identity(model: Model) -> str:
     path = local_path(model.id)
     if path is None:
         return f"hub {model.id} {model.revision} {model.gguf_file}"
+    if path.is_dir() and not model.gguf_file and not (path / "config.json").is_file():
+        raise UsageError(
+            f'model.id: found the folder "{model.id}", which holds no config.json; expected the folder of a '
+            "model as transformers saves it, or model.gguf_file"
+        )
     return fingerprints.fingerprint_path(path / model.gguf_file if model.gguf_file else path)
 
 

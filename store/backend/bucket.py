@@ -9,6 +9,7 @@ and is read from a copy in this machine's cache. Credentials, endpoint and regio
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -345,6 +346,9 @@ class _HeldObject(Hold):
         """Do nothing: it is held by its tag alone."""
 
 
+_SETTINGS = ("AWS_", "AZURE_", "GOOGLE_")  # variables that the client reads
+
+
 def bucket(url: str) -> Bucket:
     """Return the place of a URL; StoreError where it cannot be a store's, or the package is not installed."""
     parts = urlsplit(url)
@@ -360,6 +364,12 @@ def bucket(url: str) -> Bucket:
     names = parts.path.strip("/").split("/") if parts.path.strip("/") else []
     if not parts.netloc or any(name in ("", ".", "..") for name in names):
         raise StoreError(f"{url}: expected {parts.scheme}://BUCKET/PREFIX, of plain names")
+    for name, value in os.environ.items():
+        if name.startswith(_SETTINGS) and not value.isprintable():
+            raise StoreError(
+                f"{url}: ${name} holds a line break or another control character, perhaps at its end; "
+                "expected its value without"
+            )
     try:
         import obstore  # noqa: F401
     except ImportError as error:

@@ -197,3 +197,13 @@ def test_the_gpus_that_are_here(tmp_path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "hides all GPUs" in str(gpus.missing_gpu("cuda"))
     (tmp_path / "kfd").touch()  # another maker's, which torch names so as well
     assert gpus.missing_gpu("cuda:2") is None
+
+
+def test_a_folder_that_holds_no_model_is_not_read(write_spec, tiny_model, tmp_path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with (other / "large.bin").open("wb") as file:
+        file.truncate(1 << 40)  # takes no room, and hours to read
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace(str(tiny_model), str(other)))
+    assert "holds no config.json" in engine("plan", spec, code=2).output

@@ -17,6 +17,7 @@ from s3_server import SECRET, s3_server, settings
 
 from store.backend import refusals, requests
 from store.backend.locate import place_of
+from store.errors import StoreError
 
 pytest.importorskip("obstore")
 MISSING = "<?xml version='1.0'?>\n<Error><Code>{}</Code><Message>{}</Message><HostId>h</HostId></Error>"
@@ -214,3 +215,9 @@ def test_a_server_that_comes_back_is_waited_for_though_it_refuses_connections(mo
     with pytest.raises(requests.UnreachableError, match=r"Connection refused.*; tried for 1 s"):
         place.read("a")
     assert time.monotonic() - begun > 0.9
+
+
+def test_a_credential_with_a_line_break_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key\n")
+    with pytest.raises(StoreError, match=r"\$AWS_ACCESS_KEY_ID holds a line break"):
+        place_of("s3://bucket/x")
