@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
 SKETCHED = 256  # groups whose residuals are kept for correlations between layers
+DUST = 1e-14  # of the values' mean size: a smaller mean is what rounding leaves of 0
 ROUNDING = 1e-10  # of the mean: what varies less does not vary
 
 
@@ -63,6 +64,7 @@ class Deviations:
             rest = np.where((n > 0) & present[:, None], x - mean - example - seed[:, None], 0.0)
             df = np.where(examples > 0, 1 / q - 1, np.nan)
             size = size / (seeds * examples)
+            mean = np.where(np.abs(mean) < DUST * size, 0.0, mean)
         few = df < 1e-9
         return cls(
             np.where(examples > 0, mean, np.nan),

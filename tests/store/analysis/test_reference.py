@@ -280,3 +280,10 @@ def test_a_seed_that_diverged_is_told(value: float) -> None:
     found = change(probe(values), "entropy", "target")
     assert found["seeds"].item() == 2
     assert "left out are up to 1 seed without any finite value" in found.attrs["method"]
+
+
+def test_what_rounding_leaves_of_no_difference_is_none() -> None:
+    values = (
+        np.random.default_rng(0).permutation(np.repeat([0.1, -0.1, 0.3, -0.3, 0.0], 12)).reshape(3, 20, 1)
+    )
+    assert Components.of(values).mean.item() == 0
