@@ -20,7 +20,7 @@ from specs.tables.experiment import STAGES
 from store import Ledger, StoreError, cells, read_manifests
 from store.backend.locate import place_of
 from store.backend.location import Root
-from store.ledger.lost_records import check_data
+from store.ledger.lost_records import check_data, check_records
 from store.ledger.manifests import key_states, unnamed
 from store.ledger.version import check_store
 
@@ -244,6 +244,7 @@ def _status(
 ) -> Iterator[Table | Text | str]:
     root, listed = ledger.place, cells(ledger.place, name)
     check_data(ledger, manifest)
+    check_records(ledger, (cell for cell in listed if {*cell["status"].values()} - {"done"}))
     states = {"data": key_states(ledger, "data", manifest.get("data", ()))}
     for cell in listed:
         for stage, key in cell["keys"].items():

@@ -34,7 +34,7 @@ def check_data(ledger: Ledger, manifest: Json) -> None:
 def lost_records(ledger: Ledger, cells: Iterable[Json]) -> Iterator[tuple[str, str]]:
     """Yield stage and key of the finished stages of some cells that have lost their records."""
     place, cells = ledger.place, list(cells)
-    done = {stage: ledger.done(stage) for cell in cells for stage in cell["keys"]}
+    done = {stage: ledger.done(stage) for stage in {stage for cell in cells for stage in cell["keys"]}}
     suspects = {stage: dict[str, bool]() for stage in done}  # key → whether a later stage of a cell is done
     for cell in cells:
         measured = any(key in done[stage] for stage, key in cell["keys"].items() if stage not in UNTRAINED)

@@ -455,3 +455,9 @@ def test_a_store_that_has_lost_all_its_arrays_is_mended_by_one_fix(copy: tuple[P
     engine("execute", spec, "--store", root)
     assert "0 problems" in engine("verify", root).output
     assert_same(arrays(root), expected)
+
+
+def test_a_store_that_has_lost_its_ledger_is_not_called_pending(copy: tuple[Path, Path]) -> None:
+    _, root = copy
+    shutil.rmtree(root / "ledger")
+    assert "missing, though its results are there" in engine("status", root, code=1).output
