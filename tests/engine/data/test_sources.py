@@ -175,7 +175,7 @@ def test_a_file_that_is_not_there_yet_is_planned_and_stops_its_own_cells_alone(
     planned = plan(spec, "--cells")
     assert planned["missing"] == [str(later)] and planned["stages"]["data"]["pending"] == 2
     output = engine("execute", spec, *store, code=1).output
-    assert f'data.source: found "{later}", which is no file' in output
+    assert "data.source" in output and str(later) in output and "finished results stay" in output
     assert plan(spec, *store)["stages"]["evaluate"]["cached"] == 1
     later.write_text(text)
     assert plan(spec, *store, "--cells")["matrix"][1]["state"] == "pending"  # nothing to retry: it never ran
