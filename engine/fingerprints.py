@@ -34,7 +34,10 @@ def fingerprint_path(path: Path) -> str:
         status = file.stat()
         stamp = f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}"
         if stamp not in memory:
-            memory[stamp] = hash_file(file)
+            try:
+                memory[stamp] = hash_file(file)
+            except OSError as error:  # reading names no file, as opening does
+                raise OSError(error.errno, error.strerror, str(file)) from error
         if file is not path:
             digest.update(str(file.relative_to(path)).encode())
         digest.update(memory[stamp].encode())
