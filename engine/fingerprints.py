@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from specs.common.whole_files import PARTIAL, whole_file
+from specs.common.whole_files import PARTIAL, named, whole_file
 from store.backend.records import cache_root, hash_file
 
 # What does not change a model's or data set's content: editors' and hubs' own files.
@@ -34,10 +34,8 @@ def fingerprint_path(path: Path) -> str:
         status = file.stat()
         stamp = f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}"
         if stamp not in memory:
-            try:
+            with named(file, file):  # reading names no file in its errors, as opening does
                 memory[stamp] = hash_file(file)
-            except OSError as error:  # reading names no file, as opening does
-                raise OSError(error.errno, error.strerror, str(file)) from error
         if file is not path:
             digest.update(str(file.relative_to(path)).encode())
         digest.update(memory[stamp].encode())

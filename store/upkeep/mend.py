@@ -48,8 +48,8 @@ def fix(root: Root, troubles: list[Trouble]) -> list[str]:
         groups = []
     for stage, family in groups:
         with locked(place):
-            said += _rebuild(ledger, stage, family) if stage else _top(place, troubles)
-            said += _top(place, [*top_troubles(place)])  # which may have been made just now
+            # The groups above may be missing because of a family that is made again only now.
+            said += [*(_rebuild(ledger, stage, family) if stage else []), *_top(place)]
     again = [own for own in troubles if own.mend in ("again", "regroup")]
     for stage, key in dict.fromkeys((own.stage, own.key) for own in again):
         said.append(
@@ -115,8 +115,9 @@ def _is_damaged(troubles: Iterable[Trouble], path: str) -> bool:
     return any(own.path == path or own.path.startswith(f"{path}/") for own in troubles)
 
 
-def _top(place: Place, troubles: list[Trouble]) -> list[str]:
-    names = [name for own in troubles if own.mend == "rebuild" and not own.stage for name in own.names]
+def _top(place: Place) -> list[str]:
+    """Make the damaged metadata of the groups above all families again."""
+    names = [name for own in top_troubles(place) for name in own.names]
     for name in names:
         _write(place, name, zarr_text(top_metadata()))
     return [f"{name}: made again" for name in names]
