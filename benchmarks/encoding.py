@@ -24,7 +24,7 @@ from transformers import AutoTokenizer
 
 from engine.text.encoding import Prompts
 from engine.text.targets import TargetEncoder
-from specs.tables.experiment import Prompt, Target
+from specs.tables.target import Prompt, Target
 
 TEMPLATE = "Rate the {dimension} of the reply.\n\nMessage: {context}\nReply: {response}\nRating:"
 LABELS = ["1", "2", "3", "4", "5"]

@@ -28,9 +28,10 @@ from engine.stages.interventions.sequences import chunks
 from engine.stages.training.adapter import attach_adapter
 from engine.text.targets import TargetEncoder
 from kernels import lens_statistics
-from specs.tables.experiment import Evaluate, Lora, Prompt, Target
+from specs.tables.experiment import Evaluate, Lora
 from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
+from specs.tables.target import Prompt, Target
 
 LAYERS = 30
 LABELS = ["1", "2", "3", "4", "5"]

@@ -25,8 +25,9 @@ from engine.stages.probe import layer_numbers, probe_family, probe_layers, watch
 from engine.stages.watched_passes import KeepingRun, KeptPasses
 from engine.text.targets import TargetEncoder
 from kernels import lens_statistics
-from specs.tables.experiment import Evaluate, Prompt, Target
+from specs.tables.experiment import Evaluate
 from specs.tables.probe import Probe
+from specs.tables.target import Prompt, Target
 
 
 def main() -> None:

@@ -135,7 +135,7 @@ def test_a_study_of_plugins_runs_from_plan_to_report(install, asked: Path, tmp_p
 def test_a_pseudo_explanation_has_the_words_it_says(install, tokenizer) -> None:
     from small_study import writer
 
-    from specs.tables.experiment import Target
+    from specs.tables.target import Target
 
     install()
     row = {"id": "1", "context": "a", "response": "b", "label": "1", "explanation": "the reply is good"}
@@ -270,7 +270,7 @@ def test_a_plan_tells_the_power_in_a_plugins_statistic_that_the_spec_assumes(ins
 def test_a_wrong_number_of_tokens_is_told(install, tokenizer) -> None:
     from small_study import writer
 
-    from specs.tables.experiment import Target
+    from specs.tables.target import Target
 
     install(targets=("for token in word]", "for token in word[:1]]"))
     row = {"id": "1", "context": "a", "response": "b", "label": "1", "explanation": "zebras quaver"}

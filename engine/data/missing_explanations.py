@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from engine.data.visible import visible
 from engine.errors import DataError
 from specs.tables.data import Data
-from specs.tables.experiment import Target
 from specs.tables.probe import Probe
+from specs.tables.target import Target
 
 LISTED = 5  # examples that an error names
 

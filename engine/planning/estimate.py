@@ -35,8 +35,9 @@ from engine.planning.training_memory import (
     training_memory,
 )
 from specs.tables.data import Data
-from specs.tables.experiment import Evaluate, Lora, Model, Prompt, Target, Train
+from specs.tables.experiment import Evaluate, Lora, Model, Train
 from specs.tables.probe import Probe
+from specs.tables.target import Prompt, Target
 
 CHARACTERS_PER_TOKEN = 4
 UNKNOWN_EXAMPLES = 1000  # of a split whose size neither the spec nor the data at hand tells

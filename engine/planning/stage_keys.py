@@ -24,9 +24,10 @@ from specs import Matrix
 from specs.registry import DATA_SETS, PUBLIC_SETS, Registry
 from specs.tables.by_name import Table
 from specs.tables.data import Data
-from specs.tables.experiment import CONTENT, STAGES, TABLE_STAGES, Model, Target
+from specs.tables.experiment import STAGES, TABLE_STAGES, Model
 from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
+from specs.tables.target import CONTENT, Target
 from specs.toml.convert import field_types
 from specs.toml.describe import named
 from specs.toml.paths import data_suffix

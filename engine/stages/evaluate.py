@@ -27,7 +27,8 @@ from engine.stages.watched_passes import KeepingRun, ends_with_prompt
 from engine.text.answers import ParsedAnswer, read_answer
 from engine.text.lengths import position_limit, question_behind
 from engine.text.targets import Example, TargetEncoder
-from specs.tables.experiment import Evaluate, Target
+from specs.tables.experiment import Evaluate
+from specs.tables.target import Target
 from store import Coordinate, Family, Variable
 
 

@@ -13,7 +13,7 @@ from engine.stages.context import Context
 from engine.stages.evaluate import evaluate, evaluation_family, summarise
 from engine.stages.records import checked
 from engine.text.targets import cell_writer
-from specs.tables.experiment import Target
+from specs.tables.target import Target
 
 
 def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:

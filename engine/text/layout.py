@@ -8,7 +8,7 @@ from attrs import frozen
 
 from engine.data.visible import visible
 from engine.text.encoding import Span, Tokens
-from specs.tables.experiment import Target
+from specs.tables.target import Target
 
 
 @frozen

@@ -13,7 +13,7 @@ from engine.text.encoding import Encoder, Text, Tokens, Trail
 from engine.text.layout import Form, word_tokens
 from engine.text.prompts import prompt_text
 from engine.text.pseudo_explanations import Corpus, Draw, Word, drawn
-from specs.tables.experiment import Prompt, Target
+from specs.tables.target import Prompt, Target
 
 Example = Mapping[str, str]
 

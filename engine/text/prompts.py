@@ -12,7 +12,7 @@ from attrs import frozen
 from engine.errors import UsageError
 from engine.models.tokenizer import Tokenizer
 from engine.text.encoding import Span, Text
-from specs.tables.experiment import Prompt
+from specs.tables.target import Prompt
 
 Message = Mapping[str, str]
 

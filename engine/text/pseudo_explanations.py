@@ -15,7 +15,7 @@ from attrs import frozen
 from engine.models.tokenizer import Tokenizer
 from specs.errors import PluginError
 from specs.registry import PSEUDO_EXPLANATIONS
-from specs.tables.experiment import CONTENT, Target
+from specs.tables.target import CONTENT, Target
 
 Word = tuple[int, ...]  # the token ids of one word, with the space before it
 

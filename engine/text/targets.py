@@ -20,7 +20,7 @@ from engine.text.layout import Form
 from engine.text.pieces import Begun, Example, Pieces
 from engine.text.pseudo_explanations import Word
 from specs.tables.data import Data
-from specs.tables.experiment import Prompt, Target
+from specs.tables.target import Prompt, Target
 
 __all__ = ["Encoded", "Example", "TargetEncoder", "cell_writer"]
 

@@ -10,8 +10,9 @@ from specs.checks.templates import template_problems
 from specs.common.spelling import nearest, one_of
 from specs.errors import Problem
 from specs.tables.data import Data
-from specs.tables.experiment import Evaluate, Lora, Prompt, Target
+from specs.tables.experiment import Evaluate, Lora
 from specs.tables.probe import Probe
+from specs.tables.target import Prompt, Target
 from specs.toml.describe import value as spell
 from specs.toml.keys import join
 

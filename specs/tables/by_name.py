@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal, Protocol, TypeVar, overload
 
 from specs.tables.data import Data
-from specs.tables.experiment import Evaluate, Lora, Model, Prompt, Target, Train
+from specs.tables.experiment import Evaluate, Lora, Model, Train
 from specs.tables.probe import Probe
+from specs.tables.target import Prompt, Target
 
 Table = Model | Data | Prompt | Target | Lora | Train | Evaluate | Probe
 CellT = TypeVar("CellT", contravariant=True)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
-from specs.registry import METRICS, PSEUDO_EXPLANATIONS, Named
+from specs.registry import METRICS, Named
 from specs.tables.analysis import Analysis
 from specs.tables.annotate import Annotate
 from specs.tables.data import Data
@@ -24,8 +24,8 @@ from specs.tables.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
 from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
 from specs.tables.signatures import Signatures
+from specs.tables.target import Prompt, Target
 
-CONTENT = Named(PSEUDO_EXPLANATIONS, "label+", ("label", "label+explanation"))
 STAGES = ("data", "base", "train", "evaluate", "lens", "probe", "intervene")
 
 # The stages that read each table, unless a field's metadata says otherwise.
@@ -87,81 +87,6 @@ class Model:
     trust_remote_code: Annotated[
         bool, Meta(description="Run the model repository's own Python code. Off unless you vouch for it.")
     ] = False
-
-
-@frozen(kw_only=True)
-class Prompt:
-    """`[prompt]`: what the model reads before it answers."""
-
-    template: Annotated[
-        str,
-        Meta(description="The user's message; fields {context}, {response}, {dimension}, {labels}."),
-    ] = (
-        "Message: {context}\nReply: {response}\n"
-        "Rate the {dimension} of the reply. Answer with one of {labels}."
-    )
-    system: Annotated[
-        str | None,
-        Meta(description="System instruction; fields {dimension}, {labels}; none if left out or empty."),
-    ] = None
-    chat_template: Annotated[
-        bool, Meta(description="Wrap messages in the tokenizer's chat template; else plain text.")
-    ] = True
-
-
-@frozen(kw_only=True)
-class Target:
-    """`[target]`: the text that the model is trained to produce."""
-
-    content: Annotated[
-        str,
-        CONTENT,
-        Meta(
-            description="The label alone, with its explanation, or with a pseudo-explanation of equally many "
-            "tokens. Pseudo-explanations are drawn from the run seed. In this order: its own words in random "
-            "order; words of the training split's explanations, by frequency; tokens of these, uniformly; a "
-            "repeated filler; that of a plug-in."
-        ),
-    ] = "label"
-    placement: Annotated[
-        Literal["after", "before", "interleaved"],
-        Meta(
-            description="Where the explanation stands: after the label, before it, or half of its words on "
-            "either side."
-        ),
-    ] = "after"
-    permuted: Annotated[
-        float,
-        Meta(
-            ge=0, le=1,
-            description="Share of the words of `label+explanation` that change places: a gradient from "
-            "genuine (0) to without order (1).",
-        ),
-    ] = 0.0  # fmt: skip
-    filler: Annotated[str, Meta(min_length=1, description="What `label+filler` repeats.")] = " ..."
-    prefix: Annotated[
-        str | None,
-        Meta(description="Text before the label; default: a space after plain prompts, none in a chat."),
-    ] = None
-    separator: Annotated[
-        str | None,
-        Meta(
-            description='Text between label and explanation; default: ": " after the label, '
-            '"\\nRating: " before it. What comes before the label must not contain it.'
-        ),
-    ] = None
-
-    @property
-    def explains_first(self) -> bool:
-        """Whether some of the explanation comes before the label."""
-        return self.content != "label" and self.placement != "after"
-
-    @property
-    def parting(self) -> str:
-        """Give the separator, the default one if the spec names none."""
-        if self.separator is not None:
-            return self.separator
-        return ": " if self.placement == "after" else "\nRating: "
 
 
 @frozen(kw_only=True)

@@ -50,7 +50,7 @@ def make_tokenizer(folder: Path, *, pad: str | None = None) -> None:
 def writer(tokenizer: Any, **options: Any) -> Any:
     """A writer for labels 1 to 3 after a plain prompt."""
     from engine.text.targets import TargetEncoder
-    from specs.tables.experiment import Prompt, Target
+    from specs.tables.target import Prompt, Target
 
     defaults = {
         "prompt": Prompt(template="{context} {response}:", chat_template=False), "target": Target(),

@@ -17,7 +17,8 @@ from engine.process_group.alone import IGNORED
 from engine.stages.training.adapter import attach_adapter
 from engine.stages.training.loss import completion_loss
 from engine.stages.training.saved_tensors import count_saved
-from specs.tables.experiment import Lora, Model, Prompt, Target, Train
+from specs.tables.experiment import Lora, Model, Train
+from specs.tables.target import Prompt, Target
 
 LLAMA = {
     "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,

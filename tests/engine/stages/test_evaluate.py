@@ -17,7 +17,8 @@ from engine.errors import EngineError, Interrupted
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate, evaluation_family, summarise
 from engine.text.answers import read_answer
-from specs.tables.experiment import Evaluate, Target
+from specs.tables.experiment import Evaluate
+from specs.tables.target import Target
 
 ROWS = [
     {"id": str(i), "context": "a reply", "response": "good " * i, "label": str(1 + i % 3), "explanation": ""}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_study import writer
 
 from engine.text.answers import read_answer, split_label
-from specs.tables.experiment import Target
+from specs.tables.target import Target
 
 SPELLED = {"1": ["1"], "2": ["2", "two", "2/10"], "10": ["10"], "good": ["good", "very good"]}
 

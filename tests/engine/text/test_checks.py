@@ -20,7 +20,8 @@ from engine.models.batching import padding_id
 from engine.models.generation import written
 from engine.text.answers import read_answer
 from engine.text.token_checks import check_generated, check_separators, check_tokens, check_watched
-from specs.tables.experiment import Model, Prompt, Target
+from specs.tables.experiment import Model
+from specs.tables.target import Prompt, Target
 
 ROW = {"id": "1", "context": "a", "response": "reply", "label": "bad", "explanation": "it is"}
 LABELS = ["good", "bad"]

@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 from engine.text import encoding
 from engine.text.cuts import Cuts
 from engine.text.encoding import Encoder, Text, Tokens, Trail
-from specs.tables.experiment import Prompt, Target
+from specs.tables.target import Prompt, Target
 
 WORDS = [
     "good", "words", "in", "order", "of", "the", "a", "1", "10", "it's", "don't.", "é", "straße", "naïve",

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from engine.errors import DataError, UsageError
 from engine.text.answers import read_answer
-from specs.tables.experiment import Prompt, Target
+from specs.tables.target import Prompt, Target
 
 ROW = {
     "id": "7", "context": "a reply", "response": "is good", "label": "2", "explanation": "words are in order",

@@ -19,7 +19,7 @@ from engine.data.prepare import SPLITS, load, prepare
 from engine.data.reading import read_source
 from engine.errors import DataError
 from specs.tables.data import Columns, Data
-from specs.tables.experiment import Target
+from specs.tables.target import Target
 from store import Ledger
 from store.backend.locate import place_of
 

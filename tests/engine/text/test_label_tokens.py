@@ -12,7 +12,7 @@ from small_study import writer
 
 from engine.errors import UsageError
 from engine.text.targets import Encoded
-from specs.tables.experiment import Prompt, Target
+from specs.tables.target import Prompt, Target
 
 LABELS = ["good", "bad", "goodbye", "1", "10", "2", "3", "+", "++", "A.", "A", "yes!", "very good", "-1", "é"]
 WORDS = ["good", "bad", "1", "order", "it.", "+", "words", "<eos>", "(10)", "A.", "a:b", "<|im_end|>"]

@@ -1,0 +1,87 @@
+"""`[prompt]` and `[target]`: what the model reads, and what it is trained to write."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from attrs import frozen
+from msgspec import Meta
+
+from specs.registry import PSEUDO_EXPLANATIONS, Named
+
+CONTENT = Named(PSEUDO_EXPLANATIONS, "label+", ("label", "label+explanation"))
+
+
+@frozen(kw_only=True)
+class Prompt:
+    """`[prompt]`: what the model reads before it answers."""
+
+    template: Annotated[
+        str,
+        Meta(description="The user's message; fields {context}, {response}, {dimension}, {labels}."),
+    ] = (
+        "Message: {context}\nReply: {response}\n"
+        "Rate the {dimension} of the reply. Answer with one of {labels}."
+    )
+    system: Annotated[
+        str | None,
+        Meta(description="System instruction; fields {dimension}, {labels}; none if left out or empty."),
+    ] = None
+    chat_template: Annotated[
+        bool, Meta(description="Wrap messages in the tokenizer's chat template; else plain text.")
+    ] = True
+
+
+@frozen(kw_only=True)
+class Target:
+    """`[target]`: the text that the model is trained to produce."""
+
+    content: Annotated[
+        str,
+        CONTENT,
+        Meta(
+            description="The label alone, with its explanation, or with a pseudo-explanation of equally many "
+            "tokens. Pseudo-explanations are drawn from the run seed. In this order: its own words in random "
+            "order; words of the training split's explanations, by frequency; tokens of these, uniformly; a "
+            "repeated filler; that of a plug-in."
+        ),
+    ] = "label"
+    placement: Annotated[
+        Literal["after", "before", "interleaved"],
+        Meta(
+            description="Where the explanation stands: after the label, before it, or half of its words on "
+            "either side."
+        ),
+    ] = "after"
+    permuted: Annotated[
+        float,
+        Meta(
+            ge=0, le=1,
+            description="Share of the words of `label+explanation` that change places: a gradient from "
+            "genuine (0) to without order (1).",
+        ),
+    ] = 0.0  # fmt: skip
+    filler: Annotated[str, Meta(min_length=1, description="What `label+filler` repeats.")] = " ..."
+    prefix: Annotated[
+        str | None,
+        Meta(description="Text before the label; default: a space after plain prompts, none in a chat."),
+    ] = None
+    separator: Annotated[
+        str | None,
+        Meta(
+            description='Text between label and explanation; default: ": " after the label, '
+            '"\\nRating: " before it. What comes before the label must not contain it.'
+        ),
+    ] = None
+
+    @property
+    def explains_first(self) -> bool:
+        """Whether some of the explanation comes before the label."""
+        return self.content != "label" and self.placement != "after"
+
+    @property
+    def parting(self) -> str:
+        """Give the separator, the default one if the spec names none."""
+        if self.separator is not None:
+            return self.separator
+        return ": " if self.placement == "after" else "\nRating: "
