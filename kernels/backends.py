@@ -25,7 +25,7 @@ OPERATIONS = {
     },
     "lens_divergence": {
         "reference": ("kernels.lens_divergences", "reference"),
-        "torch": ("kernels.lens_divergences", "torch_tiled"),
+        "torch": ("kernels.lens_divergences_torch", "torch_tiled"),
     },
     "attention_entropy": {
         "reference": ("kernels.attention_entropies_torch", "reference"),

@@ -311,12 +311,14 @@ def _lens(probe: Probe, data: Data, model: ModelCard, lengths: _Lengths, weights
     tokens = probe.tuned.steps * min(probe.tuned.tokens, (data.train or UNKNOWN_EXAMPLES) * length)
     translators = 4 * model.layers * model.hidden * (model.hidden + 1)
     rows = tokens * model.layers
-    # Logits twice and the gradient once, of every layer; a translation forward, and backward by its weights.
-    per_row = 2 * 3 * model.unembedding + 2 * 2 * model.hidden**2
+    # Of a block of rows, half a GiB on a GPU, and tiles of their slopes beside them.
+    logits = 1.7 * min(512 * 2**20, 4 * model.vocabulary * batch * (model.layers + 1))
+    # Logits and the gradient of every layer; a translation forward, and backward by its weights.
+    per_row = 2 * 2 * model.unembedding + 2 * 2 * model.hidden**2
     return Cost(
         tokens=tokens,
-        flops=2 * (model.parameters + 2 * model.unembedding) * tokens + per_row * rows,
-        memory=weights + 3 * translators + 4 * 4 * batch * model.layers * model.hidden + 128e6,
+        flops=2 * (model.parameters + model.unembedding) * tokens + per_row * rows,
+        memory=weights + 3 * translators + 4 * 4 * batch * model.layers * model.hidden + logits,
         stored=translators + 4 * probe.tuned.steps * model.layers,
         scratch=4 * translators,  # with the momentum, and for a moment two checkpoints
     )

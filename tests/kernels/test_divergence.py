@@ -13,7 +13,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels import Unembedding, lens_divergence, lens_statistics
-from kernels.lens_divergences import torch_tiled
+from kernels.backends import OPERATIONS, why_not
+from kernels.lens_divergences_torch import torch_tiled
+
+BACKENDS = [name for name in OPERATIONS["lens_divergence"] if not why_not(name, torch.device("cpu"))]
 
 
 @st.composite
@@ -26,13 +29,13 @@ def divergences(draw: st.DrawFn) -> tuple[Tensor, Tensor, Unembedding]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(problem=divergences(), tile=st.integers(1, 64), rows=st.integers(1, 7))
+@given(problem=divergences(), tile=st.integers(1, 64), limit=st.integers(1, 9000))
 def test_tiled_agrees_with_the_reference(
-    problem: tuple[Tensor, Tensor, Unembedding], tile: int, rows: int
+    problem: tuple[Tensor, Tensor, Unembedding], tile: int, limit: int
 ) -> None:
     hidden, final, head = problem
     kl, gradient = lens_divergence(hidden, final, head, backend="reference")
-    ours_kl, ours_gradient = torch_tiled(hidden, final, head, tile=tile, rows=rows)
+    ours_kl, ours_gradient = torch_tiled(hidden, final, head, tile=tile, logit_bytes=limit)
     # float32 logits round in proportion to the products they are sums of
     finite = torch.nan_to_num(hidden, 0.0, 0.0, 0.0).abs()
     magnitude = float((finite @ head.tokens.abs().T).max()) * abs(head.scale) if finite.numel() else 0.0
@@ -78,7 +81,7 @@ def test_the_divergence_is_the_statistics_kl(problem: dict[str, object]) -> None
 def test_known_values() -> None:
     head = Unembedding(torch.eye(2))
     hidden, final = torch.tensor([[[math.log(3), 0.0]]]), torch.zeros(1, 2)
-    for backend in ("reference", "torch"):
+    for backend in BACKENDS:
         kl, gradient = lens_divergence(hidden, final, head, backend=backend)
         assert kl.item() == pytest.approx(-0.5 * math.log(0.75), abs=1e-6)
         assert gradient.flatten().tolist() == pytest.approx([0.25, -0.25], abs=1e-6)
@@ -86,17 +89,63 @@ def test_known_values() -> None:
         assert kl.item() == 0 and gradient.eq(0).all()
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    rows=st.integers(1, 70),
+    vocabulary=st.integers(2, 700),
+    spread=st.sampled_from([0.1, 1.0, 30.0]),
+    softcap=st.sampled_from([None, 30.0]),
+    half=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_logits_of_any_size(
+    rows: int, vocabulary: int, spread: float, softcap: float | None, half: bool, seed: int
+) -> None:
+    """Logits of the given standard deviation: numbers throughout, none where a row is the final one."""
+    generator = torch.Generator().manual_seed(seed)
+    width = 24
+    weight = torch.randn(vocabulary, width, generator=generator) / width**0.5
+    head = Unembedding(weight.bfloat16() if half else weight, softcap=softcap)
+    hidden = spread * torch.randn(3, rows, width, generator=generator)
+    hidden[2] = hidden[0]
+    truth = lens_divergence(hidden, hidden[0], head, backend="reference")
+    for backend in BACKENDS:
+        kl, gradient = lens_divergence(hidden, hidden[0], head, backend=backend)
+        torch.testing.assert_close(kl.double(), truth[0], rtol=1e-5, atol=1e-4)
+        reach = float(weight.abs().max())
+        torch.testing.assert_close(gradient.double(), truth[1], rtol=0, atol=1e-3 * reach)
+        assert kl[[0, 2]].abs().max() <= 1e-6 and gradient[[0, 2]].abs().max() <= 1e-5 * reach
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_kl_is_differentiable(softcap: float | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, final = (torch.randn(*shape, 6, generator=generator).double() for shape in ((2, 3), (3,)))
+    weight, bias = (torch.randn(*shape, generator=generator).double() for shape in ((11, 6), (11,)))
+    head = Unembedding(weight, bias=bias, scale=0.5, softcap=softcap, vocab_size=10)
+    hidden.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda rows: lens_divergence(rows, final, head, backend="reference")[0], hidden
+    )
+    for backend in BACKENDS:
+        kl, gradient = lens_divergence(hidden, final, head, backend=backend)
+        (passed,) = torch.autograd.grad((kl * torch.arange(6.0).view(2, 3)).sum(), hidden)
+        assert passed.dtype == hidden.dtype and not gradient.requires_grad
+        torch.testing.assert_close(passed, torch.arange(6.0).view(2, 3, 1) * gradient.double())
+    assert not lens_divergence(hidden.detach(), final, head)[0].requires_grad
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_rows_are_taken_as_they_are(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(2, 9, 16, generator=generator).to(dtype)
     head = Unembedding(torch.randn(300, 16, generator=generator).to(dtype))
-    for ours, truth in zip(
-        lens_divergence(hidden, hidden[1], head, backend="torch"),
-        lens_divergence(hidden, hidden[1], head, backend="reference"),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours.double(), truth, rtol=1e-4, atol=1e-4)
+    truths = lens_divergence(hidden, hidden[1], head, backend="reference")
+    for backend in BACKENDS:
+        for ours, truth in zip(
+            lens_divergence(hidden, hidden[1], head, backend=backend), truths, strict=True
+        ):
+            torch.testing.assert_close(ours.double(), truth, rtol=1e-4, atol=1e-4)
 
 
 def test_no_logits_of_all_rows_are_made() -> None:
@@ -113,7 +162,7 @@ def test_no_logits_of_all_rows_are_made() -> None:
     layers, positions, vocabulary = 4, 16, 4000
     hidden, weight = torch.randn(layers, positions, 8), torch.randn(vocabulary, 8)
     with Watch():
-        torch_tiled(hidden, hidden[-1], Unembedding(weight), tile=100, rows=16)
+        torch_tiled(hidden, hidden[-1], Unembedding(weight), tile=100, logit_bytes=4 * 20 * vocabulary)
     assert largest <= max(weight.numel(), 16 * 100) < layers * positions * vocabulary
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.cli import doctor
 from kernels import available_backends, backends
 from kernels import lens_checks as checks
-from kernels import lens_divergences as divergence
+from kernels import lens_divergences_torch as divergence
 from kernels import lens_torch as torch_tiled
 from kernels.backends import get_backend
 from kernels.lens_torch import TiledProjection
