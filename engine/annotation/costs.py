@@ -14,7 +14,7 @@ from rich.table import Table
 from engine.annotation.answers import LoggedAnswer
 from engine.annotation.questions import AnnotatorQuestion, Row, follow
 from engine.annotation.ratings import merger, raters
-from engine.planning.estimate import CHARACTERS_PER_TOKEN
+from engine.planning.example_lengths import CHARACTERS_PER_TOKEN
 from engine.quantities import si
 from specs.tables.annotate import Annotate, Annotator
 

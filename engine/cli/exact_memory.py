@@ -58,6 +58,7 @@ def _counted(plan: Plan, cells: list[PlannedCell], cost: Cost, memory: TrainingM
 
     table, choice = plan.matrix.table, cells[0].choice
     model, lora, train = table("model", choice), table("lora", choice), table("train", choice)
+    train = train if cost.passes is None else cost.passes.applied(train)
     rows, tokens = memory.batch.rows, round(memory.batch.length)
     counted, reason = None, ""
     try:

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine.planning.devices import BANDWIDTH_UTILISATION, DEVICES, UTILISATION
-from engine.planning.estimate import Cost
+from engine.planning.estimate import Cost, stage_costs
 from engine.planning.executor_settings import executor_settings
 from engine.planning.known_models import known_model
+from engine.planning.passes import Passes
 from engine.planning.plan import Plan
 from engine.planning.sizes import model_card
+from engine.quantities import si
 
 
 def hours(seconds: float) -> str:
@@ -33,6 +35,7 @@ def cost_lines(plan: Plan, costs: Mapping[str, Cost] | None) -> Iterator[str]:
     times = _times(plan, costs)
     if times is None:
         return
+    yield from (_passes_line(times["device"], count, passes) for count, passes in _passes(plan))
     gpus = times["gpus"]
     spread = f", {hours(3600 * times['hours'])} on {gpus} of them" if gpus > 1 else ""
     time = hours(3600 * times["gpu_hours"])
@@ -57,9 +60,32 @@ def costs_json(plan: Plan, costs: Mapping[str, Cost] | None) -> dict[str, Any]:
     }
     return {
         "estimate": None if costs is None else estimates,
+        "passes": [{"trainings": count, **passes.as_json()} for count, passes in _passes(plan)],
         "sizes_from_table": sizes_from_table(plan) if costs else [],
         "time": _times(plan, costs),
     }
+
+
+def _passes(plan: Plan) -> list[tuple[int, Passes]]:
+    """Give how batches will go through the models on the named device: numbers of trainings, and the dearest.
+
+    Trainings whose batches are parted alike stand together.
+    """
+    found: dict[tuple[int, int, bool], tuple[int, Passes]] = {}
+    for _, cells, cost in stage_costs(plan):
+        if cost is not None and (own := cost.passes) is not None:
+            kind = own.rows, own.batch, own.checkpointing
+            count, dearest = found.get(kind, (0, own))
+            found[kind] = count + len(cells), max(dearest, own, key=lambda passes: passes.need or 0)
+    return list(found.values())
+
+
+def _passes_line(device: str, count: int, passes: Passes) -> str:
+    """Say how the batches of some trainings go through the model, and why."""
+    need, whole, room = (si(size or 0, "B") for size in (passes.need, passes.whole, passes.room))
+    many = f"{count} trainings take" if count > 1 else "one training takes"
+    why = "" if passes.need == passes.whole else f"; the whole batch at once would need {whole}"
+    return f"{device}: {many} {passes}: estimate {need} of {room}{why}"
 
 
 def sizes_from_table(plan: Plan) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import torch
 
 from engine.errors import UsageError
+from engine.full_memory import Sharing, limit
 from engine.models.gpus import all_hidden, nvidia_gpu
 
 
@@ -27,6 +28,21 @@ def choose_device(wanted: str) -> torch.device:
             + (f", or one of these ({_dealt_out()})" if count else "")
         )
     return torch.device(kind, int(number)) if number else torch.device(kind)
+
+
+def memory_room(device: torch.device, sharing: Sharing) -> float | None:
+    """Give the bytes of a device's memory that this process may take; None where that is not known.
+
+    Of a GPU that it has alone, what processes of others hold is left out.
+    """
+    if device.type == "cpu":
+        return limit().size / sharing.processes
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    if sharing.on_gpu > 1:
+        return total / sharing.on_gpu
+    return min(total, free + torch.cuda.memory_reserved(device))
 
 
 def _dealt_out() -> str:

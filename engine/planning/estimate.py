@@ -6,7 +6,8 @@ Rules of thumb, stated so that they can be checked:
 - Backward through frozen weights costs as much as forward: LoRA needs the gradients of activations, but not
   those of the weights.
 - With checkpointing of gradients the layers run forward once more.
-- The memory of a training: `engine.planning.training_memory`. Every process takes half a GB by itself.
+- The memory of a training: `engine.planning.training_memory`. Every process takes half a GB by itself. For a
+  known device, `engine.planning.passes` chooses what `train` leaves to "auto".
 - A change of an intervention runs the layers above those that an earlier run has in common with it. Of that
   run, and of each model that runs whole, L + 1 residual streams of a batch are kept.
 """
@@ -20,8 +21,10 @@ from attrs import define, evolve, field, frozen
 
 from engine.planning import changes
 from engine.planning.devices import DEVICES
+from engine.planning.example_lengths import Lengths
 from engine.planning.executor_settings import executor_settings
 from engine.planning.known_models import known_model
+from engine.planning.passes import Passes, choose_passes, without_estimate
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.run_order import turns, whole_models
 from engine.planning.sizes import DataCard, ModelCard, data_card, model_card
@@ -35,11 +38,11 @@ from engine.planning.training_memory import (
     training_memory,
 )
 from specs.tables.data import Data
+from specs.tables.executor import Executor
 from specs.tables.experiment import Evaluate, Lora, Model, Train
 from specs.tables.probe import Probe
-from specs.tables.target import Prompt, Target
+from specs.tables.target import Target
 
-CHARACTERS_PER_TOKEN = 4
 UNKNOWN_EXAMPLES = 1000  # of a split whose size neither the spec nor the data at hand tells
 CHECKPOINTS = 3  # of one training: two are kept, and for a moment there is the next
 WEIGHT_BYTES = {"none": None, "int8": 1.0, "nf4": 0.55}
@@ -57,6 +60,7 @@ class Cost:
     streamed: float = 0  # bytes of weights that are read anew for each token of a generation
     seconds: float = 0  # on one device of `executor.device`; 0 where none is named
     training: TrainingMemory | None = None  # of one training, what its memory consists of
+    passes: Passes | None = None  # of one training
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
@@ -82,16 +86,19 @@ class Cost:
         )
 
 
-def estimate(plan: Plan, cells: Iterable[PlannedCell] | None = None) -> dict[str, Cost] | None:
+def estimate(
+    plan: Plan, cells: Iterable[PlannedCell] | None = None, room: float | None = None
+) -> dict[str, Cost] | None:
     """Estimate every stage's work that is not done, of some cells or of all; memory is that of one rank.
 
-    None where the model's files are not on this machine, and no table has its sizes.
+    None where the model's files are not on this machine, and no table has its sizes. room: bytes of memory
+    that a training may take, by default those of `executor.device`.
     """
     cards, wanted = _Cards(), plan.cells if cells is None else list(cells)
     total: dict[str, Cost] = {}
     for stage in _TABLES:
         total[stage] = Cost()
-        for alike, cost in _stage_costs(plan, wanted, stage, cards):
+        for alike, cost in _stage_costs(plan, wanted, stage, cards, room):
             if cost is None:
                 return None
             total[stage] += cost.times(len(alike))
@@ -107,14 +114,15 @@ def stage_costs(plan: Plan) -> Iterator[tuple[str, list[PlannedCell], Cost | Non
 
 
 def _stage_costs(
-    plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: _Cards
+    plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: _Cards, room: float | None = None
 ) -> Iterator[tuple[list[PlannedCell], Cost | None]]:
     """Yield a stage's pending runs, each by one of its cells; those of equal settings are estimated once."""
     settings = executor_settings(plan.matrix.spec, {})
+    room = device_room(settings) if room is None else room
     states = plan.states[stage]
     pending = {key: cell for cell in wanted if (key := cell.keys.get(stage)) and states[key] != "cached"}
     for alike in grouped(pending.values(), _alike(plan, stage)):
-        cost = _cost(plan, alike[0], stage, cards, settings.ranks)
+        cost = _cost(plan, alike[0], stage, cards, settings.ranks, room=room)
         if cost is not None and settings.device is not None:
             dtype = plan.matrix.table("model", alike[0].choice).dtype
             if stage == "train":
@@ -125,12 +133,36 @@ def _stage_costs(
         yield alike, cost
 
 
-def stage_memory(plan: Plan, cell: PlannedCell, stage: str) -> float | None:
-    """Estimate the peak memory, in bytes, of one stage of a cell, done or not; None where that is unknown."""
+def stage_memory(plan: Plan, cell: PlannedCell, stage: str, room: float | None = None) -> float | None:
+    """Estimate the peak memory, in bytes, of one stage of a cell, done or not; None where that is unknown.
+
+    room: bytes that a training may take, by default those of `executor.device`.
+    """
     if stage not in _TABLES:
         return None
-    cost = _cost(plan, cell, stage, _Cards(), executor_settings(plan.matrix.spec, {}).ranks)
+    settings = executor_settings(plan.matrix.spec, {})
+    cost = _cost(plan, cell, stage, _Cards(), settings.ranks, room=room or device_room(settings))
     return cost.memory if cost else None
+
+
+def device_room(settings: Executor) -> float | None:
+    """Give the bytes that a worker gets of `executor.device`; None where none is named."""
+    if settings.device is None:
+        return None
+    return DEVICES[settings.device].memory * 1e9 / settings.workers_per_gpu
+
+
+def training_passes(
+    plan: Plan, cell: PlannedCell, longest: tuple[float, float], room: float | None, ranks: int
+) -> Passes:
+    """Choose how a training's batches go through the model where it runs.
+
+    longest: tokens of the longest example, and of the longest completion. room: bytes that this process may
+    take on its device.
+    """
+    cost = _cost(plan, cell, "train", _Cards(), ranks, room=room, longest=longest)
+    known = cost.passes if cost else None
+    return known or without_estimate(plan.matrix.table("train", cell.choice))
 
 
 def estimator(
@@ -140,7 +172,7 @@ def estimator(
 
     examples: by stage, how many test examples it measures instead of the spec's number.
     """
-    cards = _Cards()
+    cards, room = _Cards(), device_room(executor_settings(plan.matrix.spec, {}))
     alike = {stage: _alike(plan, stage) for stage in _TABLES}
     known: dict[Hashable, Cost | None] = {}
 
@@ -150,7 +182,9 @@ def estimator(
         for (stage, _), cell in runs.items():
             choice = (stage, alike[stage](cell))
             if choice not in known:
-                known[choice] = _cost(plan, cell, stage, cards, examples=(examples or {}).get(stage))
+                known[choice] = _cost(
+                    plan, cell, stage, cards, examples=(examples or {}).get(stage), room=room
+                )
             if cost := known[choice]:
                 total = cost + (total or Cost())
         return total
@@ -202,7 +236,15 @@ def _alike(plan: Plan, stage: str) -> Callable[[PlannedCell], Hashable]:
 
 
 def _cost(
-    plan: Plan, cell: PlannedCell, stage: str, cards: _Cards, ranks: int = 1, examples: int | None = None
+    plan: Plan,
+    cell: PlannedCell,
+    stage: str,
+    cards: _Cards,
+    ranks: int = 1,
+    *,
+    examples: int | None = None,
+    room: float | None = None,
+    longest: tuple[float, float] | None = None,
 ) -> Cost | None:
     table, choice = plan.matrix.table, cell.choice
     trains = stage in ("train", "lens")
@@ -212,12 +254,19 @@ def _cost(
     if model is None:
         return None
     target = Target() if stage == "base" else table("target", choice)
-    lengths = _Lengths.of(train, table("prompt", choice), target, texts)
+    lengths = Lengths.of(train, table("prompt", choice), target, texts)
     weights = _weight_bytes(settings, model, ranks)
     if stage == "train":
         lora = table("lora", choice)
-        memory = training_memory(model, weights, lengths.batch(train), settings, lora, train)
-        return _train(train, lora, data, model, lengths, memory)
+        length, completion = longest or lengths.longest(train)
+
+        def needed(rows: int, checkpointing: bool) -> TrainingMemory:
+            own = evolve(train, gradient_checkpointing=checkpointing)
+            batch = Batch(math.ceil(rows / ranks), length, completion)
+            return training_memory(model, weights, batch, settings, lora, own)
+
+        passes, memory = choose_passes(train, needed, room, ranks)
+        return _train(passes.applied(train), lora, data, model, lengths, memory, passes)
     if stage == "lens":
         return _lens(table("probe", choice), data, model, lengths, weights)
     evaluate, probe = table("evaluate", choice), table("probe", choice)
@@ -233,34 +282,6 @@ def _cost(
     return _probe(probe, count, model, lengths, weights, labels)
 
 
-@frozen
-class _Lengths:
-    """Tokens of an example's parts: their means, and those of the longest example."""
-
-    prompt: float
-    completion: float
-    longest_prompt: float
-    longest_completion: float
-
-    @staticmethod
-    def of(train: Train, prompt: Prompt, target: Target, texts: DataCard | None) -> _Lengths:
-        if texts is None:  # unknown texts: nothing is longer than what training admits
-            return _Lengths(train.max_length, 0, train.max_length, 0)
-        around = len(prompt.template) + len(prompt.system or "")
-        explains = target.content != "label"
-        return _Lengths(
-            (around + texts.prompt) / CHARACTERS_PER_TOKEN,
-            2 + texts.explanation * explains / CHARACTERS_PER_TOKEN,
-            (around + texts.longest_prompt) / CHARACTERS_PER_TOKEN,
-            2 + texts.longest_explanation * explains / CHARACTERS_PER_TOKEN,
-        )
-
-    def batch(self, train: Train) -> Batch:
-        """Give the largest batch of a training: all its texts are padded to the longest."""
-        longest = min(train.max_length, self.longest_prompt + self.longest_completion)
-        return Batch(train.batch_size, longest, min(longest, self.longest_completion))
-
-
 def _weight_bytes(settings: Model, model: ModelCard, ranks: int) -> float:
     dense = BYTES[settings.dtype]
     blocks = model.parameters * (WEIGHT_BYTES[settings.quantization] or dense)
@@ -268,7 +289,13 @@ def _weight_bytes(settings: Model, model: ModelCard, ranks: int) -> float:
 
 
 def _train(
-    train: Train, lora: Lora, data: Data, model: ModelCard, lengths: _Lengths, memory: TrainingMemory
+    train: Train,
+    lora: Lora,
+    data: Data,
+    model: ModelCard,
+    lengths: Lengths,
+    memory: TrainingMemory,
+    passes: Passes,
 ) -> Cost:
     steps = train.steps
     per_step = train.batch_size * train.accumulation
@@ -278,9 +305,10 @@ def _train(
     forward = 2 * (model.parameters * length + model.unembedding * lengths.completion)
     return Cost(
         tokens=examples * length,
-        flops=(3 if train.gradient_checkpointing else 2) * forward * examples,
+        flops=(3 if passes.checkpointing else 2) * forward * examples,
         memory=memory.total,
         training=memory,
+        passes=passes,
         stored=adapter if steps != 0 else 0,
         # The adapter, Adam's two moments, and the best adapter so far.
         scratch=CHECKPOINTS * (3 + bool(train.early_stopping)) * adapter if steps != 0 else 0,
@@ -288,7 +316,7 @@ def _train(
 
 
 def _evaluate(
-    evaluate: Evaluate, target: Target, examples: int, model: ModelCard, lengths: _Lengths, weights: float
+    evaluate: Evaluate, target: Target, examples: int, model: ModelCard, lengths: Lengths, weights: float
 ) -> Cost:
     generates = evaluate.generates(target)
     generated = evaluate.new_tokens(target) if generates else 0
@@ -305,7 +333,7 @@ def _evaluate(
     )
 
 
-def _lens(probe: Probe, data: Data, model: ModelCard, lengths: _Lengths, weights: float) -> Cost:
+def _lens(probe: Probe, data: Data, model: ModelCard, lengths: Lengths, weights: float) -> Cost:
     length = lengths.prompt + lengths.completion
     batch = min(probe.batch_size * length, probe.tuned.tokens)
     tokens = probe.tuned.steps * min(probe.tuned.tokens, (data.train or UNKNOWN_EXAMPLES) * length)
@@ -325,7 +353,7 @@ def _lens(probe: Probe, data: Data, model: ModelCard, lengths: _Lengths, weights
 
 
 def _probe(
-    probe: Probe, examples: int, model: ModelCard, lengths: _Lengths, weights: float, labels: int
+    probe: Probe, examples: int, model: ModelCard, lengths: Lengths, weights: float, labels: int
 ) -> Cost:
     layers = model.layers + 1 if probe.layers == "all" else len(probe.layers)
     rows = examples * layers * len(probe.positions)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from engine.planning.devices import DEVICES
 from engine.planning.executor_settings import executor_settings
 from engine.planning.plan import Plan, PlannedCell
 from engine.quantities import si
@@ -13,7 +12,7 @@ from engine.quantities import si
 # The key that a stage's memory grows with.
 _SIZES = {
     "base": "evaluate.batch_size",
-    "train": "train.batch_size",
+    "train": "train.max_length",
     "evaluate": "evaluate.batch_size",
     "lens": "probe.tuned.tokens",
     "probe": "probe.batch_size",
@@ -23,12 +22,12 @@ _SIZES = {
 
 def fit_warnings(plan: Plan) -> Iterator[str]:
     """Yield a sentence per stage that needs more memory than `executor.device` has."""
-    from engine.planning.estimate import stage_costs
+    from engine.planning.estimate import device_room, stage_costs
 
     settings = executor_settings(plan.matrix.spec, {})
     if settings.device is None:
         return
-    room = DEVICES[settings.device].memory * 1e9 / settings.workers_per_gpu
+    room = device_room(settings) or 0.0
     largest: dict[str, tuple[float, PlannedCell]] = {}
     batches: dict[str, str] = {}
     runs: dict[str, int] = {}
@@ -52,6 +51,12 @@ def fit_warnings(plan: Plan) -> Iterator[str]:
 def advice(plan: Plan, cell: PlannedCell, stage: str) -> str:
     """Name the settings by which a stage would take less memory."""
     tried = []
+    if stage == "train":
+        train = plan.matrix.table("train", cell.choice)
+        if train.micro_batch != "auto" and min(train.micro_batch, train.batch_size) > 1:
+            tried.append('train.micro_batch = "auto"')
+        if train.gradient_checkpointing is False:
+            tried.append('train.gradient_checkpointing = "auto"')
     if key := _SIZES.get(stage):
         name, *rest = key.split(".")
         value: Any = plan.matrix.table(name, cell.choice)
@@ -59,8 +64,6 @@ def advice(plan: Plan, cell: PlannedCell, stage: str) -> str:
             value = getattr(value, part)
         if value > 1:
             tried.append(f"{key} below {value}")
-    if stage == "train" and not plan.matrix.table("train", cell.choice).gradient_checkpointing:
-        tried.append("train.gradient_checkpointing = true")
     model = plan.matrix.table("model", cell.choice)
     if model.dtype == "float32":
         tried.append('model.dtype = "bfloat16"')

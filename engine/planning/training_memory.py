@@ -123,7 +123,7 @@ def kept(card: ModelCard, batch: Batch, model: Model, lora: Lora, train: Train) 
     whole = rows * length * per_token + _copies(facts, adapted, layers, model, lora, types)
     tokens = rows * length
     decoder = whole * layers
-    if train.gradient_checkpointing:  # the layers' inputs, and one layer that is computed anew
+    if train.gradient_checkpointing is True:  # the layers' inputs, and one layer that is computed anew
         decoder = layers * tokens * types.stream * hidden + whole
     decoder += tokens * 4 * hidden  # the final norm
     counted = rows * completion

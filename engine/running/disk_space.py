@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from engine.errors import UsageError
+from engine.full_memory import limit
 from engine.models.gpus import all_hidden, nvidia_gpu
-from engine.planning.estimate import Cost
+from engine.planning.estimate import Cost, estimate
 from engine.planning.memory_fit import advice
 from engine.planning.plan import Plan, PlannedCell
 from engine.quantities import si
-from engine.running.memory import limit
 
 
 def check_space(plan: Plan, costs: Mapping[str, Cost], workers: int) -> None:
@@ -41,8 +41,12 @@ def memory_warning(
         return None
     if not costs:
         return None
-    stage, cost = max(costs.items(), key=lambda item: item[1].memory)
-    need, allowed = cost.memory * processes, limit()
+    allowed = limit()
+    if max(cost.memory for cost in costs.values()) * processes <= allowed.size:
+        return None
+    suited = estimate(plan, cells, allowed.size / processes) or costs
+    stage, cost = max(suited.items(), key=lambda item: item[1].memory)
+    need = cost.memory * processes
     if need <= allowed.size:
         return None
     many = f"{processes} processes need" if processes > 1 else "the run needs"

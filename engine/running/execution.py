@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from engine.errors import DataError
+from engine.full_memory import Sharing
 from engine.planning.estimate import estimate
 from engine.planning.executor_settings import executor_settings
 from engine.planning.plan import Plan, PlannedCell, check_donors
@@ -125,7 +126,10 @@ def _run(
         silent = execute.Display()
         return Scheduler(plan, ledger, InProcess(execution), policy, silent, stop).run(cells)
     root = plan.root.absolute()
-    job = Job(plan.matrix.spec.anchored(), root, options, settings.lease, settings.ranks, settings.grace)
+    here = (settings.workers or 1) * settings.ranks if settings.kind == "local" else 1
+    sharing = Sharing(processes=here, on_gpu=settings.workers_per_gpu)
+    spec = plan.matrix.spec.anchored()
+    job = Job(spec, root, options, settings.lease, settings.ranks, settings.grace, sharing)
     whole = estimator(plan)(cells)
     # First of all, for what it refuses should not wait for data.
     executor = make_executor(job, settings, stop, Resources(whole.memory if whole else None))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from engine.full_memory import limit
 from engine.planning.plan import Plan, PlannedCell
 from engine.running.executors.base import Finished
-from engine.running.memory import limit, needed, out_of_memory
+from engine.running.memory import needed, out_of_memory
 
 
 def loss(plan: Plan, processes: int, finished: Finished, cell: PlannedCell, stage: str) -> str:
@@ -16,7 +17,7 @@ def loss(plan: Plan, processes: int, finished: Finished, cell: PlannedCell, stag
     most = limit() if finished.here else None
     full = finished.memory
     if full is None:
-        need = needed(plan, cell, stage)
+        need = needed(plan, cell, stage, most.size / processes if most else None)
         full = most is not None and need is not None and need * processes > most.size
     if not full:
         return finished.error

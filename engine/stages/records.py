@@ -11,6 +11,7 @@ from typing import Any
 from attrs import frozen
 
 from engine.errors import ChangedWeightsError, DoneElsewhereError, HeldElsewhereError
+from engine.full_memory import SOLE, Sharing
 from engine.models.base_model import BaseModel
 from engine.planning.plan import Plan, PlannedCell
 from engine.process_group.alone import ALONE, ProcessGroup
@@ -32,6 +33,7 @@ class StageRecords:
     provenance: dict[str, Any]
     stop: StopRequest
     ranks: ProcessGroup = ALONE
+    sharing: Sharing = SOLE
 
     def home(self, stage: str, key: str) -> Place:
         """Give the place of a stage's files in the store."""

@@ -120,8 +120,8 @@ class Train:
         Annotated[int, Meta(ge=0)] | None,
         Meta(description="Optimiser steps; overrides `epochs`. 0 leaves the model untrained."),
     ] = None
-    batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = 8
-    accumulation: Annotated[int, Meta(ge=1, description="Forward passes per optimiser step.")] = 1
+    batch_size: Annotated[int, Meta(ge=1, description="Examples of a batch.")] = 8
+    accumulation: Annotated[int, Meta(ge=1, description="Batches per optimiser step.")] = 1
     lr: Annotated[float, Meta(gt=0, description="Peak learning rate.")] = 2e-4
     schedule: Annotated[
         Literal["constant", "linear", "cosine"], Meta(description="Learning rate after warm-up.")
@@ -159,9 +159,21 @@ class Train:
     validate_every: Annotated[
         int, Meta(ge=1, description="Steps between validations; the last step has one, too.")
     ] = 50
+    micro_batch: Annotated[
+        Literal["auto"] | PositiveInt,
+        Meta(
+            description="Most examples of a batch that go through the model at once; the loss and its "
+            "gradient are those of the whole batch, up to rounding. `auto`: as many as fit by the estimate "
+            "of memory."
+        ),
+    ] = field(default="auto", metadata=EXECUTION_ONLY)
     gradient_checkpointing: Annotated[
-        bool, Meta(description="Recompute activations in the backward pass to save memory.")
-    ] = field(default=False, metadata=EXECUTION_ONLY)
+        Literal["auto"] | bool,
+        Meta(
+            description="Recompute activations in the backward pass to save memory. `auto`: where not even "
+            "one example at once fits otherwise."
+        ),
+    ] = field(default="auto", metadata=EXECUTION_ONLY)
     checkpoint_minutes: Annotated[
         float, Meta(gt=0, description="Minutes between checkpoints; at most so many are lost by a kill.")
     ] = field(default=5.0, metadata=EXECUTION_ONLY)

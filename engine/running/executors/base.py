@@ -7,6 +7,7 @@ from typing import Protocol
 
 from attrs import field, frozen
 
+from engine.full_memory import SOLE, Sharing
 from engine.planning.plan import PlannedCell
 from engine.running.cell_runner import Options, Outcome
 from specs import Spec
@@ -23,6 +24,7 @@ class Job:
     lease: float
     ranks: int = 1  # processes that share a unit
     grace: float = 60.0  # seconds that they have to save and end
+    sharing: Sharing = SOLE
 
 
 @frozen

@@ -28,7 +28,7 @@ class Worker:
         plan = Plan(resolve(job.spec), job.root, [], {stage: {} for stage in STAGES})
         ledger = ranks.led(Ledger, lambda: Ledger(job.root, job.lease))
         writer = ranks.led(StoreWriter, lambda: StoreWriter(job.root))
-        stages = Stages(plan, ledger, writer, provenance(), stop, ranks)
+        stages = Stages(plan, ledger, writer, provenance(), stop, ranks, job.sharing)
         return cls(CellRunner(plan, stages, job.options, Display(), stop))
 
     def run(self, work: Work) -> Outcome:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from engine.planning.passes import Passes
 from specs.tables.experiment import Train
 
 # Releases of transformers 5 differ in what they call it.
@@ -45,7 +46,12 @@ class OneDevice(TrainingArguments):
 
 
 def arguments(
-    settings: Train, seed: int, checkpoints: Path, trackers: Sequence[str], device: torch.device
+    settings: Train,
+    passes: Passes,
+    seed: int,
+    checkpoints: Path,
+    trackers: Sequence[str],
+    device: torch.device,
 ) -> TrainingArguments:
     """Give the Trainer's arguments for the spec's settings.
 
@@ -63,7 +69,7 @@ def arguments(
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        **{_CHECKPOINTING: settings.gradient_checkpointing},
+        **{_CHECKPOINTING: passes.checkpointing},
         seed=global_seed(seed),
         dataloader_pin_memory=device.type != "cpu",
         logging_steps=1,

@@ -34,6 +34,7 @@ class Trained:
     summary: dict[str, float]
     curves: dict[str, np.ndarray]  # each [steps]
     modules: list[str] = field(factory=list)  # names of those that are trained, under an adapter or in full
+    passes: dict[str, Any] = field(factory=dict)  # how batches went through the model
 
 
 def save_adapter(model: Any, trained: Trained, home: Place) -> bool:
@@ -46,6 +47,7 @@ def save_adapter(model: Any, trained: Trained, home: Place) -> bool:
     model.save_pretrained(str(partial))
     curves = {name: values.tolist() for name, values in trained.curves.items()}
     content = {"summary": trained.summary, "curves": curves, "modules": trained.modules}
+    content["passes"] = trained.passes
     (partial / _TRAINED).write_text(json.dumps(content), "utf-8")
     keep_logs(home)
     if saved_training(home) is None:  # damaged, or written before trainings were saved with adapters
@@ -64,7 +66,7 @@ def saved_training(home: Place) -> Trained | None:
     except (FileNotFoundError, DamagedError, ValueError):
         return None
     curves = {name: np.array(values, np.float32) for name, values in content["curves"].items()}
-    return Trained(content["summary"], curves, content.get("modules", []))
+    return Trained(content["summary"], curves, content.get("modules", []), content.get("passes", {}))
 
 
 def load_adapter(model: Any, home: Place, name: str = "default") -> Any:

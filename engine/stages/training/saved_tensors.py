@@ -89,7 +89,7 @@ def count_saved(
     `completion`: tokens of each text that the loss counts.
     """
     plain = _count(config, model, lora, train, rows, length, completion, recompute=False)
-    if not train.gradient_checkpointing:
+    if train.gradient_checkpointing is not True:
         return plain
     kept = _count(config, model, lora, train, rows, length, completion, recompute=True)
     return Saved(kept.decoder + plain.layer, plain.head, plain.layer)

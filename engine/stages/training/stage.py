@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from engine.data.missing_explanations import label_alone
 from engine.errors import DamagedAdapterError
 from engine.models.base_model import BaseModel
+from engine.models.devices import memory_room
+from engine.models.lens import find_lens
+from engine.planning.estimate import training_passes
+from engine.planning.passes import Passes
 from engine.planning.plan import PlannedCell
 from engine.progress import Report
 from engine.stages.context import Context
@@ -15,6 +21,7 @@ from engine.stages.training.files import ADAPTER, Trained, check_adapter, load_a
 from engine.stages.training.history import UNITS, curves_family
 from engine.stages.training.trackers import check_trackers
 from engine.stages.training.train import train_adapter
+from engine.text.targets import Encoded
 from engine.text.token_checks import check_tokens, encoded_split, token_count
 
 
@@ -43,6 +50,7 @@ def run(context: Context, cell: PlannedCell, base: BaseModel, report: Report) ->
             report=checked(report, claim),
             stop=context.stop,
             ranks=context.ranks,
+            passes=partial(_passes, context, cell, base),
         )
         family = curves_family(len(trained.curves["loss"]))
         with context.sink(family, key, resume=False) as sink:
@@ -56,7 +64,15 @@ def run(context: Context, cell: PlannedCell, base: BaseModel, report: Report) ->
             "summary": trained.summary | alone,
             "units": UNITS,
             "modules": trained.modules,
+            "passes": trained.passes,
         }
+
+
+def _passes(context: Context, cell: PlannedCell, base: BaseModel, examples: Sequence[Encoded]) -> Passes:
+    """Choose how batches of these examples go through the model, by the memory of its device."""
+    longest = max(map(len, examples)), max(len(example.completion) for example in examples)
+    room = context.ranks.lead(lambda: memory_room(find_lens(base.model).device, context.sharing))
+    return training_passes(context.plan, cell, longest, room, context.ranks.size)
 
 
 def load(context: Context, cell: PlannedCell, base: BaseModel) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import set_seed
@@ -14,6 +14,7 @@ from engine.models.base_model import as_it_was
 from engine.models.batching import padding_id
 from engine.models.lens import find_lens
 from engine.models.tokenizer import Tokenizer
+from engine.planning.passes import Passes, without_estimate
 from engine.process_group.alone import ALONE, IGNORED, ProcessGroup
 from engine.progress import Report, StopRequest
 from engine.stages.training.adapter import attach_adapter
@@ -57,17 +58,20 @@ def train_adapter(
     stop: StopRequest,
     fenced: bool = False,
     ranks: ProcessGroup = ALONE,
+    passes: Callable[[Sequence[Encoded]], Passes] | None = None,
 ) -> Trained:
     """Fine-tune an adapter on `base` and save it as `adapter` of `home`; give what is saved with it.
 
     Goes on from the newest whole checkpoint on this machine, to the same result; when `fenced`, its own
     checkpoints go to a folder that no earlier owner of the training knows. Raises Interrupted, with a
-    checkpoint saved, when a stop is requested. Whatever happens, the base model is as it was.
+    checkpoint saved, when a stop is requested. Whatever happens, the base model is as it was. `passes`
+    chooses, by the examples, how batches go through the model where the settings leave it to "auto".
     """
     started = time.perf_counter()
     limit = limit_of(base, settings.max_length)
     kept = short_enough(examples, limit)
     validated = _validated(validation, settings, limit) if settings.early_stopping else []
+    chosen = passes(kept) if passes else without_estimate(settings)
     set_seed(global_seed(seed))
     trackers = settings.report_to if ranks.rank == 0 else []
     with as_it_was(base), logging_to(home.scratch() / LOGS, trackers):
@@ -83,8 +87,9 @@ def train_adapter(
             validation=validated,
             stopping=stopping,
             started=started,
+            rows=chosen.rows,
             model=model,
-            args=arguments(settings, seed, checkpoints, trackers, next(base.parameters()).device),
+            args=arguments(settings, chosen, seed, checkpoints, trackers, next(base.parameters()).device),
             train_dataset=kept,
             data_collator=Collator(padding_id(tokenizer)),
             callbacks=[Reporter(report), *([stopping] if stopping else []), Saver(stop, ranks, seconds)],
@@ -105,7 +110,7 @@ def train_adapter(
                 "validation_examples": float(len(validated)),
                 "validation_examples_too_long": float(len(validation) - len(validated)),
             }
-        trained = Trained(summary, trainer.history.curves(), trained_modules(model))
+        trained = Trained(summary, trainer.history.curves(), trained_modules(model), chosen.as_json())
         saved = ranks.lead(lambda: save_adapter(model, trained, home))
     return trained if saved else saved_training(home) or trained
 

@@ -27,6 +27,7 @@ from engine.stages.training.history import (
     TrainingLog,
 )
 from engine.stages.training.loss import completion_loss
+from engine.stages.training.micro_batches import parted
 from engine.stages.training.orders import Orders
 from engine.stages.training.validation import EarlyStopping
 from engine.text.targets import Encoded
@@ -40,6 +41,7 @@ class CompletionTrainer(Trainer):
 
     `train.precision` below float32 is an autocast over the whole loss, decoder and head; what is trained
     stays in float32, and so does the cross-entropy. `started`: when this process began, by `perf_counter`.
+    `rows`: most examples of a batch that go through the model at once, of all ranks together.
     """
 
     def __init__(
@@ -52,15 +54,16 @@ class CompletionTrainer(Trainer):
         validation: Sequence[Encoded],
         stopping: EarlyStopping | None,
         started: float,
+        rows: int,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.remove_callback(PrinterCallback)
         self._lens, self._ranks, self._settings, self._seed = lens, ranks, settings, seed
         self._validation, self._stopping = validation, stopping
-        self._started = started
+        self._started, self.rows = started, rows
         self._former: float | None = None  # seconds of the processes before this one
-        self._batches = 0  # of the optimiser step under way
+        self._passes = 0  # of the optimiser step under way
         self._counts = torch.zeros(
             2, dtype=torch.int64, device=self.args.device
         )  # its tokens, and completions'
@@ -155,21 +158,23 @@ class CompletionTrainer(Trainer):
         self._counts += torch.stack(
             [inputs["attention_mask"].sum(), (inputs["labels"][:, 1:] != IGNORED).sum()]
         )
-        with self._ranks.drawing(self.args.seed, self.state.global_step, self._batches):
-            loss = super().training_step(model, self._ranks.share(inputs), *items)
-        self._batches += 1
+        losses = []
+        for part in parted(inputs, self.rows):
+            with self._ranks.drawing(self.args.seed, self.state.global_step, self._passes):
+                losses.append(super().training_step(model, self._ranks.share(part), *items))
+            self._passes += 1
         if self.accelerator.sync_gradients:
-            self._batches = 0
+            self._passes = 0
             self._ranks.add_gradients(model.parameters())
             if self.accelerator.scaler is not None:  # before the gradients are clipped
                 self.accelerator.scaler.unscale_(self.optimizer.optimizer)
-        return self._ranks.total(loss)
+        return self._ranks.total(torch.stack(losses).sum())
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Give the validation loss: the mean, in nats, over the tokens of all completions."""
         self.model.eval()
-        size, total = self.args.train_batch_size, torch.zeros((), device=self.args.device)
+        size, total = self.rows, torch.zeros((), device=self.args.device)
         for start in range(0, len(self._validation), size):
             batch = self._prepare_inputs(self.data_collator(self._validation[start : start + size]))
             with self.compute_loss_context_manager():

@@ -92,7 +92,7 @@ def test_a_named_gpu_gives_hours_and_tells_what_does_not_fit(write_spec) -> None
     assert "t4: " in small and "35% of its peak" in small
     told = plan(spec, *model, "--set", "executor.device=t4")["warnings"]
     assert any(line.startswith("executor.device: train needs about") and "16 GB" in line for line in told)
-    assert any(" for a batch of 4 × " in line and "train.batch_size below 4" in line for line in told)
+    assert any(" for a batch of 1 × " in line and "train.max_length below 1024" in line for line in told)
     assert plan(spec)["time"] is None
     keys = [plan(spec, *model, *more, "--cells")["matrix"] for more in ((), ("--set", "executor.device=t4"))]
     assert keys[0] == keys[1]

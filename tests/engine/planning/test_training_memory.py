@@ -10,7 +10,7 @@ import transformers
 from peft.helpers import disable_input_dtype_casting
 
 from engine.models.lens import find_lens
-from engine.planning.estimate import _Lengths
+from engine.planning.example_lengths import Lengths
 from engine.planning.sizes import DataCard, ModelCard, card_of
 from engine.planning.training_memory import Batch, kept, training_memory
 from engine.process_group.alone import IGNORED
@@ -124,10 +124,10 @@ def test_8b_with_a_trained_head() -> None:
 
 def test_the_longest_example_of_the_data_counts() -> None:
     texts = DataCard(prompt=400, explanation=100, longest_prompt=2000, longest_explanation=800)
-    lengths = _Lengths.of(Train(), Prompt(template="x" * 40), Target(), texts)
+    lengths = Lengths.of(Train(), Prompt(template="x" * 40), Target(), texts)
     assert (lengths.prompt, lengths.longest_prompt) == (110, 510)
-    assert lengths.batch(Train()) == Batch(8, 510 + 2, 2)
-    assert lengths.batch(Train(max_length=256)) == Batch(8, 256, 2)
+    assert lengths.longest(Train()) == (510 + 2, 2)
+    assert lengths.longest(Train(max_length=256)) == (256, 2)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])

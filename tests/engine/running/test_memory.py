@@ -14,6 +14,7 @@ from children import FORKS
 from commands import engine
 from faults import calls
 
+from engine import full_memory
 from engine.cli import session
 from engine.errors import EngineError
 from engine.planning.plan import Plan, make_plan
@@ -33,8 +34,8 @@ def group(monkeypatch: pytest.MonkeyPatch, folder: Path, membership: str, files:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    monkeypatch.setattr(memory, "CGROUPS", folder)
-    monkeypatch.setattr(memory, "MEMBERSHIP", folder / "membership")
+    monkeypatch.setattr(full_memory, "CGROUPS", folder)
+    monkeypatch.setattr(full_memory, "MEMBERSHIP", folder / "membership")
 
 
 V1 = "7:blkio:/\n4:cpu,memory:/jobs/1\n0::/jobs/1\n"
@@ -61,8 +62,8 @@ def test_the_least_limit_of_a_cgroup_and_those_above_it_counts(
 ) -> None:
     group(monkeypatch, tmp_path, membership, files)
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert memory.limit().size == (size or machine)
-    assert memory.oom_kills() == kills
+    assert full_memory.limit().size == (size or machine)
+    assert full_memory.oom_kills() == kills
 
 
 @pytest.fixture
@@ -71,8 +72,8 @@ def plan(write_spec, tmp_path: Path) -> Plan:
 
 
 SENTENCE = (
-    "out of memory: limit 100 kB ({file}), estimate {need} for train; try train.batch_size below 4, "
-    'train.gradient_checkpointing = true, model.dtype = "bfloat16", model.quantization, '
+    "out of memory: limit 100 kB ({file}), estimate {need} for train; try train.max_length below {length}, "
+    'model.dtype = "bfloat16", model.quantization, '
     "fewer workers, or more memory"
 )
 
@@ -80,7 +81,9 @@ SENTENCE = (
 def sentence(plan: Plan, file: Path) -> str:
     from engine.quantities import si
 
-    return SENTENCE.format(file=file, need=si(memory.needed(plan, plan.cells[0], "train"), "B"))
+    need = memory.needed(plan, plan.cells[0], "train", 1e5)
+    length = plan.matrix.table("train", plan.cells[0].choice).max_length
+    return SENTENCE.format(file=file, need=si(need, "B"), length=length)
 
 
 @pytest.mark.parametrize("counted", [True, False])
@@ -142,10 +145,13 @@ def test_full_memory_in_a_process_is_one_sentence(write_spec) -> None:
 def test_errors_that_come_of_full_memory_are_told_from_others(plan: Plan) -> None:
     wrapped = EngineError("model.id: cannot load it")
     wrapped.__cause__ = MemoryError()
-    assert memory.memory_error(wrapped) == "cpu"
-    assert memory.memory_error(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")) == "gpu"
-    assert memory.memory_error(RuntimeError("CUDA error: out of memory")) == "gpu"
-    assert memory.memory_error(OSError(12, "Cannot allocate memory")) == "cpu"
+    assert full_memory.memory_error(wrapped) == "cpu"
+    assert (
+        full_memory.memory_error(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+        == "gpu"
+    )
+    assert full_memory.memory_error(RuntimeError("CUDA error: out of memory")) == "gpu"
+    assert full_memory.memory_error(OSError(12, "Cannot allocate memory")) == "cpu"
     assert memory.failure(plan, plan.cells[0], "train", RuntimeError("shapes")) == "RuntimeError: shapes"
 
 

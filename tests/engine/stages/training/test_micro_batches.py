@@ -1,0 +1,155 @@
+"""Batches in parts give the step of the whole batch, whatever the memory leaves room for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import engine
+from trainings import EOS, interrupted, load, saved_weights, train
+
+from engine.planning.passes import Passes, choose_passes
+from engine.planning.training_memory import Batch, TrainingMemory
+from engine.stages.training.loss import Collator
+from engine.stages.training.micro_batches import parted
+from engine.text.targets import Encoded
+from specs.tables.experiment import Train
+from store import Ledger
+from store.backend.locate import place_of
+
+
+def example(number: int, prompt: int, completion: int) -> Encoded:
+    return Encoded(
+        [10 + (number + 3 * place) % 50 for place in range(prompt)],
+        [20 + (7 * number + place) % 50 for place in range(completion)] + [EOS],
+        prompt,
+    )
+
+
+# Lengths, also of completions, that a mean of the parts' means would weigh wrongly.
+UNEVEN = [
+    example(number, *sizes)
+    for number, sizes in enumerate([(3, 1), (40, 12), (2, 9), (11, 1), (30, 3), (1, 1), (5, 20), (17, 2)])
+]
+WHOLE = {"steps": 4, "batch_size": 8, "precision": "float32", "lr": 1e-2, "warmup": 0.0, "max_grad_norm": 0.5}
+
+
+@pytest.fixture
+def base(tiny_model: Path) -> Any:
+    return load(tiny_model)
+
+
+def differences(left: Path, right: Path) -> float:
+    """The largest difference of two adapters, by the largest weight."""
+    one, other = saved_weights(left), saved_weights(right)
+    size = max(weight.abs().max().item() for weight in one.values())
+    return max((one[name] - other[name]).abs().max().item() for name in one) / size
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 8}, {"batch_size": 4, "accumulation": 2}])
+def test_parts_of_a_batch_train_the_adapter_of_the_whole(
+    base: Any, tokenizer: Any, tmp_path: Path, options: dict[str, int]
+) -> None:
+    """Clipped steps, so that norms count as well; batches of three leave a smaller one over."""
+    settings = WHOLE | options
+    whole = train(base, tokenizer, tmp_path / "whole", UNEVEN, settings=Train(**settings))
+    for rows, checkpointing in ((1, False), (3, False), (2, True)):
+        chosen = Train(**settings, micro_batch=rows, gradient_checkpointing=checkpointing)
+        folder = tmp_path / f"{rows}"
+        trained = train(base, tokenizer, folder, UNEVEN, settings=chosen)
+        assert differences(folder, tmp_path / "whole") < 1e-4
+        for name, curve in whole.curves.items():
+            np.testing.assert_allclose(trained.curves[name], curve, rtol=1e-4, err_msg=name)
+        for name in ("train_steps", "train_tokens", "completion_tokens"):
+            assert trained.summary[name] == whole.summary[name]
+        assert trained.passes["rows"] == rows and trained.passes["checkpointing"] is checkpointing
+
+
+def test_a_stopped_training_in_parts_goes_on_to_the_same_bits(
+    base: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    chosen = Train(**WHOLE, micro_batch=3)
+    whole = train(base, tokenizer, tmp_path / "whole", UNEVEN, settings=chosen)
+    interrupted(3, base, tokenizer, tmp_path / "stopped", UNEVEN, settings=chosen)
+    resumed = train(base, tokenizer, tmp_path / "stopped", UNEVEN, settings=chosen)
+    assert differences(tmp_path / "whole", tmp_path / "stopped") == 0
+    np.testing.assert_array_equal(resumed.curves["loss"], whole.curves["loss"])
+
+
+def test_rows_of_similar_length_go_together_without_the_others_padding() -> None:
+    batch = Collator(padding=0)(UNEVEN)
+    assert parted(batch, 8) == [batch]
+    parts = parted(batch, 3)
+    lengths = [part["attention_mask"].sum(1).tolist() for part in parts]
+    assert lengths == [[53, 34, 26], [20, 13, 12], [5, 3]]
+    assert [part["input_ids"].shape for part in parts] == [(3, 53), (3, 20), (2, 5)]
+    rows = {
+        tuple(ids[mask == 1].tolist()): labels[mask == 1].tolist()
+        for part in parts
+        for ids, mask, labels in zip(part["input_ids"], part["attention_mask"], part["labels"], strict=True)
+    }
+    for row in UNEVEN:
+        assert rows[(*row.prompt, *row.completion)] == [-100] * len(row.prompt) + row.completion
+
+
+def needed(rows: int, checkpointing: bool) -> TrainingMemory:
+    """10 bytes of weights, and 8 for each row, or 3 where it is computed anew."""
+    return TrainingMemory(10, 0, rows * (3 if checkpointing else 8), 0, Batch(rows, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("room", "options", "expected"),
+    [
+        (None, {}, (8, False)),
+        (80, {}, (8, False)),
+        (74, {}, (4, False)),  # 74 bytes in 95 % of 74
+        (40, {}, (3, False)),
+        (20, {}, (1, False)),
+        (18, {}, (2, True)),
+        (5, {}, (1, True)),
+        (20, {"batch_size": 1, "gradient_checkpointing": False}, (1, False)),
+        (5, {"gradient_checkpointing": False}, (1, False)),
+        (40, {"gradient_checkpointing": True}, (8, True)),
+        (20, {"micro_batch": 4}, (4, True)),
+        (20, {"micro_batch": 100, "gradient_checkpointing": False}, (8, False)),
+    ],
+)
+def test_fewest_passes_that_fit_then_checkpointing(
+    room: float | None, options: dict[str, Any], expected: tuple[int, bool]
+) -> None:
+    passes, memory = choose_passes(Train(**{"batch_size": 8, **options}), needed, room)
+    assert (passes.rows, passes.checkpointing) == expected
+    assert passes.need == memory.total == needed(*expected).total
+
+
+def test_every_rank_keeps_a_row() -> None:
+    passes, _ = choose_passes(Train(batch_size=8), needed, 5.0, ranks=2)
+    assert (passes.rows, passes.checkpointing) == (2, True)
+
+
+def test_what_is_chosen_can_be_said() -> None:
+    assert str(Passes(2, True, 8)) == "2 of 8 examples at once, with gradient checkpointing"
+    applied = Passes(2, True, 8).applied(Train())
+    assert (applied.micro_batch, applied.gradient_checkpointing) == (2, True)
+
+
+def test_the_memory_of_the_device_decides_and_the_record_says_so(
+    write_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.stages.training.stage.memory_room", lambda *_: 1.0)
+    one = ("--set", "seeds=[0]", "--set", "probe.enabled=false", "--set", "evaluate.base_model=false")
+    spec = write_spec()
+    for folder, more in (("auto", ()), ("whole", ("--set", "train.micro_batch=4"))):
+        engine("execute", spec, *one, *more, "--only", "target=label", "--store", tmp_path / folder)
+    records = [
+        dict(ledger.records("train", ledger.done("train")))
+        for ledger in (Ledger(place_of(tmp_path / folder)) for folder in ("auto", "whole"))
+    ]
+    assert records[0].keys() == records[1].keys()
+    (auto,), (whole,) = (record.values() for record in records)
+    assert (auto["passes"]["rows"], auto["passes"]["checkpointing"]) == (1, True)
+    assert (whole["passes"]["rows"], whole["passes"]["checkpointing"]) == (4, True)
+    assert auto["passes"]["room"] == 1.0 and auto["passes"]["whole"] > auto["passes"]["need"] > 1
+    assert auto["summary"]["train_loss"] == pytest.approx(whole["summary"]["train_loss"], rel=1e-4)
