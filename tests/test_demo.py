@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import engine
+from commands import engine, ran
+from facts import told
 
 import store
 from engine.models import loading as models
@@ -26,9 +27,9 @@ def demo_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes = ("train.steps=2", "train.batch_size=2", "data.test=4", "seeds=[0]")
     flags = [flag for change in changes for flag in ("--set", change)]
     first = engine("execute", DEMO, "--store", root, *flags)
-    assert "Ran 1 data, 1 base, 3 train, 3 evaluate, 3 probe" in first.output
+    assert ran(first.output) == {"data": 1, "base": 1, "train": 3, "evaluate": 3, "probe": 3}
     assert "Results by condition" in first.output and "label+shuffled" in first.output
-    assert "Nothing to do: 3 cells are done" in engine("execute", DEMO, "--store", root, *flags).output
+    assert told(engine("execute", DEMO, "--store", root, *flags).output, "3 cells")
     return root
 
 

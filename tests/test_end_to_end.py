@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from children import run, start
-from commands import engine
+from commands import engine, ran
+from facts import told
 
 import store
 from kernels import available_backends
@@ -39,7 +40,7 @@ def assert_same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> No
 def test_execute_fills_a_store_that_opens_as_labelled_data(write_spec, tmp_path: Path) -> None:
     spec = write_spec('[[contrasts]]\nfactor = "target"\nbaseline = "label"\n')
     first = engine("execute", spec)
-    assert "Ran 1 data, 1 base, 4 train, 4 evaluate, 4 probe" in first.output
+    assert ran(first.output) == {"data": 1, "base": 1, "train": 4, "evaluate": 4, "probe": 4}
     tree = store.open_store(tmp_path / "store")
     probe = tree["small/probe"].to_dataset()
     assert dict(probe.sizes) == {
@@ -122,7 +123,7 @@ def test_training_examples_are_evaluated_and_signatures_are_shown(write_spec, tm
     assert set(summary["train_accuracy"].values.tolist()) <= {0, 0.2, 0.4, 0.6, 0.8, 1}
     assert (summary["train_accuracy"] > summary["accuracy"].min()).any()
     status = engine("status", spec).output
-    assert "overfitting to the training examples in 2 of 2 cells; the first: found: accuracy" in status
+    assert told(status, "overfitting", "2 of 2 cells", "accuracy")
     assert "dimension confusion" not in status
 
 
@@ -173,12 +174,12 @@ def test_a_probe_that_cannot_run_is_known_before_the_training(write_spec) -> Non
     output = engine("execute", write_spec(), "--max-cells", 1, "--set", "probe.watch=['']", code=1).output
     failed = "probe  UsageError: probe.watch: found '', which has no token"
     assert output.index(failed) < output.index(": train  loss")
-    assert "Ran 1 data, 1 base, 1 train, 1 evaluate" in output
+    assert ran(output) == {"data": 1, "base": 1, "train": 1, "evaluate": 1}
 
 
 def test_a_probe_backend_that_cannot_serve_here_is_refused_before_anything_runs(write_spec) -> None:
     output = engine("execute", write_spec(), "--set", "probe.backend='triton'", code=2).output
-    assert 'probe.backend: found "triton", but it takes tensors on a CUDA or ROCm' in output
+    assert told(output, "probe.backend", '"triton"', "CUDA or ROCm")
     assert "Ran " not in output
 
 
@@ -213,7 +214,7 @@ def test_a_stop_in_the_middle_of_training_changes_nothing(
     stopped.join(300)
     if how is signal.SIGINT:
         assert stopped.exitcode == 130
-        assert "Stopped. What is done is safe" in (tmp_path / "output").read_text()
+        assert told((tmp_path / "output").read_text(), "Stopped", "safe")
     else:
         assert stopped.exitcode == -how
     assert not list(train.glob("*/adapter"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from facts import facts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lens_problems import FLOATS, arguments, assert_close, problems
@@ -299,7 +300,7 @@ def test_packing_in_place(dtype: torch.dtype) -> None:
     assert packed.panels.data_ptr() == weight.data_ptr()
     ours = lens_statistics(hidden, packed, watch_ids=[4, 89], final_rows=[4] * 5)
     assert same_bits(ours, beside) and ours.backend == "c"
-    with pytest.raises(TypeError, match='unembedding: found PackedUnembedding, which backend "torch" cannot'):
+    with pytest.raises(TypeError, match=facts("unembedding", "PackedUnembedding", '"torch"')):
         lens_statistics(hidden, packed, backend="torch")
 
 
@@ -365,17 +366,17 @@ def test_auto_takes_c_where_it_is_built_and_says_once_where_it_is_not(
     assert "c" in backends.available_backends() and backends.cpu_paths() == PATHS
     monkeypatch.setattr(backends, "why_no_c_core", lambda: backends.NO_C_CORE.format(reason="no such module"))
     backends._warn_once.cache_clear()
-    with pytest.warns(RuntimeWarning, match="install a C compiler, then run `pip install") as caught:
+    with pytest.warns(RuntimeWarning, match=facts("C compiler", "pip install")) as caught:
         assert lens_statistics(hidden, head).backend == "torch"
         assert lens_statistics(hidden, head).backend == "torch"
     assert len(caught) == 1
     assert "c" not in backends.available_backends() and backends.cpu_paths() == []
-    with pytest.raises(ValueError, match='backend: found "c", but the C core of the probe is not built'):
+    with pytest.raises(ValueError, match=facts("backend", '"c"', "not built")):
         lens_statistics(hidden, head, backend="c")
 
 
 def test_a_path_that_is_none_is_named() -> None:
-    with pytest.raises(ValueError, match=r'path: found "avx3", expected .*; did you mean "avx'):
+    with pytest.raises(ValueError, match=facts("path", '"avx3"', '"avx')):
         path_number("avx3")
 
 

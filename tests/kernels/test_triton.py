@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from facts import facts
 
 from kernels import LensStatistics, Unembedding, available_backends, backends, choose_backend, lens_statistics
 
@@ -45,9 +46,7 @@ def test_in_the_interpreter(name: str) -> None:
 def test_without_a_gpu_it_is_not_offered_and_says_what_it_needs() -> None:
     assert "triton" not in available_backends()
     assert choose_backend(torch.device("cpu")) != "triton"
-    with pytest.raises(
-        ValueError, match=r'found "triton", but it takes tensors on a CUDA or ROCm device, not on cpu'
-    ):
+    with pytest.raises(ValueError, match=facts('"triton"', "CUDA or ROCm", "cpu")):
         lens_statistics(torch.ones(1, 4), Unembedding(torch.zeros(9, 4)), backend="triton")
 
 
@@ -69,7 +68,7 @@ GPU = torch.device("cuda")
 @pytest.mark.usefixtures("_untried")
 def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kernels.backends._has_triton", lambda: False)
-    with pytest.warns(RuntimeWarning, match="not installed.*slower torch backend serves"):
+    with pytest.warns(RuntimeWarning, match=facts("not installed", "torch")):
         assert choose_backend(GPU) == "torch"
     with pytest.raises(ValueError, match=r"pip install 'ablation-engine\[triton\]'"):
         choose_backend(GPU, "triton")
@@ -110,7 +109,7 @@ def test_where_it_cannot_compile_torch_serves_and_says_why(
 @pytest.mark.usefixtures("_untried")
 def test_kernels_that_are_wrong_do_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kernels.lens_checks.largest_error", lambda *_: (0.5, "entropy"))
-    with pytest.warns(RuntimeWarning, match=r"kernels are wrong: entropy is off by 5.0e-01.*torch backend"):
+    with pytest.warns(RuntimeWarning, match=facts("entropy", "5.0e-01", "torch")):
         assert choose_backend(GPU) == "torch"
 
 
@@ -124,5 +123,5 @@ def test_where_the_trial_ends_well_it_serves(monkeypatch: pytest.MonkeyPatch) ->
 def test_on_other_devices_torch_serves(name: str) -> None:
     for operation in backends.OPERATIONS:
         assert choose_backend(torch.device(name), operation=operation) == "torch"
-    with pytest.raises(ValueError, match=f"it takes tensors on cpu, not on {name}"):
+    with pytest.raises(ValueError, match=facts("cpu", name)):
         choose_backend(torch.device(name), "c")

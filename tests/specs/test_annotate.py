@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from annotate_spec import write_spec
 from commands import engine
+from facts import told
 from jsonschema import Draft202012Validator
 
 from specs import SpecError, json_schema, load_spec, resolve
@@ -39,26 +40,26 @@ def test_the_schema_takes_what_the_loader_takes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('["naturalness"]', '["d", "d"]', 'annotate.dimensions[1]: "d" is listed twice'),
-        ('["naturalness"]', '["group"]', "annotate.dimensions[0]: `group` is a column of the output"),
-        ('"rated.jsonl"', '"o"\nlow = 5', "annotate.high: expected more than low = 5, found 5"),
-        ('"rated.jsonl"', '"o"\nmerge = "best"', 'annotate.merge: expected a `golden` set with "best"'),
-        ('"rated.jsonl"', '"o"\nmerger = "onn"', 'unknown annotator "onn"; expected "one"; did you mean'),
-        ('"rated.jsonl"', '"o"\nmin_answers = 2', "annotate.min_answers: expected at most 1"),
+        ('["naturalness"]', '["d", "d"]', 'annotate.dimensions[1] … "d"'),
+        ('["naturalness"]', '["group"]', "annotate.dimensions[0] … `group` … column"),
+        ('"rated.jsonl"', '"o"\nlow = 5', "annotate.high … low = 5 … 5"),
+        ('"rated.jsonl"', '"o"\nmerge = "best"', 'annotate.merge … `golden` … "best"'),
+        ('"rated.jsonl"', '"o"\nmerger = "onn"', '"onn" … "one"'),
+        ('"rated.jsonl"', '"o"\nmin_answers = 2', "annotate.min_answers … 1"),
         ('"rated.jsonl"', '"o"\ndefinitions.x = "y"', 'annotate.definitions: unknown dimension "x"'),
-        ('"rated.jsonl"', '"o"\nmerge_template = "{rating}"', "the field {explanations}, found none"),
-        (f'"{URL}"', '"localhost:8000"', "annotators[0].endpoint: expected a URL as in http"),
-        (f'"{URL}"', '"https://me:pw@host/v1"', "annotators[0].endpoint: expected a URL without user"),
-        (f'endpoint = "{URL}"', "temperature = 1.0", "temperature: expected only beside an `endpoint`"),
-        ('model = "small"', 'model = "m"\nkey_env = "sk-12ab"', "key_env: expected the name of an"),
-        ('model = "small"', 'model = "m"\nparameters.n = 2', "parameters.n: `n` is not set here"),
-        ('model = "small"', 'model = "m"\nparameters.x = nan', "parameters: expected what JSON can hold"),
-        ('model = "small"', f'model = "m"\n{AGAIN}', 'annotators[1]: "one" is listed twice'),
-        ('"plain"', '"plain"\nhigh = 1', "strategies[0].high: expected more than low = 1, found 1"),
+        ('"rated.jsonl"', '"o"\nmerge_template = "{rating}"', "{explanations} … none"),
+        (f'"{URL}"', '"localhost:8000"', "annotators[0].endpoint … URL … http"),
+        (f'"{URL}"', '"https://me:pw@host/v1"', "annotators[0].endpoint … URL … user"),
+        (f'endpoint = "{URL}"', "temperature = 1.0", "temperature … `endpoint`"),
+        ('model = "small"', 'model = "m"\nkey_env = "sk-12ab"', "key_env"),
+        ('model = "small"', 'model = "m"\nparameters.n = 2', "parameters.n … `n`"),
+        ('model = "small"', 'model = "m"\nparameters.x = nan', "parameters … JSON"),
+        ('model = "small"', f'model = "m"\n{AGAIN}', 'annotators[1] … "one" … twice'),
+        ('"plain"', '"plain"\nhigh = 1', "strategies[0].high … low = 1 … 1"),
         ('"plain"', '"plain"\ntemplate = "{context} {response} {reply}"', "unknown field {reply}"),
-        ('"plain"', '"plain"\ntemplate = "{context}"', "template: expected the field {response}, found none"),
+        ('"plain"', '"plain"\ntemplate = "{context}"', "template … {response} … none"),
         ('"plain"', '"plain"\ntemplate = "{context} {"', "not a template: "),
-        ('"plain"', f'"plain"\n{EXAMPLE}', "examples[0].rating: expected an integer from 1 to 5, found 9"),
+        ('"plain"', f'"plain"\n{EXAMPLE}', "examples[0].rating … from 1 to 5 … 9"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -67,7 +68,7 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, old: str, new: str, s
     assert old in text
     spec.write_text(text.replace(old, new, 1))
     (found,) = problems(spec)
-    assert said in found and found[0].isdigit()
+    assert told(found, said) and found[0].isdigit()
     assert "sk-12ab" not in found and "pw@" not in found
 
 

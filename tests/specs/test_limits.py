@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from facts import told
 
 from specs import SpecError, load_spec, resolve
 from specs.toml.parse import MAX_BYTES
@@ -17,23 +18,23 @@ HUGE = "1" + "0" * 400
     ("text", "message"),
     [
         ("#" * (MAX_BYTES + 1), "1,048,577 bytes; expected at most 1,048,576"),
-        ("x = " + "[" * 100_000, "bad.toml  arrays or tables nested too deeply"),
+        ("x = " + "[" * 100_000, "bad.toml … nested"),
         ("x = " + "{a=" * 5_000 + "1" + "}" * 5_000, "nested too deeply"),
-        ("\n\n" + ".".join("a" * 100_000) + " = 1", "bad.toml:3  a dotted key of more than 32 parts"),
-        ("[" + " . ".join(['"a b"'] * 50_000) + "]", "a dotted key of more than 32 parts"),
-        ("x = { y." + "'z'." * 50_000 + "a = 1 }", "a dotted key of more than 32 parts"),
-        ("x = " + "9" * 5_000, "an integer of thousands of digits"),
-        (f"{BASE}train.steps = {HUGE}", "train.steps: expected an integer >= 0 within ±9223372036854775807"),
+        ("\n\n" + ".".join("a" * 100_000) + " = 1", "bad.toml:3 … 32 parts"),
+        ("[" + " . ".join(['"a b"'] * 50_000) + "]", "32 parts"),
+        ("x = { y." + "'z'." * 50_000 + "a = 1 }", "32 parts"),
+        ("x = " + "9" * 5_000, "thousands of digits"),
+        (f"{BASE}train.steps = {HUGE}", "train.steps … integer >= 0 … ±9223372036854775807"),
         (f"{BASE}train.lr = {HUGE}", "train.lr: expected a number > 0, found the integer 1000"),
-        (f"{BASE}seeds = [{HUGE}]", "seeds[0]: expected an integer >= 0 and <= 4294967295"),
+        (f"{BASE}seeds = [{HUGE}]", "seeds[0] … >= 0 and <= 4294967295"),
         (
             f'{BASE}[factors.r]\npath = "lora.r"\nvalues = [{HUGE}]',
-            "factors.r.values[0]: expected an integer >= 1 within",
+            "factors.r.values[0] … >= 1",
         ),
         (
             f"{BASE}seeds = {list(range(3_000))}\n"
             f'factors.r = {{ path = "lora.r", values = {list(range(1, 2_000))} }}',
-            "5,997,000 combinations of levels and seeds; expected at most 2,000,000",
+            "5,997,000 … 2,000,000",
         ),
     ],
     ids=[
@@ -46,7 +47,7 @@ def test_bombs_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file.write_text(text)
     with pytest.raises(SpecError) as error:
         resolve(load_spec(file))
-    assert message in str(error.value) and len(str(error.value)) < 5_000
+    assert told(str(error.value), message) and len(str(error.value)) < 5_000
 
 
 def test_a_long_text_of_dots_is_no_dotted_key(tmp_path: Path) -> None:

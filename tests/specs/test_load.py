@@ -5,9 +5,11 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from facts import told
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +42,12 @@ def lines_of(path: Path, *overrides: str) -> list[str]:
     return [str(problem).replace(f"{path.parent}/", "") for problem in problems_of(path, *overrides)]
 
 
+def says(path: Path, *expected: str, overrides: Sequence[str] = ()) -> bool:
+    """Tell whether a spec has these problems and no others, each told by its place and its facts."""
+    lines = lines_of(path, *overrides)
+    return len(lines) == len(expected) and all(map(told, lines, expected))
+
+
 def test_a_good_spec(tmp_path: Path) -> None:
     path = write(tmp_path, BASE)
     spec = load_spec(str(path))
@@ -65,58 +73,54 @@ factor = "targt"
 baseline = "label"
 """
     )
-    assert lines_of(write(tmp_path, text)) == [
-        'demo.toml:7:1  train.lrr: unknown key; did you mean "lr"?',
-        'demo.toml:8:1  train.epochs: expected a number > 0, found the string "3"',
-        'demo.toml:11:16  factors.target.levels.why."target.contnt": unknown key; did you mean "content"?',
-        'demo.toml:13:14  rules.exclude[0].target: unknown level of `target`: expected "label" or "why", '
-        'found the string "lable"; did you mean "label"?',
-        'demo.toml:15:1  contrasts[0].factor: unknown factor "targt"; expected target or seed; '
-        'did you mean "target"?',
-    ]
+    assert says(
+        write(tmp_path, text),
+        'demo.toml:7:1  train.lrr … "lr"',
+        'demo.toml:8:1  train.epochs … > 0 … "3"',
+        'demo.toml:11:16  factors.target.levels.why."target.contnt" … "content"',
+        'demo.toml:13:14  rules.exclude[0].target … "label" or "why" … "lable" … "label"',
+        'demo.toml:15:1  contrasts[0].factor … "targt" … target or seed … "target"',
+    )
 
 
 def test_a_missing_key_is_placed_at_its_table(tmp_path: Path) -> None:
     path = write(tmp_path, 'name = "demo"\n[model]\ndtype = "float32"\n[data]\nsource = "s"\n')
-    assert lines_of(path) == ["demo.toml:2:1  model.id: missing; this key is required"]
+    assert says(path, "demo.toml:2:1  model.id … missing")
     path = write(tmp_path, 'name = "demo"\n[data]\nsource = "s"\n')
-    assert lines_of(path) == ["demo.toml  model: missing; this key is required"]
+    assert says(path, "demo.toml  model … missing")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('name = "demo\n', "demo.toml:1:13  not TOML: Illegal character '\\n'"),
-        (BASE + "[train]\nlr = = 1\n", "demo.toml:7:6  not TOML: Invalid value"),
-        (BASE + "[train]\n[train]\n", "demo.toml:7:7  not TOML: Cannot declare ('train',) twice"),
-        ("a = [1,", "demo.toml:1  not TOML: "),
+        ('name = "demo\n', "demo.toml:1:13 … TOML"),
+        (BASE + "[train]\nlr = = 1\n", "demo.toml:7:6 … TOML"),
+        (BASE + "[train]\n[train]\n", "demo.toml:7:7 … TOML … train"),
+        ("a = [1,", "demo.toml:1 … TOML"),
     ],
 )
 def test_syntax_errors(tmp_path: Path, text: str, message: str) -> None:
-    (line,) = lines_of(write(tmp_path, text))
-    assert line.startswith(message)
+    assert says(write(tmp_path, text), message)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     write(tmp_path, BASE)
     (problem,) = problems_of(tmp_path / "dmo.toml")
-    assert (problem.message, problem.hint) == ("no such file", str(tmp_path / "demo.toml"))
+    assert problem.hint == str(tmp_path / "demo.toml")
     (tmp_path / "latin.toml").write_bytes(b'name = "a"\n# \xe9\n')
-    assert lines_of(tmp_path / "latin.toml") == ["latin.toml:2  expected UTF-8 text"]
+    assert says(tmp_path / "latin.toml", "latin.toml:2 … UTF-8")
     (tmp_path / "folder.toml").mkdir()
-    assert lines_of(tmp_path / "folder.toml") == [
-        'folder.toml  a folder; expected a TOML file; did you mean "demo.toml"?'
-    ]
+    assert says(tmp_path / "folder.toml", 'folder.toml … folder … TOML file … "demo.toml"')
     os.mkfifo(tmp_path / "pipe.toml")
     (line,) = lines_of(tmp_path / "pipe.toml")
-    assert line == "pipe.toml  a pipe that nobody writes to; expected a TOML file"
+    assert told(line, "pipe.toml", "TOML file")
 
 
 def test_links_in_a_circle_are_no_files(tmp_path: Path) -> None:
     path, source = tmp_path / "demo.toml", tmp_path / "s.jsonl"
     path.symlink_to(path)
     source.symlink_to(source)
-    assert lines_of(path) == ["demo.toml  no such file"]
+    assert says(path, "demo.toml … no such file")
     path.unlink()
     assert "no such file" in lines_of(write(tmp_path, f'extends = "a.toml"\n{BASE}'))[0]
     resolve(load_spec(write(tmp_path, BASE.replace('"s"', '"s.jsonl"'))))  # that it is missing is said later
@@ -193,17 +197,16 @@ class TestExtends:
     def test_an_inherited_mistake_is_placed_in_the_file_that_wrote_it(self, tmp_path: Path) -> None:
         write(tmp_path, BASE + "[train]\nlr = 0\n", "base.toml")
         path = write(tmp_path, 'extends = "base.toml"\ntrain.epochs = 0\n')
-        assert lines_of(path) == [
-            "base.toml:7:1  train.lr: expected a number > 0, found the integer 0",
-            "demo.toml:2:7  train.epochs: expected a number > 0, found the integer 0",
-        ]
+        assert says(
+            path, "base.toml:7:1  train.lr … > 0 … integer 0", "demo.toml:2:7  train.epochs … > 0 … integer 0"
+        )
 
     def test_cycles(self, tmp_path: Path) -> None:
         write(tmp_path, 'extends = "demo.toml"\n', "other.toml")
         path = write(tmp_path, 'name = "x"\nextends = "other.toml"\n')
-        assert lines_of(path) == ["other.toml:1:1  extends: a cycle: demo.toml → other.toml → demo.toml"]
+        assert says(path, "other.toml:1:1  extends … demo.toml → other.toml → demo.toml")
         path = write(tmp_path, 'extends = "self.toml"\n', "self.toml")
-        assert lines_of(path) == ["self.toml:1:1  extends: a cycle: self.toml → self.toml"]
+        assert says(path, "self.toml:1:1  extends … self.toml → self.toml")
 
     def test_of_several_parents_the_later_wins_over_what_both_extend(self, tmp_path: Path) -> None:
         write(tmp_path, BASE + "[train]\nlr = 1.0\nepochs = 1\nwarmup = 0.1\n", "base.toml")
@@ -222,26 +225,23 @@ class TestExtends:
         path = write(tmp_path, 'extends = "base.toml"\nfactors.a = false\n')
         assert [axis.name for axis in resolve(load_spec(path)).axes] == ["b", "seed"]
         path = write(tmp_path, 'extends = "base.toml"\nfactors.c = false\n')
-        assert lines_of(path) == ["demo.toml:2:9  factors.c: expected a table, found false"]
+        assert says(path, "demo.toml:2:9  factors.c … table … false")
 
     def test_missing_parents(self, tmp_path: Path) -> None:
         write(tmp_path, BASE, "base.toml")
         path = write(tmp_path, '\nextends = "bse.toml"\n')
         (problem,) = problems_of(path)
         assert (problem.line, problem.key, problem.hint) == (2, "extends", "base.toml")
-        assert problem.message.startswith("no such file")
         path = write(tmp_path, "extends = 3\n")
-        assert lines_of(path) == ["demo.toml:1:1  extends: expected a string or a list, found the integer 3"]
+        assert says(path, "demo.toml:1:1  extends … a string or a list … integer 3")
         path = write(tmp_path, 'extends = ["base.toml", 3]\n')
-        assert lines_of(path) == ["demo.toml:1:25  extends[1]: expected a string, found the integer 3"]
+        assert says(path, "demo.toml:1:25  extends[1] … string … integer 3")
         path = write(tmp_path, 'extends = ["base.toml", "bse.toml"]\n')
         assert problems_of(path)[0].key == "extends[1]"
 
     def test_a_broken_parent(self, tmp_path: Path) -> None:
         write(tmp_path, "a = \n", "base.toml")
-        assert lines_of(write(tmp_path, 'extends = "base.toml"\n')) == [
-            "base.toml:1:5  not TOML: Invalid value"
-        ]
+        assert says(write(tmp_path, 'extends = "base.toml"\n'), "base.toml:1:5 … TOML")
 
 
 class TestSet:
@@ -274,31 +274,33 @@ class TestSet:
     @pytest.mark.parametrize(
         ("argument", "line"),
         [
-            ("train.lrr=3", 'train.lrr: unknown key (from --set train.lrr=3); did you mean "lr"?'),
-            ("train.lr", "--set train.lr: expected KEY=VALUE, as in train.lr=1e-4"),
-            ("=3", "--set =3: expected KEY=VALUE, as in train.lr=1e-4"),
-            ("train lr=3", "--set train lr=3: not a dotted key: 'train lr'"),
-            ("seeds=[1,", "--set seeds=[1,: not a TOML value: Invalid value"),
-            ("extends=x.toml", "--set extends=x.toml: `extends` cannot be set from outside a file"),
-            ("seeds[0]=1", "--set seeds[0]=1: `seeds[0]` cannot be set from outside a file"),
-            ("train=3", "train: expected a table, found the integer 3 (from --set train=3)"),
+            ("train.lrr=3", 'train.lrr … (from --set train.lrr=3) … "lr"'),
+            ("train.lr", "--set train.lr … KEY=VALUE"),
+            ("=3", "--set =3 … KEY=VALUE"),
+            ("train lr=3", "--set train lr=3 … key … 'train lr'"),
+            ("seeds=[1,", "--set seeds=[1, … TOML"),
+            ("extends=x.toml", "--set extends=x.toml … `extends`"),
+            ("seeds[0]=1", "--set seeds[0]=1 … `seeds[0]`"),
+            ("train=3", "train … table … integer 3 (from --set train=3)"),
             (
                 "factors.f.values=[1]",
-                "factors.f: expected either `levels`, or `path` and `values`; found values "
+                "factors.f … `levels`, or `path` and `values` … found values "
                 "(from --set factors.f.values=[1])",
             ),
         ],
     )
     def test_mistakes_name_the_argument(self, tmp_path: Path, argument: str, line: str) -> None:
-        assert lines_of(write(tmp_path, BASE), argument) == [line]
+        assert says(write(tmp_path, BASE), line, overrides=[argument])
 
     def test_all_mistakes_come_together(self, tmp_path: Path) -> None:
         path = write(tmp_path, BASE + "[lora]\nr = 0\n")
-        assert lines_of(path, "train.lr=x", "oops") == [
-            "--set oops: expected KEY=VALUE, as in train.lr=1e-4",
-            'train.lr: expected a number > 0, found the string "x" (from --set train.lr=x)',
-            "demo.toml:7:1  lora.r: expected an integer >= 1, found the integer 0",
-        ]
+        assert says(
+            path,
+            "--set oops … KEY=VALUE",
+            'train.lr … > 0 … "x" (from --set train.lr=x)',
+            "demo.toml:7:1  lora.r … >= 1 … integer 0",
+            overrides=["train.lr=x", "oops"],
+        )
 
 
 class TestEvaluationData:
@@ -312,10 +314,11 @@ class TestEvaluationData:
 
     def test_mistakes_are_not_reported_twice(self, tmp_path: Path) -> None:
         path = write(tmp_path, BASE + "holdout = 2\n[evaluate.data]\nsorce = 1\n")
-        assert lines_of(path) == [
-            "demo.toml:6:1  data.holdout: expected a number > 0 and < 1, found the integer 2",
-            'demo.toml:8:1  evaluate.data.sorce: unknown key; did you mean "source"?',
-        ]
+        assert says(
+            path,
+            "demo.toml:6:1  data.holdout … > 0 and < 1 … integer 2",
+            'demo.toml:8:1  evaluate.data.sorce … "source"',
+        )
 
 
 def test_positions() -> None:

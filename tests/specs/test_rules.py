@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from facts import told
 from spec_problems import BASE, problems_of
 
 FIRST = BASE.count("\n") + 1  # the first line after it
@@ -182,7 +183,7 @@ def test_a_matrix_too_large(tmp_path: Path) -> None:
     text = "".join(factor(f'path = "{path}"\nvalues = {values}', f"f{i}") for i, path in enumerate(paths))
     (problem,) = problems_of(tmp_path, text)
     assert problem.key == "factors"
-    assert problem.message == "4,000,000 combinations of levels and seeds; expected at most 2,000,000"
+    assert told(problem.message, "4,000,000", "2,000,000")
 
 
 @pytest.mark.parametrize(
@@ -191,4 +192,4 @@ def test_a_matrix_too_large(tmp_path: Path) -> None:
 )
 def test_reserved_names(tmp_path: Path, name: str) -> None:
     problems = problems_of(tmp_path, factor('path = "train.lr"\nvalues = [1]', name))
-    assert f"factors.{name}: `{name}` is a name of the store's own" in str(problems[0])
+    assert told(str(problems[0]), f"factors.{name}", f"`{name}`")

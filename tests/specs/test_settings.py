@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from facts import told
 
 from specs import SpecError, load_spec, resolve
 
@@ -22,13 +23,13 @@ def problems(folder: Path, text: str) -> list[tuple[str, int | None, str]]:
 @pytest.mark.parametrize(
     ("text", "key", "line", "message"),
     [
-        ('prompt.template = "{reply}"', "prompt.template", 4, "unknown field {reply}; expected context"),
-        ('prompt.template = "a { b"', "prompt.template", 4, "a brace that is no field is written twice"),
+        ('prompt.template = "{reply}"', "prompt.template", 4, "{reply} … context"),
+        ('prompt.template = "a { b"', "prompt.template", 4, "brace … twice"),
         ('prompt.template = "{}"', "prompt.template", 4, "unknown field {}"),
         ('prompt.template = "{0}"', "prompt.template", 4, "unknown field {0}"),
         ('prompt.template = "{context.real}"', "prompt.template", 4, "unknown field {context.real}"),
-        ('prompt.template = "{labels!r}"', "prompt.template", 4, "alone, {labels}; found {labels!r}"),
-        ('prompt.system = "{context}"', "prompt.system", 4, "{context}; expected dimension or labels"),
+        ('prompt.template = "{labels!r}"', "prompt.template", 4, "{labels} … {labels!r}"),
+        ('prompt.system = "{context}"', "prompt.system", 4, "{context} … dimension or labels"),
         (
             'data.columns.label = "{dimension:>2000000000}"', "data.columns.label", 4,
             "found {dimension:>2000000000}",
@@ -36,13 +37,13 @@ def problems(folder: Path, text: str) -> list[tuple[str, int | None, str]]:
         ('data.columns.explanation = "{0}"', "data.columns.explanation", 4, "unknown field {0}"),
         ('evaluate.data.columns.label = "{x}"', "evaluate.data.columns.label", 4, "unknown field {x}"),
         ('evaluate.labels = ["a", "b", "a"]', "evaluate.labels[2]", 4, '"a" is listed twice'),
-        ('evaluate.labels = ["a", " "]', "evaluate.labels[1]", 4, 'without spaces around it, found " "'),
+        ('evaluate.labels = ["a", " "]', "evaluate.labels[1]", 4, '" "'),
         ('evaluate.labels = ["", "a"]', "evaluate.labels[0]", 4, 'found ""'),
         ('evaluate.labels = ["Good", "good"]', "evaluate.labels[1]", 4, "in case alone"),
-        ('lora.target_modules = "(["', "lora.target_modules", 4, 'expected a regular expression, found "(["'),
+        ('lora.target_modules = "(["', "lora.target_modules", 4, '"(["'),
         (
             'target = { content = "label+filler", placement = "before", separator = "" }',
-            "target.separator", 4, 'comes first, which no words do by themselves; found ""',
+            "target.separator", 4, '""',
         ),
         (
             '[target]\ncontent = "label+explanation"\nseparator = " "\n[factors.place]\n'
@@ -51,7 +52,7 @@ def problems(folder: Path, text: str) -> list[tuple[str, int | None, str]]:
         ),
         (
             'target = { content = "label+filler", placement = "before", filler = " so.", separator = "." }',
-            "target.filler", 4, 'does not hold the separator, "."',
+            "target.filler", 4, '"."',
         ),
         (
             'target = { content = "label+filler", placement = "interleaved", filler = "ting: Ra", '
@@ -70,7 +71,7 @@ def problems(folder: Path, text: str) -> list[tuple[str, int | None, str]]:
 )  # fmt: skip
 def test_mistakes(tmp_path: Path, text: str, key: str, line: int, message: str) -> None:
     ((found, place, said),) = problems(tmp_path, text)
-    assert (found, place) == (key, line) and message in said
+    assert (found, place) == (key, line) and told(said, message)
 
 
 def test_doubled_braces_and_plain_fields_are_fine(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from annotate_spec import attempt_of, lines, number_of, write_conversations, wri
 from attrs import evolve
 from chat_server import Reply, rated, serving
 from commands import engine
+from facts import told
 
 from engine.annotation.endpoint import LARGEST, Endpoint, UnansweredError
 from engine.annotation.reading import FAULTS, NO_EXPLANATION, NO_JSON, NOT_INTEGER, OUT_OF_SCALE, TRUNCATED
@@ -124,10 +125,7 @@ def test_an_annotator_that_cannot_answer_stops_and_the_others_go_on(
             tmp_path, server.url, conversations=12, more=f"[[annotate.annotators]]\n{other}", annotator=""
         )
         output = engine("annotate", spec, code=1).output
-    assert (
-        f'stopped: annotator "two" at {server.url}/chat/completions (key from $TEST_API_KEY): {said}'
-        in output
-    )
+    assert told(output, "stopped", '"two"', f"{server.url}/chat/completions", "$TEST_API_KEY", said)
     assert not (tmp_path / "rated.jsonl").exists() and "Questions are left" in output
     assert {line["annotator"] for line in logged(tmp_path)} == {"one"} and len(logged(tmp_path)) == 12
     assert sum(body["model"] == "broken" for body in server.requests) <= 20
@@ -210,9 +208,7 @@ def test_packed_answers_are_read(tmp_path: Path) -> None:
     assert lines(tmp_path / "rated.jsonl")[0]["naturalness"] == 4
 
 
-@pytest.mark.parametrize(
-    ("value", "said"), [("", "is not set"), (f"{KEY}\nX-Other: 1", "characters that no key has")]
-)
+@pytest.mark.parametrize(("value", "said"), [("", "is not set"), (f"{KEY}\nX-Other: 1", "characters … key")])
 def test_a_missing_or_broken_key_is_named_by_its_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, said: str
 ) -> None:
@@ -220,7 +216,7 @@ def test_a_missing_or_broken_key_is_named_by_its_variable(
     with serving(lambda *_: rated(3)) as server:
         spec = write_spec(tmp_path, server.url, annotator='key_env = "TEST_API_KEY"')
         output = engine("annotate", spec, code=2).output
-    assert "$TEST_API_KEY" in output and said in output and KEY not in output
+    assert "$TEST_API_KEY" in output and told(output, said) and KEY not in output
     assert not server.requests
 
 
@@ -318,7 +314,7 @@ def test_factors_over_the_source_each_have_their_file(tmp_path: Path) -> None:
         spec = write_spec(tmp_path, server.url, more=factor)
         (tmp_path / "b.jsonl").write_text('{"context": "c", "response": "r"}\n')
         output = engine("annotate", spec, code=2).output
-        assert "one file for several sources" in output
+        assert told(output, "several sources")
         spec.write_text(spec.read_text().replace('"rated.jsonl"', '"rated/{set}.jsonl"'))
         engine("annotate", spec)
     assert [len(lines(tmp_path / "rated" / f"{name}.jsonl")) for name in "ab"] == [4, 1]
@@ -327,12 +323,12 @@ def test_factors_over_the_source_each_have_their_file(tmp_path: Path) -> None:
 def test_mistakes_outside_the_spec_are_named(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "http://127.0.0.1:9")
     spec.write_text(spec.read_text().replace('output = "rated.jsonl"', 'output = "asked.jsonl"'))
-    assert "which is the source itself" in engine("annotate", spec, code=2).output
+    assert told(engine("annotate", spec, code=2).output, "source")
     spec.write_text(spec.read_text().replace('output = "asked.jsonl"', 'output = "{place}.jsonl"'))
-    assert "field 'place'; expected only factors in braces: seed" in engine("annotate", spec, code=2).output
+    assert told(engine("annotate", spec, code=2).output, "'place'", "seed")
     spec.write_text('name = "x"\nmodel.id = "m"\ndata.source = "asked.jsonl"\n')
     assert "no table [annotate]" in engine("annotate", spec, code=2).output
-    assert "expected one of the two" in engine("annotate", spec, "--plan", "--report", code=2).output
+    assert told(engine("annotate", spec, "--plan", "--report", code=2).output, "one")
 
 
 def test_a_public_set_without_ratings_is_annotated(tmp_path: Path) -> None:

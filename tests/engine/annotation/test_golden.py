@@ -10,6 +10,7 @@ import pytest
 from annotate_spec import lines, number_of, write_spec
 from chat_server import Reply, rated, serving
 from commands import engine
+from facts import told
 
 # Ratings by model and conversation; the true ones are 4, 2 and, outside of the source, 5.
 SAID = {"small": [4, 2, 5], "second": [4, 2, 5], "third": [1, 5, 1]}
@@ -89,16 +90,16 @@ def test_an_explanation_that_cannot_be_merged_leaves_its_conversation_out(tmp_pa
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("g.jsonl", '{"id": "row-9", "naturalness": 3}\n', "row 1: expected `context` and `response`, or"),
-        ("g.jsonl", '\n{"id": "row-1", "naturalness": 6}', "row 1, naturalness: expected a rating from 1"),
-        ("g.csv", "id,naturalness\nrow-1,3\nrow-2,good\n", "row 2, naturalness: expected a rating from 1"),
+        ("g.jsonl", '{"id": "row-9", "naturalness": 3}\n', "row 1 … `context` … `response`"),
+        ("g.jsonl", '\n{"id": "row-1", "naturalness": 6}', "row 1, naturalness … from 1"),
+        ("g.csv", "id,naturalness\nrow-1,3\nrow-2,good\n", "row 2, naturalness … from 1"),
         ("g.jsonl", "{", "line 1: not JSON"),
         ("g.jsonl", "[1]\n", "line 1: expected an object"),
-        ("g.txt", "", "expected a file that ends with .jsonl, .json, .csv"),
+        ("g.txt", "", ".jsonl, .json, .csv"),
     ],
 )  # fmt: skip
 def test_a_golden_set_that_does_not_fit_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:
     spec = write_spec(tmp_path, "http://127.0.0.1:9", table=f'golden = "{name}"')
     (tmp_path / name).write_text(text)
     output = engine("annotate", spec, code=2).output
-    assert said in output and str(tmp_path / name) in output
+    assert told(output, said) and str(tmp_path / name) in output

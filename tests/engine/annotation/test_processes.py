@@ -82,7 +82,7 @@ def test_an_interrupt_ends_cleanly_and_two_processes_do_not_share_an_output(tmp_
         spec = spec_of(tmp_path, server)
         process = start(spec)
         wait_for(lambda: len(server.answered) >= 5)
-        assert "another process is annotating into it" in engine("annotate", spec, code=1).output
+        assert "another process" in engine("annotate", spec, code=1).output
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
         half.rest.set()

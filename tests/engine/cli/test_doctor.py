@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from commands import engine
+from facts import told
 from torch import Tensor
 
 from engine.cli import doctor
@@ -27,7 +28,7 @@ def test_the_command_names_the_machine_and_passes() -> None:
         assert word in output
     passed = [line for line in output.splitlines() if "passed" in line]
     assert len(passed) >= 3 * len(available_backends())
-    assert "store: written and read back, and reported on" in output
+    assert told(output, "store", "reported")
     assert "adapter: saved and loaded" in output
 
 
@@ -118,4 +119,4 @@ def test_a_store_that_cannot_be_written_or_read_fails(
     """As when a release of zarr has moved what the store asks of it."""
     monkeypatch.setattr(moved, found)
     output = " ".join(engine("doctor", code=1).output.split())
-    assert "store: FAILED a small store" in output and sentence in output
+    assert told(output, "store", "FAILED") and sentence in output

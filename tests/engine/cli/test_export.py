@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from commands import engine
+from facts import facts, told
 
 from store import (
     Coordinate,
@@ -203,11 +204,11 @@ def test_two_stores_compare(small_store: Path, other_store: Path) -> None:
     assert (low < mean < high) or low == mean == high
 
     output = engine("compare", small_store, other_store, "--cells").output
-    assert "2 cells in both (1 of them from equal inputs), 2 only in A, 0 only in B" in output
-    assert "only in A  target=label+explanation, seed=1" in output
-    assert "spec.train.lr" in output and "B − A of every cell" in output
+    assert told(output, "2 cells in both", "1", "2 only in A", "0 only in B")
+    assert told(output, "only in A", "target=label+explanation", "seed=1")
+    assert "spec.train.lr" in output and told(output, "B − A")
     itself = engine("compare", small_store, small_store, "--experiment", "small").output
-    assert "4 cells in both (4 of them from equal inputs)" in itself and "no setting and no version" in itself
+    assert told(itself, "4 cells in both", "4") and "no setting and no version" in itself
 
 
 def open_torch(root: Path) -> str:
@@ -246,38 +247,36 @@ def shown(root: Path, *flags: str) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "STORE", "--cell", "target=label"], "expected one cell, found 2; name seed (0, 1)"),
-        (["show", "STORE", "--cell", "tarket=label"], "no factor 'tarket'; the nearest is 'target'"),
-        (["show", "STORE", "--cell", "seed=7"], "--cell seed=7: expected one of 0, 1"),
+        (["show", "STORE", "--cell", "target=label"], "one cell … 2 … seed (0, 1)"),
+        (["show", "STORE", "--cell", "tarket=label"], "'tarket' … 'target'"),
+        (["show", "STORE", "--cell", "seed=7"], "--cell seed=7 … 0, 1"),
         (["show", "STORE", "--cell", "seed"], "expected FACTOR=LEVEL"),
         (
             ["show", "STORE", "--cell", "target=label,seed=0", "--example", "x"],
-            "--example x: the store has none",
+            "--example x",
         ),
         (
             ["show", "STORE", "--cell", "target=label,seed=0", "--position", "prompt"],
-            "the nearest is 'prompt_end'",
+            "'prompt_end'",
         ),
-        (["export", "STORE", "--to", "xlsx"], "'xlsx' is not one of 'netcdf', 'parquet', 'csv'"),
-        (["compare", "STORE", "EMPTY"], "expected an experiment that both stores have"),
+        (["export", "STORE", "--to", "xlsx"], "'xlsx' … 'netcdf' … 'parquet' … 'csv'"),
+        (["compare", "STORE", "EMPTY"], "both stores"),
     ],
 )
 def test_mistakes(small_store: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     mark_new(place_of(tmp_path))
     places = {"STORE": str(small_store), "EMPTY": str(tmp_path)}
     output = engine(*(places.get(argument, argument) for argument in arguments), code=2).output
-    assert message in output and "Traceback" not in output
+    assert told(output, message) and "Traceback" not in output
 
 
 def test_unknown_experiments_and_empty_stores(small_store: Path, tmp_path: Path) -> None:
     output = engine("export", small_store, "--to", "csv", "--experiment", "smal", code=1).output
-    assert "no experiment 'smal'; the nearest is 'small'" in output
+    assert told(output, "'smal'", "'small'")
     mark_new(place_of(tmp_path))
-    with pytest.raises(StoreError, match="no complete cell to export"):
+    with pytest.raises(StoreError, match=facts("complete")):
         export(tmp_path, "csv", tmp_path / "out")
-    with pytest.raises(
-        StoreError, match="expected one of netcdf, parquet, csv, found 'cvs'; the nearest is 'csv'"
-    ):
+    with pytest.raises(StoreError, match=facts("netcdf", "parquet", "csv", "'cvs'", "'csv'")):
         export(small_store, "cvs", tmp_path / "out")
 
 

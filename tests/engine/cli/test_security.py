@@ -13,6 +13,7 @@ from annotate_spec import write_spec as write_annotation
 from chat_server import rated, serving
 from children import assert_same, contents
 from commands import engine
+from facts import told
 from transformers import trainer as transformers_trainer
 
 from engine.stages.training.callbacks import Saver
@@ -107,7 +108,7 @@ def test_levels_that_look_like_paths_stay_levels(write_spec, tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir()} == {"small.toml", "store"}
     assert set(tmp_path.parent.iterdir()) == before
     assert not list(tmp_path.rglob("*escaped*")) and not Path("/tmp/escaped").exists()
-    assert "name: expected a string matching" in engine("plan", spec, "--set", 'name="../x"', code=2).output
+    assert told(engine("plan", spec, "--set", 'name="../x"', code=2).output, "name", "string")
 
 
 def test_a_manifest_that_names_paths_is_refused(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_foreign_code_runs_only_where_a_spec_says_so_and_the_plan_shows_it(write
     spec = write_spec(
         '[factors.trusted]\npath = "model.trust_remote_code"\nvalues = [false, true]\n', name="factor"
     )
-    assert "trust_remote_code is on" in engine("plan", spec).output
+    assert told(engine("plan", spec).output, "trust_remote_code")
 
 
 def test_an_execution_that_cannot_fit_on_the_disk_is_refused_with_numbers(
@@ -135,6 +136,6 @@ def test_an_execution_that_cannot_fit_on_the_disk_is_refused_with_numbers(
     spec, usage = write_spec(), shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
     output = engine("execute", spec, code=2).output
-    assert "are free on its disk, but the cells to run need about" in output and "--ignore-space" in output
+    assert told(output, "free", "cells to run") and "--ignore-space" in output
     assert not (tmp_path / "store").exists()
     assert "Ran 1 data" in engine("execute", spec, "--max-cells", "1", "--ignore-space").output

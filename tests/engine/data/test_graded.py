@@ -6,6 +6,7 @@ import random
 from collections import Counter
 
 import pytest
+from facts import facts
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,5 +81,5 @@ def test_on_topic_replies_come_from_ever_further_away() -> None:
 
 
 def test_an_unknown_dimension_is_named() -> None:
-    with pytest.raises(DataError, match=r'data\.dimension: found "tone"; graded-dialogues has naturalness,'):
+    with pytest.raises(DataError, match=facts("data.dimension", '"tone"', "naturalness")):
         list(examples("tone"))

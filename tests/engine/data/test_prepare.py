@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from facts import facts, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,7 +75,7 @@ def test_prepared_data_is_the_same_every_time_and_has_no_leaks(tmp_path: Path) -
     assert record["labels"] == dict.fromkeys("12345", 8)
     few = load(tmp_path / "a", "train", 3)
     assert few == splits["train"][:3]
-    with pytest.raises(DataError, match=r"data.train: found 99, but that split holds \d+ examples"):
+    with pytest.raises(DataError, match=facts("data.train", "99", "examples")):
         load(tmp_path / "a", "train", 99)
 
 
@@ -107,11 +108,11 @@ def test_a_given_test_split_is_kept_with_its_groups() -> None:
         (
             {},
             {"columns": Columns(label="rating")},
-            r'found no column "rating" \(data.columns.label\); the columns are context,',
+            r'"rating".*\(data\.columns\.label\).*context',
         ),
-        ({}, {"columns": Columns(label="{dimension}_grade")}, 'found no column "naturalness_grade"'),
-        ({"response": None}, {"columns": COLUMNS}, 'row 3: column "response" is empty'),
-        ({"grade": None}, {"columns": COLUMNS}, 'row 3: column "grade" is empty'),
+        ({}, {"columns": Columns(label="{dimension}_grade")}, '"naturalness_grade"'),
+        ({"response": None}, {"columns": COLUMNS}, r'row 3.*"response"'),
+        ({"grade": None}, {"columns": COLUMNS}, r'row 3.*"grade"'),
     ],
 )
 def test_bad_columns_and_rows_are_named(
@@ -124,10 +125,10 @@ def test_bad_columns_and_rows_are_named(
 
 def test_a_renamed_column_names_the_nearest_spelling(tmp_path: Path) -> None:
     data = Data(source=write(tmp_path, ".csv"), columns=Columns(label="grades"))
-    with pytest.raises(DataError, match=r'no column "grades" \(data.columns.label\); did you mean "grade"'):
+    with pytest.raises(DataError, match=facts('"grades"', "data.columns.label", '"grade"')):
         read_source(data)
     data = Data(source=write(tmp_path, ".csv"), columns=COLUMNS, filter={"Response": "x"})
-    with pytest.raises(DataError, match=r'no column "Response" \(data.filter\); did you mean "response"'):
+    with pytest.raises(DataError, match=facts('"Response"', "data.filter", '"response"')):
         read_source(data)
 
 
@@ -140,13 +141,11 @@ def test_mistakes_are_listed_and_counted_or_left_out(tmp_path: Path, suffix: str
     file = write(tmp_path, suffix, FLAWED)
     with pytest.raises(DataError) as error:
         prepare(Data(source=file, columns=COLUMNS), LABELS, tmp_path / "a")
-    assert str(error.value).splitlines() == [
-        f"{file}: 2 with an empty value, 1 with a label that is none of the labels",
-        f'  {file}, row 42: column "grade" holds "9"; expected one of 1, 2, 3, 4, 5',
-        f'  {file}, row 43: column "response" is empty; expected a value',
-        f'  {file}, row 44: column "context" is empty; expected a value',
-        'data.invalid = "drop" leaves such rows out',
-    ]
+    total, *lines, way_out = str(error.value).splitlines()
+    assert told(total, str(file), "2", "empty", "1", "label") and told(way_out, 'data.invalid = "drop"')
+    assert told(lines[0], f"{file}, row 42", '"grade"', '"9"', "1, 2, 3, 4, 5")
+    assert told(lines[1], f"{file}, row 43", '"response"') and told(lines[2], f"{file}, row 44", '"context"')
+    assert len(lines) == 3
     record = prepare(Data(source=file, columns=COLUMNS, invalid="drop"), LABELS, tmp_path / "b")
     assert {name: count for name, count in record["summary"].items() if name.startswith("dropped")} == {
         "dropped_empty": 2, "dropped_label": 1, "dropped_unexplained": 0, "dropped_too_long": 0,
@@ -189,12 +188,10 @@ def test_a_sample_does_not_hang_on_the_order_of_the_rows(
 
 def test_an_empty_split_is_an_error(tmp_path: Path) -> None:
     rows = [row | {"context": "the only message"} for row in ROWS]
-    with pytest.raises(
-        DataError, match=r"no test examples: .* 40 examples in 1 groups, and a group is never"
-    ):
+    with pytest.raises(DataError, match=facts("test", "40 examples", "1 groups")):
         prepare(Data(source=write(tmp_path, ".jsonl", rows), columns=COLUMNS), LABELS, tmp_path / "a")
     nothing = Data(source=write(tmp_path, ".jsonl"), columns=COLUMNS, filter={"grade": 7})
-    with pytest.raises(DataError, match=r"no train and no test examples: .* 0 examples in 0 groups"):
+    with pytest.raises(DataError, match=facts("train", "test", "0 examples", "0 groups")):
         prepare(nothing, LABELS, tmp_path / "a")
 
 
@@ -205,9 +202,9 @@ def test_texts_without_a_context_are_groups_of_their_own(tmp_path: Path) -> None
 
 
 def test_missing_and_empty_sources_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r'data.source: found ".*none.csv", which is no file'):
+    with pytest.raises(DataError, match=facts("data.source", "none.csv")):
         list(read_source(Data(source=str(tmp_path / "none.csv"))))
-    with pytest.raises(DataError, match=r'data.source: found "no/such-set" .* within reach'):
+    with pytest.raises(DataError, match=facts("data.source", '"no/such-set"')):
         list(read_source(Data(source="no/such-set")))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from facts import facts
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import ipc, parquet
@@ -204,29 +205,29 @@ LINE = '{"context": "m", "response": "r", "label": "1"}'
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "context,response,label,label\nm,r,1,2\n", 'the column "label" more than once'),
-        ("a.jsonl", LINE[:-1] + ', "label": "2"}', 'line 1: found the column "label" more than once'),
-        ("a.csv", HEADER.encode("utf-16"), "found text in UTF-16; expected UTF-8"),
-        ("a.csv", HEADER.encode("utf-16-le"), "found text in UTF-16; expected UTF-8"),
-        ("a.jsonl", LINE.encode("utf-32"), "found text in UTF-32; expected UTF-8"),
-        ("a.csv", HEADER.encode() + "m,café,1,w\n".encode("latin-1"), "line 2: found the byte 0xe9, which"),
+        ("a.csv", "context,response,label,label\nm,r,1,2\n", r'"label".*once'),
+        ("a.jsonl", LINE[:-1] + ', "label": "2"}', r'line 1.*"label".*once'),
+        ("a.csv", HEADER.encode("utf-16"), r"UTF-16.*UTF-8"),
+        ("a.csv", HEADER.encode("utf-16-le"), r"UTF-16.*UTF-8"),
+        ("a.jsonl", LINE.encode("utf-32"), r"UTF-32.*UTF-8"),
+        ("a.csv", HEADER.encode() + "m,café,1,w\n".encode("latin-1"), r"line 2.*0xe9"),
         ("a.jsonl", f"{LINE}\n\n{LINE[:-1]}\n", "line 3: not JSON"),
-        ("a.jsonl", f"{LINE}{LINE}", "line 1: found more behind the object; expected one object per line"),
-        ("a.jsonl", f"[{LINE}]", "line 1: expected an object with the names of the columns, found"),
-        ("a.json", f"[{LINE},\n\n {LINE}\n{LINE}]", 'line 4: not JSON: found "{"; expected "," or "]"'),
-        ("a.json", f"[{LINE},\n{LINE}", "line 2: not JSON: found the end of the file"),
+        ("a.jsonl", f"{LINE}{LINE}", r"line 1.*object"),
+        ("a.jsonl", f"[{LINE}]", r"line 1.*object.*columns"),
+        ("a.json", f"[{LINE},\n\n {LINE}\n{LINE}]", r'line 4.*JSON.*"\{".*"," or "\]"'),
+        ("a.json", f"[{LINE},\n{LINE}", r"line 2.*JSON.*end"),
         ("a.json", f"[{LINE},\n1]", "line 2: expected an object"),
-        ("a.json", f"[{LINE}] x", 'found "x" behind the list'),
-        ("a.json", '{\n"context": "m"}', "line 1: not JSON: .*; expected a list of objects, or one"),
+        ("a.json", f"[{LINE}] x", r'"x".*list'),
+        ("a.json", '{\n"context": "m"}', r"line 1.*JSON.*list"),
         ("a.json", "[" * 100_000, "line 1: nested too deeply"),
-        ("a.csv", f"{HEADER}m,r,1,w,more\n", r"row 1 \(line 2\): found 5 cells; expected 4"),
+        ("a.csv", f"{HEADER}m,r,1,w,more\n", r"row 1 \(line 2\).*5 cells.*4"),
         ("a.csv", f'{HEADER}m,"r,1,w\nm,r,1,w\n', "line 3: cannot be read"),
         ("a.csv", f'{HEADER}m,"r" x,1,w\n', "line 2: cannot be read"),
-        ("a.csv", "", "a.csv: is empty; expected a first line with the names"),
+        ("a.csv", "", r"a\.csv.*empty"),
         ("a.csv.gz", HEADER, "a.csv.gz: cannot be read"),
         ("a.parquet", "no parquet", "a.parquet: cannot be read"),
         ("a.arrow", "no arrow file", "a.arrow: cannot be read"),
-        ("a.xlsx", "", r"ends with \.jsonl, \.json, \.csv, \.tsv, \.parquet, \.arrow, each also with \.gz"),
+        ("a.xlsx", "", r"\.jsonl, \.json, \.csv, \.tsv, \.parquet, \.arrow.*\.gz"),
         ("a.txt.gz", "", "expected a file that ends with"),
         ("a", "", "expected a file that ends with"),
     ],
@@ -242,7 +243,7 @@ def test_what_cannot_be_read_as_it_is_is_named(
 def test_columns_of_one_name_are_refused_in_typed_files(tmp_path: Path, repeated: Any) -> None:
     table = pa.table([pa.array(["m"])] * 2, names=["context", "context"])
     name = "a.parquet" if repeated is as_parquet else "a.arrow"
-    with pytest.raises(DataError, match='the column "context" more than once'):
+    with pytest.raises(DataError, match=facts('"context"', "once")):
         texts(tmp_path / name, repeated(table))
 
 
@@ -290,7 +291,7 @@ def test_a_label_may_differ_in_zeros_behind_its_point_alone(
         f"{n}": label for n, label in enumerate(found) if label is not None
     }
     if None in found:
-        with pytest.raises(DataError, match=r'column "label" holds ".*"; expected one of'):
+        with pytest.raises(DataError, match=facts('"label"', "expected")):
             read_source(Data(source=str(file)), labels=labels)
 
 
@@ -318,7 +319,7 @@ def test_a_folder_of_mixed_files_is_read_by_split(tmp_path: Path, names: tuple[s
     assert sorted(each["response"] for each in found) == sorted(f"r{n} 02139" for n in range(12))
     assert [each.get("split") for each in found] == [None] * 6 + ["test"] * 6
     assert [each["id"] for each in found[:2]] == ["row-1", "row-2"]
-    with pytest.raises(DataError, match='has no split "dev"; its files make the splits "train", "test"'):
+    with pytest.raises(DataError, match=facts('"dev"', '"train"', '"test"')):
         read_source(Data(source=str(tmp_path), train_split="dev"))
 
 
@@ -326,12 +327,10 @@ def test_a_folder_of_shards_is_one_table(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(LINE)
     (tmp_path / "b.csv").write_text(HEADER + "m,s,1,w\n")
     assert [each["explanation"] for each in read_texts(tmp_path)] == ["", "w"]
-    with pytest.raises(
-        DataError, match=r'found no column "why" .* columns are context, response, label, explanation'
-    ):
+    with pytest.raises(DataError, match=facts('"why"', "context, response, label, explanation")):
         read_texts(tmp_path, columns=Columns(explanation="why"))
     (tmp_path / "b.csv").write_text(HEADER + "m,,1,w\n")
-    with pytest.raises(DataError, match=r'b.csv, row 1: column "response" is empty'):
+    with pytest.raises(DataError, match=facts("b.csv, row 1", '"response"', "empty")):
         read_texts(tmp_path)
 
 
@@ -341,15 +340,13 @@ def test_a_folder_goes_by_the_configurations_of_its_readme(tmp_path: Path) -> No
     configs = "".join(f"- config_name: {name}\n  data_files: {name}.csv\n" for name in ("one", "two"))
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
     assert [each["response"] for each in read_texts(tmp_path, config="two")] == ["two"]
-    with pytest.raises(
-        DataError, match=r'data.config: found "three"; the configurations in .* are: one, two'
-    ):
+    with pytest.raises(DataError, match=facts("data.config", '"three"', "one, two")):
         read_texts(tmp_path, config="three")
 
 
 def test_a_folder_without_data_files_says_what_serves(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(DataError, match=r"holds no data files; expected files that end with \.jsonl, \.json"):
+    with pytest.raises(DataError, match=facts(".jsonl, .json")):
         read_texts(tmp_path)
 
 
@@ -369,5 +366,5 @@ def test_what_was_read_is_what_is_trained_on(tmp_path: Path) -> None:
 def test_cells_that_are_parted_otherwise_are_told(tmp_path: Path, sign: str, said: str) -> None:
     file = tmp_path / "a.csv"
     file.write_text(f"context{sign}response{sign}label\na{sign}b{sign}1\n")
-    with pytest.raises(DataError, match=f"{said} seem to part its cells: expected commas"):
+    with pytest.raises(DataError, match=facts(said, "commas")):
         read_source(Data(source=str(file)), labels=["1", "2"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import engine
+from facts import facts, told
 
 from engine.errors import UsageError
 from engine.models import devices
@@ -63,29 +64,23 @@ def test_the_device_that_is_asked_for(gpus, count: int, wanted: str, device: str
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(
     gpus, bare: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(
-        UsageError, match=r'model.device: found "cuda", but this process sees no GPU; expected'
-    ):
+    with pytest.raises(UsageError, match=facts("model.device", '"cuda"', "no GPU")):
         devices.choose_device("cuda")
     gpus(2)
-    with pytest.raises(
-        UsageError, match=r'found "cuda:2", but this process sees "cuda:0", "cuda:1"; expected'
-    ):
+    with pytest.raises(UsageError, match=facts('"cuda:2"', '"cuda:0", "cuda:1"')):
         devices.choose_device("cuda:2")
     gpus(1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")  # as an executor deals it out
-    with pytest.raises(UsageError, match=r'found "cuda:1", .* sees "cuda:0".*CUDA_VISIBLE_DEVICES is 3'):
+    with pytest.raises(UsageError, match=facts('"cuda:1"', '"cuda:0"', "CUDA_VISIBLE_DEVICES", "3")):
         devices.choose_device("cuda:1")
 
 
 def test_a_gpu_that_torch_cannot_use_is_told_before_loading(unusable: Path, tiny_model: Path) -> None:
-    with pytest.warns(
-        UserWarning, match=r"model.device: computing on the CPU, beside an NVIDIA GPU \(.*nvidia0"
-    ):
+    with pytest.warns(UserWarning, match=facts("model.device", "CPU", "NVIDIA GPU", "nvidia0")):
         models.load(Model(id=str(tiny_model), dtype="float32"))
     assert "an NVIDIA GPU" in (told := engine("doctor").output)
     assert re.search(r"torch\s+cannot\s+use", told)
-    with pytest.raises(UsageError, match=r'found "cuda", but this process sees an NVIDIA GPU .* cannot use'):
+    with pytest.raises(UsageError, match=facts('"cuda"', "NVIDIA GPU")):
         models.load(Model(id=str(tiny_model), device="cuda"))
 
 
@@ -109,14 +104,14 @@ def test_the_signs_of_a_gpu(bare: None, monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert devices.unused_gpu() is None
     (tmp_path / "gpus" / "0000:01:00.0").mkdir(parents=True)
     monkeypatch.setattr(gpu_signs, "DRIVER", tmp_path / "gpus")
-    assert "gpus) that torch cannot use" in str(devices.unused_gpu())
+    assert told(str(devices.unused_gpu()), "gpus", "torch")
 
 
 def test_a_device_is_no_part_of_a_result(write_spec) -> None:
     engine("execute", write_spec())
     spec = write_spec(name="again")
     spec.write_text(spec.read_text().replace('dtype = "float32"', 'dtype = "float32"\ndevice = "cpu"'))
-    assert "Nothing to do: 4 cells are done" in engine("execute", spec).output
+    assert told(engine("execute", spec).output, "4 cells")
 
 
 def test_a_device_of_another_spelling_is_refused_by_plan(write_spec) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+from facts import facts
 from tiny_models import MODELS, SAME_HEADS, SMALL, adapt
 from torch import Tensor
 from transformers import AttentionInterface
@@ -74,7 +75,7 @@ def test_entropies_are_those_of_the_models_own_weights(name: str, mask: Tensor) 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_attention_that_cannot_be_watched_is_refused(name: str) -> None:
-    with pytest.raises(EngineError, match=r"probe\.heads: .* cannot be watched"):
+    with pytest.raises(EngineError, match=facts("probe.heads")):
         check_heads(find_lens(tiny_models.build(*MODELS[name], attn_implementation="eager")))
 
 
@@ -129,7 +130,7 @@ def test_a_mask_that_is_left_to_the_function_is_made_here() -> None:
     [
         ("FalconConfig",
          {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
-         "layer 1 of FalconModel cannot be watched: it does not attend through"),
+         r"layer 1.*FalconModel"),
         ("BloomConfig", {"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4},
          "layer 1 of BloomModel"),
     ],
@@ -138,12 +139,12 @@ def test_an_attention_that_cannot_be_caught_is_named_with_the_key(
     kind: str, options: dict[str, Any], why: str
 ) -> None:
     lens = find_lens(tiny_models.build(kind, options))
-    with pytest.raises(EngineError, match=f"probe.heads: found true, but .*{why}.*expected false"):
+    with pytest.raises(EngineError, match=facts("probe.heads", "true", why, "false")):
         check_heads(lens)
 
 
 def test_heads_that_the_config_does_not_know_are_named() -> None:
     model = tiny_models.build("LlamaConfig", SAME_HEADS)
     model.config.num_attention_heads = 2
-    with pytest.raises(EngineError, match=r"layer 1 .*it has 4 heads, the model's config 2"):
+    with pytest.raises(EngineError, match=facts("layer 1", "4 heads", "config", "2")):
         check_heads(find_lens(model))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from commands import command
+from facts import told
 from gguf_files import gguf_of
 from small_study import small_spec
 
@@ -62,7 +63,7 @@ WRONG: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 }
 
 
-def told(tmp_path: Path, model: Path, data: Path) -> str:
+def refusal(tmp_path: Path, model: Path, data: Path) -> str:
     """Plan and execute with a model; give what both say, which is one sentence."""
     shutil.rmtree(tmp_path / "specs", ignore_errors=True)
     (tmp_path / "specs").mkdir()
@@ -86,7 +87,7 @@ def test_a_damaged_safetensors_file_is_named_before_anything_runs(
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     file = folder / "model.safetensors"
     file.write_bytes(change(file.read_bytes()))
-    output = told(tmp_path, folder, rated_file)
+    output = refusal(tmp_path, folder, rated_file)
     assert str(file) in output and expected in output
     with pytest.raises(EngineError, match=r"model.id: .*safetensors"):
         models.load(Model(id=str(folder)))
@@ -109,7 +110,7 @@ def test_an_index_that_leads_nowhere_is_named(
 ) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     (file := folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    output = told(tmp_path, folder, rated_file)
+    output = refusal(tmp_path, folder, rated_file)
     assert str(file) in output and expected in output
     if "model-2" in expected:
         check_files(folder, whole=False)  # of a hub's model, what is missing may come later
@@ -118,7 +119,7 @@ def test_an_index_that_leads_nowhere_is_named(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('{"num_hidden_layers": "x"}', "num_hidden_layers: found 'x'"),
+        ('{"num_hidden_layers": "x"}', "num_hidden_layers … 'x'"),
         ('{"num_hidden_layers": 1000000000}', "its files hold 30 tensors"),
         ("[]", "it is list"),
         ("{", "it is no JSON"),
@@ -129,8 +130,8 @@ def test_a_configuration_that_cannot_be_is_named(
 ) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     (folder / "config.json").write_text(text)
-    output = told(tmp_path, folder, rated_file)
-    assert str(folder / "config.json") in output and expected in output
+    output = refusal(tmp_path, folder, rated_file)
+    assert str(folder / "config.json") in output and told(output, expected)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def test_a_damaged_gguf_file_is_named_before_anything_runs(
     gguf: bytes, rated_file: Path, tmp_path: Path, change: Callable[[bytes], bytes], expected: str
 ) -> None:
     (file := tmp_path / "model.gguf").write_bytes(change(gguf))
-    output = told(tmp_path, file, rated_file)
+    output = refusal(tmp_path, file, rated_file)
     assert str(file) in output and expected in output
 
 

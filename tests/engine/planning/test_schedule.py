@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from commands import engine
+from facts import told
 from trainings import load, many, train
 
 from engine.planning.schedule import training_steps
@@ -42,17 +43,17 @@ def test_steps_are_those_that_a_training_has(
 @pytest.mark.parametrize(
     ("train", "said"),
     [
-        ("steps = 1", "the training has 1 step, which the warm-up takes at the rate 0: nothing is learned"),
+        ("steps = 1", "1 step … warm-up … rate 0"),
         (
             "epochs = 1.0\naccumulation = 2",
-            "the training has 1 step, which the warm-up takes",
+            "1 step … warm-up",
         ),  # eight examples
-        ("steps = 4\nwarmup = 0.9", "4 steps: the rate rises in all of them, from 0 to 0.00015, and misses"),
+        ("steps = 4\nwarmup = 0.9", "4 steps … 0 to 0.00015"),
     ],
 )
 def test_a_warm_up_over_all_steps_is_warned_of(write_spec, train: str, said: str) -> None:
     (warning,) = warnings(write_spec(train=train))
-    assert warning.startswith("train.warmup: found") and said in warning
+    assert warning.startswith("train.warmup: found") and told(warning, said)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_other_warm_ups_are_not(write_spec, train: str) -> None:
 def test_early_stopping_that_comes_too_late_is_warned_of(write_spec) -> None:
     spec = write_spec(train="steps = 20\nearly_stopping = 2")
     (warning,) = warnings(spec)
-    assert "found 2, and the training has 20 steps, validated 1 time (train.validate_every = 50)" in warning
+    assert told(warning, "2", "20 steps", "1 time", "train.validate_every = 50")
     assert warnings(spec, "--set", "train.validate_every=5") == []
     (warning,) = warnings(spec, "--set", "train.validate_every=8")
     assert "validated 3 times" in warning
@@ -77,4 +78,4 @@ def test_examples_are_counted_once_the_data_are_there(write_spec) -> None:
     assert warnings(spec) == []
     engine("execute", spec, "--only", "target=label", "--only", "seed=0")
     (warning,) = warnings(spec)
-    assert "the training has 1 step, which the warm-up takes" in warning
+    assert told(warning, "1 step")

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import rank_checks
 from children import assert_same, contents, run, start
-from commands import engine
+from commands import engine, ran
+from facts import facts, told
 from safetensors.torch import load
 from small_study import small_spec
 
@@ -175,8 +176,8 @@ def test_a_cell_that_fails_says_why_and_the_others_run(
     spec = small_spec(tmp_path, tiny_model, rated_file, more)
     only = ("--only", "seed=0", "--only", "target=label")
     output = engine("execute", spec, *only, *TWO, code=1).output
-    assert "Ran 1 data, 1 base, 1 train, 1 evaluate, 1 probe" in output
-    assert "train: UsageError: lora.dora: found true, which needs whole weights" in output
+    assert ran(output) == dict.fromkeys(("data", "base", "train", "evaluate", "probe"), 1)
+    assert told(output, "train", "UsageError", "lora.dora", "true")
 
 
 def test_each_rank_holds_its_share_of_the_blocks(tmp_path: Path, tiny_model: Path) -> None:
@@ -216,19 +217,19 @@ def settings_of(spec: Path, *overrides: str) -> Any:
 
 
 def test_what_cannot_be_is_refused(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"workers_per_gpu: found 2 with executor\.ranks = 2; expected 1"):
+    with pytest.raises(UsageError, match=facts("workers_per_gpu", "2", "executor.ranks = 2", "1")):
         settings_of(spec, "executor.workers_per_gpu=2")
     from engine.models import loading as models
     from engine.running.executors import launch, local
     from specs.tables.experiment import Model
 
-    with pytest.raises(UsageError, match=r'quantization: found "nf4", .* over executor\.ranks = 2'):
+    with pytest.raises(UsageError, match=facts("quantization", '"nf4"', "executor.ranks = 2")):
         models.load(Model(id="none", quantization="nf4"), ProcessGroup(0, 2))
     monkeypatch.setattr(launch, "visible_gpus", lambda: ["3"])
     from jobs import job_of
 
     job, _ = job_of(spec, tmp_path)
-    with pytest.raises(UsageError, match=r"executor\.ranks: found 2, but a unit of work sees 1 GPUs"):
+    with pytest.raises(UsageError, match=facts("executor.ranks", "2", "1 GPUs")):
         Launcher(job.__class__(job.spec, job.root, job.options, 60.0, 2), None)._gpus()
     monkeypatch.setattr(local, "visible_gpus", lambda: ["2", "5", "7", "8"])
     shown = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots(3, 1, 2)]

@@ -15,6 +15,7 @@ import faults
 import pytest
 import torch
 from children import assert_same, assert_whole, contents
+from facts import facts
 from small_study import make_llama, spec_text
 from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
@@ -337,7 +338,7 @@ def test_nothing_is_committed_that_was_made_with_changed_weights(
         measured.loaded[-1].model.embed_tokens.weight.data *= 1.5
 
     before = len(measured.loaded)
-    told = pytest.warns(match="adapter=all, .*: the weights of the base")
+    told = pytest.warns(match=facts("adapter=all", "weights"))
     with faults.calls(name, change, at=call) as fault, told:
         outcome = measured.run(tmp_path)
     assert fault.what
@@ -360,7 +361,7 @@ def test_nothing_is_gone_on_from_that_was_made_with_changed_weights(
     with (
         faults.calls("engine.stages.probe.probe_layers", change),
         faults.calls("engine.stages.probe.write_vocabulary", faults.raising(stop)),
-        pytest.warns(match="adapter=all, .*: the weights of the base"),
+        pytest.warns(match=facts("adapter=all", "weights")),
     ):
         run_into(measured, tmp_path, Interrupted)
     measured.run(tmp_path, retry_failed=True)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from children import FORKS
 from commands import engine
+from facts import told
 from faults import calls
 
 from engine import full_memory
@@ -168,4 +169,4 @@ def test_a_limit_below_the_estimate_is_told_before_anything_runs(
     (tmp_path / "memory.max").write_text("1000000\n")
     output = engine(*call).output
     assert output.startswith("warning: 2 processes need about ") and output.count("\n") == 1
-    assert f"of memory (probe), but the limit is 1 MB ({tmp_path}/memory.max); try probe.batch_size" in output
+    assert told(output, "probe", "1 MB", f"{tmp_path}/memory.max", "probe.batch_size")

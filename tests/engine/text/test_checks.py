@@ -10,6 +10,7 @@ import torch
 from attrs import evolve
 from commands import engine
 from drawn_tokenizers import SPECIAL, byte_bpe, fast, sentencepiece_bpe, unigram, wordpiece
+from facts import facts
 from small_study import make_llama, small_spec, writer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaForCausalLM
@@ -38,12 +39,12 @@ def test_a_tokenizer_that_reads_one_text_in_two_ways_is_named() -> None:
 
 
 def test_labels_that_are_unknown_or_alike_are_named() -> None:
-    with pytest.raises(UsageError, match=r"expected labels that can be told apart"):
+    with pytest.raises(UsageError, match=facts("labels")):
         check_tokens(writer(wordpiece([]), labels=["Good", "good"]), [ROW | {"label": "good"}], 999)
     words = {word: number for number, word in enumerate([*SPECIAL, "good", ":"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    with pytest.raises(UsageError, match=r'does not know "bad" and reads it as \[\'<unk>\'\]'):
+    with pytest.raises(UsageError, match=facts('"bad"', "['<unk>']")):
         check_tokens(writer(fast(tokenizer), labels=LABELS), [ROW], 999)
 
 
@@ -51,7 +52,7 @@ def test_a_token_that_the_model_does_not_know_is_named() -> None:
     own = writer(byte_bpe(["Ġgood", "Ġbad"]), labels=LABELS)
     size = len(own.tokenizer)
     check_tokens(own, [ROW] * 200, size)
-    with pytest.raises(EngineError, match=rf"\['.+'\] of number {size - 1}, but the model has {size - 1}"):
+    with pytest.raises(EngineError, match=facts("']", str(size - 1), str(size - 1))):
         check_tokens(own, [ROW], size - 1)
 
 
@@ -65,7 +66,7 @@ def test_a_label_that_begins_differently_behind_another_prompt_cannot_be_watched
     )
     rows = [ROW | {"response": "so y"}, ROW | {"response": "so x", "id": "8"}]
     check_watched(own, rows[:1])
-    with pytest.raises(UsageError, match=r"begins the label \"good\" with \['g'\] .* with \['▁'\] .*\(8\)"):
+    with pytest.raises(UsageError, match=facts('"good"', "['g']", "['▁']", "8")):
         check_watched(own, rows)
 
 
@@ -79,7 +80,7 @@ def test_a_target_that_is_not_read_back_is_named(placement: str, content: str) -
     )  # in lower case, no line end
     lossy = writer(wordpiece(["bad"]), labels=LABELS, target=evolve(target, separator="\n"))
     if target.explains_first:  # nothing is left of the line end but a space
-        with pytest.raises(UsageError, match=r'a target with the label "good" back as .*which names no'):
+        with pytest.raises(UsageError, match=facts('"good"')):
             check_generated(lossy, ROW)
     else:
         check_generated(lossy, ROW)
@@ -113,7 +114,7 @@ def test_a_separator_in_an_explanation_is_found_as_the_tokenizer_writes_it(
     if fits:
         check_separators(own, rows, encoded, "train")
     else:
-        with pytest.raises(DataError, match=r"label in 1 of 2 train examples \(early\), where it would end"):
+        with pytest.raises(DataError, match=facts("1 of 2", "train", "early")):
             check_separators(own, rows, encoded, "train")
 
 
@@ -126,9 +127,7 @@ def test_a_filler_or_drawn_words_that_hold_the_separator() -> None:
         if fits:
             check_separators(own, rows, encoded, "train")
         else:
-            with pytest.raises(
-                DataError, match=r"target\.separator: found ' rating: ', as the tokenizer reads"
-            ):
+            with pytest.raises(DataError, match=facts("target.separator", "' rating: '")):
                 check_separators(own, rows, encoded, "train")
 
 
@@ -169,7 +168,7 @@ def test_a_tokenizer_without_an_end_token_says_which_key_sets_one(
     engine("execute", other)
     tokenizer = loading.load_tokenizer(Model(id=str(folder), end_token="<eos>"))
     assert writer(tokenizer).encode(ROW | {"label": "2"}).completion[-1] == 1
-    with pytest.raises(UsageError, match=r"model\.end_token: found '<eoss>', .* '<eos>'"):
+    with pytest.raises(UsageError, match=facts("model.end_token", "'<eoss>'", "'<eos>'")):
         loading.load_tokenizer(Model(id=str(folder), end_token="<eoss>"))
 
 
@@ -182,7 +181,7 @@ def test_a_padding_or_end_token_outside_the_embedding(tiny_model: Path, tmp_path
     tokenizer.save_pretrained(tmp_path)
     model = Model(id=str(tmp_path), dtype="float32")
     if role == "eos":
-        with pytest.raises(EngineError, match=r"end_token: the end token '<new>' .* has number 320"):
+        with pytest.raises(EngineError, match=facts("end_token", "'<new>'", "320")):
             loading.load(model)
     else:
         _, found = loading.load(model)

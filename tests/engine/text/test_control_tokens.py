@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from drawn_tokenizers import CHAT, SPECIAL, byte_bpe, fast, sentencepiece_bpe, unigram, wordpiece
+from facts import facts
 from small_study import writer
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
@@ -105,7 +106,7 @@ def test_a_control_token_of_one_letter_is_read_as_text_or_refused() -> None:
     added = byte_bpe([])
     added.add_tokens([AddedToken("★")])
     added.chat_template = "★{{ messages[0]['content'] }}★"
-    with pytest.raises(DataError, match="found '★' in a text of the data"):
+    with pytest.raises(DataError, match=facts("'★'")):
         writer(added, prompt=Prompt(template="{response}")).encode(ROW | {"response": "a ★ b"})
 
 
@@ -151,15 +152,15 @@ def test_templates_that_take_messages_apart() -> None:
     [
         (
             "{{ raise_exception('System role not supported') }}",
-            r'prompt\.system, prompt\.chat_template: .* refuses the messages: "System role not supported"',
+            r'prompt\.system.*prompt\.chat_template.*"System role not supported"',
         ),
-        ("{{ messages[5]['content'] + 1 }}", r"prompt\.chat_template: .* refuses the messages"),
-        ("{% for m in %}", r"prompt\.chat_template: .* refuses the messages"),
-        ("{{ messages[-1]['content'] }}", r"prompt\.system: .* leaves out or alters the system message 'Be"),
-        ("{{ messages[0]['content'] }}", r"prompt\.chat_template: .* alters the user message 'good'"),
+        ("{{ messages[5]['content'] + 1 }}", r"prompt\.chat_template.*refuses"),
+        ("{% for m in %}", r"prompt\.chat_template.*refuses"),
+        ("{{ messages[-1]['content'] }}", r"prompt\.system.*'Be"),
+        ("{{ messages[0]['content'] }}", r"prompt\.chat_template.*user.*'good'"),
         (
             "{{ messages[0]['content'] }}{{ messages[1]['content'][:2] }}",
-            r"prompt\.chat_template: .* alters the user message 'good'",
+            r"prompt\.chat_template.*user.*'good'",
         ),
     ],
 )

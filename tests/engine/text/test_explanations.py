@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from commands import engine
+from facts import told
 from hypothesis import given
 from hypothesis import strategies as st
 from small_study import WORDS, writer
@@ -114,7 +115,7 @@ def test_by_default_a_target_that_needs_explanations_is_not_trained_without(
     write(tmp_path / "rated.jsonl", blank)
     file = spec(content, "holdout = 0.01\nvalidation_share = 0.01")
     output = run(file, code=1)
-    assert "examples have no explanation (row-" in output and f'target.content = "{content}" needs' in output
+    assert told(output, "examples", "no explanation", "row-", f'target.content = "{content}"')
     assert summaries(file, "train") == [] and len(summaries(file, "data")) == 1
 
 
@@ -122,7 +123,7 @@ def test_a_file_without_the_column_is_as_one_whose_cells_are_empty(
     tmp_path: Path, spec: Callable[..., Path]
 ) -> None:
     write(tmp_path / "rated.jsonl", lambda n: False, column=None)
-    assert 'expected one in every row (column "explanation")' in run(spec(), code=1)
+    assert told(run(spec(), code=1), '"explanation"')
     run(spec("label"))
 
 
@@ -131,7 +132,7 @@ def test_rows_left_out_are_left_out_under_every_condition(tmp_path: Path, spec: 
     levels = "".join(f'"{name}" = {{ target.content = "{name}" }}\n' for name in ("label", *CONTENTS))
     file = spec(data='empty_explanations = "drop"', more=f"[factors.target.levels]\n{levels}")
     output = run(file)
-    assert "16 rows without explanation left out" in output
+    assert told(output, "16 rows", "explanation")
     (data,) = summaries(file, "data")
     assert data["dropped_unexplained"] == 16
     assert sum(data[f"{split}_examples"] for split in SPLITS) == 32
@@ -181,7 +182,7 @@ def test_validation_examples_need_theirs_only_where_they_are_read(
     file = spec(data="validation_share = 0.3")
     run(file)
     output = run(file, "--set", "train.early_stopping=1", code=1)
-    assert f"{len(validated)} of {len(validated)} validation examples have no explanation" in output
+    assert told(output, f"{len(validated)} of {len(validated)}", "validation")
 
 
 AT_END = '[probe]\nenabled = true\npositions = ["completion_end"]\n'
@@ -200,7 +201,7 @@ def test_test_examples_need_theirs_only_where_they_are_read(
     run(file, "--set", "probe.enabled=true")
     behind = ("--set", "probe.enabled=true", "--set", 'probe.positions=["completion_end"]')
     output = run(file, *behind, code=1)
-    assert f"{len(tested)} of {len(tested)} test examples have no explanation" in output
+    assert told(output, f"{len(tested)} of {len(tested)}", "test")
     run(file, *behind, "--set", "data.empty_explanations=label")
     assert max(each.get("probed_examples_label_alone", 0) for each in summaries(file, "probe")) == len(tested)
     before = (
@@ -211,7 +212,7 @@ def test_test_examples_need_theirs_only_where_they_are_read(
         "--set",
         'probe.positions=["label"]',
     )
-    assert "test examples have no explanation" in run(file, *before, code=1)
+    assert told(run(file, *before, code=1), "test", "no explanation")
 
 
 def test_what_needs_no_explanation_is_trained_once_whatever_the_key_says(
@@ -250,16 +251,13 @@ def test_the_plan_says_what_has_no_explanation(tmp_path: Path, spec: Callable[..
         return said
 
     said = notes(spec())
-    assert "examples have no explanation, which label+explanation needs; a stage that reads them" in said
+    assert told(said, "no explanation", "label+explanation")
     assert sum(int(word) for word in said.split() if word.isdigit()) == 24
     assert "the label alone" in notes(spec("label+filler", 'empty_explanations = "label"'))
     dropping = spec(data='empty_explanations = "drop"')
-    assert "24 rows without explanation are left out" in notes(dropping)
+    assert told(notes(dropping), "24 rows", "explanation")
     run(dropping)
-    assert (
-        "24 rows without explanation are left out"
-        in engine("plan", dropping, "--store", tmp_path / "store").output
-    )
+    assert told(engine("plan", dropping, "--store", tmp_path / "store").output, "24 rows", "explanation")
     for quiet in (spec("label"), spec("label", 'empty_explanations = "label"')):
         assert warnings(quiet) == []
     write(tmp_path / "rated.jsonl", lambda n: False)
@@ -276,7 +274,7 @@ def test_an_explanation_that_holds_the_separator_is_not_trained_on_where_it_come
     own = f'content = "{content}"\nplacement = "before"\nseparator = "{separator}"'
     file.write_text(file.read_text().replace(f'content = "{content}"', own))
     output = " ".join(run(file, code=code).split())
-    assert ("target.separator: found ' is the' in what comes before the label in" in output) == bool(code)
+    assert (told(output, "target.separator", "' is the'")) == bool(code)
     assert len(summaries(file, "train")) == 1 - code
 
 

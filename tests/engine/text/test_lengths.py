@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from commands import engine
+from facts import facts, told
 from small_study import make_tokenizer, writer
 from tiny_models import MODELS
 
@@ -115,10 +116,7 @@ ABLATION = '[[interventions]]\nname = "heads off"\nkind = "heads"\nlayers = [1]\
 def test_one_test_prompt_beyond_the_positions_is_found_before_the_training(spec: Any) -> None:
     output = engine("execute", spec(ABLATION), code=1).output
     for stage in ("evaluate", "probe", "intervene"):
-        assert (
-            f": {stage}  DataError: evaluate.too_long: 1 of 6 test examples have more than 32 tokens"
-            in output
-        )
+        assert told(output, stage, "DataError", "evaluate.too_long", "1 of 6", "32 tokens")
     assert "(test-2: " in output and "this model has 32 positions" in output
     assert done("train") == [] and "IndexError" not in output
 
@@ -144,7 +142,7 @@ def test_what_the_model_writes_counts(spec: Any) -> None:
     """Prompts that fit by themselves, but not with so many new tokens."""
     evaluate = 'scoring = ["generation"]\nmax_new_tokens = 30'
     output = engine("execute", spec(evaluate=evaluate, long=None), code=1).output
-    assert "evaluate.too_long: 6 of 6 test examples have more than 32 tokens" in output
+    assert told(output, "evaluate.too_long", "6 of 6", "32 tokens")
     engine("execute", spec(evaluate=evaluate.replace("30", "8"), long=None))
 
 
@@ -165,7 +163,7 @@ def test_an_example_that_only_one_condition_makes_too_long_fails_that_condition_
     levels = f'[factors.target.levels]\nshort = {{}}\nlong = {{ prompt.template = "{LONG} {{context}}:" }}\n'
     output = engine("execute", spec(levels, long=None), code=1).output
     assert len(done("train")) == len(done("evaluate")) == 1
-    assert "target=long, seed=0: evaluate  DataError: evaluate.too_long: 6 of 6" in output
+    assert told(output, "target=long", "seed=0", "evaluate", "DataError", "evaluate.too_long", "6 of 6")
 
 
 def test_a_training_that_others_take_from_is_done_for_them(spec: Any) -> None:
@@ -203,7 +201,7 @@ def test_what_bounds_a_sequence() -> None:
     assert position_limit(transformers.BloomConfig()) is None  # its attention fades with distance
     text = transformers.Gemma3TextConfig(max_position_embeddings=48)
     assert position_limit(transformers.Gemma3Config(text_config=text.to_dict())) == 48
-    with pytest.raises(DataError, match="this model has 64 positions, shorter than every training example"):
+    with pytest.raises(DataError, match=facts("64 positions", "training")):
         short_enough([[0] * 65], limit_by(llama, 1024))  # type: ignore[list-item]
 
 
@@ -229,11 +227,9 @@ def test_rows_without_one_that_fits_are_an_error_either_way() -> None:
     sizes = {f"r{n}": n for n in range(9)}
     limit = Limit(6, "train.max_length is 6")
     assert fitting(rows, lambda row: sizes[row["id"]], limit, "drop") == rows[:7]
-    with pytest.raises(
-        DataError, match=r"2 of 9 test examples have more than 6 tokens .*\(r7: 7, r8: 8\), and train"
-    ):
+    with pytest.raises(DataError, match=facts("2 of 9", "6 tokens", "r7: 7, r8: 8")):
         fitting(rows, lambda row: sizes[row["id"]], limit, "error")
-    with pytest.raises(DataError, match=r"9 of 9 .*\(r0: 99, r1: 99, r2: 99, r3: 99, r4: 99, …\)"):
+    with pytest.raises(DataError, match=facts("9 of 9", "r0: 99, r1: 99, r2: 99, r3: 99, r4: 99, …")):
         fitting(rows, lambda row: 99, limit, "drop")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from analysis_data import at_most, crossed, probe
+from facts import facts, told
 from report_store import Design, write_synthetic
 
 from benchmarks.families import family_wise
@@ -31,9 +32,7 @@ def test_a_call_is_one_family_of_all_its_tests() -> None:
     data = data.isel(layer=[0, 1, 2, 3, 4, 5])
     whole = change(data, "entropy", "target")
     few = change(data, "entropy", "target", family="layers")
-    assert (
-        "Holm's correction over the 2 levels, 6 layers and 2 positions of target (v" in whole.attrs["method"]
-    )
+    assert told(whole.attrs["method"], "Holm", "2 levels, 6 layers and 2 positions", "target")
     words = "Holm's correction over the 6 layers of target, for each level and position (v"
     assert words in few.attrs["method"]
     assert words[:-3] in few["p_adjusted"].attrs["long_name"]
@@ -42,11 +41,11 @@ def test_a_call_is_one_family_of_all_its_tests() -> None:
     assert (whole["simultaneous_low"] <= few["simultaneous_low"]).all()
     one = data.isel(layer=0, position=0).drop_vars(["layer", "position"])
     single = change(one.isel(cell=slice(0, 6)), "entropy", "target")
-    assert "a single test, not corrected" in single.attrs["method"]
+    assert told(single.attrs["method"], "single test")
     flips = sign_flip(data, "entropy", "target", permutations=99)
     plain = flips["p_value"].values
     np.testing.assert_allclose(flips["p_adjusted"].values, adjust(plain.ravel(), 0).reshape(plain.shape))
-    with pytest.raises(StoreError, match="family 'spec': expected one of contrast, layers"):
+    with pytest.raises(StoreError, match=facts("'spec'", "contrast, layers")):
         change(data, "entropy", "target", family="spec")
 
 
@@ -62,8 +61,8 @@ def test_a_spec_s_family_reaches_over_contrasts_and_outcomes(node: xr.DataTree) 
     )
     outcome = contrasts(node, {"family": "outcome"})
     spec = contrasts(node, {"family": "spec"})
-    assert "over all 24 tests of 2 contrasts in entropy (variances" in outcome["rank/entropy"].attrs["method"]
-    assert "over all 39 tests of 2 contrasts in 6 outcomes;" in spec["rank/correct"].attrs["method"]
+    assert told(outcome["rank/entropy"].attrs["method"], "24 tests", "2 contrasts", "entropy")
+    assert told(spec["rank/correct"].attrs["method"], "39 tests", "2 contrasts", "6 outcomes")
     for path in ("target/entropy", "rank/entropy", "target/correct", "rank/correct"):
         narrow, wide, widest = (found[path] for found in (own, outcome, spec))
         assert (narrow["p_adjusted"] <= wide["p_adjusted"]).all()
@@ -75,7 +74,7 @@ def test_a_spec_s_family_reaches_over_contrasts_and_outcomes(node: xr.DataTree) 
     p = np.concatenate([found["p_value"].values for found in pooled])
     adjusted = np.concatenate([found["p_adjusted"].values for found in pooled])
     np.testing.assert_allclose(adjusted, adjust(p, 0))
-    with pytest.raises(StoreError, match="family 'all': expected one of contrast, outcome, spec"):
+    with pytest.raises(StoreError, match=facts("'all'", "contrast, outcome, spec")):
         contrasts(node, {"family": "all"})
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 from commands import engine
+from facts import facts
 
 import store
 from specs.checks.reserved_names import RESERVED
@@ -120,6 +121,6 @@ def test_opening_a_store_does_not_cost_the_import_of_scipy() -> None:
 def test_an_unknown_analysis_is_named(tmp_path: Path) -> None:
     mark_new(place_of(tmp_path))
     tree = store.open_store(tmp_path)
-    with pytest.raises(AttributeError, match="no analysis 'contrasted'; there are accuracy_model, "):
+    with pytest.raises(AttributeError, match=facts("'contrasted'", "accuracy_model")):
         _ = tree.ablation.contrasted
     assert analysis.change.__doc__ == tree.ablation.change.__doc__

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 from analysis_data import at_most, cells, crossed, probe
 from commands import engine
+from facts import facts, told
 from matplotlib import pyplot as plt
 from report_store import Design, write_synthetic
 from scipy import special
@@ -122,7 +123,7 @@ def test_skewed_trainings_are_spoken_of() -> None:
         data = cells(guess, "prediction", {"target": ["a", "b"]}, ("example",))
         data = data.assign_coords(gold=("example", np.full(80, "1", object)))
         method = change(data, "correct", "target", equivalence=0.1).attrs["method"]
-        assert ("differences of trainings are skewed" in method) == said
+        assert (told(method, "skewed")) == said
         assert "skewed (" not in change(data, "correct", "target").attrs["method"]
 
 
@@ -152,7 +153,7 @@ def test_verdicts_say_what_both_tests_do() -> None:
     ]  # fmt: skip
     assert "TOST" in found.attrs["method"] and "the 90% interval" in found.attrs["method"]
     assert "verdict" not in change(probe(values), "entropy", "target")
-    with pytest.raises(StoreError, match="expected a difference above 0, found 0"):
+    with pytest.raises(StoreError, match=facts("above 0", "0")):
         change(probe(values), "entropy", "target", equivalence=0)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from analysis_data import agreed, at_most, crossed, probe
 from commands import engine
+from facts import facts, told
 from report_store import Design, write_synthetic
 from scipy import stats
 
@@ -58,7 +59,7 @@ def test_single_looks_are_as_they_were_and_levels_turn_p_values_round() -> None:
     )  # looks that hardly ever pass share by Bonferroni
     np.testing.assert_allclose(rare, [0.25e-9, 0.75e-9], rtol=0.01)
     for wrong in ([], [1, 3], [5, 3], [3, 3], "often"):
-        with pytest.raises(StoreError, match='expected "anytime" or rising numbers of seeds'):
+        with pytest.raises(StoreError, match=facts('"anytime"')):
             Monitoring.of(wrong)
 
 
@@ -79,7 +80,7 @@ def test_intervals_leave_out_0_just_where_p_is_below_and_say_over_what() -> None
         beyond = (found["simultaneous_low"] > 0) | (found["simultaneous_high"] < 0)
         assert (beyond == (found["p_adjusted"] < 0.05)).all()
     other = change(data, "entropy", "target", looks=[3, 10])
-    assert "with 5 seeds no look is declared, so neither is given" in other.attrs["method"]
+    assert told(other.attrs["method"], "5 seeds", "no look")
     assert np.isnan(other["p_value"]).all() and np.isnan(other["low"]).all()
     assert np.isfinite(other["difference"]).all()
     terms = effects(data, "entropy", ["target"], looks="anytime")
@@ -114,13 +115,11 @@ def test_results_and_report_name_looks_and_what_is_confirmatory(tmp_path: Path) 
     write_synthetic(root, design(2))
     shown = " ".join(engine("results", root).output.split())
     assert "confirmatory" in shown and "Monitoring: fixed." in shown and "looked at with" not in shown
-    assert "Confirmatory: declared, in the primary outcome, before" in shown and "Not finished" not in shown
+    assert told(shown, "Confirmatory") and "Not finished" not in shown
     write_synthetic(root, design(3))
     engine("report", root, "-o", tmp_path / "report.html")
     found = collect(root)["experiments"][0]["contrasts"]
-    assert any(
-        "target: looked at with 2 seeds before; the error rate of 5 %" in note for note in found["notes"]
-    )
+    assert any(told(note, "target", "2 seeds", "5 %") for note in found["notes"])
     (row,) = found["rows"]
     assert row["outcomes"]["correct"]["standing"] == "confirmatory"
     assert row["entropy"]["standing"] == row["outcomes"]["absolute_error"]["standing"] == "exploratory"

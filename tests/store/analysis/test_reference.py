@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 from analysis_data import cells, crossed, probe
+from facts import facts, told
 from scipy import stats
 from sklearn.metrics import mutual_info_score, roc_auc_score
 from statsmodels.duration.survfunc import SurvfuncRight, survdiff
@@ -268,7 +269,7 @@ def test_the_number_of_independent_layers_is_that_of_normal_seeds() -> None:
 @pytest.mark.parametrize("confidence", [2, 0, 1, -1, float("nan")])
 def test_a_confidence_that_is_no_share_is_refused(confidence: float) -> None:
     values = crossed(np.random.default_rng(0), (2, 2, 12, 3, 1))
-    with pytest.raises(StoreError, match=r"confidence: found .*; expected a number between 0 and 1"):
+    with pytest.raises(StoreError, match=facts("confidence", "between 0 and 1")):
         change(probe(values), "entropy", "target", confidence=confidence)
 
 
@@ -279,7 +280,7 @@ def test_a_seed_that_diverged_is_told(value: float) -> None:
     values[1, 0] = value
     found = change(probe(values), "entropy", "target")
     assert found["seeds"].item() == 2
-    assert "left out are up to 1 seed without any finite value" in found.attrs["method"]
+    assert told(found.attrs["method"], "1 seed", "finite")
 
 
 def test_what_rounding_leaves_of_no_difference_is_none() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from analysis_data import cells
+from facts import facts, told
 
 from specs.tables.signatures import Signatures
 from store import StoreError
@@ -61,7 +62,7 @@ def test_explanations_for_another_label_are_found() -> None:
     found = outcome(tree, "explanation-prediction mismatch")
     assert found["found"].values.tolist() == [True, False]
     assert found["value"].values.tolist() == [1.0, 0.0]
-    assert "100.0% of 40 explanations argue for another label" in str(found["sentence"].values[0])
+    assert told(str(found["sentence"].values[0]), "100.0%", "40 explanations")
 
 
 def test_a_gap_between_training_and_test_examples_is_found() -> None:
@@ -76,7 +77,7 @@ def test_a_gap_between_sets_is_found_for_the_training_that_has_it() -> None:
     found = outcome(tree, "overfitting to the data set", train="train_on", test="test_on")
     assert found["found"].sel(train_on="x").all() and not found["found"].sel(train_on="y").any()
     assert "not measurable" in str(outcome(tree, "overfitting to the data set")["sentence"].values[0])
-    with pytest.raises(StoreError, match="no factor 'trained_on'; the nearest is 'train_on'"):
+    with pytest.raises(StoreError, match=facts("'trained_on'", "'train_on'")):
         detect_failures(tree, train="trained_on", test="test_on")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from facts import facts, told
 from report_store import Design, write_synthetic
 
 import store
@@ -37,7 +38,7 @@ def test_a_level_selects_as_with_a_multiindex(probe: xr.Dataset) -> None:
         xr.testing.assert_equal(own.drop_vars(list(own.coords)), other.drop_vars(list(other.coords)))
         for name in ("target", "rank", "seed"):
             assert own[name].dims == other[name].dims and (own[name].values == other[name].values).all()
-    with pytest.raises(KeyError, match="target: no level 'labels'; there are label, label"):
+    with pytest.raises(KeyError, match=facts("target", "'labels'", "label, label")):
         probe.sel(target="labels")
     with pytest.raises(KeyError, match="no level 99"):
         probe.sel(rank=[8, 99])
@@ -113,7 +114,7 @@ def test_the_accessor_says_what_there_is(root: Path) -> None:
     tree = open_store(root)["synthetic"]
     lines = repr(tree.ablation).splitlines()
     assert len(lines) == len(dir(tree.ablation)) + 1
-    assert "  .ablation.change(variable, factor): Return the mean difference" in repr(tree.ablation)
+    assert told(repr(tree.ablation), ".ablation.change(variable, factor)")
     assert isinstance(tree.ablation.indexed()["probe"].to_dataset().indexes["cell"], pd.MultiIndex)
 
 
@@ -157,7 +158,7 @@ def test_two_stores_are_pooled_and_paired_by_what_they_share(root: Path, tmp_pat
     assert float(found["difference"].squeeze()) == pytest.approx(np.mean(pairs))
     assert int(found["examples"].squeeze()) == 8 and int(found["seeds"].squeeze()) == 2
     assert node.ablation.change("entropy", "model")["difference"].sizes["layer"] == 4
-    with pytest.raises(StoreError, match="expected a new factor, found 'target'"):
+    with pytest.raises(StoreError, match=facts("factor", "'target'")):
         store.pool({"a": whole, "b": other}, "target")
-    with pytest.raises(StoreError, match="two experiments or more, found 1"):
+    with pytest.raises(StoreError, match=facts("two experiments", "1")):
         store.pool({"a": whole}, "model")

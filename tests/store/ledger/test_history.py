@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facts import facts, told
 from report_store import Design, write_synthetic
 
 import store
@@ -88,9 +89,9 @@ def test_a_change_after_results_shows(tmp_path: Path, key: str, value: Any, word
     write_synthetic(tmp_path, design(2))
     again(tmp_path, lambda spec: spec["analysis"].update({key: value}))
     (change,) = read_history(tmp_path, "synthetic").changes()
-    assert words in change and "cells of a level had results" in change
+    assert words in change and told(change, "cells", "results")
     mark, why = standing(tmp_path, "entropy" if key == "primary" else "correct")
-    assert mark == "exploratory" and "declared, as it is now, on" in why
+    assert mark == "exploratory" and told(why, "declared")
     # Changed back it is no surer than before.
     again(tmp_path, lambda spec: spec["analysis"].update(ANALYSIS))
     assert standing(tmp_path)[0] == "exploratory" and len(read_history(tmp_path, "synthetic").changes()) == 2
@@ -159,7 +160,7 @@ def test_a_record_that_was_changed_or_taken_out_is_found(tmp_path: Path) -> None
     fix(tmp_path, [trouble])
     found = verify(tmp_path)
     assert not [own for own in found.troubles if "history" in own.path]
-    assert any("are missing; others are as written" in note for note in found.notes)
+    assert any(told(note, "missing") for note in found.notes)
     known = read_history(tmp_path, "synthetic")
     assert [own["kind"] for own in known.records] == ["declared", "declared", "lost"] and not known.looks
 
@@ -175,8 +176,8 @@ def test_a_history_that_is_gone_is_found_whoever_writes_next(tmp_path: Path, gon
     folder = tmp_path / "history/synthetic"
     shutil.rmtree(folder) if gone == "all" else (folder / f"{gone:06}.json").unlink()
     (trouble,) = of_history(tmp_path)
-    assert trouble.mend == "history" and "is missing, or was changed" in trouble.message
-    with pytest.raises(DamagedError, match=r"is missing, or was changed; `engine verify STORE --fix` notes"):
+    assert trouble.mend == "history" and told(trouble.message, "missing", "changed")
+    with pytest.raises(DamagedError, match=facts("missing", "engine verify STORE --fix")):
         read_history(tmp_path, "synthetic")
     assert "is missing" in record_look(tmp_path, "synthetic", "report", [("target", "label")])
     assert of_history(tmp_path) == [trouble]
@@ -185,7 +186,7 @@ def test_a_history_that_is_gone_is_found_whoever_writes_next(tmp_path: Path, gon
     again(whole, lambda spec: spec["analysis"].update(family="spec"))
     for root in (tmp_path, whole):
         assert not of_history(root)
-        assert any("are missing; others are as written" in note for note in verify(root).notes)
+        assert any(told(note, "missing") for note in verify(root).notes)
     assert standing(whole)[0] == "exploratory" and read_history(whole, "synthetic").gaps
 
 

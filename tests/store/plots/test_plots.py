@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray as xr
+from facts import facts
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import FillBetweenPolyCollection
@@ -189,13 +190,13 @@ def test_nothing_is_drawn_over_the_data_or_cut_off(tree: xr.DataTree) -> None:
 
 def test_what_cannot_be_drawn_is_named(tree: xr.DataTree) -> None:
     found = tree.ablation.means("entropy")
-    with pytest.raises(StoreError, match=r"position: expected one to draw, found 2 \(prompt_end, compl"):
+    with pytest.raises(StoreError, match=facts("position", "2", "prompt_end, compl…")):
         plots.means(found)
-    with pytest.raises(StoreError, match="result of change or effects, with 'difference'; found mean"):
+    with pytest.raises(StoreError, match=facts("change or effects", "'difference'", "mean")):
         plots.change(found.isel(position=0))
     with pytest.raises(StoreError, match="found 'positon'"):
         plots.panels(plots.means, found, "positon")
-    with pytest.raises(StoreError, match="one example or one position, found 6 examples and 2 positions"):
+    with pytest.raises(StoreError, match=facts("6 examples", "2 positions")):
         plots.layer_tokens(tree["probe"].to_dataset().sel(target="label", seed=0))
 
 

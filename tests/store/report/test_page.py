@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from facts import told
 from playwright.sync_api import Browser, Page, sync_playwright
 from report_store import LABELS, WORDS, Design, write_synthetic
 
@@ -138,7 +139,7 @@ def test_a_filter_acts_on_all_sections(show: Callable[..., Page], report: Path) 
         assert page.locator(f"#{section} .legend li").all_inner_texts() == kept
     # The contrast over both ranks rests on cells that are hidden now; that within rank 8 is left.
     assert rows(page, "contrasts")[0] == "target: label+explanation against label (rank=8)"
-    assert "2 contrasts rest on conditions that the filters hide" in page.inner_text("#contrasts")
+    assert told(page.inner_text("#contrasts"), "2 contrasts", "filters hide")
     assert {row["rank"] for row in download(page, "results")} == {"8"}
     assert page.inner_text("#filter-count") == "2 of 4 conditions shown"
     page.click("text=Show all")
@@ -275,7 +276,7 @@ def test_lenses_stand_side_by_side_where_there_is_a_tuned_one(
     assert len(download(page, "tuned")) == 2 * (2 * 2 + 30)
     page.click("summary:has-text('lens')")
     page.uncheck(".filter[open] label:has-text('logit') input")
-    assert "The filters hide the condition with the logit lens" in section.inner_text()
+    assert told(section.inner_text(), "filters hide", "logit lens")
     assert show(report).locator("#tuned, #contents a[href='#tuned']").count() == 0
 
 

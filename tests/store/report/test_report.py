@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import engine
+from facts import facts, told
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -78,7 +79,7 @@ def test_means_of_a_summary_cover_seeds_and_name_what_is_wrong(root: Path) -> No
     own = node["summary"].to_dataset()["qwk"].sel(target="label", rank=8).values
     np.testing.assert_allclose(found["mean"].isel(level=0), own.mean())
     assert math.isnan(found["low"].isel(level=3))  # one of its two seeds failed
-    with pytest.raises(StoreError, match="no variable 'qwkk'; the nearest is 'qwk'"):
+    with pytest.raises(StoreError, match=facts("'qwkk'", "'qwk'")):
         means(node, "qwkk", stage="summary")
 
 
@@ -131,7 +132,7 @@ def test_interventions_are_those_of_the_analysis(tmp_path: Path, monkeypatch: py
     # Single heads take from no other model, and their entropies stay in the store.
     own = heads["conditions"][0]
     assert own["changed"][:5] == [*(f"layer 1, head {n}" for n in range(4)), "layer 2, head 0"]
-    assert own["entropy"] is None and own["shares"] == {} and "takes from no other model" in heads["unshared"]
+    assert own["entropy"] is None and own["shares"] == {} and told(heads["unshared"], "no other model")
     monkeypatch.setattr(interventions, "MOST_BYTES", 100)
     short = collect(tmp_path)["experiments"][0]["interventions"]["entries"]
     assert [(len(own["conditions"]), own["left_out"]) for own in short] == [(1, 1), (1, 1)]
@@ -147,7 +148,7 @@ def test_a_tuned_lens_stands_beside_its_logit_twin(tmp_path: Path) -> None:
     found = reported("both", ["logit", "tuned"])
     assert found["twins"] == {"1": 0, "3": 2}
     assert reported("alone", ["tuned"])["twins"] == {}
-    assert "no complete cell has a tuned lens" in reported("none", ["logit"])["missing"]
+    assert told(reported("none", ["logit"])["missing"], "tuned lens")
     kl = open_store(tmp_path / "both")["synthetic/lens"].to_dataset()["translator_kl"].astype(float)
     own = kl.sel(target="label")
     layers, curve = found["layers"][0], found["curves"][0]
@@ -208,7 +209,7 @@ def test_the_command_writes_one_file_and_the_probe_keeps_texts_of_tokens(
     assert len(whole) > 2
     assert [shape["texts"][number] for number in whole] == [decoded[number] for number in whole]
     ended = engine("report", tmp_path / "store", "--experiment", "smal", code=1)
-    assert "no experiment 'smal'; the nearest is 'small'" in ended.output
+    assert told(ended.output, "'smal'", "'small'")
 
 
 def test_a_store_without_experiments_says_so(tmp_path: Path) -> None:

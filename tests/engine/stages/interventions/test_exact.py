@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from facts import facts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_study import writer
@@ -350,7 +351,7 @@ def test_it_goes_on_behind_the_batches_that_are_there(llama: Study) -> None:
 def test_an_adapter_outside_the_layers_is_no_layers_doing(tmp_path: Path, tokenizer: Any) -> None:
     study = Study("llama", tmp_path, tokenizer, modules_to_save=["lm_head"])
     with (
-        pytest.raises(UsageError, match="trains lm_head, which is no LoRA delta of a layer"),
+        pytest.raises(UsageError, match=facts("lm_head", "LoRA")),
         study.arranged(),
     ):
         pass
@@ -364,7 +365,7 @@ def test_a_model_of_more_than_one_stream_is_refused(llama: Study) -> None:
     last.register_forward_hook(lambda _, _args, output: output + memory.pop("first", 0.0))
     with (
         arrangement(model, {"donor": llama.donor}) as arranged,
-        pytest.raises(EngineError, match="LlamaModel hands more from layer to layer"),
+        pytest.raises(EngineError, match=facts("LlamaModel", "layer")),
     ):
         llama.run(arranged, [graft(2)])
 
@@ -397,8 +398,8 @@ def test_sweeps(options: dict[str, Any], layers: list[tuple[int, ...]]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": [7]}, "x.layers: found 7; expected 1 to 6, or -6 to -1"),
-        ({"layers": [1, 2], "width": [3]}, "x.width: found 3; expected at most 2 layers"),
+        ({"layers": [7]}, r"x\.layers.*7.*1 to 6.*-6 to -1"),
+        ({"layers": [1, 2], "width": [3]}, r"x\.width.*3.*2 layers"),
         ({"kind": "heads", "heads": [2]}, "x.heads: found 2; expected 0 to 1"),
     ],
 )

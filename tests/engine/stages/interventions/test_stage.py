@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from commands import engine
+from facts import told
 
 import store
 from store.report.collect import collect
@@ -117,7 +118,7 @@ def test_all_ways_of_running_come_to_the_same(write_spec: Any, tmp_path: Path, o
 def test_a_donor_left_out_is_named(write_spec: Any) -> None:
     spec = write_spec(MORE)
     ended = engine("execute", spec, "--only", "target=label", code=2)
-    assert 'the intervention "to the other" takes from a cell that is not trained' in ended.output
+    assert told(ended.output, '"to the other"', "trained")
     engine("execute", spec)
     spec.write_text(spec.read_text().replace("layers = [1]", "layers = [2]"))
     engine("execute", spec, "--only", "target=label")  # now it is trained
@@ -132,9 +133,7 @@ def test_a_damaged_donor_is_trained_again(write_spec: Any, tmp_path: Path) -> No
     donor.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     spec.write_text(spec.read_text().replace("layers = [1]", "layers = [2]"))
     ended = engine("execute", spec, *only, code=1)
-    assert (
-        f"{donor.relative_to(tmp_path / 'store')}: its content has changed since it was made" in ended.output
-    )
+    assert told(ended.output, str(donor.relative_to(tmp_path / "store")), "changed")
     assert "2 train" not in engine("execute", spec, *only, "--retry-failed").output
     assert donor.read_bytes() == content
     after = node_of(tmp_path / "store")["label"].sel(intervention=before["intervention"][:9])
@@ -144,5 +143,5 @@ def test_a_damaged_donor_is_trained_again(write_spec: Any, tmp_path: Path) -> No
 def test_a_layer_that_the_model_lacks_is_known_before_anything_runs(write_spec: Any) -> None:
     spec = write_spec(MORE.replace("layers = [1]", "layers = [9]"))
     ended = engine("execute", spec, code=2)
-    assert "interventions: heads.layers: found 9; expected 1 to 3, or -3 to -1" in ended.output
+    assert told(ended.output, "heads.layers", "9", "1 to 3", "-3 to -1")
     assert str(spec) in ended.output and "Ran" not in ended.output

@@ -172,7 +172,7 @@ def test_with_early_stopping_the_loss_is_that_of_the_kept_adapter(
          r"the last finite loss was [\d.]+, at step \d+; expected a lower train.lr \(found 1e\+18\)"),
         ({"lr": 1e39, "steps": 1}, r"trained weights are not finite \(model\.layers\.0\..*\) at step 1, .*"
          r"the last finite loss was 5\."),
-        ({"lr": 1e39, "steps": 1, "early_stopping": 1}, r"the validation loss is nan at step 1"),
+        ({"lr": 1e39, "steps": 1, "early_stopping": 1}, r"validation loss is nan.*step 1"),
     ],
 )  # fmt: skip
 def test_a_training_that_diverges_fails_and_says_where(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from attrs import evolve
+from facts import facts
 from trainings import EOS, FAST, interrupted, load, many, saved_weights, token_losses, train
 
 from engine.errors import DataError
@@ -137,14 +138,14 @@ def test_rows_that_are_too_long_take_no_part_in_validations(
     )
     assert trained.summary["validation_examples_too_long"] == 2
     assert trained.summary["validation_loss"] == without["validation_loss"]
-    with pytest.raises(DataError, match=r"train\.max_length is 12, shorter than every validation example"):
+    with pytest.raises(DataError, match=facts("train.max_length", "12", "validation")):
         train(base, tokenizer, tmp_path / "none", TRAINED, [long], settings=chosen)
 
 
 def test_early_stopping_without_validation_rows_is_an_error_before_the_training(
     base: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"train\.early_stopping: found 2, .*data\.validation_share"):
+    with pytest.raises(DataError, match=facts("train.early_stopping", "2", "data.validation_share")):
         train(base, tokenizer, tmp_path, TRAINED, [], settings=STOPPED)
     assert not list(tmp_path.iterdir())
 
