@@ -140,7 +140,7 @@ def execute(
 
     planned = spec if isinstance(spec, Plan) else plan(spec, overrides, store=store)
     pending = due(planned, choose(planned, only or {}), retry_failed=retry_failed)[:max_cells]
-    request, found = request_for(
+    request, to_warn = request_for(
         planned,
         pending,
         executor=executor,
@@ -153,7 +153,7 @@ def execute(
     if not pending:
         note_plan(planned)
         return Outcome()
-    for warning in found:
+    for warning in to_warn:
         warnings.warn(warning, stacklevel=2)
     with stop_on_signal() as stop:
         return run_plan(planned, pending, request, display or Display(), stop)
@@ -258,7 +258,7 @@ def _model_of(experiment: dict[str, Any], levels: dict[str, Any]) -> Model:
     choice = next(
         cell
         for cell in matrix.cells
-        if {name: level_text(own) for name, own in matrix.levels(cell).items()} == wanted
+        if {name: level_text(level) for name, level in matrix.levels(cell).items()} == wanted
     )
     return matrix.table("model", choice)
 

@@ -31,7 +31,7 @@ class Ablation:
         for name in dir(self):
             function = getattr(analysis, name)
             _, *others = signature(function).parameters.values()
-            asked = ", ".join(own.name for own in others if own.default is own.empty)
+            asked = ", ".join(parameter.name for parameter in others if parameter.default is parameter.empty)
             lines.append(f"  .ablation.{name}({asked or '…'}): {(function.__doc__ or '').splitlines()[0]}")
         return "\n".join(lines)
 

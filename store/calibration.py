@@ -34,7 +34,7 @@ def calibration_bins(
     confidence, correct = confidences(gold, logprobs, labels)
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     weights = np.ones(len(place)), confidence, correct
-    number, sure, right = (np.bincount(place, own, bins).astype(float) for own in weights)
+    number, sure, right = (np.bincount(place, weight, bins).astype(float) for weight in weights)
     return number, sure, right
 
 

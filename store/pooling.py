@@ -34,22 +34,24 @@ def pool(experiments: Mapping[Any, xr.DataTree], factor: str) -> xr.DataTree:
     summaries = {
         level: _labelled(node["summary"].to_dataset(), factor, level) for level, node in trees.items()
     }
-    names = list(dict.fromkeys(name for own in summaries.values() for name in own.indexes["cell"].names))
+    names = list(
+        dict.fromkeys(name for summary in summaries.values() for name in summary.indexes["cell"].names)
+    )
     stages = dict.fromkeys(stage for node in trees.values() for stage in node.children if stage != "summary")
     attributes = [node.attrs for node in trees.values()]
-    shared = {k: v for k, v in attributes[0].items() if all(own.get(k) == v for own in attributes)}
+    shared = {k: v for k, v in attributes[0].items() if all(attrs.get(k) == v for attrs in attributes)}
     nodes = {
         "/": xr.Dataset(attrs=shared),
-        "/summary": _plain(_summary([_with_factors(own, names) for own in summaries.values()])),
+        "/summary": _plain(_summary([_with_factors(summary, names) for summary in summaries.values()])),
     }
     for stage in stages:
         parts = [
-            _with_factors(_labelled(own, factor, level), names)
+            _with_factors(_labelled(dataset, factor, level), names)
             for level, node in trees.items()
             if stage in node.children
-            for own in stage_nodes(node, stage).values()
+            for dataset in stage_nodes(node, stage).values()
         ]
-        shapes = merge_shapes({str(number): own for number, own in enumerate(_alike(parts))})
+        shapes = merge_shapes({str(number): dataset for number, dataset in enumerate(_alike(parts))})
         several = len(shapes) > 1
         for number, dataset in enumerate(shapes.values()):
             nodes[f"/{stage}/shape{number}" if several else f"/{stage}"] = _plain(dataset)
@@ -100,27 +102,29 @@ def _plain(dataset: xr.Dataset) -> xr.Dataset:
 
 def _summary(parts: list[xr.Dataset]) -> xr.Dataset:
     """Return the numbers of all, NaN where an experiment lacks one."""
-    index = reduce(pd.MultiIndex.append, [own.indexes["cell"] for own in parts])
-    names = dict.fromkeys(name for own in parts for name in own.data_vars)
+    index = reduce(pd.MultiIndex.append, [part.indexes["cell"] for part in parts])
+    names = dict.fromkeys(name for part in parts for name in part.data_vars)
     variables = {}
     for name in names:
-        values = [own[name].values if name in own else np.full(own.sizes["cell"], np.nan) for own in parts]
-        attrs = next(own[name].attrs for own in parts if name in own)
+        values = [
+            part[name].values if name in part else np.full(part.sizes["cell"], np.nan) for part in parts
+        ]
+        attrs = next(part[name].attrs for part in parts if name in part)
         variables[name] = xr.Variable("cell", np.concatenate(values), attrs)
     return xr.Dataset(variables).assign_coords(xr.Coordinates.from_pandas_multiindex(index, "cell"))
 
 
 def _alike(parts: list[xr.Dataset]) -> list[xr.Dataset]:
     """Return the parts with the variables and examples that all have, where they share some."""
-    names = [name for name in parts[0].data_vars if all(name in own for own in parts)]
-    parts = [own[names] for own in parts]
-    if any("example" not in own.dims for own in parts):
+    names = [name for name in parts[0].data_vars if all(name in part for part in parts)]
+    parts = [part[names] for part in parts]
+    if any("example" not in part.dims for part in parts):
         return parts
-    common = set.intersection(*(set(own["example"].values) for own in parts))
+    common = set.intersection(*(set(part["example"].values) for part in parts))
     if not common:
         return parts
     kept = [example for example in parts[0]["example"].values if example in common]
-    return [own if _same(own, kept) else own.sel(example=kept) for own in parts]
+    return [part if _same(part, kept) else part.sel(example=kept) for part in parts]
 
 
 def _same(dataset: xr.Dataset, examples: list[Any]) -> bool:

@@ -125,13 +125,13 @@ _VERSIONED = ("ablation-engine", "torch", "transformers", "peft")
 
 def _mixed_versions(records: Records) -> str:
     """Say which packages were of several versions when the cells' stages were done, "" where none was."""
-    found: dict[str, Counter[str]] = {name: Counter() for name in _VERSIONED}
-    for record in (record for own in records.values() for record in own.values()):
+    versions: dict[str, Counter[str]] = {name: Counter() for name in _VERSIONED}
+    for record in (record for by_key in records.values() for record in by_key.values()):
         packages = record.get("provenance", {}).get("packages", {})
         for name in _VERSIONED:
             if name in packages:
-                found[name][str(packages[name])] += 1
-    several = {name: counts for name, counts in found.items() if len(counts) > 1}
+                versions[name][str(packages[name])] += 1
+    several = {name: counts for name, counts in versions.items() if len(counts) > 1}
     parts = [
         f"{name} {' and '.join(f'{version} ({n} stages)' for version, n in sorted(counts.items()))}"
         for name, counts in several.items()
@@ -183,10 +183,10 @@ def _stage_nodes(
     datasets, labels = {}, {}
     for family, chosen in families.items():
         keys = [cells[i]["keys"][stage] for i in chosen]
-        found = [records[stage][key] for key in keys]
+        chosen_records = [records[stage][key] for key in keys]
         described = [f"{stage} {key} ({_levels(cells[i])})" for i, key in zip(chosen, keys, strict=True)]
-        dataset, labels[family] = _family_dataset(place, stage, family, keys, found, described)
-        dataset.attrs = _common(found)
+        dataset, labels[family] = _family_dataset(place, stage, family, keys, chosen_records, described)
+        dataset.attrs = _common(chosen_records)
         datasets[family] = with_cells(dataset, stage, coordinates_of(cell_index(names, cells, chosen)))
     if len(datasets) <= 1:
         return {f"/{stage}": dataset for dataset in datasets.values()}
@@ -203,7 +203,7 @@ def _common(records: Sequence[Json]) -> dict[str, str]:
     for record in records:
         for name, value in record.get("attributes", {}).items():
             values.setdefault(name, set()).add(str(value))
-    return {name: ", ".join(sorted(found)) for name, found in values.items()}
+    return {name: ", ".join(sorted(texts)) for name, texts in values.items()}
 
 
 def _levels(cell: Json) -> str:
@@ -227,10 +227,10 @@ def _family_dataset(
 
 def _rows(place: Place, folder: str, keys: Sequence[str], records: Sequence[Json]) -> list[int]:
     """Return the rows that the records name; where they name none, the newest of their keys."""
-    found = [record.get("row") for record in records]
-    if None in found:
+    rows = [record.get("row") for record in records]
+    if None in rows:
         row_of = {key: row for row, key in enumerate(group_keys(place, folder))}
-        found = [row_of.get(key) if row is None else row for row, key in zip(found, keys, strict=True)]
-    if missing := [key for key, row in zip(keys, found, strict=True) if type(row) is not int or row < 0]:
+        rows = [row_of.get(key) if row is None else row for row, key in zip(rows, keys, strict=True)]
+    if missing := [key for key, row in zip(keys, rows, strict=True) if type(row) is not int or row < 0]:
         raise DamagedError(f"{place}/{folder}: no row of {missing[0]}, which is done; {MEND}")
-    return [int(row) for row in found if row is not None]
+    return [int(row) for row in rows if row is not None]

@@ -30,7 +30,7 @@ def adapter_trouble() -> str:
             weights = {name: value.clone() for name, value in base.state_dict().items()}
             model = attach_adapter(base, Lora(r=2)).eval()
             with torch.no_grad():
-                for parameter in (own for own in model.parameters() if own.requires_grad):
+                for parameter in (trained for trained in model.parameters() if trained.requires_grad):
                     parameter.normal_()
         ids = torch.arange(8)[None]
         with TemporaryDirectory(prefix="ablation-engine-doctor-") as folder, torch.no_grad():

@@ -51,8 +51,8 @@ class StoreComparison:
             f"{self.name}: {len(self.both)} cells in both ({self.equal_keys} of them from equal inputs), "
             f"{len(self.only_a)} only in A, {len(self.only_b)} only in B"
         )
-        for where, found in (("A", self.only_a), ("B", self.only_b)):
-            for levels in found:
+        for where, unmatched in (("A", self.only_a), ("B", self.only_b)):
+            for levels in unmatched:
                 yield f"only in {where}  {self._name(levels)}"
         if self.both:
             yield self._numbers()
@@ -212,7 +212,7 @@ def _settings(a: Any, b: Any, *, path: str) -> list[tuple[str, str, str]]:
     """Give key, value in A and value in B of all leaves that differ; "unset" where one lacks a key."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         inner = {key: f"{path}.{key}".lstrip(".") for key in (*a, *b)}
-        return [row for key, own in inner.items() for row in _settings(a.get(key), b.get(key), path=own)]
+        return [row for key, below in inner.items() for row in _settings(a.get(key), b.get(key), path=below)]
     if a == b:
         return []
     first_value, second_value = ("unset" if value is None else str(value) for value in (a, b))

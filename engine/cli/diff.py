@@ -48,10 +48,10 @@ def _name(entry: dict[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in entry["levels"].items())
 
 
-def compare(here: Plan, there: Plan) -> SpecComparison:
+def compare(here: Plan, other_plan: Plan) -> SpecComparison:
     """Match cells by all stage keys first, then by levels; say which settings part the latter."""
-    known = {_signature(cell): cell for cell in there.cells}
-    by_levels = {_levels(there, cell): cell for cell in there.cells}
+    known = {_signature(cell): cell for cell in other_plan.cells}
+    by_levels = {_levels(other_plan, cell): cell for cell in other_plan.cells}
     shared, changed, added = [], [], []
     met: set[int] = set()
     for cell in here.cells:
@@ -67,8 +67,8 @@ def compare(here: Plan, there: Plan) -> SpecComparison:
             continue
         met.add(other.index)
         stages = [stage for stage in STAGES if cell.keys.get(stage) != other.keys.get(stage)]
-        changed.append(entry | {"stages": stages, "why": _reasons(here, cell, there, other)})
-    removed = [{"levels": there.levels(cell)} for cell in there.cells if cell.index not in met]
+        changed.append(entry | {"stages": stages, "why": _reasons(here, cell, other_plan, other)})
+    removed = [{"levels": other_plan.levels(cell)} for cell in other_plan.cells if cell.index not in met]
     return SpecComparison(shared, changed, added, removed)
 
 
@@ -80,15 +80,15 @@ def _levels(plan: Plan, cell: PlannedCell) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, repr(level)) for name, level in plan.levels(cell).items()))
 
 
-def _reasons(here: Plan, cell: PlannedCell, there: Plan, other: PlannedCell) -> list[str]:
+def _reasons(here: Plan, cell: PlannedCell, other_plan: Plan, other: PlannedCell) -> list[str]:
     reasons = []
     for table in TABLE_STAGES:
-        ours, theirs = here.matrix.table(table, cell.choice), there.matrix.table(table, other.choice)
+        ours, theirs = here.matrix.table(table, cell.choice), other_plan.matrix.table(table, other.choice)
         for field in attrs.fields(type(ours)):
             mine, yours = getattr(ours, field.name), getattr(theirs, field.name)
             if mine != yours and field.metadata.get("stages") != ():
                 reasons.append(f"{table}.{field.name}: {mine!r} here, {yours!r} there")
-    seeds = here.matrix.seed(cell.choice), there.matrix.seed(other.choice)
+    seeds = here.matrix.seed(cell.choice), other_plan.matrix.seed(other.choice)
     if seeds[0] != seeds[1]:
         reasons.append(f"seed: {seeds[0]} here, {seeds[1]} there")
     return reasons[:MAX_REASONS] or ["the content of the model or data files"]

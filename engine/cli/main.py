@@ -192,11 +192,11 @@ def compare(store_a: Root, store_b: Root, experiment: str | None, cells: bool) -
     from engine.cli.compare import compare_stores
     from store.ledger.history import record_look
 
-    for found in compare_stores(store_a, store_b, experiment):
-        for part in found.tables(cells=cells):
+    for comparison in compare_stores(store_a, store_b, experiment):
+        for part in comparison.tables(cells=cells):
             Terminal().print(part, soft_wrap=isinstance(part, str))
         for store in (store_a, store_b):
-            if said := record_look(store, found.name, "compare", [("store", "A")]):
+            if said := record_look(store, comparison.name, "compare", [("store", "A")]):
                 say(said, error=True)
 
 
@@ -329,7 +329,7 @@ def _record_looks(store: Root, experiment: str | None) -> None:
     for name, node in open_store(store, experiment).children.items():
         if "summary" in node.children:
             contrasts = chosen_contrasts(spec_of(node), stage_node(node, "summary"))
-            looked_at = [(own.factor, own.baseline) for own in contrasts]
+            looked_at = [(contrast.factor, contrast.baseline) for contrast in contrasts]
             if said := record_look(store, name, "report", looked_at):
                 say(said, error=True)
 

@@ -216,9 +216,9 @@ def status_tables(
     if plan is not None:
         name = plan.matrix.experiment.name
         if name not in manifests:
-            states = {stage: own for stage, own in plan.states.items() if own}
+            states = {stage: by_key for stage, by_key in plan.states.items() if by_key}
             yield _counts(f"{name}: {len(plan.cells):,} cells for {root}", states)
-        manifests = {own: manifest for own, manifest in manifests.items() if own == name}
+        manifests = {experiment: manifest for experiment, manifest in manifests.items() if experiment == name}
     if not manifests:
         yield f"{root}: nothing has been executed yet"
     for name, manifest in manifests.items():
@@ -232,9 +232,9 @@ def _counts(title: str, states: dict[str, dict[str, str]]) -> Table:
     shown = ("done", "running", "failed", "pending")
     for state in shown:
         table.add_column(state, justify="right", style=STATE_STYLES[state])
-    for stage, found in states.items():
-        counts = Counter("done" if state == "cached" else state for state in found.values())
-        if found:
+    for stage, by_key in states.items():
+        counts = Counter("done" if state == "cached" else state for state in by_key.values())
+        if by_key:
             table.add_row(stage, *(str(counts[state]) for state in shown))
     return table
 
@@ -256,7 +256,7 @@ def _status(
         yield f"probe backend: {', '.join(sorted(map(str, backends)))}"
     yield from _signatures(root, name, sum(cell["status"].get("evaluate") == "done" for cell in listed))
     yield f"engine {manifest['packages']['ablation-engine']}, git {manifest['git'] or 'unknown'}"
-    failed = [(stage, key) for stage, own in states.items() for key in own if own[key] == "failed"]
+    failed = [(stage, key) for stage, by_key in states.items() for key in by_key if by_key[key] == "failed"]
     for stage, key in failed:
         record = ledger.record(stage, key, "failed")
         # First what happened, for a person who reads no further.

@@ -67,11 +67,15 @@ def _row(plan: Plan, answer: PowerAnswer, power: float) -> dict[str, Any]:
         "test_sets": question.sets,
         "detectable": _finite(power_of.detectable(power)),
         "detectable_range": answer.range
-        and [_finite(answer.power(design, own).detectable(power)) for own in answer.range],
+        and [_finite(answer.power(design, variation).detectable(power)) for variation in answer.range],
         "detectable_alone": _finite(answer.power(design, alone=True).detectable(power)),
         "difference_of_interest": interest,
         "power": None if interest is None else power_of.of(interest),
-        "variances": {name: own for name, own in attrs.asdict(answer.variation).items() if own is not None},
+        "variances": {
+            name: variance
+            for name, variance in attrs.asdict(answer.variation).items()
+            if variance is not None
+        },
         "source": answer.source,
     }
 
@@ -80,16 +84,16 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def plan_lines(found: list[dict[str, Any]], power: float = POWER) -> Iterator[Table | Text | str]:
+def plan_lines(rows: list[dict[str, Any]], power: float = POWER) -> Iterator[Table | Text | str]:
     """Yield a table of what the contrasts would find, where the variances come from, and warnings."""
-    if not found:
+    if not rows:
         return
     table = Table(title=f"true differences that would be found with {power:.0%} power (p < 0.05)")
-    wished = any(row["power"] is not None for row in found)
+    wished = any(row["power"] is not None for row in rows)
     columns = ["contrast", "outcome", "measured", "finds", "alone", *["of interest: power"] * wished]
     for column in columns:
         table.add_column(column)
-    for row in found:
+    for row in rows:
         outcome, seeds = row["outcome"], row["seeds"]
         measured = [f"{seeds} seed{'s' * (seeds > 1)}", f"{row['examples']:,} examples"]
         if row["groups"]:
@@ -104,11 +108,11 @@ def plan_lines(found: list[dict[str, Any]], power: float = POWER) -> Iterator[Ta
             *["" if interest is None else f"{amount(interest, outcome)}: {row['power']:.0%}"] * wished,
         )
     yield table
-    for source in dict.fromkeys(row["source"] for row in found):
-        outcomes = dict.fromkeys(row["outcome"] for row in found if row["source"] == source)
+    for source in dict.fromkeys(row["source"] for row in rows):
+        outcomes = dict.fromkeys(row["outcome"] for row in rows if row["source"] == source)
         yield f"variances of {', '.join(outcomes)}: {source}"
-    yield from notes(found)
-    told = warnings(found, power)
+    yield from notes(rows)
+    told = warnings(rows, power)
     for warning in told:
         yield styled(f"warning: {warning}", "yellow")
     if told:
@@ -124,7 +128,7 @@ def _contrast(row: dict[str, Any]) -> str:
 def _finds(row: dict[str, Any]) -> Text:
     lines = [_amount(row["detectable"], row["outcome"])]
     if row["detectable_range"]:
-        low, high = (_amount(own, row["outcome"]) for own in row["detectable_range"])
+        low, high = (_amount(bound, row["outcome"]) for bound in row["detectable_range"])
         lines.append(f"({low} to {high})")
     return joined([*lines, *[f"of {row['tests']:,} tests"] * (row["tests"] > 1)], "\n")
 
@@ -133,17 +137,17 @@ def _amount(value: float | None, outcome: str) -> str:
     return amount(math.inf if value is None else value, outcome)
 
 
-def notes(found: Iterable[dict[str, Any]]) -> Iterator[str]:
+def notes(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Yield what no number of the table says: what one and two seeds can tell."""
-    seeds = {row["seeds"] for row in found}
+    seeds = {row["seeds"] for row in rows}
     if 1 in seeds:
         yield (
             "One seed: these are differences between these very models; whether training again gives the "
             "same cannot be told."
         )
-    for looks, number in dict.fromkeys((_looks(row["looks"]), row["seeds"]) for row in found if row["looks"]):
+    for looks, number in dict.fromkeys((_looks(row["looks"]), row["seeds"]) for row in rows if row["looks"]):
         yield f"{looks}: what is told is found at the look with {number} seeds; some of it is before."
-    if any(row["seeds"] == 2 and row["layers"] for row in found):
+    if any(row["seeds"] == 2 and row["layers"] for row in rows):
         yield (
             "Two seeds: in a single layer nothing can be found but a huge difference, for two seeds hardly "
             "tell how much trainings differ; three are the least for layers."
@@ -158,12 +162,12 @@ def _looks(looks: list[int] | str) -> str:
     return f"Looks at {', '.join(first)}{' and ' * bool(first)}{last} seeds share the error rate"
 
 
-def warnings(found: Iterable[dict[str, Any]], power: float = POWER) -> list[str]:
+def warnings(rows: Iterable[dict[str, Any]], power: float = POWER) -> list[str]:
     """Give a sentence for each contrast whose smallest difference of interest would hardly be found."""
     return [
         f"{_contrast(row)}: {amount(row['difference_of_interest'], row['outcome'])} in {row['outcome']}, the "
         f"smallest difference of interest, would be found with {row['power']:.0%} power"
-        for row in found
+        for row in rows
         if row["power"] is not None and row["power"] < power
     ]
 
@@ -179,9 +183,11 @@ def one_answer(plan: Plan, pilot: Root | None, contrast: str | None, outcome: Ou
         raise UsageError(f"{file}: expected [[contrasts]] in an outcome that its cells measure, found none")
     first = known[0].question
     same = [
-        own for own in known if (own.question.factor, own.question.outcome) == (first.factor, first.outcome)
+        answer
+        for answer in known
+        if (answer.question.factor, answer.question.outcome) == (first.factor, first.outcome)
     ]
-    return max(same, key=lambda own: own.power(own.question.design).detectable())
+    return max(same, key=lambda answer: answer.power(answer.question.design).detectable())
 
 
 def designs(
@@ -197,12 +203,12 @@ def curve_lines(
     plan: Plan, answer: PowerAnswer, difference: float | None, power: float
 ) -> Iterator[Table | str]:
     """Yield the designs as a table, and the cheapest one in a sentence."""
-    own = _row(plan, answer, power)
+    numbers = _row(plan, answer, power)
     outcome, planned = answer.question.outcome, answer.question.design
     listed, best = designs(plan, answer, difference, power)
-    layers = f", in one layer of {own['layers']}" if own["layers"] else ""
-    layers += f", after correction for {own['tests']:,} tests" if own["tests"] > 1 else ""
-    table = Table(title=f"{_contrast(own)}: {outcome}{layers}")
+    layers = f", in one layer of {numbers['layers']}" if numbers["layers"] else ""
+    layers += f", after correction for {numbers['tests']:,} tests" if numbers["tests"] > 1 else ""
+    table = Table(title=f"{_contrast(numbers)}: {outcome}{layers}")
     wished = [] if difference is None else [f"power at {amount(difference, outcome)}"]
     for column in ("seeds", "examples", "cells", "FLOPs", f"finds with {power:.0%}", *wished):
         table.add_column(column, justify="right")
@@ -218,8 +224,8 @@ def curve_lines(
     yield table
     yield "cells and FLOPs: of the whole study, what is done included; bold: as planned"
     yield f"variances: {answer.source}"
-    if own["looks"]:
-        yield f"{_looks(own['looks'])}; another number of seeds is taken for the last look."
+    if numbers["looks"]:
+        yield f"{_looks(numbers['looks'])}; another number of seeds is taken for the last look."
     if difference is not None:
         yield _cheapest(answer.question, best, difference, power)
 
@@ -244,10 +250,10 @@ def curve_json(plan: Plan, answer: PowerAnswer, difference: float | None, power:
         **_row(plan, answer, power),
         "wished_difference": difference,
         "wished_power": power,
-        "designs": [_sized(own) for own in listed],
+        "designs": [_sized(design) for design in listed],
         "cheapest": best and _sized(best),
     }
 
 
-def _sized(own: Sized) -> dict[str, Any]:
-    return attrs.asdict(own) | {"detectable": _finite(own.detectable)}
+def _sized(design: Sized) -> dict[str, Any]:
+    return attrs.asdict(design) | {"detectable": _finite(design.detectable)}

@@ -116,9 +116,9 @@ def contrasts_table(
         "declared",
     ):
         table.add_column(title, overflow="fold")
-    for question, found in answers:
-        for level in found["level"].values:
-            part = found.sel(level=level)
+    for question, by_level in answers:
+        for level in by_level["level"].values:
+            part = by_level.sel(level=level)
             held = "".join(f", {name}={at}" for name, at in question.part.within.items())
             name = f"{question.contrast.factor}: {level} against {question.contrast.baseline}{held}"
             told = standing(history, question, level)
@@ -135,26 +135,32 @@ def contrasts_table(
     return table, notes(analysis, history, answers, cells_of(experiment)), shown(questions)
 
 
-def _numbers(own: xr.Dataset) -> tuple[str, str, str]:
+def _numbers(difference: xr.Dataset) -> tuple[str, str, str]:
     """Give difference, interval and p value; by layer: the largest difference, and the layers that pass."""
-    p = own["p_adjusted"]
+    p = difference["p_adjusted"]
     if not p.dims:
-        low, high = (f"{float(own[name]):+.3g}" for name in ("low", "high"))
-        interval = f"{low} to {high}" if np.isfinite(own["low"]) else "–"
-        return f"{float(own['difference']):+.3g}", interval, f"{float(p):.2g}" if np.isfinite(p) else "–"
-    largest = float(own["difference"].values.flat[int(np.nanargmax(np.abs(own["difference"].values)))])
+        low, high = (f"{float(difference[name]):+.3g}" for name in ("low", "high"))
+        interval = f"{low} to {high}" if np.isfinite(difference["low"]) else "–"
+        return (
+            f"{float(difference['difference']):+.3g}",
+            interval,
+            f"{float(p):.2g}" if np.isfinite(p) else "–",
+        )
+    largest = float(
+        difference["difference"].values.flat[int(np.nanargmax(np.abs(difference["difference"].values)))]
+    )
     sure, tests = int((p < 0.05).sum()), int(np.isfinite(p).sum())
     least = f"; least {float(p.min()):.2g}" if tests else ""
     return f"largest {largest:+.3g}", "", f"{sure} of {tests} below 0.05{least}"
 
 
-def _verdict(own: xr.Dataset) -> str:
+def _verdict(difference: xr.Dataset) -> str:
     """Give the verdict on the smallest difference of interest; by layer, how many have each."""
-    if "verdict" not in own:
+    if "verdict" not in difference:
         return ""
-    if not own["verdict"].dims:
-        return str(own["verdict"].item())
-    counts = Counter(verdict for verdict in own["verdict"].values.ravel() if verdict)
+    if not difference["verdict"].dims:
+        return str(difference["verdict"].item())
+    counts = Counter(verdict for verdict in difference["verdict"].values.ravel() if verdict)
     return "; ".join(f"{number} layers: {verdict}" for verdict, number in counts.most_common())
 
 

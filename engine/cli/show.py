@@ -48,20 +48,20 @@ def show(
     probe, levels = _one_cell(node, _pairs(cell))
     ids = [str(name) for name in probe["example"].values]
     chosen = _known("--example", example, ids) if example is not None else ids[0]
-    own = probe.isel(example=ids.index(chosen))
+    shown = probe.isel(example=ids.index(chosen))
     known = probed_vocabularies(root, str(probe.attrs.get("vocabulary", "")))
     texts = known[0] if len(known) == 1 else None
-    yield styled(f"{describe(levels)}; example {chosen}, true label {own['gold'].item()}")
-    positions = [str(name) for name in own["position"].values]
+    yield styled(f"{describe(levels)}; example {chosen}, true label {shown['gold'].item()}")
+    positions = [str(name) for name in shown["position"].values]
     if position is not None:
         positions = [_known("--position", position, positions)]
-    if len(positions) == 1 or "entropy" not in own:
+    if len(positions) == 1 or "entropy" not in shown:
         for name in positions:
-            yield _detail(own.sel(position=name), name, texts)
+            yield _detail(shown.sel(position=name), name, texts)
         return
     fit = max(1, (width - 6) // (COLUMN_WIDTH + 1))
     for start in range(0, len(positions), fit):
-        yield _side_by_side(own.sel(position=positions[start : start + fit]), texts)
+        yield _side_by_side(shown.sel(position=positions[start : start + fit]), texts)
 
 
 def _experiment(root: Root, name: str | None) -> xr.DataTree:
@@ -93,7 +93,7 @@ def _one_cell(node: xr.DataTree, wanted: dict[str, str]) -> tuple[xr.Dataset, di
     """Give the probe data of the one cell on the wanted levels, and all its levels."""
     if "probe" not in node.children:
         raise UsageError(f"{node.name}: expected a cell that has been probed, found none")
-    found: list[tuple[xr.Dataset, dict[str, Any]]] = []
+    matching: list[tuple[xr.Dataset, dict[str, Any]]] = []
     seen: dict[str, dict[str, None]] = {}
     for dataset in stage_nodes(node, "probe").values():
         names = [str(name) for name in dataset.indexes["cell"].names]
@@ -102,39 +102,39 @@ def _one_cell(node: xr.DataTree, wanted: dict[str, str]) -> tuple[xr.Dataset, di
             for name, level in levels.items():
                 seen.setdefault(name, {})[str(level)] = None
             if all(str(levels.get(name)) == level for name, level in wanted.items()):
-                found.append((dataset.isel(cell=number), levels))
+                matching.append((dataset.isel(cell=number), levels))
     for name, level in wanted.items():
         if name not in seen:
             raise UsageError(f"--cell {name}={level}: no factor {name!r}{hint(name, seen)}")
         if level not in seen[name]:
             known = ", ".join(seen[name])
             raise UsageError(f"--cell {name}={level}: expected one of {known}{hint(level, seen[name])}")
-    if len(found) != 1:
+    if len(matching) != 1:
         left = {name: known for name, known in seen.items() if name not in wanted and len(known) > 1}
         also = " and ".join(f"{name} ({', '.join(known)})" for name, known in left.items())
-        raise UsageError(f"--cell: expected one cell, found {len(found)}; name {also or 'other levels'}")
-    return found[0]
+        raise UsageError(f"--cell: expected one cell, found {len(matching)}; name {also or 'other levels'}")
+    return matching[0]
 
 
-def _detail(own: xr.Dataset, position: str, texts: list[str] | None) -> Table:
+def _detail(shown: xr.Dataset, position: str, texts: list[str] | None) -> Table:
     """Give one position: entropy with a bar, the top token with its probability, ranks of watched tokens."""
-    watched = [str(text) for text in own["watch"].values][:MAX_WATCHED] if "watch_rank" in own else []
+    watched = [str(text) for text in shown["watch"].values][:MAX_WATCHED] if "watch_rank" in shown else []
     table = Table(title=f"position {position}", box=None, pad_edge=False, padding=(0, 1))
     table.add_column("layer", justify="right")
-    if "entropy" in own:
+    if "entropy" in shown:
         table.add_column("entropy (nat)", no_wrap=True, width=6 + BAR_WIDTH)
-    if "top_id" in own:
+    if "top_id" in shown:
         table.add_column("top token", no_wrap=True, width=TOKEN_WIDTH)
         table.add_column("p", justify="right")
     for text in watched:
         table.add_column(joined(["rank", text], "\n"), justify="right")
-    most = float(own["entropy"].max()) if "entropy" in own else 1.0
-    for number in reversed(range(own.sizes["layer"])):
-        layer = own.isel(layer=number)
+    most = float(shown["entropy"].max()) if "entropy" in shown else 1.0
+    for number in reversed(range(shown.sizes["layer"])):
+        layer = shown.isel(layer=number)
         row = [Text(str(layer["layer"].item()))]
-        if "entropy" in own:
+        if "entropy" in shown:
             row.append(_shaded(float(layer["entropy"]), most))
-        if "top_id" in own:
+        if "top_id" in shown:
             top = layer.isel(top=0)
             row.append(Text(token_text(int(top["top_id"]), texts)))
             row.append(Text(f"{float(np.exp(top['top_logprob'])):.2f}"))
@@ -145,18 +145,18 @@ def _detail(own: xr.Dataset, position: str, texts: list[str] | None) -> Table:
     return table
 
 
-def _side_by_side(own: xr.Dataset, texts: list[str] | None) -> Table:
+def _side_by_side(shown: xr.Dataset, texts: list[str] | None) -> Table:
     """Give several positions: entropy and top token of each."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(joined(["", "layer"], "\n"), justify="right")
-    for position in own["position"].values:
+    for position in shown["position"].values:
         table.add_column(joined([str(position), " nat  top token"], "\n"), no_wrap=True, width=COLUMN_WIDTH)
-    most = float(own["entropy"].max())
-    for number in reversed(range(own.sizes["layer"])):
-        row = [Text(str(own["layer"].values[number]))]
-        for place in range(own.sizes["position"]):
-            one = own.isel(layer=number, position=place)
-            word = token_text(int(one["top_id"][0]), texts) if "top_id" in own else ""
+    most = float(shown["entropy"].max())
+    for number in reversed(range(shown.sizes["layer"])):
+        row = [Text(str(shown["layer"].values[number]))]
+        for place in range(shown.sizes["position"]):
+            one = shown.isel(layer=number, position=place)
+            word = token_text(int(one["top_id"][0]), texts) if "top_id" in shown else ""
             value = float(one["entropy"])
             text = f"{value:5.2f} {word}"[:COLUMN_WIDTH].ljust(COLUMN_WIDTH)
             row.append(Text(text, _shade(value, most)))

@@ -84,5 +84,5 @@ def _write(folder: Path, family: Family, values: dict[str, np.ndarray]) -> None:
     write_manifest(folder, "check", {"factors": ["target", "seed"], "cells": cells})
 
 
-def _same(found: np.ndarray, expected: np.ndarray) -> bool:
-    return bool(np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f"))
+def _same(read_back: np.ndarray, expected: np.ndarray) -> bool:
+    return bool(np.array_equal(read_back, expected, equal_nan=expected.dtype.kind == "f"))

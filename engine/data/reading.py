@@ -167,15 +167,15 @@ def _spelled(value: str | int | bool) -> tuple[str, ...]:
     return (str(value),)
 
 
-def _check_columns(wanted: Mapping[str, str], found: Sequence[str], where: str) -> None:
+def _check_columns(wanted: Mapping[str, str], columns: Sequence[str], where: str) -> None:
     """Raise DataError for a column that is not there; `wanted` says what needs each column."""
     for column, reason in wanted.items():
-        if column not in found:
-            near = nearest(column, found)
+        if column not in columns:
+            near = nearest(column, columns)
             hint = f'; did you mean "{near}"? The' if near else "; the"
             raise DataError(
-                f'{where}: found no column "{column}" ({reason}){hint} columns are {", ".join(found)}'
-                f"{_other_separator(found)}"
+                f'{where}: found no column "{column}" ({reason}){hint} columns are {", ".join(columns)}'
+                f"{_other_separator(columns)}"
             )
 
 

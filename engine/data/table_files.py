@@ -150,7 +150,7 @@ def _values(column: Any) -> list[Any]:
 
     if pa.types.is_float16(column.type) or pa.types.is_float32(column.type):
         exact, known = column.to_numpy(zero_copy_only=False), column.is_valid().to_pylist()
-        return [float(str(value)) if there else None for value, there in zip(exact, known, strict=True)]
+        return [float(str(value)) if is_known else None for value, is_known in zip(exact, known, strict=True)]
     return list(column.to_pylist())
 
 

@@ -36,7 +36,7 @@ def generate(
     """
     length = max(map(len, prompts))
     padding = padding_id(tokenizer)
-    ends = [own for own in (tokenizer.eos_token_id,) if own is not None] if ends is None else list(ends)
+    ends = [token for token in (tokenizer.eos_token_id,) if token is not None] if ends is None else list(ends)
     device = next(model.parameters()).device
     # Generation appends on the right, so prompts are padded on the left.
     ids = torch.tensor([[padding] * (length - len(prompt)) + list(prompt) for prompt in prompts])

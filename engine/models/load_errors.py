@@ -61,26 +61,26 @@ def _sentence(text: str) -> str:
     return (first[1] if first else line).rstrip(".")
 
 
-def check_weights(model: Model, found: Mapping[str, Any]) -> None:
+def check_weights(model: Model, loading_info: Mapping[str, Any]) -> None:
     """Raise EngineError where weights are missing or of another shape; warn of those that are not used.
 
-    `found`: what `from_pretrained` gives with `output_loading_info`. It counts no head that is tied to the
+    `loading_info`: what `from_pretrained` gives with `output_loading_info`. It counts no head that is tied to the
     embedding, and nothing that is no weight of a checkpoint, as missing.
     """
-    missing = sorted(found["missing_keys"])
+    missing = sorted(loading_info["missing_keys"])
     if missing:
         raise EngineError(
             f'model.id: "{model.id}" lacks {len(missing)} of its weights, which would be random: '
             f"{_names(missing)}; expected a whole checkpoint"
         )
-    if mismatched := sorted(found["mismatched_keys"]):
+    if mismatched := sorted(loading_info["mismatched_keys"]):
         name, stored, expected = mismatched[0]
         raise EngineError(
             f'model.id: "{model.id}" has {len(mismatched)} weights of another shape than its configuration '
             f"says: {_names([key for key, *_ in mismatched])}; {name} is {list(stored)}, expected "
             f"{list(expected)}"
         )
-    if unexpected := sorted(found["unexpected_keys"]):
+    if unexpected := sorted(loading_info["unexpected_keys"]):
         warnings.warn(
             f'model.id: "{model.id}" has {len(unexpected)} weights that the model has no place for and that '
             f"are not used: {_names(unexpected)}",

@@ -100,7 +100,7 @@ def stems(questions: Sequence[Question]) -> list[list[Stem]]:
 
 
 def score(
-    found: Sequence[Sequence[Spelling]],
+    questions: Sequence[Sequence[Spelling]],
     chunk: Sequence[Stem],
     lens: Lens,
     states: Sequence[torch.Tensor],
@@ -113,7 +113,9 @@ def score(
     float32 sums, so a prediction never contradicts what the probe makes of the same states. Raises
     EngineError where a logit is NaN or infinite.
     """
-    begun = [[spelling for spelling in found[row] if tuple(spelling.ids[:-1]) == stem] for row, stem in chunk]
+    begun = [
+        [spelling for spelling in questions[row] if tuple(spelling.ids[:-1]) == stem] for row, stem in chunk
+    ]
     tokens = sorted({token for spellings in begun for spelling in spellings for token in spelling.ids})
     result = lens_statistics(
         torch.cat(list(states)), lens.unembedding, watch_ids=tokens, top_k=0, backend=backend
@@ -157,17 +159,17 @@ def best_means(spellings: Sequence[Spelling], labels: int) -> np.ndarray:
 
 
 def predictions(
-    found: Sequence[Sequence[Spelling]], labels: Sequence[str], *, length_normalized: bool
+    questions: Sequence[Sequence[Spelling]], labels: Sequence[str], *, length_normalized: bool
 ) -> tuple[list[str], np.ndarray]:
     """Give the label that each question's spellings predict, and all log-likelihoods, [questions, labels].
 
     Of labels with equal scores that one is predicted whose spelling ranks first in the vocabulary.
     """
-    scores = np.array([log_likelihoods(spellings, len(labels)) for spellings in found])
+    scores = np.array([log_likelihoods(spellings, len(labels)) for spellings in questions])
     ranked = scores
     if length_normalized:
-        ranked = np.array([best_means(spellings, len(labels)) for spellings in found])
-    predicted = [_best(*pair) for pair in zip(found, ranked, strict=True)]
+        ranked = np.array([best_means(spellings, len(labels)) for spellings in questions])
+    predicted = [_best(*pair) for pair in zip(questions, ranked, strict=True)]
     return [labels[index] for index in predicted], scores
 
 

@@ -102,8 +102,8 @@ def _no_pointer(begin: bytes) -> None:
         )
 
 
-def _naturals(found: Any) -> TypeGuard[list[int]]:
-    return isinstance(found, list) and all(type(each) is int and each >= 0 for each in found)
+def _naturals(sizes: Any) -> TypeGuard[list[int]]:
+    return isinstance(sizes, list) and all(type(each) is int and each >= 0 for each in sizes)
 
 
 def _object(content: bytes, what: str) -> dict[str, Any]:

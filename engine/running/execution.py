@@ -57,16 +57,16 @@ def request_for(
     if not cells:
         return request, []
     check_donors(plan, cells)
-    found = changed_files(plan)
+    changed = changed_files(plan)
     costs = estimate(plan, cells)
     if costs is None:  # the model is not on this machine yet
-        return request, found
+        return request, changed
     workers = settings.workers or 1
     if not ignore_space:
         check_space(plan, costs, workers)
     if settings.kind == "local" and (lacking := memory_warning(plan, cells, costs, workers * settings.ranks)):
-        found.append(lacking)
-    return request, found
+        changed.append(lacking)
+    return request, changed
 
 
 def run_plan(

@@ -46,12 +46,12 @@ def metrics(predictions: Predictions, further: Sequence[str] = ()) -> dict[str, 
     for name in dict.fromkeys((*STANDARD, *further)):
         metric = METRICS.get(name, Metric)
         values = dict(metric.of(predictions))
-        if wrong := [own for own in values if own not in metric.names]:
+        if wrong := [number for number in values if number not in metric.names]:
             raise PluginError(
                 f"{METRICS.plugin(name) or name}: expected numbers of the names {', '.join(metric.names)}, "
                 f'as it declares them; found "{wrong[0]}"'
             )
-        numbers |= {own: float(value) for own, value in values.items()}
+        numbers |= {part: float(value) for part, value in values.items()}
     return numbers
 
 

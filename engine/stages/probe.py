@@ -143,7 +143,10 @@ def probe_layers(
         encoded = [writer.encode(row) for row in rows[first : first + size]]
         places = [position_indices(probe, example) for example in encoded]
         # Causal attention: what stands behind the last watch position cannot reach it.
-        texts = [(e.prompt + e.completion)[: max(own) + 1] for e, own in zip(encoded, places, strict=True)]
+        texts = [
+            (e.prompt + e.completion)[: max(positions) + 1]
+            for e, positions in zip(encoded, places, strict=True)
+        ]
         order: list[int] = []
         parts: list[dict[str, np.ndarray]] = []
         for batch in by_length([len(text) for text in texts], probe.batch_size):

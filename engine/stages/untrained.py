@@ -29,4 +29,4 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
         with context.sink(family, key, resume=False) as sink:
             sink.append(values)
         summary = summarise(test.rows, values, settings.labels, settings.metrics) | test.summary
-        record |= {**sink.placement, "summary": {f"base_{name}": own for name, own in summary.items()}}
+        record |= {**sink.placement, "summary": {f"base_{name}": value for name, value in summary.items()}}

@@ -39,7 +39,9 @@ class Streams:
 
     def to(self, device: torch.device) -> Streams:
         """Give the same on another device."""
-        return Streams([own.to(device) for own in self.hidden], [own.to(device) for own in self.heads])
+        return Streams(
+            [tensor.to(device) for tensor in self.hidden], [tensor.to(device) for tensor in self.heads]
+        )
 
 
 def watched_pass(
@@ -92,7 +94,7 @@ class KeptPasses:
 
     def keep(self, sequences: Sequences, places: Sequences, streams: Streams) -> None:
         """Keep a pass, if there is room."""
-        size = sum(own.nbytes for own in (*streams.hidden, *streams.heads))
+        size = sum(tensor.nbytes for tensor in (*streams.hidden, *streams.heads))
         if self.key and self._size + size <= KEPT_BYTES:
             self._size += size
             self._streams[_name(sequences, places)] = streams.to(torch.device("cpu"))

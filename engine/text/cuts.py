@@ -81,7 +81,7 @@ def _word_by_word(backend: Any) -> bool:
     """Tell whether every word of a sample, with the space before it, is tokenized apart."""
     encoding = backend.encode(SAMPLE, add_special_tokens=False)
     words, ends = encoding.word_ids, [end for _, end in encoding.offsets]
-    borders = {end for own, then, end in zip(words, words[1:], ends, strict=False) if own != then}
+    borders = {end for word, then, end in zip(words, words[1:], ends, strict=False) if word != then}
     return all(match.start() in borders for match in _BORDER.finditer(SAMPLE))
 
 

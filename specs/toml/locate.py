@@ -80,7 +80,7 @@ def _value(node: Node, at: Path, places: Places) -> None:
 
 def _segments(key: Node) -> list[tuple[str, Node]]:
     if key.type == "dotted_key":
-        return [found for child in key.children if child.type in _KEYS for found in _segments(child)]
+        return [segment for child in key.children if child.type in _KEYS for segment in _segments(child)]
     return [(unquote((key.text or b"").decode()), key)]
 
 

@@ -23,7 +23,7 @@ def difference(base: LevelValues, group: LevelValues, paired: bool, pseudo: Pseu
     pseudo: from values [seed, example, *rest], NaN for an example without a value in every seed, to
     pseudo-values of the same shape. Seeds that only one of them has are left out.
     """
-    x, y = (_whole(own) for own in common_seeds([base, group]))
+    x, y = (_whole(level_values) for level_values in common_seeds([base, group]))
     if paired:
         valid = np.isfinite(x) & np.isfinite(y)
         x, y = np.where(valid, x, np.nan), np.where(valid, y, np.nan)
@@ -37,16 +37,16 @@ def separations(groups: Sequence[LevelValues], paired: bool, *, spread: bool = F
     By seed; pseudo-values are the placements of DeLong et al. (1988, Biometrics 44). spread: of the distance
     of values from the seed's median, which tells groups apart that lie alike and spread unlike.
     """
-    values = [_whole(own) for own in common_seeds(groups)]
+    values = [_whole(level_values) for level_values in common_seeds(groups)]
     if spread:
         centre = np.nanmedian(np.concatenate(values, axis=1), axis=1, keepdims=True)
-        values = [np.abs(own - centre) for own in values]
+        values = [np.abs(level_values - centre) for level_values in values]
     if paired:
         valid = np.isfinite(np.stack(values)).all(axis=0)
-        values = [np.where(valid, own, np.nan) for own in values]
+        values = [np.where(valid, level_values, np.nan) for level_values in values]
     components = []
     for number, group in enumerate(groups):
-        others = [own for place, own in enumerate(values) if place != number]
+        others = [level_values for place, level_values in enumerate(values) if place != number]
         above, below = _placements(values[number], np.concatenate(others, axis=1))
         known = np.isfinite(above)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -55,7 +55,7 @@ def separations(groups: Sequence[LevelValues], paired: bool, *, spread: bool = F
             rest = np.mean(np.split(below, len(others), axis=1), axis=0)
             components.append(Components.of(2 * (above + rest - auc) - 1, group.labels))
         else:
-            names = [own for place, own in enumerate(groups) if place != number]
+            names = [other for place, other in enumerate(groups) if place != number]
             components.append(
                 Components.of(2 * above - 1, group.labels).minus(
                     Components.of(2 * (auc - below), _joined(names))
@@ -83,10 +83,10 @@ def log_variances(values: Floats) -> Floats:
 def common_seeds(groups: Sequence[LevelValues]) -> list[Floats]:
     """Return the groups' values by seed [seed, example, *rest], of the seeds that all have."""
     runs = [group.runs for group in groups]
-    seeds = [name for name in runs[0].seeds if all(name in own.seeds for own in runs)]
+    seeds = [name for name in runs[0].seeds if all(name in run.seeds for run in runs)]
     if not seeds:
-        return [np.full_like(own.values[:1], np.nan) for own in runs]
-    return [own.values[[own.seeds.index(name) for name in seeds]] for own in runs]
+        return [np.full_like(run.values[:1], np.nan) for run in runs]
+    return [run.values[[run.seeds.index(name) for name in seeds]] for run in runs]
 
 
 def _whole(values: Floats) -> Floats:
@@ -95,13 +95,13 @@ def _whole(values: Floats) -> Floats:
     return np.where((finite | ~np.asarray(finite.any(axis=1))[:, None]).all(axis=0), values, np.nan)
 
 
-def _placements(own: Floats, others: Floats) -> tuple[Floats, Floats]:
+def _placements(values: Floats, others: Floats) -> tuple[Floats, Floats]:
     """Return the share of others below each own value, and of own above each other [seed, example, *rest]."""
-    both = np.concatenate([own, others], axis=1)
-    count = own.shape[1]
+    both = np.concatenate([values, others], axis=1)
+    count = values.shape[1]
     ranked = stats.rankdata(both, axis=1, nan_policy="omit")
-    alone = [stats.rankdata(part, axis=1, nan_policy="omit") for part in (own, others)]
-    n, m = (np.isfinite(part).sum(axis=1, keepdims=True) for part in (own, others))
+    alone = [stats.rankdata(part, axis=1, nan_policy="omit") for part in (values, others)]
+    n, m = (np.isfinite(part).sum(axis=1, keepdims=True) for part in (values, others))
     with np.errstate(divide="ignore", invalid="ignore"):
         return (ranked[:, :count] - alone[0]) / m, 1 - (ranked[:, count:] - alone[1]) / n
 

@@ -37,13 +37,13 @@ def calibration_curve(
         cells = variable(part, "label_logprob").transpose("cell", "example", "label")
         groups = example_groups(part)
         units = np.arange(part.sizes["example"]) if groups is None else groups
-        own = []
+        errors = []
         for cell in cells:
             answers = cell["gold"].values, numbers(cell).values, labels
             sums[level] = sums.get(level, 0) + np.stack(calibration_bins(*answers, bins))
-            own.append(debiased_squares(*confidences(*answers), units, bins))
-        runs = by_seed(np.stack([values for values, _ in own]), part.indexes["cell"])
-        biases = [bias for _, bias in own]
+            errors.append(debiased_squares(*confidences(*answers), units, bins))
+        runs = by_seed(np.stack([values for values, _ in errors]), part.indexes["cell"])
+        biases = [bias for _, bias in errors]
         squares.setdefault(level, []).append(_Squares(runs, units, float(np.mean(biases))))
     number, sure, correct = np.moveaxis(np.stack(list(sums.values())), 1, 0)
     middle = level_coordinate(
@@ -60,14 +60,14 @@ def calibration_curve(
     result = labelled(like, columns)
     ece = np.abs(correct - sure).sum(axis=1) / number.sum(axis=1)
     result["ece"] = ("level", ece, {"units": "1", "long_name": "expected calibration error"})
-    found = [_inferred(own, confidence) for own in squares.values()]
+    inferences = [_inferred(of_level, confidence) for of_level in squares.values()]
     for place, (name, title) in enumerate(
         {"": "", "_low": ", lower bound", "_high": ", upper bound"}.items()
     ):
-        values = [bounds[place] for bounds, _ in found]
+        values = [bounds[place] for bounds, _ in inferences]
         result[f"rmsce{name}"] = ("level", values, {"units": "1", "long_name": RMSCE + title})
-    counts = xr.Dataset({"seeds": ("level", [int(own.seeds) for _, own in found])})
-    grouped = any(len(set(one.units)) < len(one.units) for own in squares.values() for one in own)
+    counts = xr.Dataset({"seeds": ("level", [int(parts_of_mean.seeds) for _, parts_of_mean in inferences])})
+    grouped = any(len(set(one.units)) < len(one.units) for of_level in squares.values() for one in of_level)
     result.attrs["method"] = (
         f"Calibration of label probabilities, renormalised among the labels, in {bins} bins of equal width, "
         f"over all cells and examples of each level of {by}; {RMSCE}, in at most {bins} bins of as many "
@@ -92,13 +92,15 @@ def _inferred(parts: list[_Squares], confidence: float) -> tuple[Floats, Compone
     The root of the square with its bias is close to normal, as a distance is; that of the square alone is
     not, where it is near 0. So the bounds are made there.
     """
-    seeds = [name for name in parts[0].runs.seeds if all(name in own.runs.seeds for own in parts)]
-    values = [own.runs.values[[own.runs.seeds.index(name) for name in seeds]] for own in parts]
-    labels = [own.units + 10**9 * place for place, own in enumerate(parts)]
-    found = Components.of(np.concatenate(values, axis=1), np.concatenate(labels))
-    sizes = [len(own.units) for own in parts]
-    bias = max(0.0, float(np.average([own.bias for own in parts], weights=sizes)))
-    root = np.sqrt(np.maximum(found.mean, 0) + bias)
-    half = plain_widths(found.variances, found.seeds, found.df_examples).half(1 - confidence) / (2 * root)
-    squares = np.stack([found.mean, np.maximum(root - half, 0) ** 2 - bias, (root + half) ** 2 - bias])
-    return np.sqrt(np.clip(squares, 0, 1)), found
+    seeds = [name for name in parts[0].runs.seeds if all(name in part.runs.seeds for part in parts)]
+    values = [part.runs.values[[part.runs.seeds.index(name) for name in seeds]] for part in parts]
+    labels = [part.units + 10**9 * place for place, part in enumerate(parts)]
+    components = Components.of(np.concatenate(values, axis=1), np.concatenate(labels))
+    sizes = [len(part.units) for part in parts]
+    bias = max(0.0, float(np.average([part.bias for part in parts], weights=sizes)))
+    root = np.sqrt(np.maximum(components.mean, 0) + bias)
+    half = plain_widths(components.variances, components.seeds, components.df_examples).half(
+        1 - confidence
+    ) / (2 * root)
+    squares = np.stack([components.mean, np.maximum(root - half, 0) ** 2 - bias, (root + half) ** 2 - bias])
+    return np.sqrt(np.clip(squares, 0, 1)), components

@@ -71,15 +71,15 @@ def contrast(data: Data, variable: str, factor: str, baseline: Any = None, level
     """
     dataset = stage_node(data, stage_of(variable))
     pairs = find_pairs(dataset, factor, baseline, level)
-    found = xr.Dataset({"difference": differences(dataset, variable, pairs)})
+    result = xr.Dataset({"difference": differences(dataset, variable, pairs)})
     counts = (pairs.condition >= 0).sum(axis=1)
-    found["pairs"] = ("level", counts, {"units": "1", "long_name": "pairs of cells"})
-    found.attrs = {"factor": factor, "baseline": str(pairs.baseline)}
-    found.attrs["method"] = (
+    result["pairs"] = ("level", counts, {"units": "1", "long_name": "pairs of cells"})
+    result.attrs = {"factor": factor, "baseline": str(pairs.baseline)}
+    result.attrs["method"] = (
         f"Differences in {in_words(variable)} between levels of {factor} and {pairs.baseline}, paired by "
         f"seed, example and all other factors ({count(int(counts.sum()), 'pair')} of cells){_moved(pairs)}."
     )
-    return found
+    return result
 
 
 @frozen
@@ -125,21 +125,21 @@ class Changes:
         like = without_units(difference.isel(level=0, drop=True))
         axis = like.dims.index("layer") if "layer" in like.dims else None
         estimates, sizes, uneven, lost = [], [], False, 0
-        for own in difference.transpose("level", ...):
+        for of_level in difference.transpose("level", ...):
             blocks, spreads = [], []
-            for layers in layer_blocks(own):
-                runs = by_seed(*pair_values(own.isel(layer=layers) if axis is not None else own))
+            for layers in layer_blocks(of_level):
+                runs = by_seed(*pair_values(of_level.isel(layer=layers) if axis is not None else of_level))
                 blocks.append(Components.of(runs.values, groups))
                 spreads.append(runs.spread)
                 uneven |= runs.uneven
                 known = blocks[-1].seeds[blocks[-1].seeds > 0]
                 lost = max(lost, len(runs.values) - int(known.min()) if known.size else 0)
-            found = Components.join(blocks, axis or 0)
-            check_values(found.mean, variable)
+            components = Components.join(blocks, axis or 0)
+            check_values(components.mean, variable)
             sizes.append(
-                standardised(found, np.concatenate(spreads, axis) if axis is not None else spreads[0])
+                standardised(components, np.concatenate(spreads, axis) if axis is not None else spreads[0])
             )
-            estimates.append(Estimate.of(found, axis, **options))
+            estimates.append(Estimate.of(components, axis, **options))
         return cls(paired, variable, among(estimates), sizes, like, uneven, smallest, lost)
 
     @property
@@ -156,12 +156,12 @@ class Changes:
     def results(self, confidence: float, divided: Sequence[Floats | None]) -> xr.Dataset:
         """Return all that `change` gives but the corrected p values; divided: by level, as `together`."""
         parts = [
-            summary(own, size, self.like, confidence, by)
-            for own, size, by in zip(self.estimates, self.sizes, divided, strict=True)
+            summary(estimate, size, self.like, confidence, by)
+            for estimate, size, by in zip(self.estimates, self.sizes, divided, strict=True)
         ]
         if self.smallest is not None:
-            tost = [labelled(self.like, one_sided(own, self.smallest)) for own in self.estimates]
-            parts = [part.merge(own) for part, own in zip(parts, tost, strict=True)]
+            tost = [labelled(self.like, one_sided(estimate, self.smallest)) for estimate in self.estimates]
+            parts = [part.merge(tested) for part, tested in zip(parts, tost, strict=True)]
         result = by_level(parts, self.paired["level"])
         for name in ("difference", *BOUNDS):
             result[name].attrs.update(self.paired["difference"].attrs)
@@ -231,14 +231,14 @@ def change(
             no interval (NaN).
     """
     smallest = smallest_difference(data, variable, equivalence)
-    own = Changes.of(data, variable, factor, baseline, level, Monitoring.of(looks), smallest)
-    starts = [level_.p_family() for level_ in own.estimates]
-    result = own.results(confidence, together(starts, family, own.axis, correction, 1 - confidence))
+    changes = Changes.of(data, variable, factor, baseline, level, Monitoring.of(looks), smallest)
+    starts = [level_.p_family() for level_ in changes.estimates]
+    result = changes.results(confidence, together(starts, family, changes.axis, correction, 1 - confidence))
     words, of_equivalence = (
         add_adjusted(result, name, correction, factor, family=family, start=start) if name in result else ""
         for name, start in TESTED.items()
     )
-    return own.described(result, confidence, words, of_equivalence)
+    return changes.described(result, confidence, words, of_equivalence)
 
 
 def relative_entropy(data: Data, factor: str, baseline: Any = None, **options: Any) -> xr.Dataset:
@@ -266,28 +266,28 @@ def without_units(paired: xr.DataArray) -> xr.DataArray:
 
 
 def summary(
-    own: Estimate, size: Floats, like: xr.DataArray, confidence: float, divided: Floats | None
+    estimate: Estimate, size: Floats, like: xr.DataArray, confidence: float, divided: Floats | None
 ) -> xr.Dataset:
     """Return mean, interval, test and effect size of differences, with the labels of `like`.
 
     divided: by what the level of simultaneous bounds is, as of `together`.
     """
-    found = own.found
-    low, high = own.bounds(1 - confidence)
-    simultaneous_low, simultaneous_high = own.together(1 - confidence, divided)
+    components = estimate.found
+    low, high = estimate.bounds(1 - confidence)
+    simultaneous_low, simultaneous_high = estimate.together(1 - confidence, divided)
     columns = {
-        "difference": (found.mean, "", ""),
+        "difference": (components.mean, "", ""),
         "low": (low, "", ""),
         "high": (high, "", ""),
         "simultaneous_low": (simultaneous_low, "", ""),
         "simultaneous_high": (simultaneous_high, "", ""),
-        "p_value": (own.p(), "1", "p value, two-sided"),
-        STARTS: (own.p_family(), "1", "p value, variances between seeds shared"),
+        "p_value": (estimate.p(), "1", "p value, two-sided"),
+        STARTS: (estimate.p_family(), "1", "p value, variances between seeds shared"),
         "effect_size": (size, "1", STANDARDISED),
-        "seeds": (found.seeds, "1", SEEDS),
-        "examples": (found.examples, "1", EXAMPLES),
-        "groups": (found.groups, "1", GROUPS),
-        "missing": (found.missing, "1", MISSING),
+        "seeds": (components.seeds, "1", SEEDS),
+        "examples": (components.examples, "1", EXAMPLES),
+        "groups": (components.groups, "1", GROUPS),
+        "missing": (components.missing, "1", MISSING),
     }
     return labelled(like, columns)
 

@@ -68,9 +68,9 @@ def clusters(
     return result
 
 
-def _inferred(values: Floats, own: xr.DataArray, alpha: float) -> tuple[xr.Dataset, str]:
+def _inferred(values: Floats, paired: xr.DataArray, alpha: float) -> tuple[xr.Dataset, str]:
     """Return clusters of differences [seed, example, *rest, layer] over random seeds and examples."""
-    components = Components.of(values, example_groups(own))
+    components = Components.of(values, example_groups(paired))
     inference_of_layers = inferred(components, family=components.mean.ndim - 1, confidence=1 - alpha)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = inference_of_layers.mean / np.sqrt(components.variances.max(axis=0))
@@ -88,14 +88,14 @@ def _inferred(values: Floats, own: xr.DataArray, alpha: float) -> tuple[xr.Datas
         f"{count(len(values), 'seed')} and {count(values.shape[1], 'example')} random, p values the smallest "
         "of each run after Holm's correction across layers (variances between seeds shared among layers)"
     )
-    return labelled(without_units(own), _columns(t, label, p)).assign(missing=lost), words
+    return labelled(without_units(paired), _columns(t, label, p)).assign(missing=lost), words
 
 
 def _flipped(
-    own: xr.DataArray, variable: str, unit: Unit, alpha: float, permutations: int, seed: int
+    paired: xr.DataArray, variable: str, unit: Unit, alpha: float, permutations: int, seed: int
 ) -> tuple[xr.Dataset, str]:
     """Return clusters of differences (pair, example, *rest, layer) by sign flips."""
-    _, values, chosen = units_of(own, unit)
+    _, values, chosen = units_of(paired, unit)
     whole = values[np.isfinite(values).reshape(len(values), -1).all(axis=1)]
     if len(whole) < 2:
         raise StoreError(f"{variable}: expected two {chosen}s without missing values, found {len(whole)}")
@@ -109,7 +109,7 @@ def _flipped(
         f"{flips_in_words({(len(whole), chosen)}, permutations, seed)}"
     )
     return labelled(
-        without_units(own), _columns(t.reshape(shape), label.reshape(shape), p.reshape(shape))
+        without_units(paired), _columns(t.reshape(shape), label.reshape(shape), p.reshape(shape))
     ).assign(missing=lost), words
 
 

@@ -112,9 +112,9 @@ def mean_bounds(block: xr.DataArray, confidence: float) -> tuple[Components, Flo
     return _inferred(Components.of(runs, example_groups(block)), str(block.name), confidence)
 
 
-def _inferred(found: Components, name: str, confidence: float) -> tuple[Components, Floats, Floats]:
-    found = found.within(value_range(name))
+def _inferred(components: Components, name: str, confidence: float) -> tuple[Components, Floats, Floats]:
+    components = components.within(value_range(name))
     if name in SHARES:
-        return found, *share_bounds(found, confidence)
-    inference = inferred(found, confidence=confidence, within=value_range(name))
-    return found, inference.low, inference.high
+        return components, *share_bounds(components, confidence)
+    inference = inferred(components, confidence=confidence, within=value_range(name))
+    return components, inference.low, inference.high

@@ -45,7 +45,7 @@ class DeclaredContrast:
         """Return the levels to compare among those that there are."""
         if self.levels is None:
             return None
-        return [own for own in known if str(own) in self.levels]
+        return [seeds for seeds in known if str(seeds) in self.levels]
 
 
 @frozen
@@ -94,8 +94,8 @@ def contrasts(
         raise StoreError("no contrast has cells to compare in any outcome")
     results = answer(questions, asked, correction=correction, confidence=confidence)
     nodes: dict[str, xr.Dataset] = {}
-    alone = [(own.contrast, own.outcome) for own in questions]
-    names = [own.factor for own in dict.fromkeys(own.contrast for own in questions)]
+    alone = [(question.contrast, question.outcome) for question in questions]
+    names = [contrast.factor for contrast in dict.fromkeys(question.contrast for question in questions)]
     for question, result in zip(questions, results, strict=True):
         name = question.contrast.factor
         if names.count(name) > 1:
@@ -132,7 +132,7 @@ def looks_of(analysis: Mapping[str, Any]) -> Looks:
 def outcomes(analysis: Mapping[str, Any]) -> list[str]:
     """Return the outcomes that contrasts are made in."""
     named = [analysis.get("primary"), *analysis.get("smallest_difference_of_interest", {})]
-    return list(dict.fromkeys([*CORRECTED_OUTCOMES, *(str(own) for own in named if own)]))
+    return list(dict.fromkeys([*CORRECTED_OUTCOMES, *(str(outcome) for outcome in named if outcome)]))
 
 
 def ask(data: Data, spec: Mapping[str, Any], *, detailed: bool = False) -> Iterator[DeclaredTest]:
@@ -185,10 +185,11 @@ def _together(
     questions: Sequence[DeclaredTest], kind: str, correction: Correction, confidence: float
 ) -> list[xr.Dataset]:
     """Return the results of one family."""
-    starts = [level.p_family() for own in questions for level in own.changes.estimates]
+    starts = [level.p_family() for question in questions for level in question.changes.estimates]
     divided = iter(together(starts, "contrast", None, correction, 1 - confidence))
     results = [
-        own.changes.results(confidence, [next(divided) for _ in own.changes.estimates]) for own in questions
+        question.changes.results(confidence, [next(divided) for _ in question.changes.estimates])
+        for question in questions
     ]
     if len(questions) == 1:
         asked, result = questions[0], results[0]
@@ -226,10 +227,10 @@ def _adjust(results: Sequence[xr.Dataset], name: str, start: str, correction: Co
 
 def _subject(questions: Sequence[DeclaredTest], kind: str) -> str:
     """Return what a family of several questions is about."""
-    made = len({own.contrast for own in questions})
-    named = list(dict.fromkeys(own.outcome for own in questions))
+    made = len({question.contrast for question in questions})
+    named = list(dict.fromkeys(question.outcome for question in questions))
     about = questions[0].contrast.factor if made == 1 else f"{made} contrasts"
-    places = len({tuple(own.part.within.items()) for own in questions})
+    places = len({tuple(question.part.within.items()) for question in questions})
     each = "combinations of other factors' levels" if questions[0].part.detailed else "test sets"
     within = f", {places} {each}" if places > 1 else ""
     return f"{about} in {named[0] if len(named) == 1 else f'{len(named)} outcomes'}{within}"

@@ -52,7 +52,10 @@ def one_sided(estimate: Estimate, smallest: float) -> Columns:
         p.append(_one_side(estimate.p(side * smallest), distance))
         p_family.append(_one_side(estimate.p_family(side * smallest), distance))
     values = (np.maximum(*both) for both in (p, p_family))
-    return {name: (own, "1", TITLE.format(smallest)) for name, own in zip((NAME, START), values, strict=True)}
+    return {
+        name: (p_values, "1", TITLE.format(smallest))
+        for name, p_values in zip((NAME, START), values, strict=True)
+    }
 
 
 def add_verdict(result: xr.Dataset, smallest: float, confidence: float, words: str) -> str:
@@ -80,8 +83,8 @@ def skewed_trainings(estimates: Sequence[Estimate]) -> str:
     Shares alone: a training that fails now and then is seldom among five or ten, and docs/honesty.md has how
     often a difference on the border is called smaller then.
     """
-    found = [np.abs(_skewness(own)).max() for own in estimates if own.found.mean.size]
-    most = max(found, default=0.0)
+    skewnesses = [np.abs(_skewness(estimate)).max() for estimate in estimates if estimate.found.mean.size]
+    most = max(skewnesses, default=0.0)
     if most <= SKEWED:
         return ""
     return (
@@ -90,13 +93,13 @@ def skewed_trainings(estimates: Sequence[Estimate]) -> str:
     )
 
 
-def _skewness(own: Estimate) -> Floats:
+def _skewness(estimate: Estimate) -> Floats:
     """Return the skewness of the trainings' differences, 0 for fewer than `FEWEST` of them."""
-    deviations, n = own.found.seed, own.found.seeds
+    deviations, n = estimate.found.seed, estimate.found.seeds
     with np.errstate(divide="ignore", invalid="ignore"):
         moments = [(deviations**power).sum(axis=0) / n for power in (2, 3)]
-        found = moments[1] / moments[0] ** 1.5
-    return np.where((n >= FEWEST) & np.isfinite(found), found, 0.0)
+        skewness = moments[1] / moments[0] ** 1.5
+    return np.where((n >= FEWEST) & np.isfinite(skewness), skewness, 0.0)
 
 
 def _one_side(p: Floats, distance: Any) -> Floats:

@@ -81,7 +81,7 @@ def _mean(block: xr.DataArray, confidence: float) -> tuple[float, ...]:
     counts: tuple[Any, ...] = (middle.seeds, middle.examples, middle.groups)
     if "example" not in block.dims:
         counts = (middle.examples, np.nan, np.nan)
-    return tuple(float(own) for own in (middle.mean, low, high, *counts))
+    return tuple(float(value) for value in (middle.mean, low, high, *counts))
 
 
 def confusion(

@@ -103,15 +103,19 @@ def effects(
             scores[term.name].append(_scores(block, term))
     groups = example_groups(values)
     monitoring = Monitoring.of(looks)
-    found = [
+    effects = [
         _estimated(scores[term.name], axis, groups, monitoring, _range(response, len(term.levels)))
         for term in terms
     ]
-    found = list(zip(among([own for own, _ in found]), [size for _, size in found], strict=True))
-    divided = together([own.p_family() for own, _ in found[1:]], family, axis, correction, 1 - confidence)
+    effects = list(
+        zip(among([estimate for estimate, _ in effects]), [size for _, size in effects], strict=True)
+    )
+    divided = together(
+        [estimate.p_family() for estimate, _ in effects[1:]], family, axis, correction, 1 - confidence
+    )
     parts = [
-        _labelled(own, size, term, like, confidence, by)
-        for (own, size), term, by in zip(found, terms, [_away(divided), *divided], strict=True)
+        _labelled(estimate, size, term, like, confidence, by)
+        for (estimate, size), term, by in zip(effects, terms, [_away(divided), *divided], strict=True)
     ]
     result = xr.concat(parts, "term").assign_coords(
         term=level_coordinate([term.name for term in terms], "effect", "term"),
@@ -126,7 +130,7 @@ def effects(
         result[name].attrs.update(units=values.attrs.get("units", ""), long_name=f"effect on {response}")
     conditions = len({*_combinations(dataset.indexes["cell"], factors)})
     linear = " in a linear probability model" if response in SHARES else ""
-    uneven = any(own.uneven for runs in scores.values() for own in runs)
+    uneven = any(run.uneven for runs in scores.values() for run in runs)
     result.attrs["method"] = (
         f"Effects of {', '.join(factors)} on {response} in effect coding, {conditions} "
         f"conditions, {units(result)} and {seeds_of(result)}{UNEVEN * uneven}; contrast scores of "
@@ -146,9 +150,9 @@ def design(dataset: xr.Dataset, factors: Sequence[str], baselines: dict[str, Any
     for name in baselines.keys() - known.keys():
         raise StoreError(f"baselines: {name!r} is none of the factors {', '.join(factors)}")
     base = {n: check_level(dataset, n, baselines[n]) if n in baselines else known[n][0] for n in factors}
-    there = set(_combinations(dataset.indexes["cell"], factors))
+    present = set(_combinations(dataset.indexes["cell"], factors))
     combos = list(product(*known.values()))
-    if missing := [combo for combo in combos if combo not in there]:
+    if missing := [combo for combo in combos if combo not in present]:
         lacking = spell(factors, missing[0])
         raise StoreError(
             f"the design is not complete: {len(missing)} of {len(combos)} conditions lack, as {lacking}"
@@ -175,7 +179,7 @@ def _scores(block: xr.DataArray, term: Term) -> SeedValues:
     cells; a seed's is the mean of those that it has.
     """
     index = block.indexes["cell"]
-    within, over = ([n for n in term.bases if (n in term.levels) == own] for own in (True, False))
+    within, over = ([n for n in term.bases if (n in term.levels) == in_term] for in_term in (True, False))
     unnamed = [name for name in index.names if name not in term.bases and name != SEED]
     keys = [
         list(zip(*(index.get_level_values(n) for n in names), strict=True))
@@ -183,17 +187,19 @@ def _scores(block: xr.DataArray, term: Term) -> SeedValues:
     ]
     places: dict[tuple[Any, ...], dict[tuple[Any, ...], dict[Any, int]]] = {}
     for cell, seed in enumerate(seed_values(index)):
-        corner, place, other = (own[cell] if own else () for own in keys)
+        corner, place, other = (levels_of[cell] if levels_of else () for levels_of in keys)
         places.setdefault((seed, place), {}).setdefault(corner, {})[other] = cell
     signs = {
         corner: (-1) ** sum(level != term.levels[name] for name, level in zip(within, corner, strict=True))
         for corner in product(*((term.bases[name], term.levels[name]) for name in within))
     }
-    there = {place: own for place, own in places.items() if signs.keys() <= own.keys()}
-    if not there:
+    complete = {place: corners for place, corners in places.items() if signs.keys() <= corners.keys()}
+    if not complete:
         raise StoreError(f"the design is not complete: no seed has all cells of {term.name}")
-    scores = [_score(block.values, own, signs) for own in there.values()]
-    return by_seed(np.stack(scores), pd.MultiIndex.from_tuples([place[:1] for place in there], names=[SEED]))
+    scores = [_score(block.values, corners, signs) for corners in complete.values()]
+    return by_seed(
+        np.stack(scores), pd.MultiIndex.from_tuples([place[:1] for place in complete], names=[SEED])
+    )
 
 
 def _score(
@@ -204,11 +210,11 @@ def _score(
     Over the levels of these that all corners have; where there is none (they move with the term), over all.
     """
     common = set.intersection(*(set(corners[corner]) for corner in signs))
-    own = {
+    cells = {
         corner: [c for other, c in corners[corner].items() if other in common or not common]
         for corner in signs
     }
-    return np.asarray(sum(sign * values[own[corner]].mean(axis=0) for corner, sign in signs.items()))
+    return np.asarray(sum(sign * values[cells[corner]].mean(axis=0) for corner, sign in signs.items()))
 
 
 def _estimated(
@@ -219,9 +225,11 @@ def _estimated(
     within: Range,
 ) -> tuple[Estimate, Floats]:
     """Return a term's effect from the scores of each block of layers, and its size."""
-    found = Components.join([Components.of(own.values, groups) for own in runs], axis or 0)
-    spread = runs[0].spread if axis is None else np.concatenate([own.spread for own in runs], axis)
-    return Estimate.of(found, axis, within=within, monitoring=monitoring), standardised(found, spread)
+    components = Components.join([Components.of(run.values, groups) for run in runs], axis or 0)
+    spread = runs[0].spread if axis is None else np.concatenate([run.spread for run in runs], axis)
+    return Estimate.of(components, axis, within=within, monitoring=monitoring), standardised(
+        components, spread
+    )
 
 
 def _range(response: str, order: int) -> Range:
@@ -239,10 +247,15 @@ def _away(divided: list[Floats | None]) -> Floats | None:
 
 
 def _labelled(
-    own: Estimate, size: Floats, term: Term, like: xr.DataArray, confidence: float, divided: Floats | None
+    estimate: Estimate,
+    size: Floats,
+    term: Term,
+    like: xr.DataArray,
+    confidence: float,
+    divided: Floats | None,
 ) -> xr.Dataset:
     """Return a term's effect as `summary`; that the mean of all is 0 is no hypothesis."""
-    result = summary(own, size, like, confidence, divided).rename(difference="effect")
+    result = summary(estimate, size, like, confidence, divided).rename(difference="effect")
     result["examples"].attrs["long_name"] = f"{EXAMPLES} and condition"
     for name in ("p_value", STARTS, "effect_size") if not term.levels else ():
         result[name] = result[name].where(False)

@@ -36,15 +36,15 @@ def together(
     if not p:
         return []
     if check_family(family) == "layers" and axis is not None:
-        return [divisors(own, axis, correction, alpha) for own in p]
+        return [divisors(of_level, axis, correction, alpha) for of_level in p]
     if family == "layers":
-        found = divisors(np.stack(p), 0, correction, alpha)
-        return [None] * len(p) if found is None else list(np.moveaxis(found, 1, 0))
-    found = divisors(np.concatenate([own.ravel() for own in p]), 0, correction, alpha)
-    if found is None:
+        divided = divisors(np.stack(p), 0, correction, alpha)
+        return [None] * len(p) if divided is None else list(np.moveaxis(divided, 1, 0))
+    divided = divisors(np.concatenate([of_level.ravel() for of_level in p]), 0, correction, alpha)
+    if divided is None:
         return [None] * len(p)
-    parts = np.split(found, np.cumsum([own.size for own in p])[:-1], axis=1)
-    return [part.reshape(2, *own.shape) for part, own in zip(parts, p, strict=True)]
+    parts = np.split(divided, np.cumsum([of_level.size for of_level in p])[:-1], axis=1)
+    return [part.reshape(2, *of_level.shape) for part, of_level in zip(parts, p, strict=True)]
 
 
 def add_adjusted(
@@ -106,7 +106,7 @@ def sharing(axis: str) -> str:
 def _many(p: xr.DataArray, dims: Sequence[Hashable]) -> dict[Hashable, int]:
     """Return the entries with a test along each dim that has several."""
     known = p.notnull()
-    sizes = {dim: int(known.any([own for own in p.dims if own != dim]).sum()) for dim in dims}
+    sizes = {dim: int(known.any([other for other in p.dims if other != dim]).sum()) for dim in dims}
     return {dim: number for dim, number in sizes.items() if number > 1}
 
 

@@ -177,7 +177,7 @@ def _aligned(factor: str, groups: tuple[LevelValues, ...], paired: bool | None) 
     ids = [list(group.examples) for group in groups]
     common = set(ids[0]).intersection(*ids)
     if paired is None:
-        same = all(set(own) == common for own in ids)
+        same = all(set(names) == common for names in ids)
         if not same and common:
             raise StoreError(
                 f"{factor}: the levels share {len(common)} examples and differ in others; say with paired= "

@@ -64,7 +64,7 @@ class Estimate:
     @classmethod
     def of(
         cls,
-        found: Components,
+        components: Components,
         axis: int | None = None,
         *,
         share: bool = False,
@@ -78,12 +78,14 @@ class Estimate:
         range that bounds cannot leave. monitoring: when results are looked at, over which p values and bounds
         hold.
         """
-        found = found.within(within)
-        plain = plain_widths(found.variances, found.seeds, found.df_examples)
-        kept = evolve(found, sketch=found.sketch[:0])  # large, and for `moderated` alone
+        components = components.within(within)
+        plain = plain_widths(components.variances, components.seeds, components.df_examples)
+        kept = evolve(components, sketch=components.sketch[:0])  # large, and for `moderated` alone
         limited = Score(kept, plain) if share else Floor(kept) if bounded else None
-        shared, used = (None, np.zeros(found.mean.shape, bool)) if axis is None else moderated(found, axis)
-        skewed = skewness(found, np.sqrt(plain.variances[0]))
+        shared, used = (
+            (None, np.zeros(components.mean.shape, bool)) if axis is None else moderated(components, axis)
+        )
+        skewed = skewness(components, np.sqrt(plain.variances[0]))
         return cls(kept, plain, shared, used, limited, within, monitoring, skewed)
 
     def p(self, value: float = 0.0) -> Floats:
@@ -107,7 +109,7 @@ class Estimate:
         """
         if divided is None:
             return self.bounds(alpha)
-        away, towards = (np.broadcast_to(own, self.found.mean.shape) for own in divided)
+        away, towards = (np.broadcast_to(side, self.found.mean.shape) for side in divided)
         low, high = self._together(alpha, away)
         if np.array_equal(away, towards):
             return np.stack([low, high])
@@ -140,8 +142,8 @@ class Estimate:
         return np.where(deviation > 0, deviation, 1.0)
 
     def _shared_p(self, distance: Floats) -> Floats:
-        own = self.plain.p(distance)
-        return own if self.shared is None else np.where(self.used, self.shared.p(distance), own)
+        alone = self.plain.p(distance)
+        return alone if self.shared is None else np.where(self.used, self.shared.p(distance), alone)
 
     def _bounds(self, half: Floats, alpha: Floats | float) -> Floats:
         mean = self.found.mean
@@ -164,11 +166,14 @@ def among(estimates: Sequence[Estimate]) -> list[Estimate]:
     Where others have two seeds or more, one with a single seed would look surer than they are: what trainings
     vary by is not known there.
     """
-    if max((int(own.found.seeds.max(initial=0)) for own in estimates), default=0) < 2:
+    if max((int(estimate.found.seeds.max(initial=0)) for estimate in estimates), default=0) < 2:
         return list(estimates)
     return [
-        evolve(own, plain=evolve(own.plain, df=np.where(own.found.seeds < 2, np.nan, own.plain.df)))
-        for own in estimates
+        evolve(
+            estimate,
+            plain=evolve(estimate.plain, df=np.where(estimate.found.seeds < 2, np.nan, estimate.plain.df)),
+        )
+        for estimate in estimates
     ]
 
 
@@ -194,7 +199,7 @@ def infer(
 
 
 def inferred(
-    found: Components,
+    components: Components,
     *,
     family: int | None = None,
     confidence: float = CONFIDENCE,
@@ -209,14 +214,14 @@ def inferred(
     within a family may be wrong for one of its members, and then its own p value stands. Simultaneous bounds
     are as wide as both of these, and leave out 0 just where p_adjusted < 1 − confidence.
     """
-    own = Estimate.of(found, family, share=share, bounded=bounded, within=within)
-    p, p_family = own.p(), own.p_family()
+    estimate = Estimate.of(components, family, share=share, bounded=bounded, within=within)
+    p, p_family = estimate.p(), estimate.p_family()
     divided = None if family is None else divisors(p_family, family, correction, 1 - confidence)
     corrected = p_family if family is None else adjust(p_family, family, correction)
-    low, high = own.bounds(1 - confidence)
-    simultaneous_low, simultaneous_high = own.together(1 - confidence, divided)
+    low, high = estimate.bounds(1 - confidence)
+    simultaneous_low, simultaneous_high = estimate.together(1 - confidence, divided)
     return Inference(
-        mean=own.found.mean,
+        mean=estimate.found.mean,
         low=low,
         high=high,
         p=p,
@@ -224,8 +229,8 @@ def inferred(
         p_adjusted=p if correction == "none" else np.maximum(p, corrected),
         simultaneous_low=simultaneous_low,
         simultaneous_high=simultaneous_high,
-        seeds=found.seeds,
-        examples=found.examples,
-        groups=found.groups,
-        missing=found.missing,
+        seeds=components.seeds,
+        examples=components.examples,
+        groups=components.groups,
+        missing=components.missing,
     )

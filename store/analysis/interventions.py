@@ -92,9 +92,9 @@ def sweep_of(changed: xr.Dataset) -> Sweep:
     return Sweep(axis, (first + last) / 2, last - first + 1)
 
 
-def of_condition(found: xr.Dataset, condition: str) -> xr.Dataset:
+def of_condition(result: xr.Dataset, condition: str) -> xr.Dataset:
     """Return the changes of one condition from a result in which others may have had others."""
-    condition_part = found.sel(condition=condition)
+    condition_part = result.sel(condition=condition)
     return condition_part.isel(intervention=np.isfinite(condition_part["first"].values))
 
 
@@ -149,9 +149,9 @@ def intervention_effects(
         own_estimate = Estimate.of(estimate, 0, **options)
         measured.append((own_estimate, standardised(estimate, runs.spread), like, changed, condition))
         uneven |= runs.uneven
-    known = among([own for own, *_ in measured])
-    measured = [(own, *rest[1:]) for own, rest in zip(known, measured, strict=True)]
-    starts = [own.p_family() for own in known]
+    known = among([estimate for estimate, *_ in measured])
+    measured = [(estimate, *rest[1:]) for estimate, rest in zip(known, measured, strict=True)]
+    starts = [estimate.p_family() for estimate in known]
     divided = together(starts, family, 0, correction, 1 - confidence)
     parts = [
         summary(estimate, size, like, confidence, by)
@@ -243,7 +243,7 @@ def mediation(
 def _shares(
     total: Floats, part: Floats, groups: NDArray[Any] | None, outcome: str, confidence: float
 ) -> dict[str, tuple[Any, str, str]]:
-    whole, carried = (Components.of(own, groups).within(change_range(outcome)) for own in (total, part))
+    whole, carried = (Components.of(values, groups).within(change_range(outcome)) for values in (total, part))
     low, high = ratio_interval(part, total, groups, confidence=confidence)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(np.isfinite(low), carried.mean / whole.mean, np.nan)
@@ -276,17 +276,17 @@ def _conditions(data: Data, entry: str) -> Iterator[tuple[str, xr.Dataset]]:
                 yield str(condition), dataset.isel(cell=chosen)
 
 
-def _outcome(own: xr.Dataset, outcome: str) -> Floats:
+def _outcome(cells: xr.Dataset, outcome: str) -> Floats:
     """Give an outcome as [cell, example, intervention(, layer)]."""
     if outcome not in OUTCOMES:
         raise StoreError(f"no outcome {outcome!r}{hint(outcome, OUTCOMES)}")
-    values = _log_odds(own) if outcome == "log_odds" else variable(own, outcome)
+    values = _log_odds(cells) if outcome == "log_odds" else variable(cells, outcome)
     return numbers(values.transpose("cell", "example", "intervention", ...)).values
 
 
-def _log_odds(own: xr.Dataset) -> xr.DataArray:
-    scores = own["label_logprob"].astype(float)
-    true = own["label"] == own["gold"]
+def _log_odds(cells: xr.Dataset) -> xr.DataArray:
+    scores = cells["label_logprob"].astype(float)
+    true = cells["label"] == cells["gold"]
     others = scores.where(~true)
     highest = others.max("label")
     rest = highest + xr.apply_ufunc(np.log, xr.apply_ufunc(np.exp, others - highest).sum(dim="label"))
@@ -294,8 +294,8 @@ def _log_odds(own: xr.Dataset) -> xr.DataArray:
     return odds
 
 
-def _entry(own: xr.Dataset, entry: str) -> xr.Dataset:
-    return own.isel(intervention=own["entry"].values == entry)
+def _entry(cells: xr.Dataset, entry: str) -> xr.Dataset:
+    return cells.isel(intervention=cells["entry"].values == entry)
 
 
 def _dims(outcome: str) -> tuple[str, ...]:

@@ -93,12 +93,12 @@ TITLES = {
 }
 
 
-def _same(found: dict[str, float], difference: float, p: float, alpha: float) -> float:
+def _same(model: dict[str, float], difference: float, p: float, alpha: float) -> float:
     """Return 1 where both leave out no change in the same direction, or neither does, else 0."""
-    if not np.isfinite(found["p_value"]):
+    if not np.isfinite(model["p_value"]):
         return np.nan
-    sure = found["p_value"] < alpha
-    same_side = (difference > 0) == (found["odds_ratio"] > 1)
+    sure = model["p_value"] < alpha
+    same_side = (difference > 0) == (model["odds_ratio"] > 1)
     return float(sure == (p < alpha) and (same_side or not sure))
 
 

@@ -38,12 +38,12 @@ class Monitoring:
         """Return it as `change` takes it; StoreError for what is no list of rising numbers from 2 on."""
         if looks is None or looks == "anytime":
             return cls(anytime=looks is not None)
-        rising = not isinstance(looks, str) and list(looks) == sorted({int(own) for own in looks})
+        rising = not isinstance(looks, str) and list(looks) == sorted({int(look) for look in looks})
         if not rising or not looks or min(looks) < 2:
             raise StoreError(
                 f'looks: expected "anytime" or rising numbers of seeds from 2 on, found {looks!r}'
             )
-        return cls(tuple(int(own) for own in looks))
+        return cls(tuple(int(look) for look in looks))
 
     @property
     def fixed(self) -> bool:
@@ -74,7 +74,7 @@ class Monitoring:
         if not self.looks:
             return ""
         every = _listed(self.looks)
-        others = sorted({int(own) for own in np.unique(seeds) if own > 0} - set(self.looks))
+        others = sorted({int(number) for number in np.unique(seeds) if number > 0} - set(self.looks))
         words = f"; p values and intervals hold over the looks at {every} seeds together (alpha spending)"
         if others:
             words += f"; with {_listed(others, 'or')} seeds no look is declared, so neither is given"
@@ -82,7 +82,11 @@ class Monitoring:
 
     def _read(self, values: Floats, seeds: NDArray[np.intp], *, inverse: bool) -> Floats:
         log_levels = np.full(seeds.shape, np.nan)
-        known = [int(own) for own in np.unique(seeds) if own >= 2 and (self.anytime or own in self.looks)]
+        known = [
+            int(number)
+            for number in np.unique(seeds)
+            if number >= 2 and (self.anytime or number in self.looks)
+        ]
         if not known:
             return log_levels
         looks = tuple(range(2, max(known) + 1)) if self.anytime else self.looks

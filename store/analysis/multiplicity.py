@@ -43,13 +43,13 @@ def divisors(
         return None
     count = np.isfinite(p).sum(axis=axis, keepdims=True)
     with np.errstate(invalid="ignore"):
-        found = adjust(p, axis, correction) < alpha
+        rejected = adjust(p, axis, correction) < alpha
     if correction == "benjamini-hochberg":
-        most = np.broadcast_to(count / np.maximum(found.sum(axis=axis, keepdims=True), 1), p.shape)
+        most = np.broadcast_to(count / np.maximum(rejected.sum(axis=axis, keepdims=True), 1), p.shape)
         return np.asarray(np.maximum(np.stack([most, most]), 1.0))
     rank = np.argsort(np.argsort(p, axis=axis), axis=axis)
     outer = np.maximum(np.broadcast_to(count, p.shape), 1).astype(float)
-    return np.stack([outer, np.where(found, np.maximum(count - rank, 1), outer)])
+    return np.stack([outer, np.where(rejected, np.maximum(count - rank, 1), outer)])
 
 
 def check(correction: Correction) -> Correction:

@@ -186,7 +186,9 @@ def other_levels(dataset: xr.Dataset, taken: list[str]) -> list[dict[str, Any]]:
     names = [name for name in factors(dataset) if name not in taken]
     index = dataset.indexes["cell"]
     columns = [index.get_level_values(name) for name in names]
-    return [dict(zip(names, own, strict=True)) for own in dict.fromkeys(zip(*columns, strict=True))] or [{}]
+    return [
+        dict(zip(names, levels_, strict=True)) for levels_ in dict.fromkeys(zip(*columns, strict=True))
+    ] or [{}]
 
 
 def at(dataset: xr.Dataset, chosen: dict[str, Any]) -> xr.Dataset:
@@ -244,7 +246,7 @@ OF_METRICS = {"accuracy": UNIT, "macro_f1": UNIT, "mae": POSITIVE, "qwk": (-1.0,
 
 def value_range(name: str) -> tuple[float, float]:
     """Return the range in which a variable lies, and so its mean and the bounds of it."""
-    ends = (own for metric, own in OF_METRICS.items() if name == metric or name.endswith(f"_{metric}"))
+    ends = (range_ for metric, range_ in OF_METRICS.items() if name == metric or name.endswith(f"_{metric}"))
     return RANGES.get(name) or next(ends, (-np.inf, np.inf))
 
 

@@ -52,25 +52,25 @@ def read_pilot(
             reason = str(error)
     if not parts_of_pilot:
         raise StoreError(reason)
-    first = max(parts_of_pilot, key=lambda own: own.seeds)
-    same = [own for own in parts_of_pilot if own.seeds == first.seeds]
+    first = max(parts_of_pilot, key=lambda pilot: pilot.seeds)
+    same = [pilot for pilot in parts_of_pilot if pilot.seeds == first.seeds]
     return evolve(
         first,
-        variation=_mean([own.variation for own in same]),
-        low=_mean([own.low for own in same]),
-        high=_mean([own.high for own in same]),
+        variation=_mean([pilot.variation for pilot in same]),
+        low=_mean([pilot.low for pilot in same]),
+        high=_mean([pilot.high for pilot in same]),
     )
 
 
-def _mean(found: list[Variation]) -> Variation:
+def _mean(variations: list[Variation]) -> Variation:
     """Return the root mean square of standard deviations, and the mean of all else."""
     return Variation(
-        seed=_root_mean_square([own.seed for own in found]),
-        example=_root_mean_square([own.example for own in found]),
-        rest=_root_mean_square([own.rest for own in found]),
-        within_group=float(np.mean([own.within_group for own in found])),
-        between_layers=float(np.mean([own.between_layers for own in found])),
-        discordant=_mean_known([own.discordant for own in found]),
+        seed=_root_mean_square([variation.seed for variation in variations]),
+        example=_root_mean_square([variation.example for variation in variations]),
+        rest=_root_mean_square([variation.rest for variation in variations]),
+        within_group=float(np.mean([variation.within_group for variation in variations])),
+        between_layers=float(np.mean([variation.between_layers for variation in variations])),
+        discordant=_mean_known([variation.discordant for variation in variations]),
     )
 
 
@@ -79,7 +79,7 @@ def _root_mean_square(values: list[float]) -> float:
 
 
 def _mean_known(values: list[float | None]) -> float | None:
-    known = [own for own in values if own is not None]
+    known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
@@ -114,7 +114,7 @@ def _read(node: Data, variable: str, factor: str, baseline: Any, level: Any, ass
             like, example=float(total * assumed.example / known), rest=float(total * assumed.rest / known)
         )
         return Pilot(one, one, one, seeds, examples, units if grouped else None)
-    _, example, rest = (_typical(own) for own in alone.variances)
+    _, example, rest = (_typical(variance) for variance in alone.variances)
     like = evolve(
         like,
         example=float(np.sqrt(max(example - rest, 0) * examples)),
@@ -122,8 +122,8 @@ def _read(node: Data, variable: str, factor: str, baseline: Any, level: Any, ass
     )
     square, noise = (_typical(whole.variances[part]) * seeds for part in (0, 2))
     limits = [
-        evolve(like, seed=float(np.sqrt(max(own - noise, 0) * pairs)))
-        for own in (square, *_bounds(square, seeds - 1))
+        evolve(like, seed=float(np.sqrt(max(variance - noise, 0) * pairs)))
+        for variance in (square, *_bounds(square, seeds - 1))
     ]
     return Pilot(
         limits[0],
@@ -147,11 +147,11 @@ def _shared(alone: Components, whole: Components, examples: int, units: float) -
     return float(np.clip((effect - 1) / max(examples / units - 1, 1e-9), 0, 1))
 
 
-def _between_layers(found: Components, dims: tuple[Any, ...], assumed: float) -> float:
+def _between_layers(components: Components, dims: tuple[Any, ...], assumed: float) -> float:
     """Return the correlation of neighbouring layers' residuals; what is assumed where there are none."""
     if "layer" not in dims:
         return assumed
-    sketch = np.moveaxis(found.sketch, 1 + dims.index("layer"), -1)
+    sketch = np.moveaxis(components.sketch, 1 + dims.index("layer"), -1)
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = sketch / np.sqrt((sketch**2).mean(axis=0))
         near = (scaled[..., 1:] * scaled[..., :-1]).mean(axis=0)
@@ -161,5 +161,5 @@ def _between_layers(found: Components, dims: tuple[Any, ...], assumed: float) ->
 def _bounds(square: float, df: int) -> tuple[float, float]:
     """Return the least and the largest mean square that go with one that was found, by chi-square."""
     tail = (1 - BOUNDS) / 2
-    low, high = (square * df / float(special.chdtri(df, own)) for own in (tail, 1 - tail))
+    low, high = (square * df / float(special.chdtri(df, share)) for share in (tail, 1 - tail))
     return low, high

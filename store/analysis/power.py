@@ -76,7 +76,7 @@ class Design:
             return 0.0
         looks = self.looks
         if looks != "anytime" and self.seeds not in looks:
-            looks = (*(own for own in looks if own < self.seeds), self.seeds)
+            looks = (*(look for look in looks if look < self.seeds), self.seeds)
         return float(Monitoring.of(looks).level(alpha, np.array([self.seeds]))[0])
 
     @property
@@ -104,7 +104,7 @@ class Power:
         size = 1.0 if self.discordant is None else _growth(self.discordant, difference)
         with np.errstate(divide="ignore", invalid="ignore"):
             beyond = (
-                special.ndtr((own / size - self.half) / self.spread) for own in (difference, -difference)
+                special.ndtr((shift / size - self.half) / self.spread) for shift in (difference, -difference)
             )
             return float(np.mean(sum(beyond)))
 
@@ -113,7 +113,7 @@ class Power:
         high = self.spread + float(np.max(self.half, initial=0.0))
         for _ in range(HALVINGS):
             if self.of(high) >= power:
-                smallest = _smallest(lambda own: self.of(own) >= power, high)
+                smallest = _smallest(lambda difference: self.of(difference) >= power, high)
                 return smallest if self.discordant is None or smallest <= 1 else float("inf")
             high *= 2
         return float("inf")
@@ -188,12 +188,12 @@ def _studies(design: Design, variation: Variation, chi: Floats) -> Components:
     )  # fmt: skip
 
 
-def _score(found: Components, plain: Widths, half: Floats, discordant: float) -> Floats:
+def _score(components: Components, plain: Widths, half: Floats, discordant: float) -> Floats:
     """Return from which difference on the interval of shares leaves out 0; Score says which that is."""
-    low, high = np.zeros(found.mean.shape), np.ones(found.mean.shape)
+    low, high = np.zeros(components.mean.shape), np.ones(components.mean.shape)
     for _ in range(HALVINGS // 2):
         middle = (low + high) / 2
-        moved = evolve(found, mean=middle, size=np.maximum(middle, discordant))
+        moved = evolve(components, mean=middle, size=np.maximum(middle, discordant))
         beyond = Score(moved, plain).distance() > half
         low, high = np.where(beyond, low, middle), np.where(beyond, middle, high)
     return high
@@ -215,7 +215,10 @@ def corrected(design: Design, variation: Variation, alpha: float = ALPHA) -> Pow
     sketch = _alike(draw((rows, *shape)), variation.between_layers)
     k, df, both = _dfs(design)
     chi = np.stack(
-        [(seeds**2).sum(axis=0) / k, *(2 * rng.standard_gamma(own / 2, shape) / own for own in (df, both))]
+        [
+            (seeds**2).sum(axis=0) / k,
+            *(2 * rng.standard_gamma(freedom / 2, shape) / freedom for freedom in (df, both)),
+        ]
     )
     studies = _studies(design, variation, chi)
     scale = np.sqrt(sum(variances(design, variation)[::2]))

@@ -32,11 +32,11 @@ class Score:
 
     def distance(self, value: float | Floats = 0.0) -> Floats:
         """Return the distance from the mean to a value, as widths are to be held against it; 0 or more."""
-        found, deviation = self.found, np.sqrt(np.where(self.varies, self.plain.variances[0], 1.0))
-        ratio = self._variance(value) / np.where(self.varies, self._variance(found.mean), 1.0)
-        y = (found.mean - value) / deviation / np.sqrt(np.maximum(ratio, 1.0))
+        components, deviation = self.found, np.sqrt(np.where(self.varies, self.plain.variances[0], 1.0))
+        ratio = self._variance(value) / np.where(self.varies, self._variance(components.mean), 1.0)
+        y = (components.mean - value) / deviation / np.sqrt(np.maximum(ratio, 1.0))
         # The estimate of a few dozen groups falls short of it, hence twice.
-        skewed = np.clip(2 * np.nan_to_num(found.third / deviation**3), -MOST_SKEWED, MOST_SKEWED)
+        skewed = np.clip(2 * np.nan_to_num(components.third / deviation**3), -MOST_SKEWED, MOST_SKEWED)
         return np.asarray(deviation * straight(y, skewed))
 
     def p(self, p_of: Callable[[Floats], Floats], value: float = 0.0) -> Floats:
@@ -48,18 +48,18 @@ class Score:
 
     def bounds(self, half: Floats, alpha: Floats | float) -> Floats:
         """Return low and high [2, *outcomes], to which the mean has this half-width; alpha: its level."""
-        found, found_half = self.found, np.broadcast_to(half, self.found.mean.shape)
-        still = t_quantile(alpha, self._df) ** 2 / np.maximum(found.groups, 1)
+        components, found_half = self.found, np.broadcast_to(half, self.found.mean.shape)
+        still = t_quantile(alpha, self._df) ** 2 / np.maximum(components.groups, 1)
         bounds = []
         for end in (-1.0, 1.0):
-            inside, outside = found.mean, np.full(found.mean.shape, end)
+            inside, outside = components.mean, np.full(components.mean.shape, end)
             for _ in range(HALVINGS):
                 middle = (inside + outside) / 2
                 with np.errstate(invalid="ignore"):
                     within = np.where(
                         self.varies,
                         self.distance(middle) <= found_half,
-                        (found.mean - middle) ** 2 <= still * self._variance(middle),
+                        (components.mean - middle) ** 2 <= still * self._variance(middle),
                     )
                 inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
             bounds.append(self._known(inside))
@@ -119,29 +119,29 @@ class Floor:
 
     def _effective(self, variance: Floats) -> Floats:
         """Return how many independent examples of this variance would leave the mean as unsure."""
-        found, own = self.found, self.found.variances[1]
+        components, of_examples = self.found, self.found.variances[1]
         with np.errstate(divide="ignore", invalid="ignore"):
-            n = np.clip(variance / own, 1, found.seeds * found.examples)
-        return np.where((own > 0) & (variance > 0), n, found.groups).astype(float)
+            n = np.clip(variance / of_examples, 1, components.seeds * components.examples)
+        return np.where((of_examples > 0) & (variance > 0), n, components.groups).astype(float)
 
 
-def share_bounds(found: Components, confidence: float) -> tuple[Floats, Floats]:
+def share_bounds(components: Components, confidence: float) -> tuple[Floats, Floats]:
     """Return the interval of a share (a mean of 0 and 1), which stays within 0 and 1.
 
     Wilson's (1927) with the number of independent examples that have the same interval in t (Korn & Graubard,
     1998, Survey Methodology 24); where the share is 0 or 1, the groups of examples count once.
     """
-    p, alpha = found.mean, 1 - confidence
-    half = plain_widths(found.variances, found.seeds, found.df_examples).half(alpha)
+    p, alpha = components.mean, 1 - confidence
+    half = plain_widths(components.variances, components.seeds, components.df_examples).half(alpha)
     z = special.ndtri(1 - alpha / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        n = np.minimum(p * (1 - p) * (z / half) ** 2, found.seeds * found.examples)
+        n = np.minimum(p * (1 - p) * (z / half) ** 2, components.seeds * components.examples)
     varies = (half > 0) & (p > 0) & (p < 1)
-    n = np.where(varies, n, found.groups)
-    quantile = np.where(varies, z, t_quantile(alpha, np.maximum(found.groups - 1, 1)))
+    n = np.where(varies, n, components.groups)
+    quantile = np.where(varies, z, t_quantile(alpha, np.maximum(components.groups - 1, 1)))
     with np.errstate(divide="ignore", invalid="ignore"):
         square = quantile**2 / n
         centre = (p + square / 2) / (1 + square)
         around = np.sqrt(square * p * (1 - p) + square**2 / 4) / (1 + square)
-    known = found.groups > 1
+    known = components.groups > 1
     return np.where(known, centre - around, np.nan), np.where(known, centre + around, np.nan)

@@ -46,21 +46,21 @@ def by_seed(values: Floats, index: pd.MultiIndex) -> SeedValues:
     names: dict[Any, list[int]] = {}
     for cell, name in enumerate(seed_values(index)):
         names.setdefault(name, []).append(cell)
-    counts = np.stack([valid_examples[own].sum(axis=0) for own in names.values()])
+    counts = np.stack([valid_examples[cells].sum(axis=0) for cells in names.values()])
     with np.errstate(divide="ignore", invalid="ignore"):
         means = [
-            np.where(complete[own].all(axis=0), filled[own].sum(axis=0), np.nan) / number
-            for own, number in zip(names.values(), counts, strict=True)
+            np.where(complete[cells].all(axis=0), filled[cells].sum(axis=0), np.nan) / number
+            for cells, number in zip(names.values(), counts, strict=True)
         ]
     return SeedValues(np.stack(means), list(names), counts, _spread(filled, finite, valid_examples))
 
 
-def _spread(filled: Floats, finite: NDArray[np.bool_], there: NDArray[np.bool_]) -> Floats:
+def _spread(filled: Floats, finite: NDArray[np.bool_], valid_examples: NDArray[np.bool_]) -> Floats:
     n = finite.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         centred = np.where(finite, filled - (filled.sum(axis=1) / n)[:, None], 0.0)
         squares = np.where(n > 1, (centred**2).sum(axis=1) / (n - 1), 0.0)
-        return np.asarray(np.sqrt(squares.sum(axis=0) / there.sum(axis=0)))
+        return np.asarray(np.sqrt(squares.sum(axis=0) / valid_examples.sum(axis=0)))
 
 
 def over_seeds(values: Floats) -> Floats:
@@ -86,11 +86,11 @@ def over_groups(values: Floats, groups: NDArray[Any] | None) -> Floats:
     return np.where(np.tensordot(member, valid, 1) > 0, sums, np.nan)
 
 
-def standardised(found: Components, spread: Floats) -> Floats:
+def standardised(components: Components, spread: Floats) -> Floats:
     """Return means in standard deviations of a single run's examples; NaN where these do not vary."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        still = spread <= 1e-10 * np.abs(found.mean)
-        return np.where(found.mean == 0, 0.0, np.where(still, np.nan, found.mean / spread))
+        still = spread <= 1e-10 * np.abs(components.mean)
+        return np.where(components.mean == 0, 0.0, np.where(still, np.nan, components.mean / spread))
 
 
 def example_groups(array: xr.DataArray | xr.Dataset) -> NDArray[Any] | None:

@@ -124,7 +124,7 @@ def detect_failures(
     return result
 
 
-def _sentence(text: str, measurable: bool, found: bool, threshold: float) -> str:
+def _sentence(text: str, measurable: bool, is_found: bool, threshold: float) -> str:
     if not measurable:
         return f"not measurable: {text}"
-    return f"{'found' if found else 'not found'}: {text} (threshold {threshold:g})"
+    return f"{'found' if is_found else 'not found'}: {text} (threshold {threshold:g})"

@@ -12,15 +12,15 @@ from store.analysis.components import Components, Floats
 MOST_SKEWED = 1.5
 
 
-def skewness(found: Components, deviation: Floats) -> Floats:
+def skewness(components: Components, deviation: Floats) -> Floats:
     """Return the skewness of the mean by what examples (or groups) show of it, less a standard error.
 
     Of normal values two of three show none then. deviation: of the mean, [*rest]; 0 where nothing varies.
     """
-    n = np.maximum(found.groups, 1)
+    n = np.maximum(components.groups, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.nan_to_num(found.variances[1]) / deviation**2
-        raw = np.nan_to_num(found.third) / deviation**3
+        share = np.nan_to_num(components.variances[1]) / deviation**2
+        raw = np.nan_to_num(components.third) / deviation**3
         sure = np.maximum(np.abs(raw) - np.sqrt(6.0) / n * share**1.5, 0.0)
     return np.asarray(np.clip(np.nan_to_num(np.sign(raw) * sure), -MOST_SKEWED, MOST_SKEWED))
 
@@ -35,8 +35,8 @@ def straight(y: Floats, skewed: Floats) -> Floats:
 def reach(half: Floats, skewed: Floats) -> Floats:
     """Return how far below and above the mean [2, *rest] what `straight` gives is within `half`."""
     ends = []
-    for own in (-skewed, skewed):  # a mean with a tail on the right is more often too low
-        s = np.where(own > 0, own, 1.0)
+    for skew in (-skewed, skewed):  # a mean with a tail on the right is more often too low
+        s = np.where(skew > 0, skew, 1.0)
         bent = 3 * (1 - np.cbrt(1 - s * (half + s / 6))) / s
-        ends.append(np.where(own > 0, np.maximum(half, bent), half))
+        ends.append(np.where(skew > 0, np.maximum(half, bent), half))
     return np.stack(ends)

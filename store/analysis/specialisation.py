@@ -187,13 +187,17 @@ def _mutual_information(joint: Floats) -> Floats:
 
 def _separated(groups: Groups, bins: int, permutations: int, seed: int) -> xr.Dataset:
     values = common_seeds(groups.groups)
-    valid = [np.asarray(np.isfinite(own).all(axis=(0, *range(2, own.ndim)))) for own in values]
+    valid = [
+        np.asarray(np.isfinite(level_values).all(axis=(0, *range(2, level_values.ndim))))
+        for level_values in values
+    ]
     if groups.paired:
         valid = [np.logical_and.reduce(valid)] * len(valid)
     kept = [
-        own[:, whole].reshape(len(own), whole.sum(), -1) for own, whole in zip(values, valid, strict=True)
+        level_values[:, whole].reshape(len(level_values), whole.sum(), -1)
+        for level_values, whole in zip(values, valid, strict=True)
     ]
-    counts = [own.shape[1] for own in kept]
+    counts = [level_values.shape[1] for level_values in kept]
     exchanged = np.concatenate(
         [
             group.units[whole] + (0 if groups.paired else 10**9 * place)

@@ -158,12 +158,12 @@ def log_rank(
         sides = a[(..., *place)], b[(..., *place)]
         counts = [
             [
-                over_groups(_count(compare(x[None], layers[:, None, None])), own)
-                for x, own in zip(sides, by, strict=True)
+                over_groups(_count(compare(x[None], layers[:, None, None])), members_of)
+                for x, members_of in zip(sides, by, strict=True)
             ]
             for compare in (np.equal, np.greater_equal)
         ]
-        events, at_risk = (np.concatenate(own) for own in counts)
+        events, at_risk = (np.concatenate(of_sides) for of_sides in counts)
         members = _memberships(len(counts[0][0]), len(counts[0][1]), paired, permutations, seed)
         null = np.concatenate([_log_rank_statistic(first, events, at_risk) for first in members])
         chi2[place], p[place] = null[0], share_at_least(null)

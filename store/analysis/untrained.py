@@ -39,12 +39,18 @@ def references(data: Data) -> xr.Dataset:
     rows = [*_named(index, "untrained model", _untrained(data))]
     answers = list(_answers(data))
     for kind, guess in (("most frequent label", _most_frequent), ("uniform guess", _uniform)):
-        known: Known = {cell: (_of_every_kind(guess(*own)), own[0].tobytes()) for cell, own in answers}
+        known: Known = {
+            cell: (_of_every_kind(guess(*labels)), labels[0].tobytes()) for cell, labels in answers
+        }
         rows += _named(index, kind, known)
     kinds = [kind for kind in KINDS if any(f"{kind}{name}" in summary for name in OF_LABELS)]
     titles = {f"{kind}{name}": f"{OF_LABELS[name]}{KINDS[kind]}" for kind in kinds for name in OF_LABELS}
     columns = {
-        name: ("reference", [own.get(name, np.nan) for _, own in rows], {"units": "1", "long_name": title})
+        name: (
+            "reference",
+            [numbers.get(name, np.nan) for _, numbers in rows],
+            {"units": "1", "long_name": title},
+        )
         for name, title in (titles | SCORES).items()
     }
     coordinate = level_coordinate([name for name, _ in rows], "reference", "reference")
@@ -78,7 +84,11 @@ def _untrained(data: Data) -> Known:
             means = variable(dataset, name).mean("example").values
             for cell, mean in zip(dataset.indexes["cell"], means.tolist(), strict=True):
                 known[cell][name] = mean
-    return {cell: (own, repr(own)) for cell, own in known.items() if not all(map(np.isnan, own.values()))}
+    return {
+        cell: (numbers, repr(numbers))
+        for cell, numbers in known.items()
+        if not all(map(np.isnan, numbers.values()))
+    }
 
 
 def _answers(data: Data) -> Iterator[tuple[Any, tuple[NDArray[np.object_], Sequence[str]]]]:

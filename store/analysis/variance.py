@@ -128,7 +128,7 @@ def _tests(
     base: LevelValues, group: LevelValues, paired: bool, permutations: int, seed: int
 ) -> dict[str, Floats]:
     """Return p values [*rest] of the tests that hold for these trained models, by the names in TESTS."""
-    a, b = (over_seeds(own.values) for own in (base, group))
+    a, b = (over_seeds(part.values) for part in (base, group))
     p_values = {name: np.full(a.shape[1:], np.nan) for name in TESTS}
     for place in np.ndindex(*a.shape[1:]) if group is not base else ():
         x, y = a[(..., *place)], b[(..., *place)]
@@ -175,9 +175,9 @@ def variance_tests(
         groups = None if units is None else np.unique(units[0], return_inverse=True)[1]
         sums = {name: over_groups(s[1] - s[0], groups) for name, s in scores.items()}
         flips = signs(len(sums["levene"]), permutations, seed)
-        return {name: float(share_at_least(np.abs(flips @ own))) for name, own in sums.items()}
-    numbers = [np.unique(own, return_inverse=True)[1] for own in units or ()]
-    sizes = [over_groups(np.ones(len(own)), own) for own in numbers]
+        return {name: float(share_at_least(np.abs(flips @ of_unit))) for name, of_unit in sums.items()}
+    numbers = [np.unique(names, return_inverse=True)[1] for names in units or ()]
+    sizes = [over_groups(np.ones(len(number)), number) for number in numbers]
     first = np.arange(sum(map(len, sizes))) < len(sizes[0])
     rng = np.random.default_rng(seed)
     members = np.concatenate([first[None], rng.permuted(np.tile(first, (permutations, 1)), axis=1)])

@@ -68,7 +68,7 @@ def plain_widths(variances: Floats, seeds: NDArray[np.intp], df_examples: Floats
     one = seeds < 2
     rows = np.where(one, example, total), np.where(one, example, seed), example
     dfs = np.where(one, df_examples, df), np.where(one, df_examples, k), df_examples
-    return Widths(*(np.stack(np.broadcast_arrays(*own, total)[:3]) for own in (rows, dfs)))
+    return Widths(*(np.stack(np.broadcast_arrays(*arrays, total)[:3]) for arrays in (rows, dfs)))
 
 
 @frozen
@@ -95,10 +95,10 @@ class Moderated:
 
     def p(self, distance: Floats) -> Floats:
         """Return the level at which the interval around `distance` touches 0."""
-        found = t_p(distance, self.seed + self.more, self._df())
+        p = t_p(distance, self.seed + self.more, self._df())
         if self.two.any():
-            found = np.where(self.two, self._apart(np.abs(distance)), found)
-        return np.asarray(np.maximum(found, t_p(distance, self.example, self.df_examples)))
+            p = np.where(self.two, self._apart(np.abs(distance)), p)
+        return np.asarray(np.maximum(p, t_p(distance, self.example, self.df_examples)))
 
     def _df(self) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -114,15 +114,18 @@ class Moderated:
         return np.exp(high)
 
 
-def moderated(found: Components, family: int) -> tuple[Moderated, NDArray[np.bool_]]:
+def moderated(components: Components, family: int) -> tuple[Moderated, NDArray[np.bool_]]:
     """Share the variance between seeds along one axis of the outcomes; and whether an outcome takes part.
 
     Shared are the outcomes that have the same seeds and vary within them, from three on.
     """
-    shape = found.mean.shape
-    at = [np.moveaxis(own, family + own.ndim - len(shape), -1) for own in (found.seed, found.sketch)]
-    seed, example, rest = np.moveaxis(found.variances, family + 1, -1)
-    seeds = np.moveaxis(found.seeds, family, -1)
+    shape = components.mean.shape
+    at = [
+        np.moveaxis(array, family + array.ndim - len(shape), -1)
+        for array in (components.seed, components.sketch)
+    ]
+    seed, example, rest = np.moveaxis(components.variances, family + 1, -1)
+    seeds = np.moveaxis(components.seeds, family, -1)
     shared, df, used = (np.full(seed.shape, np.nan), np.full(seed.shape, np.nan), np.zeros(seed.shape, bool))
     for place in np.ndindex(*seed.shape[:-1]):
         here = (rest[place] > 0) & (seed[place] > 0) & np.isfinite(example[place])
@@ -130,12 +133,16 @@ def moderated(found: Components, family: int) -> tuple[Moderated, NDArray[np.boo
             chosen = np.flatnonzero(here & (seeds[place] == number))
             if number < 2 or len(chosen) < FEWEST:
                 continue
-            deviations, sketch = (own[(slice(None), *place)][:, chosen] for own in at)
-            own = _shared(number, seed[place][chosen], rest[place][chosen], deviations, sketch)
-            shared[place][chosen], df[place][chosen], used[place][chosen] = *own, True
-    by_seed, dfs, more = (np.moveaxis(own, -1, family) for own in (shared, df, np.maximum(example - rest, 0)))
+            deviations, sketch = (array[(slice(None), *place)][:, chosen] for array in at)
+            shared_parts = _shared(number, seed[place][chosen], rest[place][chosen], deviations, sketch)
+            shared[place][chosen], df[place][chosen], used[place][chosen] = *shared_parts, True
+    by_seed, dfs, more = (
+        np.moveaxis(array, -1, family) for array in (shared, df, np.maximum(example - rest, 0))
+    )
     kept = np.moveaxis(used, -1, family)
-    return Moderated(by_seed, dfs, more, found.variances[1], found.df_examples, found.seeds == 2), kept
+    return Moderated(
+        by_seed, dfs, more, components.variances[1], components.df_examples, components.seeds == 2
+    ), kept
 
 
 def _shared(
@@ -163,13 +170,13 @@ def _independent(deviations: Floats, k: int, sketch: Floats) -> float:
     products = np.array([np.trace(alike, lag) for lag in range(n)]) / (n - np.arange(n))
     correlation = np.minimum((products / products[0]) ** 2, 1)
     weight = (2 - (np.arange(n) == 0)) * (n - np.arange(n))
-    found = [n**2 / (weight * correlation).sum()]
+    estimates = [n**2 / (weight * correlation).sum()]
     known = np.corrcoef(sketch.T)
-    found.append(n**2 / (np.nan_to_num(known) ** 2).sum())
+    estimates.append(n**2 / (np.nan_to_num(known) ** 2).sum())
     if k > 1:
         of_trace, of_squares = moments(alike, k)
-        found.append(of_trace / max(of_squares, 1e-300))
-    return float(np.clip(min(found), 1, n))
+        estimates.append(of_trace / max(of_squares, 1e-300))
+    return float(np.clip(min(estimates), 1, n))
 
 
 def moments(products: Floats, k: int) -> tuple[float, float]:

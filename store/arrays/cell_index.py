@@ -41,7 +41,7 @@ class CellIndex(xr.Index):
         for other in indexes[1:]:
             joined = joined.append(other.index.reorder_levels(joined.names))
         if positions is not None:
-            joined = joined.take(np.argsort(np.concatenate([np.asarray(own) for own in positions])))
+            joined = joined.take(np.argsort(np.concatenate([np.asarray(rows) for rows in positions])))
         return cls(joined, dim)
 
     def create_variables(

@@ -40,8 +40,12 @@ class FamilyRecord:
     @property
     def stacks(self) -> list[str]:
         """The names of the arrays that hold results, in order."""
-        arrays = {name.removesuffix(f"/{GROUP}"): own for name, own in self.metadata.items() if name != GROUP}
-        return [name for name, own in arrays.items() if "variables" in own["attributes"]]
+        arrays = {
+            name.removesuffix(f"/{GROUP}"): metadata
+            for name, metadata in self.metadata.items()
+            if name != GROUP
+        }
+        return [name for name, metadata in arrays.items() if "variables" in metadata["attributes"]]
 
     def array(self, folder: StorePath, name: str, rows: int) -> zarr.Array[Any]:
         """Return an array of the group as it is with so many rows, whatever its metadata in the store are."""

@@ -114,13 +114,13 @@ def _server_of(url: str) -> tuple[str, ...]:
     return (urlsplit(url).scheme, urlsplit(url).netloc, *(os.environ.get(name, "") for name in settings))
 
 
-def _tell(where: str, found: Refusal, left: float) -> None:
+def _tell(where: str, refused: Refusal, left: float) -> None:
     """Say once in a while that a request is tried again."""
     with _lock:
         now = time.monotonic()
         if now - _told.get(where, -_SPACING) < _SPACING:
             return
         _told[where] = now
-    message = f"{where}: no answer yet ({found.reason}); trying again for up to {max(left, 1):.0f} s"
+    message = f"{where}: no answer yet ({refused.reason}); trying again for up to {max(left, 1):.0f} s"
     # With a registry of its own, or the line of a second outage would pass for a repeated one.
     warnings.warn_explicit(message, UserWarning, __file__, 0, registry={})

@@ -181,17 +181,17 @@ def live_claims(place: Place) -> list[str]:
         for key in filter(is_plain, place.names(f"claims/{stage}"))
     ]
     newest = {folder: _newest(place, folder) for folder in folders}
-    watched = {folder: found for folder, found in newest.items() if found and not _dead(found[1])}
+    watched = {folder: seen for folder, seen in newest.items() if seen and not _dead(seen[1])}
     deadline = time.monotonic() + max(
         (float(mark["lease"]) for _, mark in watched.values() if mark["machine"] != _machine()), default=0.0
     )
     live: list[str] = []
     while watched:
-        for folder, found in list(watched.items()):
+        for folder, seen in list(watched.items()):
             now = _newest(place, folder)
-            if now is None or (now != found and _dead(now[1])):
+            if now is None or (now != seen and _dead(now[1])):
                 del watched[folder]
-            elif now != found or now[1]["machine"] == _machine():
+            elif now != seen or now[1]["machine"] == _machine():
                 _, stage, key = folder.split("/")
                 live.append(f"{stage} {key} is running on {now[1]['host']}, process {now[1]['pid']}")
         if live or time.monotonic() >= deadline:

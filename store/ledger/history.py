@@ -48,17 +48,17 @@ class History:
     @property
     def declarations(self) -> list[Json]:
         """The declarations, the one in force last."""
-        return [own for own in self.records if own["kind"] == DECLARED]
+        return [record for record in self.records if record["kind"] == DECLARED]
 
     @property
     def looks(self) -> list[Json]:
         """The looks at results."""
-        return [own for own in self.records if own["kind"] == LOOK]
+        return [record for record in self.records if record["kind"] == LOOK]
 
     @property
     def gaps(self) -> list[str]:
         """The dates on which it was noted that records were missing."""
-        return [own["date"][:10] for own in self.records if own["kind"] == LOST]
+        return [record["date"][:10] for record in self.records if record["kind"] == LOST]
 
     def looked(self, factor: str, seeds: int) -> list[int]:
         """Return the numbers of seeds, fewer than `seeds`, with which a contrast was looked at."""
@@ -96,7 +96,7 @@ class History:
         """Return in words what was declared otherwise after there were results, and when."""
         lines = []
         for before, now in zip(self.declarations, self.declarations[1:], strict=False):
-            most = max((n for own in _counts(now) for n in own.values()), default=0)
+            most = max((n for counts in _counts(now) for n in counts.values()), default=0)
             what = _differences(before, now)
             if most and what:
                 lines.append(
@@ -128,8 +128,12 @@ def declare(place: Place, name: str, manifest: Mapping[str, Any]) -> None:
         return
     cells: Sequence[Json] = manifest["cells"]
     contrasts = [
-        {"factor": own["factor"], "baseline": _text(own["baseline"]), "levels": _levels(own, cells)}
-        for own in spec.get("contrasts", [])
+        {
+            "factor": contrast["factor"],
+            "baseline": _text(contrast["baseline"]),
+            "levels": _levels(contrast, cells),
+        }
+        for contrast in spec.get("contrasts", [])
     ]
     declared = {
         **{key: spec["analysis"].get(key) for key in KEYS},
@@ -170,13 +174,13 @@ def record_look(
         seeds, data = _seen(place, manifest)
         if contrasts is None:
             declared = manifest.get("spec", {}).get("contrasts", [])
-            contrasts = [(own["factor"], own["baseline"]) for own in declared]
+            contrasts = [(contrast["factor"], contrast["baseline"]) for contrast in declared]
         look = {
             "data": data,
             "contrasts": [[str(factor), _text(baseline)] for factor, baseline in contrasts],
             "seeds": seeds,
         }
-        if not seeds or any(look.items() <= own.items() for own in read_history(place, name).looks):
+        if not seeds or any(look.items() <= earlier.items() for earlier in read_history(place, name).looks):
             return ""
         append(place, name, {"kind": LOOK, "command": command, "spec": _digest(manifest.get("spec")), **look})
         with locked(place):
@@ -250,8 +254,8 @@ def gap(place: Place, name: str) -> str:
     except (DamagedError, FileNotFoundError):
         return ""
     last = known.get("records", 0)
-    there = {_number(file): file for file in files}
-    if last and (last not in there or _hash(place.read(there[last])) != known["last"]):
+    by_number = {_number(file): file for file in files}
+    if last and (last not in by_number or _hash(place.read(by_number[last])) != known["last"]):
         return f"{place}/history/{name}: record {last}, which the manifest names, is missing, or was changed"
     return ""
 
@@ -295,8 +299,8 @@ def _number(file: str) -> int:
 
 
 def _files(place: Place, name: str) -> list[str]:
-    known = sorted(own for own in place.names(f"history/{name}") if _NUMBERED.fullmatch(own))
-    return [f"history/{name}/{own}" for own in known]
+    known = sorted(file for file in place.names(f"history/{name}") if _NUMBERED.fullmatch(file))
+    return [f"history/{name}/{file}" for file in known]
 
 
 def _levels(contrast: Mapping[str, Any], cells: Sequence[Json]) -> list[str]:
@@ -356,7 +360,7 @@ def _asked(record: Json, factor: str, baseline: Any, level: Any, outcome: str) -
 
 
 def _counts(record: Json) -> list[dict[str, int]]:
-    return [counts for own in record["results"].values() for counts in own.values()]
+    return [counts for by_level in record["results"].values() for counts in by_level.values()]
 
 
 def _differences(before: Json, now: Json) -> list[str]:
@@ -365,7 +369,10 @@ def _differences(before: Json, now: Json) -> list[str]:
     differing = [
         f"{key.replace('_', ' ')} {_spelled(a[key])} → {_spelled(b[key])}" for key in KEYS if a[key] != b[key]
     ]
-    made = [[f"{own['factor']} against {own['baseline']}" for own in side["contrasts"]] for side in (a, b)]
+    made = [
+        [f"{contrast['factor']} against {contrast['baseline']}" for contrast in side["contrasts"]]
+        for side in (a, b)
+    ]
     differing += [f"contrast {name} added" for name in made[1] if name not in made[0]]
     differing += [f"contrast {name} taken out" for name in made[0] if name not in made[1]]
     if made[0] == made[1] and a["contrasts"] != b["contrasts"]:
@@ -384,7 +391,7 @@ def _text(level: Any) -> str:
 
 def _spelled(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {own}" for key, own in value.items()) or "none"
+        return ", ".join(f"{key} {entry}" for key, entry in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)

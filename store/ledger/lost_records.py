@@ -43,7 +43,7 @@ def lost_records(ledger: Ledger, cells: Iterable[Json]) -> Iterator[tuple[str, s
                 suspects[stage][key] = suspects[stage].get(key, False) or (stage == "train" and measured)
     for stage, keys in suspects.items():
         excused = ledger.failed(stage) | ledger.running(stage) if keys else set()
-        open_keys = {key: found for key, found in keys.items() if key not in excused}
+        open_keys = {key: has_results for key, has_results in keys.items() if key not in excused}
         written = _written(place, stage, open_keys)
         for key, measured in open_keys.items():
             if (measured or key in written) and not _explained(ledger, stage, key):
@@ -89,7 +89,9 @@ def _written(place: Place, stage: str, keys: Iterable[str]) -> set[str]:
             continue
         arrays = [name for name in place.names(folder) if "-" in name] if rows else []
         starts = {
-            ".".join(file.split(".")[:2]) + "." for own in arrays for file in place.names(f"{folder}/{own}")
+            ".".join(file.split(".")[:2]) + "."
+            for array in arrays
+            for file in place.names(f"{folder}/{array}")
         }
         written |= {key for start, key in rows.items() if start in starts}
     return written

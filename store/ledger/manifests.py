@@ -162,11 +162,11 @@ def is_foreign(place: Place, name: str) -> bool:
 def _is_copy(place: Place, name: str, manifest: Json) -> bool:
     """Tell whether a manifest is whole under the name of another experiment, which its spec has."""
     spec = manifest.get("spec")
-    own = spec.get("name") if isinstance(spec, dict) else None
-    if not isinstance(own, str) or own == name:
+    spec_name = spec.get("name") if isinstance(spec, dict) else None
+    if not isinstance(spec_name, str) or spec_name == name:
         return False
     try:
-        parse_record(read_file(place, f"experiments/{name}.json"), f"{own}.json")
+        parse_record(read_file(place, f"experiments/{name}.json"), f"{spec_name}.json")
     except (FileNotFoundError, DamagedError):
         return False
     return True
@@ -187,7 +187,7 @@ def cells(root: Root, experiment: str) -> list[Json]:
     for cell in listed:
         for stage, key in cell["keys"].items():
             keys.setdefault(stage, set()).add(key)
-    states = {stage: key_states(ledger, stage, own) for stage, own in keys.items()}
+    states = {stage: key_states(ledger, stage, of_stage) for stage, of_stage in keys.items()}
     return [
         {**cell, "status": {stage: states[stage][key] for stage, key in cell["keys"].items()}}
         for cell in listed
@@ -204,4 +204,7 @@ def key_states(ledger: Ledger, stage: str, keys: Iterable[str]) -> dict[str, str
         "running": ledger.running(stage),
         "failed": ledger.failed(stage),
     }
-    return {key: next((state for state, own in by_state.items() if key in own), "pending") for key in keys}
+    return {
+        key: next((state for state, in_state in by_state.items() if key in in_state), "pending")
+        for key in keys
+    }

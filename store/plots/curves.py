@@ -8,22 +8,22 @@ from store.analysis.nodes import Data, by_condition, levels, stage_nodes, variab
 from store.plots.style import COLUMN, QUIET, drawing, legend, lines, need, shortened, title_of
 
 
-def calibration_curve(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
+def calibration_curve(result: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
     """Draw accuracy against confidence (a reliability diagram), one line per level, with its ECE.
 
     The area of a marker is in proportion to the share of the level's examples in its bin; on the diagonal a
     model is as often right as it says.
 
     Args:
-        found: the result of the analysis `calibration_curve`.
+        result: the result of the analysis `calibration_curve`.
     """
-    need(found, "confidence", "accuracy", "count", "ece", source="calibration_curve")
+    need(result, "confidence", "accuracy", "count", "ece", source="calibration_curve")
     with drawing(ax, (COLUMN, COLUMN)) as ax:
         ax.plot([0, 1], [0, 1], color=QUIET, linewidth=0.6, zorder=1)
         handles = []
-        names, title = shortened(found["level"].values)
-        for number, look in enumerate(lines(found.sizes["level"])):
-            of_level = found.isel(level=number)
+        names, title = shortened(result["level"].values)
+        for number, look in enumerate(lines(result.sizes["level"])):
+            of_level = result.isel(level=number)
             filled = of_level["count"].values > 0
             x, y, count = (of_level[name].values[filled] for name in ("confidence", "accuracy", "count"))
             label = f"{names[number]} (ECE {float(of_level['ece']):.2f})"
@@ -48,9 +48,9 @@ def training(data: Data, ax: Axes | None = None, *, name: str = "loss", key: boo
     """
     with drawing(ax, (COLUMN, 2.5)) as ax:
         conditions = [
-            (level, own.isel(cell=own.indexes["cell"].get_level_values("condition") == level))
-            for own in map(by_condition, stage_nodes(data, "train").values())
-            for level in levels(own, "condition")
+            (level, dataset.isel(cell=dataset.indexes["cell"].get_level_values("condition") == level))
+            for dataset in map(by_condition, stage_nodes(data, "train").values())
+            for level in levels(dataset, "condition")
         ]
         names, title = shortened([level for level, _ in conditions])
         handles = []

@@ -9,7 +9,7 @@ from store.plots.style import COLUMN, QUIET, drawing, legend, lines, need, only,
 
 
 def intervention_effects(
-    found: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, key: bool = True
+    result: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, key: bool = True
 ) -> Axes:
     """Draw the effect of each change, or its share, by the layers it changes, with intervals.
 
@@ -17,12 +17,12 @@ def intervention_effects(
     end are one line, each at the end that moves. A marker has a corrected p value below `alpha`.
 
     Args:
-        found: the result of the analysis `intervention_effects` (for entropy: of one layer) or `mediation`.
+        result: the result of the analysis `intervention_effects` (for entropy: of one layer) or `mediation`.
     """
-    name = "effect" if "effect" in found else "share"
-    need(found, name, "low", "high", source="intervention_effects or mediation")
+    name = "effect" if "effect" in result else "share"
+    need(result, name, "low", "high", source="intervention_effects or mediation")
     with drawing(ax, (COLUMN, 2.5)) as ax:
-        effects = only(found, "condition", "intervention")
+        effects = only(result, "condition", "intervention")
         effects = effects if "condition" in effects.dims else effects.expand_dims("condition")
         series = []
         conditions, title = shortened(effects["condition"].values)

@@ -16,46 +16,46 @@ SIZE = (COLUMN, 2.5)
 LETTERS = 60  # in a line above a figure
 
 
-def means(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
+def means(result: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
     """Draw means by layer, one line per level, with their intervals as bands.
 
     Args:
-        found: the result of the analysis `means`, such as lens entropy by condition, of one position.
+        result: the result of the analysis `means`, such as lens entropy by condition, of one position.
     """
-    need(found, "mean", "low", "high", source="means")
+    need(result, "mean", "low", "high", source="means")
     with drawing(ax, SIZE) as ax:
-        handles, title = _curves(ax, only(found, "level", "layer"), "mean")
-        if found["mean"].attrs.get("units") == "nat":
-            ax.set_ylim(bottom=min(0, ax.get_ylim()[0]) if float(found["mean"].min()) < 0 else 0)
+        handles, title = _curves(ax, only(result, "level", "layer"), "mean")
+        if result["mean"].attrs.get("units") == "nat":
+            ax.set_ylim(bottom=min(0, ax.get_ylim()[0]) if float(result["mean"].min()) < 0 else 0)
         if key:
             legend(ax, handles, title)
     return ax
 
 
-def change(found: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, key: bool = True) -> Axes:
+def change(result: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, key: bool = True) -> Axes:
     """Draw differences from a baseline by layer with their intervals, and mark significant layers.
 
     A square at the foot marks a layer whose corrected p value is below `alpha`, in the line's colour; a grey
     band shows differences below the smallest one of interest, where the result has one.
 
     Args:
-        found: the result of the analysis `change`, or of `effects` of a variable by layer, for one position.
+        result: the result of the analysis `change`, or of `effects` of a variable by layer, for one position.
     """
-    name = "effect" if "effect" in found else "difference"
-    need(found, name, "low", "high", "p_adjusted", source="change or effects")
-    series = "term" if "term" in found.dims else "level"
+    name = "effect" if "effect" in result else "difference"
+    need(result, name, "low", "high", "p_adjusted", source="change or effects")
+    series = "term" if "term" in result.dims else "level"
     if series == "term":
-        found = found.sel(term=found["order"] > 0)
+        result = result.sel(term=result["order"] > 0)
     with drawing(ax, SIZE) as ax:
-        drawn = only(found, series, "layer")
+        drawn = only(result, series, "layer")
         ax.axhline(0, color=QUIET, linewidth=0.6, zorder=1)
-        if smallest := found.attrs.get("equivalence"):
+        if smallest := result.attrs.get("equivalence"):
             ax.axhspan(-smallest, smallest, color=QUIET, alpha=0.12, linewidth=0, zorder=0)
         handles, title = _curves(ax, drawn, name, series)
         marked = _mark(ax, drawn["p_adjusted"], series, alpha)
-        baseline = found.attrs.get("baseline")
+        baseline = result.attrs.get("baseline")
         if baseline is not None:
-            unit = found[name].attrs.get("units", "1")
+            unit = result[name].attrs.get("units", "1")
             ax.set_ylabel(f"difference from {baseline}" + (f" ({unit})" if unit not in ("", "1") else ""))
         if key:
             words = str(drawn["p_adjusted"].attrs.get("long_name", "")).rpartition("two-sided, ")[2]
@@ -64,15 +64,15 @@ def change(found: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, ke
     return ax
 
 
-def rank_trajectory(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
+def rank_trajectory(result: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
     """Draw the median rank of each watched token by layer, log scale with 0 at the top, quantiles as bands.
 
     Args:
-        found: the result of the analysis `rank_trajectory`, of one level and position.
+        result: the result of the analysis `rank_trajectory`, of one level and position.
     """
-    need(found, "rank", "lower", "upper", source="rank_trajectory")
+    need(result, "rank", "lower", "upper", source="rank_trajectory")
     with drawing(ax, SIZE) as ax:
-        ranks = only(found, "watch", "layer")
+        ranks = only(result, "watch", "layer")
         ranks = (
             ranks.sel(watch=ranks["examples"].max("layer") > 0)
             if "watch" in ranks["examples"].dims
@@ -87,15 +87,15 @@ def rank_trajectory(found: xr.Dataset, ax: Axes | None = None, *, key: bool = Tr
     return ax
 
 
-def saturation(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
+def saturation(result: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
     """Draw the share of examples that each layer has not yet saturated, as steps with intervals.
 
     Args:
-        found: the result of the analysis `saturation`, of one position.
+        result: the result of the analysis `saturation`, of one position.
     """
-    need(found, "survival", "low", "high", source="saturation")
+    need(result, "survival", "low", "high", source="saturation")
     with drawing(ax, SIZE) as ax:
-        handles, title = _curves(ax, only(found, "level", "layer"), "survival", steps=True)
+        handles, title = _curves(ax, only(result, "level", "layer"), "survival", steps=True)
         ax.set_ylim(-0.02, 1.02)
         if key:
             legend(ax, handles, title)
@@ -104,7 +104,7 @@ def saturation(found: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -
 
 def _curves(
     ax: Axes,
-    own: xr.Dataset,
+    result: xr.Dataset,
     name: str,
     series: str = "level",
     *,
@@ -116,12 +116,16 @@ def _curves(
 
     Return the lines, and the title that their legend needs.
     """
-    layer = own["layer"].values
-    entries = own[series].values if series in own.dims else [own[series].item() if series in own else ""]
+    layer = result["layer"].values
+    entries = (
+        result[series].values
+        if series in result.dims
+        else [result[series].item() if series in result else ""]
+    )
     names, title = shortened(entries)
     drawn: list[Line2D] = []
     for number, look in enumerate(lines(len(entries))):
-        one = own.isel({series: number}) if series in own.dims else own
+        one = result.isel({series: number}) if series in result.dims else result
         style: dict[str, Any] = {"drawstyle": "steps-post"} if steps else {}
         if entries[number] == GOLD:
             look, names[number] = look | {"color": "black", "linewidth": 1.8}, "true label"
@@ -135,8 +139,8 @@ def _curves(
             linewidth=0,
             step="post" if steps else None,
         )
-    ax.set_xlabel(str(own["layer"].attrs.get("long_name") or "layer"))
-    ax.set_ylabel(title_of(own[name]))
+    ax.set_xlabel(str(result["layer"].attrs.get("long_name") or "layer"))
+    ax.set_ylabel(title_of(result[name]))
     ax.set_xlim(layer.min(), layer.max())
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return drawn, title

@@ -15,14 +15,14 @@ MISSING = "0.92"
 WHITE = (1.0, 1.0, 1.0, 1.0)
 
 
-def transfer_matrix(found: xr.Dataset, ax: Axes | None = None) -> Axes:
+def transfer_matrix(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Draw a metric for every pair of training and test level, with the interval under each value.
 
     Args:
-        found: the result of the analysis `transfer_matrix`.
+        result: the result of the analysis `transfer_matrix`.
     """
-    need(found, "value", "low", "high", source="transfer_matrix")
-    value, low, high = (found[name].transpose("train", "test") for name in ("value", "low", "high"))
+    need(result, "value", "low", "high", source="transfer_matrix")
+    value, low, high = (result[name].transpose("train", "test") for name in ("value", "low", "high"))
     texts = np.array(
         [
             [_interval(*three) for three in zip(*row, strict=True)]
@@ -32,23 +32,23 @@ def transfer_matrix(found: xr.Dataset, ax: Axes | None = None) -> Axes:
     )
     with drawing(ax, (COLUMN, 0.9 + 0.45 * value.sizes["train"])) as ax:
         write_texts(ax, draw_matrix(ax, value, _scale(value.values)), texts, SIZE)
-        names = (f"trained on ({_factor(found, 'train')})", f"tested on ({_factor(found, 'test')})")
+        names = (f"trained on ({_factor(result, 'train')})", f"tested on ({_factor(result, 'test')})")
         ax.set(ylabel=names[0], xlabel=names[1])
         ax.set_title(str(value.attrs.get("long_name", "")).partition(":")[0])
     return ax
 
 
-def confusion(found: xr.Dataset, ax: Axes | None = None) -> Axes:
+def confusion(result: xr.Dataset, ax: Axes | None = None) -> Axes:
     """Draw the confusion matrix of one level: true labels in rows, predictions in columns.
 
     "none" heads what was no label.
 
     Args:
-        found: the result of the analysis `confusion`, as counts or shares.
+        result: the result of the analysis `confusion`, as counts or shares.
     """
-    name = "share" if "share" in found else "count"
-    need(found, name, source="confusion")
-    values = only(found, "gold", "predicted")[name].transpose("gold", "predicted")
+    name = "share" if "share" in result else "count"
+    need(result, name, source="confusion")
+    values = only(result, "gold", "predicted")[name].transpose("gold", "predicted")
     form = "{:.2f}" if name == "share" else "{:.0f}"
     texts = np.array(
         [["0" if v == 0 else form.format(v) if v > 0 else "" for v in row] for row in values.values], object
@@ -97,8 +97,8 @@ def _scale(values: NDArray[np.float64]) -> Normalize:
     return Normalize(low - room, high + room)
 
 
-def _factor(found: xr.Dataset, dim: str) -> str:
-    return str(found[dim].attrs.get("long_name", dim))
+def _factor(result: xr.Dataset, dim: str) -> str:
+    return str(result[dim].attrs.get("long_name", dim))
 
 
 def _interval(value: float, low: float, high: float) -> str:

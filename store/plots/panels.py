@@ -14,7 +14,7 @@ from store.plots.style import SIZE, WIDE, columns_that_fit, styled
 
 def panels(
     draw: Callable[..., Any],
-    found: xr.Dataset,
+    result: xr.Dataset,
     over: str,
     *,
     columns: int | None = None,
@@ -33,9 +33,9 @@ def panels(
         height: of a row.
         **options: passed on to `draw`.
     """
-    if over not in found.dims:
-        raise StoreError(f"over: expected one of the dims {', '.join(map(str, found.dims))}, found {over!r}")
-    count = found.sizes[over]
+    if over not in result.dims:
+        raise StoreError(f"over: expected one of the dims {', '.join(map(str, result.dims))}, found {over!r}")
+    count = result.sizes[over]
     across = min(count, columns or count)
     rows = -(-count // across)
     letters = int(width / across * 72 / SIZE / 0.6)  # that fit above a panel
@@ -46,7 +46,7 @@ def panels(
             ax.remove()
         drawn = list(axes.flat[:count])
         for number, ax in enumerate(drawn):
-            entry = found.isel({over: number})
+            entry = result.isel({over: number})
             draw(entry, ax, **options)
             ax.set_title(fill(str(entry[over].values), letters))
         _on_common_axes(drawn)
@@ -67,17 +67,17 @@ def _on_common_axes(axes: list[Axes]) -> None:
 
 def _with_one_legend(figure: Figure, axes: list[Axes]) -> None:
     """Put the panels' legends together above them all, each entry once."""
-    legends = [own for ax in axes if (own := ax.get_legend()) is not None]
+    legends = [legend for ax in axes if (legend := ax.get_legend()) is not None]
     if not legends:
         return
     entries = {
         text.get_text(): handle
-        for own in legends
-        for text, handle in zip(own.get_texts(), own.legend_handles, strict=True)
+        for legend in legends
+        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
     }
-    titles = dict.fromkeys(own.get_title().get_text() for own in legends)
-    for own in legends:
-        own.remove()
+    titles = dict.fromkeys(legend.get_title().get_text() for legend in legends)
+    for legend in legends:
+        legend.remove()
     figure.legend(
         [handle for handle in entries.values() if handle is not None],
         list(entries),

@@ -120,22 +120,22 @@ def title_of(values: xr.DataArray) -> str:
     return fill(f"{name} ({units})" if units not in ("", "1") else name, LETTERS)
 
 
-def only(found: xr.Dataset, *kept: str) -> xr.Dataset:
+def only(result: xr.Dataset, *kept: str) -> xr.Dataset:
     """Return the data with the dims in `kept` alone; StoreError where another has more than one entry."""
-    for dim in found.dims:
-        if dim not in kept and found.sizes[dim] > 1:
-            known = ", ".join(map(str, found[dim].values[:6])) if dim in found.coords else "no labels"
+    for dim in result.dims:
+        if dim not in kept and result.sizes[dim] > 1:
+            known = ", ".join(map(str, result[dim].values[:6])) if dim in result.coords else "no labels"
             raise StoreError(
-                f"{dim}: expected one to draw, found {found.sizes[dim]} ({known}); select one with "
+                f"{dim}: expected one to draw, found {result.sizes[dim]} ({known}); select one with "
                 f'.sel({dim}=…), or draw all side by side with panels(…, over="{dim}")'
             )
-    return found.squeeze([dim for dim in found.dims if dim not in kept])
+    return result.squeeze([dim for dim in result.dims if dim not in kept])
 
 
-def need(found: xr.Dataset, *names: str, source: str) -> None:
+def need(result: xr.Dataset, *names: str, source: str) -> None:
     """Check that the data has these variables; StoreError says which analysis gives them."""
-    if missing := [name for name in names if name not in found]:
-        known = ", ".join(map(str, found.data_vars)) or "nothing"
+    if missing := [name for name in names if name not in result]:
+        known = ", ".join(map(str, result.data_vars)) or "nothing"
         raise StoreError(f"expected the result of {source}, with {missing[0]!r}; found {known}")
 
 
@@ -177,7 +177,7 @@ def shortened(levels: Iterable[Any]) -> tuple[list[str], str]:
     """
     names = [str(level) for level in levels]
     parts = [[part.partition("=") for part in name.split(", ")] for name in names]
-    factors = {tuple(factor for factor, equals, _ in own if equals) for own in parts}
-    if len(factors) != 1 or any(not equals for own in parts for _, equals, _ in own):
+    factors = {tuple(factor for factor, equals, _ in words if equals) for words in parts}
+    if len(factors) != 1 or any(not equals for words in parts for _, equals, _ in words):
         return names, ""
-    return [", ".join(value for *_, value in own) for own in parts], ", ".join(factors.pop())
+    return [", ".join(value for *_, value in words) for words in parts], ", ".join(factors.pop())

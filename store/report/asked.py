@@ -88,7 +88,7 @@ def standing(history: History, question: DeclaredTest, level: Any) -> Json:
 
 def shown(asked: list[DeclaredTest]) -> list[tuple[str, Any]]:
     """Return factor and baseline of the contrasts that are shown."""
-    return list(dict.fromkeys((own.contrast.factor, own.contrast.baseline) for own in asked))
+    return list(dict.fromkeys((question.contrast.factor, question.contrast.baseline) for question in asked))
 
 
 def _earlier(history: History, asked: list[tuple[DeclaredTest, xr.Dataset]]) -> list[str]:

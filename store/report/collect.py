@@ -32,18 +32,20 @@ from store.report.tuned import tuned
 
 # By what the page calls them.
 SECTIONS: dict[str, Callable[[ReportSource], Json]] = {
-    "results": lambda own: _with_versions(outcomes.results(own.node, own.places), own.node),
-    "contrasts": lambda own: contrasts(own.node, own.spec, own.places, read_history(own.root, own.name)),
-    "confusion": lambda own: outcomes.confusions(own.node, own.places),
-    "calibration": lambda own: outcomes.calibration(own.node, own.places),
-    "training": lambda own: outcomes.training(own.node, own.places),
-    "transfer": lambda own: outcomes.transfer(own.node, own.spec),
-    "failures": lambda own: outcomes.signatures(own.node, own.spec, own.places),
-    "interventions": lambda own: interventions(own.node, own.spec, own.places),
-    "layers": lambda own: probing.layers(own.node, own.places),
-    "tuned": lambda own: tuned(own.node, own.spec, own.places),
-    "saturation": lambda own: probing.saturations(own.node, own.spec, own.places),
-    "samples": lambda own: samples(own.root, own.node, own.places, own.budget),
+    "results": lambda source: _with_versions(outcomes.results(source.node, source.places), source.node),
+    "contrasts": lambda source: contrasts(
+        source.node, source.spec, source.places, read_history(source.root, source.name)
+    ),
+    "confusion": lambda source: outcomes.confusions(source.node, source.places),
+    "calibration": lambda source: outcomes.calibration(source.node, source.places),
+    "training": lambda source: outcomes.training(source.node, source.places),
+    "transfer": lambda source: outcomes.transfer(source.node, source.spec),
+    "failures": lambda source: outcomes.signatures(source.node, source.spec, source.places),
+    "interventions": lambda source: interventions(source.node, source.spec, source.places),
+    "layers": lambda source: probing.layers(source.node, source.places),
+    "tuned": lambda source: tuned(source.node, source.spec, source.places),
+    "saturation": lambda source: probing.saturations(source.node, source.spec, source.places),
+    "samples": lambda source: samples(source.root, source.node, source.places, source.budget),
 }
 PROVENANCE = ("packages", "python", "git", "hardware")
 
@@ -90,7 +92,8 @@ def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget
             for factor in factors
         ],
         "conditions": [
-            {"label": label, "levels": own, "cells": labels.count(label)} for label, own in conditions.items()
+            {"label": label, "levels": levels, "cells": labels.count(label)}
+            for label, levels in conditions.items()
         ],
         "cells": _cells(Ledger(root), listed, index, [places[label] for label in labels]),
         **{title: _or_reason(partial(section, source)) for title, section in SECTIONS.items()},
@@ -99,11 +102,11 @@ def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget
     }
 
 
-def _with_versions(found: Json, node: xr.DataTree) -> Json:
+def _with_versions(results: Json, node: xr.DataTree) -> Json:
     """Warn where the results come from different versions of packages."""
     if mixed := node.attrs.get("versions_mixed"):
         warnings.warn(str(mixed), UserWarning, stacklevel=2)
-    return found
+    return results
 
 
 def _or_reason(section: Callable[[], Json]) -> Json:
@@ -116,7 +119,7 @@ def _or_reason(section: Callable[[], Json]) -> Json:
             raise
         except StoreError as error:
             return {"missing": str(error)}
-    warned = [str(own.message) for own in caught if issubclass(own.category, UserWarning)]
+    warned = [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
     return section_data | {"warnings": list(dict.fromkeys(warned))}
 
 
@@ -158,7 +161,7 @@ def _provenance(ledger: Ledger, manifest: Json, listed: list[Json], node: xr.Dat
 def _filled(value: Any) -> Any:
     """Return JSON values without nulls, which TOML does not have."""
     if isinstance(value, dict):
-        return {key: _filled(own) for key, own in value.items() if own is not None}
+        return {key: _filled(entry) for key, entry in value.items() if entry is not None}
     if isinstance(value, list):
-        return [_filled(own) if own is not None else json.dumps(None) for own in value]
+        return [_filled(entry) if entry is not None else json.dumps(None) for entry in value]
     return value

@@ -97,8 +97,8 @@ def _rows(part: Part, pairs: Pairs, places: Places) -> Iterator[tuple[Any, Json]
         present = pairs.condition[number] >= 0
         if present.any():
             conditions, references = (
-                sorted({places[str(words[cell])] for cell in own[number][present]})
-                for own in (pairs.condition, pairs.reference)
+                sorted({places[str(words[cell])] for cell in side[number][present]})
+                for side in (pairs.condition, pairs.reference)
             )
             yield (
                 level,
@@ -115,33 +115,37 @@ def _rows(part: Part, pairs: Pairs, places: Places) -> Iterator[tuple[Any, Json]
             )
 
 
-def _numbers(own: xr.Dataset) -> Json:
-    return {name: rounded(own[name]) for name in COLUMNS} | _verdict(own)
+def _numbers(change: xr.Dataset) -> Json:
+    return {name: rounded(change[name]) for name in COLUMNS} | _verdict(change)
 
 
-def _by_layer(own: xr.Dataset) -> Json:
+def _by_layer(change: xr.Dataset) -> Json:
     """Return numbers as [position][layer]."""
-    turned = own.transpose("position", "layer")
+    turned = change.transpose("position", "layer")
     return {
-        "layer": [int(layer) for layer in own["layer"].values],
-        "position": [str(position) for position in own["position"].values],
+        "layer": [int(layer) for layer in change["layer"].values],
+        "position": [str(position) for position in change["position"].values],
         **{name: rounded(turned[name]) for name in ("difference", "low", "high", "p_adjusted")},
         **_verdict(turned),
-        **_notes(own),
+        **_notes(change),
     }
 
 
-def _verdict(own: xr.Dataset) -> Json:
+def _verdict(change: xr.Dataset) -> Json:
     """Return what is said of the smallest difference of interest, where there is one."""
-    if "verdict" not in own:
+    if "verdict" not in change:
         return {}
     return {
-        "equivalence": own.attrs["equivalence"],
-        "p_equivalence": rounded(own["p_equivalence_adjusted"]),
-        "verdict": own["verdict"].values.tolist(),
+        "equivalence": change.attrs["equivalence"],
+        "p_equivalence": rounded(change["p_equivalence_adjusted"]),
+        "verdict": change["verdict"].values.tolist(),
     }
 
 
-def _notes(own: xr.Dataset) -> Json:
-    corrected = str(own["p_adjusted"].attrs["long_name"]).removeprefix("p value, two-sided, ")
-    return {"seeds": int(own["seeds"]), "method": str(own.attrs.get("method", "")), "corrected": corrected}
+def _notes(change: xr.Dataset) -> Json:
+    corrected = str(change["p_adjusted"].attrs["long_name"]).removeprefix("p value, two-sided, ")
+    return {
+        "seeds": int(change["seeds"]),
+        "method": str(change.attrs.get("method", "")),
+        "corrected": corrected,
+    }

@@ -30,7 +30,7 @@ def interventions(node: xr.DataTree, spec: Json, places: Places) -> Json:
     Conditions beyond `MOST_BYTES` are left out, all but the first one of an intervention, and counted.
     """
     datasets(node, "intervene", "no complete cell has interventions")
-    settings = {own["name"]: own for own in spec.get("interventions", [])}
+    settings = {settings_of["name"]: settings_of for settings_of in spec.get("interventions", [])}
     sections, room = [], MOST_BYTES
     for name in entries(node):
         results = _results(node, name, looks_of(spec.get("analysis", {})))
@@ -64,14 +64,14 @@ class _Results:
 
     def described(self) -> Json:
         return {
-            "methods": {outcome: own.attrs["method"] for outcome, own in self.effects.items()},
-            "share_methods": {outcome: own.attrs["method"] for outcome, own in self.shares.items()},
+            "methods": {outcome: result.attrs["method"] for outcome, result in self.effects.items()},
+            "share_methods": {outcome: result.attrs["method"] for outcome, result in self.shares.items()},
             "unshared": self.unshared,
         }
 
     def of(self, condition: str) -> Json:
         """Return one condition's changes in the order of the sweep, with all that is known of them."""
-        effects_of = {outcome: of_condition(found, condition) for outcome, found in self.effects.items()}
+        effects_of = {outcome: of_condition(result, condition) for outcome, result in self.effects.items()}
         changed = effects_of["correct"]
         sweep = sweep_of(changed)
         order = np.lexsort((changed["head"], sweep.place, sweep.spans))
@@ -85,8 +85,8 @@ class _Results:
             "effects": {outcome: _columns(effects_of[outcome], order, *EFFECT) for outcome in OUTCOMES},
             "entropy": _map(effects_of["entropy"], order) if "entropy" in effects_of else None,
             "shares": {
-                outcome: _shares(of_condition(found, condition), order)
-                for outcome, found in self.shares.items()
+                outcome: _shares(of_condition(result, condition), order)
+                for outcome, result in self.shares.items()
             },
         }
 
@@ -103,19 +103,19 @@ def _results(node: xr.DataTree, entry: str, looks: Looks) -> _Results:
         return _Results(effects, {}, str(error))
 
 
-def _columns(own: xr.Dataset, order: Order, *names: str) -> Json:
-    return {name: rounded(own[name][order]) for name in names}
+def _columns(result: xr.Dataset, order: Order, *names: str) -> Json:
+    return {name: rounded(result[name][order]) for name in names}
 
 
-def _map(own: xr.Dataset, order: Order) -> Json:
+def _map(result: xr.Dataset, order: Order) -> Json:
     """Return effects as [changed][layer], and where they are significant."""
-    turned = own.transpose("intervention", "layer").isel(intervention=order)
+    turned = result.transpose("intervention", "layer").isel(intervention=order)
     return {
-        "layer": [int(layer) for layer in own["layer"].values],
+        "layer": [int(layer) for layer in result["layer"].values],
         "effect": rounded(turned["effect"]),
         "sure": (turned["p_adjusted"].values < ALPHA).astype(int).tolist(),
     }
 
 
-def _shares(own: xr.Dataset, order: Order) -> Json:
-    return _columns(own, order, "share", "low", "high") | {"total": rounded(own["total"][0])}
+def _shares(result: xr.Dataset, order: Order) -> Json:
+    return _columns(result, order, "share", "low", "high") | {"total": rounded(result["total"][0])}

@@ -117,8 +117,8 @@ def training(node: xr.DataTree, places: Places) -> Json:
         dataset = by_condition(whole)
         for name in (str(name) for name, values in dataset.data_vars.items() if values.dims[-1] == "step"):
             attrs = dataset[name].attrs
-            own = {"title": str(attrs.get("long_name") or name), "units": str(attrs.get("units") or "1")}
-            curves += [{"variable": name} | own | curve for curve in step_curves(dataset[name], places)]
+            words_of = {"title": str(attrs.get("long_name") or name), "units": str(attrs.get("units") or "1")}
+            curves += [{"variable": name} | words_of | curve for curve in step_curves(dataset[name], places)]
     return {"curves": curves}
 
 
@@ -207,5 +207,5 @@ def signatures(node: xr.DataTree, spec: Json, places: Places) -> Json:
     return {"thresholds": thresholds, "rows": rows, "not_measurable": reasons, "method": method}
 
 
-def _conditions(found: xr.Dataset, places: Places) -> list[Any]:
-    return [places[str(level)] for level in found["level"].values]
+def _conditions(result: xr.Dataset, places: Places) -> list[Any]:
+    return [places[str(level)] for level in result["level"].values]

@@ -51,7 +51,9 @@ class Panel:
 
 def panels(source: ReportSource) -> list[Json]:
     """Return the panels of all plug-ins in the order of their names; what fails says so in its place."""
-    return [_panel(point, source) for point in sorted(entry_points(group=GROUP), key=lambda own: own.name)]
+    return [
+        _panel(point, source) for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    ]
 
 
 def _panel(point: EntryPoint, source: ReportSource) -> Json:

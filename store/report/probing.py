@@ -61,16 +61,16 @@ def saturations(node: xr.DataTree, spec: Json, places: Places) -> Json:
     saturated = saturation(node, permutations=1)  # its tests are those against declared baselines, below
     curves = []
     for level, position in _product(saturated):
-        own = saturated.sel(level=level, position=position)
+        shown = saturated.sel(level=level, position=position)
         curves.append(
             {
                 "condition": places[str(level)],
                 "position": str(position),
-                "layer": [int(layer) for layer in own["layer"].values],
-                "mean": rounded(own["survival"]),
-                "low": rounded(own["low"]),
-                "high": rounded(own["high"]),
-                **{name: rounded(own[name]) for name in ("median_layer", "censored")},
+                "layer": [int(layer) for layer in shown["layer"].values],
+                "mean": rounded(shown["survival"]),
+                "low": rounded(shown["low"]),
+                "high": rounded(shown["high"]),
+                **{name: rounded(shown[name]) for name in ("median_layer", "censored")},
             }
         )
     if all(curve["censored"] == 1 for curve in curves):
@@ -84,7 +84,9 @@ def _against(node: xr.DataTree, spec: Json) -> Json:
     """Return the differences in the mean saturation layer between levels and their baselines."""
     summary = next(iter(stage_nodes(node, "summary").values()))
     tests, methods = [], []
-    for factor, baseline in ((own.factor, own.baseline) for own in chosen_contrasts(spec, summary)):
+    for factor, baseline in (
+        (contrast.factor, contrast.baseline) for contrast in chosen_contrasts(spec, summary)
+    ):
         try:
             saturated = saturation(node, factor, baseline, permutations=1)
         except FAULTS:
@@ -107,5 +109,5 @@ def probes(node: xr.DataTree) -> list[xr.Dataset]:
     return datasets(node, "probe", "no complete cell was probed")
 
 
-def _product(found: xr.Dataset) -> list[tuple[Any, Any]]:
-    return [(level, position) for level in found["level"].values for position in found["position"].values]
+def _product(result: xr.Dataset) -> list[tuple[Any, Any]]:
+    return [(level, position) for level in result["level"].values for position in result["position"].values]

@@ -27,9 +27,11 @@ def roles(spec: Json, summary: xr.Dataset) -> Roles:
     """
     known = factors(summary)
     named = {role: name for role, name in spec.get("signatures", {}).items() if name in known}
-    paths = {name: paths_of(own) for name, own in spec.get("factors", {}).items() if name in known}
-    tested = [name for name, own in paths.items() if any(p.startswith("evaluate.data") for p in own)]
-    trained = [name for name, own in paths.items() if any(p.startswith("data") for p in own)]
+    paths = {name: paths_of(factor) for name, factor in spec.get("factors", {}).items() if name in known}
+    tested = [
+        name for name, of_factor in paths.items() if any(p.startswith("evaluate.data") for p in of_factor)
+    ]
+    trained = [name for name, of_factor in paths.items() if any(p.startswith("data") for p in of_factor)]
     pairs = [
         (a, b)
         for a, b in product(trained, tested)
@@ -38,7 +40,9 @@ def roles(spec: Json, summary: xr.Dataset) -> Roles:
     train, test = pairs[0] if pairs else (None, None)
     if "train" in named and "test" in named:
         train, test = named["train"], named["test"]
-    rated = [name for name, own in paths.items() if any(p.endswith("data.dimension") for p in own)]
+    rated = [
+        name for name, of_factor in paths.items() if any(p.endswith("data.dimension") for p in of_factor)
+    ]
     dimension = next((name for name in (*tested, *rated) if name in rated), None)
     return Roles(train, test, named.get("dimension", dimension))
 
@@ -47,10 +51,10 @@ def paths_of(factor: Json) -> list[str]:
     """Return the keys of a spec that a factor sets, as dotted paths."""
     if "path" in factor:
         return [str(factor["path"])]
-    return list(dict.fromkeys(path for own in factor.get("levels", {}).values() for path in _dotted(own)))
+    return list(dict.fromkeys(path for level in factor.get("levels", {}).values() for path in _dotted(level)))
 
 
 def _dotted(table: Any, before: str = "") -> list[str]:
     if not isinstance(table, dict):
         return [before]
-    return [path for key, own in table.items() for path in _dotted(own, f"{before}.{key}".lstrip("."))]
+    return [path for key, value in table.items() for path in _dotted(value, f"{before}.{key}".lstrip("."))]

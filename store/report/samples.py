@@ -71,7 +71,7 @@ def _gold(part: xr.Dataset) -> list[list[str]]:
     if "gold" not in part.coords:
         return []
     gold, _ = xr.broadcast(part["gold"], part[["cell", "example"]])
-    return [[str(label) for label in own] for own in gold.transpose("cell", "example").values]
+    return [[str(label) for label in of_cell] for of_cell in gold.transpose("cell", "example").values]
 
 
 def _bytes(whole: xr.Dataset) -> int:

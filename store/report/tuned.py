@@ -34,7 +34,7 @@ def tuned(node: xr.DataTree, spec: Json, places: Places) -> Json:
                     "last": over_seeds(of_level[:, -1]),
                 }
             )
-    twins = _twins(node, spec, places, {own["condition"] for own in layers})
+    twins = _twins(node, spec, places, {layer["condition"] for layer in layers})
     return {"curves": curves, "layers": layers, "twins": twins}
 
 

@@ -58,12 +58,12 @@ def find_garbage(root: Root, keep: Mapping[str, Collection[str]] | None = None) 
     reach = _reach(place, keep or {})
     ledger = Ledger(place)
     done = {stage: ledger.done(stage) for stage in ledger.stages()}
-    found = [*_records(place, reach), *_progress(place, reach, done)]
+    garbage = [*_records(place, reach), *_progress(place, reach, done)]
     for stage in RESULTS:
-        found += _folders(place, stage, reach, done.get(stage, set()))
+        garbage += _folders(place, stage, reach, done.get(stage, set()))
     for stage in sorted({*stages_of(place, "results.zarr"), *stages_of(place, "families")}):
-        found += _arrays(ledger, stage, reach)
-    return [*found, *_strays(place)]
+        garbage += _arrays(ledger, stage, reach)
+    return [*garbage, *_strays(place)]
 
 
 def delete_garbage(root: Root, keep: Mapping[str, Collection[str]] | None = None) -> list[Garbage]:
@@ -79,12 +79,12 @@ def delete_garbage(root: Root, keep: Mapping[str, Collection[str]] | None = None
             f"{place}: in use: {at_work[0]}; gc deletes nothing while a process is at work in the store"
         )
     with locked(place) as check:
-        found = find_garbage(place, keep)
-        for garbage in found:
+        all_garbage = find_garbage(place, keep)
+        for garbage in all_garbage:
             for name in garbage.names:
                 check()
                 place.remove_all(name)
-    return found
+    return all_garbage
 
 
 def _reach(place: Place, keep: Mapping[str, Collection[str]]) -> Reach:

@@ -38,11 +38,13 @@ LOST = "lost"  # the key of a row whose own no record names; no stage has it
 def fix(root: Root, troubles: list[Trouble]) -> list[str]:
     """Mend what is wrong with a store, and mark broken stages as to be done again; return what was done."""
     place = place_of(root)
-    said = [_file(place, own) for own in troubles if own.mend in ("remove", "aside", "version")]
+    said = [_file(place, trouble) for trouble in troubles if trouble.mend in ("remove", "aside", "version")]
     said += _histories(place, troubles)
     # From here on the store's layout is known.
     ledger = Ledger(place)
-    groups = list(dict.fromkeys((own.stage, own.key) for own in troubles if own.mend == "rebuild"))
+    groups = list(
+        dict.fromkeys((trouble.stage, trouble.key) for trouble in troubles if trouble.mend == "rebuild")
+    )
     if groups and (at_work := live_claims(place)):
         said.append(f"metadata: left alone: {at_work[0]}")
         groups = []
@@ -50,10 +52,15 @@ def fix(root: Root, troubles: list[Trouble]) -> list[str]:
         with locked(place):
             # The groups above may be missing because of a family that is made again only now.
             said += [*(_rebuild(ledger, stage, family) if stage else []), *_top(place)]
-    again = [own for own in troubles if own.mend in ("again", "regroup")]
-    for stage, key in dict.fromkeys((own.stage, own.key) for own in again):
+    again = [trouble for trouble in troubles if trouble.mend in ("again", "regroup")]
+    for stage, key in dict.fromkeys((trouble.stage, trouble.key) for trouble in again):
         said.append(
-            _again(ledger, stage, key, [own for own in again if (own.stage, own.key) == (stage, key)])
+            _again(
+                ledger,
+                stage,
+                key,
+                [trouble for trouble in again if (trouble.stage, trouble.key) == (stage, key)],
+            )
         )
     return said
 
@@ -79,8 +86,10 @@ def _file(place: Place, trouble: Trouble) -> str:
 
 def _histories(place: Place, troubles: list[Trouble]) -> list[str]:
     """Note in histories what they have lost."""
-    of_history = (own for own in troubles if own.names and own.names[0].startswith("history/"))
-    names = list(dict.fromkeys(own.key for own in of_history))
+    of_history = (
+        trouble for trouble in troubles if trouble.names and trouble.names[0].startswith("history/")
+    )
+    names = list(dict.fromkeys(trouble.key for trouble in of_history))
     for name in names:
         accept_gap(place, name)
     return [f"history/{name}: it notes that records are missing" for name in names]
@@ -89,9 +98,11 @@ def _histories(place: Place, troubles: list[Trouble]) -> list[str]:
 def _again(ledger: Ledger, stage: str, key: str, troubles: list[Trouble]) -> str:
     """Mark a stage as to be done again."""
     place = ledger.place
-    if any(own.mend == "regroup" and own.key == key for own in troubles) and not ledger.has(stage, key):
+    if any(trouble.mend == "regroup" and trouble.key == key for trouble in troubles) and not ledger.has(
+        stage, key
+    ):
         # Found with the group itself, whose key is a family.
-        for name in {name for own in troubles for name in own.names}:
+        for name in {name for trouble in troubles for name in trouble.names}:
             place.remove_all(name)
         return f"{stage} {key}: its group of arrays is removed"
     if ledger.start(stage, key) is None:
@@ -100,11 +111,11 @@ def _again(ledger: Ledger, stage: str, key: str, troubles: list[Trouble]) -> str
         results = result_name(stage, key)
         if results is not None and _is_damaged(troubles, f"{place}/{results}"):
             place.put_aside(results)
-        for own in troubles:
-            for file in own.names:
+        for trouble in troubles:
+            for file in trouble.names:
                 place.remove_all(file)
-            if own.mend == "regroup":
-                place.remove_all(family_name(stage, own.names[0].rpartition("/")[2]))
+            if trouble.mend == "regroup":
+                place.remove_all(family_name(stage, trouble.names[0].rpartition("/")[2]))
         ledger.clear(stage, key)
     finally:
         ledger.release(stage, key)
@@ -112,12 +123,12 @@ def _again(ledger: Ledger, stage: str, key: str, troubles: list[Trouble]) -> str
 
 
 def _is_damaged(troubles: Iterable[Trouble], path: str) -> bool:
-    return any(own.path == path or own.path.startswith(f"{path}/") for own in troubles)
+    return any(trouble.path == path or trouble.path.startswith(f"{path}/") for trouble in troubles)
 
 
 def _top(place: Place) -> list[str]:
     """Make the damaged metadata of the groups above all families again."""
-    names = [name for own in top_troubles(place) for name in own.names]
+    names = [name for trouble in top_troubles(place) for name in trouble.names]
     for name in names:
         _write(place, name, zarr_text(top_metadata()))
     return [f"{name}: made again" for name in names]
@@ -139,12 +150,12 @@ def _rebuild(ledger: Ledger, stage: str, family: str) -> list[str]:
         said.append(f"{name}: made again from its group")
     keys = _keys(ledger, stage, family, record)
     wanted = {
-        file: with_keys(own, keys)
+        file: with_keys(metadata, keys)
         if file == GROUP
-        else with_rows(own, len(keys))
-        if "variables" in own["attributes"]
-        else own
-        for file, own in record.metadata.items()
+        else with_rows(metadata, len(keys))
+        if "variables" in metadata["attributes"]
+        else metadata
+        for file, metadata in record.metadata.items()
     }
     for file, metadata in sorted(wanted.items(), key=lambda item: item[0] == GROUP):
         path = f"{folder}/{file}"
@@ -166,8 +177,8 @@ def _keys(ledger: Ledger, stage: str, family: str, record: FamilyRecord) -> list
         names = dict(enumerate(group_keys(place, folder)))
     except DamagedError:
         names = {}
-    for own in record.stacks:
-        for file in place.names(f"{folder}/{own}"):
+    for array in record.stacks:
+        for file in place.names(f"{folder}/{array}"):
             number = file.split(".")[1] if file.startswith("c.") else ""
             if number.isdecimal():
                 names.setdefault(int(number), f"{LOST}~{number}")
@@ -178,13 +189,13 @@ def _keys(ledger: Ledger, stage: str, family: str, record: FamilyRecord) -> list
             known[row] = file.removesuffix(".json")
     for key in ledger.done(stage):
         try:
-            found = ledger.record(stage, key)
+            done_record = ledger.record(stage, key)
         except UnreachableError:
             raise
         except StoreError:
             continue
-        if found.get("family") == family and isinstance(found.get("row"), int):
-            known[found["row"]] = key
+        if done_record.get("family") == family and isinstance(done_record.get("row"), int):
+            known[done_record["row"]] = key
     taken = set(known.values())
     names = {row: f"{name}~{row}" if name in taken else name for row, name in names.items()} | known
     return [names.get(row, f"{LOST}~{row}") for row in range(max(names, default=-1) + 1)]

@@ -27,7 +27,7 @@ def top_troubles(place: Place) -> Iterator[Trouble]:
     for name in top_names(place):
         try:
             metadata = parse_json(read_file(place, name), f"{place}/{name}")
-            if {own: value for own, value in metadata.items() if value is not None} == top_metadata():
+            if {file: value for file, value in metadata.items() if value is not None} == top_metadata():
                 continue
             message = "not the metadata of a group"
         except FileNotFoundError:
@@ -65,10 +65,10 @@ def group_troubles(
         record = read_family(place, stage, family)
     except (FileNotFoundError, DamagedError) as error:
         lost = isinstance(error, FileNotFoundError)
-        if not done and (found := _useless(place, folder, name, torn=not lost)):
+        if not done and (damaged := _useless(place, folder, name, torn=not lost)):
             remedy = "`engine verify STORE --fix` removes it: no finished stage needs it"
             message = "nothing can be read of it" if lost else reason(error, f"{place}/{name}")
-            yield Trouble(stage, family, f"{place}/{found}", message, remedy, "remove", (found,))
+            yield Trouble(stage, family, f"{place}/{damaged}", message, remedy, "remove", (damaged,))
             return
         try:
             if lost:
@@ -126,12 +126,12 @@ def metadata_trouble(place: Place, folder: str, record: FamilyRecord, file: str)
     return "" if plain == record.metadata[file] else "its content has changed since it was made"
 
 
-def _without_rows(found: Json, file: str, record: FamilyRecord) -> Json:
+def _without_rows(metadata: Json, file: str, record: FamilyRecord) -> Json:
     """Return metadata as they are with no row."""
     if file == GROUP:
-        return with_keys(found, [])
+        return with_keys(metadata, [])
     stacked = "variables" in record.metadata[file]["attributes"]
-    return with_rows(found, 0) if stacked else found
+    return with_rows(metadata, 0) if stacked else metadata
 
 
 def coordinate_trouble(place: Place, folder: str, record: FamilyRecord, name: str) -> str:

@@ -13,9 +13,9 @@ from store.upkeep.own_names import foreign
 
 def foreign_files(place: Place) -> Iterator[str]:
     """Say which files and folders are not the store's."""
-    if found := foreign(place):
-        listed = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
-        yield f"{place}: {len(found)} files or folders that are not the store's ({listed}): left alone"
+    if names := foreign(place):
+        listed = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        yield f"{place}: {len(names)} files or folders that are not the store's ({listed}): left alone"
 
 
 def unnamed_stages(ledger: Ledger) -> Iterator[str]:

@@ -39,16 +39,16 @@ def is_digest(name: str) -> bool:
 
 def stages_of(place: Place, top: str) -> list[str]:
     """Return the folders below `families` or `results.zarr` that hold a family, by its name."""
-    own = filter(is_plain, place.names(top))
-    return sorted(stage for stage in own if any(is_family(name) for name in place.names(f"{top}/{stage}")))
+    stages = filter(is_plain, place.names(top))
+    return sorted(stage for stage in stages if any(is_family(name) for name in place.names(f"{top}/{stage}")))
 
 
 def families_of(place: Place, top: str, stage: str) -> list[str]:
     """Return the families of a stage: of `families`, or of `results.zarr`."""
-    found = (
+    names = (
         name.removesuffix(".json") if top == "families" else name for name in place.names(f"{top}/{stage}")
     )
-    return sorted(filter(is_digest, found))
+    return sorted(filter(is_digest, names))
 
 
 def is_family(name: str) -> bool:
@@ -58,8 +58,8 @@ def is_family(name: str) -> bool:
 
 def is_results(place: Place, stage: str, key: str) -> bool:
     """Tell whether a folder holds what a stage keeps beside its arrays, by its name or by those in it."""
-    own = (RESULTS[stage], *_SCAFFOLDING)
-    known = is_plain(key) and any(name.startswith(own) for name in place.names(f"{stage}/{key}"))
+    prefixes = (RESULTS[stage], *_SCAFFOLDING)
+    known = is_plain(key) and any(name.startswith(prefixes) for name in place.names(f"{stage}/{key}"))
     return known or is_digest(key)
 
 
@@ -76,15 +76,15 @@ def is_note(place: Place, name: str) -> bool:
 
 def foreign(place: Place) -> list[str]:
     """Return the files and folders in a store that are not the store's."""
-    found = [name for name in place.names("") if name not in (*_OUTPUTS, *_OTHERS, *_FOLDERS)]
+    names = [name for name in place.names("") if name not in (*_OUTPUTS, *_OTHERS, *_FOLDERS)]
     for folder in _FOLDERS:
-        found += (f"{folder}/{name}" for name in _foreign_in(place, folder))
-    return sorted(name for name in found if not is_half(*_parted(name)))
+        names += (f"{folder}/{name}" for name in _foreign_in(place, folder))
+    return sorted(name for name in names if not is_half(*_parted(name)))
 
 
 def _parted(name: str) -> tuple[str, str]:
-    folder, _, own = name.rpartition("/")
-    return folder, own
+    folder, _, last = name.rpartition("/")
+    return folder, last
 
 
 def _foreign_in(place: Place, folder: str) -> Iterator[str]:
@@ -104,10 +104,10 @@ def _foreign_in(place: Place, folder: str) -> Iterator[str]:
         for name in names:
             yield from _outside(place, folder, name, is_record, known=is_plain(name))
     else:
-        own = {*stages_of(place, "families"), *stages_of(place, "results.zarr")}
+        stages = {*stages_of(place, "families"), *stages_of(place, "results.zarr")}
         for name in names:
             if name != GROUP:
-                known = name in own or _is_unfinished(place, f"{folder}/{name}")
+                known = name in stages or _is_unfinished(place, f"{folder}/{name}")
                 yield from _outside(place, folder, name, _is_of_stage, known=known)
 
 
@@ -119,13 +119,13 @@ def _outside(
     if not known or place.file_sizes([path])[0]:
         yield name
     else:
-        yield from (f"{name}/{own}" for own in place.names(path) if not is_own(own))
+        yield from (f"{name}/{inner}" for inner in place.names(path) if not is_own(inner))
 
 
 def _is_unfinished(place: Place, folder: str) -> bool:
     """Tell whether a folder has the name of a stage, and nothing in it yet."""
     name = folder.rpartition("/")[2]
-    return is_plain(name) and all(is_half(folder, own) for own in place.names(folder))
+    return is_plain(name) and all(is_half(folder, inner) for inner in place.names(folder))
 
 
 def _is_of_stage(name: str) -> bool:
@@ -135,8 +135,8 @@ def _is_of_stage(name: str) -> bool:
 def _is_manifest(place: Place, name: str) -> bool:
     if name.endswith(ASIDE):
         return True
-    own = name.removesuffix(".json")
-    return name.endswith(".json") and is_name(own) and not is_foreign(place, own)
+    experiment = name.removesuffix(".json")
+    return name.endswith(".json") and is_name(experiment) and not is_foreign(place, experiment)
 
 
 def _is_family_record(name: str) -> bool:

@@ -182,10 +182,10 @@ def _stage(ledger: Ledger, stage: str, key: str, rows: OpenedRows) -> Iterator[T
         return
     yield from _files(place, stage, key, record)
     if "family" in record:
-        found = _row(place, stage, key, record, rows.groups)
-        if isinstance(found, Trouble):
-            yield found
-        row = record.get("row") if isinstance(found, Trouble) else found
+        row_or_trouble = _row(place, stage, key, record, rows.groups)
+        if isinstance(row_or_trouble, Trouble):
+            yield row_or_trouble
+        row = record.get("row") if isinstance(row_or_trouble, Trouble) else row_or_trouble
         if isinstance(row, int):
             rows.done.setdefault((stage, str(record["family"])), {})[row] = key
 
@@ -196,8 +196,8 @@ def _lost(ledger: Ledger) -> Iterator[Trouble]:
         manifests = read_manifests(ledger.place).values()
     except DamagedError:  # found with the manifests, or with store.json
         return
-    lost = [*lost_records(ledger, (cell for own in manifests for cell in own["cells"]))]
-    lost += [("data", key) for own in manifests for key in lost_data(ledger, own)]
+    lost = [*lost_records(ledger, (cell for manifest in manifests for cell in manifest["cells"]))]
+    lost += [("data", key) for manifest in manifests for key in lost_data(ledger, manifest)]
     for stage, key in dict.fromkeys(lost):
         path = f"{ledger.place}/{record_name(stage, key, 'done')}"
         yield Trouble(stage, key, path, "missing, though its results are there")
@@ -282,8 +282,8 @@ def _row(
         return Trouble(stage, key, path, "no row of its own in the arrays")
     files: list[str] = []
     for name, array in group.stacks.items():
-        found = row_files(place, f"{folder}/{name}", array, row)
-        files += found
+        stored = row_files(place, f"{folder}/{name}", array, row)
+        files += stored
         if empty := _empty(place, f"{folder}/{name}", array, row):
             return Trouble(
                 stage, key, f"{place}/{empty[0]}", f"row {row}: an empty file, or none", names=empty
@@ -293,7 +293,7 @@ def _row(
         except (UnreachableError, PermissionError):
             raise
         except Exception as error:  # whatever a codec makes of damaged bytes
-            where = f"{place}/{found[0]}" if len(found) == 1 else f"{path}/{name}"
+            where = f"{place}/{stored[0]}" if len(stored) == 1 else f"{path}/{name}"
             return Trouble(stage, key, where, f"row {row} cannot be read: {error}")
     if len(files) < (expected := record.get("chunks", 1)):
         return Trouble(stage, key, path, f"row {row}: {len(files)} chunk files, expected {expected}")
@@ -348,7 +348,9 @@ def _leftovers(ledger: Ledger, rows: OpenedRows) -> Iterator[str]:
             for row, name in enumerate(names)
             if row not in rows.done.get((stage, family), {})
             and name not in running
-            and any(row_files(place, f"{folder}/{own}", array, row) for own, array in group.stacks.items())
+            and any(
+                row_files(place, f"{folder}/{stack}", array, row) for stack, array in group.stacks.items()
+            )
         ]
         if without:
             yield (

@@ -154,7 +154,7 @@ def slots(workers: int, workers_per_gpu: int, ranks: int = 1) -> list[_Slot]:
         return [_Slot({}, threads) for _ in range(workers)]
     ranks = min(ranks, len(gpus))
     turns = [[n // workers_per_gpu * ranks + rank for rank in range(ranks)] for n in range(workers)]
-    shown = [",".join(gpus[turn % len(gpus)] for turn in own) for own in turns]
+    shown = [",".join(gpus[turn % len(gpus)] for turn in devices) for devices in turns]
     return [_Slot({"CUDA_VISIBLE_DEVICES": names}, threads) for names in shown]
 
 

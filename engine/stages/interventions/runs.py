@@ -70,8 +70,8 @@ class SweepRuns:
         ).clamp_min(0)
         rows = torch.arange(len(donor), device=donor.device)[:, None]
 
-        def edited(own: Tensor) -> Tensor:
-            mixed = own.clone()
+        def edited(stream: Tensor) -> Tensor:
+            mixed = stream.clone()
             mixed[rows, places] = donor[rows, places]
             return mixed
 
