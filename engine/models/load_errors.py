@@ -64,8 +64,8 @@ def _sentence(text: str) -> str:
 def check_weights(model: Model, loading_info: Mapping[str, Any]) -> None:
     """Raise EngineError where weights are missing or of another shape; warn of those that are not used.
 
-    `loading_info`: what `from_pretrained` gives with `output_loading_info`. It counts no head that is tied to the
-    embedding, and nothing that is no weight of a checkpoint, as missing.
+    `loading_info`: what `from_pretrained` gives with `output_loading_info`. It counts no head that is tied
+    to the embedding, and nothing that is no weight of a checkpoint, as missing.
     """
     missing = sorted(loading_info["missing_keys"])
     if missing:

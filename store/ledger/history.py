@@ -128,12 +128,8 @@ def declare(place: Place, name: str, manifest: Mapping[str, Any]) -> None:
         return
     cells: Sequence[Json] = manifest["cells"]
     contrasts = [
-        {
-            "factor": contrast["factor"],
-            "baseline": _text(contrast["baseline"]),
-            "levels": _levels(contrast, cells),
-        }
-        for contrast in spec.get("contrasts", [])
+        {"factor": entry["factor"], "baseline": _text(entry["baseline"]), "levels": _levels(entry, cells)}
+        for entry in spec.get("contrasts", [])
     ]
     declared = {
         **{key: spec["analysis"].get(key) for key in KEYS},
@@ -369,10 +365,7 @@ def _differences(before: Json, now: Json) -> list[str]:
     differing = [
         f"{key.replace('_', ' ')} {_spelled(a[key])} → {_spelled(b[key])}" for key in KEYS if a[key] != b[key]
     ]
-    made = [
-        [f"{contrast['factor']} against {contrast['baseline']}" for contrast in side["contrasts"]]
-        for side in (a, b)
-    ]
+    made = [[f"{test['factor']} against {test['baseline']}" for test in side["contrasts"]] for side in (a, b)]
     differing += [f"contrast {name} added" for name in made[1] if name not in made[0]]
     differing += [f"contrast {name} taken out" for name in made[0] if name not in made[1]]
     if made[0] == made[1] and a["contrasts"] != b["contrasts"]:
