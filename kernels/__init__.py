@@ -9,6 +9,7 @@ from kernels.lens_divergences import lens_divergence
 from kernels.lens_result import LensStatistics
 from kernels.logits import lens_logits
 from kernels.unembedding import Unembedding
+from specs.common.lazy_names import public_names
 
 __all__ = [
     "LensStatistics",
@@ -24,3 +25,5 @@ __all__ = [
     "lens_statistics",
     "why_not",
 ]
+
+__dir__ = public_names(__name__)

@@ -101,11 +101,18 @@ def test_what_all_share_imports_the_standard_library_alone() -> None:
     assert "specs.load" not in done.stdout
 
 
-@pytest.mark.parametrize("package", ["engine", "engine.plugins", "specs", "store", "store.analysis"])
-def test_completion_knows_the_lazy_names(package: str) -> None:
+PUBLIC = ("engine", "engine.plugins", "kernels", "specs", "store", "store.analysis", "store.plots")
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_completion_knows_what_a_package_exports_and_nothing_else(package: str) -> None:
     module = importlib.import_module(package)
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    shown = {name for name in dir(module) if not name.startswith("__")}
+    assert shown == {name for name in module.__all__ if not name.startswith("__")}
     assert set(module.__all__) <= set(dir(module))
-    with pytest.raises(AttributeError, match=facts(str(package), "'nothing'")):
+    with pytest.raises(AttributeError, match=facts(package, "'nothing'")):
         module.nothing  # noqa: B018
 
 

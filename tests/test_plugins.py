@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import engine as command
 from facts import facts, told
@@ -126,6 +127,12 @@ def test_a_study_of_plugins_runs_from_plan_to_report(install, asked: Path, tmp_p
     (experiment,) = collect(tmp_path / "store")["experiments"]
     drawn = {own["statistic"]: own["title"] for own in experiment["layers"]["curves"]}
     assert drawn["hidden_norm"] == "length of the residual stream" and "entropy" in drawn
+    (contrast,) = experiment["contrasts"]["rows"]
+    by_layer = contrast["layers"]["hidden_norm"]
+    assert by_layer["title"] == drawn["hidden_norm"] and by_layer["layer"] == [0, 1, 2, 3]
+    assert set(contrast["layers"]) == {"entropy", "hidden_norm"}
+    expected = changed["difference"].isel(level=0).transpose("position", "layer")
+    np.testing.assert_allclose(by_layer["difference"], expected, rtol=1e-3)
     (panel,) = experiment["panels"]
     assert panel["title"] == "Length of the residual stream" and panel["from"] == "ablation-example 1.0"
     assert [row[0] for row in panel["rows"]] == [0, 1, 2, 3]

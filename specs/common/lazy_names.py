@@ -23,7 +23,14 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> LazyNames:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(homes[name]), name)
 
-    def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
+    return get, public_names(package)
 
-    return get, names
+
+def public_names(package: str) -> Callable[[], list[str]]:
+    """Return `__dir__` of a package: what it exports, and none of the modules and helpers behind that."""
+
+    def names() -> list[str]:
+        here = vars(sys.modules[package])
+        return sorted({*here["__all__"], *(name for name in here if name.startswith("__"))})
+
+    return names

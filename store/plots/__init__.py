@@ -5,6 +5,7 @@ Axes. Without one it makes a pyplot figure as wide as a column. `panels` sets se
 writes PDF and SVG whose text can be edited. docs/analysis.md has examples.
 """
 
+from specs.common.lazy_names import public_names
 from store.plots.curves import calibration_curve, training
 from store.plots.interventions import intervention_effects
 from store.plots.layers import change, means, rank_trajectory, saturation
@@ -30,3 +31,5 @@ __all__ = [
     "training",
     "transfer_matrix",
 ]
+
+__dir__ = public_names(__name__)

@@ -21,6 +21,7 @@ TITLES = {
     "generated_correct": "accuracy, generated",
     "brier": "Brier score",
     "nll": "negative log-likelihood",
+    "entropy": "lens entropy",
 }
 COLUMNS = ("difference", "low", "high", "p_value", "p_adjusted", "effect_size", "examples")
 Place = tuple[str, str, tuple[tuple[str, str], ...], tuple[str, ...]]
@@ -28,7 +29,9 @@ Place = tuple[str, str, tuple[tuple[str, str], ...], tuple[str, ...]]
 
 
 def contrasts(node: xr.DataTree, spec: Json, places: Places, history: History) -> Json:
-    """Return the changes of each contrast in outcomes and, by layer and position, in lens entropy.
+    """Return the changes of each contrast in outcomes, and by layer and position in statistics of layers.
+
+    Of these: lens entropy, and what `[analysis]` names, plug-in ones too.
 
     With each goes whether it is confirmatory, and with all how they are to be read.
     """
@@ -63,7 +66,7 @@ def contrasts(node: xr.DataTree, spec: Json, places: Places, history: History) -
     answers = list(zip(questions, answer(questions, analysis), strict=True))
     for question, result in answers:
         _fill(rows, question, result, history)
-    kept = [row for row in rows.values() if row["outcomes"] or "entropy" in row]
+    kept = [row for row in rows.values() if row["outcomes"] or row["layers"]]
     left_out = len(rows) - len(kept)
     notes_said = notes(analysis, history, answers, cells_of(node)) if answers else []
     data = {"declared": chosen[0].declared, "primary": analysis.get("primary"), "notes": notes_said}
@@ -78,12 +81,15 @@ def _fill(rows: dict[Place, Json], question: DeclaredTest, result: xr.Dataset, h
         if row is None:
             continue
         changed = result.sel(level=level)
-        if name == "entropy":
-            row["entropy"] = _by_layer(changed) | standing(history, question, level)
-        elif not changed["difference"].dims:
-            title = TITLES.get(name, name.replace("_", " "))
+        title = TITLES.get(name, name.replace("_", " "))
+        if not changed["difference"].dims:
             numbers = _numbers(changed) | {"title": title, **_notes(changed)}
             row["outcomes"][name] = numbers | standing(history, question, level)
+        elif set(changed["difference"].dims) == {"position", "layer"}:
+            if name not in TITLES:
+                title = str(question.part.cells[name].attrs.get("long_name") or title)
+            words = {"title": title, "units": str(changed["difference"].attrs.get("units") or "1")}
+            row["layers"][name] = _by_layer(changed) | words | standing(history, question, level)
 
 
 def _place(factor: str, level: Any, part: Part) -> Place:
@@ -111,6 +117,7 @@ def _rows(part: Part, pairs: Pairs, places: Places) -> Iterator[tuple[Any, Json]
                     "conditions": conditions,
                     "references": references,
                     "outcomes": {},
+                    "layers": {},
                 },
             )
 

@@ -1,38 +1,41 @@
-// In which layers: contrasts in lens entropy, lens statistics by condition, saturation.
+// In which layers: contrasts in statistics of layers, these statistics by condition, saturation.
 
-function entropyContrasts(experiment, redraw) {
+function layerContrasts(experiment, redraw) {
   const { rows: all, parts } = contrastRows(experiment, redraw, "entropy");
-  const rows = all.filter((row) => row.entropy);
-  if (!rows.length) return [...parts, note("No contrast of probed conditions is shown.")];
+  const statistics = unique(all.flatMap(({ layers }) => Object.keys(layers)));
+  if (!statistics.length) return [...parts, note("No contrast of probed conditions is shown.")];
+  const titles = Object.assign({}, ...all.flatMap(({ layers }) => Object.entries(layers).map(([name, { title }]) => ({ [name]: title }))));
+  const picked = choice("contrasted", "Statistic", statistics.map((name) => ({ value: name, text: titles[name] })), redraw);
+  const rows = all.filter(({ layers }) => layers[picked.value]);
   const chosen = rows.slice(0, MOST_SERIES);
-  const positions = unique(chosen.flatMap(({ entropy }) => entropy.position));
-  const values = chosen.flatMap(({ entropy }) => [entropy.difference, entropy.low, entropy.high].flat(2));
-  const domain = padded(extent([0, ...values])); // one for all positions, so that they compare
+  const drawn = chosen.map(({ layers }) => layers[picked.value]);
+  const { title, units, equivalence, method } = drawn[0];
+  const unit = units === "1" ? "" : ` ${units}`;
+  const positions = unique(drawn.flatMap(({ position }) => position));
+  const domain = padded(extent([0, ...drawn.flatMap(({ difference, low, high }) => [difference, low, high].flat(2))])); // one for all positions, so that they compare
   const charts = positions.map((position) => {
-    const series = chosen.flatMap((row, slot) => {
-      const own = row.entropy;
+    const series = drawn.flatMap((own, slot) => {
       const place = own.position.indexOf(position);
       if (place < 0) return [];
       const p = own.p_adjusted[place];
-      return [{ slot, label: contrastName(row), x: own.layer, y: own.difference[place], low: own.low[place], high: own.high[place], ...tested(p) }];
+      return [{ slot, label: contrastName(chosen[slot]), x: own.layer, y: own.difference[place], low: own.low[place], high: own.high[place], ...tested(p) }];
     });
-    return lineChart({ title: `Position ${position}`, series, xTitle: "layer (0 = embedding)", yTitle: "relative entropy (nat)", zero: true, around: chosen[0].entropy.equivalence, domain, write: signed, unit: " nat" });
+    return lineChart({ title: `Position ${position}`, series, xTitle: "layer (0 = embedding)", yTitle: `difference in ${title}${unit && ` (${units})`}`, zero: true, around: equivalence, domain, write: signed, unit });
   });
   return [
     ...parts,
+    statistics.length > 1 && picked.element,
     legend(chosen.map((row, slot) => ({ slot, label: contrastName(row) }))),
     el("div", { class: "charts" }, charts),
     rows.length > MOST_SERIES && note(`The first ${MOST_SERIES} of ${rows.length} contrasts; filter to see others.`),
-    howMade(chosen[0].entropy.method, `Filled marks: p < ${ALPHA} after correction (${unique(chosen.map(({ entropy }) => entropy.corrected)).join("; ")}); hollow marks: not. Bands: 95% intervals of each layer by itself.${chosen[0].entropy.equivalence ? ` Shaded: differences below ${chosen[0].entropy.equivalence} nat, too small to matter.` : ""}`),
+    howMade(method, `Filled marks: p < ${ALPHA} after correction (${unique(drawn.map(({ corrected }) => corrected)).join("; ")}); hollow marks: not. Bands: 95% intervals of each layer by itself.${equivalence ? ` Shaded: differences below ${equivalence}${unit}, too small to matter.` : ""}`),
   ];
 }
 
-const entropyCsv = (experiment) => [
-  [...contrastHeader, "position", "layer", "difference_nat", "low", "high", "p_adjusted", "p_equivalence", "verdict", "seeds"],
-  shownContrasts(experiment.contrasts).filter(({ entropy }) => entropy).flatMap((row) => {
-    const own = row.entropy;
-    return own.position.flatMap((position, p) => own.layer.map((layer, l) => [...contrastCells(row), position, layer, own.difference[p][l], own.low[p][l], own.high[p][l], own.p_adjusted[p][l], own.p_equivalence?.[p][l], own.verdict?.[p][l], own.seeds]));
-  }),
+const layerContrastsCsv = (experiment) => [
+  [...contrastHeader, "statistic", "units", "position", "layer", "difference", "low", "high", "p_adjusted", "p_equivalence", "verdict", "seeds"],
+  shownContrasts(experiment.contrasts).flatMap((row) => Object.entries(row.layers).flatMap(([name, own]) =>
+    own.position.flatMap((position, p) => own.layer.map((layer, l) => [...contrastCells(row), name, own.units, position, layer, own.difference[p][l], own.low[p][l], own.high[p][l], own.p_adjusted[p][l], own.p_equivalence?.[p][l], own.verdict?.[p][l], own.seeds])))),
 ];
 
 function lensStatistics({ layers: { curves, methods } }, redraw) {

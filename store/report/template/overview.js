@@ -52,7 +52,7 @@ function accuracyWords(row) {
 const points = (value, digits = 1) => (missing(value) ? "–" : signed(100 * value, digits));
 
 function layerWords(row) {
-  const { entropy } = row;
+  const { entropy } = row.layers;
   if (!entropy) return "not probed";
   return el("ul", { class: "plain" }, entropy.position.map((position, index) => {
     const [difference, p] = [entropy.difference[index], entropy.p_adjusted[index]];
@@ -66,7 +66,7 @@ function layerWords(row) {
 
 function sureWords(row) {
   const own = mainOutcome(row);
-  const notes = own ?? row.entropy;
+  const notes = own ?? Object.values(row.layers)[0];
   const basis = own ? `, ${plural(own.examples, "example")}` : "";
   const seeds = notes.seeds < 2 ? "1 seed: variation between trainings not covered" : plural(notes.seeds, "seed");
   return `${own ? `accuracy p = ${pValue(own.p_adjusted)}, ` : ""}layers at p < ${ALPHA}, both corrected; ${seeds}${basis}; ${standingWords(row)}`.replace("= <", "<");
@@ -74,7 +74,7 @@ function sureWords(row) {
 
 // Which outcomes the spec asked for before there were results; all others are exploratory.
 function standingWords(row) {
-  const named = [...Object.values(row.outcomes), row.entropy && { ...row.entropy, title: "lens entropy" }].filter(Boolean);
+  const named = [...Object.values(row.outcomes), ...Object.values(row.layers)];
   const confirmatory = named.filter(({ standing }) => standing === "confirmatory").map(({ title }) => title);
   if (confirmatory.length) return `confirmatory: ${confirmatory.join(", ")}; all else exploratory`;
   const unknown = named.length > 0 && named.every(({ standing }) => standing === "not recorded");

@@ -73,7 +73,7 @@ const SECTIONS = [
   { id: "matrix", title: "Matrix", make: matrix, csv: matrixCsv },
   { id: "results", title: "Results", key: "results", make: results, csv: resultsCsv },
   { id: "contrasts", title: "Contrasts in outcomes", key: "contrasts", make: outcomeContrasts, csv: contrastsCsv },
-  { id: "entropy", title: "Contrasts by layer", key: "contrasts", lead: "Lens entropy of a condition less that of its baseline: above 0 the layer is less sure of the next token than in the baseline.", make: entropyContrasts, csv: entropyCsv },
+  { id: "entropy", title: "Contrasts by layer", key: "contrasts", lead: "A statistic of each layer in a condition less that in its baseline. Lens entropy above 0: the layer is less sure of the next token than in the baseline.", make: layerContrasts, csv: layerContrastsCsv },
   { id: "interventions", title: "Effect by layer", key: "interventions", lead: "Outcome of a changed model less that of the same model unchanged: where it falls below 0, the changed layers carry some of it.", make: interventions, csv: interventionsCsv },
   { id: "layers", title: "Layers by condition", key: "layers", make: lensStatistics, csv: layersCsv },
   { id: "lens", title: "Layer × token", key: "samples", lead: "What each layer would say next, read through the final norm and the unembedding. Point at a cell, or move with the arrow keys.", make: lensView, csv: lensCsv },

@@ -280,6 +280,30 @@ def test_lenses_stand_side_by_side_where_there_is_a_tuned_one(
     assert show(report).locator("#tuned, #contents a[href='#tuned']").count() == 0
 
 
+def test_contrasts_by_layer_are_drawn_in_every_statistic_that_the_analysis_names(
+    show: Callable[..., Page], tmp_path: Path
+) -> None:
+    design = Design(
+        {"target": TARGETS},
+        analysis={"primary": "max_prob", "smallest_difference_of_interest": {"kl_final": 0.5}},
+        examples=6,
+        layers=3,
+        positions=["prompt_end"],
+    )
+    page = show(write_report(write_synthetic(tmp_path / "store", design), tmp_path / "page.html"))
+    section = page.locator("#entropy")
+    page.wait_for_selector("#entropy .picture svg")
+    assert "lens entropy (nat)" in section.locator(".picture").inner_html()
+    page.select_option("[data-choice='contrasted']", label="kl final")
+    assert "kl final (nat)" in section.locator(".picture").inner_html()
+    assert "0.5 nat" in section.inner_text()
+    written = download(page, "entropy")
+    assert {row["statistic"] for row in written} == {"entropy", "max_prob", "kl_final"}
+    differs = open_store(tmp_path / "store")["synthetic"].ablation.change("kl_final", "target")["difference"]
+    shown = [float(row["difference"]) for row in written if row["statistic"] == "kl_final"]
+    np.testing.assert_allclose(shown, differs.values.ravel(), rtol=1e-2)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_in_both_themes(show: Callable[..., Page], report: Path, scheme: str) -> None:
     page = show(report, color_scheme={"light": "dark", "dark": "light"}[scheme])

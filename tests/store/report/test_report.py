@@ -92,8 +92,8 @@ def test_contrasts_are_those_of_the_analysis(root: Path, experiment: dict[str, A
     for name in ("difference", "low", "high", "p_adjusted"):
         assert overall["outcomes"]["correct"][name] == rounded(expected[name])
     by_layer = change(node, "entropy", "target", "label").isel(level=0).transpose("position", "layer")
-    assert overall["entropy"]["difference"] == rounded(by_layer["difference"])
-    assert overall["entropy"]["p_adjusted"] == rounded(by_layer["p_adjusted"])
+    assert overall["layers"]["entropy"]["difference"] == rounded(by_layer["difference"])
+    assert overall["layers"]["entropy"]["p_adjusted"] == rounded(by_layer["p_adjusted"])
     labels = [condition["label"] for condition in experiment["conditions"]]
     assert [labels[place] for place in overall["references"]] == [
         "target=label, rank=8",
