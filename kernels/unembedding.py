@@ -74,7 +74,15 @@ class Unembedding:
         return None if self.bias is None else self.bias[: self.vocab_size]
 
     def finish(self, products: Tensor, start: int = 0) -> Tensor:
-        """Make logits [..., t] of products with the weight's rows from `start` on, in place where it can."""
+        """Make logits of products with the weight's rows, in place where it can.
+
+        Args:
+            products: hidden states times rows of the weight [..., t].
+            start: the first of these rows.
+
+        Returns:
+            logits [..., t].
+        """
         x = products
         if self.bias is not None:
             x += self.bias[start : start + x.shape[-1]].to(x.dtype)

@@ -55,7 +55,11 @@ class Spec:
     arguments: Mapping[keys.Path, str] = field(repr=False)
 
     def place(self, problem: Problem) -> Problem:
-        """The problem with the file, line and column, or the `--set`, that it comes from."""
+        """Return a problem with the file, line and column, or the `--set`, that it comes from.
+
+        Args:
+            problem: one that names its key alone.
+        """
         return _place(problem, self.sources, self.arguments)
 
     def anchored(self) -> Spec:

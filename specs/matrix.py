@@ -53,18 +53,30 @@ class Matrix:
         self._tables: dict[tuple[str, Cell], Any] = {}
 
     def levels(self, cell: Cell) -> dict[str, Label | None]:
-        """The level of every factor, seed included; None where a factor does not apply."""
+        """Return the level of every factor, seed included; None where a factor does not apply.
+
+        Args:
+            cell: one of `cells`.
+        """
         return {
             axis.name: axis.levels[index].label if index >= 0 else None
             for axis, index in zip(self.axes, cell, strict=True)
         }
 
     def seed(self, cell: Cell) -> int:
-        """The run seed."""
+        """Return the run seed.
+
+        Args:
+            cell: one of `cells`.
+        """
         return self._seeds[cell[-1]]
 
     def distinct(self, *tables: str) -> list[Cell]:
-        """One cell for every distinct setting of these tables, in the order of the cells."""
+        """Return one cell for every distinct setting of some tables, in the order of the cells.
+
+        Args:
+            *tables: names of tables, as `model`.
+        """
         choose = self.chooser(*tables)
         if not choose(self.cells[0]):
             return self.cells[:1]
@@ -74,7 +86,12 @@ class Matrix:
         return list(first_cells.values())
 
     def written(self, key: str, cell: Cell) -> str:
-        """Where the spec sets a key of this cell: the last level that does, or the key itself."""
+        """Return where the spec sets a key of a cell: the last level that does, or the key itself.
+
+        Args:
+            key: a dotted key, as `train.lr`.
+            cell: one of `cells`.
+        """
         path = keys.split(key)
         place = key
         for axis, index in zip(self.axes, cell, strict=True):
@@ -91,11 +108,20 @@ class Matrix:
         return (*at, "levels", str(axis.levels[index].label)) if "levels" in table else (*at, "values", index)
 
     def choice(self, table: str, cell: Cell) -> Cell:
-        """The levels of the axes that touch `table`: cells that agree in it share the table."""
+        """Return the levels of the axes that touch a table: cells that agree in it share the table.
+
+        Args:
+            table: its name, as `model`.
+            cell: one of `cells`.
+        """
         return self._choosers[table](cell)
 
     def chooser(self, *tables: str) -> Callable[[Cell], Cell]:
-        """A function from a cell to the levels that touch any of `tables`; cells that agree share them."""
+        """Return a function from a cell to the levels that touch some tables; cells that agree share them.
+
+        Args:
+            *tables: their names.
+        """
         return _chooser(tuple(sorted({axis for table in tables for axis in self._touching[table]})))
 
     @property
@@ -130,7 +156,11 @@ class Matrix:
         return [pair for comparison in self._rules.comparisons for pair in self._pairs_of(comparison)]
 
     def interventions(self, cell: Cell) -> list[tuple[Intervention, Cell | None]]:
-        """The interventions on a cell, each with the cell that it takes from; None: no other cell."""
+        """Return the interventions on a cell, each with the cell that it takes from; None: no other cell.
+
+        Args:
+            cell: one of `cells`.
+        """
         on_cell = []
         for settings, scope in zip(self.experiment.interventions, self._rules.scopes, strict=True):
             if _matches(cell, scope.cells):
@@ -138,7 +168,12 @@ class Matrix:
         return on_cell
 
     def donor_name(self, cell: Cell, donor: Cell | None) -> str:
-        """What an intervention takes from, in words: base, or the levels in which the donor differs."""
+        """Return what an intervention takes from, in words: base, or the levels in which the donor differs.
+
+        Args:
+            cell: the cell that is changed.
+            donor: the cell that is taken from, if another.
+        """
         if donor is None:
             return "base"
         own_levels, other = self.levels(cell), self.levels(donor)

@@ -38,9 +38,16 @@ class StoreWriter:
         self.place = place_of(root)
 
     def allocate(self, family: Family, keys: Iterable[str]) -> dict[str, int]:
-        """Give every key of `keys` a row in the family and return the rows by key; repeats are harmless.
+        """Give every key a row in the family; repeats are harmless.
 
         Asking for all cells of an experiment at once grows the arrays once instead of once per cell.
+
+        Args:
+            family: the layout that the rows have.
+            keys: stage keys.
+
+        Returns:
+            the rows by key.
         """
         wanted = list(keys)
         rows = allocate(self.place, family, wanted)
@@ -51,8 +58,11 @@ class StoreWriter:
     ) -> CellWriter:
         """Return the writer of one stage key, its row allocated if need be; a key takes one at a time.
 
-        `resume=False` starts over: for results that cannot be continued where a killed run stopped. Under a
-        claim nothing is written once that is lost (LostClaimError).
+        Args:
+            family: the layout of the cell's values.
+            key: the stage key.
+            resume: False starts over: for results that cannot be continued where a killed run stopped.
+            claim: once it is lost nothing is written (LostClaimError).
         """
         row = allocate(self.place, family, [key], claim)[key]
         return CellWriter(self.place, family, key, row, resume=resume, claim=claim)
@@ -98,10 +108,14 @@ class CellWriter:
         self._note_progress()
 
     def append(self, batch: Mapping[str, ArrayLike]) -> None:
-        """Take the next n items of every variable, each of shape (n, *dims[1:]) in the family's sizes.
+        """Take the next n items of every variable. Nothing is taken where that fails.
 
-        StoreError when a variable is missing, unknown or of another shape, when a value does not fit
-        the variable's type, or when more items come than the family has. Nothing is taken then.
+        Args:
+            batch: variable → values of shape (n, *dims[1:]) in the family's sizes.
+
+        Raises:
+            StoreError: when a variable is missing, unknown or of another shape, when a value does not fit the
+                variable's type, or when more items come than the family has.
         """
         if self._closed:
             raise StoreError(f"{self._name}: the writer is closed")

@@ -243,6 +243,19 @@ def test_docstrings_of_public_functions_name_their_own_arguments(package: str) -
         assert set(own) <= set(inspect.signature(function).parameters), function.__name__
 
 
+@pytest.mark.parametrize("package", PUBLIC)
+def test_docstrings_of_public_methods_name_every_argument(package: str) -> None:
+    module = importlib.import_module(package)
+    for exported in (getattr(module, name) for name in module.__all__):
+        for name, member in vars(exported).items() if inspect.isclass(exported) else ():
+            method = getattr(member, "__func__", member)  # that of a class, too
+            if name.startswith("_") or not inspect.isfunction(method):
+                continue
+            section = inspect.getdoc(method).partition("\nArgs:\n")[2].partition("\n\n")[0]
+            told = re.findall(r"^    \**(\w+): ", section, re.MULTILINE)
+            assert told == [arg for arg in inspect.signature(method).parameters if arg not in ("self", "cls")]
+
+
 @pytest.mark.parametrize("package", ["kernels", "store", "store.analysis"])
 def test_no_module_has_the_name_of_a_function(package: str) -> None:
     """Where names are imported when first used, importing such a module would take the function's place."""

@@ -51,11 +51,25 @@ class Plan:
     _models: dict[Cell, tuple[str, str]] = field(factory=dict, init=False)
 
     def levels(self, cell: PlannedCell) -> dict[str, Any]:
-        """Give the cell's level on every axis, None where a factor does not apply."""
+        """Give the cell's level on every axis, None where a factor does not apply.
+
+        Args:
+            cell: one of the plan's cells.
+
+        Returns:
+            factor → level, the seed included.
+        """
         return self.matrix.levels(cell.choice)
 
     def model(self, cell: PlannedCell) -> tuple[str, str]:
-        """Identify what a cell's model is loaded as: content and settings, and the device."""
+        """Identify what a cell's model is loaded as: content and settings, and the device.
+
+        Args:
+            cell: one of the plan's cells.
+
+        Returns:
+            the hash of content and settings, and the device's name.
+        """
         choice = self.matrix.choice("model", cell.choice)
         if choice not in self._models:
             settings = self.matrix.table("model", cell.choice)
@@ -63,7 +77,14 @@ class Plan:
         return self._models[choice]
 
     def state(self, cell: PlannedCell) -> str:
-        """Give the state of the whole cell: the worst of its stages."""
+        """Give the state of the whole cell: the worst of its stages.
+
+        Args:
+            cell: one of the plan's cells.
+
+        Returns:
+            cached, pending, failed or running.
+        """
         states = {self.states[stage][cell.keys[stage]] for stage in STAGES if stage in cell.keys}
         return next(state for state in ("failed", "running", "pending", "cached") if state in states)
 

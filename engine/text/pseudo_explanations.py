@@ -29,7 +29,14 @@ class Corpus:
 
     @staticmethod
     def of(explanations: Iterable[Sequence[Word]]) -> Corpus:
-        """Gather the words of these explanations."""
+        """Gather the words of these explanations.
+
+        Args:
+            explanations: of each training example the words of its explanation, as token ids.
+
+        Returns:
+            their words and tokens, to draw from.
+        """
         words = tuple(word for explanation in explanations for word in explanation)
         return Corpus(words, tuple(sorted({token for word in words for token in word})))
 

@@ -50,9 +50,13 @@ class Claim:
         self._thread.start()
 
     def check(self, *, now: bool = False) -> None:
-        """Raise LostClaimError when another process has taken the key over.
+        """Raise an error when another process has taken the key over.
 
-        Where a look costs a round trip, a beat of the last half lease will do, unless it is asked for `now`.
+        Args:
+            now: look even where that costs a round trip; else a beat of the last half lease will do.
+
+        Raises:
+            LostClaimError: when the key is another's.
         """
         sure = self._place.distant and not now and _clock() - self._beaten < self._lease / 2
         if self._ended.is_set() or not (sure or self._held()):

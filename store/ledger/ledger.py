@@ -43,23 +43,50 @@ class Ledger:
         return sorted(filter(is_plain, self.place.names("ledger")))
 
     def done(self, stage: str) -> set[str]:
-        """Keys of `stage` whose results are complete, from one directory listing and no file read."""
+        """Keys of a stage whose results are complete, from one directory listing and no file read.
+
+        Args:
+            stage: the stage's name.
+        """
         return set(self._keys(stage, "done"))
 
     def failed(self, stage: str) -> set[str]:
-        """Keys of `stage` whose last attempt failed."""
+        """Keys of a stage whose last attempt failed.
+
+        Args:
+            stage: the stage's name.
+        """
         return set(self._keys(stage, "failed"))
 
     def running(self, stage: str) -> set[str]:
-        """Keys of `stage` that a process works on which is not known to be dead."""
+        """Keys of a stage that a process works on which is not known to be dead.
+
+        Args:
+            stage: the stage's name.
+        """
         return set(claimed(self.place, stage))
 
     def has(self, stage: str, key: str, status: Status = "done") -> bool:
-        """Tell whether a key has such a record."""
+        """Tell whether a key has such a record.
+
+        Args:
+            stage: the stage's name.
+            key: the stage key.
+            status: done or failed.
+        """
         return self.place.exists(record_name(stage, key, status))
 
     def record(self, stage: str, key: str, status: Status = "done") -> Json:
-        """Return a key's record; StoreError when there is none, or when it is damaged."""
+        """Return a key's record.
+
+        Args:
+            stage: the stage's name.
+            key: the stage key.
+            status: done or failed.
+
+        Raises:
+            StoreError: when there is none, or when it is damaged.
+        """
         name = record_name(stage, key, status)
         try:
             return read_json(self.place, name)
@@ -67,7 +94,15 @@ class Ledger:
             raise StoreError(f"{self.place}/{name}: no {status} record of {stage} {key}") from error
 
     def records(self, stage: str, keys: Iterable[str]) -> dict[str, Json]:
-        """Return the done records of many keys, which opens and reads small files and does little else."""
+        """Return the done records of many keys, which opens and reads small files and does little else.
+
+        Args:
+            stage: the stage's name.
+            keys: stage keys, all of them done.
+
+        Returns:
+            the records, in the order of the keys.
+        """
         names = {key: record_name(stage, key, "done") for key in keys}
         try:
             texts = self.place.read_all(names.values())
@@ -85,9 +120,15 @@ class Ledger:
             raise DamagedError(f"{self.place}/{name}: missing; {MEND}") from error
 
     def start(self, stage: str, key: str) -> Claim | None:
-        """Claim a key for this process until commit, fail or release; None while another one holds it.
+        """Claim a key for this process until commit, fail or release.
 
-        Ask `has` afterwards: whoever held it before may have finished it just now.
+        Args:
+            stage: the stage's name.
+            key: the stage key.
+
+        Returns:
+            the claim; None while another process holds the key. Ask `has` afterwards: whoever held it before
+            may have finished it just now.
         """
         if (stage, key) not in self._held:
             claim = self.claims.take(stage, key)
@@ -97,11 +138,21 @@ class Ledger:
         return self._held[stage, key]
 
     def free(self, stage: str, key: str) -> bool:
-        """Tell whether `start` could succeed now; silence of another machine's process counts from here."""
+        """Tell whether `start` could succeed now; silence of another machine's process counts from here.
+
+        Args:
+            stage: the stage's name.
+            key: the stage key.
+        """
         return (stage, key) in self._held or self.claims.free(stage, key)
 
     def lost(self, stage: str, key: str) -> bool:
-        """Tell whether another process has taken over what this one had claimed."""
+        """Tell whether another process has taken over what this one had claimed.
+
+        Args:
+            stage: the stage's name.
+            key: the stage key.
+        """
         try:
             if claim := self._held.get((stage, key)):
                 claim.check(now=True)
@@ -110,7 +161,12 @@ class Ledger:
         return False
 
     def release(self, stage: str, key: str) -> None:
-        """End this process's claim, if it has one, without a result."""
+        """End this process's claim, if it has one, without a result.
+
+        Args:
+            stage: the stage's name.
+            key: the stage key.
+        """
         if claim := self._held.get((stage, key)):
             claim.release()
             self._held.pop((stage, key), None)
@@ -118,7 +174,13 @@ class Ledger:
     def commit(self, stage: str, key: str, record: Mapping[str, Any]) -> None:
         """Make a key's results visible; call it last, when all that belongs to them is on disk.
 
-        Under a claim LostClaimError when it is lost, or another process has committed first.
+        Args:
+            stage: the stage's name.
+            key: the stage key.
+            record: what the record is to hold, as JSON can.
+
+        Raises:
+            LostClaimError: when the claim is lost, or another process has committed first.
         """
         claim, name = self._held.get((stage, key)), record_name(stage, key, "done")
         if claim is None:
@@ -131,9 +193,15 @@ class Ledger:
         self.release(stage, key)
 
     def fail(self, stage: str, key: str, record: Mapping[str, Any]) -> None:
-        """Record a failed attempt (its error and traceback) and end its claim.
+        """Record a failed attempt and end its claim.
 
-        LostClaimError when another process has taken the key over, for then it is no longer this one's.
+        Args:
+            stage: the stage's name.
+            key: the stage key.
+            record: its error and traceback.
+
+        Raises:
+            LostClaimError: when another process has taken the key over, for then it is no longer this one's.
         """
         if claim := self._held.get((stage, key)):
             claim.check(now=True)
@@ -141,7 +209,12 @@ class Ledger:
         self.release(stage, key)
 
     def clear(self, stage: str, key: str) -> None:
-        """Forget a key: its records and how far its arrays were written. Its results stay, unseen."""
+        """Forget a key: its records and how far its arrays were written. Its results stay, unseen.
+
+        Args:
+            stage: the stage's name.
+            key: the stage key.
+        """
         if stage != "data":  # which has no arrays, that would seem to have lost their record
             write_json(self.place, progress_name(key), {"items": 0})
         self._remove(record_name(stage, key, "done"), record_name(stage, key, "failed"))

@@ -376,7 +376,7 @@ def test_auto_takes_c_where_it_is_built_and_says_once_where_it_is_not(
 
 
 def test_a_path_that_is_none_is_named() -> None:
-    with pytest.raises(ValueError, match=facts("path", '"avx3"', '"avx')):
+    with pytest.raises(ValueError, match=facts("path", '"avx3"', '"avx…')):
         path_number("avx3")
 
 

@@ -22,7 +22,10 @@ def problems(folder: Path, table: str) -> list[str]:
     ("table", "said"),
     [
         ('primary = "acuracy"', "6:1  analysis.primary: expected"),
-        ("smallest_difference_of_interest = { correct = 0 }", "interest.correct: expected"),
+        (
+            "smallest_difference_of_interest = { correct = 0 }",
+            "analysis … .correct … > 0",
+        ),
         ("smallest_difference_of_interest = { entropi = 1.0 }", 'did you mean "entropy"?'),
         ('monitoring = "spending"', "analysis.looks … seeds"),
         ("looks = [2, 3]", 'monitoring = "spending" … "fixed"'),

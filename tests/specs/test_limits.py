@@ -25,7 +25,7 @@ HUGE = "1" + "0" * 400
         ("x = { y." + "'z'." * 50_000 + "a = 1 }", "32 parts"),
         ("x = " + "9" * 5_000, "thousands of digits"),
         (f"{BASE}train.steps = {HUGE}", "train.steps … integer >= 0 … ±9223372036854775807"),
-        (f"{BASE}train.lr = {HUGE}", "train.lr: expected a number > 0, found the integer 1000"),
+        (f"{BASE}train.lr = {HUGE}", "train.lr: expected a number > 0, found the integer 1000…"),
         (f"{BASE}seeds = [{HUGE}]", "seeds[0] … >= 0 and <= 4294967295"),
         (
             f'{BASE}[factors.r]\npath = "lora.r"\nvalues = [{HUGE}]',

@@ -179,7 +179,7 @@ def test_a_training_that_diverges_fails_and_says_where(
     base: Any, tokenizer: Any, tmp_path: Path, options: dict[str, Any], said: str
 ) -> None:
     known = {"steps": 9, "batch_size": 2, "precision": "float32", "schedule": "constant", "warmup": 0.0}
-    with pytest.raises(EngineError, match=f"train: the training has diverged: {said}"):
+    with pytest.raises(EngineError, match=f"train: .* diverged: .*{said}"):
         train(base, tokenizer, tmp_path, EXAMPLES, EXAMPLES, settings=Train(**(known | options)))
     assert not (tmp_path / "adapter").exists()
     train(base, tokenizer, tmp_path / "again")  # the base model is as it was
