@@ -11,10 +11,10 @@ from engine.planning.plan import Plan, PlannedCell
 from engine.quantities import si
 
 
-def out_of_memory(plan: Plan, cell: PlannedCell, stage: str, allowed_size: Limit | None, processes: int = 1) -> str:
+def out_of_memory(plan: Plan, cell: PlannedCell, stage: str, least: Limit | None, processes: int = 1) -> str:
     """Say that a stage ran out of memory, the limit, what the plan has estimated, and what to try."""
-    need = needed(plan, cell, stage, allowed_size.size / processes if allowed_size else None)
-    allowed = f"limit {si(allowed_size.size, 'B')} ({allowed_size.source})" if allowed_size else "limit unknown here"
+    need = needed(plan, cell, stage, least.size / processes if least else None)
+    allowed = f"limit {si(least.size, 'B')} ({least.source})" if least else "limit unknown here"
     wanted = f"estimate {si(need, 'B')} for {stage}" if need else f"no estimate for {stage}"
     wanted += f" in each of {processes} processes" * (processes > 1)
     return f"out of memory: {allowed}, {wanted}; try {advice(plan, cell, stage)}"

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UsageError
+from engine.full_memory import Limit
 from engine.planning.estimate import Cost
 from engine.planning.plan import Plan, make_plan
 from engine.quantities import si
 from engine.running import disk_space
 from engine.running.disk_space import check_space, memory_warning
-from engine.running.memory import Limit
 from specs import load_spec, resolve
 
 Usage = namedtuple("Usage", ("total", "used", "free"))
@@ -79,12 +79,28 @@ def test_memory_is_that_of_the_largest_stage_in_every_process(
 ) -> None:
     monkeypatch.setattr(disk_space, "limit", lambda: Limit(size, "the-source"))
     monkeypatch.setattr(disk_space, "nvidia_gpu", lambda: False)
+    monkeypatch.setattr(disk_space, "estimate", lambda *_: None)  # nothing suits itself to what there is
     costs = {"train": Cost(memory=400), "probe": Cost(memory=300)}
     warning = memory_warning(plan, plan.cells, costs, processes)
     assert (warning is not None) == warns
     if warning is not None:
         for fact in (f"{400 * processes} B", f"{size} B", "the-source", "train", "train.batch_size"):
             assert fact in warning
+
+
+def test_a_training_that_suits_itself_to_the_memory_is_no_cause_to_warn(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms: list[float] = []
+
+    def suited(_plan: Plan, _cells: object, room: float) -> dict[str, Cost]:
+        rooms.append(room)
+        return {"train": Cost(memory=room)}
+
+    monkeypatch.setattr(disk_space, "limit", lambda: Limit(500, "the-source"))
+    monkeypatch.setattr(disk_space, "nvidia_gpu", lambda: False)
+    monkeypatch.setattr(disk_space, "estimate", suited)
+    assert memory_warning(plan, plan.cells, {"train": Cost(memory=400)}, 2) is None and rooms == [250]
 
 
 def test_a_gpus_memory_is_not_that_of_this_process(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
