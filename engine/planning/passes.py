@@ -72,11 +72,6 @@ def without_estimate(train: Train) -> Passes:
     return Passes(rows, checkpointing, train.batch_size)
 
 
-def smaller(rows: int) -> int:
-    """Give the rows of a pass to try next where so many were too much for the memory."""
-    return max(1, rows // 2)
-
-
 def _choices(train: Train, ranks: int) -> Iterator[tuple[int, bool]]:
     """Yield rows of a pass with whether activations are computed anew, the fastest first."""
     batch, asked = train.batch_size, train.gradient_checkpointing

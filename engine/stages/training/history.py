@@ -16,6 +16,7 @@ from store import Coordinate, Family, Variable
 
 LOSS, VALIDATION_LOSS = "loss", "eval_loss"  # as the Trainer names them
 TOKENS, COMPLETION_TOKENS, SECONDS = "tokens", "completion_tokens", "seconds"
+ROWS = "micro_batch"  # an entry of its own, where memory was full
 UNITS = {"train_loss": "nat", "validation_loss": "nat", "train_seconds": "s"}
 LAST_SHARE, LAST_STEPS = 0.1, 10  # of the steps, whose mean loss is the training's
 
@@ -37,6 +38,11 @@ class TrainingLog:
         return [
             (int(entry["step"]), entry[VALIDATION_LOSS]) for entry in self.entries if VALIDATION_LOSS in entry
         ]
+
+    @property
+    def halvings(self) -> list[tuple[int, int]]:
+        """Give the steps at which memory was full, and the most examples at once from there on."""
+        return [(int(entry["step"]), int(entry[ROWS])) for entry in self.entries if ROWS in entry]
 
     @property
     def best(self) -> tuple[int, float] | None:

@@ -110,7 +110,8 @@ def train_adapter(
                 "validation_examples": float(len(validated)),
                 "validation_examples_too_long": float(len(validation) - len(validated)),
             }
-        trained = Trained(summary, trainer.history.curves(), trained_modules(model), chosen.as_json())
+        passes_done = chosen.as_json() | {"out_of_memory": trainer.history.halvings}
+        trained = Trained(summary, trainer.history.curves(), trained_modules(model), passes_done)
         saved = ranks.lead(lambda: save_adapter(model, trained, home))
     return trained if saved else saved_training(home) or trained
 

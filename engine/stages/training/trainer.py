@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,22 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer
 from transformers.trainer import TRAINER_STATE_NAME, TrainerState
 
-from engine.errors import UsageError
+from engine.errors import EngineError, UsageError
+from engine.full_memory import memory_error
 from engine.models.lens import Lens
 from engine.process_group.alone import IGNORED, ProcessGroup
 from engine.stages.training.divergence import check_entry, check_weights
 from engine.stages.training.history import (
     COMPLETION_TOKENS,
     LOSS,
+    ROWS,
     SECONDS,
     TOKENS,
     VALIDATION_LOSS,
     TrainingLog,
 )
 from engine.stages.training.loss import completion_loss
-from engine.stages.training.micro_batches import parted
+from engine.stages.training.micro_batches import Draws, free_memory, parted
 from engine.stages.training.orders import Orders
 from engine.stages.training.validation import EarlyStopping
 from engine.text.targets import Encoded
@@ -41,7 +44,8 @@ class CompletionTrainer(Trainer):
 
     `train.precision` below float32 is an autocast over the whole loss, decoder and head; what is trained
     stays in float32, and so does the cross-entropy. `started`: when this process began, by `perf_counter`.
-    `rows`: most examples of a batch that go through the model at once, of all ranks together.
+    `rows`: most examples of a batch that go through the model at once, of all ranks together; fewer once
+    memory was full.
     """
 
     def __init__(
@@ -63,7 +67,8 @@ class CompletionTrainer(Trainer):
         self._validation, self._stopping = validation, stopping
         self._started, self.rows = started, rows
         self._former: float | None = None  # seconds of the processes before this one
-        self._passes = 0  # of the optimiser step under way
+        self._batches: list[dict[str, Tensor]] = []  # of the optimiser step under way
+        self._passes = 0  # of that step
         self._counts = torch.zeros(
             2, dtype=torch.int64, device=self.args.device
         )  # its tokens, and completions'
@@ -97,6 +102,7 @@ class CompletionTrainer(Trainer):
             if self._stopping is not None:
                 self._stopping.read(Path(checkpoint))
             self.state = TrainerState.load_from_json(f"{checkpoint}/{TRAINER_STATE_NAME}")
+            self.rows = min([self.rows, *(rows for _, rows in self.history.halvings)])
             if self.is_over:  # the Trainer would do one step more
                 self._load_from_checkpoint(checkpoint)
                 return
@@ -158,27 +164,79 @@ class CompletionTrainer(Trainer):
         self._counts += torch.stack(
             [inputs["attention_mask"].sum(), (inputs["labels"][:, 1:] != IGNORED).sum()]
         )
-        losses = []
-        for part in parted(inputs, self.rows):
-            with self._ranks.drawing(self.args.seed, self.state.global_step, self._passes):
-                losses.append(super().training_step(model, self._ranks.share(part), *items))
-            self._passes += 1
+        if not self._batches:
+            self._draws = Draws.now(self.args.device)
+        self._batches.append(inputs)
+        due, loss = [inputs], None
+        while loss is None:
+            try:
+                for batch in due:
+                    loss = self._passed(model, batch, *items)
+            except (RuntimeError, MemoryError) as error:
+                self._take_fewer(inputs, self.state.global_step + 1, error)
+                loss = None
+            if loss is None:  # behind the `except`, where the error no longer holds the pass's tensors
+                due = self._begin_again(model)
         if self.accelerator.sync_gradients:
-            self._passes = 0
+            self._batches, self._passes = [], 0
             self._ranks.add_gradients(model.parameters())
             if self.accelerator.scaler is not None:  # before the gradients are clipped
                 self.accelerator.scaler.unscale_(self.optimizer.optimizer)
-        return self._ranks.total(torch.stack(losses).sum())
+        return self._ranks.total(loss)
+
+    def _passed(self, model: nn.Module, batch: dict[str, Tensor], *items: Any) -> Tensor:
+        """Let a batch go through the model in parts, and back; give this rank's part of its loss."""
+        losses = []
+        for part in parted(batch, self.rows):
+            with self._ranks.drawing(self.args.seed, self.state.global_step, self._passes):
+                losses.append(super().training_step(model, self._ranks.share(part), *items))
+            self._passes += 1
+        return torch.stack(losses).sum()
+
+    def _take_fewer(self, batch: Mapping[str, Tensor], step: int, error: Exception) -> None:
+        """Halve the rows of a pass where memory was full; else raise what was the matter.
+
+        Ranks cannot: one may find its memory full while the others wait for it in an exchange.
+        """
+        if memory_error(error) is None or self._ranks.size > 1:
+            raise error
+        tried = min(self.rows, len(batch["labels"]))
+        if tried == 1:
+            longest = int(batch["attention_mask"].sum(1).max())
+            raise EngineError(
+                f"memory is full with one example at a time, of up to {longest:,} tokens"
+            ) from error
+        self.rows = tried // 2
+        self.state.log_history.append({"step": step, ROWS: self.rows})
+        warnings.warn(
+            f"train: memory was full at step {step} with {tried} examples at once; from here on batches go "
+            f"through the model {self.rows} at a time, to the same result up to rounding",
+            stacklevel=2,
+        )
+
+    def _begin_again(self, model: nn.Module) -> list[dict[str, Tensor]]:
+        """Forget what is done of a step, whose gradients may be those of a part; give its batches."""
+        for parameter in model.parameters():
+            parameter.grad = None
+        free_memory()
+        self._draws.restore(self.args.device)
+        self._passes = 0
+        return self._batches
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Give the validation loss: the mean, in nats, over the tokens of all completions."""
         self.model.eval()
-        size, total = self.rows, torch.zeros((), device=self.args.device)
-        for start in range(0, len(self._validation), size):
-            batch = self._prepare_inputs(self.data_collator(self._validation[start : start + size]))
-            with self.compute_loss_context_manager():
-                total += completion_loss(self._lens, dict(self._ranks.share(batch)), items=1)
+        total, done = torch.zeros((), device=self.args.device), 0
+        while done < len(self._validation):
+            batch = self._prepare_inputs(self.data_collator(self._validation[done : done + self.rows]))
+            try:
+                with self.compute_loss_context_manager():
+                    total += completion_loss(self._lens, dict(self._ranks.share(batch)), items=1)
+                done += len(batch["labels"])
+            except (RuntimeError, MemoryError) as error:
+                self._take_fewer(batch, self.state.global_step, error)
+                free_memory()
         tokens = sum(len(example.completion) for example in self._validation)
         metrics = {VALIDATION_LOSS: self._ranks.total(total).item() / tokens}
         self.log(metrics)

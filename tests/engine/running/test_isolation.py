@@ -152,7 +152,7 @@ BOUNDARIES = [
     ("engine.stages.training.train.CompletionTrainer.train", RuntimeError("injected"), True),
     ("engine.stages.training.train.CompletionTrainer.train", KeyboardInterrupt(), True),
     ("engine.stages.training.train.CompletionTrainer.train", Interrupted(), True),
-    ("engine.stages.training.trainer.completion_loss", torch.OutOfMemoryError("injected"), True),
+    ("engine.stages.training.trainer.completion_loss", RuntimeError("injected"), True),
     ("engine.stages.records.Claim.check", LostClaimError("injected"), True),
     ("engine.stages.training.train.save_adapter", OSError("injected"), False),
     ("engine.stages.training.train.save_adapter", OSError("injected"), True),

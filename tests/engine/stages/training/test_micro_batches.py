@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from commands import engine
 from trainings import EOS, interrupted, load, saved_weights, train
 
+from engine.errors import EngineError
+from engine.full_memory import memory_error
 from engine.planning.passes import Passes, choose_passes
 from engine.planning.training_memory import Batch, TrainingMemory
+from engine.stages.training import trainer as trainer_module
 from engine.stages.training.loss import Collator
 from engine.stages.training.micro_batches import parted
 from engine.text.targets import Encoded
-from specs.tables.experiment import Train
+from specs.tables.experiment import Lora, Train
 from store import Ledger
 from store.backend.locate import place_of
 
@@ -133,6 +137,95 @@ def test_what_is_chosen_can_be_said() -> None:
     assert str(Passes(2, True, 8)) == "2 of 8 examples at once, with gradient checkpointing"
     applied = Passes(2, True, 8).applied(Train())
     assert (applied.micro_batch, applied.gradient_checkpointing) == (2, True)
+
+
+def full_above(base: Any, rows: int, *, backward: bool, training: bool = True) -> Any:
+    """Let memory be full where more rows than these are in the second layer, on the way forth or back."""
+
+    def watch(_module: Any, arguments: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        if len(hidden) <= rows or hidden.requires_grad != training:
+            return
+        if not backward:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        hidden.register_hook(full)
+
+    def full(_gradient: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    return base.model.layers[1].register_forward_hook(watch)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_full_memory_halves_the_parts_and_does_the_step_again(
+    base: Any, tokenizer: Any, tmp_path: Path, backward: bool
+) -> None:
+    """On the way back, gradients of the last layer are there already; dropout is drawn as if nothing was."""
+    lora = Lora(r=2, dropout=0.2)
+    settings = WHOLE | {"batch_size": 4, "accumulation": 2}
+    chosen = Train(**settings, micro_batch=1)
+    small = train(base, tokenizer, tmp_path / "small", UNEVEN, settings=chosen, lora=lora)
+    hook = full_above(base, 1, backward=backward)
+    with pytest.warns(UserWarning, match="memory was full at step 1 with [24] examples at once") as told:
+        found = train(base, tokenizer, tmp_path / "full", UNEVEN, settings=Train(**settings), lora=lora)
+    hook.remove()
+    assert sum("memory was full" in str(warning.message) for warning in told) == 2
+    assert found.passes["out_of_memory"] == [(1, 2), (1, 1)] and found.passes["rows"] == 4
+    assert differences(tmp_path / "small", tmp_path / "full") == 0
+    np.testing.assert_array_equal(found.curves["loss"], small.curves["loss"])
+    assert found.summary["train_tokens"] == small.summary["train_tokens"]
+
+
+def test_memory_that_is_full_later_on_costs_a_step_and_no_result(
+    base: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second batch of the third step, and in a validation; who goes on goes on in smaller parts."""
+    settings = WHOLE | {"batch_size": 4, "accumulation": 2, "early_stopping": 9, "validate_every": 2}
+    chosen = Train(**settings)
+    whole = train(base, tokenizer, tmp_path / "whole", UNEVEN, UNEVEN[:6], settings=chosen)
+    calls: list[int] = []
+    real = trainer_module.completion_loss
+
+    def sometimes(lens: Any, batch: Any, items: Any = None) -> Any:
+        calls.append(len(batch["labels"]))
+        if len(calls) in (5, 11):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(lens, batch, items)
+
+    monkeypatch.setattr(trainer_module, "completion_loss", sometimes)
+    arguments = (base, tokenizer, tmp_path / "full", UNEVEN, UNEVEN[:6])
+    with pytest.warns(UserWarning, match="memory was full at step [23] with [24] examples at once"):
+        interrupted(3, *arguments, settings=chosen)
+    assert calls == [*[4] * 5, 2, 2, 2, 2, 2, 2, *[1] * 8]
+    found = train(*arguments, settings=chosen)
+    assert set(calls[19:]) == {1}
+    assert found.passes["out_of_memory"] == [(2, 2), (3, 1)]
+    assert differences(tmp_path / "whole", tmp_path / "full") < 1e-4
+    for name, curve in whole.curves.items():
+        np.testing.assert_allclose(found.curves[name], curve, rtol=1e-4, err_msg=name)
+    assert found.summary["validation_loss"] == pytest.approx(whole.summary["validation_loss"], rel=1e-5)
+
+
+def test_memory_that_is_full_with_one_example_is_one_sentence(
+    base: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    hook = full_above(base, 0, backward=False)
+    chosen = Train(**WHOLE, micro_batch=2)
+    said = "memory is full with one example at a time, of up to 53 tokens"
+    with pytest.warns(UserWarning, match="with 2 examples"), pytest.raises(EngineError, match=said) as raised:
+        train(base, tokenizer, tmp_path, UNEVEN, settings=chosen)
+    hook.remove()
+    assert memory_error(raised.value) == "gpu"
+
+
+def test_other_errors_are_no_full_memory(base: Any, tokenizer: Any, tmp_path: Path) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    hook = base.model.layers[1].register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train(base, tokenizer, tmp_path, UNEVEN, settings=Train(**WHOLE))
+    hook.remove()
 
 
 def test_the_memory_of_the_device_decides_and_the_record_says_so(
