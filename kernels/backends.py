@@ -26,6 +26,7 @@ OPERATIONS = {
     "lens_divergence": {
         "reference": ("kernels.lens_divergences", "reference"),
         "torch": ("kernels.lens_divergences_torch", "torch_tiled"),
+        "c": ("kernels.lens_divergences_c", "c_backend"),
     },
     "attention_entropy": {
         "reference": ("kernels.attention_entropies_torch", "reference"),
@@ -81,13 +82,13 @@ def choose_backend(device: torch.device, backend: str = "auto", operation: str =
             raise ValueError(
                 f'backend: found "{backend}", expected auto, {", ".join(table)}; did you mean "{near}"?'
             )
-        if reason := why_not(backend, device):
+        if reason := why_not(backend, device, operation):
             raise ValueError(f'backend: found "{backend}", but {reason}')
         return backend
     fastest = {"cpu": "c", "cuda": "triton"}.get(device.type)
     if fastest not in table:
         return "torch"
-    if reason := why_not(fastest, device):
+    if reason := why_not(fastest, device, operation):
         _warn_once(f"{reason}. Until then the slower torch backend serves.")
         return "torch"
     return fastest
@@ -100,10 +101,10 @@ def get_backend(name: str, operation: str = LENS) -> Callable[..., Any]:
     return function_found
 
 
-def why_not(backend: str, device: torch.device) -> str:
-    """Say why a backend cannot serve tensors on a device; "" where it can."""
+def why_not(backend: str, device: torch.device, operation: str = LENS) -> str:
+    """Say why a backend cannot serve an operation on tensors of a device; "" where it can."""
     if backend == "c":
-        return why_no_c_core() or (
+        return _why_no_c_function(operation) or (
             "" if device.type == "cpu" else f"it takes tensors on cpu, not on {device}"
         )
     if backend != "triton":
@@ -127,6 +128,15 @@ def why_no_c_core() -> str:
         import_module("kernels._lens")
     except ImportError as error:
         return NO_C_CORE.format(reason=error)
+    return ""
+
+
+def _why_no_c_function(operation: str) -> str:
+    """Say why the C core cannot serve an operation: it may also be older than the code around it."""
+    if reason := why_no_c_core():
+        return reason
+    if operation == "lens_divergence" and not hasattr(import_module("kernels._lens").lib, "lens_slopes"):
+        return NO_C_CORE.format(reason="the one that is there is older and has no lens_slopes")
     return ""
 
 

@@ -166,7 +166,7 @@ def _fill(
 ) -> None:
     divergences = final_rows is not None
     limit = min(max(len(hidden), 2), _most_rows(projection, len(ids), top, divergences))
-    work = _Workspace(projection, limit, ids, top, divergences, team)
+    work = Workspace(projection, limit, ids, top, divergences, team)
     for rows, pairs in _blocks(len(hidden), final_rows, limit):
         work.compute(hidden[rows])
         for name, tensor in work.result.items():
@@ -225,7 +225,7 @@ def _block(places: dict[int, int], pairs: list[tuple[int, int]]) -> tuple[Tensor
     return torch.tensor(list(places)), (row, final)
 
 
-class _Workspace:
+class Workspace:
     """Memory for one block of rows at a time, and the C structs that point into it."""
 
     def __init__(
@@ -279,7 +279,7 @@ class _Workspace:
         def reduce(part: int, slot: int) -> None:
             # Groups of one split come one after another, so that threads read the same panels.
             split, group = divmod(part, self.block.groups)
-            lib.lens_reduce(path, self.block, split, group, self._scratch(slot))
+            lib.lens_reduce(path, self.block, split, group, self.scratch_of(slot))
 
         def merge(part: int, _: int) -> None:
             end = min(count, (part + 1) * MERGE_ROWS)
@@ -297,7 +297,7 @@ class _Workspace:
         pairs.kl, pairs.js = (pointer("pair_sums", sums, torch.float64) for sums in self.pair_sums)
 
         def diverge(split: int, slot: int) -> None:
-            scratch = self._scratch(slot)
+            scratch = self.scratch_of(slot)
             lib.lens_diverge(self.projection.path, self.block, self.c_result, pairs, split, scratch)
 
         self.team.share(diverge, self.block.splits)
@@ -305,5 +305,10 @@ class _Workspace:
         lib.lens_merge_divergences(self.block, self.c_result, pairs, *out)
         return kl, js
 
-    def _scratch(self, slot: int) -> Any:
+    def broken(self) -> Tensor:
+        """Tell which rows of the block computed last have a NaN or infinite logit."""
+        return torch.isnan(self.result["maximum"])
+
+    def scratch_of(self, slot: int) -> Any:
+        """Give the memory that one thread works in."""
         return pointer("scratch", self.scratch[slot], torch.uint8)

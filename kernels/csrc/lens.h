@@ -105,6 +105,11 @@ void lens_merge(const lens_block *block, const lens_result *result, int64_t begi
 /* Partial divergences of one split from the kept logits, and their sums [n], NaN where a row is broken. */
 void lens_diverge(int32_t path, const lens_block *block, const lens_result *result, const lens_pairs *pairs,
                   int64_t split, void *scratch);
+/* From the kept logits of some panels: the slopes of each pair's KL by the row's logits, which are
+ * (q - p) (1 - (x / softcap)^2), into the columns of out [n, stride] (padding is no number), and these
+ * columns' part of KL [n]. */
+void lens_slopes(int32_t path, const lens_block *block, const lens_result *result, const lens_pairs *pairs,
+                 int64_t first, int64_t panels, float *out, int64_t stride, double *kl, void *scratch);
 void lens_merge_divergences(const lens_block *block, const lens_result *result, const lens_pairs *pairs,
                             float *kl, float *js);
 

@@ -52,6 +52,11 @@ void lens_diverge(int32_t path, const lens_block *block, const lens_result *resu
     paths[path].path->diverge(block, result, pairs, split, scratch);
 }
 
+void lens_slopes(int32_t path, const lens_block *block, const lens_result *result, const lens_pairs *pairs,
+                 int64_t first, int64_t panels, float *out, int64_t stride, double *kl, void *scratch) {
+    paths[path].path->slopes(block, result, pairs, first, panels, out, stride, kl, scratch);
+}
+
 void lens_evaluate(int32_t path, int32_t function, const float *x, float *out, int64_t count) {
     paths[path].path->evaluate(function, x, out, count);
 }

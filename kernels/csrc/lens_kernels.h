@@ -279,6 +279,49 @@ static void diverge(const lens_block *block, const lens_result *result, const le
     }
 }
 
+/* ---- Slopes of KL by the logits, and KL itself, from kept logits. ---- */
+
+/* One row of one panel, beside log p and p of its final row: adds to the lanes of KL, writes q - p. */
+static ALWAYS_INLINE void slope_row(const lens_head *head, const lens_result *result, int64_t row,
+                                    const float *logits, const vec *log_final, const vec *p, float *lanes,
+                                    float *out) {
+    vec sum[STATE_VECS];
+    UNROLL for (int j = 0; j < STATE_VECS; j++) sum[j] = v_load(lanes + j * LANES);
+    UNROLL for (int j = 0; j < COLUMN_VECS; j++) {
+        vec log_row = log_probability(logits + j * LANES, result->maximum[row], result->log_total[row]);
+        vec slope = v_sub(exp_any(log_row), p[j]);
+        if (head->softcap != 0.0f) {
+            vec x = v_div(v_load(logits + j * LANES), v_set(head->softcap));
+            slope = v_mul(slope, v_sub(v_set(1.0f), v_mul(x, x)));
+        }
+        sum[j % STATE_VECS] = v_fma(p[j], v_sub(log_final[j], log_row), sum[j % STATE_VECS]);
+        v_store(out + j * LANES, slope);
+    }
+    UNROLL for (int j = 0; j < STATE_VECS; j++) v_store(lanes + j * LANES, sum[j]);
+}
+
+static void slopes(const lens_block *block, const lens_result *result, const lens_pairs *pairs,
+                   int64_t first, int64_t panels, float *out, int64_t stride, double *kl, void *scratch) {
+    lens_row_state *sums = scratch;
+    for (int64_t i = 0; i < pairs->count; i++)
+        for (int lane = 0; lane < LENS_STATE_LANES; lane++) sums[i].total[lane] = 0.0f;
+    for (int64_t panel = 0; panel < panels; panel++) {
+        const float *logits = block->logits + (first + panel) * block->count * LENS_COLUMNS;
+        vec log_final[COLUMN_VECS], p[COLUMN_VECS];
+        for (int64_t i = 0; i < pairs->count; i++) {
+            int64_t row = pairs->row[i], final = pairs->final[i];
+            for (int j = 0; (i == 0 || final != pairs->final[i - 1]) && j < COLUMN_VECS; j++) {
+                log_final[j] = log_probability(logits + final * LENS_COLUMNS + j * LANES,
+                                               result->maximum[final], result->log_total[final]);
+                p[j] = exp_any(log_final[j]);
+            }
+            slope_row(&block->head, result, row, logits + row * LENS_COLUMNS, log_final, p, sums[i].total,
+                      out + i * stride + panel * LENS_COLUMNS);
+        }
+    }
+    for (int64_t i = 0; i < pairs->count; i++) kl[i] = sum_lanes(sums[i].total);
+}
+
 static void evaluate(int32_t function, const float *x, float *out, int64_t count) {
     float buffer[LANES] = {0};
     for (int64_t i = 0; i < count; i += LANES) {
@@ -293,4 +336,5 @@ static void evaluate(int32_t function, const float *x, float *out, int64_t count
     }
 }
 
-const lens_path PATH = {PATH_NAME, TILE_ROWS, MULTIPLIES_BFLOAT16, logits, reduce, diverge, evaluate};
+const lens_path PATH = {PATH_NAME, TILE_ROWS, MULTIPLIES_BFLOAT16, logits, reduce, diverge,
+                       slopes,    evaluate};

@@ -11,6 +11,8 @@ typedef struct {
     void (*reduce)(const lens_block *, int64_t split, int64_t group, void *scratch);
     void (*diverge)(const lens_block *, const lens_result *, const lens_pairs *, int64_t split,
                     void *scratch);
+    void (*slopes)(const lens_block *, const lens_result *, const lens_pairs *, int64_t first,
+                   int64_t panels, float *out, int64_t stride, double *kl, void *scratch);
     void (*evaluate)(int32_t function, const float *x, float *out, int64_t count);
 } lens_path;
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -12,11 +15,12 @@ from lens_problems import problems
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kernels import Unembedding, lens_divergence, lens_statistics
+from kernels import Unembedding, backends, choose_backend, cpu_paths, lens_divergence, lens_statistics
 from kernels.backends import OPERATIONS, why_not
 from kernels.lens_divergences_torch import torch_tiled
 
-BACKENDS = [name for name in OPERATIONS["lens_divergence"] if not why_not(name, torch.device("cpu"))]
+CPU = torch.device("cpu")
+BACKENDS = [name for name in OPERATIONS["lens_divergence"] if not why_not(name, CPU, "lens_divergence")]
 
 
 @st.composite
@@ -28,23 +32,46 @@ def divergences(draw: st.DrawFn) -> tuple[Tensor, Tensor, Unembedding]:
     return torch.stack([hidden.roll(layer, 0) for layer in range(layers)]), hidden, head
 
 
-@settings(max_examples=150, deadline=None)
-@given(problem=divergences(), tile=st.integers(1, 64), limit=st.integers(1, 9000))
-def test_tiled_agrees_with_the_reference(
-    problem: tuple[Tensor, Tensor, Unembedding], tile: int, limit: int
-) -> None:
+def assert_close(problem: tuple[Tensor, Tensor, Unembedding], ours: tuple[Tensor, Tensor]) -> None:
     hidden, final, head = problem
     kl, gradient = lens_divergence(hidden, final, head, backend="reference")
-    ours_kl, ours_gradient = torch_tiled(hidden, final, head, tile=tile, logit_bytes=limit)
     # float32 logits round in proportion to the products they are sums of
     finite = torch.nan_to_num(hidden, 0.0, 0.0, 0.0).abs()
     magnitude = float((finite @ head.tokens.abs().T).max()) * abs(head.scale) if finite.numel() else 0.0
     slack = 1e-4 + 4e-6 * magnitude
-    torch.testing.assert_close(ours_kl.double(), kl, rtol=1e-5, atol=slack, equal_nan=True)
+    torch.testing.assert_close(ours[0].double(), kl, rtol=1e-5, atol=slack, equal_nan=True)
     reach = float(head.tokens.abs().max()) * abs(head.scale)
     torch.testing.assert_close(
-        ours_gradient.double(), gradient, rtol=1e-4, atol=reach * min(2, 10 * slack), equal_nan=True
+        ours[1].double(), gradient, rtol=1e-4, atol=reach * min(2, 10 * slack), equal_nan=True
     )
+
+
+@settings(max_examples=60, deadline=None)
+@given(problem=divergences(), tile=st.integers(1, 64), limit=st.integers(1, 9000))
+def test_tiled_agrees_with_the_reference(
+    problem: tuple[Tensor, Tensor, Unembedding], tile: int, limit: int
+) -> None:
+    assert_close(problem, torch_tiled(*problem, tile=tile, logit_bytes=limit))
+
+
+@pytest.mark.parametrize("path", cpu_paths())
+@settings(max_examples=30, deadline=None)
+@given(problem=divergences(), limit=st.integers(1, 9000), tile=st.sampled_from([2, 4, 256]))
+def test_every_path_of_the_c_core_agrees_with_the_reference(
+    path: str, problem: tuple[Tensor, Tensor, Unembedding], limit: int, tile: int
+) -> None:
+    c = pytest.importorskip("kernels.lens_divergences_c")
+    with mock.patch.multiple(c, PART=2, TILE=tile):
+        assert_close(problem, c.c_backend(*problem, path=path, logit_bytes=limit))
+
+
+def test_a_c_core_without_slopes_leaves_them_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("kernels._lens")
+    monkeypatch.setitem(sys.modules, "kernels._lens", SimpleNamespace(lib=object()))
+    backends._warn_once.cache_clear()
+    with pytest.warns(RuntimeWarning, match="is older and has no lens_slopes.*slower torch backend serves"):
+        assert choose_backend(CPU, operation="lens_divergence") == "torch"
+    assert choose_backend(CPU) == "c"
 
 
 @settings(max_examples=60, deadline=None)
@@ -180,7 +207,7 @@ FITTING = {
         ({"final": torch.zeros(5, 3)}, ValueError, r"hidden: found shape .*, expected \[..., 5, 3\]"),
         ({"hidden": torch.zeros(2, 4, 3).int()}, TypeError, "hidden: found torch.int32"),
         ({"final": torch.zeros(4, 3).int()}, TypeError, "final: found torch.int32"),
-        ({"backend": "c"}, ValueError, 'backend: found "c", expected auto, reference, torch'),
+        ({"backend": "d"}, ValueError, 'backend: found "d", expected auto, reference, torch, c'),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, object], error: type, message: str) -> None:
