@@ -84,7 +84,7 @@ def test_memory_is_that_of_the_largest_stage_in_every_process(
     warning = memory_warning(plan, plan.cells, costs, processes)
     assert (warning is not None) == warns
     if warning is not None:
-        for fact in (f"{400 * processes} B", f"{size} B", "the-source", "train", "train.batch_size"):
+        for fact in (f"{400 * processes} B", f"{size} B", "the-source", "train", "model.dtype"):
             assert fact in warning
 
 
