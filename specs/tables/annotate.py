@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
+from specs.tables.fields import FloatType, Quantization
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 TEMPLATE = """\
@@ -66,12 +68,8 @@ class Annotator:
         Meta(description="NAME of the environment variable that holds the API key; never the key itself."),
     ] = None
     revision: Annotated[str | None, Meta(description="As `model.revision`, for a model loaded here.")] = None
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Meta(description="As `model.dtype`.")] = (
-        "bfloat16"
-    )
-    quantization: Annotated[Literal["none", "int8", "nf4"], Meta(description="As `model.quantization`.")] = (
-        "none"
-    )
+    dtype: Annotated[FloatType, Meta(description="As `model.dtype`.")] = "bfloat16"
+    quantization: Annotated[Quantization, Meta(description="As `model.quantization`.")] = "none"
     temperature: Annotated[
         float, Meta(ge=0, description="Sampling temperature; a model loaded here decodes greedily (0).")
     ] = 0.0

@@ -20,7 +20,7 @@ from specs.tables.annotate import Annotate
 from specs.tables.data import Data
 from specs.tables.design import Contrast, Factor, Rules
 from specs.tables.executor import Executor
-from specs.tables.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
+from specs.tables.fields import EXECUTION_ONLY, LATER, FloatType, PositiveInt, Quantization, read_by
 from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
 from specs.tables.signatures import Signatures
@@ -57,11 +57,9 @@ class Model:
         str | None, Meta(description="Name of the GGUF file inside the folder or hub repository.")
     ] = None
     revision: Annotated[str | None, Meta(description="Hub commit, tag or branch; pin a commit.")] = None
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"], Meta(description="Type of the frozen weights.")
-    ] = "bfloat16"
+    dtype: Annotated[FloatType, Meta(description="Type of the frozen weights.")] = "bfloat16"
     quantization: Annotated[
-        Literal["none", "int8", "nf4"],
+        Quantization,
         Meta(description="Weight quantisation through bitsandbytes (CUDA only)."),
     ] = "none"
     attention: Annotated[
@@ -132,7 +130,7 @@ class Train:
     weight_decay: Annotated[float, Meta(ge=0, description="AdamW's decoupled weight decay.")] = 0.0
     max_grad_norm: Annotated[float, Meta(gt=0, description="Gradients are clipped to this norm.")] = 1.0
     precision: Annotated[
-        Literal["float32", "bfloat16", "float16"],
+        FloatType,
         Meta(
             description="Arithmetic of the forward and backward pass. Below float32: autocast over the whole "
             "loss, also of validations, `float16` with scaled gradients; `float32`: none, each product in "

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 PositiveInt = Annotated[int, Meta(ge=1)]
+
+FloatType = Literal["float32", "bfloat16", "float16"]
+"""Types of weights and of arithmetic."""
+
+Quantization = Literal["none", "int8", "nf4"]
+"""How weights are quantised when they are loaded."""
 
 # A key that came later than results that stand: at its default it is no part of their identity.
 LATER = {"later": True}

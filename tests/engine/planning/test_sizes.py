@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from gguf_files import gguf_of
 from tiny_models import MODELS, build
 
+from engine.planning.estimate import WEIGHT_BYTES
 from engine.planning.sizes import SAMPLED_ROWS, card_of, data_card, model_card
+from engine.planning.training_memory import BYTES
 from specs.tables.data import Columns, Data
 from specs.tables.experiment import Model
+from specs.tables.fields import FloatType, Quantization
 
 # Their layers stand under `.layers.` or `.h.`; an encoder has layers of its own.
 DECODERS = sorted(set(MODELS) - {"bart", "gemma 3 with a vision tower", "mpt, a scale that it does not read"})
@@ -146,3 +149,7 @@ def test_reading_sizes_builds_no_tensor(tiny_model: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.Tensor, "__new__", lambda *_: pytest.fail("a tensor was made"))
     monkeypatch.setenv("ABLATION_ENGINE_CACHE", str(tiny_model.parent / "another-cache"))
     assert model_card(Model(id=str(tiny_model))) is not None
+
+
+def test_every_type_of_weights_that_a_spec_may_name_has_a_size() -> None:
+    assert set(BYTES) == set(get_args(FloatType)) and set(WEIGHT_BYTES) == set(get_args(Quantization))
