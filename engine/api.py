@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 Levels = Mapping[str, Any]
 """Factor → a level, or a list of levels."""
+Wanted = Levels | str | Sequence[str]
+"""Levels, or texts as the command line takes them: "target=label"."""
 
 
 @frozen
@@ -68,13 +71,34 @@ def plan(spec: str | Path, overrides: Sequence[str] = (), *, store: Root | None 
     """
     from engine.planning.checks import check_plan
 
-    planned = make_plan(resolve(load_spec(spec, overrides)), store)
+    if not isinstance(spec, (str, Path)):
+        raise TypeError(f"plan: expected the path of a spec, found a {type(spec).__name__}")
+    settings = [overrides] if isinstance(overrides, str) else overrides
+    planned = make_plan(resolve(load_spec(spec, settings)), store)
     check_plan(planned)
     return planned
 
 
-def choose(planned: Plan, only: Levels) -> list[PlannedCell]:
+def levels_of(wanted: Wanted, name: str) -> Levels:
+    """Give levels by factor, also of texts such as "target=label"; an error names the argument `name`."""
+    if isinstance(wanted, Mapping):
+        return wanted
+    levels: dict[str, list[str]] = {}
+    if isinstance(wanted, str):
+        wanted = [text.strip() for text in wanted.split(",")]
+    if not isinstance(wanted, Sequence) or not all(isinstance(text, str) for text in wanted):
+        raise TypeError(f"{name}: expected factor → level, as {{'target': 'label'}}, found {wanted!r:.80}")
+    for text in wanted:
+        factor, equals, level = text.partition("=")
+        if not equals:
+            raise UsageError(f"{name} {text}: expected FACTOR=LEVEL, as in target=label")
+        levels.setdefault(factor, []).append(level)
+    return levels
+
+
+def choose(planned: Plan, only: Wanted) -> list[PlannedCell]:
     """Give the cells of a plan on the named levels; UsageError for a factor or a level that there is not."""
+    only = levels_of(only, "only")
     known = {axis.name: [str(level.label) for level in axis.levels] for axis in planned.matrix.axes}
     pairs = []
     for factor, asked in only.items():
@@ -105,7 +129,7 @@ def execute(
     overrides: Sequence[str] = (),
     *,
     store: Root | None = None,
-    only: Levels | None = None,
+    only: Wanted | None = None,
     max_cells: int | None = None,
     fail_fast: bool = False,
     retry_failed: bool = False,
@@ -124,7 +148,7 @@ def execute(
         spec: the TOML file, or what `plan` gives.
         overrides: `KEY=VALUE`, as `--set` takes them.
         store: folder or URL of the store; by default the spec's own.
-        only: factor → level or list of levels.
+        only: factor → level or list of levels; or texts such as "target=label".
         max_cells: run at most so many cells.
         fail_fast: end after the first failed stage.
         retry_failed: run failed stages again.
@@ -159,16 +183,25 @@ def execute(
         return run_plan(planned, pending, request, display or Display(), stop)
 
 
-def status(store: Root, experiment: str | None = None) -> list[CellStatus]:
+def status(store: Root | Plan, experiment: str | None = None) -> list[CellStatus]:
     """Give how far every cell of a store's experiments has come.
 
     Args:
-        store: folder or URL of the store.
+        store: folder or URL of the store; or a spec's TOML file, or what `plan` gives: then it is the store
+            and the experiment of that.
         experiment: this experiment alone.
 
     Raises:
         StoreError: for an unknown experiment.
     """
+    if isinstance(store, (str, Path)) and str(store).endswith(".toml") and Path(store).is_file():
+        store = plan(store)
+    if isinstance(store, Plan):
+        experiment = store.matrix.experiment.name
+        store = store.root
+    if not isinstance(store, (str, PathLike, Place)):
+        kind = type(store).__name__
+        raise TypeError(f"status: expected the folder or URL of a store, or a spec, found a {kind}")
     place = place_of(store)
     check_store(place)
     ledger = Ledger(place)
@@ -185,13 +218,14 @@ def status(store: Root, experiment: str | None = None) -> list[CellStatus]:
 
 
 def load_adapter(
-    store: Root, cell: Levels, *, experiment: str | None = None, model: str | None = None
+    store: Root, cell: Levels | str, *, experiment: str | None = None, model: str | None = None
 ) -> LoadedModel:
     """Load the base model with the adapter of one trained cell, in evaluation mode.
 
     Args:
         store: folder or URL of the store.
-        cell: factor → level, as many as single out one training; the adapter is checked against its record.
+        cell: factor → level, as many as single out one training, or as text: "target=label, seed=0"; the
+            adapter is checked against its record.
         experiment: the experiment that has the cell; by default any.
         model: the base model, where it lies elsewhere by now.
 
@@ -204,7 +238,7 @@ def load_adapter(
     from engine.stages.training.files import load_adapter as put_on
 
     place = place_of(store)
-    name, key, levels = _one_training(place, cell, experiment)
+    name, key, levels = _one_training(place, _single(cell), experiment)
     record = Ledger(place).record("train", key)
     settings = _model_of(read_manifests(place)[name]["spec"], levels)
     home = place.under(f"train/{key}")
@@ -216,15 +250,31 @@ def load_adapter(
     return LoadedModel(put_on(base, home) if trained else base, tokenizer)
 
 
+def _single(cell: Levels | str) -> Levels:
+    """Give one level by factor; also of text, which cannot name a level twice."""
+    if isinstance(cell, Mapping):
+        return cell
+    if not isinstance(cell, str):
+        raise TypeError(f"cell: expected factor → level, as {{'target': 'label'}}, found {cell!r:.80}")
+    parts = [text.strip().partition("=") for text in cell.split(",")]
+    if all(equals for _, equals, _ in parts) and len({factor for factor, *_ in parts}) == len(parts):
+        return {factor: level for factor, _, level in parts}
+    return {cell: ""}  # no factor, as the search says with those that there are
+
+
 def _one_training(place: Place, cell: Levels, experiment: str | None) -> tuple[str, str, dict[str, Any]]:
     """Give experiment, train key and levels of the one training on these levels."""
     trainings: dict[str, tuple[str, dict[str, Any]]] = {}
+    every: dict[str, tuple[str, dict[str, Any]]] = {}
     for name in [experiment] if experiment is not None else read_manifests(place):
         for known in cells(place, name):
             if unknown := [factor for factor in cell if factor not in known["levels"]]:
                 raise UsageError(
-                    f"{place}: no factor {unknown[0]!r}; expected some of {', '.join(known['levels'])}"
+                    f"{place}: no factor {unknown[0]!r}; expected levels of {', '.join(known['levels'])}, "
+                    f"as in {describe(known['levels'])}"
                 )
+            if known["status"]["train"] == "done":
+                every.setdefault(known["keys"]["train"], (name, known["levels"]))
             if all(
                 level_text(known["levels"][factor]) == level_text(level) for factor, level in cell.items()
             ):
@@ -235,10 +285,10 @@ def _one_training(place: Place, cell: Levels, experiment: str | None) -> tuple[s
                         f"{place}: the training of {describe(known['levels'])} is {known['status']['train']}"
                     )
     if len(trainings) != 1:
-        examples = "; ".join(describe(levels) for _, levels in list(trainings.values())[:3])
+        examples = "; ".join(describe(levels) for _, levels in list((trainings or every).values())[:3])
         raise UsageError(
             f"{place}: {describe(dict(cell)) or 'no level'} names {len(trainings)} finished trainings; "
-            "expected one" + (f", such as {examples}" if trainings else "")
+            "expected one" + (f", such as {examples}" if examples else "; none is finished")
         )
     ((key, (name, levels)),) = trainings.items()
     return name, key, levels

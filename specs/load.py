@@ -21,7 +21,7 @@ from specs.toml import keys, overlay
 from specs.toml.convert import structure
 from specs.toml.describe import found
 from specs.toml.locate import Places, locate, positions
-from specs.toml.parse import TooLargeError, parse
+from specs.toml.parse import TooLargeError, parse, words
 from specs.toml.text import absolute, is_there, read_text
 
 
@@ -142,16 +142,16 @@ def _read(file: Path) -> SpecFile:
     try:
         return SpecFile(file, text, parse(text))
     except tomllib.TOMLDecodeError as error:
-        problem = _syntax_problem(file, text, str(error))
+        problem = _syntax_problem(file, text, error)
     except TooLargeError as error:
         problem = Problem(file, "", str(error), line=error.line)
     raise SpecError([problem])
 
 
-def _syntax_problem(file: Path, text: str, message: str) -> Problem:
-    place = re.search(r"\(at line (\d+), column (\d+)\)$", message)
+def _syntax_problem(file: Path, text: str, error: tomllib.TOMLDecodeError) -> Problem:
+    place = re.search(r"\(at line (\d+), column (\d+)\)$", str(error))
     line, column = (int(place[1]), int(place[2])) if place else (text.count("\n") + 1, None)
-    return Problem(file, "", f"not TOML: {message.rpartition(' (at ')[0]}", line=line, column=column)
+    return Problem(file, "", f"not TOML: {words(error)}", line=line, column=column)
 
 
 def _nearest_file(spelled: Path, file: Path) -> str:
@@ -202,7 +202,7 @@ def _parse_override(argument: str) -> tuple[keys.Path, Any]:
         parsed = parse(f"value = {text}")
     except tomllib.TOMLDecodeError as error:
         if not text or text[0] in "[{\"'":
-            raise ValueError(f"not a TOML value: {str(error).partition(' (at ')[0]}") from None
+            raise ValueError(f"not a TOML value: {words(error)}") from None
         return path, text  # a bare word: quotes would be lost to the shell anyway
     return path, parsed["value"] if len(parsed) == 1 else text
 

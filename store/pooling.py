@@ -1,5 +1,6 @@
 """Several experiments as one: what told them apart, such as the model, becomes a factor."""
 
+import os
 from collections.abc import Mapping
 from functools import reduce
 from typing import Any
@@ -12,10 +13,12 @@ from specs.common.names import NOT_APPLICABLE
 from store.analysis.nodes import stage_nodes, with_cell_index
 from store.analysis.shapes import merge_shapes
 from store.arrays.cell_index import coordinates_of
+from store.backend.location import Place, Root
 from store.errors import StoreError
+from store.reader import open_store
 
 
-def pool(experiments: Mapping[Any, xr.DataTree], factor: str) -> xr.DataTree:
+def pool(experiments: Mapping[Any, xr.DataTree | Root], factor: str) -> xr.DataTree:
     """Return one experiment of the cells of several; the mapping's keys are the levels of a new factor.
 
     Cells that agree in all other factors and the seed are pairs; a factor that an experiment lacks does not
@@ -23,11 +26,17 @@ def pool(experiments: Mapping[Any, xr.DataTree], factor: str) -> xr.DataTree:
     whose layers or watched tokens differ keeps one node per shape. Nothing is read.
 
     Args:
-        experiments: nodes of `open_store`'s trees, or trees with one experiment each.
+        experiments: nodes of `open_store`'s trees, trees with one experiment each, or stores of one
+            experiment, by folder or URL.
 
     Raises:
         StoreError: for a factor that is there already, and for fewer than two experiments.
     """
+    if not isinstance(experiments, Mapping):
+        kind = type(experiments).__name__
+        raise StoreError(
+            f"pool: expected level → experiment, as {{'3b': first, '8b': second}}, found a {kind}"
+        )
     trees = {level: _experiment(level, tree) for level, tree in experiments.items()}
     if len(trees) < 2:
         raise StoreError(f"pool: expected two experiments or more, found {len(trees)}")
@@ -58,8 +67,12 @@ def pool(experiments: Mapping[Any, xr.DataTree], factor: str) -> xr.DataTree:
     return xr.DataTree.from_dict(nodes)
 
 
-def _experiment(level: Any, tree: xr.DataTree) -> xr.DataTree:
+def _experiment(level: Any, tree: xr.DataTree | Root) -> xr.DataTree:
     """Return the experiment itself."""
+    if isinstance(tree, (str, os.PathLike, Place)):
+        tree = open_store(tree)
+    if not isinstance(tree, xr.DataTree):
+        raise StoreError(f"pool: {level}: expected an experiment or a store, found a {type(tree).__name__}")
     if "summary" in tree.children:
         return tree
     if len(tree.children) == 1:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from engine.errors import UsageError
 from engine.planning.plan import describe
+from engine.quantities import count
 from store import StoreError, open_store, read_manifests
 from store.analysis import change
 from store.analysis.nodes import stage_node
@@ -48,8 +49,8 @@ class StoreComparison:
     def tables(self, *, cells: bool) -> Iterator[Table | str]:
         """Yield the comparison for a terminal; with `cells` the differences of every cell."""
         yield (
-            f"{self.name}: {len(self.both)} cells in both ({self.equal_keys} of them from equal inputs), "
-            f"{len(self.only_a)} only in A, {len(self.only_b)} only in B"
+            f"{self.name}: {count(len(self.both), 'cell')} in both ({self.equal_keys} of them from equal "
+            f"inputs), {len(self.only_a)} only in A, {len(self.only_b)} only in B"
         )
         for where, unmatched in (("A", self.only_a), ("B", self.only_b)):
             for levels in unmatched:

@@ -9,6 +9,7 @@ from attrs import frozen
 from rich.table import Table
 
 from engine.planning.plan import Plan, PlannedCell
+from engine.quantities import count
 from engine.terminal import joined
 from specs.tables.experiment import STAGES, TABLE_STAGES
 
@@ -31,7 +32,7 @@ class SpecComparison:
     def table(self) -> Table:
         """Give the comparison as a table."""
         table = Table(
-            title=f"{len(self.shared)} cells shared, {len(self.changed)} changed, "
+            title=f"{count(len(self.shared), 'cell')} shared, {len(self.changed)} changed, "
             f"{len(self.added)} only here, {len(self.removed)} only there"
         )
         for column in ("cell", "what", "stages", "why"):

@@ -17,6 +17,7 @@ from engine.cli.parameters import JSON, NEW_STORE, SET, SPEC, STORE
 from engine.cli.power_command import power
 from engine.cli.store_upkeep import gc, verify
 from engine.errors import DataError, EngineError, Interrupted, UsageError, told
+from engine.quantities import count
 from engine.terminal import Terminal, say, shown, styled
 from specs.common.names import EXPORT_FORMATS
 from store.backend.location import Place, Root
@@ -110,17 +111,19 @@ def execute(
     dry_run: bool,
 ) -> None:
     """Run what is pending: train, evaluate, probe; results go to the store."""
-    from engine.api import choose, due
+    from engine.api import choose, due, levels_of
     from engine.planning.plan import describe
 
     planned = _plan(spec, overrides, store, checked=True)
-    chosen = choose(planned, _levels(only))
+    chosen = choose(planned, levels_of(only, "--only"))
     pending = due(planned, chosen, retry_failed=retry_failed)[:max_cells]
     console = Terminal()
     if dry_run:
         for cell in pending:
             console.print(f"would run  {describe(planned.levels(cell))}")
-        console.print(f"{len(pending)} of {len(planned.cells)} cells would run; store: {planned.root}")
+        console.print(
+            f"{len(pending)} of {count(len(planned.cells), 'cell')} would run; store: {planned.root}"
+        )
         return
     from engine.cli.session import nothing_to_do, run
     from engine.running.execution import request_for
@@ -332,16 +335,6 @@ def _record_looks(store: Root, experiment: str | None) -> None:
             looked_at = [(contrast.factor, contrast.baseline) for contrast in contrasts]
             if said := record_look(store, name, "report", looked_at):
                 say(said, error=True)
-
-
-def _levels(only: tuple[str, ...]) -> dict[str, list[str]]:
-    levels: dict[str, list[str]] = {}
-    for text in only:
-        factor, equals, level = text.partition("=")
-        if not equals:
-            raise UsageError(f"--only {text}: expected FACTOR=LEVEL, as in target=label")
-        levels.setdefault(factor, []).append(level)
-    return levels
 
 
 def _warning(

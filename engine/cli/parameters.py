@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,19 @@ class StoreParameter(Base):
             return place_of(value)
         except StoreError as error:
             self.fail(str(error), param, ctx)
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds; "nan" and "inf", which pass for numbers, are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Give the number, as click does."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(
+                f"{value} is no finite number; expected one in the range {self._describe_range()}", param, ctx
+            )
+        return number
 
 
 STORE = StoreParameter(exists=True)

@@ -14,7 +14,7 @@ from engine.cli.plan_costs import cost_lines, costs_json, hours
 from engine.planning.estimate import Cost, estimate
 from engine.planning.plan import STATES, Plan, describe
 from engine.planning.warnings import plan_warnings
-from engine.quantities import si
+from engine.quantities import count, si
 from engine.terminal import joined, styled
 from specs.tables.experiment import STAGES
 from store import Ledger, StoreError, cells, read_manifests
@@ -57,7 +57,7 @@ def plan_tables(plan: Plan, *, cells: bool, exact: bool = False) -> Iterator[Tab
 
 
 def _factor_table(plan: Plan) -> Table:
-    table = Table(title=f"{plan.matrix.experiment.name}: {len(plan.cells):,} cells → {plan.root}")
+    table = Table(title=f"{plan.matrix.experiment.name}: {count(len(plan.cells), 'cell')} → {plan.root}")
     table.add_column("factor")
     table.add_column("levels", justify="right")
     table.add_column("")
@@ -200,7 +200,8 @@ def _signatures(root: Root, experiment: str, evaluated: int) -> Iterator[Text]:
         cells = [str(text) for text in hits["sentence"].values[hits["found"].values]]
         if cells:
             yield styled(
-                f"{signature} in {len(cells)} of {hits.sizes['cell']} cells; the first: {cells[0]}", "yellow"
+                f"{signature} in {len(cells)} of {count(hits.sizes['cell'], 'cell')}; the first: {cells[0]}",
+                "yellow",
             )
 
 
@@ -217,7 +218,7 @@ def status_tables(
         name = plan.matrix.experiment.name
         if name not in manifests:
             states = {stage: by_key for stage, by_key in plan.states.items() if by_key}
-            yield _counts(f"{name}: {len(plan.cells):,} cells for {root}", states)
+            yield _counts(f"{name}: {count(len(plan.cells), 'cell')} for {root}", states)
         manifests = {experiment: manifest for experiment, manifest in manifests.items() if experiment == name}
     if not manifests:
         yield f"{root}: nothing has been executed yet"
@@ -249,7 +250,7 @@ def _status(
     for cell in listed:
         for stage, key in cell["keys"].items():
             states.setdefault(stage, {})[key] = cell["status"][stage]
-    yield _counts(f"{name}: {len(listed):,} cells in {root}", states)
+    yield _counts(f"{name}: {count(len(listed), 'cell')} in {root}", states)
     probed = {key for key, state in states.get("probe", {}).items() if state == "done"}
     backends = {record["attributes"]["backend"] for record in ledger.records("probe", probed).values()}
     if backends:

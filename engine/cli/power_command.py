@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from engine.cli.parameters import JSON, SET, SPEC, STORE
+from engine.cli.parameters import JSON, SET, SPEC, STORE, FiniteRange
 from engine.errors import UsageError
 from engine.terminal import Terminal, say
 from specs.common.thresholds import POWER
@@ -26,11 +26,11 @@ from store.backend.location import Root
 @click.option("--contrast", metavar="FACTOR", help="A factor of [[contrasts]]; by default the first.")
 @click.option("--outcome", metavar="NAME", help="By default the first that plan shows.")
 @click.option(
-    "--difference", type=click.FloatRange(min=0, min_open=True),
+    "--difference", type=FiniteRange(min=0, min_open=True),
     help="The difference to be found, in the outcome's units (0.03: 3 points); default: that of [analysis].",
 )  # fmt: skip
 @click.option(
-    "--power", "wished", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=POWER,
+    "--power", "wished", type=FiniteRange(0, 1, min_open=True, max_open=True), default=POWER,
     show_default=True, help="How often it is to be found.",
 )  # fmt: skip
 @JSON

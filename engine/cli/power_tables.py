@@ -14,7 +14,7 @@ from engine.errors import UsageError
 from engine.planning.plan import Plan
 from engine.planning.power import PowerAnswer, PowerQuestion, answers
 from engine.planning.power_designs import MOST_SEEDS, MOST_TIMES, Costs, Sized, cheapest, curve
-from engine.quantities import si
+from engine.quantities import count, si
 from engine.terminal import joined, styled
 from specs.common.names import EXAMPLE_OUTCOMES
 from specs.common.thresholds import POWER
@@ -239,7 +239,7 @@ def _cheapest(question: PowerQuestion, best: Sized | None, difference: float, po
     flops = f", {si(best.flops)}FLOPs" if best.flops else ""
     return (
         f"The cheapest design that finds {wish}: {best.seeds} seeds × {best.examples:,} examples "
-        f"({best.cells:,} cells{flops})."
+        f"({count(best.cells, 'cell')}{flops})."
     )
 
 

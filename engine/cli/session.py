@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import Interrupted, told
 from engine.planning.plan import Plan, PlannedCell
+from engine.quantities import count
 from engine.running.execution import ExecutionRequest, note_plan, run_plan
 from engine.terminal import joined, styled
 from specs.tables.experiment import STAGES
@@ -45,9 +46,11 @@ def run(plan: Plan, pending: list[PlannedCell], console: Console, request: Execu
     ran = ", ".join(f"{number[stage]} {stage}" for stage in STAGES if number[stage])
     console.print(f"Ran {ran or 'nothing'}; store: {plan.root}")
     if outcome.held:
-        console.print(f"{len(outcome.held)} cells were left to another process that is running them")
+        console.print(f"{count(len(outcome.held), 'cell')} left to another process, which is at work there")
     if outcome.left_failed:
-        console.print(f"{outcome.left_failed} stages failed before; --retry-failed runs them again")
+        console.print(
+            f"{count(outcome.left_failed, 'stage')} failed before; --retry-failed runs what failed again"
+        )
     for index, stage, message in outcome.failed:
         line = joined([f"failed: cell {index + 1}, {stage}: ", styled(message, lines=True)])
         console.print(line, style="red", soft_wrap=True)
@@ -58,9 +61,9 @@ def run(plan: Plan, pending: list[PlannedCell], console: Console, request: Execu
 def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Console) -> int:
     """Say that no work is left in these cells, and what failed before; give the exit code."""
     failed = [cell for cell in chosen if plan.state(cell) == "failed"]
-    console.print(f"Nothing to do: {len(chosen) - len(failed)} cells are done in {plan.root}")
+    console.print(f"Nothing to do: {count(len(chosen) - len(failed), 'cell')} done in {plan.root}")
     if failed:
-        console.print(f"{len(failed)} cells failed before; --retry-failed runs them again")
+        console.print(f"{count(len(failed), 'cell')} failed before; --retry-failed runs what failed again")
     note_plan(plan)
     show_results(plan.root, console, plan.matrix.experiment.name)
     return 1 if failed else 0
@@ -80,7 +83,7 @@ def show_results(
             console.print(f"{name}: no cell is complete yet")
             continue
         if (complete := node.attrs["cells_complete"]) < (total := node.attrs["cells_total"]):
-            console.print(f"{name}: {complete} of {total} cells are complete")
+            console.print(f"{name}: {complete} of {count(total, 'cell')} complete")
         console.print(results_table(node))
         if contrasts:
             _show_contrasts(root, name, node, console)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from attrs import define, field
 
 from engine.data.cell_text import cell_text, whole_number
 from engine.data.data_sets import DataSet, data_set_rows
@@ -17,11 +20,13 @@ from engine.data.row_checks import RowChecks
 from engine.data.sources import DataSource, sources
 from engine.data.table_files import Raw, Table
 from engine.errors import DataError
+from engine.quantities import count
 from specs.common.spelling import nearest
 from specs.registry import DATA_SETS
 from specs.tables.data import Data
 
 RATED = ("label", "explanation")
+LISTED = 5  # values of a column that an error names
 OPTIONAL = "explanation"  # a column of this name may be missing, for nobody has asked for it
 
 
@@ -39,7 +44,7 @@ def read_source(
     `labels` are those that a row may have. `dropped` counts the rows left out, by `row_checks.KINDS`.
     Raises DataError for a source out of reach or without ratings, and for columns and rows that do not fit.
     """
-    origins = sources(data)
+    origins, seen = sources(data), _Seen()
     rows = []
     for source in origins:
         checks = RowChecks(
@@ -48,7 +53,7 @@ def read_source(
             unique=source.data_set is None or DATA_SETS.get(source.data_set, DataSet).unique,
             needs_explanation=labelled and data.empty_explanations == "drop",
         )
-        kept: Iterable[dict[str, str]] = _checked(source, data, labelled, checks)
+        kept: Iterable[dict[str, str]] = _checked(source, data, labelled, checks, seen)
         if data.rows is not None:
             kept = heapq.nsmallest(data.rows, kept, key=lambda row: _rank(row, data.seed))
         part = list(kept)
@@ -59,7 +64,40 @@ def read_source(
         if len(origins) > 1:
             part = [row | {"id": f"{source.name}:{row['id']}", "source": source.name} for row in part]
         rows += part
+    if seen.rows and not seen.kept:
+        raise DataError(seen.nothing_kept(data))
     return rows
+
+
+@define
+class _Seen:
+    """What `data.filter` has seen of all sources: rows, those that it keeps, and some of their values."""
+
+    rows: int = 0
+    kept: int = 0
+    values: dict[str, dict[str, None]] = field(factory=dict)
+
+    def note(self, texts: Mapping[str, str], keeps: bool) -> None:
+        """Count a row, by its texts in the filter's columns."""
+        self.rows += 1
+        self.kept += keeps
+        if not self.kept:
+            for column, text in texts.items():
+                known = self.values.setdefault(column, {})
+                if len(known) <= LISTED:
+                    known[text] = None
+
+    def nothing_kept(self, data: Data) -> str:
+        """Say that no row is kept, of how many, and what the columns hold."""
+        asked = ", ".join(f"{column} = {json.dumps(value)}" for column, value in data.filter.items())
+        columns = [
+            f"{column} holds {', '.join(list(values)[:LISTED])}{', …' * (len(values) > LISTED)}"
+            for column, values in self.values.items()
+        ]
+        return (
+            f"data.filter: {{ {asked} }} keeps none of the {count(self.rows, 'row')} that were read; "
+            f"expected values that the columns hold: {'; '.join(columns)}"
+        )
 
 
 def unit_interval(text: str) -> float:
@@ -84,9 +122,11 @@ def column_names(data: Data, *, labelled: bool = True) -> dict[str, str]:
     }
 
 
-def _checked(source: DataSource, data: Data, labelled: bool, checks: RowChecks) -> Iterator[dict[str, str]]:
+def _checked(
+    source: DataSource, data: Data, labelled: bool, checks: RowChecks, seen: _Seen
+) -> Iterator[dict[str, str]]:
     defaults = {"explanation": ""} if labelled else {}
-    for identity, where, columns, row in _examples(source, data, labelled):
+    for identity, where, columns, row in _examples(source, data, labelled, seen):
         if "label" in row:
             row |= {"label": checks.label_of(row["label"])}
         if checks.passes(row, columns, where):
@@ -97,13 +137,13 @@ def _checked(source: DataSource, data: Data, labelled: bool, checks: RowChecks) 
 
 
 def _examples(
-    source: DataSource, data: Data, labelled: bool
+    source: DataSource, data: Data, labelled: bool, seen: _Seen
 ) -> Iterator[tuple[str, str, Mapping[str, str], Row]]:
     """Yield (id, where, the source's column behind each field, row) for every row that the filter keeps."""
     if source.data_set is not None:
         made = data_set_rows(source.data_set, data.dimension)
         rows = ((f"{source}, {raw['id']}", raw) for raw in made)
-        for _, where, raw in _filtered(Table(str(source), None, rows), {}, data):
+        for _, where, raw in _filtered(Table(str(source), None, rows), {}, data, seen):
             row = {name: raw[name] for name in raw if labelled or name not in RATED}
             yield raw["id"], where, {}, row
         return
@@ -121,7 +161,7 @@ def _examples(
         needed = dict.fromkeys(adapter.columns, f"{source.public} has it")
     for split, table in open_source(source, data, {*needed, *columns.values(), *data.filter}):
         marked: Row = {"split": split} if split else {}
-        for number, place, raw in _filtered(table, needed, data):
+        for number, place, raw in _filtered(table, needed, data, seen):
             if adapter is None:
                 texts = {name: cell_text(raw.get(column), place, column) for name, column in columns.items()}
                 yield f"{split or 'row'}-{number}", place, columns, texts | marked
@@ -135,7 +175,9 @@ def _examples(
                 yield f"{split or 'row'}-{number}.{index}", place, {}, fields | marked
 
 
-def _filtered(table: Table, needed: Mapping[str, str], data: Data) -> Iterator[tuple[int, str, Raw]]:
+def _filtered(
+    table: Table, needed: Mapping[str, str], data: Data, rows_seen: _Seen
+) -> Iterator[tuple[int, str, Raw]]:
     """Yield number, place and row of those that `data.filter` keeps; DataError for a missing column."""
     allowed = {
         column: {text for value in _listed(values) for text in _spelled(value)}
@@ -150,7 +192,9 @@ def _filtered(table: Table, needed: Mapping[str, str], data: Data) -> Iterator[t
         if table.columns is None:
             seen.update(dict.fromkeys(raw))
         texts = {column: cell_text(raw.get(column), place, column) or "" for column in allowed}
-        if all({text, whole_number(text)} & allowed[column] for column, text in texts.items()):
+        keeps = all({text, whole_number(text)} & allowed[column] for column, text in texts.items())
+        rows_seen.note(texts, keeps)
+        if keeps:
             yield number, place, raw
     if table.columns is None and seen:  # a column may begin in any row
         _check_columns(wanted, list(seen), table.where)

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from engine.data.json_rows import json_rows
 from engine.errors import DataError
+from engine.quantities import count
 from specs.toml.paths import DATA_FILES, data_suffix
 
 Raw = Mapping[str, Any]
@@ -88,7 +89,7 @@ def _separated(path: Path, delimiter: str) -> Table:
                 place = f"{path}, row {number}"
                 if any(cells[len(header) :]):
                     raise DataError(
-                        f"{place} (line {reader.line_num}): found {len(cells)} cells; expected "
+                        f"{place} (line {reader.line_num}): found {count(len(cells), 'cell')}; expected "
                         f"{len(header)}, as there are names in the first line"
                     )
                 # Some programs leave the separators of empty last cells out.

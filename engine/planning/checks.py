@@ -129,7 +129,10 @@ def _interventions(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Prob
             try:
                 changes.expand([entry], changes.ModelShape(card.layers, card.heads))
             except UsageError as error:
-                yield Problem(None, f"interventions[{places[name]}]", str(error))
+                # "interventions: NAME.KEY: …"; the key says where that stands in the spec
+                _, _, told = str(error).partition(f"{name}.")
+                key, _, message = told.partition(": ")
+                yield Problem(None, f"interventions[{places[name]}].{key}", message)
 
 
 def _trained_whole(plan: Plan) -> Iterator[Problem]:

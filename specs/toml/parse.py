@@ -6,11 +6,14 @@ import re
 import tomllib
 from typing import Any
 
+from specs.toml.keys import join
+
 MAX_BYTES = 2**20  # of a file, which who reads it checks
 MAX_PARTS = 32  # of a dotted key, whose prefixes the parser visits one by one, each from its beginning
 MAX_INTEGER = 2**63 - 1
 
 _PART = r"""(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_TUPLE = re.compile(r"\(('[^']*'(?:, ?'[^']*')*),?\)")  # a key as tomllib's messages spell it
 _LONG_KEY = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{MAX_PARTS}}}")
 
 
@@ -36,3 +39,20 @@ def parse(text: str) -> dict[str, Any]:
         raise
     except ValueError:  # Python's own limit for digits
         raise TooLargeError(f"an integer of thousands of digits; expected at most {MAX_INTEGER}") from None
+
+
+def words(error: tomllib.TOMLDecodeError) -> str:
+    """Give what is wrong with a text, with keys as TOML spells them, and without the place."""
+    message = str(error).rpartition(" (at ")[0] or str(error)
+    if message == "Cannot overwrite a value":
+        return "a key that has a value already; expected each key and table once"
+    said = _TUPLE.sub(_key, message)
+    if match := re.fullmatch(r"Cannot declare (.*) twice", said):
+        return f"the table {match[1]} stands twice; expected each table once"
+    if match := re.fullmatch(r"Cannot mutate immutable namespace (.*)", said):
+        return f"{match[1]} has its value already, to which nothing can be added; expected each key once"
+    return said
+
+
+def _key(spelled: re.Match[str]) -> str:
+    return "`" + join(tuple(re.findall("'([^']*)'", spelled[1]))) + "`"

@@ -91,6 +91,8 @@ def effects(
     Raises:
         StoreError: when a combination of levels is not there.
     """
+    if isinstance(factors, str):
+        raise StoreError(f"factors: expected a list of names, found the string {factors!r}; as [{factors!r}]")
     dataset = stage_node(data, stage_of(response))
     terms = design(dataset, factors, baselines or {}, order or len(factors))
     values = variable(dataset, response).transpose("cell", "example", ...)

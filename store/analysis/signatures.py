@@ -22,7 +22,7 @@ from store.analysis.detectors import (
     train_gap,
 )
 from store.analysis.nodes import spec_of, stage_node
-from store.analysis.results import level_coordinate
+from store.analysis.results import count, level_coordinate
 from store.arrays.cell_index import coordinates_of
 
 
@@ -118,8 +118,8 @@ def detect_failures(
         {"signature": level_coordinate(list(detectors), "failure signature", "signature")},
     ).assign_coords(coordinates_of(index))
     result.attrs["method"] = (
-        f"Screening of {len(index)} cells for {len(detectors)} failure signatures: a signature is found when "
-        "its measure reaches its threshold; no tests are made."
+        f"Screening of {count(len(index), 'cell')} for {len(detectors)} failure signatures: a signature is "
+        "found when its measure reaches its threshold; no tests are made."
     )
     return result
 

@@ -80,6 +80,24 @@ def refusal(url: str, error: BaseException) -> Refusal:
     return Refusal(first_line(error), final=not isinstance(error, _generic()))
 
 
+# What the client says where a setting is missing: the one that is there, and what belongs to it.
+_HALVES = {
+    "Missing SecretAccessKey": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    "Missing AccessKeyId": ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"),
+    "Missing Token": ("AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+}
+
+
+def half_set(reason: str) -> str:
+    """Return what to set where credentials are there in part; "" where nothing is known of that."""
+    if "Account must be specified" in reason:
+        return f"{reason}; set AZURE_STORAGE_ACCOUNT_NAME"
+    for said, (present, missing) in _HALVES.items():
+        if said in reason:
+            return f"{present} is set, but not {missing}; expected both, or neither"
+    return ""
+
+
 def no_bucket(error: BaseException) -> bool:
     """Tell whether the bucket itself is missing."""
     return _NO_BUCKET.search(str(error)) is not None

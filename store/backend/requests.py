@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
-from store.backend.refusals import Refusal, first_line, no_bucket, refusal
+from store.backend.refusals import Refusal, first_line, half_set, no_bucket, refusal
 from store.errors import StoreError, UnreachableError
 
 PATIENCE = 60.0
@@ -48,8 +48,7 @@ def client(url: str, *, large: bool = False) -> Any:
         return from_url(url, retry_config=retry)
     except Exception as error:  # a setting of the environment that cannot be
         reason = first_line(error)
-        missing = "; set AZURE_STORAGE_ACCOUNT_NAME" if "Account must be specified" in reason else ""
-        raise StoreError(f"{url}: {reason}{missing}") from error
+        raise StoreError(f"{url}: {half_set(reason) or reason}") from error
 
 
 def _is_address(text: str) -> bool:

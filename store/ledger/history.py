@@ -89,7 +89,8 @@ class History:
             return Standing("confirmatory", f"declared on {first['date'][:10]}, before there were results")
         changed = "" if first is self.declarations[0] else ", as it is now,"
         return Standing(
-            "exploratory", f"declared{changed} on {first['date'][:10]}, when {results_then} cells had results"
+            "exploratory",
+            f"declared{changed} on {first['date'][:10]}, when {results_then} of the cells had results",
         )
 
     def changes(self) -> list[str]:
@@ -100,7 +101,7 @@ class History:
             what = _differences(before, now)
             if most and what:
                 lines.append(
-                    f"{now['date'][:10]}, when up to {most} cells of a level had results: {'; '.join(what)}"
+                    f"{now['date'][:10]}, when up to {most} of a level's cells had results: {'; '.join(what)}"
                 )
         return lines
 

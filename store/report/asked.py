@@ -8,6 +8,7 @@ import xarray as xr
 from store.analysis.changes import stage_of
 from store.analysis.declared import DeclaredTest, looks_of
 from store.analysis.monitoring import Monitoring
+from store.analysis.results import count
 from store.backend.records import Json
 from store.ledger.history import NOT_RECORDED, History
 
@@ -72,8 +73,8 @@ def _unfinished(complete: int, total: int) -> list[str]:
         return []
     lack = total - complete
     return [
-        f"Not finished: {lack} of {total} cells {'lacks' if lack == 1 else 'lack'} results, so all numbers "
-        "may change. Testing now and again when all are there is looking twice."
+        f"Not finished: {lack} of {count(total, 'cell')} {'lacks' if lack == 1 else 'lack'} results, so all "
+        "numbers may change. Testing now and again when all are there is looking twice."
     ]
 
 

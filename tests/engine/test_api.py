@@ -61,7 +61,7 @@ def test_the_model_of_a_cell_is_one_line(finished, tiny_model: Path) -> None:
         assert not torch.equal(model(input_ids=ids).logits, base)
     moved = folder.parents[2] / "moved"
     moved.symlink_to(tiny_model)
-    again, _ = engine.load_adapter(root, {"target": "label", "seed": 1}, model=str(moved))
+    again, _ = engine.load_adapter(root, "target=label, seed=1", model=str(moved))
     with torch.inference_mode():
         assert torch.equal(again(input_ids=ids).logits, model(input_ids=ids).logits)
 
@@ -84,7 +84,10 @@ def holds(model, folder: Path) -> bool:
             r"target=label.*2.*one.*target=label",
         ),
         ({"tarket": "label"}, UsageError, r"'tarket'.*target, seed"),
-        ({"target": "lable", "seed": 0}, UsageError, "names 0 finished trainings"),
+        ({"target": "lable", "seed": 0}, UsageError, "0 finished.*target=label, seed=0"),
+        ("nope", UsageError, "'nope'.*target, seed.*target=label, seed=0"),
+        ("target=label", UsageError, "target=label.*2.*one"),
+        (["target=label"], TypeError, "cell.*target"),
         ({"target": "label+explanation", "seed": 0}, StoreError, "is pending"),
     ],
 )
@@ -99,6 +102,32 @@ def test_unknown_levels_and_experiments_are_told(finished) -> None:
         engine.execute(spec, store=root, only={"target": "lable"})
     with pytest.raises(StoreError, match="no experiment"):
         engine.status(root, "other")
+
+
+def test_texts_serve_where_a_list_of_one_is_meant(finished) -> None:
+    spec, root = finished
+    planned = engine.plan(spec, f"store='{root}'")  # one override
+    assert planned.root == engine.plan(spec, store=root).root
+    assert engine.execute(planned, only="target=label").ran == []
+    assert engine.execute(planned, only=["target=label", "seed=0"]).ran == []
+    for asked in (planned, root, str(root)):
+        assert [cell.done for cell in engine.status(asked)] == [True, True, False, False]
+    assert len(engine.status(spec)) == 4
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda spec: engine.plan(3),
+        lambda spec: engine.execute(spec, only=3),
+        lambda spec: engine.execute(spec, only=[3]),
+        lambda spec: engine.status(None),
+    ],
+)
+def test_what_is_of_no_use_is_a_type_error_in_one_sentence(finished, call) -> None:
+    with pytest.raises(TypeError, match=facts("expected", "found")) as raised:
+        call(finished[0])
+    assert "\n" not in str(raised.value)
 
 
 def test_the_package_names_what_it_offers_without_importing_torch() -> None:

@@ -96,11 +96,15 @@ def test_a_missing_key_is_placed_at_its_table(tmp_path: Path) -> None:
         ('name = "demo\n', "demo.toml:1:13 … TOML"),
         (BASE + "[train]\nlr = = 1\n", "demo.toml:7:6 … TOML"),
         (BASE + "[train]\n[train]\n", "demo.toml:7:7 … TOML … train"),
+        ("a.'b c'.d = 1\n[a.'b c']\n", 'demo.toml:2:9 … TOML … `a."b c"`'),
+        ("a = {}\na.b = 1\n", "demo.toml:2:8 … TOML … `a`"),
+        ("a = 1\na = 2\n", "demo.toml:2:6 … TOML … once"),
         ("a = [1,", "demo.toml:1 … TOML"),
     ],
 )
 def test_syntax_errors(tmp_path: Path, text: str, message: str) -> None:
-    assert says(write(tmp_path, text), message)
+    path = write(tmp_path, text)
+    assert says(path, message) and "('" not in lines_of(path)[0]  # as Python spells a key
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

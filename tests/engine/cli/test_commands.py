@@ -15,6 +15,7 @@ from facts import told
 from jsonschema import Draft202012Validator
 
 from engine.cli.main import cli
+from engine.quantities import count
 from store import Ledger, write_manifest
 
 ROOT = Path(__file__).parents[3]
@@ -237,6 +238,15 @@ def test_mistakes_on_the_command_line(
     places = {"SPEC": str(write_spec()), "EMPTY": str(tmp_path / "empty")}
     output = engine(*(places.get(argument, argument) for argument in arguments), code=code).output
     assert told(output, message) and "Traceback" not in output
+
+
+def test_one_cell_is_no_cells(write_spec) -> None:
+    one = ("--set", "seeds=[0]", "--set", "rules.exclude=[{target='label'}]")
+    said = (
+        engine("plan", write_spec(), *one).output + engine("execute", write_spec(), "--dry-run", *one).output
+    )
+    assert told(said, "small", "1 cell") and told(said, "1 of 1 cell") and "1 cells" not in said
+    assert [count(number, "cell") for number in (0, 1, 1000)] == ["0 cells", "1 cell", "1,000 cells"]
 
 
 def test_status_of_a_spec_that_has_never_run_shows_all_pending(write_spec) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +191,23 @@ def test_an_empty_split_is_an_error(tmp_path: Path) -> None:
     rows = [row | {"context": "the only message"} for row in ROWS]
     with pytest.raises(DataError, match=facts("test", "40 examples", "1 groups")):
         prepare(Data(source=write(tmp_path, ".jsonl", rows), columns=COLUMNS), LABELS, tmp_path / "a")
-    nothing = Data(source=write(tmp_path, ".jsonl"), columns=COLUMNS, filter={"grade": 7})
+    unlabelled = write(tmp_path, ".jsonl", [row | {"grade": 9} for row in ROWS])
+    nothing = Data(source=unlabelled, columns=COLUMNS, invalid="drop")
     with pytest.raises(DataError, match=facts("train", "test", "0 examples", "0 groups")):
         prepare(nothing, LABELS, tmp_path / "a")
+
+
+def test_a_filter_that_keeps_nothing_is_told_with_the_rows_and_their_values(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    sources = [write(tmp_path / name, ".jsonl", ROWS[:count]) for name, count in (("a", 3), ("b", 4))]
+    settings: dict[str, Any] = {"source": sources, "columns": COLUMNS}
+    grades = {str(row["grade"]) for row in ROWS[:3]}
+    with pytest.raises(DataError, match=facts("data.filter", "grade = 7", "7 rows", "grade")) as raised:
+        prepare(Data(**settings, filter={"grade": 7}), LABELS, tmp_path / "out")
+    assert grades <= set(re.findall(r"\w+", str(raised.value)))
+    kept = read_source(Data(**settings, filter={"grade": ROWS[3]["grade"]}))  # of the second source, at least
+    assert kept
 
 
 def test_texts_without_a_context_are_groups_of_their_own(tmp_path: Path) -> None:

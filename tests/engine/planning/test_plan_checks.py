@@ -52,8 +52,8 @@ def test_what_the_files_do_not_hold(write_spec, tiny_model, tmp_path, command, o
             "probe.layers: found -9; expected -4 to 3",
         ),
         (
-            '[[interventions]]\nname = "off"\nkind = "mask"\nlayers = [7]\n', "[[interventions]]",
-            "off.layers … 7 … 1 to 3",
+            '[[interventions]]\nname = "off"\nkind = "mask"\nlayers = [7]\n', "layers = [7]",
+            "interventions[0].layers: found 7 … 1 to 3",
         ),
     ],
 )  # fmt: skip

@@ -159,7 +159,7 @@ def test_a_held_stage_is_left_alone_or_waited_for(undisturbed, tmp_path: Path) -
     os.kill(first.pid, signal.SIGSTOP)
     second = run(tmp_path / "second", *arguments, "--no-wait")
     assert ran(second) == {"train": 3, "evaluate": 3, "probe": 3}
-    assert told(second, "1 cells", "another process")
+    assert told(second, "1 cell", "another process")
     third = start(tmp_path / "third", *arguments)
     time.sleep(1)
     os.kill(first.pid, signal.SIGCONT)

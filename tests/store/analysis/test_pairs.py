@@ -195,6 +195,7 @@ def test_the_same_examples_rated_otherwise_are_paired_and_others_are_not() -> No
         (lambda d: change(xr.DataTree.from_dict({"/x/probe": d, "/y/probe": d}), "entropy", "target"),
          r"'probe'.*x, y"),
         (lambda d: effects(d.isel(cell=[0, 1]), "entropy", ["target", "rank"]), "no factor 'rank'"),
+        (lambda d: effects(d, "entropy", "target"), r"list.*'target'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_named(call: Any, message: str) -> None:

@@ -162,3 +162,19 @@ def test_two_stores_are_pooled_and_paired_by_what_they_share(root: Path, tmp_pat
         store.pool({"a": whole, "b": other}, "target")
     with pytest.raises(StoreError, match=facts("two experiments", "1")):
         store.pool({"a": whole}, "model")
+    with pytest.raises(StoreError, match=facts("level", "experiment", "list")):
+        store.pool([whole, other], "model")
+    with pytest.raises(StoreError, match=facts("a", "experiment or a store", "int")):
+        store.pool({"a": 3, "b": other}, "model")
+
+
+def test_stores_are_pooled_by_their_folders(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_synthetic(
+            tmp_path / name, Design({"target": ["label", "why"]}, name=name, layers=3, examples=4)
+        )
+    pooled = store.pool({"first": tmp_path / "a", "second": str(tmp_path / "b")}, "model")
+    read = store.pool({"first": open_store(tmp_path / "a"), "second": open_store(tmp_path / "b")}, "model")
+    assert pooled["probe"].to_dataset().load().identical(read["probe"].to_dataset().load())
+    with pytest.raises(StoreError, match="none: "):
+        store.pool({"first": tmp_path / "a", "second": tmp_path / "none"}, "model")

@@ -151,6 +151,8 @@ def test_an_unknown_host_is_told_soon(monkeypatch):
         ({"AWS_ENDPOINT_URL": "localhost:9000"}, "AWS_ENDPOINT_URL is no address; expected http://HOST:PORT"),
         ({"AWS_ENDPOINT_URL": "http://[::1"}, "AWS_ENDPOINT_URL is no address; expected http://HOST:PORT"),
         ({"AWS_ALLOW_HTTP": None}, "set AWS_ALLOW_HTTP=true"),
+        ({"AWS_SECRET_ACCESS_KEY": None}, "AWS_ACCESS_KEY_ID is set, but not AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_ACCESS_KEY_ID": None}, "AWS_SECRET_ACCESS_KEY is set, but not AWS_ACCESS_KEY_ID"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(monkeypatch, more, expected):

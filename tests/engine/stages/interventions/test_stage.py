@@ -143,5 +143,5 @@ def test_a_damaged_donor_is_trained_again(write_spec: Any, tmp_path: Path) -> No
 def test_a_layer_that_the_model_lacks_is_known_before_anything_runs(write_spec: Any) -> None:
     spec = write_spec(MORE.replace("layers = [1]", "layers = [9]"))
     ended = engine("execute", spec, code=2)
-    assert told(ended.output, "heads.layers", "9", "1 to 3", "-3 to -1")
+    assert told(ended.output, "interventions[", "].layers: ", "9", "1 to 3", "-3 to -1")
     assert str(spec) in ended.output and "Ran" not in ended.output
