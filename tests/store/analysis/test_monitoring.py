@@ -122,7 +122,9 @@ def test_results_and_report_name_looks_and_what_is_confirmatory(tmp_path: Path) 
     assert any(told(note, "target", "2 seeds", "5 %") for note in found["notes"])
     (row,) = found["rows"]
     assert row["outcomes"]["correct"]["standing"] == "confirmatory"
-    assert row["entropy"]["standing"] == row["outcomes"]["absolute_error"]["standing"] == "exploratory"
+    assert (
+        row["layers"]["entropy"]["standing"] == row["outcomes"]["absolute_error"]["standing"] == "exploratory"
+    )
     assert row["entropy"]["corrected"].startswith(
         "Holm's correction over the 3 layers and 2 positions of target"
     )

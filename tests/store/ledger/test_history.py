@@ -72,7 +72,7 @@ def test_what_was_declared_before_there_were_results_is_confirmatory(tmp_path: P
 def test_what_is_declared_after_results_is_exploratory(tmp_path: Path) -> None:
     write_synthetic(tmp_path, design(2))  # the manifest comes last there
     mark, why = standing(tmp_path)
-    assert mark == "exploratory" and why.endswith("when 2 cells had results")
+    assert mark == "exploratory" and told(why, "2", "cells", "results")
 
 
 @pytest.mark.parametrize(
