@@ -3,8 +3,8 @@
 What a layer keeps for its backward pass, in bytes per token:
 
 - each norm its input in float32: 4 per number; LayerNorm without autocast its input as it is;
-- attention the queries, keys, values (of every head, shared or not) and its output; `eager` the scores of all
-  tokens, in float32 and once more as they are multiplied, once more where they are soft-capped;
+- attention the queries, keys, values and its output; `eager` keys and values of every head, shared or not,
+  and the scores of all tokens, in float32 and as they are multiplied, once more where soft-capped;
 - the MLP the inputs and output of its activation and of the gate's product;
 - each adapted module its input, where that is not kept already or has another type than autocast's: under
   autocast a float32 input is cast anew for every module. With dropout a copy of its own and a mask of 1 byte;
@@ -141,7 +141,7 @@ def _norms(layer: Layer, hidden: int, types: Types) -> float:
 
 def _attention(layer: Layer, heads: int, length: float, implementation: str, types: Types) -> float:
     product = types.product
-    size = product * 4 * layer.queries
+    size = product * 2 * (layer.queries + (layer.queries if implementation == "eager" else layer.keys))
     if (
         layer.fused and types.inner == product
     ):  # rotated queries and keys beside what they were cut from, and an output in another order
@@ -150,8 +150,7 @@ def _attention(layer: Layer, heads: int, length: float, implementation: str, typ
         scores = 4 + (product if product == 2 else 0) + product * layer.softcapped
         scores += (1 + product) * (layer.attention_dropout > 0)
         return size + heads * length * scores
-    masks = length * product if implementation == "sdpa" else 0
-    return size + 4 * heads + masks
+    return size + 4 * heads
 
 
 def _mlp(layer: Layer, hidden: int, types: Types, *, experts_adapted: bool) -> float:

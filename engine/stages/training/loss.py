@@ -43,7 +43,8 @@ def completion_loss(lens: Lens, inputs: dict[str, Tensor], items: Tensor | int |
     Logits are made for the labelled positions alone, not [B, T, V] of them. `items` replaces the number of
     tokens to divide by, when one optimiser step gathers several batches.
     """
-    hidden = lens.last_hidden(inputs["input_ids"], inputs["attention_mask"])[:, :-1]
+    mask = lens.needed(inputs["attention_mask"])
+    hidden = lens.last_hidden(inputs["input_ids"], mask)[:, :-1]
     labels = inputs["labels"][:, 1:]
     counted = labels != IGNORED
     total = nn.functional.cross_entropy(lens.logits(hidden[counted]), labels[counted], reduction="sum")
