@@ -122,12 +122,9 @@ def test_results_and_report_name_looks_and_what_is_confirmatory(tmp_path: Path) 
     assert any(told(note, "target", "2 seeds", "5 %") for note in found["notes"])
     (row,) = found["rows"]
     assert row["outcomes"]["correct"]["standing"] == "confirmatory"
-    assert (
-        row["layers"]["entropy"]["standing"] == row["outcomes"]["absolute_error"]["standing"] == "exploratory"
-    )
-    assert row["entropy"]["corrected"].startswith(
-        "Holm's correction over the 3 layers and 2 positions of target"
-    )
+    by_layer = row["layers"]["entropy"]
+    assert by_layer["standing"] == row["outcomes"]["absolute_error"]["standing"] == "exploratory"
+    assert told(by_layer["corrected"], "Holm", "3 layers and 2 positions", "target")
     write_synthetic(root, design(3, monitoring="anytime"))
     found = collect(root)["experiments"][0]["contrasts"]
     assert any("Monitoring: anytime." in note for note in found["notes"])
