@@ -27,6 +27,7 @@ OPERATIONS = {
         "reference": ("kernels.lens_divergences", "reference"),
         "torch": ("kernels.lens_divergences_torch", "torch_tiled"),
         "c": ("kernels.lens_divergences_c", "c_backend"),
+        "triton": ("kernels.gpu.lens_gradients", "triton_backend"),
     },
     "attention_entropy": {
         "reference": ("kernels.attention_entropies_torch", "reference"),

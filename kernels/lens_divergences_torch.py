@@ -8,7 +8,7 @@ computed twice. The block is as high as a fixed number of bytes allows, whatever
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from attrs import define
@@ -34,19 +34,27 @@ def torch_tiled(
 
     Scratch: logit_bytes of logits, but at least those of one position, and some tiles of as many rows.
     """
+    projection = TiledProjection(unembedding, tile)
+    return by_blocks(
+        hidden, final, unembedding, logit_bytes, lambda own, target: _block(own, target, projection)
+    )
+
+
+def by_blocks(
+    hidden: Tensor,
+    final: Tensor,
+    unembedding: Unembedding,
+    logit_bytes: int | None,
+    block: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, Tensor]:
+    """Give both of rows [L, N, D], of as many positions at a time as logit_bytes allow."""
     layers, positions, _ = hidden.shape
     kl = torch.empty((layers, positions), device=hidden.device)
     gradient = torch.empty(hidden.shape, device=hidden.device)
-    projection = TiledProjection(unembedding, tile)
-    limit = logit_bytes or logit_bytes_on(hidden.device)
+    limit = logit_bytes or LOGIT_BYTES.get(hidden.device.type, LOGIT_BYTES["cpu"])
     for part in blocks(layers, positions, unembedding.vocab_size, limit):
-        kl[:, part], gradient[:, part] = _block(hidden[:, part], final[part], projection)
+        kl[:, part], gradient[:, part] = block(hidden[:, part], final[part])
     return kl, gradient
-
-
-def logit_bytes_on(device: torch.device) -> int:
-    """Give the most bytes of a block's logits on a device."""
-    return LOGIT_BYTES.get(device.type, LOGIT_BYTES["cpu"])
 
 
 def blocks(layers: int, positions: int, vocabulary: int, logit_bytes: int) -> Iterator[slice]:

@@ -50,12 +50,22 @@ def unrounded_product(left: Tensor, weight: Tensor) -> Tensor:
 
     Where halves are multiplied, left goes as a sum of two of them: entries err by 2⁻¹⁷, relative.
     """
-    with exact_float32(left.device):
-        if not multiplies_halves(weight, weight):
-            return left @ weight.float()
-        lifted = left * LIFT
-        high = lifted.to(weight.dtype)
-        low = (lifted - high.float()).to(weight.dtype)
+    if not multiplies_halves(weight, weight):
+        return split_product(left, None, weight)
+    lifted = left * LIFT
+    high = lifted.to(weight.dtype)
+    return split_product(high, (lifted - high.float()).to(weight.dtype), weight)
+
+
+def split_product(high: Tensor, low: Tensor | None, weight: Tensor) -> Tensor:
+    """Give the product of a left factor [n, t] with weight [t, D]: [n, D] float32.
+
+    Of the weight's half precision, high + low is the factor times LIFT; without `low`, high is the factor in
+    float32.
+    """
+    with exact_float32(high.device):
+        if low is None:
+            return high @ weight.float()
         total = torch.mm(high, weight, out_dtype=torch.float32)
         return total.add_(torch.mm(low, weight, out_dtype=torch.float32)).div_(LIFT)
 

@@ -17,6 +17,7 @@ from triton.compiler import ASTSource, CompiledKernel
 from kernels.gpu.activation_entropies import energy_entropy, row_warps
 from kernels.gpu.attention_entropies import HeadTile, attention_sums
 from kernels.gpu.lens_divergences import lens_divergences
+from kernels.gpu.lens_gradients import BLOCK, WARPS, add_normalisers, slopes
 from kernels.gpu.lens_merge import merge_splits, merge_warps
 from kernels.gpu.lens_sums import lens_sums
 from kernels.gpu.lens_tiles import Tile
@@ -34,6 +35,8 @@ BUFFERS = {
     "maximum": "*fp32", "total": "*fp64", "weighted": "*fp64", "top_values": "*fp32", "top_ids": "*i32",
     "slots": "*i32", "places": "*i32", "scalars": "*fp32", "divergences": "*fp64",
 }  # fmt: skip
+
+ALIGNED = ("width", "s_query", "s_key", "s_row", "s_final", "s_out")
 
 
 @frozen
@@ -105,15 +108,29 @@ def compile_activation(chip: str, dtype: str, width: int) -> KernelResources:
     return compile_ahead(energy_entropy, chip, types, {"B_WIDTH": width}, row_warps(width), 1)
 
 
+def compile_gradient(kernel: str, chip: str, dtype: str, *, bias: bool, softcap: bool) -> KernelResources:
+    """Compile "normalisers" or "slopes" of `lens_divergence`, for a weight of a type."""
+    function = {"normalisers": add_normalisers, "slopes": slopes}[kernel]
+    floats = ("products", "final_products", "maximum", "log_total", "final_maximum", "final_log_total", "kl")
+    types = dict.fromkeys(floats, "*fp32") | {"total": "*fp64", "scale": "fp32", "lift": "fp32"}
+    types["high"] = f"*{dtype}"
+    optional = {
+        "bias": f"*{dtype}" if bias else None,
+        "softcap": "fp32" if softcap else None,
+        "low": f"*{dtype}" if dtype != "fp32" else None,
+    }
+    types |= {name: kind for name, kind in optional.items() if kind}
+    constants: dict[str, Any] = {"B": BLOCK} | {name: None for name, kind in optional.items() if not kind}
+    return compile_ahead(function, chip, types, constants, WARPS, 3)
+
+
 def compile_ahead(
     function: Any, chip: str, types: dict[str, str], constants: dict[str, Any], warps: int, stages: int
 ) -> KernelResources:
     """Compile a kernel; arguments without a type are int32; pointers, widths and strides are aligned."""
     names = function.arg_names
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
-    aligned = [
-        name for name in names if signature[name].startswith("*") or name in ("width", "s_query", "s_key")
-    ]
+    aligned = [name for name in names if signature[name].startswith("*") or name in ALIGNED]
     source = ASTSource(
         function,
         signature,

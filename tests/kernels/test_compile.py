@@ -17,9 +17,16 @@ pytest.importorskip("triton")
 
 import triton
 
-from benchmarks.gpu_builds.ahead import KernelResources, compile_activation, compile_attention, compile_merge
+from benchmarks.gpu_builds.ahead import (
+    KernelResources,
+    compile_activation,
+    compile_attention,
+    compile_gradient,
+    compile_merge,
+)
 from benchmarks.gpu_builds.shipped import Build, compile_build, lens_builds
 from kernels.gpu.attention_entropies import HeadTile, head_tile
+from kernels.gpu.lens_gradients import WARPS as GRADIENT_WARPS
 from kernels.gpu.lens_tile_resources import CHIPS, candidates, predict, register_limit
 from kernels.gpu.lens_tiles import (
     DIVERGENCES,
@@ -114,6 +121,24 @@ def test_the_merge_fits_without_spills(chip: str) -> None:
         taken = compile_merge(chip, splits, top, watched=8)
         assert taken.stack == 0, (splits, top, taken.registers, taken.stack)
         assert taken.shared <= 8192
+
+
+def test_the_gradient_of_the_divergence_fits_without_spills(pool: ProcessPoolExecutor) -> None:
+    builds = [
+        (kernel, chip, dtype, full)
+        for kernel in ("normalisers", "slopes")
+        for chip in CHIPS
+        for dtype in ("bf16", "fp16", "fp32")
+        for full in (False, True)
+    ]
+    for build, taken in zip(builds, pool.map(build_gradient, builds, chunksize=4), strict=True):
+        check(build[1], GRADIENT_WARPS, taken)
+        assert 4 * taken.registers * GRADIENT_WARPS <= CHIPS[build[1]].registers, (build, taken.registers)
+
+
+def build_gradient(build: tuple[str, str, str, bool]) -> KernelResources:
+    kernel, chip, dtype, full = build
+    return compile_gradient(kernel, chip, dtype, bias=full, softcap=full)
 
 
 def test_attention_and_activation_fit_without_spills(pool: ProcessPoolExecutor) -> None:

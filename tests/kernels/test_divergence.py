@@ -207,7 +207,7 @@ FITTING = {
         ({"final": torch.zeros(5, 3)}, ValueError, r"hidden: found shape .*, expected \[..., 5, 3\]"),
         ({"hidden": torch.zeros(2, 4, 3).int()}, TypeError, "hidden: found torch.int32"),
         ({"final": torch.zeros(4, 3).int()}, TypeError, "final: found torch.int32"),
-        ({"backend": "d"}, ValueError, 'backend: found "d", expected auto, reference, torch, c'),
+        ({"backend": "d"}, ValueError, 'backend: found "d", expected auto, reference, torch, c, triton'),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, object], error: type, message: str) -> None:

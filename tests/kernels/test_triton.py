@@ -20,7 +20,9 @@ from facts import facts
 from kernels import LensStatistics, Unembedding, available_backends, backends, choose_backend, lens_statistics
 
 
-@pytest.mark.parametrize("name", ["interpreted_lens.py", "interpreted_further.py"])
+@pytest.mark.parametrize(
+    "name", ["interpreted_lens.py", "interpreted_further.py", "interpreted_divergence.py"]
+)
 def test_in_the_interpreter(name: str) -> None:
     pytest.importorskip("triton")
     done = subprocess.run(
