@@ -326,7 +326,7 @@ def _settings_done(settings: Intervention) -> dict[str, Any]:
 
 
 def _settings_read(settings: Table, table: str, stage: str) -> dict[str, Any]:
-    if isinstance(settings, Probe):  # two spellings of one thing have one key
+    if isinstance(settings, Probe | Target):  # two spellings of one thing have one key
         settings = settings.in_one_spelling()
     values = ((field, getattr(settings, field.name)) for field in fields_read(table, type(settings), stage))
     read = {

@@ -26,11 +26,14 @@ class Begun:
     stem: Tokens
     trail: Trail  # prompt and stem
     spaces: str  # before the label, whose first token may take them in
+    _labels: dict[str, tuple[Trail, list[int]]] = field(init=False, factory=dict, eq=False, repr=False)
 
     def label(self, text: str) -> tuple[Trail, list[int]]:
         """Go on with a label; give its tokens, too."""
-        trail, tokens = self.trail.add(Text.of_data(self.spaces + text))
-        return trail, tokens.ids
+        if text not in self._labels:
+            trail, tokens = self.trail.add(Text.of_data(self.spaces + text))
+            self._labels[text] = trail, tokens.ids
+        return self._labels[text]
 
 
 @frozen

@@ -20,7 +20,10 @@ from engine.text.layout import Form
 from engine.text.pieces import Begun, Example, Pieces
 from engine.text.pseudo_explanations import Word
 from specs.tables.data import Data
+from specs.tables.loss import SEGMENTS
 from specs.tables.target import Prompt, Target
+
+LABEL, EXPLANATION, END = range(len(SEGMENTS))
 
 __all__ = ["Encoded", "Example", "TargetEncoder", "cell_writer"]
 
@@ -32,6 +35,16 @@ class Encoded:
     prompt: list[int]
     completion: list[int]
     label: int  # place of the label's first token in prompt + completion
+    label_size: int = 1  # tokens
+
+    @property
+    def segments(self) -> list[int]:
+        """Number the segment of each token of the completion: its place among `SEGMENTS`."""
+        label = self.label - len(self.prompt)
+        kinds = [EXPLANATION] * len(self.completion)
+        kinds[label : label + self.label_size] = [LABEL] * self.label_size
+        kinds[-1] = END
+        return kinds
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
@@ -98,7 +111,9 @@ class TargetEncoder:
         shared, _ = self._labels(example, begun)
         label = len(begun.prompt) + len(begun.stem.ids) + len(shared)
         border = len(begun.prompt) if self.target.explains_first else label
-        return Encoded(whole[:border], whole[border:], label)
+        # Where what follows it tells a label from the others, that counts as its token.
+        size = max(1, len(begun.label(example["label"])[1]) - len(shared))
+        return Encoded(whole[:border], whole[border:], label, size)
 
     def encode_prompt(self, example: Example) -> tuple[list[int], list[int]]:
         """Tokenize what the model goes on from when it writes by itself.

@@ -26,13 +26,18 @@ NODES: dict[str, frozenset[str]] = {
         | {
             "cell", "completion_tokens", "ece", "interventions", "kept_step", "lens_examples", "lens_kl",
             "lens_kl_untrained", "probed_examples", "test_examples", "train_examples",
-            "train_examples_label_alone", "train_examples_too_long", "train_loss", "train_seconds",
+            "train_end_loss", "train_examples_label_alone", "train_examples_too_long",
+            "train_explanation_loss", "train_label_loss", "train_label_token_accuracy",
+            "train_label_token_entropy", "train_loss", "train_seconds",
             "train_steps", "train_steps_skipped", "train_tokens", "trained_parameters", "unparsed_share",
             "validation_examples", "validation_examples_label_alone", "validation_examples_too_long",
             "validation_loss",
         }
     ),
-    "train": frozenset({"cell", "grad_norm", "learning_rate", "loss", "step"}),
+    "train": frozenset({
+        "cell", "end_loss", "explanation_loss", "grad_norm", "label_loss", "label_token_accuracy",
+        "label_token_entropy", "learning_rate", "loss", "step",
+    }),
     "base": _EVALUATION,
     "evaluate": _EVALUATION,
     "lens": frozenset({"cell", "layer", "step", "translator_kl"}),

@@ -42,6 +42,14 @@ def _target(settings: Target) -> Iterator[Problem]:
                 f"early; found {spell(settings.filler)}"
             )
             yield Problem(None, "target.filler", message)
+    yield from _loss(settings)
+
+
+def _loss(settings: Target) -> Iterator[Problem]:
+    if not any(settings.loss.weights[segment] for segment in settings.segments):
+        names = one_of(f"target.loss.{segment}" for segment in settings.segments)
+        message = f'expected a weight above 0 for some token of "{settings.content}" ({names}); all are 0'
+        yield Problem(None, "target.loss", message)
 
 
 def _data(settings: Data) -> Iterator[Problem]:

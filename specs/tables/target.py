@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 from msgspec import Meta
 
 from specs.registry import PSEUDO_EXPLANATIONS, Named
+from specs.tables.fields import LATER, read_by
+from specs.tables.loss import SEGMENTS, Loss
 
 CONTENT = Named(PSEUDO_EXPLANATIONS, "label+", ("label", "label+explanation"))
+TRAIN_LATER = {**read_by("train"), **LATER}
 
 
 @frozen(kw_only=True)
@@ -73,6 +76,30 @@ class Target:
             '"\\nRating: " before it. What comes before the label must not contain it.'
         ),
     ] = None
+
+    loss: Annotated[
+        Loss,
+        Meta(description="Weights of the target's tokens in the loss by segment; their ratios count alone."),
+    ] = field(factory=Loss, metadata=TRAIN_LATER)
+    loss_balance: Annotated[
+        Literal["tokens", "segments"],
+        Meta(
+            description="`tokens`: the mean over all tokens of a step, so that a longer explanation takes a "
+            "larger share of the loss from the label; `segments`: the mean over the segments of each "
+            "segment's mean."
+        ),
+    ] = field(default="tokens", metadata=TRAIN_LATER)
+
+    @property
+    def segments(self) -> list[str]:
+        """The segments of the loss that the target has."""
+        return [name for name in SEGMENTS if self.content != "label" or name != "explanation"]
+
+    def in_one_spelling(self) -> Target:
+        """Give the same target without a weight of an explanation that it does not have."""
+        if self.content != "label":
+            return self
+        return evolve(self, loss=evolve(self.loss, explanation=Loss().explanation))
 
     @property
     def explains_first(self) -> bool:

@@ -35,8 +35,9 @@ FAST = Train(steps=3, batch_size=2, precision="float32", lr=1e-2)
 def many(count: int) -> list[Encoded]:
     """So many examples, all different, of different lengths."""
     return [
-        Encoded([30 + number, *range(10, 11 + number % 4)], [60 + number, *range(1, 1 + number % 3), EOS], 1)
+        Encoded(prompt, [60 + number, *range(1, 1 + number % 3), EOS], len(prompt))
         for number in range(count)
+        for prompt in [[30 + number, *range(10, 11 + number % 4)]]
     ]
 
 

@@ -12,12 +12,26 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from attrs import frozen
 
+from specs.tables.loss import SEGMENTS
 from store import Coordinate, Family, Variable
 
 LOSS, VALIDATION_LOSS = "loss", "eval_loss"  # as the Trainer names them
 TOKENS, COMPLETION_TOKENS, SECONDS = "tokens", "completion_tokens", "seconds"
 ROWS = "micro_batch"  # an entry of its own, where memory was full
-UNITS = {"train_loss": "nat", "validation_loss": "nat", "train_seconds": "s"}
+# What the log has of the tokens of each segment, by the curve's name: the segment, unit and meaning.
+SEGMENT_MEANS = {
+    f"{segment}_loss": (segment, "nat", f"mean cross-entropy of the {what}")
+    for segment, what in zip(
+        SEGMENTS, ("label's tokens", "explanation's tokens and those that join it", "end token"), strict=True
+    )
+} | {
+    "label_token_accuracy": ("label", "1", "share of the label's tokens that were the most likely ones"),
+    "label_token_entropy": ("label", "nat", "mean entropy of the predictions of the label's tokens"),
+}
+UNITS = {
+    "train_loss": "nat", "validation_loss": "nat", "train_seconds": "s",
+    **{f"train_{name}": unit for name, (_, unit, _) in SEGMENT_MEANS.items()},
+}  # fmt: skip
 LAST_SHARE, LAST_STEPS = 0.1, 10  # of the steps, whose mean loss is the training's
 
 
@@ -67,9 +81,15 @@ class TrainingLog:
     @property
     def loss(self) -> float:
         """Give the mean loss per token of the last tenth of the steps to the kept adapter, at least ten."""
+        return self._late_mean(LOSS, COMPLETION_TOKENS)
+
+    def _late_mean(self, name: str, tokens: str) -> float:
+        """Give the mean of a number over those steps, weighted by tokens; NaN where there are none."""
         last = self.steps[: self.kept][-max(LAST_STEPS, math.ceil(LAST_SHARE * self.kept)) :]
-        tokens = [entry[COMPLETION_TOKENS] for entry in last]
-        return float(np.average([entry[LOSS] for entry in last], weights=tokens))
+        known = [entry for entry in last if name in entry and entry.get(tokens)]
+        if not known:
+            return math.nan
+        return float(np.average([entry[name] for entry in known], weights=[entry[tokens] for entry in known]))
 
     def total(self, name: str) -> float:
         """Add up a number of every step."""
@@ -84,15 +104,20 @@ class TrainingLog:
             "train_tokens": self.total(TOKENS),
             "completion_tokens": self.total(COMPLETION_TOKENS),
         }
+        means = {
+            f"train_{name}": self._late_mean(name, f"{segment}_tokens")
+            for name, (segment, *_) in SEGMENT_MEANS.items()
+        }
+        numbers |= {name: mean for name, mean in means.items() if not math.isnan(mean)}
         if self.best:
             numbers |= {"kept_step": float(self.kept), "validation_loss": self.best[1]}
         return numbers
 
     def curves(self) -> dict[str, np.ndarray]:
-        """Give loss, learning rate and gradient norm of every step, float32 [steps]."""
+        """Give the loss, also by segment, learning rate and gradient norm of every step, float32 [steps]."""
         return {
             name: np.array([entry.get(name, math.nan) for entry in self.steps], np.float32)
-            for name in (LOSS, "learning_rate", "grad_norm")
+            for name in (LOSS, *SEGMENT_MEANS, "learning_rate", "grad_norm")
         }
 
 
@@ -102,7 +127,11 @@ def curves_family(steps: int) -> Family:
         stage="train",
         coordinates=(Coordinate("step", "step", list(range(1, steps + 1)), long_name="optimiser step"),),
         variables=(
-            Variable("loss", ("step",), "float32", "nat", "mean cross-entropy of the completion's tokens"),
+            Variable("loss", ("step",), "float32", "nat", "objective over the completion's tokens"),
+            *(
+                Variable(name, ("step",), "float32", unit, meaning)
+                for name, (_, unit, meaning) in SEGMENT_MEANS.items()
+            ),
             Variable("learning_rate", ("step",), "float32", "1", "learning rate"),
             Variable("grad_norm", ("step",), "float32", "1", "norm of the gradient before clipping"),
         ),

@@ -1,8 +1,8 @@
-"""Batches of examples, and the loss of their completions."""
+"""Batches of examples, and the loss of their completions by segment."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from attrs import frozen
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from engine.models.lens import Lens
 from engine.process_group.alone import IGNORED
-from engine.text.targets import Encoded
+from engine.text.targets import LABEL, Encoded
+from specs.tables.loss import SEGMENTS
+from specs.tables.target import Target
 
 
 @frozen
@@ -24,28 +26,140 @@ class Collator:
     padding: int
 
     def __call__(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
-        """Give input_ids, attention_mask, labels: int64 [B, T]."""
+        """Give input_ids, attention_mask, labels, segments (of the labels' tokens): int64 [B, T]."""
         length = max(map(len, examples))
         ids = torch.full((len(examples), length), self.padding)
         mask = torch.zeros_like(ids)
         labels = torch.full_like(ids, IGNORED)
+        segments = torch.full_like(ids, IGNORED)
         for row, example in enumerate(examples):
             size, border = len(example), len(example.prompt)
             ids[row, :size] = torch.tensor(example.prompt + example.completion)
             mask[row, :size] = 1
             labels[row, border:size] = ids[row, border:size]
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+            segments[row, border:size] = torch.tensor(example.segments)
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels, "segments": segments}
 
 
-def completion_loss(lens: Lens, inputs: dict[str, Tensor], items: Tensor | int | None = None) -> Tensor:
-    """Give the mean cross-entropy, in nats, of the labelled tokens: the causal model's own loss.
+@frozen
+class Objective:
+    """What a training minimises: the weighted mean of its completions' losses."""
 
-    Logits are made for the labelled positions alone, not [B, T, V] of them. `items` replaces the number of
-    tokens to divide by, when one optimiser step gathers several batches.
+    weights: tuple[float, ...] = (1.0,) * len(SEGMENTS)
+    balance: str = "tokens"
+
+    @staticmethod
+    def of(target: Target) -> Objective:
+        """Give the objective that a spec asks for."""
+        return Objective(tuple(target.loss.weights.values()), target.loss_balance)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all tokens count alike."""
+        return self.balance == "tokens" and len(set(self.weights)) == 1
+
+    def coefficients(self, counts: Tensor) -> Tensor:
+        """Give what each token of a segment is multiplied by, for so many tokens of each: float64 [S].
+
+        Segments without tokens take no part; all are 0 where no token has a weight.
+        """
+        weights = counts.new_tensor(self.weights, dtype=torch.float64)
+        present = counts > 0
+        if self.balance == "tokens":
+            total = (weights * counts).sum()
+            parts = weights.expand_as(counts)
+        else:
+            total = (weights * present).sum()
+            parts = weights / counts.clamp(min=1)
+        return torch.where(present & (total > 0), parts / total.clamp(min=torch.finfo(total.dtype).tiny), 0)
+
+    def value(self, tally: Tally) -> float:
+        """Give the objective, in nats, over all tokens of a tally."""
+        return float((self.coefficients(tally.counts) * tally.losses).sum())
+
+
+PLAIN = Objective()
+
+
+@frozen
+class Tally:
+    """What the tokens of some batches add up to, by segment: float64 [2 S + 2], which ranks can add up."""
+
+    sums: Tensor
+
+    @staticmethod
+    def none(device: torch.device | None = None) -> Tally:
+        """Give the tally of no token."""
+        return Tally(torch.zeros(2 * len(SEGMENTS) + 2, dtype=torch.float64, device=device))
+
+    @property
+    def counts(self) -> Tensor:
+        """Tokens: [S]."""
+        return self.sums[: len(SEGMENTS)]
+
+    @property
+    def losses(self) -> Tensor:
+        """Summed cross-entropies, in nats: [S]."""
+        return self.sums[len(SEGMENTS) : 2 * len(SEGMENTS)]
+
+    @torch.no_grad()
+    def add(self, log_probs: Tensor, tokens: Tensor, segments: Tensor) -> None:
+        """Add tokens [N] of some segments [N], predicted by log-probabilities [N, V]."""
+        losses = -log_probs.gather(1, tokens[:, None])[:, 0]
+        of_segment = segments == torch.arange(len(SEGMENTS), device=segments.device)[:, None]
+        rows = log_probs[segments == LABEL]
+        hits = (rows.argmax(-1) == tokens[segments == LABEL]).sum()
+        entropy = -(rows.exp() * rows.nan_to_num(neginf=0.0)).sum(dtype=torch.float64)
+        self.sums.add_(
+            torch.cat([of_segment.sum(1), (of_segment * losses.double()).sum(1), hits[None], entropy[None]])
+        )
+
+    def means(self) -> dict[str, float]:
+        """Name the counts and means; segments without tokens have a count alone."""
+        *sums, hits, entropy = self.sums.tolist()
+        counts = dict(zip(SEGMENTS, sums, strict=False))
+        losses = dict(zip(SEGMENTS, sums[len(SEGMENTS) :], strict=True))
+        means = {f"{name}_tokens": count for name, count in counts.items()}
+        means |= {f"{name}_loss": losses[name] / count for name, count in counts.items() if count}
+        if count := counts["label"]:
+            means |= {"label_token_accuracy": hits / count, "label_token_entropy": entropy / count}
+        return means
+
+
+def counted(inputs: Mapping[str, Tensor]) -> Tensor:
+    """Count the tokens of a batch that are predicted, by segment: int64 [S]."""
+    segments = inputs["segments"][:, 1:].masked_fill(inputs["labels"][:, 1:] == IGNORED, IGNORED)
+    kinds = torch.arange(len(SEGMENTS), device=segments.device)
+    return (segments.flatten() == kinds[:, None]).sum(1)
+
+
+def completion_loss(
+    lens: Lens,
+    inputs: Mapping[str, Tensor],
+    counts: Tensor | None = None,
+    objective: Objective = PLAIN,
+    tally: Tally | None = None,
+) -> Tensor:
+    """Give an objective, in nats, over the labelled tokens; a plain one is the causal model's own loss.
+
+    Logits are made for the labelled positions alone, not [B, T, V] of them.
+
+    Args:
+        lens: the model's lens.
+        inputs: a batch of the `Collator`.
+        counts: tokens by segment of all batches of the optimiser step; those of this batch by default.
+        objective: the weights of tokens.
+        tally: takes in the batch's tokens.
     """
     mask = lens.needed(inputs["attention_mask"])
     hidden = lens.last_hidden(inputs["input_ids"], mask)[:, :-1]
-    labels = inputs["labels"][:, 1:]
-    counted = labels != IGNORED
-    total = nn.functional.cross_entropy(lens.logits(hidden[counted]), labels[counted], reduction="sum")
-    return total / (counted.sum() if items is None else items)
+    places = inputs["labels"][:, 1:] != IGNORED
+    tokens, segments = inputs["labels"][:, 1:][places], inputs["segments"][:, 1:][places]
+    counts = counted(inputs) if counts is None else counts
+    log_probs = nn.functional.log_softmax(lens.logits(hidden[places]), -1)
+    if tally is not None:
+        tally.add(log_probs.detach(), tokens, segments)
+    if objective.is_plain:
+        return nn.functional.nll_loss(log_probs, tokens, reduction="sum") / counts.sum()
+    losses = nn.functional.nll_loss(log_probs, tokens, reduction="none")
+    return (losses * objective.coefficients(counts).to(losses.dtype)[segments]).sum()

@@ -19,6 +19,7 @@ from engine.stages.context import Context
 from engine.stages.records import checked
 from engine.stages.training.files import ADAPTER, Trained, check_adapter, load_adapter, saved_training
 from engine.stages.training.history import UNITS, curves_family
+from engine.stages.training.loss import Objective
 from engine.stages.training.trackers import check_trackers
 from engine.stages.training.train import train_adapter
 from engine.text.targets import Encoded
@@ -44,6 +45,7 @@ def run(context: Context, cell: PlannedCell, base: BaseModel, report: Report) ->
             encoded.get("validation", []),
             lora=context.settings("lora", cell),
             settings=settings,
+            objective=Objective.of(text.target),
             seed=context.plan.matrix.seed(cell.choice),
             home=context.home("train", key),
             fenced=claim.fenced,

@@ -28,7 +28,7 @@ from engine.stages.training.files import (
     saved_training,
 )
 from engine.stages.training.history import curves_family
-from engine.stages.training.loss import Collator, completion_loss
+from engine.stages.training.loss import PLAIN, Collator, Objective, completion_loss
 from engine.stages.training.modules import trained_modules
 from engine.stages.training.trackers import LOGS, logging_to
 from engine.stages.training.trainer import CompletionTrainer
@@ -52,6 +52,7 @@ def train_adapter(
     *,
     lora: Lora,
     settings: Train,
+    objective: Objective = PLAIN,
     seed: int,
     home: Place,
     report: Report,
@@ -88,6 +89,7 @@ def train_adapter(
             stopping=stopping,
             started=started,
             rows=chosen.rows,
+            objective=objective,
             model=model,
             args=arguments(settings, chosen, seed, checkpoints, trackers, next(base.parameters()).device),
             train_dataset=kept,

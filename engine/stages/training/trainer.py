@@ -18,7 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME, TrainerState
 from engine.errors import EngineError, UsageError
 from engine.full_memory import memory_error
 from engine.models.lens import Lens
-from engine.process_group.alone import IGNORED, ProcessGroup
+from engine.process_group.alone import ProcessGroup
 from engine.stages.training.divergence import check_entry, check_weights
 from engine.stages.training.history import (
     COMPLETION_TOKENS,
@@ -29,7 +29,7 @@ from engine.stages.training.history import (
     VALIDATION_LOSS,
     TrainingLog,
 )
-from engine.stages.training.loss import completion_loss
+from engine.stages.training.loss import PLAIN, Objective, Tally, completion_loss, counted
 from engine.stages.training.micro_batches import Draws, free_memory, parted
 from engine.stages.training.orders import Orders
 from engine.stages.training.validation import EarlyStopping
@@ -59,20 +59,20 @@ class CompletionTrainer(Trainer):
         stopping: EarlyStopping | None,
         started: float,
         rows: int,
+        objective: Objective = PLAIN,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.remove_callback(PrinterCallback)
         self._lens, self._ranks, self._settings, self._seed = lens, ranks, settings, seed
         self._validation, self._stopping = validation, stopping
-        self._started, self.rows = started, rows
+        self._started, self.rows, self._objective = started, rows, objective
         self._former: float | None = None  # seconds of the processes before this one
         self._batches: list[dict[str, Tensor]] = []  # of the optimiser step under way
         self._passes = 0  # of that step
-        self._counts = torch.zeros(
-            2, dtype=torch.int64, device=self.args.device
-        )  # its tokens, and completions'
-        # compute_loss below divides by the tokens of the whole accumulated batch itself.
+        self._tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)  # its prompts' too
+        self._tally = Tally.none(self.args.device)  # of its completions
+        # compute_loss below divides by the tokens of the whole optimiser step itself.
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True
         if settings.precision == "float16":  # accelerate has a scaler for GPUs alone
@@ -148,22 +148,28 @@ class CompletionTrainer(Trainer):
         dtype = AUTOCAST.get(self._settings.precision)
         return torch.autocast(self.args.device.type, dtype, enabled=dtype is not None)
 
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """Give the batches of an optimiser step, and their tokens by segment [S] as its number of items."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = [counted(batch).to(device) for batch in batches]
+        return batches, torch.stack(counts).sum(0) if counts else None
+
     def compute_loss(
         self,
         model: nn.Module,
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        num_items_in_batch: Tensor | None = None,
     ) -> Any:
-        """Give the loss of the completions' tokens."""
-        loss = completion_loss(self._lens, inputs, num_items_in_batch)
+        """Give the objective over the completions' tokens."""
+        loss = completion_loss(self._lens, inputs, num_items_in_batch, self._objective, self._tally)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *items: Any) -> Tensor:
         """Do a rank's part of a batch; loss and, after a step's last batch, gradients are the whole's."""
-        self._counts += torch.stack(
-            [inputs["attention_mask"].sum(), (inputs["labels"][:, 1:] != IGNORED).sum()]
-        )
+        self._tokens += inputs["attention_mask"].sum()
         if not self._batches:
             self._draws = Draws.now(self.args.device)
         self._batches.append(inputs)
@@ -221,24 +227,27 @@ class CompletionTrainer(Trainer):
         free_memory()
         self._draws.restore(self.args.device)
         self._passes = 0
+        self._tally.sums.zero_()
         return self._batches
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Give the validation loss: the mean, in nats, over the tokens of all completions."""
+        """Give the validation loss: the objective, in nats, over the tokens of all completions."""
         self.model.eval()
-        total, done = torch.zeros((), device=self.args.device), 0
+        tally, done = Tally.none(self.args.device), 0
         while done < len(self._validation):
             batch = self._prepare_inputs(self.data_collator(self._validation[done : done + self.rows]))
             try:
+                part = Tally.none(self.args.device)
                 with self.compute_loss_context_manager():
-                    total += completion_loss(self._lens, dict(self._ranks.share(batch)), items=1)
+                    completion_loss(self._lens, dict(self._ranks.share(batch)), tally=part)
+                tally.sums.add_(part.sums)
                 done += len(batch["labels"])
             except (RuntimeError, MemoryError) as error:
                 self._take_fewer(batch, self.state.global_step, error)
                 free_memory()
-        tokens = sum(len(example.completion) for example in self._validation)
-        metrics = {VALIDATION_LOSS: self._ranks.total(total).item() / tokens}
+        self._ranks.total(tally.sums)
+        metrics = {VALIDATION_LOSS: self._objective.value(tally)}
         self.log(metrics)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -246,9 +255,11 @@ class CompletionTrainer(Trainer):
     def log(self, logs: dict[str, float], *arguments: Any) -> None:
         """Log numbers; with a step's loss come its tokens, and the seconds until then."""
         if LOSS in logs:
-            tokens, completions = self._counts.tolist()
-            self._counts.zero_()
-            logs |= {TOKENS: tokens, COMPLETION_TOKENS: completions, SECONDS: self.seconds}
+            self._ranks.total(self._tally.sums)
+            counts = {TOKENS: int(self._tokens), COMPLETION_TOKENS: int(self._tally.counts.sum())}
+            logs |= counts | self._tally.means() | {SECONDS: self.seconds}
+            self._tokens.zero_()
+            self._tally.sums.zero_()
         super().log(logs, *arguments)
         check_entry(self.history, self.model, self._settings, skipped=self._step_was_skipped)
 

@@ -128,7 +128,7 @@ def test_the_loss_of_the_training_is_the_models_own(name: str) -> None:
     model = build(name)
     labels = torch.where(MASK.bool(), IDS, IGNORED).index_fill(1, torch.tensor([0, 1]), IGNORED)
     own = model(input_ids=IDS, attention_mask=MASK, labels=labels).loss
-    batch = {"input_ids": IDS, "attention_mask": MASK, "labels": labels}
+    batch = {"input_ids": IDS, "attention_mask": MASK, "labels": labels, "segments": torch.zeros_like(IDS)}
     assert completion_loss(find_lens(model), batch).item() == pytest.approx(own.item(), rel=1e-5)
 
 

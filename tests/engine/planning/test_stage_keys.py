@@ -85,6 +85,10 @@ OTHER: dict[str, Any] = {
     "target.filler": " x",
     "target.prefix": ">",
     "target.separator": " ",
+    "target.loss.label": 2.0,
+    "target.loss.explanation": 0.5,
+    "target.loss.end": 0.0,
+    "target.loss_balance": "segments",
     "lora.r": 4,
     "lora.alpha": 8.0,
     "lora.dropout": 0.1,
@@ -178,11 +182,12 @@ def readers(key: str) -> tuple[str, ...]:
 
 
 def test_the_list_of_settings_is_complete() -> None:
+    inner = ("data.columns", "probe.tuned", "target.loss")
     known = {
         f"{table}.{name}"
-        for table in (*TABLE_STAGES, "data.columns", "probe.tuned")
+        for table in (*TABLE_STAGES, *inner)
         for name in field_types(tables()[table])
-        if f"{table}.{name}" not in ("data.columns", "evaluate.base_model", "evaluate.data", "probe.tuned")
+        if f"{table}.{name}" not in (*inner, "evaluate.base_model", "evaluate.data")
     }
     assert known == set(OTHER) | ELSEWHERE
 
@@ -203,6 +208,13 @@ def test_a_setting_changes_the_stages_that_read_it_and_their_followers(
     ):
         expected |= {"base"}  # the untrained model, asked for the label alone
     assert changed(before, after) == expected
+
+
+def test_a_weight_of_an_explanation_that_is_not_there_changes_nothing(files: dict[str, str]) -> None:
+    text = BASE.format(**files)
+    (before,) = keys_of(text, files["folder"], "target.content=label")
+    (after,) = keys_of(text, files["folder"], "target.content=label", "target.loss.explanation=0")
+    assert before == after
 
 
 def test_names_comments_order_defaults_and_executor_settings_change_nothing(files: dict[str, str]) -> None:

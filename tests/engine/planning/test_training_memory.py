@@ -148,7 +148,7 @@ def test_tensors_without_content_count_as_real_ones(precision: str) -> None:
     ids, mask = torch.ones(2, 24, dtype=torch.int64), torch.ones(2, 24, dtype=torch.int64)
     labels = torch.full_like(ids, IGNORED)
     labels[:, 16:20] = 5
-    inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels, "segments": torch.zeros_like(ids)}
     half = precision == "bfloat16"
     with (
         disable_input_dtype_casting(model, active=half),

@@ -1,0 +1,37 @@
+"""`[target.loss]`: how much each segment of a target counts in the loss."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import attrs
+from attrs import field, frozen
+from msgspec import Meta
+
+from specs.tables.fields import read_by
+
+SEGMENTS = ("label", "explanation", "end")  # of a target, as its tokens are numbered
+
+BY_TRAIN = read_by("train")
+Weight = Annotated[float, Meta(ge=0)]
+
+
+@frozen(kw_only=True)
+class Loss:
+    """`[target.loss]`: the weights of a target's tokens by segment; 0 leaves a segment out of the loss."""
+
+    label: Annotated[Weight, Meta(description="The label's tokens.")] = field(default=1.0, metadata=BY_TRAIN)
+    explanation: Annotated[
+        Weight,
+        Meta(
+            description="All tokens between them and the end: the explanation, genuine or not, and the text "
+            "that joins it to the label."
+        ),
+    ] = field(default=1.0, metadata=BY_TRAIN)
+    end: Annotated[Weight, Meta(description="The end token.")] = field(default=1.0, metadata=BY_TRAIN)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Give the weight of each segment."""
+        found: dict[str, Any] = attrs.asdict(self)
+        return {segment: float(found[segment]) for segment in SEGMENTS}
