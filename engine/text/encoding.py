@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 
 from attrs import define, evolve, field, frozen
@@ -110,6 +110,12 @@ class Encoder:
         if letters & ids:
             ids -= letters & set(tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).values())
         return frozenset(ids)
+
+    @cached_property
+    def vocabulary(self) -> tuple[int, ...]:
+        """Give the tokens that a text can have: all but control tokens and the one for what is unknown."""
+        known = set(self.tokenizer.backend_tokenizer.get_vocab().values())
+        return tuple(sorted(known - self._suspects))
 
     def opening(self, text: Text) -> list[int]:
         """Give the ids of the tokens that the tokenizer puts before a text, that of the beginning say."""

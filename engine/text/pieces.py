@@ -98,6 +98,8 @@ class Pieces:
                 random.Random(f"{self.seed} {example['id']}"),
                 self._corpus,
                 self._filling,
+                lambda: self._repeated_text(Text.of_data(" " + example["label"])),
+                lambda: self.encoder.vocabulary,
             )
         )
         for place, token in zip((place for word in words for place in word), tokens, strict=True):
@@ -127,16 +129,22 @@ class Pieces:
         return head + rest.ids, word_tokens(begun.stem, layout.stem_words) + behind
 
     def _filling(self) -> list[int]:
-        _, tokens, skipped = self.encoder.behind(Text(self.target.filler))
-        if not tokens.ids[skipped:]:
+        tokens = self._repeated_text(Text(self.target.filler))
+        if not tokens:
             raise UsageError(
                 f"target.filler: found {self.target.filler!r}, which has no token; expected a text"
             )
+        return tokens
+
+    def _repeated_text(self, text: Text) -> list[int]:
+        """Tokenize a text as it stands behind others."""
+        _, tokens, skipped = self.encoder.behind(text)
         return tokens.ids[skipped:]
 
     def _corpus(self) -> Corpus:
         if "corpus" not in self._memory:
-            self._memory["corpus"] = Corpus.of(self.explanation_words(row) for row in self.examples())
+            rows = ((row, self.explanation_words(row)) for row in self.examples())
+            self._memory["corpus"] = Corpus.of_examples(rows)
         if not self._memory["corpus"].words:
             raise DataError(
                 f'target.content: found "{self.target.content}", which is drawn from explanations, but the '

@@ -7,17 +7,34 @@ The same seed draws the same sequence on every machine.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import cycle, islice
+from bisect import bisect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, cycle, islice
+from math import inf
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from engine.errors import DataError
 from engine.models.tokenizer import Tokenizer
 from specs.errors import PluginError
 from specs.registry import PSEUDO_EXPLANATIONS
 from specs.tables.target import CONTENT, Target
 
 Word = tuple[int, ...]  # the token ids of one word, with the space before it
+NEAREST = 8  # explanations of other examples, by length, of which one is drawn
+
+
+@frozen
+class Explanation:
+    """The explanation of one example, as tokens."""
+
+    example: Mapping[str, str]
+    tokens: tuple[int, ...]
+
+    @property
+    def place(self) -> tuple[int, float]:
+        """Where it stands among others: by its length, in random order where lengths are equal."""
+        return len(self.tokens), random.Random(f"{self.example['id']}").random()
 
 
 @frozen
@@ -26,6 +43,7 @@ class Corpus:
 
     words: tuple[Word, ...]  # one entry per occurrence, so that drawing one follows the frequencies
     tokens: tuple[int, ...]  # each token once, ascending
+    explanations: tuple[Explanation, ...] = ()  # in the order of their places
 
     @staticmethod
     def of(explanations: Iterable[Sequence[Word]]) -> Corpus:
@@ -40,6 +58,16 @@ class Corpus:
         words = tuple(word for explanation in explanations for word in explanation)
         return Corpus(words, tuple(sorted({token for word in words for token in word})))
 
+    @staticmethod
+    def of_examples(examples: Iterable[tuple[Mapping[str, str], Sequence[Word]]]) -> Corpus:
+        """Gather the explanations of these examples, given as words."""
+        rows = [(example, words) for example, words in examples if words]
+        explanations = [
+            Explanation(example, tuple(t for word in words for t in word)) for example, words in rows
+        ]
+        corpus = Corpus.of(words for _, words in rows)
+        return evolve(corpus, explanations=tuple(sorted(explanations, key=lambda own: own.place)))
+
 
 @frozen
 class Draw:
@@ -53,6 +81,8 @@ class Draw:
     rng: random.Random  # of the run seed and the example
     corpus: Callable[[], Corpus]  # of the training examples; DataError where these have no explanation
     filling: Callable[[], Sequence[int]]  # the tokens of `target.filler`
+    label: Callable[[], Sequence[int]] = tuple  # the tokens of the example's label behind a space
+    vocabulary: Callable[[], Sequence[int]] = tuple  # all tokens that no text of the data is kept from
 
     @property
     def count(self) -> int:
@@ -133,6 +163,50 @@ def random_tokens(count: int, corpus: Corpus, rng: random.Random) -> list[int]:
     return rng.choices(corpus.tokens, k=count)
 
 
+def unigram_tokens(count: int, corpus: Corpus, rng: random.Random) -> list[int]:
+    """Draw so many tokens by their frequency in the corpus, each by itself."""
+    return rng.choices([token for word in corpus.words for token in word], k=count)
+
+
+def explanation_of_another(draw: Draw, *, contradicting: bool = False) -> list[int]:
+    """Give the explanation of another example, cut to the length, or with a further one behind it.
+
+    It is drawn from those that are nearest in length, so that little is cut. contradicting: of an example
+    with another label.
+    """
+    mine, count = draw.example, draw.count
+    own_words = mine["explanation"].split()
+
+    def serves(example: Mapping[str, str]) -> bool:
+        alike = example["id"] == mine["id"] or (example.get("group") or 0) == (mine.get("group") or 1)
+        labels = not contradicting or example["label"] != mine["label"]
+        return not alike and labels and example["explanation"].split() != own_words
+
+    others = [other.tokens for other in islice(_by_distance(draw, serves), NEAREST)]
+    if not others:
+        what = "another label, in another group" if contradicting else "another group"
+        raise DataError(
+            f'target.content: found "{draw.target.content}", but no training example of {what} has an '
+            f"explanation that example {mine['id']} could have in place of its own"
+        )
+    draw.rng.shuffle(others)
+    return list(islice(chain.from_iterable(cycle(others)), count))
+
+
+def _by_distance(draw: Draw, serves: Callable[[Mapping[str, str]], bool]) -> Iterator[Explanation]:
+    """Yield the explanations that serve, those nearest in length first."""
+    explanations, count = draw.corpus().explanations, draw.count
+    above = bisect(explanations, (count, draw.rng.random()), key=lambda own: own.place)
+    below = above - 1
+    while below >= 0 or above < len(explanations):
+        under = count - len(explanations[below].tokens) if below >= 0 else inf
+        over = len(explanations[above].tokens) - count if above < len(explanations) else inf
+        chosen = explanations[above] if over <= under else explanations[below]
+        above, below = (above + 1, below) if over <= under else (above, below - 1)
+        if serves(chosen.example):
+            yield chosen
+
+
 def filler(count: int, tokens: Sequence[int]) -> list[int]:
     """Repeat the tokens up to a length."""
     return list(islice(cycle(tokens), count))
@@ -143,5 +217,14 @@ for _name, _built_in in {
     "bag_of_words": PseudoExplanation(lambda draw: bag_of_words(draw.count, draw.corpus(), draw.rng)),
     "random_tokens": PseudoExplanation(lambda draw: random_tokens(draw.count, draw.corpus(), draw.rng)),
     "filler": PseudoExplanation(lambda draw: filler(draw.count, draw.filling()), seeded=False),
+    "other_explanation": PseudoExplanation(explanation_of_another),
+    "contradicting_explanation": PseudoExplanation(
+        lambda draw: explanation_of_another(draw, contradicting=True)
+    ),
+    "repeated_label": PseudoExplanation(lambda draw: filler(draw.count, draw.label()), seeded=False),
+    "unigram_tokens": PseudoExplanation(lambda draw: unigram_tokens(draw.count, draw.corpus(), draw.rng)),
+    "vocabulary_tokens": PseudoExplanation(
+        lambda draw: draw.rng.choices(draw.vocabulary(), k=draw.count) if draw.count else []
+    ),
 }.items():
     PSEUDO_EXPLANATIONS.add(_name, _built_in)

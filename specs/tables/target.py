@@ -46,7 +46,9 @@ class Target:
             description="The label alone, with its explanation, or with a pseudo-explanation of equally many "
             "tokens. Pseudo-explanations are drawn from the run seed. In this order: its own words in random "
             "order; words of the training split's explanations, by frequency; tokens of these, uniformly; a "
-            "repeated filler; that of a plug-in."
+            "repeated filler; the explanation of another example of the training split, of one with another "
+            "label; the label over and over; tokens of the explanations, by frequency; tokens of the whole "
+            "vocabulary, uniformly; that of a plug-in."
         ),
     ] = "label"
     placement: Annotated[

@@ -29,6 +29,8 @@ SIZES = {
     "small": (1, 1),
     "conditions": (648, 648),
     "conditions-small": (6, 6),
+    "controls": (1080, 1080),
+    "controls-small": (10, 10),
     "ablation": (432, 432),
     "ablation-small": (4, 4),
     "instruction": (864, 864),
@@ -116,8 +118,8 @@ def test_the_small_studies_run_and_share_what_they_have_in_common(tmp_path: Path
         tree = store.open_store(tmp_path)[name]
         assert tree.attrs["cells_complete"] == tree.attrs["cells_total"] == SIZES[name][0]
     trained = {file.name for file in (tmp_path / "train").iterdir()}
-    # Alone the studies train 55 times; the genuine explanation behind the label is a cell of six of them.
-    assert (len(trained), sum(SIZES[name][1] for name in STUDIES)) == (33, 55)
+    # Alone the studies train 65 times; the genuine explanation behind the label is a cell of seven of them.
+    assert (len(trained), sum(SIZES[name][1] for name in STUDIES)) == (41, 65)
     placement = store.open_store(tmp_path)["placement-small/probe"].to_dataset()
     same = placement["entropy"].sel(position="prompt_end") == placement["entropy"].sel(position="label")
     assert same.sel(placement="after").all() and not same.sel(placement="before").all()
