@@ -186,11 +186,11 @@ def test_memory_that_is_full_later_on_costs_a_step_and_no_result(
     calls: list[int] = []
     real = trainer_module.completion_loss
 
-    def sometimes(lens: Any, batch: Any, items: Any = None) -> Any:
+    def sometimes(lens: Any, batch: Any, *others: Any, **named: Any) -> Any:
         calls.append(len(batch["labels"]))
         if len(calls) in (5, 11):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(lens, batch, items)
+        return real(lens, batch, *others, **named)
 
     monkeypatch.setattr(trainer_module, "completion_loss", sometimes)
     arguments = (base, tokenizer, tmp_path / "full", UNEVEN, UNEVEN[:6])

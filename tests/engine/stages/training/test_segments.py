@@ -88,7 +88,7 @@ def test_the_labels_segment_is_the_labels_text(placement: str, content: str, lab
 def test_a_plain_objective_is_todays_loss_to_the_bit(base: Any) -> None:
     batch = Collator(padding=EOS)(EXAMPLES)
     lens = find_lens(base)
-    hidden = lens.last_hidden(batch["input_ids"], batch["attention_mask"])[:, :-1].detach().requires_grad_()
+    hidden = lens.last_hidden(batch["input_ids"])[:, :-1].detach().requires_grad_()
     labels = batch["labels"][:, 1:]
     logits = lens.logits(hidden[labels != -100])
     total = nn.functional.cross_entropy(logits, labels[labels != -100], reduction="sum")
