@@ -60,7 +60,11 @@ class Corpus:
 
     @staticmethod
     def of_examples(examples: Iterable[tuple[Mapping[str, str], Sequence[Word]]]) -> Corpus:
-        """Gather the explanations of these examples, given as words."""
+        """Gather explanations, with the examples that they are of.
+
+        Args:
+            examples: pairs of an example and the words of its explanation; those without words are left out.
+        """
         rows = [(example, words) for example, words in examples if words]
         explanations = [
             Explanation(example, tuple(t for word in words for t in word)) for example, words in rows
