@@ -1,42 +1,71 @@
-"""What does a step of a tuned lens's training hold in memory, and take, beside one through whole logits?
+"""What does KL to the final layer, with its gradient, take beside the three products that it needs?
 
-One layer's rows of SmolLM2-135M's unembedding, random; both give KL to the final layer and its gradient.
+Random rows of several layers under a random float32 unembedding. `eager` is whole logits and autograd; the
+floor multiplies rows and final rows with W, and one of these results with W again, and does nothing else.
 """
 
+from functools import partial
+
 import torch
+from torch import Tensor
 
-from benchmarks.measure import interleaved, peak_extra_mib
+from benchmarks.measure import Action, interleaved, peak_extra_mib
 from kernels import Unembedding, lens_divergence
+from kernels.backends import OPERATIONS, why_not
 
-WIDTH, VOCABULARY = 576, 49_152
+SHAPES = {  # width, vocabulary, layers, positions
+    "SmolLM2-135M": (576, 49_152, 6, 64),
+    "Llama 2's head": (4096, 32_000, 6, 16),
+}
+ROUNDS = 9
+
+
+def floor(hidden: Tensor, final: Tensor, weight: Tensor) -> None:
+    """Do the three products, and nothing else."""
+    final @ weight.T
+    logits = hidden.flatten(0, 1) @ weight.T
+    logits @ weight
+
+
+def eager(hidden: Tensor, final: Tensor, weight: Tensor) -> None:
+    """Whole logits and autograd."""
+    rows = hidden.clone().requires_grad_()
+    target = (final @ weight.T).log_softmax(-1).expand(len(rows), -1, -1)
+    own = (rows @ weight.T).log_softmax(-1)
+    torch.nn.functional.kl_div(own, target, reduction="sum", log_target=True).backward()
+
+
+def actions(width: int, vocabulary: int, layers: int, positions: int) -> dict[str, Action]:
+    """Give the floor first, then all that serves here, then eager."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(vocabulary, width, generator=generator) / width**0.5
+    hidden = 2 * torch.randn(layers, positions, width, generator=generator)
+    operands = hidden, 2 * torch.randn(positions, width, generator=generator)
+    serving = [
+        name
+        for name in OPERATIONS["lens_divergence"]
+        if name != "reference" and not why_not(name, weight.device, "lens_divergence")
+    ]
+    return {
+        "floor": partial(floor, *operands, weight),
+        **{name: partial(lens_divergence, *operands, Unembedding(weight), backend=name) for name in serving},
+        "eager": partial(eager, *operands, weight),
+    }
 
 
 def main() -> None:
-    generator = torch.Generator().manual_seed(0)
-    head = Unembedding(torch.randn(VOCABULARY, WIDTH, generator=generator) / WIDTH**0.5)
-    print(
-        f"{'tokens':>7}{'tiled MiB':>11}{'whole MiB':>11}{'memory':>8}{'time':>7}   (ratios: whole / tiled)"
-    )
-    for tokens in (256, 1024, 2048):
-        hidden, final = (torch.randn(tokens, WIDTH, generator=generator) for _ in range(2))
-
-        def tiled(hidden: torch.Tensor = hidden, final: torch.Tensor = final) -> None:
-            lens_divergence(hidden[None], final, head, backend="torch")
-
-        def whole(hidden: torch.Tensor = hidden, final: torch.Tensor = final) -> None:
-            rows = hidden.clone().requires_grad_()
-            target = (final @ head.weight.T).log_softmax(-1)
-            own = (rows @ head.weight.T).log_softmax(-1)
-            torch.nn.functional.kl_div(own, target, reduction="sum", log_target=True).backward()
-
-        memory = {
-            name: peak_extra_mib(action) or 0.0 for name, action in (("tiled", tiled), ("whole", whole))
-        }
-        ratio = interleaved({"tiled": tiled, "whole": whole}, 3)["whole"]["ratio"]
-        print(
-            f"{tokens:>7}{memory['tiled']:>11.0f}{memory['whole']:>11.0f}"
-            f"{memory['whole'] / memory['tiled']:>8.1f}{ratio:>7.2f}"
-        )
+    print(f"{torch.get_num_threads()} threads; medians of {ROUNDS} rounds in turn")
+    for model, shape in SHAPES.items():
+        width, vocabulary, layers, positions = shape
+        print(f"{model}: D = {width}, V = {vocabulary:,}, {layers} layers of {positions} positions")
+        run = actions(*shape)
+        memory = {name: peak_extra_mib(action) or 0.0 for name, action in run.items()}
+        for name, found in interleaved(run, ROUNDS).items():
+            spread = f"({found['ratio_low']:.2f}–{found['ratio_high']:.2f})"
+            print(
+                f"  {name:<8}{found['ratio']:>6.2f} × floor {spread}, processor {found['cpu_ratio']:.2f}, "
+                f"{memory[name]:,.0f} MiB"
+            )
 
 
 if __name__ == "__main__":

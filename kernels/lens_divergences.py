@@ -15,7 +15,12 @@ from kernels.unembedding import Unembedding
 
 
 def lens_divergence(
-    hidden: Tensor, final: Tensor, unembedding: Unembedding, *, backend: str = "auto"
+    hidden: Tensor,
+    final: Tensor,
+    unembedding: Unembedding,
+    *,
+    rounded_slopes: bool = False,
+    backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Give KL(final ‖ row) in nats, [..., N], and its gradient by the row, [..., N, D]; both float32.
 
@@ -29,11 +34,13 @@ def lens_divergence(
     A row with a NaN or infinite logit, its own or the final row's, gets NaN in both results.
 
     Against the reference on the same inputs, for logits up to 100, on every device: KL within 1e-4 nats, the
-    gradient within 1e-3 of the largest |w|.
+    gradient within 1e-3 of the largest |w|, or 1e-2 where slopes may be rounded.
 
     Args:
         hidden: [..., N, D] rows after the model's final norm, such as [layers, N, D].
         final: [N, D], of the final layer at the same N positions; any floating types.
+        rounded_slopes: whether q − p may be rounded to the type of a weight in half precision, where the
+            device multiplies such types: one product instead of two there.
         backend: "auto", or the name of one.
 
     Raises:
@@ -42,9 +49,11 @@ def lens_divergence(
     """
     _check(hidden, final, unembedding)
     operation, layers = "lens_divergence", math.prod(hidden.shape[:-2])
-    compute = get_backend(choose_backend(hidden.device, backend, operation), operation)
+    name = choose_backend(hidden.device, backend, operation)
+    compute = get_backend(name, operation)
+    options = {"rounded": True} if rounded_slopes and name in ("torch", "triton") else {}
     with torch.no_grad():
-        kl, gradient = compute(hidden.reshape(layers, *final.shape), final, unembedding)
+        kl, gradient = compute(hidden.reshape(layers, *final.shape), final, unembedding, **options)
     kl, gradient = kl.reshape(hidden.shape[:-1]), gradient.reshape(hidden.shape)
     if hidden.requires_grad and torch.is_grad_enabled():
         kl = _Known.apply(hidden, kl, gradient)  # type: ignore[no-untyped-call]

@@ -27,6 +27,7 @@ def torch_tiled(
     final: Tensor,
     unembedding: Unembedding,
     *,
+    rounded: bool = False,
     tile: int = TILE,
     logit_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -36,7 +37,7 @@ def torch_tiled(
     """
     projection = TiledProjection(unembedding, tile)
     return by_blocks(
-        hidden, final, unembedding, logit_bytes, lambda own, target: _block(own, target, projection)
+        hidden, final, unembedding, logit_bytes, lambda own, target: _block(own, target, projection, rounded)
     )
 
 
@@ -64,7 +65,9 @@ def blocks(layers: int, positions: int, vocabulary: int, logit_bytes: int) -> It
         yield slice(start, min(start + step, positions))
 
 
-def _block(hidden: Tensor, final: Tensor, projection: TiledProjection) -> tuple[Tensor, Tensor]:
+def _block(
+    hidden: Tensor, final: Tensor, projection: TiledProjection, rounded: bool
+) -> tuple[Tensor, Tensor]:
     layers, positions, width = hidden.shape
     rows, head = hidden.reshape(-1, width), projection.unembedding
     own, target = Normaliser.of(rows), Normaliser.of(final)
@@ -86,7 +89,7 @@ def _block(hidden: Tensor, final: Tensor, projection: TiledProjection) -> tuple[
         slope = logq.exp_().sub_(p).view(len(rows), -1)
         if kept_back is not None:
             slope *= kept_back
-        gradient += unrounded_product(slope, head.weight[start:end])
+        gradient += unrounded_product(slope, head.weight[start:end], rounded=rounded)
     broken = ~kl.isfinite()
     gradient = gradient.mul_(head.scale).view(hidden.shape)
     return (

@@ -45,29 +45,31 @@ def product(rows: Tensor, weight: Tensor) -> Tensor:
         return rows.float() @ weight.float().mT
 
 
-def unrounded_product(left: Tensor, weight: Tensor) -> Tensor:
+def unrounded_product(left: Tensor, weight: Tensor, *, rounded: bool = False) -> Tensor:
     """Give left [n, t], float32 of at most 1 in size, times weight [t, D]: [n, D] float32.
 
-    Where halves are multiplied, left goes as a sum of two of them: entries err by 2⁻¹⁷, relative.
+    Where halves are multiplied, left goes as a sum of two of them: entries err by 2⁻¹⁷, relative; `rounded`,
+    as one: 2⁻⁹ or, in float16, 2⁻¹².
     """
     if not multiplies_halves(weight, weight):
         return split_product(left, None, weight)
     lifted = left * LIFT
     high = lifted.to(weight.dtype)
-    return split_product(high, (lifted - high.float()).to(weight.dtype), weight)
+    return split_product(high, None if rounded else (lifted - high.float()).to(weight.dtype), weight)
 
 
 def split_product(high: Tensor, low: Tensor | None, weight: Tensor) -> Tensor:
     """Give the product of a left factor [n, t] with weight [t, D]: [n, D] float32.
 
-    Of the weight's half precision, high + low is the factor times LIFT; without `low`, high is the factor in
-    float32.
+    In the weight's half precision, high + low is the factor times LIFT; in float32, high is the factor.
     """
     with exact_float32(high.device):
-        if low is None:
+        if high.dtype == torch.float32:
             return high @ weight.float()
         total = torch.mm(high, weight, out_dtype=torch.float32)
-        return total.add_(torch.mm(low, weight, out_dtype=torch.float32)).div_(LIFT)
+        if low is not None:
+            total += torch.mm(low, weight, out_dtype=torch.float32)
+        return total.div_(LIFT)
 
 
 def multiplies_halves(rows: Tensor, weight: Tensor) -> bool:

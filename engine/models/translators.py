@@ -45,10 +45,14 @@ class Translators:
         return translated(hidden, self.weight[layer], self.bias[layer])
 
 
-def translated(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Give h + A h + b of rows [..., n, D], for A [..., D, D] and b [..., D]."""
+def translated(hidden: Tensor, weight: Tensor, bias: Tensor, operands: torch.dtype = torch.float32) -> Tensor:
+    """Give h + A h + b of rows [..., n, D], for A [..., D, D] and b [..., D].
+
+    h and A are multiplied as `operands`.
+    """
     rows = hidden.float()
-    return (rows + rows @ weight.mT + bias.unsqueeze(-2)).to(hidden.dtype)
+    product = rows.to(operands) @ weight.mT.to(operands)
+    return (rows + product + bias.unsqueeze(-2)).to(hidden.dtype)
 
 
 @frozen(eq=False)

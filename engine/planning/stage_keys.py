@@ -330,13 +330,17 @@ def _settings_read(settings: Table, table: str, stage: str) -> dict[str, Any]:
         settings = settings.in_one_spelling()
     values = ((field, getattr(settings, field.name)) for field in fields_read(table, type(settings), stage))
     read = {
-        field.name: attrs.asdict(value) if attrs.has(type(value)) else value
+        field.name: attrs.asdict(value, filter=_counts) if attrs.has(type(value)) else value
         for field, value in values
-        if not (field.metadata.get("later") and value == _default(field))
+        if _counts(field, value)
     }
     if plugins := sorted(_plugins(settings, list(read))):
         read["plug-ins"] = plugins
     return read
+
+
+def _counts(field: attrs.Attribute[Any], value: Any) -> bool:
+    return not (field.metadata.get("later") and value == _default(field))
 
 
 def _default(field: attrs.Attribute[Any]) -> Any:

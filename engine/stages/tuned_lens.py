@@ -31,6 +31,7 @@ from store.backend.location import Place
 
 MOMENTUM, LARGEST_NORM = 0.9, 1.0
 KEPT_EVERY = 25  # steps from one checkpoint to the next
+OPERANDS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOKENS = 1024  # of one backward pass through all layers
 
 
@@ -79,7 +80,7 @@ def tune(
         optimizer.zero_grad()
         total = torch.zeros(layers, device=lens.device)
         for batch in batches:
-            total += _backward(lens, translators, batch, padding, count, backend)
+            total += _backward(lens, translators, batch, padding, count, settings, backend)
         curve[step] = total.cpu().numpy()
         if not np.isfinite(curve[step]).all():
             raise EngineError(
@@ -109,7 +110,13 @@ def draws(examples: Sequence[Encoded], settings: Tuned) -> Iterator[list[Encoded
 
 
 def _backward(
-    lens: Lens, translators: Translators, batch: Sequence[Encoded], padding: int, count: int, backend: str
+    lens: Lens,
+    translators: Translators,
+    batch: Sequence[Encoded],
+    padding: int,
+    count: int,
+    settings: Tuned,
+    backend: str,
 ) -> Tensor:
     """Add a batch's part of the gradient of the mean over `count` tokens; give its part of the KL, [L]."""
     hidden, final = _streams(lens, batch, padding)
@@ -117,8 +124,14 @@ def _backward(
     total = torch.zeros(len(hidden), device=hidden.device)
     for start in range(0, len(final), TOKENS):
         part = slice(start, start + TOKENS)
-        normed = lens.norm(translated(hidden[:, part], *parameters))
-        kl, slope = lens_divergence(normed.detach(), final[part], lens.unembedding, backend=backend)
+        normed = lens.norm(translated(hidden[:, part], *parameters, OPERANDS[settings.precision]))
+        kl, slope = lens_divergence(
+            normed.detach(),
+            final[part],
+            lens.unembedding,
+            rounded_slopes=settings.precision != "float32",
+            backend=backend,
+        )
         total += kl.sum(dim=1) / count
         gradients = torch.autograd.grad(normed, parameters, (slope / count).to(normed.dtype))
         for parameter, gradient in zip(parameters, gradients, strict=True):

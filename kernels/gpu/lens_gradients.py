@@ -66,8 +66,8 @@ def slopes(
 ):  # fmt: skip
     """Store lift · (q − p)(1 − (x / c)²) of B entries of one row, and their part of KL [blocks, R].
 
-    Rows go layer by layer, each layer's in the order of the final rows. Where `low` is given, `high` is of a
-    half precision and `low` is what it rounds off.
+    Rows go layer by layer, each layer's in the order of the final rows. `low` is what `high`
+    rounds off, or None.
     """
     i_row, i_block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     i_final = i_row % n_positions
@@ -99,6 +99,7 @@ def triton_backend(
     final: Tensor,
     unembedding: Unembedding,
     *,
+    rounded: bool = False,
     tile: int = TILE,
     logit_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -108,13 +109,15 @@ def triton_backend(
     """
 
     def block(own: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        return _block(own, target, unembedding, tile)
+        return _block(own, target, unembedding, tile, rounded)
 
     with launching_on(hidden.device):
         return by_blocks(hidden, final, unembedding, logit_bytes, block)
 
 
-def _block(hidden: Tensor, final: Tensor, head: Unembedding, tile: int) -> tuple[Tensor, Tensor]:
+def _block(
+    hidden: Tensor, final: Tensor, head: Unembedding, tile: int, rounded: bool
+) -> tuple[Tensor, Tensor]:
     layers, positions, width = hidden.shape
     rows, device = hidden.reshape(-1, width), hidden.device
     own, target = _Normaliser(rows), _Normaliser(final)
@@ -135,7 +138,7 @@ def _block(hidden: Tensor, final: Tensor, head: Unembedding, tile: int) -> tuple
         weight, columns = head.tokens[start : start + tile], x.shape[1]
         halves = multiplies_halves(weight, weight)
         high = torch.empty(x.shape, dtype=weight.dtype if halves else torch.float32, device=device)
-        low = torch.empty_like(high) if halves else None
+        low = torch.empty_like(high) if halves and not rounded else None
         blocks = triton.cdiv(columns, BLOCK)
         sums = torch.empty((blocks, len(rows)), device=device)
         slopes[len(rows), blocks](

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from attrs import field, frozen
 from msgspec import Meta
 
-from specs.tables.fields import read_by
+from specs.tables.fields import LATER, read_by
 
 _BY_LENS = read_by("lens")
 
@@ -33,3 +33,11 @@ class Tuned:
     seed: Annotated[int, Meta(ge=0, description="Seed of the examples' order.")] = field(
         default=0, metadata=_BY_LENS
     )
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        Meta(
+            description="Products with the translators, and of the loss's slopes with a head in half "
+            "precision. `bfloat16`: operands rounded to it, or to the head's type; the translators, their "
+            "gradients' sums, the logits and KL stay in float32."
+        ),
+    ] = field(default="float32", metadata={**_BY_LENS, **LATER})

@@ -62,5 +62,22 @@ def test_logits_of_any_size(spread: float) -> None:
         torch.testing.assert_close(mine.double(), true, rtol=1e-5, atol=1e-4)
 
 
+def test_rounded_slopes_go_as_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lens_gradients, "multiplies_halves", lambda *_: True)
+
+    def exact(high: Tensor, low: None, weight: Tensor) -> Tensor:
+        assert low is None and high.dtype == torch.bfloat16
+        return high.double().div(lens_gradients.LIFT).mm(weight.double()).float()
+
+    monkeypatch.setattr(lens_gradients, "split_product", exact)
+    generator = torch.Generator().manual_seed(0)
+    hidden = 3 * torch.randn(2, 9, 16, generator=generator)
+    head = Unembedding(torch.randn(300, 16, generator=generator).bfloat16())
+    _, gradient = lens_divergence(hidden, hidden[1], head, rounded_slopes=True, backend="triton")
+    _, truth = lens_divergence(hidden, hidden[1], head, backend="reference")
+    off = (gradient.double() - truth).abs().max() / head.weight.abs().max()
+    assert 1e-4 < off < 1e-2
+
+
 def test_it_serves_by_name() -> None:
     assert choose_backend(torch.device("cpu"), "triton", "lens_divergence") == "triton"

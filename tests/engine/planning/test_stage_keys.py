@@ -133,6 +133,7 @@ OTHER: dict[str, Any] = {
     "probe.tuned.lr": 0.5,
     "probe.tuned.weight_decay": 0.0,
     "probe.tuned.seed": 4,
+    "probe.tuned.precision": "bfloat16",
     "probe.heads": True,
     "probe.activation": True,
     "probe.top_k": 2,
@@ -352,6 +353,9 @@ def test_a_tuned_lens_is_trained_once_per_trained_model(files: dict[str, str]) -
     (before,), (after,) = (keys_of(text, files["folder"], *more) for more in ((logit,), ()))
     assert changed(before, after) == {"lens", "probe"} and "lens" not in before
     assert keys_of(text, files["folder"], logit, "probe.tuned.lr=0.5") == [before]  # nobody reads it
+    assert after["lens"] == "590141ed4da59e0a578b43b2e7a534f9"
+    (rounded,) = keys_of(text, files["folder"], 'probe.tuned.precision="bfloat16"')
+    assert changed(after, rounded) == {"lens", "probe"}
     # Other test data, scoring or probing make no other lens; another seed's model does.
     for same in ('evaluate.data.dimension="b"', "evaluate.length_normalized=true", "probe.top_k=1"):
         (other,) = keys_of(text, files["folder"], same)

@@ -133,6 +133,17 @@ def test_every_layer_comes_nearer_and_the_last_stays(name: str) -> None:
     assert before[-1].abs() < 1e-5 and torch.equal(after[-1], before[-1])
 
 
+def test_rounded_products_train_much_the_same_translators() -> None:
+    lens = find_lens(model_of("llama"))
+    (exact, curve), (rounded, ours) = (
+        trained(lens, Tuned(steps=20, tokens=64, precision=precision))
+        for precision in ("float32", "bfloat16")
+    )
+    assert rounded.weight.dtype == torch.float32 and not torch.equal(exact.weight, rounded.weight)
+    assert (exact.weight - rounded.weight).norm() < 0.05 * exact.weight.norm()
+    np.testing.assert_allclose(ours, curve, rtol=0.02, atol=1e-3)
+
+
 def test_untrained_translators_are_the_logit_lens_to_the_bit() -> None:
     lens = find_lens(model_of("llama").bfloat16())
     nothing = Translators.identity(3, 32, torch.device("cpu"))
