@@ -175,7 +175,7 @@ def test_the_spec_s_difference_is_shown_by_results_report_and_figure(tmp_path: P
     assert row["outcomes"]["correct"]["verdict"] == "no difference larger than 0.9"
     entropy = tree.ablation.change("entropy", "target")
     assert (
-        row["entropy"]["verdict"]
+        row["layers"]["entropy"]["verdict"]
         == entropy["verdict"].isel(level=0).transpose("position", "layer").values.tolist()
     )
     ax = plots.change(entropy.isel(position=0))
