@@ -47,7 +47,7 @@ def limit() -> Limit:
 
 def oom_kills() -> int | None:
     """Count the processes of this one's cgroup that the kernel has killed for memory; None where unknown."""
-    for folder in _groups():
+    for folder in groups():
         for name in ("memory.events", "memory.oom_control"):
             with suppress(OSError, ValueError):
                 counts = dict(line.split() for line in (folder / name).read_text().splitlines())
@@ -57,7 +57,7 @@ def oom_kills() -> int | None:
 
 
 def _cgroup_limits() -> Iterator[tuple[Path, int]]:
-    for folder in _groups():
+    for folder in groups():
         for name in ("memory.max", "memory.limit_in_bytes"):
             with suppress(OSError, ValueError):  # "max" is no number
                 size = int((folder / name).read_text())
@@ -65,17 +65,17 @@ def _cgroup_limits() -> Iterator[tuple[Path, int]]:
                     yield folder / name, size
 
 
-def _groups() -> Iterator[Path]:
-    """Yield the folders of this process's memory cgroups, of versions 1 and 2, each before those above it."""
+def groups(controller: str = "memory") -> Iterator[Path]:
+    """Yield the folders of this process's cgroups of a kind, versions 1 and 2, each before those above it."""
     try:
         lines = MEMBERSHIP.read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        tops = [CGROUPS / "memory"] if controllers else [CGROUPS, CGROUPS / "unified"]
+        tops = [CGROUPS / controller] if controllers else [CGROUPS, CGROUPS / "unified"]
         for top in tops:
             group = top / path.lstrip("/")
             folder = group if group.is_dir() else top  # a container may see its own group as the highest

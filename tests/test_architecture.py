@@ -27,8 +27,8 @@ LEAVES = ("specs", "kernels", "store")
 # itself, but for those that stand in a row of their own.
 ORDER = {
     "engine": (
-        "errors terminal quantities fingerprints full_memory", "progress", "process_group", "models", "data",
-        "planning", "text", "stages", "running", "annotation", "api", "cli", "",
+        "errors terminal quantities fingerprints full_memory", "cpu_share", "progress", "process_group",
+        "models", "data", "planning", "text", "stages", "running", "annotation", "api", "cli", "",
     ),
     "store": (
         "errors tokens quality calibration", "backend", "lease", "ledger", "arrays", "reader writer accessor",

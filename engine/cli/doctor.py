@@ -16,6 +16,7 @@ from attrs import frozen
 from rich.table import Table
 from rich.text import Text
 
+from engine.cpu_share import told_threads
 from engine.models.devices import unused_gpu
 from engine.terminal import joined, styled
 from kernels import choose_backend, cpu_paths, why_not
@@ -57,7 +58,8 @@ def machine() -> Table:
 def _facts() -> Iterator[tuple[str, str | Text]]:
     yield "system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     features = torch.backends.cpu.get_cpu_capability()
-    yield "CPU", f"{_cpu_name()}, {torch.get_num_threads()} threads, torch uses {features}"
+    yield "CPU", f"{_cpu_name()}, torch uses {features}"
+    yield "threads", told_threads(torch.get_num_threads())
     yield "C compiler", _compiler()
     yield "CPU paths", ", ".join(cpu_paths()) or "none: the C core is not built"
     for index in range(torch.cuda.device_count()):

@@ -16,6 +16,7 @@ from rich.text import Text
 from engine.cli.parameters import JSON, NEW_STORE, SET, SPEC, STORE
 from engine.cli.power_command import power
 from engine.cli.store_upkeep import gc, verify
+from engine.cpu_share import set_threads
 from engine.errors import DataError, EngineError, Interrupted, UsageError, told
 from engine.quantities import count
 from engine.terminal import Terminal, say, shown, styled
@@ -353,6 +354,7 @@ def main() -> None:
     from store import StoreError
 
     warnings.formatwarning = _warning
+    set_threads()
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from attrs import define, field
 
+from engine.cpu_share import cpu_share
 from engine.errors import Interrupted, LostRankError
 from engine.full_memory import oom_kills
 from engine.progress import StopRequest
@@ -149,7 +150,7 @@ class LocalExecutor:
 def slots(workers: int, workers_per_gpu: int, ranks: int = 1) -> list[_Slot]:
     """Give places for workers: GPUs dealt out in turn, where there are any, and else the cores split."""
     gpus = visible_gpus()
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, cpu_share().count // workers)
     if not gpus:
         return [_Slot({}, threads) for _ in range(workers)]
     ranks = min(ranks, len(gpus))

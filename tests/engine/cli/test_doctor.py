@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,17 @@ from kernels.lens_torch import TiledProjection
 
 def test_the_command_names_the_machine_and_passes() -> None:
     output = engine("doctor").output
-    for word in ("C compiler", "CPU paths", "torch", "triton", "reference", "auto takes", "float16"):
+    for word in (
+        "C compiler",
+        "threads",
+        "waiting: ",
+        "CPU paths",
+        "torch",
+        "triton",
+        "reference",
+        "auto takes",
+        "float16",
+    ):
         assert word in output
     passed = [line for line in output.splitlines() if "passed" in line]
     assert len(passed) >= 3 * len(available_backends())

@@ -21,6 +21,7 @@ from facts import facts, told
 from jobs import job_of
 from small_study import small_spec
 
+from engine.cpu_share import cpu_share
 from engine.errors import Interrupted, UsageError
 from engine.models.translators import checkpoint_of
 from engine.planning.estimate import Cost, estimator
@@ -492,4 +493,4 @@ def test_gpus_are_dealt_out_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown == ["2", "2", "5", "5"]
     monkeypatch.setattr(local, "visible_gpus", list)
     assert [slot.environment for slot in slots(2, 1)] == [{}, {}]
-    assert slots(2, 1)[0].threads == max(1, (os.cpu_count() or 1) // 2)
+    assert slots(2, 1)[0].threads == max(1, cpu_share().count // 2)
