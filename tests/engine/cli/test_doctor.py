@@ -37,6 +37,7 @@ def test_the_command_names_the_machine_and_passes() -> None:
         "float16",
     ):
         assert word in output
+    assert re.search(r"threads .* of \d+ CPUs \(.*\); load [\d.]+; waiting: \w", output)
     passed = [line for line in output.splitlines() if "passed" in line]
     assert len(passed) >= 3 * len(available_backends())
     assert told(output, "store", "reported")
