@@ -27,6 +27,7 @@ from engine.planning.known_models import known_model
 from engine.planning.passes import Passes, choose_passes, without_estimate
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.run_order import turns, whole_models
+from engine.planning.schedule import trained_examples
 from engine.planning.sizes import DataCard, ModelCard, data_card, model_card
 from engine.planning.stage_keys import test_data
 from engine.planning.training_memory import (
@@ -297,10 +298,8 @@ def _train(
     memory: TrainingMemory,
     passes: Passes,
 ) -> Cost:
-    steps = train.steps
-    per_step = train.batch_size * train.accumulation
-    examples = (data.train or UNKNOWN_EXAMPLES) * train.epochs if steps is None else steps * per_step
     length = lengths.prompt + lengths.completion
+    examples = trained_examples(train, data.train or UNKNOWN_EXAMPLES, length)
     adapter = 4 * (adapter_size(model, lora) + model.facts.trained(lora.modules_to_save, model.unembedding))
     forward = 2 * (model.parameters * length + model.unembedding * lengths.completion)
     return Cost(
@@ -309,9 +308,9 @@ def _train(
         memory=memory.total,
         training=memory,
         passes=passes,
-        stored=adapter if steps != 0 else 0,
+        stored=adapter if train.steps != 0 else 0,
         # The adapter, Adam's two moments, and the best adapter so far.
-        scratch=CHECKPOINTS * (3 + bool(train.early_stopping)) * adapter if steps != 0 else 0,
+        scratch=CHECKPOINTS * (3 + bool(train.early_stopping)) * adapter if train.steps != 0 else 0,
     )
 
 

@@ -18,6 +18,17 @@ def training_steps(train: Train, examples: int) -> int:
     return math.ceil(train.epochs * math.ceil(batches / train.accumulation))
 
 
+def trained_examples(train: Train, examples: int, length: float) -> float:
+    """Give how many examples all steps take in, of so many that have a mean length in tokens."""
+    if train.tokens is not None:
+        return train.tokens / length
+    if train.label_tokens is not None:
+        return train.label_tokens  # most labels are one token
+    if train.steps is not None:
+        return train.steps * train.batch_size * train.accumulation
+    return examples * train.epochs
+
+
 def schedule_warnings(plan: Plan) -> list[str]:
     """Give what is allowed, but hardly meant, in the schedules of a plan's trainings; each once."""
     choose = plan.matrix.chooser("train", "data")
@@ -27,6 +38,8 @@ def schedule_warnings(plan: Plan) -> list[str]:
 
 def _warnings(plan: Plan, cell: PlannedCell) -> Iterator[str]:
     train = plan.matrix.table("train", cell.choice)
+    if train.tokens or train.label_tokens:  # steps that no plan knows
+        return
     examples = _examples(plan, cell) if train.steps is None else 0
     if examples is None or (steps := training_steps(train, examples)) == 0:
         return

@@ -10,7 +10,7 @@ from specs.checks.templates import template_problems
 from specs.common.spelling import nearest, one_of
 from specs.errors import Problem
 from specs.tables.data import Data
-from specs.tables.experiment import Evaluate, Lora
+from specs.tables.experiment import Evaluate, Lora, Train
 from specs.tables.probe import Probe
 from specs.tables.target import Prompt, Target
 from specs.toml.describe import value as spell
@@ -97,6 +97,13 @@ def _spellings(settings: Evaluate) -> Iterator[Problem]:
                 yield Problem(None, join((*at, index)), message)
 
 
+def _train(settings: Train) -> Iterator[Problem]:
+    given = [name for name in ("steps", "tokens", "label_tokens") if getattr(settings, name) is not None]
+    if len(given) > 1:
+        names = " and ".join(f"train.{name}" for name in given)
+        yield Problem(None, f"train.{given[-1]}", f"expected one length of the training, found {names}")
+
+
 def _lora(settings: Lora) -> Iterator[Problem]:
     modules = settings.target_modules
     try:
@@ -118,6 +125,7 @@ RULES: Mapping[str, Callable[[Any], Iterator[Problem]]] = {
     "target": _target,
     "data": _data,
     "lora": _lora,
+    "train": _train,
     "evaluate": _evaluate,
     "probe": _probe,
 }

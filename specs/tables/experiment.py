@@ -118,6 +118,17 @@ class Train:
         Annotated[int, Meta(ge=0)] | None,
         Meta(description="Optimiser steps; overrides `epochs`. 0 leaves the model untrained."),
     ] = None
+    tokens: Annotated[
+        PositiveInt | None,
+        Meta(
+            description="In place of `epochs` or `steps`: as many steps as it takes to take in so many "
+            "tokens of prompts and answers, padding not counted."
+        ),
+    ] = field(default=None, metadata=LATER)
+    label_tokens: Annotated[
+        PositiveInt | None,
+        Meta(description="The same for tokens of labels alone."),
+    ] = field(default=None, metadata=LATER)
     batch_size: Annotated[int, Meta(ge=1, description="Examples of a batch.")] = 8
     accumulation: Annotated[int, Meta(ge=1, description="Batches per optimiser step.")] = 1
     lr: Annotated[float, Meta(gt=0, description="Peak learning rate.")] = 2e-4

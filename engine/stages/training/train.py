@@ -19,6 +19,7 @@ from engine.process_group.alone import ALONE, IGNORED, ProcessGroup
 from engine.progress import Report, StopRequest
 from engine.stages.training.adapter import attach_adapter
 from engine.stages.training.arguments import arguments, global_seed
+from engine.stages.training.budget import within_budget
 from engine.stages.training.callbacks import Reporter, Saver
 from engine.stages.training.files import (
     Trained,
@@ -71,6 +72,7 @@ def train_adapter(
     started = time.perf_counter()
     limit = limit_of(base, settings.max_length)
     kept = short_enough(examples, limit)
+    settings = within_budget(settings, kept, seed)
     validated = _validated(validation, settings, limit) if settings.early_stopping else []
     chosen = passes(kept) if passes else without_estimate(settings)
     set_seed(global_seed(seed))

@@ -144,7 +144,7 @@ OTHER: dict[str, Any] = {
 # Covered by tests of their own: what they change is content or the presence of a stage, not a setting.
 ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
-    "probe.enabled", "probe.lens",
+    "probe.enabled", "probe.lens", "train.tokens", "train.label_tokens",
 }  # fmt: skip
 
 
