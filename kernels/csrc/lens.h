@@ -5,6 +5,7 @@
  * panels of LENS_COLUMNS rows; H is packed block by block into tiles. The vocabulary is cut into splits of
  * whole panels. Each split gives partial results for all rows of a block, merged in split order: the bits
  * depend on the splits, never on who computed which. No function allocates, keeps state or starts a thread.
+ * Results that would be denormal are 0, where the CPU can be told so.
  *
  * Callers pass valid pointers, aligned to their element type; nothing is checked here.
  */

@@ -1,5 +1,8 @@
 /* The one place that knows what the CPU can do: a table of paths, best first. */
 #include "lens_paths.h"
+#if LENS_X86
+#include <xmmintrin.h>
+#endif
 
 static int32_t always(void) { return 1; }
 
@@ -33,6 +36,26 @@ int32_t lens_path_multiplies_bfloat16(int32_t path) { return paths[path].path->m
 
 int64_t lens_scratch_bytes(int64_t count) { return count * (int64_t)sizeof(lens_row_state); }
 
+/* Probabilities below 1.2e-38 are denormal numbers, each of which costs some CPUs a hundred cycles, and no sum
+ * a digit. So results that would be denormal become 0, in this thread and until the call is over. */
+static uint32_t flush_denormals(void) {
+#if LENS_X86
+    uint32_t before = _mm_getcsr();
+    _mm_setcsr(before | _MM_FLUSH_ZERO_ON);
+    return before;
+#else
+    return 0;
+#endif
+}
+
+static void restore(uint32_t before) {
+#if LENS_X86
+    _mm_setcsr(before);
+#else
+    (void)before;
+#endif
+}
+
 void lens_pack_rows(int32_t path, int32_t kind, const void *rows, int64_t count, int64_t width,
                     void *packed) {
     lens_pack_tiles(kind, rows, count, width, paths[path].path->tile_rows, packed);
@@ -40,21 +63,29 @@ void lens_pack_rows(int32_t path, int32_t kind, const void *rows, int64_t count,
 
 void lens_logits(int32_t path, const lens_head *head, const void *rows, int64_t count, float *out,
                  int64_t columns) {
+    uint32_t before = flush_denormals();
     paths[path].path->logits(head, rows, count, out, columns);
+    restore(before);
 }
 
 void lens_reduce(int32_t path, const lens_block *block, int64_t split, int64_t group, void *scratch) {
+    uint32_t before = flush_denormals();
     paths[path].path->reduce(block, split, group, scratch);
+    restore(before);
 }
 
 void lens_diverge(int32_t path, const lens_block *block, const lens_result *result, const lens_pairs *pairs,
                   int64_t split, void *scratch) {
+    uint32_t before = flush_denormals();
     paths[path].path->diverge(block, result, pairs, split, scratch);
+    restore(before);
 }
 
 void lens_slopes(int32_t path, const lens_block *block, const lens_result *result, const lens_pairs *pairs,
                  int64_t first, int64_t panels, float *out, int64_t stride, double *kl, void *scratch) {
+    uint32_t before = flush_denormals();
     paths[path].path->slopes(block, result, pairs, first, panels, out, stride, kl, scratch);
+    restore(before);
 }
 
 void lens_evaluate(int32_t path, int32_t function, const float *x, float *out, int64_t count) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 import sys
 from types import SimpleNamespace
 from unittest import mock
@@ -213,3 +214,16 @@ FITTING = {
 def test_wrong_arguments_are_named(arguments: dict[str, object], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         lens_divergence(**(FITTING | arguments))
+
+
+@pytest.mark.parametrize("path", cpu_paths())
+def test_no_denormal_is_made_and_others_may_make_them(path: str) -> None:
+    """The weight is the identity, so the gradient's entries are the slopes themselves."""
+    c = pytest.importorskip("kernels.lens_divergences_c")
+    width = 800
+    rows = 24 * torch.randn(2, 4, width, generator=torch.Generator().manual_seed(0))
+    _, slopes = c.c_backend(rows, rows[1], Unembedding(torch.eye(width)), path=path)
+    assert slopes[0].abs().gt(0).any()
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert not ((slopes != 0) & (slopes.abs() < torch.finfo(torch.float32).tiny)).any()
+    assert torch.tensor(1e-30) * torch.tensor(1e-10) != 0
