@@ -45,6 +45,8 @@ from store.backend.locate import place_of
 
 TEMPLATE = "Message: {context}\nReply: {response}\nComprehensiveness, from 1 to 5:"  # the demo's
 LORA = Lora(r=8, alpha=16)
+TOKENIZER = smollm2()
+PADDING = padding_id(TOKENIZER)
 
 
 def main() -> None:
@@ -59,9 +61,8 @@ def main() -> None:
     drawn = long_tailed(400, options.mean)
     if options.rounds:
         report_times(options, drawn)
-    tokenizer = smollm2()
     writer = TargetEncoder(
-        tokenizer=tokenizer,
+        tokenizer=TOKENIZER,
         prompt=Prompt(template=TEMPLATE, chat_template=False),
         target=Target(content="label+explanation"),
         labels=LABELS,
@@ -120,7 +121,7 @@ def ours(base: Any, rows: Sequence[Encoded], options: argparse.Namespace, size: 
     with tempfile.TemporaryDirectory() as folder:
         train_adapter(
             base,
-            smollm2(),
+            TOKENIZER,
             rows,
             [],
             lora=LORA,
@@ -155,11 +156,17 @@ def plain(base: Any, rows: Sequence[Encoded], options: argparse.Namespace) -> No
             remove_unused_columns=False,
             train_sampling_strategy="sequential",
         )
-        trainer = Trainer(model, arguments, Collator(padding_id(smollm2())), train_dataset=ordered)
+        trainer = Trainer(model, arguments, _collated, train_dataset=ordered)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         model.save_pretrained(folder)
     model.unload()
+
+
+def _collated(examples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    """Give the batch with what a model takes alone."""
+    batch = Collator(PADDING)(examples)
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
 
 
 def report_padding(name: str, rows: Sequence[Encoded], batch: int) -> None:
