@@ -18,7 +18,7 @@ from specs.checks.settings import RULES
 from specs.errors import Problem, SpecError
 from specs.rules import ContrastPair, Pattern, ResolvedRules, Scope, read_rules
 from specs.tables.by_name import TableOf
-from specs.tables.experiment import TABLE_STAGES
+from specs.tables.experiment import OVERLAID, TABLE_STAGES
 from specs.tables.interventions import Intervention
 from specs.toml import keys, overlay
 from specs.toml.convert import structure, tables
@@ -48,7 +48,7 @@ class Matrix:
         self._rules = rules
         self._folder = spec.path.parent
         self._seeds = spec.experiment.seeds
-        self._touching = _touching(axes, overlay.exists(spec.raw))
+        self._touching = _touching(axes, overlay.existing(spec.raw))
         self._choosers = {name: _chooser(positions) for name, positions in self._touching.items()}
         self._tables: dict[tuple[str, Cell], Any] = {}
 
@@ -136,7 +136,7 @@ class Matrix:
         return self._tables[key]
 
     def _build(self, name: str, cell: Cell) -> Any:
-        raw: Any = {table: self._raw.get(table, {}) for table in (name, "data")}
+        raw: Any = {table: self._raw.get(table, {}) for table in (name, *OVERLAID)}
         for position in self._touching[name]:
             if cell[position] >= 0:
                 for key, value in self.axes[position].levels[cell[position]].overrides.items():
@@ -305,15 +305,16 @@ def _unfit(matrix: Matrix) -> Iterator[Problem]:
                 yield attrs.evolve(problem, key=matrix.written(problem.key, cell))
 
 
-def _touching(axes: Sequence[Axis], has_overlay: bool) -> dict[str, tuple[int, ...]]:
+def _touching(axes: Sequence[Axis], overlaid: set[str]) -> dict[str, tuple[int, ...]]:
     """Which axes set keys of each table (and `seed`)."""
     touching: dict[str, set[int]] = {name: set() for name in (*TABLE_STAGES, "seed")}
+    overlaid = set(overlaid)
     for position, axis in enumerate(axes):
         for path in {key for level in axis.levels for key in level.overrides}:
             touching[str(keys.split(path)[0])].add(position)
-            has_overlay |= path.startswith("evaluate.data.")
-    if has_overlay:  # it lies over [data], so whatever changes that changes the overlaid table
-        touching["evaluate"] |= touching["data"]
+            overlaid |= {table for table in OVERLAID if path.startswith(f"evaluate.{table}.")}
+    for table in overlaid:  # whatever changes it changes the table that lies over it
+        touching["evaluate"] |= touching[table]
     return {name: tuple(sorted(positions)) for name, positions in touching.items()}
 
 

@@ -149,6 +149,25 @@ def test_training_knows_nothing_of_what_is_tested(write_spec, tmp_path: Path) ->
     assert [file.read_bytes() for file in here] == [file.read_bytes() for file in there]
 
 
+def test_one_training_is_tested_with_many_wordings(write_spec, tmp_path: Path) -> None:
+    """Each wording measures what a spec with this prompt for both would on the same adapter."""
+    spec = write_spec(
+        "[factors.wording.levels]\ntrained = {}\n"
+        'short = { evaluate.prompt = { template = "{response}", system = "" } }\n'
+    )
+    only = ("--only", "seed=0", "--only", "target=label")
+    assert "Ran 1 data, 2 base, 1 train, 2 evaluate, 2 probe" in engine("execute", spec, *only).output
+    tree = store.open_store(tmp_path / "store")["small"]
+    for node, name in (("evaluate", "label_logprob"), ("probe", "entropy")):
+        values = tree[node].to_dataset()[name]
+        trained, short = (values.sel(wording=own).values for own in ("trained", "short"))
+        assert trained.shape == short.shape and not np.isclose(trained, short).all()
+    lengths = engine("data", spec).output
+    assert "wording=short" in lengths
+    refused = engine("plan", spec, "--set", 'evaluate.prompt.template="{reply}"', code=2).output
+    assert "evaluate.prompt.template" in refused and "reply" in refused
+
+
 def test_a_failed_cell_is_recorded_and_the_others_go_on(write_spec, tmp_path: Path) -> None:
     spec = write_spec(
         '[factors.modules.levels]\nbad = { lora.target_modules = ["no_such_module"] }\n'

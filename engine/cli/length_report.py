@@ -11,7 +11,6 @@ from rich.table import Table
 
 from engine.models import loading as models
 from engine.planning.plan import Plan, PlannedCell, describe, grouped
-from engine.planning.stage_keys import test_data
 from engine.text.lengths import Limit, evaluated_length, limit_by
 from engine.text.targets import TargetEncoder, cell_writer
 
@@ -79,6 +78,5 @@ class Lengths:
                 settings = matrix.table("model", cell.choice)
                 self._known[model] = models.load_tokenizer(settings), models.load_config(settings)
             tokenizer, config = self._known[model]
-            data = test_data(matrix, cell.choice) if test else matrix.table("data", cell.choice)
-            writer = cell_writer(self.plan, cell, tokenizer, data, lambda: self.rows["train"])
+            writer = cell_writer(self.plan, cell, tokenizer, lambda: self.rows["train"], test=test)
             yield cell, writer, limit_by(config, matrix.table("train", cell.choice).max_length)

@@ -15,7 +15,7 @@ from engine.planning import changes
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.plugins_used import used_names
 from engine.planning.sizes import ModelCard, model_card
-from engine.planning.stage_keys import Cell, data_key, test_data
+from engine.planning.stage_keys import Cell, data_key, test_data, test_prompt
 from specs import Problem, SpecError
 from specs.checks.reserved_names import RESERVED
 from specs.common.plugin_names import described
@@ -100,7 +100,7 @@ def _cards(plan: Plan) -> dict[Cell, ModelCard]:
 def _unfit(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Problem]:
     """Yield the layers that a model lacks, and chat templates of tokenizers that have none."""
     matrix = plan.matrix
-    for cell in matrix.distinct("model", "prompt", "probe"):
+    for cell in matrix.distinct("model", "prompt", "evaluate", "probe"):
         card = cards.get(matrix.choice("model", cell))
         if card is None:
             continue
@@ -110,9 +110,12 @@ def _unfit(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Problem]:
             if not lowest <= layer <= card.layers:
                 message = f"found {layer}; expected {lowest} to {card.layers} for this model"
                 yield _problem(plan, "probe.layers", cell, message)
-        if matrix.table("prompt", cell).chat_template and card.chat_template is False:
-            message = "found true, but this model's tokenizer has no chat template; expected false"
-            yield _problem(plan, "prompt.chat_template", cell, message)
+        prompts = {"prompt": matrix.table("prompt", cell), "evaluate.prompt": test_prompt(matrix, cell)}
+        for place, prompt in prompts.items():
+            if prompt.chat_template and card.chat_template is False:
+                message = "found true, but this model's tokenizer has no chat template; expected false"
+                yield _problem(plan, f"{place}.chat_template", cell, message)
+                break
 
 
 def _interventions(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Problem]:

@@ -29,7 +29,7 @@ from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.run_order import turns, whole_models
 from engine.planning.schedule import trained_examples
 from engine.planning.sizes import DataCard, ModelCard, data_card, model_card
-from engine.planning.stage_keys import test_data
+from engine.planning.stage_keys import test_data, test_prompt
 from engine.planning.training_memory import (
     BYTES,
     PROCESS,
@@ -255,7 +255,8 @@ def _cost(
     if model is None:
         return None
     target = Target() if stage == "base" else table("target", choice)
-    lengths = Lengths.of(train, table("prompt", choice), target, texts)
+    prompt = table("prompt", choice) if trains else test_prompt(plan.matrix, choice)
+    lengths = Lengths.of(train, prompt, target, texts)
     weights = _weight_bytes(settings, model, ranks)
     if stage == "train":
         lora = table("lora", choice)

@@ -27,7 +27,7 @@ from specs.tables.data import Data
 from specs.tables.experiment import STAGES, TABLE_STAGES, Model
 from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
-from specs.tables.target import CONTENT, Target
+from specs.tables.target import CONTENT, Prompt, Target
 from specs.toml.convert import field_types
 from specs.toml.describe import named
 from specs.toml.paths import data_suffix
@@ -120,6 +120,14 @@ class Keys:
         def parts(stage: str, *tables: str) -> list[_Part]:
             return [part(table, stage) for table in tables]
 
+        def test_parts(stage: str, *tables: str) -> list[_Part]:
+            """Give the parts of what the cell is tested with: its test prompt in place of the training's."""
+            asked = _Part(
+                ("prompt", "evaluate"),
+                lambda cell: digest(_settings_read(test_prompt(matrix, cell), "prompt", stage)),
+            )
+            return [asked, *parts(stage, *tables)]
+
         def test_size(stage: str) -> _Part:
             return _Part(
                 ("data", "evaluate"),
@@ -141,24 +149,33 @@ class Keys:
         test_alone = _Part(
             ("data", "evaluate", "target"), lambda cell: self._label_alone(cell, test_data(matrix, cell))
         )
-        tables = ("prompt", "target", "train", "evaluate")
+        tables = ("target", "train", "evaluate")
         self._data, self._test = _joined(matrix, data), _joined(matrix, test)
         self._model = _joined(matrix, model)
-        self._train = _joined(matrix, model, data, *parts("train", "data", "lora", *tables), seed, alone)
-        self._evaluate = _joined(matrix, test, test_size("evaluate"), *parts("evaluate", *tables))
+        self._train = _joined(
+            matrix, model, data, *parts("train", "data", "lora", "prompt", *tables), seed, alone
+        )
+        self._evaluate = _joined(matrix, test, test_size("evaluate"), *test_parts("evaluate", *tables))
         prefix = _Part(("target",), lambda cell: digest(matrix.table("target", cell).prefix))
-        asked = parts("evaluate", "prompt", "train", "evaluate")
+        asked = test_parts("evaluate", "train", "evaluate")
         self._base = _joined(matrix, model, test, test_size("evaluate"), prefix, *asked)
         self._evaluated_base = _joined(matrix, _Part(("evaluate",), self._is_base_evaluated))
-        self._lens = _joined(matrix, data, *parts("lens", "data", *tables, "probe"), shuffling_seed, alone)
+        self._lens = _joined(
+            matrix, data, *parts("lens", "data", "prompt", *tables, "probe"), shuffling_seed, alone
+        )
         self._probe = _joined(
-            matrix, test, test_size("probe"), *parts("probe", *tables, "probe"), shuffling_seed, test_alone
+            matrix,
+            test,
+            test_size("probe"),
+            *test_parts("probe", *tables, "probe"),
+            shuffling_seed,
+            test_alone,
         )
         self._intervene = _joined(
             matrix,
             test,
             test_size("intervene"),
-            *parts("intervene", *tables, "probe"),
+            *test_parts("intervene", *tables, "probe"),
             shuffling_seed,
             test_alone,
         )
@@ -318,6 +335,12 @@ def test_data(matrix: Matrix, cell: Cell) -> Data:
     """Give the data settings that the cell is evaluated and probed on."""
     overlay = matrix.table("evaluate", cell).data
     return matrix.table("data", cell) if overlay is None else overlay
+
+
+def test_prompt(matrix: Matrix, cell: Cell) -> Prompt:
+    """Give the prompt settings that the cell is evaluated and probed with."""
+    overlay = matrix.table("evaluate", cell).prompt
+    return matrix.table("prompt", cell) if overlay is None else overlay
 
 
 def _settings_done(settings: Intervention) -> dict[str, Any]:

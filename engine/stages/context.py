@@ -84,8 +84,8 @@ class Context(StageRecords):
 
     def text(self, cell: PlannedCell, tokenizer: Tokenizer, *, test: bool) -> TargetEncoder:
         """Give the writer of a cell's training or test examples."""
-        key, data = "test_data" if test else "data", self.data(cell, test=test)
-        return cell_writer(self.plan, cell, tokenizer, data, lambda: self.rows(cell, key, "train", None))
+        key = "test_data" if test else "data"
+        return cell_writer(self.plan, cell, tokenizer, lambda: self.rows(cell, key, "train", None), test=test)
 
     def adapter(self, key: str) -> Place:
         """Give the home of a trained adapter, checked against what was recorded of it."""

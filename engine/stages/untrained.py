@@ -21,7 +21,7 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
     settings, key, tokenizer = context.settings("evaluate", cell), cell.keys["base"], base.tokenizer
     with context.committing("base", key, base) as record:
         asked = Target(prefix=context.settings("target", cell).prefix)
-        text = cell_writer(context.plan, cell, tokenizer, context.data(cell, test=True), list, asked)
+        text = cell_writer(context.plan, cell, tokenizer, list, asked, test=True)
         test = context.measured(cell, "evaluate", model, text)
         family = evolve(evaluation_family(test.rows, settings, asked), stage="base")
         report = checked(report, context.claim("base", key))

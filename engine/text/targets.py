@@ -14,12 +14,12 @@ from engine.data.visible import visible
 from engine.errors import UsageError
 from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import Plan, PlannedCell
+from engine.planning.stage_keys import test_data, test_prompt
 from engine.text.encoding import Text, Trail
 from engine.text.label_prefixes import Sequences, clash, parted, shortest
 from engine.text.layout import Form
 from engine.text.pieces import Begun, Example, Pieces
 from engine.text.pseudo_explanations import Word
-from specs.tables.data import Data
 from specs.tables.loss import SEGMENTS
 from specs.tables.target import Prompt, Target
 
@@ -222,22 +222,30 @@ def cell_writer(
     plan: Plan,
     cell: PlannedCell,
     tokenizer: Tokenizer,
-    data: Data,
     examples: Callable[[], Iterable[Example]],
     target: Target | None = None,
+    *,
+    test: bool,
 ) -> TargetEncoder:
-    """Give the writer of a cell's training or test data; `examples`: those of the training split.
+    """Give the writer of a cell's training or test examples.
 
-    target: another than the cell's own.
+    Args:
+        plan: the plan.
+        cell: one of its cells.
+        tokenizer: the model's.
+        examples: gives the examples of the training split.
+        target: another than the cell's own.
+        test: whether test examples are written, to which `[evaluate.data]` and `[evaluate.prompt]` apply.
     """
-    table, evaluate = plan.matrix.table, plan.matrix.table("evaluate", cell.choice)
+    matrix, choice = plan.matrix, cell.choice
+    evaluate = matrix.table("evaluate", choice)
     return TargetEncoder(
         tokenizer=tokenizer,
-        prompt=table("prompt", cell.choice),
-        target=target or table("target", cell.choice),
+        prompt=test_prompt(matrix, choice) if test else matrix.table("prompt", choice),
+        target=target or matrix.table("target", choice),
         labels=list(evaluate.labels),
         spellings=evaluate.spellings,
-        dimension=data.dimension,
-        seed=plan.matrix.seed(cell.choice),
+        dimension=(test_data(matrix, choice) if test else matrix.table("data", choice)).dimension,
+        seed=matrix.seed(choice),
         examples=examples,
     )

@@ -21,9 +21,9 @@ SYSTEM_FIELDS = ("dimension", "labels")
 COLUMN_FIELDS = ("dimension",)
 
 
-def _prompt(settings: Prompt) -> Iterator[Problem]:
-    yield from template_problems("prompt.template", settings.template, TEMPLATE_FIELDS)
-    yield from template_problems("prompt.system", settings.system or "", SYSTEM_FIELDS)
+def _prompt(settings: Prompt, table: str = "prompt") -> Iterator[Problem]:
+    yield from template_problems(f"{table}.template", settings.template, TEMPLATE_FIELDS)
+    yield from template_problems(f"{table}.system", settings.system or "", SYSTEM_FIELDS)
 
 
 def _target(settings: Target) -> Iterator[Problem]:
@@ -68,6 +68,8 @@ def _columns(table: str, settings: Data) -> Iterator[Problem]:
 def _evaluate(settings: Evaluate) -> Iterator[Problem]:
     if settings.data is not None:
         yield from _columns("evaluate.data", settings.data)
+    if settings.prompt is not None:
+        yield from _prompt(settings.prompt, "evaluate.prompt")
     alike: dict[str, str] = {}
     for index, label in enumerate(settings.labels):
         at = f"evaluate.labels[{index}]"

@@ -166,6 +166,21 @@ path = "evaluate.data.dimension"
 values = ["naturalness", "coherence"]
 ```
 
+## Many wordings of a test prompt
+
+`[evaluate.prompt]` lays keys over `[prompt]` in the same way. What a model answers hangs on the wording of
+the question, so one training can be tested with several (FormatSpread: Sclar et al., arXiv 2310.11324). The
+probe and the interventions read the test prompt, too; the tuned lens is trained with the training's.
+
+```toml
+extends = "explanations.toml"
+
+[factors.wording.levels]
+trained = {}
+question = { evaluate.prompt.template = "How good is this reply, from 1 to 5? {response}\\nRating:" }
+short = { evaluate.prompt.template = "{response}\\nRating:" }
+```
+
 ## One spec over another
 
 `extends` names another spec, or a list of them, relative to this file; chains are allowed. Tables merge key

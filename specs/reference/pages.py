@@ -11,7 +11,7 @@ from specs.reference.introduction import INTRODUCTION
 from specs.tables.analysis import Assumed
 from specs.tables.annotate import Annotator, RatedExample, Strategy
 from specs.tables.design import Contrast, Factor
-from specs.tables.experiment import TABLE_STAGES, Experiment
+from specs.tables.experiment import OVERLAID, TABLE_STAGES, Experiment
 from specs.tables.interventions import Intervention
 from specs.toml.convert import field_types, table_class, unstructure
 from specs.toml.describe import expected, split_annotated, value
@@ -49,11 +49,11 @@ number. A key without a default is left out to leave it unset; TOML has no null.
 
 
 def _table(heading: str, cls: type) -> list[str]:
-    """The section of a table and of the tables in it; `evaluate.data` has the keys of `data`."""
+    """The section of a table and of the tables in it; `evaluate.data` has the keys of `data`, say."""
     parts = _section(heading, cls)
     for name, type_ in field_types(cls).items():
         inner = table_class(type_)
-        if inner is not None and f"{heading}.{name}" != "evaluate.data":
+        if inner is not None and not (heading == "evaluate" and name in OVERLAID):
             parts += _table(f"{heading}.{name}", inner)
     return parts
 
@@ -83,7 +83,7 @@ def _cells(
     if stages is None:
         return cells
     if table_class(type_) is not None:
-        inner = "data" if field.name == "data" else f"{heading}.{field.name}"
+        inner = field.name if field.name in OVERLAID else f"{heading}.{field.name}"
         return [*cells[:2], "", meaning, f"see `[{inner}]`"]
     return [*cells, ", ".join(field.metadata.get("stages", stages)) or "none"]
 

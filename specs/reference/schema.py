@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from specs.reference.pages import reference_markdown
-from specs.tables.experiment import Experiment
+from specs.tables.experiment import OVERLAID, Experiment
 from specs.toml.convert import field_types, tables
 from specs.toml.describe import named
 
@@ -60,12 +60,17 @@ def _adapt(definitions: dict[str, Any]) -> None:
                     {"type": "string", "pattern": names.pattern, "description": "Name of a plug-in."},
                 ]
 
-    overlay = copy.deepcopy(definitions["Data"])
-    overlay["title"] = "DataOverlay"
-    overlay["description"] = "`[evaluate.data]`: keys laid over `[data]`."
-    del overlay["required"]
-    definitions["DataOverlay"] = overlay
-    definitions["Evaluate"]["properties"]["data"]["$ref"] = "#/$defs/DataOverlay"
+    for table in OVERLAID:
+        name = tables()[table].__name__
+        overlay = copy.deepcopy(definitions[name])
+        overlay["title"] = f"{name}Overlay"
+        overlay["description"] = f"`[evaluate.{table}]`: keys laid over `[{table}]`."
+        overlay.pop("required", None)
+        definitions[f"{name}Overlay"] = overlay
+        definitions["Evaluate"]["properties"][table] = {
+            **definitions["Evaluate"]["properties"][table],
+            "$ref": f"#/$defs/{name}Overlay",
+        }
 
     definitions["Factor"] |= {
         "oneOf": [{"required": ["levels"]}, {"required": ["path"]}],

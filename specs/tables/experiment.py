@@ -40,6 +40,8 @@ TABLE_STAGES: dict[str, tuple[str, ...]] = {
     "probe": ("probe",),
 }
 
+OVERLAID = ("data", "prompt")  # tables over which `[evaluate]` lays keys for the test examples
+
 
 @frozen(kw_only=True)
 class Model:
@@ -261,6 +263,12 @@ class Evaluate:
     data: Annotated[
         Data | None,
         Meta(description="Keys that differ from `[data]` for the test examples: transfer studies."),
+    ] = field(default=None, metadata=EXECUTION_ONLY)
+    prompt: Annotated[
+        Prompt | None,
+        Meta(
+            description="Keys that differ from `[prompt]` for the test examples: one training, many wordings."
+        ),
     ] = field(default=None, metadata=EXECUTION_ONLY)
 
     def new_tokens(self, target: Target) -> int:

@@ -23,7 +23,7 @@ from msgspec import Meta
 
 from specs.common.spelling import nearest, one_of
 from specs.errors import Problem
-from specs.tables.experiment import Experiment
+from specs.tables.experiment import OVERLAID, Experiment
 from specs.toml.describe import expected, found, members, named, split_annotated
 from specs.toml.keys import Path, join, split
 from specs.toml.parse import MAX_INTEGER
@@ -248,13 +248,19 @@ def tables() -> dict[str, type]:
     return known
 
 
+def _overlays() -> set[str]:
+    """The tables that repeat the keys of another, with those in them."""
+    places = tuple(f"evaluate.{table}" for table in OVERLAID)
+    return {name for name in tables() if name.startswith(places)}
+
+
 def unknown_key(cls: type, path: Path) -> Problem:
     """The problem of a key that `cls` lacks: where it belongs, or how it may be meant."""
     key = str(path[-1])
     homes = [
         f"[{name}]" if name else "the top level"
         for name, table in tables().items()
-        if key in field_types(table) and table is not cls and not name.startswith("evaluate.data")
+        if key in field_types(table) and table is not cls and name not in _overlays()
     ]
     if homes:
         return Problem(None, join(path), f"unknown key; `{key}` belongs to {one_of(homes)}")

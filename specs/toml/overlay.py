@@ -1,4 +1,7 @@
-"""`[evaluate.data]`: keys laid over `[data]`, so that a transfer study writes only what differs."""
+"""`[evaluate.data]` and `[evaluate.prompt]`: keys laid over `[data]` and `[prompt]` for the test alone.
+
+So a study of transfer, or of the wording of test prompts, writes only what differs.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,34 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from specs.errors import Problem
+from specs.tables.experiment import OVERLAID
 from specs.toml import keys
 
-OVERLAY: keys.Path = ("evaluate", "data")
+
+def path_of(table: str) -> keys.Path:
+    """Where the overlay of a table is written."""
+    return ("evaluate", table)
 
 
-def exists(raw: Mapping[str, Any]) -> bool:
-    """Whether the spec writes an overlay."""
-    return keys.exists(raw, OVERLAY)
+def existing(raw: Mapping[str, Any]) -> set[str]:
+    """The tables that the spec writes an overlay of."""
+    return {table for table in OVERLAID if keys.exists(raw, path_of(table))}
 
 
 def expand(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`raw` with the whole of `[data]` under the overlay."""
-    if not (exists(raw) and isinstance(raw["evaluate"]["data"], Mapping)):
-        return raw
-    whole = keys.merge(raw.get("data", {}), raw["evaluate"]["data"])
-    return {**raw, "evaluate": {**raw["evaluate"], "data": whole}}
+    """`raw` with the whole of each overlaid table under its overlay."""
+    for table in existing(raw):
+        if isinstance(overlay := raw["evaluate"][table], Mapping):
+            whole = keys.merge(raw.get(table, {}), overlay)
+            raw = {**raw, "evaluate": {**raw["evaluate"], table: whole}}
+    return raw
 
 
 def written(raw: Mapping[str, Any], problems: Iterable[Problem]) -> list[Problem]:
-    """The problems without those that the overlay only repeats from `[data]`."""
+    """The problems without those that an overlay only repeats from its table."""
+    places = tuple(f"{keys.join(path_of(table))}." for table in OVERLAID)
     return [
         problem
         for problem in problems
-        if not problem.key.startswith("evaluate.data.") or keys.exists(raw, keys.split(problem.key))
+        if not problem.key.startswith(places) or keys.exists(raw, keys.split(problem.key))
     ]

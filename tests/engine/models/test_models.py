@@ -203,7 +203,7 @@ def test_the_loss_that_execute_records_of_a_granite_is_its_own(
     cell = plan.cells[0]
     tokenizer = models.load_tokenizer(Model(id=str(folder)))
     rows = data_stage.load(plan.root.under(f"data/{cell.keys['data']}"), "train", 4)
-    writer = cell_writer(plan, cell, tokenizer, plan.matrix.table("data", cell.choice), lambda: rows)
+    writer = cell_writer(plan, cell, tokenizer, lambda: rows, test=False)
     batch = Collator(padding_id(tokenizer))([writer.encode(row) for row in rows])
     with torch.no_grad():
         own = granite(**batch).loss.item()

@@ -188,7 +188,7 @@ def test_the_list_of_settings_is_complete() -> None:
         f"{table}.{name}"
         for table in (*TABLE_STAGES, *inner)
         for name in field_types(tables()[table])
-        if f"{table}.{name}" not in (*inner, "evaluate.base_model", "evaluate.data")
+        if f"{table}.{name}" not in (*inner, "evaluate.base_model", "evaluate.data", "evaluate.prompt")
     }
     assert known == set(OTHER) | ELSEWHERE
 
@@ -330,6 +330,30 @@ def test_hub_models_are_known_by_id_revision_and_file(files: dict[str, str]) -> 
     for change in ('model.id="someone/other"', 'model.revision="abc"', 'model.gguf_file="m.gguf"'):
         (after,) = keys_of(text, files["folder"], change)
         assert changed(before, after) == FOLLOWERS["train"] | {"base"}
+
+
+@pytest.mark.parametrize("key", ["template", "system", "chat_template"])
+def test_a_test_prompt_is_read_by_what_is_tested_alone(files: dict[str, str], key: str) -> None:
+    text, value = BASE.format(**files), toml(OTHER[f"prompt.{key}"])
+    (before,) = keys_of(text, files["folder"])
+    (after,) = keys_of(text, files["folder"], f"evaluate.prompt.{key}={value}")
+    assert changed(before, after) == {"base", "evaluate", "probe", "intervene"}
+    (trained,) = keys_of(text, files["folder"], f"prompt.{key}={value}")
+    (same,) = keys_of(text, files["folder"], f"prompt.{key}={value}", f"evaluate.prompt.{key}={value}")
+    assert trained == same  # laid over itself it is no other prompt
+
+
+def test_a_factor_of_the_prompt_reaches_the_test_prompt_that_lies_over_it(files: dict[str, str]) -> None:
+    factor = (
+        '[factors.wording]\npath = "prompt.system"\nvalues = ["a", "b"]\n'
+        '[factors.asked.levels]\nsame = {{}}\nshort = {{ evaluate.prompt.template = "{{response}}" }}\n'
+    )
+    cells = keys_of((BASE + factor).format(**files), files["folder"])
+    assert [len({cell[name] for cell in cells}) for name in ("train", "evaluate", "probe")] == [2, 4, 4]
+    (alone,) = keys_of(
+        BASE.format(**files), files["folder"], 'prompt.system="b"', 'evaluate.prompt.template="{response}"'
+    )
+    assert alone == cells[3]
 
 
 def test_a_probe_that_is_off_has_no_key(files: dict[str, str]) -> None:
