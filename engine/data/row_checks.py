@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, field
 
@@ -12,6 +12,7 @@ from engine.data.cell_text import whole_number
 from engine.data.missing_explanations import explained
 from engine.data.visible import visible
 from engine.errors import DataError
+from specs.toml.describe import value as spell
 
 # Kinds of rows that are left out. The first two are mistakes, which only `data.invalid = "drop"` leaves out.
 KINDS = {
@@ -23,6 +24,7 @@ KINDS = {
 }
 MISTAKES = ("empty", "label")
 LISTED = 5  # mistakes that an error lists
+MOST_LABELS, LONGEST_LABEL = 30, 60  # different values of a column that may be labels, and their characters
 
 
 @define
@@ -36,6 +38,7 @@ class RowChecks:
     counts: Counter[str] = field(factory=Counter)
     _listed: list[str] = field(factory=list)
     _seen: set[bytes] = field(factory=set)
+    _values: Counter[str] = field(factory=Counter)  # of the label's column
 
     def passes(self, row: Mapping[str, str | None], columns: Mapping[str, str], where: str) -> bool:
         """Tell whether the row can stay. `columns`: the source's column behind each field, if another."""
@@ -62,10 +65,27 @@ class RowChecks:
         total = sum(self.counts[kind] for kind in kinds)
         counted = ", ".join(f"{self.counts[kind]:,} {KINDS[kind]}" for kind in kinds)
         more = [f"… and {total - len(self._listed):,} more"] * (total > len(self._listed))
-        raise DataError(
-            "\n  ".join([f"{where}: {counted}", *self._listed, *more])
-            + '\ndata.invalid = "drop" leaves such rows out'
-        )
+        raise DataError("\n  ".join([f"{where}: {counted}", *self._listed, *more]) + f"\n{self._advice()}")
+
+    def _advice(self) -> str:
+        """Say what to write for the values that were found as labels, and how to go on without them."""
+        drop = 'data.invalid = "drop" leaves such rows out'
+        if not self.counts["label"]:
+            return drop
+        if len(self._values) > MOST_LABELS or max(map(len, self._values)) > LONGEST_LABEL:
+            advice = (
+                "the column holds many or long texts, which are hardly labels; expected another "
+                "data.columns.label, or evaluate.labels that list what it holds"
+            )
+        else:
+            common = sorted(self._values.items(), key=lambda value: (-value[1], value[0]))
+            found = ", ".join(f"{spell(text)} ({times:,})" for text, times in common)
+            advice = (
+                f"the column holds {found}; if all are labels, list them in rating order:\n"
+                f"  evaluate.labels = {spell(in_order(self._values))}"
+            )
+        # Where no row has a label, all would be left out.
+        return f"{advice}\n{drop}" if self._values.keys() & set(self.labels or ()) else advice
 
     def _mistake(self, row: Mapping[str, str | None], columns: Mapping[str, str]) -> tuple[str, str] | None:
         for name in ("context", "response", "label", "group"):
@@ -74,6 +94,8 @@ class RowChecks:
             if value is None or (name in ("response", "label") and not visible(value)):
                 return "empty", f'column "{columns.get(name, name)}" is empty; expected a value'
         label = row.get("label")
+        if label is not None and (label in self._values or len(self._values) <= MOST_LABELS):
+            self._values[label] += 1
         if label is not None and self.labels is not None and label not in self.labels:
             column = columns.get("label", "label")
             return "label", f'column "{column}" holds "{label}"; expected one of {", ".join(self.labels)}'
@@ -91,3 +113,11 @@ class RowChecks:
                 return "duplicate"
             self._seen.add(mark)
         return None
+
+
+def in_order(labels: Iterable[str]) -> list[str]:
+    """Give labels in rating order: by their numbers, if all are numbers, else by the alphabet."""
+    try:
+        return sorted(labels, key=float)
+    except ValueError:
+        return sorted(labels)

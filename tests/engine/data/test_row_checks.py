@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from engine.data.row_checks import KINDS, LISTED, MISTAKES, RowChecks
 from engine.errors import DataError
+from specs.toml.describe import value as spell
 
 GOOD = {"context": "how are you", "response": "fine", "label": "1", "group": "g", "explanation": "because"}
 
@@ -139,3 +141,32 @@ def test_rows_that_are_no_mistake_raise_nothing() -> None:
         check.passes(row, {}, "")
     assert set(check.counts) == {"too_long", "unexplained"} and not set(check.counts) & set(MISTAKES)
     check.close("the-file")
+
+
+def advice(*values: str, labels: tuple[str, ...] = ("1", "2")) -> str:
+    """What an error says of a column that holds these values."""
+    check = checks(labels=list(labels))
+    for number, value in enumerate(values):
+        check.passes(GOOD | {"label": value, "response": f"{number}"}, {}, f"line {number}")
+    with pytest.raises(DataError) as caught:
+        check.close("file")
+    return str(caught.value)
+
+
+@given(st.lists(st.sampled_from(["good", "bad", "so so", "schön", 'a "b"', "1"]), min_size=1, max_size=20))
+def test_labels_that_are_found_are_counted_and_written_as_the_spec_has_them(values: list[str]) -> None:
+    if set(values) == {"1"}:
+        return
+    said = advice(*values)
+    line = next(line for line in said.splitlines() if "evaluate.labels" in line)
+    assert tomllib.loads(line)["evaluate"]["labels"] == sorted(set(values))
+    for value, count in Counter(values).items():
+        assert f"{spell(value)} ({count})" in said
+    assert ("data.invalid" in said) == ("1" in values)  # else all rows would be left out
+
+
+def test_numbers_are_in_their_order_and_many_values_are_no_labels() -> None:
+    line = next(line for line in advice("10", "9", "-1", "2.5").splitlines() if "evaluate.labels" in line)
+    assert tomllib.loads(line)["evaluate"]["labels"] == ["-1", "2.5", "9", "10"]
+    said = advice(*(f"text {number}" for number in range(300)))
+    assert "data.columns.label" in said and "text 299" not in said and "evaluate.labels = [" not in said
