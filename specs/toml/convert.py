@@ -26,6 +26,7 @@ from specs.errors import Problem
 from specs.tables.experiment import OVERLAID, Experiment
 from specs.toml.describe import expected, found, members, named, split_annotated
 from specs.toml.keys import Path, join, split
+from specs.toml.other_names import OTHER_NAMES
 from specs.toml.parse import MAX_INTEGER
 
 T = TypeVar("T")
@@ -257,6 +258,11 @@ def _overlays() -> set[str]:
 def unknown_key(cls: type, path: Path) -> Problem:
     """The problem of a key that `cls` lacks: where it belongs, or how it may be meant."""
     key = str(path[-1])
+    own_keys = field_types(cls)
+    if other := next((other for other in (f"{key}s", key.removesuffix("s")) if other in own_keys), None):
+        return Problem(None, join(path), "unknown key", other)
+    if (other := OTHER_NAMES.get(key)) is not None:
+        return Problem(None, join(path), f"unknown key; here it is called `{other}`")
     homes = [
         f"[{name}]" if name else "the top level"
         for name, table in tables().items()
@@ -264,6 +270,6 @@ def unknown_key(cls: type, path: Path) -> Problem:
     ]
     if homes:
         return Problem(None, join(path), f"unknown key; `{key}` belongs to {one_of(homes)}")
-    hint = nearest(key, field_types(cls))
-    known = "" if hint else f"; expected one of {', '.join(field_types(cls))}"
+    hint = nearest(key, own_keys)
+    known = "" if hint else f"; expected one of {', '.join(own_keys)}"
     return Problem(None, join(path), f"unknown key{known}", hint)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from specs.tables.data import Data
 from specs.tables.experiment import Evaluate, Experiment, Lora, Model, Train
 from specs.tables.probe import Probe
-from specs.toml.convert import field_types, structure, table_class, tables, unstructure
+from specs.toml.convert import field_types, structure, table_class, tables, unknown_key, unstructure
 from specs.toml.describe import members, split_annotated
+from specs.toml.other_names import OTHER_NAMES
 
 MINIMAL: dict[str, Any] = {"name": "demo", "model": {"id": "m"}, "data": {"source": "s"}}
 
@@ -124,6 +125,22 @@ def test_all_mistakes_are_reported() -> None:
         "name", "model.id", "model.dtype", "model.idd", "data.columns.label", "data.test",
         "train.lr", "train.lora", "contrasts[1].factor",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_the_names_of_other_trainers_lead_to_ours(name: str) -> None:
+    table, _, key = OTHER_NAMES[name].partition(".")
+    assert key in field_types(tables()[table])
+    assert not any(name in field_types(cls) for cls in tables().values())  # which would be its own home
+    for cls in (Train, Experiment):
+        assert OTHER_NAMES[name] in unknown_key(cls, ("somewhere", name)).message
+
+
+@pytest.mark.parametrize(("cls", "key", "hint"), [
+    (Experiment, "seed", "seeds"), (Evaluate, "label", "labels"), (Data, "sources", "source"),
+])  # fmt: skip
+def test_one_letter_s_is_what_is_meant(cls: type, key: str, hint: str) -> None:
+    assert unknown_key(cls, (key,)).hint == hint
 
 
 def test_an_unknown_key_without_neighbours_lists_what_there_is() -> None:
