@@ -14,7 +14,7 @@ from specs.axes import Axis, Label, Level, read_axes
 from specs.checks.analysis import analysis_problems
 from specs.checks.annotate import annotate_problems
 from specs.checks.interventions import intervention_problems
-from specs.checks.settings import RULES
+from specs.checks.settings import RULES, prompt_problems
 from specs.errors import Problem, SpecError
 from specs.rules import ContrastPair, Pattern, ResolvedRules, Scope, read_rules
 from specs.tables.by_name import TableOf
@@ -303,6 +303,16 @@ def _unfit(matrix: Matrix) -> Iterator[Problem]:
         for cell in matrix.distinct(name):
             for problem in problems(matrix.table(name, cell)):
                 yield attrs.evolve(problem, key=matrix.written(problem.key, cell))
+    for cell in matrix.distinct("prompt", "data", "evaluate"):
+        prompt, data, test = (
+            matrix.table("prompt", cell), matrix.table("data", cell), matrix.table("evaluate", cell)
+        )  # fmt: skip
+        found = [*prompt_problems(prompt, data, "prompt")]
+        if not found and (test.prompt or test.data):
+            tested = "evaluate.prompt" if test.prompt else "prompt"
+            found += prompt_problems(test.prompt or prompt, test.data or data, tested)
+        for problem in found:
+            yield attrs.evolve(problem, key=matrix.written(problem.key, cell))
 
 
 def _touching(axes: Sequence[Axis], overlaid: set[str]) -> dict[str, tuple[int, ...]]:

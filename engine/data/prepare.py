@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.missing_explanations import explained
+from engine.data.prompt_fields import prompt_characters
 from engine.data.reading import read_source, unit_interval
 from engine.data.row_checks import KINDS
 from engine.errors import DamagedDataError, DataError
@@ -119,7 +120,7 @@ def describe(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
     rows = list(rows)
     sizes = {f"{split}_examples": sum(row["split"] == split for row in rows) for split in SPLITS}
     texts = {
-        "prompt_characters": sum(len(row["context"]) + len(row["response"]) for row in rows) / len(rows),
+        "prompt_characters": sum(map(prompt_characters, rows)) / len(rows),
         "explanation_characters": sum(len(row["explanation"]) for row in rows) / len(rows),
     }
     return {**sizes, **texts}

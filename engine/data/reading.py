@@ -47,6 +47,11 @@ def read_source(
     origins, seen = sources(data), _Seen()
     rows = []
     for source in origins:
+        if data.columns.fields and (source.data_set is not None or source.adapter):
+            raise DataError(
+                f'data.columns.fields: found {json.dumps(data.columns.fields)}, but "{source}" has its own '
+                "columns alone; expected none, or a file or data set with columns of your own"
+            )
         checks = RowChecks(
             labels if labelled else None,
             data.max_characters,
@@ -115,11 +120,12 @@ def column_names(data: Data, *, labelled: bool = True) -> dict[str, str]:
     """Give the source's column behind each field."""
     names = ("context", "response", "group", *(RATED if labelled else ()))
     columns = {name: getattr(data.columns, name) for name in names}
-    return {
+    named = {
         name: column.replace("{dimension}", data.dimension)
         for name, column in columns.items()
-        if column is not None
+        if column is not None and (column or name != "context")
     }
+    return named | {column: column for column in data.columns.fields}
 
 
 def _checked(
@@ -133,6 +139,8 @@ def _checked(
             texts = {name: value or "" for name, value in row.items()}
             if labelled and not explained(texts):
                 texts["explanation"] = ""
+            if "context" not in texts:
+                texts = {"context": "", **texts}
             yield {"id": identity, **defaults, "group": texts["context"] or texts["response"], **texts}
 
 

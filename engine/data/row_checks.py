@@ -10,6 +10,7 @@ from attrs import define, field
 
 from engine.data.cell_text import whole_number
 from engine.data.missing_explanations import explained
+from engine.data.prompt_fields import prompt_fields
 from engine.data.visible import visible
 from engine.errors import DataError
 from specs.toml.describe import value as spell
@@ -104,10 +105,12 @@ class RowChecks:
     def _surplus(self, row: Mapping[str, str | None]) -> str | None:
         if self.needs_explanation and not explained(row):
             return "unexplained"
+        fields = prompt_fields({name: value or "" for name, value in row.items()})
         texts = [row.get(name) or "" for name in ("context", "response", "label")]
-        if self.max_characters is not None and len(texts[0]) + len(texts[1]) > self.max_characters:
+        if self.max_characters is not None and sum(map(len, fields.values())) > self.max_characters:
             return "too_long"
         if self.unique:
+            texts += [fields[name] for name in sorted(fields.keys() - {"context", "response"})]
             mark = hashlib.blake2b("\0".join(texts).encode(), digest_size=16).digest()
             if mark in self._seen:
                 return "duplicate"

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from engine.data.cell_text import cell_text
 from engine.data.data_sets import data_set_rows
+from engine.data.prompt_fields import prompt_characters
 from engine.data.reading import column_names
 from engine.data.sources import DataSource, sources
 from engine.data.table_files import read_file
@@ -197,7 +198,7 @@ def _source_card(source: DataSource, data: Data) -> DataCard | None:
     rows = list(islice(_rows(source, data), SAMPLED_ROWS))
     if not rows:
         return None
-    prompts = [len(row["context"]) + len(row["response"]) for row in rows]
+    prompts = [prompt_characters(row) for row in rows]
     explanations = [len(row["explanation"]) for row in rows]
     return DataCard(fmean(prompts), fmean(explanations), max(prompts), max(explanations))
 
@@ -213,5 +214,6 @@ def _rows(source: DataSource, data: Data) -> Iterator[dict[str, str]]:
     for place, row in read_file(source.path, set(columns.values())).rows:
         yield {
             name: cell_text(row.get(columns[name]), place, columns[name]) or ""
-            for name in ("context", "response", "explanation")
+            for name in ("context", "response", "explanation", *data.columns.fields)
+            if name in columns
         }

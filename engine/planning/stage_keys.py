@@ -363,6 +363,7 @@ def _settings_read(settings: Table, table: str, stage: str) -> dict[str, Any]:
 
 
 def _counts(field: attrs.Attribute[Any], value: Any) -> bool:
+    """Tell whether a value is part of keys: one of a newer key is not, where it is the default."""
     return not (field.metadata.get("later") and value == _default(field))
 
 

@@ -16,14 +16,19 @@ from specs.tables.target import Prompt, Target
 from specs.toml.describe import value as spell
 from specs.toml.keys import join
 
-TEMPLATE_FIELDS = ("context", "response", "dimension", "labels")
+TEMPLATE_FIELDS = ("response", "dimension", "labels")
 SYSTEM_FIELDS = ("dimension", "labels")
 COLUMN_FIELDS = ("dimension",)
+TAKEN_FIELDS = {
+    *TEMPLATE_FIELDS, "context", "id", "label", "explanation", "group", "split", "source",
+}  # fmt: skip
 
 
-def _prompt(settings: Prompt, table: str = "prompt") -> Iterator[Problem]:
-    yield from template_problems(f"{table}.template", settings.template, TEMPLATE_FIELDS)
-    yield from template_problems(f"{table}.system", settings.system or "", SYSTEM_FIELDS)
+def prompt_problems(prompt: Prompt, data: Data, table: str) -> Iterator[Problem]:
+    """Yield what is wrong with the templates of a table, for the fields that the data have."""
+    known = (*(() if not data.columns.context else ("context",)), *TEMPLATE_FIELDS, *data.columns.fields)
+    yield from template_problems(f"{table}.template", prompt.template, known)
+    yield from template_problems(f"{table}.system", prompt.system or "", SYSTEM_FIELDS)
 
 
 def _target(settings: Target) -> Iterator[Problem]:
@@ -57,6 +62,10 @@ def _data(settings: Data) -> Iterator[Problem]:
 
 
 def _columns(table: str, settings: Data) -> Iterator[Problem]:
+    for index, name in enumerate(settings.columns.fields):
+        if name in TAKEN_FIELDS or name in settings.columns.fields[:index]:
+            message = f"{spell(name)} is a field already; expected another column, or none"
+            yield Problem(None, f"{table}.columns.fields[{index}]", message)
     sources = [settings.source] if isinstance(settings.source, str) else settings.source
     if not all(source.strip() for source in sources):
         yield Problem(None, f"{table}.source", "expected a file, folder or data set, found an empty text")
@@ -68,8 +77,6 @@ def _columns(table: str, settings: Data) -> Iterator[Problem]:
 def _evaluate(settings: Evaluate) -> Iterator[Problem]:
     if settings.data is not None:
         yield from _columns("evaluate.data", settings.data)
-    if settings.prompt is not None:
-        yield from _prompt(settings.prompt, "evaluate.prompt")
     alike: dict[str, str] = {}
     for index, label in enumerate(settings.labels):
         at = f"evaluate.labels[{index}]"
@@ -123,7 +130,6 @@ def _probe(settings: Probe) -> Iterator[Problem]:
 
 
 RULES: Mapping[str, Callable[[Any], Iterator[Problem]]] = {
-    "prompt": _prompt,
     "target": _target,
     "data": _data,
     "lora": _lora,

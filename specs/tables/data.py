@@ -8,14 +8,16 @@ from attrs import field, frozen
 from msgspec import Meta
 
 from specs.registry import PUBLIC_SETS, Named
-from specs.tables.fields import EXECUTION_ONLY, PositiveInt, read_by
+from specs.tables.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
 
 
 @frozen(kw_only=True)
 class Columns:
     """`[data.columns]`: which column of the source holds what."""
 
-    context: Annotated[str, Meta(description="What the rated answer replies to.")] = "context"
+    context: Annotated[
+        str, Meta(description='What the rated answer replies to; "" where there is nothing of the kind.')
+    ] = "context"
     response: Annotated[str, Meta(description="The text that is rated.")] = "response"
     label: Annotated[str, Meta(description="The true label; `{dimension}` is filled in.")] = "label"
     explanation: Annotated[
@@ -25,6 +27,13 @@ class Columns:
             "column of this name, but not without one that is named otherwise."
         ),
     ] = "explanation"
+    fields: Annotated[
+        list[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]],
+        Meta(
+            description='Further columns that a prompt shows: `fields = ["title"]` makes `{title}` a field '
+            "of `prompt.template`. Their values may be empty."
+        ),
+    ] = field(factory=list, metadata=LATER)
     group: Annotated[
         str | None,
         Meta(
@@ -87,8 +96,8 @@ class Data:
     max_characters: Annotated[
         PositiveInt | None,
         Meta(
-            description="Longest context and response together; longer rows are left out and counted; "
-            "default: no limit."
+            description="Longest context, response and further fields together; longer rows are left out and "
+            "counted; default: no limit."
         ),
     ] = None
     rows: Annotated[

@@ -64,6 +64,7 @@ OTHER: dict[str, Any] = {
     "data.columns.label": "grade",
     "data.columns.explanation": "why",
     "data.columns.group": "thread",
+    "data.columns.fields": ["title"],
     "data.adapter": "coqa",
     "data.streaming": True,
     "data.max_characters": 100,
