@@ -18,6 +18,7 @@ from store import Ledger, StoreError, cells, read_manifests
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.ledger.levels import level_text
+from store.ledger.overview import overview
 from store.ledger.version import check_store
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def status(store: Root | Plan, experiment: str | None = None) -> list[CellStatus
     if not isinstance(store, (str, PathLike, Place)):
         kind = type(store).__name__
         raise TypeError(f"status: expected the folder or URL of a store, or a spec, found a {kind}")
-    place = place_of(store)
+    place = overview(store, experiment)
     check_store(place)
     ledger = Ledger(place)
     statuses = []

@@ -14,10 +14,11 @@ import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablati
 from specs.common.spelling import hint
 from store.arrays.cell_axis import cell_index, with_cells
 from store.arrays.cell_index import coordinates_of
+from store.arrays.families import family_name
+from store.arrays.far_files import far_files
 from store.arrays.groups import open_group
 from store.arrays.layout import group_name
 from store.arrays.lazy import LazyRows, lazy_variables
-from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.backend.records import Json
 from store.errors import MEND, DamagedError, StoreError
@@ -25,7 +26,8 @@ from store.ledger.ledger import Ledger
 from store.ledger.levels import factor_names, level_text
 from store.ledger.lost_records import check_records
 from store.ledger.manifests import manifest_names, read_manifests, unnamed
-from store.ledger.row_keys import group_keys
+from store.ledger.overview import fetch_records, overview
+from store.ledger.row_keys import GROUP, group_keys
 from store.ledger.version import check_store
 
 Records = dict[str, dict[str, Json]]  # stage → key → done record
@@ -50,7 +52,7 @@ def open_store(
         DamagedError: when a record is damaged, and, when they are read, for values that are: `engine verify
             STORE --fix` lets the rest be read.
     """
-    place = place_of(path)
+    place = overview(path, experiment)
     check_store(place)
     manifests = read_manifests(place, experiment)
     if experiment is not None and not manifests:
@@ -90,10 +92,13 @@ def _experiment_nodes(place: Place, manifest: Json) -> dict[str, xr.Dataset]:
     nodes = {"": xr.Dataset(attrs=attributes)}
     if not whole:
         return nodes
+    wanted = {(s, k) for i in whole for s, k in cells[i]["keys"].items()}
+    fetch_records(place, wanted)
     records = {
         stage: ledger.records(stage, {cells[i]["keys"][stage] for i in whole if stage in cells[i]["keys"]})
         for stage in stages
     }
+    _fetch_families(place, records)
     if mixed := _mixed_versions(records):
         nodes[""].attrs["versions_mixed"] = mixed
     names = factor_names(manifest)
@@ -102,6 +107,20 @@ def _experiment_nodes(place: Place, manifest: Json) -> dict[str, xr.Dataset]:
     for stage in stages:
         nodes |= _stage_nodes(place, stage, names, cells, whole, records)
     return nodes
+
+
+def _fetch_families(place: Place, records: Records) -> None:
+    """Ask at once for what is read of the families of some records."""
+    named = {
+        (stage, r["family"]): r for stage, by_key in records.items() for r in by_key.values() if "family" in r
+    }
+    groups = {
+        f"{group_name(stage, record['family'])}/{GROUP}"
+        for stage, by_key in records.items()
+        for record in by_key.values()
+        if "family" in record and "row" not in record
+    }
+    place.fetch([family_name(stage, family) for stage, family in named] + sorted(groups))
 
 
 def _there(keys: dict[str, str], done: dict[str, Any]) -> dict[str, str]:
@@ -218,7 +237,8 @@ def _family_dataset(
     group = open_group(place, stage, family, 1 + int(chosen.max()))
     known = zip(chosen.tolist(), records, strict=True)
     chunks = {row: int(record["chunks"]) for row, record in known if "chunks" in record}
-    rows = LazyRows(place, group.folder, group.stacks, chunks, dict(zip(chosen.tolist(), cells, strict=True)))
+    names = dict(zip(chosen.tolist(), cells, strict=True))
+    rows = LazyRows(place.now(), group.folder, group.stacks, chunks, names, far_files(place.now()))
     variables: dict[str, xr.Variable] = {}
     for array in group.stacks.values():
         variables |= lazy_variables(rows, array, chosen)

@@ -22,6 +22,7 @@ from store.backend.locate import place_of
 from store.backend.location import Root
 from store.ledger.lost_records import check_data, check_records
 from store.ledger.manifests import key_states, unnamed
+from store.ledger.overview import fetch_records, overview
 from store.ledger.version import check_store
 
 STATE_STYLES = {"cached": "green", "done": "green", "pending": "", "failed": "red", "running": "yellow"}
@@ -209,6 +210,7 @@ def status_tables(
     root: Root, plan: Plan | None = None, *, tracebacks: bool = False
 ) -> Iterator[Table | Text | str]:
     """Yield what is done, running and failed, with the errors: in all of a store, or of a plan."""
+    root = overview(root)
     if plan is None:
         check_store(root)
     manifests = read_manifests(root)
@@ -244,6 +246,9 @@ def _status(
     ledger: Ledger, name: str, manifest: dict[str, Any], *, tracebacks: bool
 ) -> Iterator[Table | Text | str]:
     root, listed = ledger.place, cells(ledger.place, name)
+    done = [(s, cell["keys"][s]) for cell in listed for s, state in cell["status"].items() if state == "done"]
+    if len(listed) <= SCREENED_CELLS:  # as `_signatures` reads them
+        fetch_records(root, done)
     check_data(ledger, manifest)
     check_records(ledger, (cell for cell in listed if {*cell["status"].values()} - {"done"}))
     states = {"data": key_states(ledger, "data", manifest.get("data", ()))}

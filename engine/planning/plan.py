@@ -18,6 +18,7 @@ from store import Ledger
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.ledger.manifests import known_files
+from store.ledger.overview import overview
 
 STATES = ("cached", "pending", "failed", "running")
 
@@ -90,7 +91,7 @@ class Plan:
 
     def look_up(self) -> None:
         """Look the states of all stages up again, in the store's ledger."""
-        ledger = Ledger(self.root)
+        ledger = Ledger(overview(self.root, "", STAGES))
         self.states.update({stage: _states(ledger, stage, self.cells) for stage in STAGES})
 
     def missing(self) -> list[str]:

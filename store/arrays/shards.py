@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
+from store.arrays.far_files import FarFiles
 from store.arrays.layout import chunk_files
 from store.backend.location import Place
 
 _ABSENT = 2**64 - 1  # offset of a chunk that is all fill value
 _ROWS_PER_THREAD = 16  # with fewer, starting threads takes longer than they save
+_END = 2**18  # bytes of a far shard that are fetched with its index: all of a small one
+_SHORT = "it is shorter than its index"
 _CHECKSUM = 4  # bytes, behind the index and behind each chunk that has one
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 _SINGLE_BYTES = {"name": "bytes"}
@@ -51,17 +55,38 @@ class ShardReader:
     """Reads rows of one stacked array."""
 
     array: zarr.Array[Any]
-    folder: Path
+    folder: Path | str
     checked: bool
     """Whether a checksum stands behind each chunk; there is always one behind a shard's index."""
+    far: FarFiles | None = None
+    """What was fetched of the files, where they are far away; `folder` is a name in the store then."""
 
     @classmethod
-    def of(cls, array: zarr.Array[Any]) -> ShardReader | None:
+    def of(cls, array: zarr.Array[Any], folder: str = "", far: FarFiles | None = None) -> ShardReader | None:
         """Return a reader of this array; None where it is laid out in another way than this one knows."""
         codecs, store = _codecs(array), array.store_path.store
-        if codecs is None or not isinstance(store, LocalStore):
+        if codecs is not None and isinstance(store, LocalStore):
+            return cls(array, store.root / array.path, codecs.checked)
+        if codecs is None or far is None:
             return None
-        return cls(array, store.root / array.path, codecs.checked)
+        return cls(array, folder, codecs.checked, far)
+
+    def fetch(self, rows: NDArray[np.intp], statistic: int) -> None:
+        """Fetch what is read of far rows at once: the ends of shards, and chunks that lie before them."""
+        if self.far is None:
+            return
+        files = [file for row in rows.tolist() for file in self.files(row)]
+        self.far.fetch_ends(files, self._index_length + _END)
+        due = []
+        for file in files:
+            with suppress(ValueError, FileNotFoundError):  # told when it is read
+                if (place := self._place(file, statistic)) is not None:
+                    due.append((file, *place))
+        self.far.fetch_parts(due)
+
+    def files(self, row: int) -> list[str]:
+        """Return the files of a row."""
+        return [self._file(row, block) for block in range(-(-self.array.shape[2] // self.array.chunks[2]))]
 
     def read(
         self,
@@ -87,6 +112,7 @@ class ShardReader:
                 if not whole:
                     out[place] = _select(row, rest)
 
+        self.fetch(rows, statistic)
         threads = min(8, 2 * (os.cpu_count() or 1))  # more than cores: from a disk, most of them wait
         if len(rows) < _ROWS_PER_THREAD * threads:
             some(np.arange(len(rows)))
@@ -97,12 +123,11 @@ class ShardReader:
 
     def _row(self, row: int, statistic: int, out: NDArray[Any], absent: Callable[[int], None]) -> None:
         """Fill `out` with one statistic of a row."""
-        block, zeros = self.array.chunks[2], (0,) * (self.array.ndim - 3)
+        block = self.array.chunks[2]
         for number, start in enumerate(range(0, len(out), block)):
-            name = self.array.metadata.encode_chunk_key((row, 0, number, *zeros))
             part = out[start : start + block]
             try:
-                chunk = self._chunk(f"{self.folder}/{name}", statistic)
+                chunk = self._chunk(self._file(row, number), statistic)
             except FileNotFoundError:
                 absent(row)
                 chunk = None
@@ -115,22 +140,47 @@ class ShardReader:
                 Zstd().decode(chunk, padded)
                 part[...] = padded[: len(part)]
 
+    def _file(self, row: int, block: int) -> str:
+        zeros = (0,) * (self.array.ndim - 3)
+        return f"{self.folder}/{self.array.metadata.encode_chunk_key((row, 0, block, *zeros))}"
+
+    @property
+    def _index_length(self) -> int:
+        return 16 * self.array.shape[1] + _CHECKSUM
+
     def _chunk(self, shard: str, statistic: int) -> bytes | None:
         """Return a statistic's compressed chunk; None where it is all fill value."""
-        descriptor = os.open(shard, os.O_RDONLY)
-        try:
-            length = 16 * self.array.shape[1] + _CHECKSUM
-            if (start := os.fstat(descriptor).st_size - length) < 0:
-                raise ValueError("it is shorter than its index")
-            index = os.pread(descriptor, length, start)
-            places = np.frombuffer(_checked(index), "<u8")
-            offset, size = int(places[2 * statistic]), int(places[2 * statistic + 1])
-            if offset == _ABSENT:
-                return None
-            chunk = os.pread(descriptor, size, offset)
-        finally:
-            os.close(descriptor)
-        return _checked(chunk) if self.checked else chunk
+        if self.far is not None:
+            place = self._place(shard, statistic)
+            chunk = None if place is None else self.far.read(shard, *place)
+        else:
+            descriptor = os.open(shard, os.O_RDONLY)
+            try:
+                length = self._index_length
+                if (start := os.fstat(descriptor).st_size - length) < 0:
+                    raise ValueError(_SHORT)
+                place = _place(os.pread(descriptor, length, start), statistic)
+                chunk = None if place is None else os.pread(descriptor, place[1], place[0])
+            finally:
+                os.close(descriptor)
+        return chunk if chunk is None or not self.checked else _checked(chunk)
+
+    def _place(self, shard: str, statistic: int) -> tuple[int, int] | None:
+        """Return where a statistic's chunk begins in a far shard, and its length; None where it has none."""
+        assert self.far is not None
+        if (start := self.far.size(shard) - self._index_length) < 0:
+            raise ValueError(_SHORT)
+        place = _place(self.far.read(shard, start, self._index_length), statistic)
+        if place is not None and sum(place) > start:
+            raise ValueError("its index leads beyond its end")
+        return place
+
+
+def _place(index: bytes, statistic: int) -> tuple[int, int] | None:
+    """Return where a statistic's chunk begins, and its length, by a shard's index; None where it has none."""
+    places = np.frombuffer(_checked(index), "<u8")
+    offset, size = int(places[2 * statistic]), int(places[2 * statistic + 1])
+    return None if offset == _ABSENT else (offset, size)
 
 
 def write_block(

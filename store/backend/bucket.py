@@ -12,7 +12,6 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from uuid import uuid4
 from specs.common.names import BUCKET_SCHEMES, BUCKET_URLS
 from specs.common.whole_files import partial_of
 from store.backend.location import Hold, Mode, Place
+from store.backend.ranges import at_once
 from store.backend.records import cache_root, create_json, hash_file, read_json
 from store.backend.refusals import refusal
 from store.backend.requests import attempts, client, tag_of
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 _MANIFEST = ".manifest.json"
-_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ class Bucket(Place):
         return self._get(name)[0]
 
     def read_all(self, names: Iterable[str]) -> list[bytes]:  # noqa: D102
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return list(pool.map(self.read, names))
+        return at_once(self.read, names)
 
     def exists(self, name: str) -> bool:  # noqa: D102
         import obstore
@@ -136,8 +134,7 @@ class Bucket(Place):
         return StorePath(Objects(self._client, read_only=True, url=self.url), name)
 
     def file_sizes(self, names: Sequence[str]) -> list[int | None]:  # noqa: D102
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return list(pool.map(self._file_size, names))
+        return at_once(self._file_size, names)
 
     def scratch(self) -> Path:  # noqa: D102
         return self.cache
@@ -203,6 +200,16 @@ class Bucket(Place):
 
     def absence(self) -> str:  # noqa: D102
         return "" if self.names("") else "no such store"
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the names and sizes of all objects under a folder."""
+        import obstore
+
+        def listed() -> dict[str, int]:
+            batches = obstore.list(self._client, folder)
+            return {entry["path"]: int(entry["size"]) for batch in batches for entry in batch}
+
+        return self._asked(folder, listed)
 
     @property
     def _client(self) -> Any:

@@ -18,3 +18,13 @@ def place_of(root: Root) -> Place:
     from store.backend.folder import Folder
 
     return Folder(Path(root))
+
+
+def seen(root: Root) -> Place:
+    """Return a place for one look at it: of one far away, each thing is asked for once."""
+    place = place_of(root)
+    if not place.distant or place is not place.now():
+        return place
+    from store.backend.seen_bucket import seen_bucket
+
+    return seen_bucket(place)

@@ -157,6 +157,18 @@ class Place(ABC):
     def absence(self) -> str:
         """Give the message that no store is here; empty where there may be one."""
 
+    def now(self) -> Place:
+        """Return a place that was `seen` (`backend.locate`) as it is by now."""
+        return self
+
+    def fetch(  # noqa: B027
+        self, files: Iterable[str] = (), folders: Iterable[str] = (), trees: Iterable[str] = ()
+    ) -> None:
+        """Of a place that was `seen`: ask at once for files to read, folders (and all in `trees`) to list.
+
+        Nothing happens where a look costs no round trip.
+        """
+
 
 Root: TypeAlias = str | os.PathLike[str] | Place  # what names a store
 

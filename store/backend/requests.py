@@ -107,6 +107,11 @@ def _attempt(where: str, name: str, began: float, pause: float) -> Iterator[None
         _answered.add(_server_of(where))
 
 
+def has_answered(where: str) -> bool:
+    """Tell whether what a URL names has answered this process before."""
+    return _server_of(where) in _answered
+
+
 def _server_of(url: str) -> tuple[str, ...]:
     """Return what a store's address depends on: bucket and settings."""
     settings = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_REGION")

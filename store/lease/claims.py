@@ -216,6 +216,7 @@ def _newest(place: Place, folder: str) -> tuple[int, Json] | None:
         try:
             mark = _mark_of(read_file(place, name), f"{place}/{name}")
         except FileNotFoundError as error:  # released meanwhile
+            place = place.now()
             if looks < _LOOKS:
                 continue
             raise StoreError(f"{place}/{name}: leads nowhere; delete it to free the stage") from error

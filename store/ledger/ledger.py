@@ -38,6 +38,10 @@ class Ledger:
         self.claims = Claims(self.place, lease)
         self._held: dict[tuple[str, str], Claim] = {}
 
+    def now(self) -> "Ledger":
+        """Return the ledger as it is by now, of a place that was `seen` before."""
+        return Ledger(self.place.now(), check=False)
+
     def stages(self) -> list[str]:
         """Stages of which there are records, in order; other files there are nobody's."""
         return sorted(filter(is_plain, self.place.names("ledger")))

@@ -7,14 +7,14 @@ has lost its record; and so has a training whose model has been measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from store.backend.location import Place
 from store.backend.records import Json
 from store.backend.result_files import RESULTS
 from store.errors import MEND, DamagedError
 from store.ledger.ledger import Ledger, progress_name, record_name
-from store.ledger.row_keys import group_keys
+from store.ledger.row_keys import GROUP, group_keys
 
 UNTRAINED = ("train", "base")  # stages that need no trained model
 
@@ -41,12 +41,14 @@ def lost_records(ledger: Ledger, cells: Iterable[Json]) -> Iterator[tuple[str, s
         for stage, key in cell["keys"].items():
             if key not in done[stage]:
                 suspects[stage][key] = suspects[stage].get(key, False) or (stage == "train" and measured)
+    open_keys: dict[str, dict[str, bool]] = {}
     for stage, keys in suspects.items():
         excused = ledger.failed(stage) | ledger.running(stage) if keys else set()
-        open_keys = {key: has_results for key, has_results in keys.items() if key not in excused}
-        written = _written(place, stage, open_keys)
-        for key, measured in open_keys.items():
-            if (measured or key in written) and not _explained(ledger, stage, key):
+        open_keys[stage] = {key: measured for key, measured in keys.items() if key not in excused}
+    written = _written(place, open_keys)
+    for stage, keys in open_keys.items():
+        for key, measured in keys.items():
+            if (measured or (stage, key) in written) and not _explained(ledger, stage, key):
                 yield stage, key
 
 
@@ -60,6 +62,7 @@ def lost_data(ledger: Ledger, manifest: Json) -> list[str]:
     if not open_keys or not {cell["keys"].get("train") for cell in manifest["cells"]} & ledger.done("train"):
         return []
     present = [key for key in sorted(open_keys) if place.exists(f"data/{key}/{RESULTS['data']}")]
+    ledger = ledger.now() if present else ledger
     return [key for key in present if key not in ledger.running("data") and not ledger.has("data", key)]
 
 
@@ -70,6 +73,7 @@ def _lost(ledger: Ledger, stage: str, key: str) -> DamagedError:
 
 def _explained(ledger: Ledger, stage: str, key: str) -> bool:
     """Tell whether a stage is done after all, or unfinished: it may have begun or ended just now."""
+    ledger = ledger.now()
     return (
         ledger.place.exists(progress_name(key))
         or ledger.has(stage, key, "failed")
@@ -78,20 +82,36 @@ def _explained(ledger: Ledger, stage: str, key: str) -> bool:
     )
 
 
-def _written(place: Place, stage: str, keys: Iterable[str]) -> set[str]:
-    """Return those of some keys that have a row with values."""
-    written, keys = set(), {key for key in keys if not place.exists(progress_name(key))}
-    families = (name for name in place.names(f"results.zarr/{stage}") if "." not in name) if keys else ()
-    for folder in (f"results.zarr/{stage}/{family}" for family in families):
+def _written(place: Place, wanted: Mapping[str, Iterable[str]]) -> set[tuple[str, str]]:
+    """Return those of some keys, by stage, that have a row with values."""
+    keys = {
+        stage: {key for key in of_stage if not place.exists(progress_name(key))}
+        for stage, of_stage in wanted.items()
+    }
+    stages = [stage for stage, of_stage in keys.items() if of_stage]
+    place.fetch(folders=[f"results.zarr/{stage}" for stage in stages])
+    groups = [
+        (stage, f"results.zarr/{stage}/{family}")
+        for stage in stages
+        for family in place.names(f"results.zarr/{stage}")
+        if "." not in family
+    ]
+    place.fetch([f"{folder}/{GROUP}" for _, folder in groups], [folder for _, folder in groups])
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for stage, folder in groups:
         try:
-            rows = {f"c.{row}.": key for row, key in enumerate(group_keys(place, folder)) if key in keys}
+            known = enumerate(group_keys(place, folder))
         except DamagedError:  # no group, or a damaged one
             continue
-        arrays = [name for name in place.names(folder) if "-" in name] if rows else []
-        starts = {
-            ".".join(file.split(".")[:2]) + "."
-            for array in arrays
-            for file in place.names(f"{folder}/{array}")
-        }
-        written |= {key for start, key in rows.items() if start in starts}
+        if found := {f"c.{row}.": key for row, key in known if key in keys[stage]}:
+            rows[stage, folder] = found
+    arrays = {
+        folder: [f"{folder}/{name}" for name in place.names(folder) if "-" in name] for _, folder in rows
+    }
+    place.fetch(folders=[array for of_group in arrays.values() for array in of_group])
+    written = set()
+    for (stage, folder), key_of in rows.items():
+        files = (file for array in arrays[folder] for file in place.names(array))
+        starts = {".".join(file.split(".")[:2]) + "." for file in files}
+        written |= {(stage, key) for start, key in key_of.items() if start in starts}
     return written

@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from store.backend.locate import place_of
+from store.backend.locate import place_of, seen
 from store.backend.location import Place, Root
 from store.backend.records import Json, parse_json, parse_record, read_file, read_json, write_json
 from store.errors import MEND, DamagedError, StoreError
 from store.lease.lock import locked
 from store.ledger.history import declare, recorded
 from store.ledger.ledger import Ledger
-from store.ledger.version import has_store, mark_new
+from store.ledger.version import STORE, has_store, mark_new
 
 ASIDE = ".json.damaged"  # suffix of a damaged manifest that was put aside
 _NAME = re.compile(r"\w[\w.+ -]*")
@@ -51,9 +51,12 @@ def read_manifests(root: Root, experiment: str | None = None) -> dict[str, Json]
     Raises:
         StoreError: for a damaged one, and for a store of another layout.
     """
-    place = place_of(root)
+    place = seen(root)
+    place.fetch([STORE], ["experiments"])
     has_store(place)
-    return dict(_read(place, (name for name in manifest_names(place) if experiment in (None, name))))
+    names = [name for name in manifest_names(place) if experiment in (None, name)]
+    place.fetch(f"experiments/{name}.json" for name in names)
+    return dict(_read(place, names))
 
 
 def _read(place: Place, names: Iterable[str]) -> Iterator[tuple[str, Json]]:
@@ -87,7 +90,10 @@ def read_manifest(place: Place, name: str) -> Json:
 
 def stages_named(place: Place) -> dict[str, set[str]]:
     """Return the stage keys that experiments name, by stage; "data" where all manifests do."""
-    manifests = [manifest for _, manifest in _read(place, manifest_names(place))]
+    place = seen(place)
+    names = manifest_names(place)
+    place.fetch(f"experiments/{name}.json" for name in names)
+    manifests = [manifest for _, manifest in _read(place, names)]
     keys: dict[str, set[str]] = {}
     if all("data" in manifest for manifest in manifests):
         keys["data"] = {key for manifest in manifests for key in manifest["data"]}
@@ -187,6 +193,7 @@ def cells(root: Root, experiment: str) -> list[Json]:
     for cell in listed:
         for stage, key in cell["keys"].items():
             keys.setdefault(stage, set()).add(key)
+    ledger.place.fetch(folders=[f"ledger/{stage}" for stage in keys])
     states = {stage: key_states(ledger, stage, of_stage) for stage, of_stage in keys.items()}
     return [
         {**cell, "status": {stage: states[stage][key] for stage, key in cell["keys"].items()}}

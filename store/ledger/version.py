@@ -24,7 +24,7 @@ def has_store(root: Root) -> bool:
         if not any(map(place.names, _CONTENTS)):
             return False
         try:
-            text = read_file(place, STORE)  # made meanwhile
+            text = read_file(place.now(), STORE)  # made meanwhile
         except FileNotFoundError:
             raise DamagedError(f"{path}: missing; {MEND}") from error
     layout = parse_record(text, path).get("layout")
