@@ -1,7 +1,8 @@
 """The built-in data set `graded-dialogues`: ratings that are true by construction.
 
 The dialogues are the English part of the package chatterbot-corpus (BSD licence). Each message and reply
-gives one example per dimension. A rating from 5 down to 1 is drawn, and the reply is damaged to match:
+gives one example per dimension, for which a rating from 5 down to 1 is drawn; in `graded-dialogues/all-ratings`
+it gives five, one for each rating, in one group. The reply is damaged to match:
 
 - naturalness: the share of its words that are put out of order is 0, 1/4, 1/2, 3/4, 1;
 - comprehensiveness: the share of its words that is kept, from the start, is 1, 3/4, 1/2, 1/3, 1/5;
@@ -53,8 +54,10 @@ class Graded(NamedTuple):
     explanation: str
 
 
-def examples(dimension: str, field: str | None = None) -> Iterator[dict[str, str]]:
+def examples(dimension: str, field: str | None = None, all_ratings: bool = False) -> Iterator[dict[str, str]]:
     """Yield every example of a dimension, or those of one of the `FIELDS`, in the corpus's order.
+
+    With `all_ratings`, a dialogue gives five examples, from the one rated 5 to the one rated 1, not one.
 
     Keys: id, context, response, label ("1" to "5"), explanation, group. Raises DataError if the dimension
     is unknown or the corpus is not installed.
@@ -72,16 +75,17 @@ def examples(dimension: str, field: str | None = None) -> Iterator[dict[str, str
     for index, (dialogue, rating) in enumerate(zip(dialogues, ratings, strict=True)):
         if field not in (None, _field(dialogue.topic)):
             continue
-        rng = random.Random(f"{dimension} {dialogue.message} {dialogue.reply}")
-        reply, explanation = graders[dimension](rating, dialogue, dialogues, rng)
-        yield {
-            "id": f"{dialogue.topic}-{index}",
-            "context": dialogue.message,
-            "response": reply,
-            "label": str(rating),
-            "explanation": explanation,
-            "group": dialogue.message.casefold(),
-        }
+        for given in range(5, 0, -1) if all_ratings else [rating]:
+            rng = random.Random(f"{dimension} {dialogue.message} {dialogue.reply}")
+            reply, explanation = graders[dimension](given, dialogue, dialogues, rng)
+            yield {
+                "id": f"{dialogue.topic}-{index}-{given}" if all_ratings else f"{dialogue.topic}-{index}",
+                "context": dialogue.message,
+                "response": reply,
+                "label": str(given),
+                "explanation": explanation,
+                "group": dialogue.message.casefold(),
+            }
 
 
 def read_dialogues() -> list[Dialogue]:
@@ -188,9 +192,11 @@ def _overlap(left: str, right: str) -> float:
     return len(a & b) / len(a | b)
 
 
-for _part in (None, *FIELDS):
-    DATA_SETS.add(
-        f"{NAME}/{_part}" if _part else NAME,
-        # A few of the damaged replies coincide, all in one group.
-        DataSet(partial(examples, field=_part), unique=False, version=VERSION),
-    )
+_PARTS = {
+    NAME: examples,
+    **{f"{NAME}/{part}": partial(examples, field=part) for part in FIELDS},
+    f"{NAME}/all-ratings": partial(examples, all_ratings=True),
+}
+for _name, _examples in _PARTS.items():
+    # A few of the damaged replies coincide, all in one group.
+    DATA_SETS.add(_name, DataSet(_examples, unique=False, version=VERSION))
