@@ -22,7 +22,6 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from transformers import AutoTokenizer
 
-from engine.text.encoding import Prompts
 from engine.text.targets import TargetEncoder
 from specs.tables.target import Prompt, Target
 
@@ -68,10 +67,11 @@ def main() -> None:
 
 
 def fresh(writer: TargetEncoder) -> TargetEncoder:
-    """Forget the prompts that were tokenized before."""
-    prompts: Prompts = writer._pieces.encoder._prompts
-    prompts.kept.clear()
-    prompts.size = 0
+    """Forget the texts that were tokenized before."""
+    encoder = writer._pieces.encoder
+    encoder._prompts.kept.clear()
+    encoder._prompts.size = 0
+    encoder._short.clear()
     return writer
 
 

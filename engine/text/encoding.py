@@ -20,6 +20,7 @@ Span = tuple[int, int]  # begin and end of some characters of a text
 ANCHORS = ("\n", ".", "a", "0", "")
 SHORT = 200  # characters that are tokenized together without a thought
 KEPT_BYTES = 200_000_000  # of prompts
+KEPT_TEXTS = 20_000  # short ones
 
 
 @frozen
@@ -78,6 +79,7 @@ class Encoder:
     _suspects: frozenset[int | None] = field(init=False, repr=False)  # control tokens, if they are data's
     _opening: list[list[int]] = field(init=False, factory=list, repr=False)
     _prompts: Prompts = field(init=False, factory=lambda: Prompts(), repr=False)
+    _short: dict[str, tuple[list[int], list[Span]]] = field(init=False, factory=dict, repr=False)
 
     @staticmethod
     def of(tokenizer: Tokenizer) -> Encoder:
@@ -177,6 +179,8 @@ class Encoder:
         """Tokenize a text up to inside the first control token that data would become; give the rest, too."""
         ids, spans = self._encoded(text.text)
         suspects = self._suspects
+        if suspects.isdisjoint(ids):
+            return Tokens(ids, [stop for _, stop in spans]), Text("")
         for place in [place for place, token in enumerate(ids) if token in suspects]:
             token, (start, stop) = ids[place], spans[place]
             if text.holds_data(start, stop) and self._is_control(token, text.text[start:stop]):
@@ -189,6 +193,8 @@ class Encoder:
 
     def _encoded(self, text: str) -> tuple[list[int], list[Span]]:
         """Give ids and spans, as the tokenizer's own call gives them, without what that does around it."""
+        if (known := self._short.get(text)) is not None:  # labels stand behind the same words in every prompt
+            return list(known[0]), list(known[1])
         backend = self.tokenizer.backend_tokenizer
         if backend.truncation is not None:
             backend.no_truncation()
@@ -197,7 +203,10 @@ class Encoder:
         if backend.encode_special_tokens:
             backend.encode_special_tokens = False
         encoding = backend.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
+        ids, spans = encoding.ids, encoding.offsets
+        if len(text) < SHORT and len(self._short) < KEPT_TEXTS:
+            self._short[text] = list(ids), list(spans)
+        return ids, spans
 
     def _is_control(self, token: int, text: str) -> bool:
         unknown, name = self._unknown
