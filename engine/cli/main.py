@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
+from engine.cli.init_command import init
 from engine.cli.parameters import JSON, NEW_STORE, SET, SPEC, STORE
 from engine.cli.power_command import power
 from engine.cli.store_upkeep import gc, verify
@@ -309,7 +310,7 @@ def schema() -> None:
     say(json.dumps(json_schema(), indent=2), lines=True)
 
 
-for command in (power, gc, verify):
+for command in (init, power, gc, verify):
     cli.add_command(command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,6 +18,7 @@ from engine.planning.warnings import plan_warnings
 from engine.quantities import count, si
 from engine.terminal import joined, styled
 from specs.tables.experiment import STAGES
+from specs.toml.paths import near_file
 from store import Ledger, StoreError, cells, read_manifests
 from store.backend.locate import place_of
 from store.backend.location import Root
@@ -43,7 +45,9 @@ def plan_tables(plan: Plan, *, cells: bool, exact: bool = False) -> Iterator[Tab
 
         yield from (counted.line() for counted in exact_memory(plan))
     for path in plan.missing():
-        yield f"not there yet: {path} (`engine execute` needs it; `engine annotate` makes such files)"
+        near = near_file(Path(path))
+        hint = f'; did you mean "{near}"?' if near else ""
+        yield f"not there yet: {path} (`engine execute` needs it; `engine annotate` makes such files){hint}"
     for path in plan.remembered:
         yield f"not there any more: {path} (its content is as the store noted it)"
     pairs = Counter(name for name, _, _ in plan.matrix.pairs())

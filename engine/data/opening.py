@@ -14,18 +14,21 @@ from engine.errors import DataError
 from specs.common.spelling import nearest
 from specs.registry import DATA_SETS, PUBLIC_SETS
 from specs.tables.data import Data
-from specs.toml.paths import DATA_FILES, data_suffix
+from specs.toml.paths import DATA_FILES, data_suffix, near_file
 
 
 def open_source(
-    source: DataSource, data: Data, wanted: Collection[str]
+    source: DataSource, data: Data, wanted: Collection[str] | None
 ) -> Iterator[tuple[str | None, Table]]:
     """Yield (split or None, table) of files or of a hub data set; the split where it has its own.
 
-    `wanted` are the columns that will be read. Raises DataError for what is not there or out of reach.
+    `wanted` are the columns that will be read (None: all). Raises DataError for what is not there or out of
+    reach.
     """
-    if source.missing:
-        raise DataError(f'data.source: found "{source}", which is no file or folder')
+    if source.path is not None and source.missing:
+        near = near_file(source.path)
+        hint = f'; did you mean "{near}"?' if near else ""
+        raise DataError(f'data.source: found "{source}", which is no file or folder{hint}')
     if source.path is not None and source.path.is_file():
         yield None, read_file(source.path, wanted)
         return

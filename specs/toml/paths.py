@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from specs.common.names import BUCKET_SCHEMES, BUCKET_URLS
+from specs.common.spelling import nearest
 from specs.errors import Problem
 from specs.registry import DATA_SETS, PUBLIC_SETS
 from specs.toml.describe import value as spell
@@ -40,6 +41,14 @@ def _absolute(value: Any, folder: Path) -> Any:
     path = folder / Path(value).expanduser()
     local = data_suffix(path) or looks_local(value) or (path.exists() and not _is_built_in(value))
     return str(absolute(path)) if local else value
+
+
+def near_file(path: Path) -> str:
+    """The name of the file or folder beside a missing one that may be meant, or ""."""
+    try:
+        return nearest(path.name, [other.name for other in path.parent.iterdir()])
+    except OSError:
+        return ""
 
 
 def _is_built_in(value: str) -> bool:

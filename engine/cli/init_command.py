@@ -1,0 +1,255 @@
+"""The command `init`: from a data set to a spec that plans and runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from attrs import define
+
+from engine.errors import UsageError
+from engine.terminal import say
+from specs.common.spelling import nearest
+
+if TYPE_CHECKING:
+    from engine.cli.new_spec import NewSpec, Roles
+    from engine.data.looking import Look
+
+
+@click.command()
+@click.argument("data", metavar="DATA")
+@click.option("--label", metavar="COLUMN", help="The column of the label.")
+@click.option("--text", "--response", "response", metavar="COLUMN", help="The column of the rated text.")
+@click.option("--context", metavar="COLUMN", help='What the text replies to; "" for nothing.')
+@click.option("--explanation", metavar="COLUMN", help='The reason for the label; "" for none.')
+@click.option("--group", metavar="COLUMN", help="Rows of one group stay on one side of the split.")
+@click.option("--model", metavar="MODEL", help="A hub id, folder or .gguf file; by default SmolLM2-135M.")
+@click.option("--name", metavar="NAME", help="Of the experiment; by default that of DATA.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file; by default NAME.toml.")
+@click.option("--yes", is_flag=True, help="Ask nothing: take the likeliest where it cannot be told.")
+def init(
+    data: str,
+    label: str | None,
+    response: str | None,
+    context: str | None,
+    explanation: str | None,
+    group: str | None,
+    model: str | None,
+    name: str | None,
+    output: Path | None,
+    yes: bool,
+) -> None:
+    """Write a spec for a data set: a CSV, JSONL or Parquet file, a folder of them, a hub id."""
+    from engine.cli import new_spec
+    from engine.data.looking import look
+    from specs.toml.paths import anchor
+
+    given = {
+        "label": label, "response": response, "context": context,
+        "explanation": explanation, "group": group,
+    }  # fmt: skip
+    name = name or _name_of(data)
+    file = output or Path(f"{name}.toml")
+    if os.path.lexists(file):
+        raise UsageError(f"{file}: is there already; expected -o with another file")
+    found = anchor({"data": {"source": data}}, Path.cwd())["data"]["source"]
+    seen = look(found, dimension=new_spec.DIMENSION)
+    roles = _fixed(data, seen, given) if seen.fixed else _Choice(data, seen, given, yes).roles()
+    labels = list(seen.own_labels) or labels_of(data, seen, roles.label)
+    new_spec.check_labels(data, roles.label, labels)
+    model_id, chats = _model(model, file)
+    spec = new_spec.NewSpec(
+        name=name,
+        source=_spelled(data, found, file),
+        absolute=found,
+        seen=seen,
+        roles=roles,
+        model=model_id,
+        chats=chats,
+        labels=new_spec.ordered(labels),
+        dimension=new_spec.DIMENSION if seen.fixed else roles.label,
+    )
+    cells = _write(file, spec)
+    for line in _told(data, spec):
+        say(line)
+    say(f"wrote {file}: {cells}")
+    say(f"next: engine plan {file}\n      engine execute {file}", lines=True)
+
+
+def _name_of(data: str) -> str:
+    """Give a name that an experiment may have, after a file, folder or hub id."""
+    from specs.toml.paths import data_suffix
+
+    path = Path(data)
+    stem = path.name.removesuffix(".gz").removesuffix(".GZ")
+    stem = stem[: -len(suffix)] if (suffix := data_suffix(path)) else stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:100] or "study"
+
+
+@define
+class _Choice:
+    """Finds the columns' roles; asks a person at a terminal where they cannot be told."""
+
+    data: str
+    seen: Look
+    given: dict[str, str | None]
+    yes: bool
+
+    def roles(self) -> Roles:
+        """Give the column of each role."""
+        from engine.cli.new_spec import Roles
+
+        for role, column in self.given.items():
+            if column and column not in self.seen.columns:
+                raise _no_column(self.data, role, column, self.seen)
+        label = self._needed("label", ())
+        labels_of(self.data, self.seen, label)
+        response = self._needed("response", (label, self.given["context"], self.given["explanation"]))
+        context = self._optional("context", (label, response))
+        explanation = self._optional("explanation", (label, response, context))
+        group = self._optional("group", (label, response, context, explanation))
+        chosen = [name for name in (label, response, context, explanation) if name]
+        if len(set(chosen)) < len(chosen):
+            twice = next(name for name in chosen if chosen.count(name) > 1)
+            raise UsageError(f'{self.data}: column "{twice}" was given two roles; expected one each')
+        return Roles(label, response, context, explanation or None, group or None)
+
+    def _needed(self, role: str, taken: Iterable[str | None]) -> str:
+        """Give the column of a role that every spec has."""
+        from engine.cli.new_spec import several
+        from engine.data.looking import likely, told
+
+        if column := self.given[role]:
+            return column
+        fitting = likely(self.seen, role, [name for name in taken if name])
+        option = "--label" if role == "label" else "--text"
+        what = "of 2 to 30 short values that repeat" if role == "label" else "of texts"
+        if not fitting:
+            known = ", ".join(self.seen.columns)
+            raise UsageError(f"{self.data}: no column {what} among {known}; expected {option} COLUMN")
+        if self.yes or told(role, fitting):
+            return fitting[0]
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            say(f"Which column holds the {'label' if role == 'label' else 'rated text'}?")
+            for name in fitting:
+                say(f"  {several([name], self.seen)}")
+            return str(click.prompt("column", type=click.Choice(fitting), default=fitting[0]))
+        raise UsageError(
+            f"{self.data}: which column holds the {role} cannot be told; expected {option} with "
+            f"{several(fitting[:5], self.seen)}, or --yes for the first"
+        )
+
+    def _optional(self, role: str, taken: Iterable[str | None]) -> str:
+        """Give the column of a role that a data set may lack, by its name alone; "" for none."""
+        from engine.data.looking import NAMES, likely
+
+        if (column := self.given[role]) is not None:
+            return column
+        known = {*NAMES[role]}
+        if role == "explanation":
+            known |= {f"{self.given['label']}_{name}" for name in ("explanation", "reason")}
+        fitting = likely(self.seen, role, [name for name in taken if name])
+        named = [name for name in fitting if name.lower() in known]
+        return named[0] if len(named) == 1 or (named and named[0].lower() == role) else ""
+
+
+def _no_column(data: str, role: str, column: str, seen: Look) -> UsageError:
+    option = "--text" if role == "response" else f"--{role}"
+    near = nearest(column, seen.columns)
+    hint = f'; did you mean "{near}"?' if near else ";"
+    return UsageError(
+        f"{data}: {option} {column}: no such column{hint} The columns are {', '.join(seen.columns)}"
+    )
+
+
+def _fixed(data: str, seen: Look, given: dict[str, str | None]) -> Roles:
+    """Give the roles of a data set that has the engine's own columns."""
+    from engine.cli.new_spec import Roles
+
+    if asked := [role for role, column in given.items() if column is not None]:
+        raise UsageError(f"{data}: has columns of its own; expected no option --{asked[0]}")
+    if "label" not in seen.columns:
+        raise UsageError(f"{data}: has no ratings; `engine annotate` makes them, in a file to begin with")
+    explained = "explanation" in seen.columns
+    return Roles("label", "response", "context", "explanation" if explained else None)
+
+
+def labels_of(data: str, seen: Look, column: str) -> list[str]:
+    """Give the labels that a column holds; UsageError where it holds none."""
+    held = seen.columns[column]
+    if labels := held.labels:
+        return list(labels)
+    kinds = len(held.values)
+    some = f"{kinds} different values" if kinds != 1 else f'"{next(iter(held.values))}" alone'
+    if kinds > 1 and held.single:
+        some = f"more than {kinds - 1} different values, or long ones"
+    raise UsageError(f'{data}: column "{column}" holds {some}; expected 2 to 30 labels')
+
+
+def _model(given: str | None, file: Path) -> tuple[str, bool]:
+    """Give the model as the spec spells it, and whether its tokenizer is known to have a chat template."""
+    from engine.cli.new_spec import default_model
+    from engine.planning.sizes import model_card
+    from specs.tables.experiment import Model
+    from specs.toml.paths import anchor
+
+    name = given or default_model()
+    found = anchor({"model": {"id": name}}, Path.cwd())["model"]["id"]
+    card = model_card(Model(id=found))
+    return _spelled(name, found, file), bool(card and card.chat_template)
+
+
+def _spelled(given: str, found: str, file: Path) -> str:
+    """Give a path as it is spelled from the folder of the spec; what is no path stays as it is."""
+    if not Path(found).is_absolute() or given == found:
+        return given
+    spelled = Path(os.path.relpath(found, os.path.realpath(file.parent))).as_posix()
+    if ":" in spelled:  # which would be read as a URL or a package
+        return found
+    return spelled if spelled.startswith(".") else f"./{spelled}"
+
+
+def _write(file: Path, spec: NewSpec) -> str:
+    """Write the spec, once it has been planned; say what it amounts to."""
+    from engine.api import plan
+    from engine.quantities import count
+    from specs import SpecError
+    from specs.common.whole_files import beside
+
+    with beside(file) as draft:
+        draft.write_text(spec.text(), "utf-8")
+        try:
+            planned = plan(draft)
+        except SpecError as error:
+            first = error.problems[0]
+            raise UsageError(f"{spec.source}: {first.key}: {first.message}") from None
+        try:
+            os.link(draft, file)  # unlike a renaming it never takes another file's place
+        except FileExistsError:
+            raise UsageError(f"{file}: is there already; expected -o with another file") from None
+    axes = " × ".join(f"{axis.name} ({len(axis.levels)})" for axis in planned.matrix.axes)
+    return f"{count(len(planned.cells), 'cell')}, {axes}"
+
+
+def _told(data: str, spec: NewSpec) -> Iterator[str]:
+    """Say what was found in the data."""
+    seen, roles = spec.seen, spec.roles
+    yield f"{data}: {'' if seen.whole else 'the first '}{seen.rows:,} rows"
+    for role, column in (
+        ("label", roles.label), ("text", roles.response), ("context", roles.context),
+        ("explanation", roles.explanation), ("group", roles.group),
+    ):  # fmt: skip
+        if column and column in seen.columns:
+            held = seen.columns[column]
+            values = ", ".join(
+                f"{label} ({held.labels[label]:,})" for label in spec.labels if label in held.labels
+            )
+            size = f"{held.filled:,} rows, {held.characters // max(1, held.filled):,} characters each"
+            yield f"  {role:<12} {column}: {values if role == 'label' and values else size}"
+    if seen.own_labels:
+        yield f"  labels       {', '.join(seen.own_labels)}"
