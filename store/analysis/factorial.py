@@ -33,6 +33,7 @@ from store.analysis.nodes import (
 )
 from store.analysis.results import (
     EXAMPLES,
+    SCORE,
     SKEWED,
     UNEVEN,
     grouped,
@@ -105,10 +106,7 @@ def effects(
             scores[term.name].append(_scores(block, term))
     groups = example_groups(values)
     monitoring = Monitoring.of(looks)
-    effects = [
-        _estimated(scores[term.name], axis, groups, monitoring, _range(response, len(term.levels)))
-        for term in terms
-    ]
+    effects = [_estimated(scores[term.name], term, response, axis, groups, monitoring) for term in terms]
     effects = list(
         zip(among([estimate for estimate, _ in effects]), [size for _, size in effects], strict=True)
     )
@@ -132,12 +130,13 @@ def effects(
         result[name].attrs.update(units=values.attrs.get("units", ""), long_name=f"effect on {response}")
     conditions = len({*_combinations(dataset.indexes["cell"], factors)})
     linear = " in a linear probability model" if response in SHARES else ""
+    skewed = f"{SCORE} in main effects" if response in SHARES else SKEWED
     uneven = any(run.uneven for runs in scores.values() for run in runs)
     result.attrs["method"] = (
         f"Effects of {', '.join(factors)} on {response} in effect coding, {conditions} "
         f"conditions, {units(result)} and {seeds_of(result)}{UNEVEN * uneven}; contrast scores of "
         f"seeds and examples (all random slopes){linear}, "
-        f"{intervals(result, confidence, grouped(result), withheld=True)}{SKEWED}; "
+        f"{intervals(result, confidence, grouped(result), withheld=True)}{skewed}; "
         f"two-sided p values by the same intervals, {words}"
         f"{monitoring.described(result['seeds'].values)}; "
         f"{int(result['missing'].isel(term=0).sum())} values missing."
@@ -221,17 +220,22 @@ def _score(
 
 def _estimated(
     runs: Sequence[SeedValues],
+    term: Term,
+    response: str,
     axis: int | None,
     groups: NDArray[Any] | None,
     monitoring: Monitoring,
-    within: Range,
 ) -> tuple[Estimate, Floats]:
-    """Return a term's effect from the scores of each block of layers, and its size."""
+    """Return a term's effect from the scores of each block of layers, and its size.
+
+    A main effect on a share is a difference of shares, with the interval that `change` gives.
+    """
+    order = len(term.levels)
+    options: Any = {"share": order == 1 and response in SHARES, "within": _range(response, order)}
     components = Components.join([Components.of(run.values, groups) for run in runs], axis or 0)
     spread = runs[0].spread if axis is None else np.concatenate([run.spread for run in runs], axis)
-    return Estimate.of(components, axis, within=within, monitoring=monitoring), standardised(
-        components, spread
-    )
+    estimate = Estimate.of(components, axis, monitoring=monitoring, **options)
+    return estimate, standardised(components, spread)
 
 
 def _range(response: str, order: int) -> Range:

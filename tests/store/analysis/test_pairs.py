@@ -138,6 +138,20 @@ def test_a_seed_counts_by_the_pairs_that_it_has() -> None:
     assert term["effect"].item() == pytest.approx(few["difference"].item())
 
 
+@pytest.mark.parametrize("variable", ["entropy", "correct"])
+def test_a_main_effect_is_as_sure_as_the_change_that_it_is(variable: str) -> None:
+    """Also near the ceiling, where the interval of a difference of shares is not that of other means."""
+    rng = np.random.default_rng(8)
+    values = (rng.random((2, 2, 3, 24)) < np.array([0.99, 0.9]).reshape(2, 1, 1, 1)).astype(float)
+    data = cells(values, variable, {"target": ["a", "b"], "rank": [4, 8]}, ("example",))
+    nodes = {"/evaluate": data, "/probe": data}
+    found = change(xr.DataTree.from_dict(nodes), variable, "target").squeeze()
+    term = effects(xr.DataTree.from_dict(nodes), variable, ["target", "rank"]).sel(term="target[b]")
+    assert term["effect"].item() == found["difference"].item() < 0
+    for name in ("low", "high", "p_value"):
+        assert term[name].item() == pytest.approx(found[name].item())
+
+
 def test_a_pair_without_values_is_left_out() -> None:
     values = crossed(np.random.default_rng(3), (4, 3, 6, 1, 1)).reshape(2, 2, 3, 6, 1, 1)
     values = values[:, 0].copy()
