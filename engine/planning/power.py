@@ -141,7 +141,7 @@ def questions(plan: Plan, outcomes: list[Outcome]) -> Iterator[PowerQuestion]:
             sizes[test_set] = known_sizes(test_data(plan.matrix, first), labels) or {}
         distinct = {tables(cell.choice): cell for pair in pairs for cell in pair}.values()
         for outcome in outcomes:
-            if all(_measures(plan, cell, outcome) for cell in distinct):
+            if all(measures(plan, cell, outcome) for cell in distinct):
                 yield _question(plan, pairs, name.partition(": ")[0], outcome, sizes[test_set])
 
 
@@ -169,17 +169,15 @@ def _outcomes(plan: Plan, outcome: Outcome | None) -> list[Outcome]:
     return list(dict.fromkeys([*primary, *settings.smallest_difference_of_interest])) or [*DEFAULT_OUTCOMES]
 
 
-def _measures(plan: Plan, cell: PlannedCell, outcome: Outcome) -> bool:
-    """Whether a cell's results hold an outcome."""
+def measures(plan: Plan, cell: PlannedCell, outcome: Outcome) -> bool:
+    """Return whether a cell's results hold an outcome."""
     evaluate, probe = plan.matrix.table("evaluate", cell.choice), plan.matrix.table("probe", cell.choice)
     if outcome not in EXAMPLE_OUTCOMES:
         return probe.enabled and outcome in probe.recorded
     if outcome == "generated_correct":
         return evaluate.generates(plan.matrix.table("target", cell.choice))
-    if outcome in ("brier", "nll"):
-        return "loglikelihood" in evaluate.scoring
     numbers = all(label.strip().lstrip("+-").replace(".", "", 1).isdigit() for label in evaluate.labels)
-    return evaluate.scores and (outcome == "correct" or numbers)
+    return "loglikelihood" in evaluate.scoring and (outcome != "absolute_error" or numbers)
 
 
 def _question(

@@ -10,12 +10,22 @@ from engine.models.gpus import missing_gpu
 from engine.planning.checks import known_sizes
 from engine.planning.memory_fit import fit_warnings
 from engine.planning.plan import Plan, PlannedCell, grouped
+from engine.planning.power import measures
 from engine.planning.schedule import schedule_warnings
 from specs.tables.data import Data
 from specs.tables.experiment import STAGES
 from store import Ledger, read_manifests
 from store.ledger.manifests import lost_cells
 
+_SCORES = '"loglikelihood" in evaluate.scoring'
+_MAKES = {
+    "correct": _SCORES,
+    "absolute_error": f"{_SCORES} and labels that are numbers",
+    "brier": _SCORES,
+    "nll": _SCORES,
+    "generated_correct": '"generation" in evaluate.scoring',
+}
+_RECORDS = "the name in probe.statistics, and probe.enabled = true"
 _FATE = {"error": "a stage that reads them will fail", "label": "the label alone stands for them"}
 
 
@@ -24,6 +34,7 @@ def plan_warnings(plan: Plan) -> list[str]:
     return [
         *changed_files(plan),
         *_unexplained(plan),
+        *_unmeasured(plan),
         *schedule_warnings(plan),
         *_devices(plan),
         *fit_warnings(plan),
@@ -75,6 +86,22 @@ def _unexplained(plan: Plan) -> Iterator[str]:
             lacking = f"{numbers} examples have no explanation, which {', '.join(contents)} needs"
             policy = data.empty_explanations
             yield f'data.empty_explanations = "{policy}": {lacking}; {_FATE.get(policy, "")}'
+
+
+def _unmeasured(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per declared outcome that the results of some cells will lack."""
+    settings = plan.matrix.experiment.analysis
+    declared = dict.fromkeys([settings.primary] if settings.primary else [], "analysis.primary")
+    for outcome in settings.smallest_difference_of_interest:
+        declared.setdefault(outcome, f"analysis.smallest_difference_of_interest.{outcome}")
+    tables = plan.matrix.chooser("evaluate", "probe", "target")
+    alike = grouped(plan.cells, lambda cell: tables(cell.choice)) if declared else []
+    for outcome, key in declared.items():
+        if lacking := sum(len(cells) for cells in alike if not measures(plan, cells[0], outcome)):
+            yield (
+                f"{key}: {lacking:,} of {len(plan.cells):,} cells will have no {outcome}; expected "
+                f"{_MAKES.get(outcome, _RECORDS)}, or another outcome"
+            )
 
 
 def _counts(plan: Plan, cell: PlannedCell, data: Data) -> Mapping[str, float]:

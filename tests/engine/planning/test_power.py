@@ -81,6 +81,28 @@ def test_outcomes_are_those_of_the_spec_that_its_cells_measure(write_spec) -> No
     assert planned(write_spec(CONTRAST), "--set", "contrasts=[]") == []
 
 
+@pytest.mark.parametrize(
+    ("outcome", "setting", "expected"),
+    [
+        ("correct", 'evaluate.scoring=["constrained", "generation"]', "loglikelihood"),
+        ("absolute_error", 'evaluate.labels=["low", "high"]', "numbers"),
+        ("generated_correct", "seeds=[0]", "generation"),
+        ("max_prob", 'probe.statistics=["entropy"]', "probe.statistics"),
+    ],
+)
+def test_a_declared_outcome_that_nothing_measures_is_a_warning(
+    write_spec, outcome: str, setting: str, expected: str
+) -> None:
+    """Neither does the plan promise power in it."""
+    spec = write_spec(CONTRAST + f'[analysis]\nprimary = "{outcome}"\n')
+    plan = json.loads(engine("plan", spec, "--json", "--set", setting).output)
+    assert plan["power"] == []
+    (warning,) = plan["warnings"]
+    assert told(
+        warning, "analysis.primary", "4 of 4" if "seeds" not in setting else "2 of 2", outcome, expected
+    )
+
+
 def test_planning_a_study_without_a_pilot_imports_no_xarray(write_spec) -> None:
     code = (
         "import sys; from engine.cli.main import main; sys.argv[1:] = sys.argv[2:]\n"
