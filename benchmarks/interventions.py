@@ -66,7 +66,7 @@ def alone(own: InterventionRun, rows: list[dict[str, str]], changes: list[Change
     """Every change by a whole pass of its own."""
     lens, size = own.lens, own.probe.batch_size
     for change in changes:
-        steps = steps_of(change, own.arrangement.own, LAYERS)
+        steps = steps_of(change, own.arrangement.trained, LAYERS)
         for first in range(0, len(rows), size):
             questions = [own.writer.encode_spellings(row) for row in rows[first : first + size]]
             for chunk in chunks(questions, padding_id(own.tokenizer), lens.device):

@@ -136,8 +136,8 @@ def _off(ours: Tensor, truth: Tensor) -> float:
 def _in_order(ours: LensStatistics, x: Tensor) -> bool:
     """Tell whether ranks and top tokens are those of the logits [R, V], but for gaps within the limit."""
     watched = x[:, list(WATCHED)]
-    least = torch.stack([(x > own[:, None] + LIMIT).sum(dim=1) for own in watched.T], dim=1)
-    most = torch.stack([(x >= own[:, None] - LIMIT).sum(dim=1) for own in watched.T], dim=1) - 1
+    least = torch.stack([(x > value[:, None] + LIMIT).sum(dim=1) for value in watched.T], dim=1)
+    most = torch.stack([(x >= value[:, None] - LIMIT).sum(dim=1) for value in watched.T], dim=1) - 1
     ranks, top = ours.watch_rank.cpu(), ours.top_ids.cpu()
     values = x.gather(1, top.clamp(0, x.shape[1] - 1))
     return bool(

@@ -52,8 +52,8 @@ def c_backend(
         for part in parts:
             by_position = hidden[:, part].transpose(0, 1)
             work.compute(torch.cat([by_position.flatten(0, 1).to(dtype), final[part].to(dtype)]))
-            own, ours = _block(work, by_position.shape, slopes, unembedding)
-            kl[:, part], gradient[:, part] = own.T, ours.transpose(0, 1)
+            divergences, ours = _block(work, by_position.shape, slopes, unembedding)
+            kl[:, part], gradient[:, part] = divergences.T, ours.transpose(0, 1)
     return kl, gradient
 
 

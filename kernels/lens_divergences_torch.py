@@ -37,7 +37,11 @@ def torch_tiled(
     """
     projection = TiledProjection(unembedding, tile)
     return by_blocks(
-        hidden, final, unembedding, logit_bytes, lambda own, target: _block(own, target, projection, rounded)
+        hidden,
+        final,
+        unembedding,
+        logit_bytes,
+        lambda rows, target: _block(rows, target, projection, rounded),
     )
 
 
@@ -70,11 +74,11 @@ def _block(
 ) -> tuple[Tensor, Tensor]:
     layers, positions, width = hidden.shape
     rows, head = hidden.reshape(-1, width), projection.unembedding
-    own, target = Normaliser.of(rows), Normaliser.of(final)
+    translated, target = Normaliser.of(rows), Normaliser.of(final)
     kept = []
     for start, end in projection.tiles():
         x, y = projection.logits(rows, start, end), projection.logits(final, start, end)
-        own.add(x)
+        translated.add(x)
         target.add(y)
         kept.append((x, y))
     kl = torch.zeros((layers, positions), dtype=torch.float64, device=hidden.device)
@@ -84,7 +88,7 @@ def _block(
         x, y = kept.pop()
         kept_back = None if head.softcap is None else 1 - (x / head.softcap) ** 2
         logp = target.logprobs(y)
-        logq, p = own.logprobs(x).view(layers, positions, -1), logp.exp()
+        logq, p = translated.logprobs(x).view(layers, positions, -1), logp.exp()
         kl += (logp - logq).mul_(p).sum(dim=2)
         slope = logq.exp_().sub_(p).view(len(rows), -1)
         if kept_back is not None:

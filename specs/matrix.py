@@ -307,11 +307,11 @@ def _unfit(matrix: Matrix) -> Iterator[Problem]:
         prompt, data, test = (
             matrix.table("prompt", cell), matrix.table("data", cell), matrix.table("evaluate", cell)
         )  # fmt: skip
-        found = [*prompt_problems(prompt, data, "prompt")]
-        if not found and (test.prompt or test.data):
+        wrong = [*prompt_problems(prompt, data, "prompt")]
+        if not wrong and (test.prompt or test.data):
             tested = "evaluate.prompt" if test.prompt else "prompt"
-            found += prompt_problems(test.prompt or prompt, test.data or data, tested)
-        for problem in found:
+            wrong += prompt_problems(test.prompt or prompt, test.data or data, tested)
+        for problem in wrong:
             yield attrs.evolve(problem, key=matrix.written(problem.key, cell))
 
 

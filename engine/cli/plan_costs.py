@@ -71,13 +71,13 @@ def _passes(plan: Plan) -> list[tuple[int, Passes]]:
 
     Trainings whose batches are parted alike stand together.
     """
-    found: dict[tuple[int, int, bool], tuple[int, Passes]] = {}
+    by_kind: dict[tuple[int, int, bool], tuple[int, Passes]] = {}
     for _, cells, cost in stage_costs(plan):
-        if cost is not None and (own := cost.passes) is not None:
-            kind = own.rows, own.batch, own.checkpointing
-            count, dearest = found.get(kind, (0, own))
-            found[kind] = count + len(cells), max(dearest, own, key=lambda passes: passes.need or 0)
-    return list(found.values())
+        if cost is not None and (passes := cost.passes) is not None:
+            kind = passes.rows, passes.batch, passes.checkpointing
+            count, dearest = by_kind.get(kind, (0, passes))
+            by_kind[kind] = count + len(cells), max(dearest, passes, key=lambda passes: passes.need or 0)
+    return list(by_kind.values())
 
 
 def _passes_line(device: str, count: int, passes: Passes) -> str:

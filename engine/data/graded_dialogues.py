@@ -1,8 +1,8 @@
 """The built-in data set `graded-dialogues`: ratings that are true by construction.
 
 The dialogues are the English part of the package chatterbot-corpus (BSD licence). Each message and reply
-gives one example per dimension, for which a rating from 5 down to 1 is drawn; in `graded-dialogues/all-ratings`
-it gives five, one for each rating, in one group. The reply is damaged to match:
+gives one example per dimension, for which a rating from 5 down to 1 is drawn. As
+`graded-dialogues/all-ratings` it gives five in one group, one for each rating. The reply is damaged to match:
 
 - naturalness: the share of its words that are put out of order is 0, 1/4, 1/2, 3/4, 1;
 - comprehensiveness: the share of its words that is kept, from the start, is 1, 3/4, 1/2, 1/3, 1/5;
@@ -192,7 +192,7 @@ def _overlap(left: str, right: str) -> float:
     return len(a & b) / len(a | b)
 
 
-_PARTS = {
+_PARTS: dict[str, Callable[..., Iterator[dict[str, str]]]] = {
     NAME: examples,
     **{f"{NAME}/{part}": partial(examples, field=part) for part in FIELDS},
     f"{NAME}/all-ratings": partial(examples, all_ratings=True),

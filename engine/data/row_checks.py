@@ -80,9 +80,9 @@ class RowChecks:
             )
         else:
             common = sorted(self._values.items(), key=lambda value: (-value[1], value[0]))
-            found = ", ".join(f"{spell(text)} ({times:,})" for text, times in common)
+            counts = ", ".join(f"{spell(text)} ({times:,})" for text, times in common)
             advice = (
-                f"the column holds {found}; if all are labels, list them in rating order:\n"
+                f"the column holds {counts}; if all are labels, list them in rating order:\n"
                 f"  evaluate.labels = {spell(in_order(self._values))}"
             )
         # Where no row has a label, all would be left out.

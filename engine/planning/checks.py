@@ -50,7 +50,9 @@ def check_plan(plan: Plan) -> None:
 
 def _namesakes(plan: Plan) -> Iterator[Problem]:
     """Yield names in the spec that a plug-in shares with a built-in entry: which is meant cannot be told."""
-    taken = {(registry.group, own.name): own for registry in REGISTRIES for own in registry.namesakes()}
+    taken = {
+        (registry.group, plugin.name): plugin for registry in REGISTRIES for plugin in registry.namesakes()
+    }
     for used in used_names(plan.matrix) if taken else ():
         if point := taken.get((used.registry.group, used.name)):
             message = (

@@ -263,9 +263,9 @@ def _cost(
         length, completion = longest or lengths.longest(train)
 
         def needed(rows: int, checkpointing: bool) -> TrainingMemory:
-            own = evolve(train, gradient_checkpointing=checkpointing)
+            settled = evolve(train, gradient_checkpointing=checkpointing)
             batch = Batch(math.ceil(rows / ranks), length, completion)
-            return training_memory(model, weights, batch, settings, lora, own)
+            return training_memory(model, weights, batch, settings, lora, settled)
 
         passes, memory = choose_passes(train, needed, room, ranks)
         return _train(passes.applied(train), lora, data, model, lengths, memory, passes)

@@ -130,8 +130,8 @@ def _config(kind: str, row: _Row) -> dict[str, Any]:
     config: dict[str, Any] = {"vocab_size": vocabulary, "tie_word_embeddings": tied}
     if kind == "gpt2":
         dropout = dict.fromkeys(("resid_pdrop", "attn_pdrop", "embd_pdrop"), 0.1)
-        own = {"n_embd": hidden, "n_layer": layers, "n_head": heads, "activation_function": "gelu_new"}
-        return config | own | dropout
+        dimensions = {"n_embd": hidden, "n_layer": layers, "n_head": heads, "activation_function": "gelu_new"}
+        return config | dimensions | dropout
     config |= {
         "hidden_size": hidden,
         "intermediate_size": inner,

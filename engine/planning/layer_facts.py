@@ -124,7 +124,7 @@ def _numberless(name: str) -> str:
 
 
 def _linear(shapes: Mapping[str, list[int]]) -> list[Linear]:
-    found: dict[str, Linear] = {}
+    by_name: dict[str, Linear] = {}
     for name, shape in shapes.items():
         path = _from_gguf(name)
         if path is None:
@@ -137,12 +137,12 @@ def _linear(shapes: Mapping[str, list[int]]) -> list[Linear]:
         outputs, inputs = shape[-2:]
         if path.rpartition(".")[2] in _TRANSPOSED:
             inputs, outputs = outputs, inputs
-        known = found.get(bare)
+        known = by_name.get(bare)
         if known is None:
-            found[bare] = Linear(path, inputs, outputs, count)
+            by_name[bare] = Linear(path, inputs, outputs, count)
         else:
-            found[bare] = Linear(known.path, inputs, outputs, known.count + count)
-    return list(found.values())
+            by_name[bare] = Linear(known.path, inputs, outputs, known.count + count)
+    return list(by_name.values())
 
 
 def _from_gguf(name: str) -> str | None:

@@ -51,8 +51,8 @@ def used_names(matrix: Matrix) -> Iterator[UsedName]:
 def used_plugins(matrix: Matrix) -> list[dict[str, str]]:
     """List the plug-ins that a matrix uses: kind, name, version and package of each."""
     described_plugins = {
-        (own.registry.group, own.name): own.registry.description(own.name)
-        for own in used_names(matrix)
-        if own.name in own.registry and own.registry.plugin(own.name)
+        (used.registry.group, used.name): used.registry.description(used.name)
+        for used in used_names(matrix)
+        if used.name in used.registry and used.registry.plugin(used.name)
     }
     return [described_plugins[key] for key in sorted(described_plugins)]

@@ -105,11 +105,13 @@ def answers(
     wanted = _outcomes(plan, outcome)
     every = list(questions(plan, list(dict.fromkeys([*wanted, *CORRECTED_OUTCOMES]))))
     tests: Counter[tuple[str, ...]] = Counter()
-    for own in every:
-        tests[own.family(plan)] += own.design.layers * own.positions
+    for question in every:
+        tests[question.family(plan)] += question.design.layers * question.positions
     _check(plan, every, contrast, outcome)
-    known = [own for own in wanted if is_known(own, _assumed(plan, own))]
-    asked = [own for own in every if own.outcome in known and contrast in (None, own.factor)]
+    known = [question for question in wanted if is_known(question, _assumed(plan, question))]
+    asked = [
+        question for question in every if question.outcome in known and contrast in (None, question.factor)
+    ]
     tree = _open(plan, pilot) if asked or pilot else None
     answer_of: dict[Any, PowerAnswer] = {}
     for question in asked:
@@ -145,15 +147,15 @@ def questions(plan: Plan, outcomes: list[Outcome]) -> Iterator[PowerQuestion]:
                 yield _question(plan, pairs, name.partition(": ")[0], outcome, sizes[test_set])
 
 
-def _check(plan: Plan, found: list[PowerQuestion], contrast: str | None, outcome: Outcome | None) -> None:
+def _check(plan: Plan, questions: list[PowerQuestion], contrast: str | None, outcome: Outcome | None) -> None:
     """Raise UsageError for a contrast that is not declared, and an outcome that is not measured or known."""
     from store.analysis.assumed import NEEDED, is_known
 
-    factors = dict.fromkeys(own.factor for own in found)
+    factors = dict.fromkeys(question.factor for question in questions)
     if contrast is not None and contrast not in factors:
         known = ", ".join(factors) or "no contrast"
         raise UsageError(f"--contrast {contrast}: expected a factor of [[contrasts]], found {known} there")
-    if outcome is not None and found and outcome not in {own.outcome for own in found}:
+    if outcome is not None and questions and outcome not in {question.outcome for question in questions}:
         raise UsageError(f"--outcome {outcome}: the cells of the contrasts do not measure it")
     if outcome is not None and not is_known(outcome, _assumed(plan, outcome)):
         expected = f"{', '.join(NEEDED)} in [analysis.assumed.{outcome}]"
@@ -193,7 +195,7 @@ def _question(
     matrix = plan.matrix
     data = test_data(matrix, condition.choice)
     most = int(sizes["test"]) if sizes else None
-    test = min([own for own in (data.test, most) if own is not None], default=UNKNOWN_EXAMPLES)
+    test = min([count for count in (data.test, most) if count is not None], default=UNKNOWN_EXAMPLES)
     examples, layers, positions = test, 1, 1
     if outcome not in EXAMPLE_OUTCOMES:
         probe = matrix.table("probe", condition.choice)
@@ -201,7 +203,7 @@ def _question(
         examples = min(examples, probe.examples or examples)
         card = model_card(matrix.table("model", condition.choice))
         layers = len(probe.layers) if probe.layers != "all" else card.layers + 1 if card else UNKNOWN_LAYERS
-    seeds = Counter(matrix.seed(own.choice) for own, _ in pairs)
+    seeds = Counter(matrix.seed(cell.choice) for cell, _ in pairs)
     same_group = sizes.get("test_same_group", 0.0)
     settings = matrix.experiment.analysis
     looks: Any = {"spending": tuple(settings.looks), "anytime": "anytime"}.get(settings.monitoring)
@@ -242,7 +244,11 @@ def _open(plan: Plan, pilot: Root | None) -> Any:
 def _assumed(plan: Plan, outcome: Outcome) -> dict[str, float]:
     """Give what the spec assumes of an outcome."""
     settings = plan.matrix.experiment.analysis.assumed.get(outcome)
-    return {name: own for name, own in attrs.asdict(settings).items() if own is not None} if settings else {}
+    return (
+        {name: value for name, value in attrs.asdict(settings).items() if value is not None}
+        if settings
+        else {}
+    )
 
 
 def _answer(plan: Plan, question: PowerQuestion, tree: Any, pilot: Root | None) -> PowerAnswer:

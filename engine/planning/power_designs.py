@@ -58,7 +58,7 @@ class Costs:
         if key not in self._known:
             cost_of = estimator(self._plan, dict(key))
             costs: list[Cost | None] = [cost_of(cells) for cells in self._sides]
-            self._known[key] = [own.flops for own in costs if own] if all(costs) else None
+            self._known[key] = [cost.flops for cost in costs if cost] if all(costs) else None
         cost_parts = self._known[key]
         return None if cost_parts is None else cost_parts[0] + (cost_parts[1] - cost_parts[0]) * (seeds - 1)
 
@@ -67,7 +67,7 @@ def _probed(plan: Plan, question: PowerQuestion, examples: int) -> int:
     if question.layered:
         return examples
     limits = [plan.matrix.table("probe", cell).examples for cell in plan.matrix.distinct("probe")]
-    return min(examples, max((own for own in limits if own), default=examples))
+    return min(examples, max((limit for limit in limits if limit), default=examples))
 
 
 def _with_two_seeds(plan: Plan) -> Plan:
@@ -91,7 +91,7 @@ def curve(answer: PowerAnswer, costs: Costs, difference: float | None, power: fl
     planned = question.design
     sizes = {max(FEWEST_EXAMPLES, round(factor * planned.examples)) for factor in FACTORS}
     if question.most is not None:
-        sizes = {min(own, question.most) for own in sizes}
+        sizes = {min(size, question.most) for size in sizes}
     looks = planned.looks if isinstance(planned.looks, tuple) else ()
     for seeds in sorted({*SEEDS, planned.seeds, *looks}):
         for examples in sorted(sizes):

@@ -47,16 +47,16 @@ class Turn:
         return self.start if self.patches and self.patches[0][0] == self.start else self.start + 1
 
 
-def whole_models(changes: Sequence[Change], own: str) -> list[str]:
+def whole_models(changes: Sequence[Change], trained: str) -> list[str]:
     """Give the models whose runs are kept as a whole: the cell's own, and those that patches take from."""
-    return list(dict.fromkeys([own, *(change.source for change in changes if change.kind == "patch")]))
+    return list(dict.fromkeys([trained, *(change.source for change in changes if change.kind == "patch")]))
 
 
-def turns(changes: Sequence[Change], own: str, layers: int) -> list[Turn]:
+def turns(changes: Sequence[Change], trained: str, layers: int) -> list[Turn]:
     """Order the changes to a model of so many layers, whose own adapter has this train key ("": none)."""
-    words = [steps_of(change, own, layers) for change in changes]
+    words = [steps_of(change, trained, layers) for change in changes]
     wholes: dict[str | None, tuple[Step, ...]] = {
-        name: (_with(name),) * layers for name in whole_models(changes, own)
+        name: (_with(name),) * layers for name in whole_models(changes, trained)
     }
     letters: dict[Step, int] = {}
     spelled = [[letters.setdefault(step, len(letters)) for step in word] for word in words]
@@ -73,9 +73,9 @@ def turns(changes: Sequence[Change], own: str, layers: int) -> list[Turn]:
     return ordered
 
 
-def steps_of(change: Change, own: str, layers: int) -> tuple[Step, ...]:
+def steps_of(change: Change, trained: str, layers: int) -> tuple[Step, ...]:
     """Give what each of so many layers does in a changed model."""
-    return tuple(_step(change, own, layer) for layer in range(1, layers + 1))
+    return tuple(_step(change, trained, layer) for layer in range(1, layers + 1))
 
 
 def shared(past: Sequence[Step], steps: Sequence[Step]) -> int:
@@ -93,17 +93,17 @@ def _patches(past: Sequence[Step], steps: Sequence[Step], start: int) -> Iterato
             yield layer, patch
 
 
-def _step(change: Change, own: str, layer: int) -> Step:
+def _step(change: Change, trained: str, layer: int) -> Step:
     if change.kind == SOURCE:
         return _with(change.source)
-    plain = _with(own)
+    plain = _with(trained)
     if layer not in change.layers:
         return plain
     if change.kind == "heads":
         return evolve(plain, heads=change.heads, ablation=change.ablation)
     if change.kind == "patch":
         return evolve(plain, patch=(change.source, change.positions))
-    adapter = (own, change.alpha) if change.alpha else (change.source, 1.0)
+    adapter = (trained, change.alpha) if change.alpha else (change.source, 1.0)
     return evolve(
         plain,
         attention=adapter if "attention" in change.parts else plain.attention,

@@ -167,7 +167,7 @@ def _from_gguf(file: Path) -> ModelCard | None:
         layers = 1 + max(int(name.split(".")[1]) for name in shapes if is_block(name))
         vocabulary, hidden = shapes["token_embd.weight"]
         values = {
-            key: own.contents() for key, own in reader.fields.items() if not key.startswith("tokenizer.")
+            key: field.contents() for key, field in reader.fields.items() if not key.startswith("tokenizer.")
         }
     except (OSError, ValueError, LookupError):
         return None

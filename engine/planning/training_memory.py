@@ -156,16 +156,16 @@ def _attention(layer: Layer, heads: int, length: float, implementation: str, typ
 def _mlp(layer: Layer, hidden: int, types: Types, *, experts_adapted: bool) -> float:
     inner, size = types.inner, layer.intermediate
     if layer.gated:
-        own = 3 * inner * size
+        activations = 3 * inner * size
     elif layer.activation == "new":
-        own = (inner + 12 if types.autocast else 4 * inner) * size
+        activations = (inner + 12 if types.autocast else 4 * inner) * size
     else:
-        own = inner * size
+        activations = inner * size
     if not layer.experts:
-        return own
+        return activations
     # An expert's output is weighted; with an adapter its input and product are kept, too.
     more = inner * size + types.product * hidden if experts_adapted else 0
-    return layer.chosen * (own + types.product * hidden + more) + types.normed * hidden
+    return layer.chosen * (activations + types.product * hidden + more) + types.normed * hidden
 
 
 def _inputs(layer: Layer, adapted: list[Linear], layers: int, lora: Lora, types: Types) -> float:

@@ -48,8 +48,10 @@ def changed_files(plan: Plan) -> list[str]:
     changed = [path for path, identity in now.items() if noted.get(path, identity) != identity]
     if not changed:
         return []
-    own = [{stage: cell.keys[stage] for stage in STAGES[1:] if stage in cell.keys} for cell in plan.cells]
-    lost = lost_cells(plan.root, name, {"cells": [{"keys": keys} for keys in own]})
+    cell_keys = [
+        {stage: cell.keys[stage] for stage in STAGES[1:] if stage in cell.keys} for cell in plan.cells
+    ]
+    lost = lost_cells(plan.root, name, {"cells": [{"keys": keys} for keys in cell_keys]})
     trained = (plan.matrix.table("data", cell) for cell in plan.matrix.distinct("data"))
     known = {str(source) for data in trained for source in sources(data)}
     return [

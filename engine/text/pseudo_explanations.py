@@ -70,7 +70,9 @@ class Corpus:
             Explanation(example, tuple(t for word in words for t in word)) for example, words in rows
         ]
         corpus = Corpus.of(words for _, words in rows)
-        return evolve(corpus, explanations=tuple(sorted(explanations, key=lambda own: own.place)))
+        return evolve(
+            corpus, explanations=tuple(sorted(explanations, key=lambda explanation: explanation.place))
+        )
 
 
 @frozen
@@ -200,7 +202,7 @@ def explanation_of_another(draw: Draw, *, contradicting: bool = False) -> list[i
 def _by_distance(draw: Draw, serves: Callable[[Mapping[str, str]], bool]) -> Iterator[Explanation]:
     """Yield the explanations that serve, those nearest in length first."""
     explanations, count = draw.corpus().explanations, draw.count
-    above = bisect(explanations, (count, draw.rng.random()), key=lambda own: own.place)
+    above = bisect(explanations, (count, draw.rng.random()), key=lambda explanation: explanation.place)
     below = above - 1
     while below >= 0 or above < len(explanations):
         under = count - len(explanations[below].tokens) if below >= 0 else inf

@@ -211,8 +211,8 @@ def _sums(
     common["columns"] = torch.arange(tile.vocab, dtype=torch.int32, device=device)
     row_tiles = triton.cdiv(rows, tile.rows)
     if watched:
-        own = ids // tile.vocab * tile.vocab
-        own_spans = torch.stack([own, own + 1], dim=1).contiguous()
+        first = ids // tile.vocab * tile.vocab
+        own_spans = torch.stack([first, first + 1], dim=1).contiguous()
         lens_sums[(row_tiles * watched,)](**common, spans=own_spans, n_splits=watched, gather=1)
     lens_sums[(row_tiles * splits,)](**common, spans=spans, n_splits=splits, gather=0)
     block = triton.next_power_of_2(splits)
@@ -261,5 +261,5 @@ def _divergences(
         n_splits=len(spans),
         PIECES=tile.pieces,
     )
-    kl[packing.rows], js[packing.rows] = divergences.sum(dim=1)[:, packing.found].clamp_min(0).float()
+    kl[packing.rows], js[packing.rows] = divergences.sum(dim=1)[:, packing.row_slots].clamp_min(0).float()
     return kl, js

@@ -108,8 +108,8 @@ def triton_backend(
     Scratch: as the torch backend's, and the slopes of a tile.
     """
 
-    def block(own: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        return _block(own, target, unembedding, tile, rounded)
+    def block(rows: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return _block(rows, target, unembedding, tile, rounded)
 
     with launching_on(hidden.device):
         return by_blocks(hidden, final, unembedding, logit_bytes, block)
@@ -120,19 +120,19 @@ def _block(
 ) -> tuple[Tensor, Tensor]:
     layers, positions, width = hidden.shape
     rows, device = hidden.reshape(-1, width), hidden.device
-    own, target = _Normaliser(rows), _Normaliser(final)
+    translated, target = _Normaliser(rows), _Normaliser(final)
     starts = range(0, head.vocab_size, tile)
     kept = []
     for start in starts:
         weight = head.tokens[start : start + tile]
         pair = product(rows, weight), product(final, weight)
-        own.add(pair[0], head, start)
+        translated.add(pair[0], head, start)
         target.add(pair[1], head, start)
         kept.append(pair)
     kept.reverse()
     kl = torch.zeros(len(rows), dtype=torch.float64, device=device)
     gradient = torch.zeros(rows.shape, device=device)
-    normalisers = own.maximum, own.log_total(), target.maximum, target.log_total()
+    normalisers = translated.maximum, translated.log_total(), target.maximum, target.log_total()
     for start in starts:
         x, y = kept.pop()
         weight, columns = head.tokens[start : start + tile], x.shape[1]

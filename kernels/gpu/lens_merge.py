@@ -66,8 +66,8 @@ def merge_splits(
     i_watch = tl.arange(0, B_WATCH)
     m_watch = i_watch < n_watch
     o_watch = i_watch.to(tl.int64) * n_rows + i_row
-    own = tl.load(watched + o_watch, m_watch, other=0.0).to(tl.float64)  # [B_WATCH]
-    logprob = own - row_max.to(tl.float64) - log_total
+    logit = tl.load(watched + o_watch, m_watch, other=0.0).to(tl.float64)  # [B_WATCH]
+    logprob = logit - row_max.to(tl.float64) - log_total
     m_set = m_watch & (tl.load(once + i_watch, m_watch, other=0) != 0)
     mass, within = watched_set(logprob, m_set)
     rank = tl.load(ranks + o_watch, m_watch, other=0).to(tl.int64)

@@ -16,7 +16,7 @@ class Packing:
     slots: Tensor  # [N] int32, row in each slot
     places: Tensor  # [N] int32, slot within the tile
     rows: Tensor  # [M] int64, the rows that have another row as their final row
-    found: Tensor  # [M] int64, their slots
+    row_slots: Tensor  # [M] int64, their slots
 
 
 def pack(final_rows: Tensor, block: int) -> Packing:
@@ -46,11 +46,11 @@ def pack(final_rows: Tensor, block: int) -> Packing:
     opener, leader, size = (
         torch.tensor(x, dtype=torch.int64, device=device) for x in (openers, leaders, sizes)
     )
-    own = torch.repeat_interleave(opener, size)
+    opened_by = torch.repeat_interleave(opener, size)
     within = torch.arange(len(rows), device=device) - torch.repeat_interleave(size.cumsum(0) - size, size)
-    found = own + 1 + within
+    row_slots = opened_by + 1 + within
     slots = torch.zeros(ceil_div(used, block) * block, dtype=torch.int32, device=device)
     places = torch.zeros_like(slots)
-    slots[opener], slots[found] = leader.int(), rows.int()
-    places[opener], places[found] = (opener % block).int(), (own % block).int()
-    return Packing(slots, places, rows, found)
+    slots[opener], slots[row_slots] = leader.int(), rows.int()
+    places[opener], places[row_slots] = (opener % block).int(), (opened_by % block).int()
+    return Packing(slots, places, rows, row_slots)

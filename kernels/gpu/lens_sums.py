@@ -30,9 +30,9 @@ def program_tile(n_rows, n_splits, B_ROWS: tl.constexpr, GROUP: tl.constexpr):
 @triton.jit
 def store_watched(x, i_vocab, token, watched, ranks, m_row):
     """Store a watched token's logits [R] out of its own tile x [R, B], and its rank within that tile."""
-    own = tl.sum(tl.where((i_vocab == token)[None, :], x, 0.0), 1)
-    before = (x > own[:, None]) | ((x == own[:, None]) & (i_vocab < token)[None, :])
-    tl.store(watched, own, m_row)
+    logit = tl.sum(tl.where((i_vocab == token)[None, :], x, 0.0), 1)
+    before = (x > logit[:, None]) | ((x == logit[:, None]) & (i_vocab < token)[None, :])
+    tl.store(watched, logit, m_row)
     tl.store(ranks, tl.sum(before.to(tl.int32), 1), m_row)
 
 
@@ -45,11 +45,11 @@ def count_ranks(x, o_vocab, i_row, m_row, watch_ids, watched, ranks, n_rows, n_w
     """
     for i_watch in tl.range(0, n_watch, disable_licm=True):
         token = tl.load(watch_ids + i_watch)
-        own = tl.load(watched + i_row, m_row, other=0.0)[:, None]
+        logit = tl.load(watched + i_row, m_row, other=0.0)[:, None]
         if token < o_vocab:
-            tl.atomic_add(ranks + i_row, tl.sum((x > own).to(tl.int32), 1), m_row, sem="relaxed")
+            tl.atomic_add(ranks + i_row, tl.sum((x > logit).to(tl.int32), 1), m_row, sem="relaxed")
         elif token >= o_vocab + x.shape[1]:
-            tl.atomic_add(ranks + i_row, tl.sum((x >= own).to(tl.int32), 1), m_row, sem="relaxed")
+            tl.atomic_add(ranks + i_row, tl.sum((x >= logit).to(tl.int32), 1), m_row, sem="relaxed")
         watched += n_rows
         ranks += n_rows
 

@@ -54,8 +54,8 @@ class Data:
             "or not), or a folder of them, relative to the spec. Or a hub id. Or `graded-dialogues` (built "
             "in), a part of it (`graded-dialogues/machines`, `…/people`, `…/world`), or all of its ratings "
             "(`graded-dialogues/all-ratings`). Or a public set by name: `chatbot-arena`, `hh-rlhf-chosen`, "
-            "`hh-rlhf-rejected`, `amazon-qa`, `coqa`, `cornell-movie-dialogs`, `ag-news`, `medical-abstracts`, "
-            "or one of a plug-in. A list puts several together."
+            "`hh-rlhf-rejected`, `amazon-qa`, `coqa`, `cornell-movie-dialogs`, `ag-news`, "
+            "`medical-abstracts`, or one of a plug-in. A list puts several together."
         ),
     ]
     adapter: Annotated[

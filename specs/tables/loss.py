@@ -33,5 +33,5 @@ class Loss:
     @property
     def weights(self) -> dict[str, float]:
         """Give the weight of each segment."""
-        found: dict[str, Any] = attrs.asdict(self)
-        return {segment: float(found[segment]) for segment in SEGMENTS}
+        weights: dict[str, Any] = attrs.asdict(self)
+        return {segment: float(weights[segment]) for segment in SEGMENTS}

@@ -272,7 +272,7 @@ def summary(
 
     divided: by what the level of simultaneous bounds is, as of `together`.
     """
-    components = estimate.found
+    components = estimate.components
     low, high = estimate.bounds(1 - confidence)
     simultaneous_low, simultaneous_high = estimate.together(1 - confidence, divided)
     columns = {

@@ -45,7 +45,7 @@ def one_sided(estimate: Estimate, smallest: float) -> Columns:
     p is the larger one of the two that the mean is at least `smallest`, and at most −`smallest`. NaN where
     there is no interval.
     """
-    components = estimate.found
+    components = estimate.components
     p, p_family = [], []
     for side in (1, -1):
         distance = side * components.mean - smallest  # below 0 where the mean is smaller
@@ -83,7 +83,8 @@ def skewed_trainings(estimates: Sequence[Estimate]) -> str:
     Shares alone: a training that fails now and then is seldom among five or ten, and docs/honesty.md has how
     often a difference on the border is called smaller then.
     """
-    skewnesses = [np.abs(_skewness(estimate)).max() for estimate in estimates if estimate.found.mean.size]
+    measured = [estimate for estimate in estimates if estimate.components.mean.size]
+    skewnesses = [np.abs(_skewness(estimate)).max() for estimate in measured]
     most = max(skewnesses, default=0.0)
     if most <= SKEWED:
         return ""
@@ -95,7 +96,7 @@ def skewed_trainings(estimates: Sequence[Estimate]) -> str:
 
 def _skewness(estimate: Estimate) -> Floats:
     """Return the skewness of the trainings' differences, 0 for fewer than `FEWEST` of them."""
-    deviations, n = estimate.found.seed, estimate.found.seeds
+    deviations, n = estimate.components.seed, estimate.components.seeds
     with np.errstate(divide="ignore", invalid="ignore"):
         moments = [(deviations**power).sum(axis=0) / n for power in (2, 3)]
         skewness = moments[1] / moments[0] ** 1.5

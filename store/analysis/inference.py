@@ -48,7 +48,7 @@ class Inference:
 class Estimate:
     """Means of some outcomes, with the intervals and p values that they have alone and in a family."""
 
-    found: Components
+    components: Components
     plain: Widths
     shared: Moderated | None
     """None where no variances are shared."""
@@ -98,7 +98,7 @@ class Estimate:
 
     def bounds(self, alpha: float) -> Floats:
         """Return low and high [2, *outcomes] with confidence 1 − alpha, of each outcome alone."""
-        level = self.monitoring.level(alpha, self.found.seeds)
+        level = self.monitoring.level(alpha, self.components.seeds)
         return self._bounds(self.plain.half(level), level)
 
     def together(self, alpha: float, divided: Floats | None) -> Floats:
@@ -109,7 +109,7 @@ class Estimate:
         """
         if divided is None:
             return self.bounds(alpha)
-        away, towards = (np.broadcast_to(side, self.found.mean.shape) for side in divided)
+        away, towards = (np.broadcast_to(side, self.components.mean.shape) for side in divided)
         low, high = self._together(alpha, away)
         if np.array_equal(away, towards):
             return np.stack([low, high])
@@ -118,8 +118,8 @@ class Estimate:
         return np.stack([np.where(above, own_low, low), np.where(below, own_high, high)])
 
     def _together(self, alpha: float, divided: Floats) -> Floats:
-        alone = self.monitoring.level(alpha, self.found.seeds)
-        level = self.monitoring.level(alpha / divided, self.found.seeds)
+        alone = self.monitoring.level(alpha, self.components.seeds)
+        level = self.monitoring.level(alpha / divided, self.components.seeds)
         half = self.plain.half(level)
         if self.shared is not None:
             half = np.where(self.used, np.fmax(self.plain.half(alone), self.shared.half(level)), half)
@@ -130,12 +130,12 @@ class Estimate:
             p = self.limited.p(p_of, value)
         else:
             p = np.where(self.still(), np.nan, p_of(self._distance(value)))
-        return self.monitoring.p(p, self.found.seeds)
+        return self.monitoring.p(p, self.components.seeds)
 
     def _distance(self, value: float) -> Floats:
         """Return the distance from the mean to a value, as widths are to be held against it; 0 or more."""
         scale = self._scale()
-        return np.asarray(scale * straight((self.found.mean - value) / scale, self.skewness))
+        return np.asarray(scale * straight((self.components.mean - value) / scale, self.skewness))
 
     def _scale(self) -> Floats:
         deviation = np.sqrt(self.plain.variances[0])
@@ -146,7 +146,7 @@ class Estimate:
         return alone if self.shared is None else np.where(self.used, self.shared.p(distance), alone)
 
     def _bounds(self, half: Floats, alpha: Floats | float) -> Floats:
-        mean = self.found.mean
+        mean = self.components.mean
         if self.limited is not None:
             bounds = self.limited.bounds(half, alpha)
         else:
@@ -157,7 +157,7 @@ class Estimate:
 
     def still(self) -> NDArray[np.bool_]:
         """Say where nothing varies: that does not say how far it may elsewhere."""
-        return np.asarray((self.plain.variances == 0).all(axis=0) & (self.found.mean != 0))
+        return np.asarray((self.plain.variances == 0).all(axis=0) & (self.components.mean != 0))
 
 
 def among(estimates: Sequence[Estimate]) -> list[Estimate]:
@@ -166,12 +166,14 @@ def among(estimates: Sequence[Estimate]) -> list[Estimate]:
     Where others have two seeds or more, one with a single seed would look surer than they are: what trainings
     vary by is not known there.
     """
-    if max((int(estimate.found.seeds.max(initial=0)) for estimate in estimates), default=0) < 2:
+    if max((int(estimate.components.seeds.max(initial=0)) for estimate in estimates), default=0) < 2:
         return list(estimates)
     return [
         evolve(
             estimate,
-            plain=evolve(estimate.plain, df=np.where(estimate.found.seeds < 2, np.nan, estimate.plain.df)),
+            plain=evolve(
+                estimate.plain, df=np.where(estimate.components.seeds < 2, np.nan, estimate.plain.df)
+            ),
         )
         for estimate in estimates
     ]
@@ -221,7 +223,7 @@ def inferred(
     low, high = estimate.bounds(1 - confidence)
     simultaneous_low, simultaneous_high = estimate.together(1 - confidence, divided)
     return Inference(
-        mean=estimate.found.mean,
+        mean=estimate.components.mean,
         low=low,
         high=high,
         p=p,

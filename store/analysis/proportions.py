@@ -27,12 +27,12 @@ class Score:
     54). Widths, and so degrees of freedom, stay those of the one inference.
     """
 
-    found: Components
+    components: Components
     plain: Widths
 
     def distance(self, value: float | Floats = 0.0) -> Floats:
         """Return the distance from the mean to a value, as widths are to be held against it; 0 or more."""
-        components, deviation = self.found, np.sqrt(np.where(self.varies, self.plain.variances[0], 1.0))
+        components, deviation = self.components, np.sqrt(np.where(self.varies, self.plain.variances[0], 1.0))
         ratio = self._variance(value) / np.where(self.varies, self._variance(components.mean), 1.0)
         y = (components.mean - value) / deviation / np.sqrt(np.maximum(ratio, 1.0))
         # The estimate of a few dozen groups falls short of it, hence twice.
@@ -42,13 +42,13 @@ class Score:
     def p(self, p_of: Callable[[Floats], Floats], value: float = 0.0) -> Floats:
         """Return the two-sided p value of a true mean of `value`; p_of: that of a distance."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            t = np.abs(self.found.mean - value) * np.sqrt(self.found.groups / self._variance(value))
-        still = 2 * special.stdtr(self._df, -np.where(self.found.mean == value, 0.0, t))
+            t = np.abs(self.components.mean - value) * np.sqrt(self.components.groups / self._variance(value))
+        still = 2 * special.stdtr(self._df, -np.where(self.components.mean == value, 0.0, t))
         return self._known(np.where(self.varies, p_of(self.distance(value)), still))
 
     def bounds(self, half: Floats, alpha: Floats | float) -> Floats:
         """Return low and high [2, *outcomes], to which the mean has this half-width; alpha: its level."""
-        components, found_half = self.found, np.broadcast_to(half, self.found.mean.shape)
+        components, half_width = self.components, np.broadcast_to(half, self.components.mean.shape)
         still = t_quantile(alpha, self._df) ** 2 / np.maximum(components.groups, 1)
         bounds = []
         for end in (-1.0, 1.0):
@@ -58,7 +58,7 @@ class Score:
                 with np.errstate(invalid="ignore"):
                     within = np.where(
                         self.varies,
-                        self.distance(middle) <= found_half,
+                        self.distance(middle) <= half_width,
                         (components.mean - middle) ** 2 <= still * self._variance(middle),
                     )
                 inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
@@ -69,18 +69,21 @@ class Score:
     def varies(self) -> NDArray[np.bool_]:
         """Where anything varies; elsewhere it is not known how alike seeds are, and groups count once."""
         some = np.nan_to_num(self.plain.variances).max(axis=0) > 0
-        return np.asarray(some & (self.found.size - self.found.mean**2 > SMALLEST))
+        return np.asarray(some & (self.components.size - self.components.mean**2 > SMALLEST))
 
     @property
     def _df(self) -> Floats:
-        return np.asarray(np.maximum(self.found.groups - 1.0, 1.0))
+        return np.asarray(np.maximum(self.components.groups - 1.0, 1.0))
 
     def _known(self, values: Floats) -> Floats:
-        return np.where(self.found.groups > 1, values, np.nan)
+        return np.where(self.components.groups > 1, values, np.nan)
 
     def _variance(self, value: float | Floats) -> Floats:
         """Return the variance of one example's difference, if `value` were the true mean."""
-        gained, lost = (self.found.size + self.found.mean) / 2, (self.found.size - self.found.mean) / 2
+        gained, lost = (
+            (self.components.size + self.components.mean) / 2,
+            (self.components.size - self.components.mean) / 2,
+        )
         b = (2 - gained + lost) * value - gained - lost
         most_likely = (np.sqrt(np.maximum(b**2 + 8 * lost * value * (1 - value), 0.0)) - b) / 4
         return np.asarray(np.maximum(2 * most_likely + value * (1 - value), 0.0))
@@ -94,23 +97,23 @@ class Floor:
     to be gained, and one lost.
     """
 
-    found: Components
+    components: Components
 
     def p(self, p_of: Callable[[Floats], Floats], value: float = 0.0) -> Floats:
         """Return the two-sided p value of a true mean of `value`; p_of: that of a distance."""
         centre, error = self._least()
         least = 2 * special.ndtr(-np.abs(centre - value) / error)
-        return np.asarray(np.maximum(p_of(self.found.mean - value), least))
+        return np.asarray(np.maximum(p_of(self.components.mean - value), least))
 
     def bounds(self, half: Floats, alpha: Floats | float) -> Floats:
         """Return low and high [2, *outcomes] with this half-width at least; alpha: its level."""
         centre, error = self._least()
         least = special.ndtri(1 - np.asarray(alpha) / 2) * error
-        low = np.minimum(self.found.mean - half, centre - least)
-        return np.stack([low, np.maximum(self.found.mean + half, centre + least)])
+        low = np.minimum(self.components.mean - half, centre - least)
+        return np.stack([low, np.maximum(self.components.mean + half, centre + least)])
 
     def _least(self) -> tuple[Floats, Floats]:
-        m, q = self.found.mean, self.found.size
+        m, q = self.components.mean, self.components.size
         n = self._effective(q - m**2)
         with np.errstate(divide="ignore", invalid="ignore"):
             centre = m * n / (n + 2)
@@ -119,7 +122,7 @@ class Floor:
 
     def _effective(self, variance: Floats) -> Floats:
         """Return how many independent examples of this variance would leave the mean as unsure."""
-        components, of_examples = self.found, self.found.variances[1]
+        components, of_examples = self.components, self.components.variances[1]
         with np.errstate(divide="ignore", invalid="ignore"):
             n = np.clip(variance / of_examples, 1, components.seeds * components.examples)
         return np.where((of_examples > 0) & (variance > 0), n, components.groups).astype(float)

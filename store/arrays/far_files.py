@@ -97,7 +97,7 @@ class FarFiles:
             folders = dict.fromkeys(file.rpartition("/")[0] for file in files)
             if due := [folder for folder in folders if stale or folder not in self._folders]:
                 self._sizes.update(
-                    item for found in at_once(self._place.sizes, due) for item in found.items()
+                    item for sizes in at_once(self._place.sizes, due) for item in sizes.items()
                 )
                 self._folders.update(due)
             return [self._sizes.get(file) for file in files]

@@ -82,14 +82,14 @@ class SeenBucket(Bucket):
 
     def _list_tree(self, tree: str) -> None:
         """List a folder and all under it, a thousand names for a request."""
-        found: dict[str, dict[str, None]] = {}
+        by_folder: dict[str, dict[str, None]] = {}
         for path in self.sizes(tree):
             folder, _, name = path.rpartition("/")
-            found.setdefault(folder, {})[name] = None
+            by_folder.setdefault(folder, {})[name] = None
             while folder != tree:
                 folder, _, name = folder.rpartition("/")
-                found.setdefault(folder, {})[name] = None
-        self._names.update({folder: list(names) for folder, names in found.items()})
+                by_folder.setdefault(folder, {})[name] = None
+        self._names.update({folder: list(names) for folder, names in by_folder.items()})
         self._trees.add(tree)
 
 

@@ -103,8 +103,8 @@ def _written(place: Place, wanted: Mapping[str, Iterable[str]]) -> set[tuple[str
             known = enumerate(group_keys(place, folder))
         except DamagedError:  # no group, or a damaged one
             continue
-        if found := {f"c.{row}.": key for row, key in known if key in keys[stage]}:
-            rows[stage, folder] = found
+        if lost := {f"c.{row}.": key for row, key in known if key in keys[stage]}:
+            rows[stage, folder] = lost
     arrays = {
         folder: [f"{folder}/{name}" for name in place.names(folder) if "-" in name] for _, folder in rows
     }

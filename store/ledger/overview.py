@@ -44,11 +44,11 @@ def fetch_records(place: Place, keys: Iterable[tuple[str, str]]) -> None:
 
 def _claims(place: Place) -> list[str]:
     """Return the newest claims of all keys."""
-    found = []
+    files = []
     for stage in filter(is_plain, place.names(CLAIMS)):
         for key in filter(is_plain, place.names(f"{CLAIMS}/{stage}")):
             folder = f"{CLAIMS}/{stage}/{key}"
             numbers = [name.removesuffix(".json") for name in place.names(folder)]
             if newest := max((int(number) for number in numbers if number.isdecimal()), default=0):
-                found.append(f"{folder}/{newest}.json")
-    return found
+                files.append(f"{folder}/{newest}.json")
+    return files

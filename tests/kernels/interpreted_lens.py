@@ -131,6 +131,6 @@ def test_every_packed_row_shares_its_tile_with_its_final_row(finals: list[int], 
     packing = pack(torch.tensor(finals), block)
     assert len(packing.slots) % block == 0
     assert sorted(packing.rows.tolist()) == [row for row, final in enumerate(finals) if row != final]
-    for row, slot in zip(packing.rows.tolist(), packing.found.tolist(), strict=True):
+    for row, slot in zip(packing.rows.tolist(), packing.row_slots.tolist(), strict=True):
         assert packing.slots[slot] == row
         assert packing.slots[slot // block * block + packing.places[slot]] == finals[row]

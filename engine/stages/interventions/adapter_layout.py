@@ -27,7 +27,7 @@ class Arrangement:
     """A model with the adapters of several trainings, of which each part of each layer uses one."""
 
     model: Any
-    own: str  # name of the cell's own adapter, "" where it has none
+    trained: str  # name of the cell's trained adapter, "" where it has none
     sites: tuple[tuple[int, str, BaseTunerLayer], ...]  # layer, attention or mlp, adapted module
 
     @contextmanager
@@ -42,7 +42,7 @@ class Arrangement:
 
         def arranged(layer: int, part: str) -> Adapter:
             if layer <= above:
-                return self.own, 1.0
+                return self.trained, 1.0
             step = steps[layer - 1]
             return step.attention if part == "attention" else step.mlp
 
@@ -56,7 +56,7 @@ class Arrangement:
         try:
             for layer, part, module in self.sites:
                 name, factor = arranged(layer, part)
-                if name != self.own:
+                if name != self.trained:
                     switched.append(module)
                     _switch(module, name)
                 if factor != 1 and name in module.scaling:
@@ -67,7 +67,7 @@ class Arrangement:
             for module, name, scale in scaled:
                 module.scaling[name] = scale
             for module in switched:
-                _switch(module, self.own)
+                _switch(module, self.trained)
 
 
 @contextmanager

@@ -105,7 +105,7 @@ class InterventionRun:
         and for the change that runs.
         """
         means = self._means(rows, changes)
-        sequence = turns(changes, self.arrangement.own, len(self.lens.layers))
+        sequence = turns(changes, self.arrangement.trained, len(self.lens.layers))
         for first in range(start, len(rows), self.probe.batch_size):
             batch = rows[first : first + self.probe.batch_size]
             questions = [self.writer.encode_spellings(row) for row in batch]
@@ -143,5 +143,5 @@ class InterventionRun:
                 prompts = [self.writer.encode_spellings(row)[0] for row in rows[first : first + size]]
                 yield pad_right(prompts, padding, self.lens.device)
 
-        with self.arrangement.using(self.arrangement.own):
+        with self.arrangement.using(self.arrangement.trained):
             return head_means(self.lens, layers, batches())

@@ -38,7 +38,7 @@ class SweepRuns:
 
     def check(self) -> None:
         """Raise EngineError where the model cannot be run from its middle."""
-        own_adapter = self.arrangement.own
+        own_adapter = self.arrangement.trained
         with self.arrangement.using(own_adapter):
             check_resumable(self.lens, self.chunk.batch, self._record(own_adapter))
 
@@ -46,7 +46,7 @@ class SweepRuns:
         """Run a change: normed final states [S, P, D], and entropies [L + 1, leading sequences]."""
         past = self._last if turn.past is None else self._whole(turn.past)
         assert past is not None
-        shapes = self._record(self.arrangement.own).shapes
+        shapes = self._record(self.arrangement.trained).shapes
         state, edits = past.states[turn.start], {layer: self._edit(layer, p) for layer, p in turn.patches}
         if turn.start in edits:
             state = edits.pop(turn.start)(state)

@@ -61,7 +61,7 @@ class TrainingLog:
     @property
     def best(self) -> tuple[int, float] | None:
         """Give step and loss of the best validation, the first of equals; None before any."""
-        return min(self.validations, key=lambda found: found[1], default=None)
+        return min(self.validations, key=lambda validation: validation[1], default=None)
 
     @property
     def kept(self) -> int:

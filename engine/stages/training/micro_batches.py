@@ -48,8 +48,8 @@ class Draws:
     @classmethod
     def now(cls, device: torch.device) -> Draws:
         """Note them."""
-        own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return cls(torch.get_rng_state(), own)
+        on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(torch.get_rng_state(), on_gpu)
 
     def restore(self, device: torch.device) -> None:
         """Go on from them."""

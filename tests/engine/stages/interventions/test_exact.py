@@ -327,7 +327,7 @@ def test_entropies_are_those_of_the_reference(llama: Study) -> None:
     model = llama.model(llama.own)
     with (
         arrangement(model, {}) as arranged,
-        arranged.changed(steps_of(mask(2), arranged.own, 3)),
+        arranged.changed(steps_of(mask(2), arranged.trained, 3)),
         torch.no_grad(),
     ):
         lens, text = find_lens(model), writer(llama.tokenizer)
