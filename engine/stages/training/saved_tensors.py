@@ -32,7 +32,7 @@ from specs.tables.experiment import Lora, Model, Train
 
 # Functions that CUDA's autocast runs in float32 and the CPU's does not, as far as language models use them:
 # https://docs.pytorch.org/docs/stable/amp.html
-_FLOAT32 = frozenset(
+FLOAT32 = frozenset(
     function
     for name in ("pow", "rsqrt", "exp", "log", "sum", "prod", "cumsum", "norm", "softmax", "__pow__", "rpow")
     for owner in (torch, Tensor)
@@ -66,7 +66,7 @@ class _LikeGpu(TorchFunctionMode):
         if function is nn.functional.scaled_dot_product_attention:
             # A GPU's fused kernels keep no mask of their dropout; a CPU's have none at all.
             return function(*arguments, **options | {"dropout_p": 0.0})
-        if function in _FLOAT32 and torch.is_autocast_enabled("cpu") and options.get("dtype") is None:
+        if function in FLOAT32 and torch.is_autocast_enabled("cpu") and options.get("dtype") is None:
             arguments = tuple(map(_float32, arguments))
             options = {name: _float32(value) for name, value in options.items()}
         return function(*arguments, **options)
