@@ -19,7 +19,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from engine.cli import plan_tables as render
+from engine.cli import status_tables as render
 from store import (
     Coordinate,
     Family,

@@ -7,6 +7,7 @@ markup here, or has lines; what has a style is a `styled` text, and what has lin
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -27,6 +28,7 @@ from rich.text import Text
 
 # Cc: control; Cf: format, such as a change of writing direction; Cs: half of a pair; Zl, Zp: ends of lines.
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+WIDEST = 100_000  # characters of a line that goes to a file or another program
 JOINERS = "\u200c\u200d"  # of letters in many scripts, and of emoji
 
 
@@ -61,6 +63,8 @@ class Terminal(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, highlight=False, emoji=False, **options)
+        if not (self.is_terminal or self.is_jupyter or "width" in options or "COLUMNS" in os.environ):
+            self.width = WIDEST
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Render a string, in a table too; whatever it holds is text."""

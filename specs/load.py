@@ -62,6 +62,11 @@ class Spec:
         """
         return _place(problem, self.sources, self.arguments)
 
+    @property
+    def store(self) -> str:
+        """Folder or URL of the store."""
+        return self.experiment.store or f"stores/{self.experiment.name}"
+
     def anchored(self) -> Spec:
         """The same spec for a process that runs in another folder."""
         return attrs.evolve(self, path=absolute(self.path))

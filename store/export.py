@@ -15,6 +15,7 @@ import xarray as xr
 
 from specs.common.names import EXPORT_FORMATS, ExportFormat
 from specs.common.spelling import hint
+from specs.common.spreadsheets import no_formula
 from specs.common.whole_files import whole_file
 from store.backend.locate import place_of
 from store.backend.location import Root
@@ -22,9 +23,6 @@ from store.backend.records import json_text
 from store.errors import StoreError
 from store.ledger.manifests import read_manifests
 from store.reader import open_store
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}")
-"""How texts begin that spreadsheets may run (OWASP, CSV injection)."""
 
 
 def export(
@@ -135,22 +133,11 @@ def _parquet(frames: Iterator[pd.DataFrame], dataset: xr.Dataset, file: Path) ->
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose texts, column names too, no spreadsheet takes for formulas."""
     texts = {
-        name: [_no_formula(value) for value in column]
+        name: [no_formula(value) for value in column]
         for name, column in frame.items()
         if column.dtype.kind not in "biufc"
     }
-    return frame.assign(**texts).rename(columns=_no_formula)
-
-
-def _no_formula(value: Any) -> Any:
-    """Return a text with an apostrophe before it where it could be a formula; a number is none."""
-    if not isinstance(value, str) or not value.lstrip(" ").startswith(FORMULA):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value
+    return frame.assign(**texts).rename(columns=no_formula)
 
 
 def _csv(frames: Iterator[pd.DataFrame], file: Path) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from attrs import frozen
-from rich.table import Table
 
+from engine.cli.grids import Column, Grid, varying
 from engine.errors import UsageError
 from engine.planning.plan import describe
 from engine.quantities import count
@@ -46,60 +46,95 @@ class StoreComparison:
     settings: list[tuple[str, str, str]]
     """Key, value in A, value in B."""
 
-    def tables(self, *, cells: bool) -> Iterator[Table | str]:
-        """Yield the comparison for a terminal; with `cells` the differences of every cell."""
-        yield (
-            f"{self.name}: {count(len(self.both), 'cell')} in both ({self.equal_keys} of them from equal "
-            f"inputs), {len(self.only_a)} only in A, {len(self.only_b)} only in B"
-        )
-        for where, unmatched in (("A", self.only_a), ("B", self.only_b)):
-            for levels in unmatched:
-                yield f"only in {where}  {self._name(levels)}"
-        if self.both:
-            yield self._numbers()
-        if self.both and cells:
-            yield self._cells()
-        yield self._settings() if self.settings else "no setting and no version differs"
+    def facts(self, *, cells: bool) -> dict[str, Any]:
+        """Give the comparison as values; with `cells` the differences of every cell."""
+        facts: dict[str, Any] = {
+            "experiment": self.name,
+            "cells_in_both": len(self.both),
+            "from_equal_inputs": self.equal_keys,
+            "only_in_a": [self._levels(levels) for levels in self.only_a],
+            "only_in_b": [self._levels(levels) for levels in self.only_b],
+            "numbers": list(self._numbers()) if self.both else [],
+            "settings": [{"key": key, "a": a, "b": b} for key, a, b in self.settings],
+        }
+        if cells:
+            facts["by_cell"] = list(self._cells()) if self.both else []
+        return facts
 
-    def _numbers(self) -> Table:
-        table = Table(title=f"{self.name}: means over the cells in both, differences paired by cell")
-        table.add_column("number")
-        for column in ("A", "B", "B − A", "95 % interval", "lowest to highest"):
-            table.add_column(column, justify="right")
+    def _numbers(self) -> Iterator[dict[str, Any]]:
         for name, values in self.numbers.data_vars.items():
             a, b = values.sel(store="A").values, values.sel(store="B").values
             low, high = self.intervals.get(str(name), (np.nan, np.nan))
-            table.add_row(
-                str(name),
-                f"{a.mean():.4g}",
-                f"{b.mean():.4g}",
-                f"{(b - a).mean():+.3g}",
-                f"{low:+.3g} to {high:+.3g}" if np.isfinite(low) else "",
-                f"{(b - a).min():+.3g} to {(b - a).max():+.3g}",
-            )
-        return table
+            yield {
+                "number": str(name),
+                "a": float(a.mean()),
+                "b": float(b.mean()),
+                "difference": float((b - a).mean()),
+                "low": low,
+                "high": high,
+                "lowest": float((b - a).min()),
+                "highest": float((b - a).max()),
+            }
 
-    def _cells(self) -> Table:
-        table = Table(title=f"{self.name}: B − A of every cell")
-        table.add_column("cell")
+    def _cells(self) -> Iterator[dict[str, Any]]:
         shown = [name for name in BY_CELL if name in self.numbers]
         difference = self.numbers.sel(store="B") - self.numbers.sel(store="A")
-        for name in shown:
-            table.add_column(name, justify="right")
         for number, levels in enumerate(self.both):
-            table.add_row(self._name(levels), *(f"{float(difference[name][number]):+.3g}" for name in shown))
-        return table
+            differences = {name: float(difference[name][number]) for name in shown}
+            yield {"levels": self._levels(levels), "differences": differences}
 
-    def _settings(self) -> Table:
-        table = Table(title=f"{self.name}: settings and versions that differ")
-        for column in ("key", "A", "B"):
-            table.add_column(column, overflow="fold")
-        for row in self.settings:
-            table.add_row(*row)
-        return table
+    def _levels(self, levels: Levels) -> dict[str, Any]:
+        return dict(zip(self.factors, levels, strict=True))
 
-    def _name(self, levels: Levels) -> str:
-        return describe(dict(zip(self.factors, levels, strict=True)))
+
+def comparison_tables(facts: dict[str, Any]) -> Iterator[Grid | str]:
+    """Yield a comparison for a terminal."""
+    name = facts["experiment"]
+    both = count(facts["cells_in_both"], "cell")
+    yield (
+        f"{name}: {both} in both ({facts['from_equal_inputs']} of them from equal inputs), "
+        f"{len(facts['only_in_a'])} only in A, {len(facts['only_in_b'])} only in B"
+    )
+    for where in ("a", "b"):
+        for levels in facts[f"only_in_{where}"]:
+            yield f"only in {where.upper()}  {describe(levels)}"
+    if facts["numbers"]:
+        titles = ("A", "B", "B − A", "95 % interval", "lowest to highest")
+        grid = Grid.of(
+            f"{name}: means over the cells in both, differences paired by cell", ["number"], titles
+        )
+        for row in facts["numbers"]:
+            interval = f"{row['low']:+.3g} to {row['high']:+.3g}" if np.isfinite(row["low"]) else ""
+            extremes = f"{row['lowest']:+.3g} to {row['highest']:+.3g}"
+            values = f"{row['a']:.4g}", f"{row['b']:.4g}", f"{row['difference']:+.3g}"
+            grid.add(row["number"], *values, interval, extremes)
+        yield grid
+    if rows := facts.get("by_cell"):
+        names, fixed = varying([row["levels"] for row in rows])
+        shown = list(rows[0]["differences"])
+        grid = Grid.of(f"{name}: B − A of every cell", names or ["cell"], shown)
+        grid.caption = f"all: {fixed}" if fixed else ""
+        for row in rows:
+            levels = [level_text(row["levels"][factor]) for factor in names] or ["all"]
+            grid.add(*levels, *(f"{value:+.3g}" for value in row["differences"].values()))
+        yield grid
+    if facts["settings"]:
+        columns = [Column("key", "name"), Column("A", "words"), Column("B", "words")]
+        grid = Grid(f"{name}: settings and versions that differ", columns)
+        for row in facts["settings"]:
+            grid.add(row["key"], row["a"], row["b"])
+        yield grid
+    else:
+        yield "no setting and no version differs"
+
+
+def comparison_rows(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a row per number; a row per cell where cells were asked for."""
+    if "by_cell" not in facts:
+        yield from ({"experiment": facts["experiment"], **row} for row in facts["numbers"])
+        return
+    for row in facts["by_cell"]:
+        yield {"experiment": facts["experiment"], **row["levels"], **row["differences"]}
 
 
 def compare_stores(a: Root, b: Root, experiment: str | None = None) -> list[StoreComparison]:

@@ -5,80 +5,125 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from rich.table import Table
+import attrs
 
-from engine.cli.length_report import Lengths
+from engine.cli.grids import Grid
+from engine.cli.length_report import Lengths, lengths_table
 from engine.data import prepare as data_stage
 from engine.data.missing_explanations import explained
 from engine.data.row_checks import KINDS
 from engine.data.sources import sources
 from engine.planning.plan import Plan, PlannedCell, grouped
-from engine.planning.stage_keys import test_data
+from engine.planning.stage_keys import Cell, test_data
 from specs.tables.data import Data
+from specs.toml import keys
 from store.quality import explanation_quality
 
+Rows = dict[str, list[dict[str, str]]]
+Facts = dict[str, Any]
 
-def data_tables(plan: Plan) -> Iterator[Table]:
+
+def data_facts(plan: Plan) -> Iterator[Facts]:
     """Yield, for every distinct data set of a plan, its splits, explanations and token lengths."""
     trained, tested = (_by_key(plan, name) for name in ("data", "test_data"))
-    for key in dict.fromkeys([*trained, *tested]):
-        cells = trained.get(key) or tested[key]
+    for data_key in dict.fromkeys([*trained, *tested]):
+        cells = trained.get(data_key) or tested[data_key]
         choice = cells[0].choice
-        data = plan.matrix.table("data", choice) if key in trained else test_data(plan.matrix, choice)
+        data = plan.matrix.table("data", choice) if data_key in trained else test_data(plan.matrix, choice)
         labels = list(plan.matrix.table("evaluate", choice).labels)
         with TemporaryDirectory() as folder:
             record = data_stage.prepare(data, labels, folder)
             rows = {split: data_stage.load(folder, split, None) for split in data_stage.SPLITS}
         names = [source.name for source in sources(data)]
-        title = f"{' + '.join(names)}, {data.dimension}"
-        yield _splits(title, rows, labels)
-        if len(names) > 1:
-            yield _sources(title, rows)
-        if left_out := {kind: number for kind in KINDS if (number := record["summary"][f"dropped_{kind}"])}:
-            yield _left_out(title, left_out)
-        yield _explanations(title, rows, labels, data, plan, trained.get(key, []))
-        lengths = Lengths(plan, title, rows)
-        if key in trained:
-            yield lengths.of_training(trained[key])
-        if key in tested:
-            yield lengths.of_test(tested[key])
+        lengths = Lengths(plan, rows)
+        left_out = {kind: int(record["summary"][f"dropped_{kind}"]) for kind in KINDS}
+        yield {
+            "sources": names,
+            "dimension": data.dimension if _is_meant(plan, choice, data) else None,
+            "labels": labels,
+            "splits": {split: _split(part, labels, names) for split, part in rows.items()},
+            "left_out": {kind: number for kind, number in left_out.items() if number},
+            "empty_explanations": data.empty_explanations,
+            "explanations_needed_by": _needed_by(plan, trained.get(data_key, [])),
+            "training_lengths": list(lengths.of_training(trained[data_key])) if data_key in trained else [],
+            "test_lengths": list(lengths.of_test(tested[data_key])) if data_key in tested else [],
+        }
+
+
+def data_rows(facts: Facts) -> Iterator[Facts]:
+    """Yield the numbers of one data set as rows: split, what is counted, which, how many."""
+    name = " + ".join(facts["sources"])
+
+    def row(split: str, measure: str, of: str, value: Any) -> Facts:
+        return {"data": name, "split": split, "measure": measure, "of": of, "value": value}
+
+    for split, told in facts["splits"].items():
+        yield row(split, "examples", "", told["examples"])
+        yield row(split, "groups", "", told["groups"])
+        yield from (row(split, "label", label, number) for label, number in told["labels"].items())
+        yield from (row(split, "source", source, number) for source, number in told["sources"].items())
+        yield from (row(split, "explanations", kind, value) for kind, value in told["explanations"].items())
+    yield from (row("", "left out", kind, number) for kind, number in facts["left_out"].items())
+    for split, kind in (("train", "training_lengths"), ("test", "test_lengths")):
+        for condition in facts[kind]:
+            levels = ", ".join(f"{name}={level}" for name, level in condition["levels"].items())
+            for measure, value in condition.items():
+                if measure != "levels":
+                    yield row(split, f"tokens: {measure}", levels, value)
+
+
+def data_tables(facts: Facts) -> Iterator[Grid]:
+    """Yield the tables of one data set."""
+    title = " + ".join(facts["sources"]) + (f", {facts['dimension']}" if facts["dimension"] else "")
+    splits, labels = facts["splits"], facts["labels"]
+    grid = Grid.of(f"{title}: examples by split and label", ["split"], ["examples", "groups", *labels])
+    for split, told in splits.items():
+        numbers = (told["examples"], told["groups"], *told["labels"].values())
+        grid.add(split, *(f"{number:,}" for number in numbers))
+    yield grid
+    if len(facts["sources"]) > 1:
+        grid = Grid.of(f"{title}: examples by source and split", ["source"], splits)
+        for name in sorted(facts["sources"]):
+            grid.add(name, *(f"{told['sources'][name]:,}" for told in splits.values()))
+        yield grid
+    if facts["left_out"]:
+        grid = Grid.of(f"{title}: rows left out", ["kind"], ["rows"])
+        for kind, number in facts["left_out"].items():
+            grid.add(KINDS[kind], f"{number:,}")
+        yield grid
+    if facts["explanations_needed_by"] or any(told["explanations"]["explained"] for told in splits.values()):
+        yield _explanations(title, facts)
+    for kind, what in (("training_lengths", "training"), ("test_lengths", "test")):
+        if facts[kind]:
+            yield lengths_table(title, what, facts[kind])
 
 
 def _by_key(plan: Plan, name: str) -> dict[str, list[PlannedCell]]:
     return {cells[0].keys[name]: cells for cells in grouped(plan.cells, lambda cell: cell.keys[name])}
 
 
-def _splits(title: str, rows: dict[str, list[dict[str, str]]], labels: list[str]) -> Table:
-    table = Table(title=f"{title}: examples by split and label")
-    for column in ("split", "examples", "groups", *labels):
-        table.add_column(column, justify="left" if column == "split" else "right")
-    for split, part in rows.items():
-        counts = Counter(row["label"] for row in part)
-        groups = len({row["group"] for row in part})
-        cells = (len(part), groups, *(counts[label] for label in labels))
-        table.add_row(split, *(f"{count:,}" for count in cells))
-    return table
+def _is_meant(plan: Plan, choice: Cell, data: Data) -> bool:
+    """Tell whether somebody named the quality that is rated, so that it is no mere default."""
+    written = keys.exists(plan.matrix.spec.raw, ("data", "dimension"))
+    chosen = plan.matrix.written("data.dimension", choice) != "data.dimension"
+    return written or chosen or any(source.data_set for source in sources(data))
 
 
-def _sources(title: str, rows: dict[str, list[dict[str, str]]]) -> Table:
-    table = Table(title=f"{title}: examples by source and split")
-    table.add_column("source")
-    for split in rows:
-        table.add_column(split, justify="right")
-    counts = {split: Counter(row["source"] for row in part) for split, part in rows.items()}
-    for name in sorted(set().union(*counts.values())):
-        table.add_row(name, *(f"{count[name]:,}" for count in counts.values()))
-    return table
-
-
-def _left_out(title: str, numbers: dict[str, int]) -> Table:
-    table = Table(title=f"{title}: rows left out")
-    table.add_column("kind")
-    table.add_column("rows", justify="right")
-    for kind, number in numbers.items():
-        table.add_row(KINDS[kind], f"{number:,}")
-    return table
+def _split(rows: list[dict[str, str]], labels: list[str], names: list[str]) -> Facts:
+    counts = Counter(row["label"] for row in rows)
+    origins = Counter(row.get("source", names[0]) for row in rows)
+    return {
+        "examples": len(rows),
+        "groups": len({row["group"] for row in rows}),
+        "labels": {label: counts[label] for label in labels},
+        "sources": {name: origins[name] for name in names},
+        "explanations": {
+            "without": sum(not explained(row) for row in rows),
+            **attrs.asdict(explanation_quality(rows, labels)),
+        },
+    }
 
 
 # What each measure of `Quality` says, in the order of the table.
@@ -93,27 +138,20 @@ _MEASURES = {
 }
 
 
-def _explanations(
-    title: str,
-    rows: dict[str, list[dict[str, str]]],
-    labels: list[str],
-    data: Data,
-    plan: Plan,
-    cells: list[PlannedCell],
-) -> Table:
-    table = Table(title=f"{title}: explanations")
-    table.add_column("measure")
-    for split in rows:
-        table.add_column(split, justify="right")
-    without = {split: sum(not explained(row) for row in part) for split, part in rows.items()}
-    table.add_row(KINDS["unexplained"], *(f"{number:,}" for number in without.values()))
-    measured = [explanation_quality(part, labels) for part in rows.values()]
-    for name, meaning in _MEASURES.items():
-        table.add_row(meaning, *(f"{getattr(quality, name):.0%}" for quality in measured))
+def _needed_by(plan: Plan, cells: list[PlannedCell]) -> list[str]:
     targets = {cell.choice: plan.matrix.table("target", cell.choice) for cell in cells}
-    needed = sorted({target.content for target in targets.values() if target.content != "label"})
-    if any(without.values()) and needed:
-        table.caption = (
-            f'data.empty_explanations = "{data.empty_explanations}", needed by {", ".join(needed)}'
+    return sorted({target.content for target in targets.values() if target.content != "label"})
+
+
+def _explanations(title: str, facts: Facts) -> Grid:
+    told = {split: numbers["explanations"] for split, numbers in facts["splits"].items()}
+    grid = Grid.of(f"{title}: explanations", ["measure"], told)
+    grid.add(KINDS["unexplained"], *(f"{numbers['without']:,}" for numbers in told.values()))
+    for name, meaning in _MEASURES.items():
+        grid.add(meaning, *(f"{numbers[name]:.0%}" for numbers in told.values()))
+    needed = facts["explanations_needed_by"]
+    if any(numbers["without"] for numbers in told.values()) and needed:
+        grid.caption = (
+            f'data.empty_explanations = "{facts["empty_explanations"]}", needed by {", ".join(needed)}'
         )
-    return table
+    return grid

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field
-from rich.table import Table
 
+from engine.cli.grids import Grid, varying
 from engine.models import loading as models
-from engine.planning.plan import Plan, PlannedCell, describe, grouped
+from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.text.lengths import Limit, evaluated_length, limit_by
 from engine.text.targets import TargetEncoder, cell_writer
+from store.ledger.levels import level_text
 
 SAMPLED = 500  # examples that are tokenized per condition
 TEXT_TABLES = ("model", "data", "prompt", "target", "train")  # what texts, tokens and their limit depend on
@@ -20,51 +21,48 @@ TEXT_TABLES = ("model", "data", "prompt", "target", "train")  # what texts, toke
 
 @define
 class Lengths:
-    """Makes the tables of one data set; every tokenizer is read once."""
+    """Measures one data set; every tokenizer is read once."""
 
     plan: Plan
-    title: str
     rows: Mapping[str, Sequence[Mapping[str, str]]]
     _known: dict[Any, tuple[Any, Any]] = field(factory=dict)  # by model: tokenizer and configuration
 
-    def of_training(self, cells: Sequence[PlannedCell]) -> Table:
-        """Give the lengths of prompts and targets of training examples."""
+    def of_training(self, cells: Sequence[PlannedCell]) -> Iterator[dict[str, Any]]:
+        """Yield, by condition, the lengths of prompts and targets of training examples."""
         rows = self.rows["train"][:SAMPLED]
-        table = self._table(f"{len(rows):,} training examples", "prompt", "target", "from", "to", "too long")
         for cell, writer, limit in self._conditions(cells, TEXT_TABLES, test=False):
             encoded = [writer.encode(row) for row in rows]
-            prompts = [len(example.prompt) for example in encoded]
             targets = [len(example.completion) for example in encoded]
-            medians = (statistics.median(prompts), statistics.median(targets))
-            too_long = sum(len(example) > limit.tokens for example in encoded)
-            self._add(table, cell, *medians, min(targets), max(targets), too_long)
-        return table
+            yield {
+                "levels": self._levels(cell),
+                "examples": len(rows),
+                "prompt": statistics.median(len(example.prompt) for example in encoded),
+                "target": statistics.median(targets),
+                "from": min(targets),
+                "to": max(targets),
+                "too_long": sum(len(example) > limit.tokens for example in encoded),
+                "at_most": limit.tokens,
+            }
 
-    def of_test(self, cells: Sequence[PlannedCell]) -> Table:
-        """Give the lengths of test examples: of prompts, and with what is scored or written behind them."""
+    def of_test(self, cells: Sequence[PlannedCell]) -> Iterator[dict[str, Any]]:
+        """Yield those of test examples: of prompts, and with what is scored or written behind them."""
         rows = self.rows["test"][:SAMPLED]
-        table = self._table(
-            f"{len(rows):,} test examples", "prompt", "with answer", "from", "to", "too long", "at most"
-        )
         for cell, writer, limit in self._conditions(cells, (*TEXT_TABLES, "evaluate"), test=True):
             settings = self.plan.matrix.table("evaluate", cell.choice)
-            prompts = [len(writer.encode_prompt(row)[0]) for row in rows]
             whole = [evaluated_length(writer, row, settings) for row in rows]
-            medians = (statistics.median(prompts), statistics.median(whole))
-            too_long = sum(tokens > limit.tokens for tokens in whole)
-            self._add(table, cell, *medians, min(whole), max(whole), too_long, limit.tokens)
-        return table
+            yield {
+                "levels": self._levels(cell),
+                "examples": len(rows),
+                "prompt": statistics.median(len(writer.encode_prompt(row)[0]) for row in rows),
+                "with_answer": statistics.median(whole),
+                "from": min(whole),
+                "to": max(whole),
+                "too_long": sum(tokens > limit.tokens for tokens in whole),
+                "at_most": limit.tokens,
+            }
 
-    def _table(self, of: str, *columns: str) -> Table:
-        table = Table(title=f"{self.title}: median tokens ({of})")
-        table.add_column("condition", no_wrap=True)
-        for column in columns:
-            table.add_column(column, justify="right")
-        return table
-
-    def _add(self, table: Table, cell: PlannedCell, *numbers: float) -> None:
-        levels = {name: level for name, level in self.plan.levels(cell).items() if name != "seed"}
-        table.add_row(describe(levels) or "all", *(f"{number:,.0f}" for number in numbers))
+    def _levels(self, cell: PlannedCell) -> dict[str, Any]:
+        return {name: level for name, level in self.plan.levels(cell).items() if name != "seed"}
 
     def _conditions(
         self, cells: Sequence[PlannedCell], tables: Sequence[str], *, test: bool
@@ -80,3 +78,20 @@ class Lengths:
             tokenizer, config = self._known[model]
             writer = cell_writer(self.plan, cell, tokenizer, lambda: self.rows["train"], test=test)
             yield cell, writer, limit_by(config, matrix.table("train", cell.choice).max_length)
+
+
+def lengths_table(title: str, what: str, conditions: Sequence[Mapping[str, Any]]) -> Grid:
+    """Give the lengths as a table; conditions by the factors in which they differ."""
+    names, fixed = varying([row["levels"] for row in conditions])
+    numbers = [name for name in conditions[0] if name not in ("levels", "examples")]
+    heads = names or ["condition"]
+    grid = Grid.of(
+        f"{title}: median tokens ({conditions[0]['examples']:,} {what} examples)",
+        heads,
+        [name.replace("_", " ") for name in numbers],
+    )
+    for row in conditions:
+        levels = [level_text(row["levels"].get(name)) for name in names] or ["all"]
+        grid.add(*levels, *(f"{row[name]:,.0f}" for name in numbers))
+    grid.caption = f"all: {fixed}" if fixed and names else ""
+    return grid

@@ -8,27 +8,26 @@ import sys
 import warnings
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
 
 from engine.cli.init_command import init
-from engine.cli.parameters import JSON, NEW_STORE, SET, SPEC, STORE
+from engine.cli.output import CSV, FORMAT, JSON, check_one, print_csv, print_json
+from engine.cli.parameters import AT, NEW_STORE, SET, SPEC, STORE, is_spec
 from engine.cli.power_command import power
+from engine.cli.store_commands import compare, export, report, results, show
 from engine.cli.store_upkeep import gc, verify
 from engine.cpu_share import set_threads
 from engine.errors import DataError, EngineError, Interrupted, UsageError, told
 from engine.quantities import count
 from engine.terminal import Terminal, say, shown, styled
-from specs.common.names import EXPORT_FORMATS
+from specs.common.spelling import hint, one_of
 from store.backend.location import Place, Root
 
 if TYPE_CHECKING:
     from engine.planning.plan import Plan
-
-EXPERIMENT = click.option("--experiment", metavar="NAME", help="This experiment alone.")
-AT = click.option("--store", type=NEW_STORE, help="Folder or URL of the store.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,6 +46,7 @@ def cli() -> None:
 @click.option("--pilot", type=STORE, help="Store that tells how results vary; by default the spec's own.")
 @click.option("--exact", is_flag=True, help="Count the memory of trainings, too; imports torch.")
 @JSON
+@CSV
 def plan(
     spec: Path,
     overrides: tuple[str, ...],
@@ -57,11 +57,13 @@ def plan(
     diff: Path | None,
     exact: bool,
     as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Show what a spec amounts to: cells, what is cached, what the rest will cost and what it would find."""
     from engine.cli import plan_tables as render
     from engine.cli import power_tables
 
+    check_one(as_json=as_json, as_csv=as_csv)
     console = Terminal()
     planned = _plan(spec, overrides, store, checked=True)
     if resolved:
@@ -71,13 +73,15 @@ def plan(
 
         comparison = compare(planned, _plan(diff, (), store))  # so that --set answers "what would it change?"
         if as_json:
-            say(json.dumps(comparison.as_json(), indent=2), lines=True)
+            print_json({"format": FORMAT} | comparison.as_json())
         else:
             console.print(comparison.table())
     elif as_json:
         plan_data = render.plan_json(planned, cells=show_cells, exact=exact)
         plan_data |= {"power": power_tables.rows(planned, pilot)}
-        say(json.dumps(plan_data, indent=2), lines=True)
+        print_json(plan_data)
+    elif as_csv:
+        print_csv(render.plan_rows(planned, cells=show_cells, shown=planned.cells))
     else:
         for part in render.plan_tables(planned, cells=show_cells, exact=exact):
             console.print(part)
@@ -151,109 +155,54 @@ def execute(
 @SET
 @AT
 @click.option("--traceback", is_flag=True, help="Show where in the code failed stages failed.")
-def status(target: Path | Place, overrides: tuple[str, ...], store: Root | None, traceback: bool) -> None:
+@JSON
+@CSV
+def status(
+    target: Path | Place,
+    overrides: tuple[str, ...],
+    store: Root | None,
+    traceback: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
     """Show what is done, running or failed, and why."""
-    from engine.cli import plan_tables as render
+    from engine.cli import status_tables as render
 
+    check_one(as_json=as_json, as_csv=as_csv)
     root: Root = target
     planned = None
-    if not (isinstance(target, Place) or target.is_dir()):
-        planned = _plan(target, overrides, store)
+    if is_spec(target):
+        planned = _plan(Path(str(target)), overrides, store)
         root = planned.root
-    for part in render.status_tables(root, planned, tracebacks=traceback):
-        Terminal().print(part, soft_wrap=isinstance(part, Text))
-
-
-@cli.command()
-@click.argument("store", type=STORE)
-def results(store: Root) -> None:
-    """Print results per condition and contrasts, and save the entropy figure."""
-    from engine.cli.session import show_results
-
-    show_results(store, Terminal(), contrasts=True)
-
-
-@cli.command()
-@click.argument("store", type=STORE)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The file (default: STORE/report.html)."
-)
-@EXPERIMENT
-def report(store: Root, output: Path | None, experiment: str | None) -> None:
-    """Write a report as one HTML file, which needs no network: what changed, in which layer, how sure."""
-    from store.report import keep_report, write_report
-
-    say(write_report(store, output, experiment) if output else keep_report(store, experiment))
-    _record_looks(store, experiment)
-
-
-@cli.command()
-@click.argument("store_a", type=STORE)
-@click.argument("store_b", type=STORE)
-@EXPERIMENT
-@click.option("--cells", is_flag=True, help="List the differences of every cell.")
-def compare(store_a: Root, store_b: Root, experiment: str | None, cells: bool) -> None:
-    """Compare two stores: cells, results, settings and versions."""
-    from engine.cli.compare import compare_stores
-    from store.ledger.history import record_look
-
-    for comparison in compare_stores(store_a, store_b, experiment):
-        for part in comparison.tables(cells=cells):
-            Terminal().print(part, soft_wrap=isinstance(part, str))
-        for store in (store_a, store_b):
-            if said := record_look(store, comparison.name, "compare", [("store", "A")]):
-                say(said, error=True)
-
-
-@cli.command()
-@click.argument("store", type=STORE)
-@click.option(
-    "--to",
-    "form",
-    required=True,
-    type=click.Choice(EXPORT_FORMATS),
-    help="Format of the files.",
-)
-@EXPERIMENT
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; by default STORE/export.")
-@click.option("--raw", is_flag=True, help="In CSV leave text that spreadsheets would run as it is.")
-def export(store: Root, form: Any, experiment: str | None, output: Path | None, raw: bool) -> None:
-    """Write what a store holds as netCDF files or tidy tables."""
-    from store.export import export
-
-    if output is None and isinstance(store, Place):
-        raise UsageError(f"{store}: expected -o FOLDER, in which to write what a bucket's store holds")
-    for file in export(store, form, output or Path(str(store)) / "export", experiment, raw=raw):
-        say(file)
-
-
-@cli.command()
-@click.argument("store", type=STORE)
-@click.option("--cell", multiple=True, metavar="FACTOR=LEVEL,…", help="The cell to show; repeatable.")
-@click.option("--example", metavar="ID", help="A test example; by default the first.")
-@click.option("--position", help="Only this watch position, with the ranks of the watched tokens.")
-@EXPERIMENT
-def show(
-    store: Root, cell: tuple[str, ...], example: str | None, position: str | None, experiment: str | None
-) -> None:
-    """Show what every layer of one cell predicts for one example."""
-    from engine.cli.show import show
-
-    console = Terminal()
-    for part in show(store, cell, example, experiment, position, console.width):
-        console.print(part)
+    if as_json:
+        print_json(render.status_facts(root, planned))
+    elif as_csv:
+        print_csv(render.status_rows(render.status_facts(root, planned), lambda cell: True))
+    else:
+        for part in render.status_tables(root, planned, tracebacks=traceback):
+            Terminal().print(part, soft_wrap=isinstance(part, Text))
 
 
 @cli.command()
 @SPEC
 @SET
-def data(spec: Path, overrides: tuple[str, ...]) -> None:
+@JSON
+@CSV
+def data(spec: Path, overrides: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     """Show the data of a spec: splits, labels, quality of the explanations, token lengths by condition."""
-    from engine.cli.data_report import data_tables
+    from engine.cli.data_report import data_facts, data_rows, data_tables
 
+    check_one(as_json=as_json, as_csv=as_csv)
     console = Terminal()
-    for table in data_tables(_plan(spec, overrides, None)):
-        console.print(table)
+    found = data_facts(_plan(spec, overrides, None))
+    if as_json:
+        print_json({"format": FORMAT, "data": list(found)})
+    elif as_csv:
+        print_csv(row for facts in found for row in data_rows(facts))
+    else:
+        for facts in found:
+            for table in data_tables(facts):
+                console.print(table)
 
 
 @cli.command()
@@ -303,14 +252,19 @@ def doctor() -> None:
 
 
 @cli.command()
-def schema() -> None:
-    """Print the JSON Schema of spec files, for completion in editors."""
+@click.argument("of", default="spec", metavar="[COMMAND]")
+def schema(of: str) -> None:
+    """Print the JSON Schema of spec files, for editors, or of what a COMMAND prints with --json."""
+    from engine.cli.output_schemas import SCHEMAS, schema_of
     from specs import json_schema
 
-    say(json.dumps(json_schema(), indent=2), lines=True)
+    if of != "spec" and of not in SCHEMAS:
+        raise UsageError(f"schema: found {of}; expected spec, {one_of(SCHEMAS)}{hint(of, SCHEMAS)}")
+    content = json_schema() if of == "spec" else schema_of(of)
+    say(json.dumps(content, indent=2), lines=True)
 
 
-for command in (init, power, gc, verify):
+for command in (init, power, results, report, compare, export, show, gc, verify):
     cli.add_command(command)
 
 
@@ -322,21 +276,6 @@ def _plan(spec: Path, overrides: tuple[str, ...], store: Root | None, *, checked
     if checked:  # before anything runs: what the files at hand tell to be wrong
         return plan(spec, overrides, store=store)
     return make_plan(resolve(load_spec(spec, overrides)), store)
-
-
-def _record_looks(store: Root, experiment: str | None) -> None:
-    """Record in a store that a report showed its contrasts; say where that cannot be."""
-    from store import open_store
-    from store.analysis.declared import chosen_contrasts
-    from store.analysis.nodes import spec_of, stage_node
-    from store.ledger.history import record_look
-
-    for name, node in open_store(store, experiment).children.items():
-        if "summary" in node.children:
-            contrasts = chosen_contrasts(spec_of(node), stage_node(node, "summary"))
-            looked_at = [(contrast.factor, contrast.baseline) for contrast in contrasts]
-            if said := record_look(store, name, "report", looked_at):
-                say(said, error=True)
 
 
 def _warning(

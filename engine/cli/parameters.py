@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from attrs import frozen
 
+from engine.errors import UsageError
+from specs.toml.text import STANDARD_INPUT
 from store import StoreError
 from store.backend.locate import place_of
-from store.backend.location import Place, is_url
+from store.backend.location import Place, Root, is_url
 
 if TYPE_CHECKING:
     Base = click.ParamType[Any]
@@ -49,10 +52,51 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+@frozen
+class Results:
+    """Where results lie: a store, and the experiment of the spec that named it (None: all)."""
+
+    store: Root
+    experiment: str | None = None
+
+
+class ResultsParameter(StoreParameter):
+    """A store that is there, by its folder, its URL, or a spec whose results it holds."""
+
+    name = "spec|store"
+
+    def __init__(self) -> None:
+        super().__init__(exists=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Give the store; UsageError for a spec that has none yet, SpecError for one that cannot be read."""
+        if not is_spec(value):
+            return Results(super().convert(value, param, ctx))
+        from specs import load_spec
+
+        spec = load_spec(Path(value))
+        store = place_of(spec.store)
+        if not store.distant and not Path(str(store)).is_dir():
+            raise UsageError(
+                f"{store}: nothing has been executed yet; `engine execute {value}` makes this store"
+            )
+        return Results(store, spec.experiment.name)
+
+
+def is_spec(value: Any) -> bool:
+    """Tell whether SPEC|STORE is a spec: a file, a pipe, or what is spelled like one."""
+    if isinstance(value, (Place, Results)) or is_url(str(value)):
+        return False
+    path = Path(value)
+    return path == STANDARD_INPUT or (path.exists() and not path.is_dir()) or path.suffix == ".toml"
+
+
 STORE = StoreParameter(exists=True)
 NEW_STORE = StoreParameter(exists=False)
+RESULTS = ResultsParameter()
+AT = click.option("--store", type=NEW_STORE, help="Folder or URL of the store.")
+EXPERIMENT = click.option("--experiment", metavar="NAME", help="This experiment alone.")
 SPEC = click.argument("spec", type=click.Path(path_type=Path))
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec; repeatable."
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from engine.cli.parameters import JSON, SET, SPEC, STORE, FiniteRange
+from engine.cli.output import CSV, JSON, check_one, print_csv, print_json
+from engine.cli.parameters import SET, SPEC, STORE, FiniteRange
 from engine.errors import UsageError
-from engine.terminal import Terminal, say
+from engine.terminal import Terminal
 from specs.common.thresholds import POWER
 from specs.tables.analysis import OUTCOMES, Outcome
 from specs.toml.describe import expected
@@ -34,6 +34,7 @@ from store.backend.location import Root
     show_default=True, help="How often it is to be found.",
 )  # fmt: skip
 @JSON
+@CSV
 def power(
     spec: Path,
     overrides: tuple[str, ...],
@@ -43,11 +44,13 @@ def power(
     difference: float | None,
     wished: float,
     as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Show what more or fewer seeds and examples would find and cost, and the cheapest design that does."""
     from engine import api
     from engine.cli.power_tables import curve_json, curve_lines, one_answer
 
+    check_one(as_json=as_json, as_csv=as_csv)
     if outcome is not None and outcome not in OUTCOMES:
         raise UsageError(f"--outcome: found {outcome}; expected {expected(Outcome)}")
     plan = api.plan(spec, overrides)
@@ -56,7 +59,9 @@ def power(
         interest = plan.matrix.experiment.analysis.smallest_difference_of_interest
         difference = interest.get(answer.question.outcome)
     if as_json:
-        say(json.dumps(curve_json(plan, answer, difference, wished), indent=2), lines=True)
+        print_json(curve_json(plan, answer, difference, wished))
+    elif as_csv:
+        print_csv(curve_json(plan, answer, difference, wished)["designs"])
     else:
         for part in curve_lines(plan, answer, difference, wished):
             Terminal().print(part)

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import attrs
-from rich.table import Table
 from rich.text import Text
 
+from engine.cli.grids import Column, Grid
+from engine.cli.output import FORMAT
 from engine.errors import UsageError
 from engine.planning.plan import Plan
 from engine.planning.power import PowerAnswer, PowerQuestion, answers
@@ -84,22 +85,23 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def plan_lines(rows: list[dict[str, Any]], power: float = POWER) -> Iterator[Table | Text | str]:
+def plan_lines(rows: list[dict[str, Any]], power: float = POWER) -> Iterator[Grid | Text | str]:
     """Yield a table of what the contrasts would find, where the variances come from, and warnings."""
     if not rows:
         return
-    table = Table(title=f"true differences that would be found with {power:.0%} power (p < 0.05)")
     wished = any(row["power"] is not None for row in rows)
-    columns = ["contrast", "outcome", "measured", "finds", "alone", *["of interest: power"] * wished]
-    for column in columns:
-        table.add_column(column)
+    columns = [
+        Column("contrast", "name"), Column("outcome", "name"), Column("measured"), Column("finds"),
+        Column("alone"), *[Column("of interest: power")] * wished,
+    ]  # fmt: skip
+    table = Grid(f"true differences that would be found with {power:.0%} power (p < 0.05)", columns)
     for row in rows:
         outcome, seeds = row["outcome"], row["seeds"]
         measured = [f"{seeds} seed{'s' * (seeds > 1)}", f"{row['examples']:,} examples"]
         if row["groups"]:
             measured.append(f"{row['groups']:.0f} groups")
         interest = row["difference_of_interest"]
-        table.add_row(
+        table.add(
             _contrast(row),
             outcome,
             joined(measured, "\n"),
@@ -201,26 +203,25 @@ def designs(
 
 def curve_lines(
     plan: Plan, answer: PowerAnswer, difference: float | None, power: float
-) -> Iterator[Table | str]:
+) -> Iterator[Grid | str]:
     """Yield the designs as a table, and the cheapest one in a sentence."""
     numbers = _row(plan, answer, power)
     outcome, planned = answer.question.outcome, answer.question.design
     listed, best = designs(plan, answer, difference, power)
     layers = f", in one layer of {numbers['layers']}" if numbers["layers"] else ""
     layers += f", after correction for {numbers['tests']:,} tests" if numbers["tests"] > 1 else ""
-    table = Table(title=f"{_contrast(numbers)}: {outcome}{layers}")
     wished = [] if difference is None else [f"power at {amount(difference, outcome)}"]
-    for column in ("seeds", "examples", "cells", "FLOPs", f"finds with {power:.0%}", *wished):
-        table.add_column(column, justify="right")
+    titles = ("seeds", "examples", "cells", "FLOPs", f"finds with {power:.0%}", *wished)
+    table = Grid(f"{_contrast(numbers)}: {outcome}{layers}", [*map(Column, titles)])
     seeds = 0
     for row in listed:
         if row.seeds != seeds and seeds:
-            table.add_section()
+            table.part()
         seeds = row.seeds
-        marked = "bold" if (row.seeds, row.examples) == (planned.seeds, planned.examples) else None
+        marked = (row.seeds, row.examples) == (planned.seeds, planned.examples)
         cells = [str(row.seeds), f"{row.examples:,}", f"{row.cells:,}", si(row.flops) if row.flops else ""]
         cells.append(amount(row.detectable, outcome))
-        table.add_row(*cells, *([] if row.power is None else [f"{row.power:.0%}"]), style=marked)
+        table.add(*cells, *([] if row.power is None else [f"{row.power:.0%}"]), bold=marked)
     yield table
     yield "cells and FLOPs: of the whole study, what is done included; bold: as planned"
     yield f"variances: {answer.source}"
@@ -247,6 +248,7 @@ def curve_json(plan: Plan, answer: PowerAnswer, difference: float | None, power:
     """Give the same as JSON values."""
     listed, best = designs(plan, answer, difference, power)
     return {
+        "format": FORMAT,
         **_row(plan, answer, power),
         "wished_difference": difference,
         "wished_power": power,

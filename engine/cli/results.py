@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from rich.table import Table
 
+from engine.cli.grids import Column, Grid, varying
 from store import StoreError
 from store.ledger.history import History
+from store.ledger.levels import level_text
 
 # Summary numbers shown as columns, where the store has them: (title, format, whether with its range).
 COLUMNS = {
@@ -24,44 +26,106 @@ COLUMNS = {
     "nll": ("NLL", "{:.3f}", True),
     "train_loss": ("train loss", "{:.3f}", False),
 }
+Record = dict[str, Any]
 
 
-def conditions(data: xr.Dataset, factors: list[str]) -> dict[str, xr.Dataset]:
-    """Split a dataset with a `cell` dim by condition: all factors but the seed."""
+def conditions(data: xr.Dataset, factors: list[str]) -> list[tuple[Record, xr.Dataset]]:
+    """Split a dataset with a `cell` dim by condition: the levels of all factors but the seed."""
     names = [name for name in factors if name != "seed"]
-    labels = np.array(
-        [", ".join(str(data[name].values[i]) for name in names) or "all" for i in range(data.sizes["cell"])]
-    )
-    return {str(label): data.isel(cell=labels == label) for label in dict.fromkeys(labels)}
+    rows = [{name: _scalar(data[name].values[cell]) for name in names} for cell in range(data.sizes["cell"])]
+    places: dict[tuple[str, ...], list[int]] = {}
+    for cell, row in enumerate(rows):
+        places.setdefault(tuple(map(level_text, row.values())), []).append(cell)
+    return [(rows[cells[0]], data.isel(cell=cells)) for cells in places.values()]
 
 
-def results_table(experiment: xr.DataTree) -> Table:
-    """Give the mean over seeds per condition; for outcomes, the lowest and highest seed beside it.
-
-    Below stand the untrained model and guesses that know nothing of the examples.
-    """
+def results_facts(experiment: xr.DataTree) -> Record:
+    """Give the means over seeds by condition, and what untrained models and guesses reach."""
     from store.analysis import references
 
     summary = _with_scores(experiment)
     factors = [str(name) for name in summary.indexes["cell"].names]
-    table = Table(title="Results by condition: mean over seeds (lowest to highest)")
-    table.add_column("condition", no_wrap=True)
-    table.add_column("n", justify="right")
-    shown = {name: column for name, column in COLUMNS.items() if name in summary}
-    for title, *_ in shown.values():
-        table.add_column(title, justify="right")
-    for label, part in conditions(summary, factors).items():
-        cells = [_spread(part[name].values, form, ranged) for name, (_, form, ranged) in shown.items()]
-        table.add_row(label, str(part.sizes["cell"]), *cells)
-    table.add_section()
-    baselines = references(experiment)
-    for reference in baselines["reference"].values:
-        baseline = baselines.sel(reference=reference)
-        numbers = [float(baseline[name]) if name in baseline else np.nan for name in shown]
+    measures = [name for name in COLUMNS if name in summary]
+    untrained = references(experiment)
+    return {
+        "experiment": experiment.name,
+        "cells_complete": int(experiment.attrs["cells_complete"]),
+        "cells_total": int(experiment.attrs["cells_total"]),
+        "conditions": [
+            {
+                "levels": levels,
+                "cells": part.sizes["cell"],
+                "measures": {name: _range(part[name].values) for name in measures},
+            }
+            for levels, part in conditions(summary, factors)
+        ],
+        "references": [
+            {
+                "name": str(name),
+                "measures": {
+                    measure: float(untrained[measure].sel(reference=name))
+                    for measure in measures
+                    if measure in untrained
+                },
+            }
+            for name in untrained["reference"].values
+        ],
+    }
+
+
+def _scalar(level: Any) -> Any:
+    return level.item() if isinstance(level, np.generic) else level
+
+
+def _range(values: Any) -> dict[str, float]:
+    return {"mean": float(np.mean(values)), "low": float(np.min(values)), "high": float(np.max(values))}
+
+
+def results_tables(facts: Record) -> Iterator[Grid]:
+    """Yield the mean over seeds per condition; for outcomes, the lowest and highest seed beside it.
+
+    Below stand the untrained model and guesses that know nothing of the examples.
+    """
+    listed = facts["conditions"]
+    names, fixed = varying([row["levels"] for row in listed])
+    shown = {name: COLUMNS[name] for name in (listed[0]["measures"] if listed else ())}
+    titles = [title for title, *_ in shown.values()]
+    title = "Results by condition: mean over seeds (lowest to highest)"
+    grid = Grid.of(title, names or ["condition"], ["n", *titles])
+    for row in listed:
+        levels = [level_text(row["levels"].get(name)) for name in names] or ["all"]
+        numbers = [_spread(row["measures"][name], form, ranged) for name, (_, form, ranged) in shown.items()]
+        grid.add(*levels, str(row["cells"]), *numbers)
+    grid.caption = f"all: {fixed}" if fixed and names else ""
+    below, gap = grid, [""]
+    if len(names) > 1:  # there a reference would have to stand in the column of one factor
+        yield grid
+        below, gap = Grid.of("Without training", ["reference"], titles), []
+    else:
+        grid.part()
+    for reference in facts["references"]:
+        values = [reference["measures"].get(name, np.nan) for name in shown]
         forms = [form for _, form, _ in shown.values()]
-        cells = [form.format(x) if np.isfinite(x) else "" for form, x in zip(forms, numbers, strict=True)]
-        table.add_row(str(reference), "", *cells)
-    return table
+        numbers = [form.format(x) if np.isfinite(x) else "" for form, x in zip(forms, values, strict=True)]
+        below.add(reference["name"], *gap, *numbers)
+    yield below
+
+
+def results_rows(facts: Record) -> list[Record]:
+    """Give a row per condition: its levels, and mean, lowest and highest of every measure."""
+    return [
+        {
+            "experiment": facts["experiment"],
+            **row["levels"],
+            "cells": row["cells"],
+            **{
+                name if part == "mean" else f"{name}_{part}": value
+                for name, numbers in row["measures"].items()
+                for part, value in numbers.items()
+            },
+        }
+        for row in facts["conditions"]
+    ]
 
 
 def _with_scores(experiment: xr.DataTree) -> xr.Dataset:
@@ -81,16 +145,14 @@ def _with_scores(experiment: xr.DataTree) -> xr.Dataset:
     return summary
 
 
-def _spread(values: Any, form: str, ranged: bool) -> str:
-    low, high = (form.format(value).rstrip("%") for value in (np.min(values), np.max(values)))
-    mean = form.format(np.mean(values))
+def _spread(numbers: Mapping[str, float], form: str, ranged: bool) -> str:
+    mean = form.format(numbers["mean"])
+    low, high = (form.format(numbers[name]).rstrip("%") for name in ("low", "high"))
     return f"{mean} ({low}–{high})" if ranged and low != high else mean
 
 
-def contrasts_table(
-    experiment: xr.DataTree, history: History
-) -> tuple[Table, list[str], list[tuple[str, Any]]]:
-    """Give a table of all contrasts, sentences on how it is to be read, and the contrasts that it shows.
+def contrast_facts(experiment: xr.DataTree, history: History) -> Record:
+    """Give all contrasts, sentences on how they are to be read, and what of them was declared.
 
     StoreError where nothing can be compared.
     """
@@ -104,64 +166,80 @@ def contrasts_table(
     if not questions:
         raise StoreError("there is only one condition, so there is nothing to compare it with")
     answers = list(zip(questions, answer(questions, analysis), strict=True))
-    table = Table(title="Contrasts: paired differences, averaged over other factors")
-    for title in (
-        "contrast",
-        "outcome",
-        "difference",
-        "95 % interval",
-        "p, corrected",
-        "verdict",
-        "seeds",
-        "declared",
-    ):
-        table.add_column(title, overflow="fold")
+    rows = []
     for question, by_level in answers:
         for level in by_level["level"].values:
-            part = by_level.sel(level=level)
-            held = "".join(f", {name}={at}" for name, at in question.part.within.items())
-            name = f"{question.contrast.factor}: {level} against {question.contrast.baseline}{held}"
             told = standing(history, question, level)
-            because = f" ({told['why']})" if question.outcome == analysis.get("primary") else ""
-            declared = told["standing"] + because
-            table.add_row(
-                name,
-                question.outcome,
-                *_numbers(part),
-                _verdict(part),
-                str(int(part["seeds"])),
-                declared,
+            rows.append(
+                {
+                    "factor": question.contrast.factor,
+                    "level": _scalar(level),
+                    "baseline": _scalar(question.contrast.baseline),
+                    "within": dict(question.part.within),
+                    "outcome": question.outcome,
+                    **_numbers(by_level.sel(level=level)),
+                    "standing": told["standing"],
+                    "why": told["why"] if question.outcome == analysis.get("primary") else "",
+                }
             )
-    return table, notes(analysis, history, answers, cells_of(experiment)), shown(questions)
+    said = notes(analysis, history, answers, cells_of(experiment))
+    return {"contrasts": rows, "notes": said, "looked_at": shown(questions)}
 
 
-def _numbers(difference: xr.Dataset) -> tuple[str, str, str]:
+def _numbers(found: xr.Dataset) -> Record:
     """Give difference, interval and p value; by layer: the largest difference, and the layers that pass."""
-    p = difference["p_adjusted"]
+    p, verdicts = found["p_adjusted"], found.get("verdict")
     if not p.dims:
-        low, high = (f"{float(difference[name]):+.3g}" for name in ("low", "high"))
-        interval = f"{low} to {high}" if np.isfinite(difference["low"]) else "–"
-        return (
-            f"{float(difference['difference']):+.3g}",
-            interval,
-            f"{float(p):.2g}" if np.isfinite(p) else "–",
-        )
-    largest = float(
-        difference["difference"].values.flat[int(np.nanargmax(np.abs(difference["difference"].values)))]
-    )
-    sure, tests = int((p < 0.05).sum()), int(np.isfinite(p).sum())
-    least = f"; least {float(p.min()):.2g}" if tests else ""
-    return f"largest {largest:+.3g}", "", f"{sure} of {tests} below 0.05{least}"
+        return {
+            **{name: float(found[name]) for name in ("difference", "low", "high")},
+            "p_adjusted": float(p),
+            "verdict": "" if verdicts is None else str(verdicts.item()),
+            "seeds": int(found["seeds"]),
+            "by_layer": None,
+        }
+    differences = found["difference"].values
+    tests = int(np.isfinite(p).sum())
+    counted = Counter(str(name) for name in (() if verdicts is None else verdicts.values.ravel()) if name)
+    layers = {
+        "largest": float(differences.flat[int(np.nanargmax(np.abs(differences)))]),
+        "tests": tests,
+        "below_0.05": int((p < 0.05).sum()),
+        "least_p": float(p.min()) if tests else np.nan,
+        "verdicts": dict(counted.most_common()),
+    }
+    nothing = dict.fromkeys(("difference", "low", "high", "p_adjusted"), np.nan)
+    return nothing | {"verdict": "", "seeds": int(found["seeds"]), "by_layer": layers}
 
 
-def _verdict(difference: xr.Dataset) -> str:
-    """Give the verdict on the smallest difference of interest; by layer, how many have each."""
-    if "verdict" not in difference:
-        return ""
-    if not difference["verdict"].dims:
-        return str(difference["verdict"].item())
-    counts = Counter(verdict for verdict in difference["verdict"].values.ravel() if verdict)
-    return "; ".join(f"{number} layers: {verdict}" for verdict, number in counts.most_common())
+def contrasts_table(rows: Sequence[Record]) -> Grid:
+    """Give a table of contrasts."""
+    verdicts = any(row["verdict"] or (row["by_layer"] or {}).get("verdicts") for row in rows)
+    columns = [
+        Column("contrast", "name"), Column("outcome", "name"), Column("difference"), Column("95 % interval"),
+        Column("p, corrected"), *[Column("verdict", "words")] * verdicts, Column("seeds"),
+        Column("declared", "words"),
+    ]  # fmt: skip
+    grid = Grid("Contrasts: paired differences, averaged over other factors", columns)
+    for row in rows:
+        held = "".join(f", {name}={at}" for name, at in row["within"].items())
+        name = f"{row['factor']}: {level_text(row['level'])} against {level_text(row['baseline'])}{held}"
+        declared = row["standing"] + (f" ({row['why']})" if row["why"] else "")
+        difference, interval, p, verdict = _cells(row)
+        told = [verdict] * verdicts
+        grid.add(name, row["outcome"], difference, interval, p, *told, str(row["seeds"]), declared)
+    return grid
+
+
+def _cells(row: Record) -> tuple[str, str, str, str]:
+    """Give difference, interval, p value and verdict in words."""
+    if (layers := row["by_layer"]) is not None:
+        least = f"; least {layers['least_p']:.2g}" if layers["tests"] else ""
+        told = [f"{number} layers: {verdict}" for verdict, number in layers["verdicts"].items()]
+        p = f"{layers['below_0.05']} of {layers['tests']}\nbelow 0.05{least}"
+        return f"largest\n{layers['largest']:+.3g}", "", p, "; ".join(told)
+    low, high, p = row["low"], row["high"], row["p_adjusted"]
+    interval = f"{low:+.3g} to {high:+.3g}" if np.isfinite(low) else "–"
+    return f"{row['difference']:+.3g}", interval, f"{p:.2g}" if np.isfinite(p) else "–", row["verdict"]
 
 
 def entropy_figure(experiment: xr.DataTree) -> bytes:

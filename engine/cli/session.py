@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
+from engine.cli.output import FORMAT
 from engine.errors import Interrupted, told
 from engine.planning.plan import Plan, PlannedCell
 from engine.quantities import count
@@ -76,7 +78,7 @@ def show_results(
 
     contrasts: print those, too, and record in the store that they were looked at.
     """
-    from engine.cli.results import entropy_figure, results_table
+    from engine.cli.results import entropy_figure, results_facts, results_tables
 
     for name, node in open_store(root, experiment).children.items():
         if "summary" not in node.children:
@@ -84,7 +86,8 @@ def show_results(
             continue
         if (complete := node.attrs["cells_complete"]) < (total := node.attrs["cells_total"]):
             console.print(f"{name}: {complete} of {count(total, 'cell')} complete")
-        console.print(results_table(node))
+        for table in results_tables(results_facts(node)):
+            console.print(table)
         if contrasts:
             _show_contrasts(root, name, node, console)
         if mixed := node.attrs.get("versions_mixed"):
@@ -100,18 +103,53 @@ def show_results(
                 _keep_figure(place_of(root), f"figures/{name}-entropy-by-layer.png", figure, console)
 
 
+def condition_facts(root: Root, experiment: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the means by condition of each experiment that has any."""
+    from engine.cli.results import results_facts
+
+    for node in open_store(root, experiment).children.values():
+        if "summary" in node.children:
+            yield results_facts(node)
+
+
+def results_for_programs(root: Root, experiment: str | None = None) -> dict[str, Any]:
+    """Give results and contrasts of each experiment; what cannot be compared says why.
+
+    Contrasts that are given are recorded as looked at; where that cannot be, a note says so.
+    """
+    from engine.cli.results import contrast_facts, results_facts
+
+    experiments = []
+    for name, node in open_store(root, experiment).children.items():
+        if "summary" not in node.children:
+            continue
+        facts = results_facts(node) | {"contrasts": [], "notes": [], "versions_mixed": None}
+        facts["versions_mixed"] = node.attrs.get("versions_mixed")
+        try:
+            told = contrast_facts(node, read_history(root, name))
+        except FAULTS:
+            raise
+        except StoreError as error:
+            facts["notes"] = [f"no contrasts: {error}"]
+        else:
+            said = record_look(root, name, "results", told["looked_at"])
+            facts |= {"contrasts": told["contrasts"], "notes": [*told["notes"], *filter(None, [said])]}
+        experiments.append(facts)
+    return {"format": FORMAT, "store": str(root), "experiments": experiments}
+
+
 def _show_contrasts(root: Root, name: str, node: DataTree, console: Console) -> None:
-    from engine.cli.results import contrasts_table
+    from engine.cli.results import contrast_facts, contrasts_table
 
     try:
-        table, notes, shown = contrasts_table(node, read_history(root, name))
+        told = contrast_facts(node, read_history(root, name))
     except FAULTS:
         raise
     except StoreError as error:
         console.print(f"no contrasts: {error}", soft_wrap=True)
         return
-    console.print(table)
-    for note in filter(None, [*notes, record_look(root, name, "results", shown)]):
+    console.print(contrasts_table(told["contrasts"]))
+    for note in filter(None, [*told["notes"], record_look(root, name, "results", told["looked_at"])]):
         console.print(note, soft_wrap=True)
 
 

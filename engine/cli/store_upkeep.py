@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from engine.cli.parameters import STORE
+from engine.cli.parameters import RESULTS, STORE, Results
 from engine.terminal import Terminal, styled
 from store.backend.location import Root
 
@@ -16,17 +16,18 @@ AT = click.argument("store", type=STORE)
 
 
 @click.command()
-@AT
+@click.argument("results", type=RESULTS, metavar="SPEC|STORE")
 @click.option("--delete", is_flag=True, help="Delete what is listed; without this nothing is touched.")
 @click.option(
     "--keep-spec", "specs", multiple=True, type=click.Path(path_type=Path), metavar="SPEC",
     help="Spare what this spec needs, too; repeatable.",
 )  # fmt: skip
-def gc(store: Root, delete: bool, specs: tuple[Path, ...]) -> None:
+def gc(results: Results, delete: bool, specs: tuple[Path, ...]) -> None:
     """List, or delete, what no experiment of a store needs any more."""
     from engine.quantities import si
     from store.upkeep.garbage import delete_garbage, find_garbage
 
+    store = results.store
     keep = _keys_of(specs, store)
     garbage_found = (delete_garbage if delete else find_garbage)(store, keep)
     table = Table(box=None, pad_edge=False)

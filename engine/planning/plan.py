@@ -94,6 +94,10 @@ class Plan:
         ledger = Ledger(overview(self.root, "", STAGES))
         self.states.update({stage: _states(ledger, stage, self.cells) for stage in STAGES})
 
+    def stage_states(self, cell: PlannedCell) -> dict[str, str]:
+        """Give the state of each stage of a cell."""
+        return {stage: self.states[stage][cell.keys[stage]] for stage in STAGES if stage in cell.keys}
+
     def missing(self) -> list[str]:
         """Name the local data files that are not there yet; keys over them will change once they are."""
         lacking = {str(source) for data in self._data() for source in sources(data) if source.missing}
@@ -124,7 +128,7 @@ class Plan:
 
 def make_plan(matrix: Matrix, store: Root | None = None) -> Plan:
     """Compute all stage keys and look up their states. Reads the store's ledger, writes nothing."""
-    root = place_of(store or matrix.experiment.store or f"stores/{matrix.experiment.name}")
+    root = place_of(store or matrix.spec.store)
     plan = Plan(matrix, root, _cells(matrix, Keys(matrix)), {})
     if missing := plan.missing():
         known = known_files(root)

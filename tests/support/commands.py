@@ -18,23 +18,23 @@ class Ended(NamedTuple):
     output: str  # standard output and standard error, as they came
 
 
-def engine(*arguments: object, code: int = 0) -> Ended:
-    """Run the command `engine` in this process; check its exit code."""
-    found, output = command(*arguments)
+def engine(*arguments: object, code: int = 0, columns: int = 200) -> Ended:
+    """Run the command `engine` in this process, on lines of so many columns; check its exit code."""
+    found, output = command(*arguments, columns=columns)
     if isinstance(found, BaseException):
         raise found
     assert found == code, output
     return Ended(code, output)
 
 
-def command(*arguments: object) -> tuple[object, str]:
+def command(*arguments: object, columns: int = 200) -> tuple[object, str]:
     """Run a command in this process; give its exit code, or the error that escaped it, and its output."""
     from engine.cli.main import main
 
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["engine", *map(str, arguments)])
-        patch.setenv("COLUMNS", "200")
+        patch.setenv("COLUMNS", str(columns))
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             try:
                 main()

@@ -14,7 +14,7 @@ from report_store import Design, write_synthetic
 from s3_server import BUCKET, s3_server, settings
 
 from engine import status
-from engine.cli.plan_tables import status_tables
+from engine.cli.status_tables import status_tables
 from store import open_store
 from store.backend import requests
 from store.backend.locate import place_of

@@ -1,0 +1,144 @@
+"""The commands that read a store's results: `results`, `report`, `compare`, `export`, `show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.cli.output import CSV, FORMAT, JSON, check_one, print_csv, print_json
+from engine.cli.parameters import EXPERIMENT, RESULTS, Results
+from engine.errors import UsageError
+from engine.terminal import Terminal, say
+from specs.common.names import EXPORT_FORMATS
+from store.backend.location import Place, Root
+
+OF = click.argument("of", type=RESULTS, metavar="SPEC|STORE")
+
+
+@click.command()
+@OF
+@EXPERIMENT
+@JSON
+@CSV
+def results(of: Results, experiment: str | None, as_json: bool, as_csv: bool) -> None:
+    """Print results per condition and contrasts, and save the entropy figure."""
+    from engine.cli import session
+    from engine.cli.results import results_rows
+
+    check_one(as_json=as_json, as_csv=as_csv)
+    name = experiment or of.experiment
+    if as_json:
+        print_json(session.results_for_programs(of.store, name))
+    elif as_csv:
+        print_csv(row for facts in session.condition_facts(of.store, name) for row in results_rows(facts))
+    else:
+        session.show_results(of.store, Terminal(), name, contrasts=True)
+
+
+@click.command()
+@OF
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The file (default: STORE/report.html)."
+)
+@EXPERIMENT
+def report(of: Results, output: Path | None, experiment: str | None) -> None:
+    """Write a report as one HTML file, which needs no network: what changed, in which layer, how sure."""
+    from store.report import keep_report, write_report
+
+    name = experiment or of.experiment
+    say(write_report(of.store, output, name) if output else keep_report(of.store, name))
+    _record_looks(of.store, name)
+
+
+@click.command()
+@click.argument("of_a", type=RESULTS, metavar="SPEC_A|STORE_A")
+@click.argument("of_b", type=RESULTS, metavar="SPEC_B|STORE_B")
+@EXPERIMENT
+@click.option("--cells", is_flag=True, help="List the differences of every cell.")
+@JSON
+@CSV
+def compare(
+    of_a: Results, of_b: Results, experiment: str | None, cells: bool, as_json: bool, as_csv: bool
+) -> None:
+    """Compare two stores: cells, results, settings and versions."""
+    from engine.cli.compare import compare_stores, comparison_rows, comparison_tables
+    from store.ledger.history import record_look
+
+    check_one(as_json=as_json, as_csv=as_csv)
+    named = {of.experiment for of in (of_a, of_b)} - {None}
+    if len(named) > 1 and experiment is None:
+        raise UsageError(f"compare: expected specs of one experiment, found {' and '.join(map(str, named))}")
+    name = experiment or next(iter(named), None)
+    compared = []
+    for comparison in compare_stores(of_a.store, of_b.store, name):
+        compared.append(comparison.facts(cells=cells))
+        for store in (of_a.store, of_b.store):
+            if said := record_look(store, comparison.name, "compare", [("store", "A")]):
+                say(said, error=True)
+    if as_json:
+        stores = {"a": str(of_a.store), "b": str(of_b.store)}
+        print_json({"format": FORMAT, **stores, "experiments": compared})
+    elif as_csv:
+        print_csv(row for facts in compared for row in comparison_rows(facts))
+    else:
+        for facts in compared:
+            for part in comparison_tables(facts):
+                Terminal().print(part, soft_wrap=isinstance(part, str))
+
+
+@click.command()
+@OF
+@click.option(
+    "--to",
+    "form",
+    required=True,
+    type=click.Choice(EXPORT_FORMATS),
+    help="Format of the files.",
+)
+@EXPERIMENT
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; by default STORE/export.")
+@click.option("--raw", is_flag=True, help="In CSV leave text that spreadsheets would run as it is.")
+def export(of: Results, form: Any, experiment: str | None, output: Path | None, raw: bool) -> None:
+    """Write what a store holds as netCDF files or tidy tables."""
+    from store.export import export
+
+    store = of.store
+    if output is None and isinstance(store, Place) and store.distant:
+        raise UsageError(f"{store}: expected -o FOLDER, in which to write what a bucket's store holds")
+    folder = output or Path(str(store)) / "export"
+    for file in export(store, form, folder, experiment or of.experiment, raw=raw):
+        say(file)
+
+
+@click.command()
+@OF
+@click.option("--cell", multiple=True, metavar="FACTOR=LEVEL,…", help="The cell to show; repeatable.")
+@click.option("--example", metavar="ID", help="A test example; by default the first.")
+@click.option("--position", help="Only this watch position, with the ranks of the watched tokens.")
+@EXPERIMENT
+def show(
+    of: Results, cell: tuple[str, ...], example: str | None, position: str | None, experiment: str | None
+) -> None:
+    """Show what every layer of one cell predicts for one example."""
+    from engine.cli.show import show
+
+    console = Terminal()
+    for part in show(of.store, cell, example, experiment or of.experiment, position, console.width):
+        console.print(part)
+
+
+def _record_looks(store: Root, experiment: str | None) -> None:
+    """Record in a store that a report showed its contrasts; say where that cannot be."""
+    from store import open_store
+    from store.analysis.declared import chosen_contrasts
+    from store.analysis.nodes import spec_of, stage_node
+    from store.ledger.history import record_look
+
+    for name, node in open_store(store, experiment).children.items():
+        if "summary" in node.children:
+            contrasts = chosen_contrasts(spec_of(node), stage_node(node, "summary"))
+            looked_at = [(contrast.factor, contrast.baseline) for contrast in contrasts]
+            if said := record_look(store, name, "report", looked_at):
+                say(said, error=True)
