@@ -95,7 +95,14 @@ class Plan:
         self.states.update({stage: _states(ledger, stage, self.cells) for stage in STAGES})
 
     def stage_states(self, cell: PlannedCell) -> dict[str, str]:
-        """Give the state of each stage of a cell."""
+        """Give the state of each stage of a cell.
+
+        Args:
+            cell: one of the plan's cells.
+
+        Returns:
+            stage → cached, pending, failed or running.
+        """
         return {stage: self.states[stage][cell.keys[stage]] for stage in STAGES if stage in cell.keys}
 
     def missing(self) -> list[str]:
