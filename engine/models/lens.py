@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from engine.errors import EngineError
 from engine.models.batching import pad_right
+from engine.models.packing import nothing_packed
 from engine.models.translators import Translators
 from engine.models.unembedding import unembedding_of
 from kernels import Unembedding, lens_logits
@@ -52,7 +53,8 @@ class Lens:
 
         No mask: every sequence begins with the first column. `pad` gives ids and mask of any batch.
         """
-        output = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        with nothing_packed() if attention_mask is None else nullcontext():
+            output = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         hidden: Tensor = output.last_hidden_state
         return hidden
 

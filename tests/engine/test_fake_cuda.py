@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fake_cuda_tensors import Away, MixedDevices
 from peft.helpers import disable_input_dtype_casting
 from small_study import make_tokenizer, spec_text
 from torch import Tensor
-from trainings import FAST, interrupted, load, saved_weights, train
+from trainings import FAST, interrupted, load, many, saved_weights, train
 
 import engine.api
 import store
@@ -182,6 +183,25 @@ def test_a_training_on_a_gpu_goes_on_from_its_checkpoint(
     np.testing.assert_array_equal(resumed.curves["loss"], whole.curves["loss"])
     for name, weights in saved_weights(tmp_path / "whole").items():
         assert torch.equal(saved_weights(tmp_path / "stopped")[name], weights), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [({}, 3), ({"micro_batch": 2, "accumulation": 2}, 3), ({"precision": "float16"}, 4)],
+)  # fmt: skip
+def test_a_step_waits_for_the_gpu_only_for_what_it_logs(
+    tiny_model: Path, tokenizer: Any, tmp_path: Path, settings: dict[str, Any], count: int
+) -> None:
+    """For the loss, the gradient's norm, the sums by segment and, of float16, the scale; at a step's end."""
+    found = {}
+    with fake_cuda() as waits:
+        base = load(tiny_model).to("cuda")
+        for steps in (2, 4):
+            chosen = evolve(FAST, batch_size=4, steps=steps, **settings)
+            waits.clear()
+            train(base, tokenizer, tmp_path / str(steps), many(24), settings=chosen)
+            found[steps] = Counter(waits)
+    assert sum((found[4] - found[2]).values()) == 2 * count, found[4] - found[2]
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])

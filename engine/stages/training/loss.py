@@ -105,10 +105,12 @@ class Tally:
     @torch.no_grad()
     def add(self, log_probs: Tensor, tokens: Tensor, segments: Tensor) -> None:
         """Add tokens [N] of some segments [N], predicted by log-probabilities [N, V]."""
+        device = log_probs.device
+        labels = sent((segments == LABEL).nonzero()[:, 0], device)
+        of_segment = sent(segments == torch.arange(len(SEGMENTS), device=segments.device)[:, None], device)
         losses = -log_probs.gather(1, tokens[:, None])[:, 0]
-        of_segment = segments == torch.arange(len(SEGMENTS), device=segments.device)[:, None]
-        rows = log_probs[segments == LABEL]
-        hits = (rows.argmax(-1) == tokens[segments == LABEL]).sum()
+        rows = log_probs[labels]
+        hits = (rows.argmax(-1) == tokens[labels]).sum()
         entropy = -(rows.exp() * rows.nan_to_num(neginf=0.0)).sum(dtype=torch.float64)
         self.sums.add_(
             torch.cat([of_segment.sum(1), (of_segment * losses.double()).sum(1), hits[None], entropy[None]])
@@ -142,7 +144,8 @@ def completion_loss(
 ) -> Tensor:
     """Give an objective, in nats, over the labelled tokens; a plain one is the causal model's own loss.
 
-    Logits are made for the labelled positions alone, not [B, T, V] of them.
+    Logits are made for the labelled positions alone, not [B, T, V] of them. Where these are is read off the
+    batch before it is sent to the model's device: nothing waits for a GPU.
 
     Args:
         lens: the model's lens.
@@ -151,15 +154,24 @@ def completion_loss(
         objective: the weights of tokens.
         tally: takes in the batch's tokens.
     """
+    device = lens.device
     mask = lens.needed(inputs["attention_mask"])
-    hidden = lens.last_hidden(inputs["input_ids"], mask)[:, :-1]
-    places = inputs["labels"][:, 1:] != IGNORED
-    tokens, segments = inputs["labels"][:, 1:][places], inputs["segments"][:, 1:][places]
+    hidden = lens.last_hidden(sent(inputs["input_ids"], device), None if mask is None else sent(mask, device))
+    labels = inputs["labels"][:, 1:]
+    rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
+    tokens, segments = sent(labels[rows, columns], device), inputs["segments"][:, 1:][rows, columns]
     counts = counted(inputs) if counts is None else counts
-    log_probs = nn.functional.log_softmax(lens.logits(hidden[places]), -1)
+    predicting = hidden[:, :-1][sent(rows, device), sent(columns, device)]
+    log_probs = nn.functional.log_softmax(lens.logits(predicting), -1)
     if tally is not None:
         tally.add(log_probs.detach(), tokens, segments)
     if objective.is_plain:
-        return nn.functional.nll_loss(log_probs, tokens, reduction="sum") / counts.sum()
+        return nn.functional.nll_loss(log_probs, tokens, reduction="sum") / sent(counts.sum(), device)
     losses = nn.functional.nll_loss(log_probs, tokens, reduction="none")
-    return (losses * objective.coefficients(counts).to(losses.dtype)[segments]).sum()
+    coefficients = objective.coefficients(counts).to(losses.dtype)[segments.to(counts.device)]
+    return (losses * sent(coefficients, device)).sum()
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Copy values to a device; the CPU goes on meanwhile."""
+    return values.to(device, non_blocking=True)

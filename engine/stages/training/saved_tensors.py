@@ -22,7 +22,6 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
-from transformers import masking_utils
 from transformers.pytorch_utils import Conv1D
 
 from engine.models.lens import Lens, find_lens
@@ -70,24 +69,6 @@ class _LikeGpu(TorchFunctionMode):
             arguments = tuple(map(_float32, arguments))
             options = {name: _float32(value) for name, value in options.items()}
         return function(*arguments, **options)
-
-
-@contextlib.contextmanager
-def _nothing_packed() -> Iterator[None]:
-    """Let transformers see that every row is one text, which it reads off the positions' values elsewhere.
-
-    It would make a mask, and with that copies of the keys and values that several heads share.
-    """
-    name = "find_packed_sequence_indices"
-    look = getattr(masking_utils, name, None)
-    if look is None:
-        yield
-        return
-    setattr(masking_utils, name, lambda _positions: None)
-    try:
-        yield
-    finally:
-        setattr(masking_utils, name, look)
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -145,7 +126,6 @@ def _count(
         stack.enter_context(torch.device("cpu"))
         stack.enter_context(torch.autocast("cpu", dtype, enabled=dtype is not None))
         stack.enter_context(_LikeGpu())
-        stack.enter_context(_nothing_packed())
         stack.enter_context(disable_input_dtype_casting(adapted, active=dtype is not None))
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(counted, lambda tensor: tensor))
         lens = find_lens(adapted)

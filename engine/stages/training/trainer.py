@@ -35,7 +35,9 @@ from engine.stages.training.orders import Orders
 from engine.stages.training.validation import EarlyStopping
 from engine.text.targets import Encoded
 from specs.tables.experiment import Train
+from specs.tables.loss import SEGMENTS
 
+SEGMENT_TOKENS = [f"{segment}_tokens" for segment in SEGMENTS]
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -70,11 +72,13 @@ class CompletionTrainer(Trainer):
         self._former: float | None = None  # seconds of the processes before this one
         self._batches: list[dict[str, Tensor]] = []  # of the optimiser step under way
         self._passes = 0  # of that step
-        self._tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)  # its prompts' too
+        self._tokens = 0  # its prompts' too
         self._tally = Tally.none(self.args.device)  # of its completions
         # compute_loss below divides by the tokens of the whole optimiser step itself.
         self.loss_is_scaled_for_ga = True
         self.model_accepts_loss_kwargs = True
+        # Batches stay on the CPU, where their lengths and labels are read; `completion_loss` sends them on.
+        self.accelerator.device_placement = False
         if settings.precision == "float16":  # accelerate has a scaler for GPUs alone
             self.accelerator.scaler = torch.amp.GradScaler(self.args.device.type)
 
@@ -152,8 +156,8 @@ class CompletionTrainer(Trainer):
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """Give the batches of an optimiser step, and their tokens by segment [S] as its number of items."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = [counted(batch).to(device) for batch in batches]
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, torch.device("cpu"))
+        counts = [counted(batch) for batch in batches]
         return batches, torch.stack(counts).sum(0) if counts else None
 
     def compute_loss(
@@ -169,7 +173,7 @@ class CompletionTrainer(Trainer):
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *items: Any) -> Tensor:
         """Do a rank's part of a batch; loss and, after a step's last batch, gradients are the whole's."""
-        self._tokens += inputs["attention_mask"].sum()
+        self._tokens += int(inputs["attention_mask"].sum())
         if not self._batches:
             self._draws = Draws.now(self.args.device)
         self._batches.append(inputs)
@@ -189,6 +193,9 @@ class CompletionTrainer(Trainer):
             if self.accelerator.scaler is not None:  # before the gradients are clipped
                 self.accelerator.scaler.unscale_(self.optimizer.optimizer)
         return self._ranks.total(loss)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        return inputs
 
     def _passed(self, model: nn.Module, batch: dict[str, Tensor], *items: Any) -> Tensor:
         """Let a batch go through the model in parts, and back; give this rank's part of its loss."""
@@ -256,9 +263,13 @@ class CompletionTrainer(Trainer):
         """Log numbers; with a step's loss come its tokens, and the seconds until then."""
         if LOSS in logs:
             self._ranks.total(self._tally.sums)
-            counts = {TOKENS: int(self._tokens), COMPLETION_TOKENS: int(self._tally.counts.sum())}
-            logs |= counts | self._tally.means() | {SECONDS: self.seconds}
-            self._tokens.zero_()
+            means = self._tally.means()
+            counts = {
+                TOKENS: self._tokens,
+                COMPLETION_TOKENS: int(sum(means[name] for name in SEGMENT_TOKENS)),
+            }
+            logs |= counts | means | {SECONDS: self.seconds}
+            self._tokens = 0
             self._tally.sums.zero_()
         super().log(logs, *arguments)
         check_entry(self.history, self.model, self._settings, skipped=self._step_was_skipped)
