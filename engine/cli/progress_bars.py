@@ -9,6 +9,7 @@ from rich.console import Console
 from engine.planning.plan import Plan, PlannedCell, describe
 from engine.progress import Report
 from engine.running.cell_runner import Display
+from engine.running.time_left import TimeLeft
 from engine.terminal import Words, joined, progress, styled
 
 # The numbers worth a place on a stage's closing line.
@@ -31,10 +32,10 @@ NOTED = {
 
 
 class TerminalDisplay(Display):
-    """Two bars, cells and the running stage; every finished stage leaves one line."""
+    """A bar of the running stage; every finished stage leaves one line, with the time left over all."""
 
-    def __init__(self, console: Console, plan: Plan) -> None:
-        self._console, self._plan = console, plan
+    def __init__(self, console: Console, plan: Plan, left: TimeLeft) -> None:
+        self._console, self._plan, self._left = console, plan, left
         self._progress = progress(console, Words("{task.fields[text]}"))
         self._stage = self._progress.add_task("", total=None, text="", visible=False)
 
@@ -52,7 +53,8 @@ class TerminalDisplay(Display):
         self._progress.reset(self._stage, description=f"{self._name(cell)}: {stage}", text="", visible=True)
 
         def report(done: int, total: int, text: str) -> None:
-            self._progress.update(self._stage, completed=done, total=total, text=text)
+            shown = "; ".join(filter(None, [text, str(self._left)]))
+            self._progress.update(self._stage, completed=done, total=total, text=shown)
 
         return report
 
@@ -61,12 +63,14 @@ class TerminalDisplay(Display):
         shown = [form.format(summary[name]) for name, form in SHOWN.get(stage, {}).items() if name in summary]
         shown += [form.format(summary[name]) for name, form in NOTED.items() if summary.get(name)]
         seconds = f"{summary['seconds']:.0f} s" if "seconds" in summary else ""
-        text = ", ".join(filter(None, [*shown, seconds]))
+        self._left.done(cell, stage, summary)
+        text = "; ".join(filter(None, [", ".join(filter(None, [*shown, seconds])), str(self._left)]))
         line = joined([styled("done", "green"), f"    {self._name(cell)}: {stage}  {text}"])
         self._console.print(line, soft_wrap=True)
 
     def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
         """Print the failure; its traceback is in the store."""
+        self._left.failed(cell, stage)
         line = joined(
             [styled("failed", "red"), f"  {self._name(cell)}: {stage}  ", styled(message, lines=True)]
         )

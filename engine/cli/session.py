@@ -29,8 +29,10 @@ def run(plan: Plan, pending: list[PlannedCell], console: Console, request: Execu
     """Execute the pending cells and show the results; give the exit code."""
     from engine.cli.progress_bars import TerminalDisplay
     from engine.progress import ignore_terminal, stop_on_signal
+    from engine.running.time_left import TimeLeft
 
-    with stop_on_signal() as stop, TerminalDisplay(console, plan) as display:
+    left = TimeLeft.of(plan, pending, request.executor, retry_failed=request.retry_failed)
+    with stop_on_signal() as stop, TerminalDisplay(console, plan, left) as display:
         stop_text = ""
         try:
             outcome = run_plan(plan, pending, request, display, stop)

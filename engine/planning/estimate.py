@@ -122,7 +122,7 @@ def _stage_costs(
     room = device_room(settings) if room is None else room
     states = plan.states[stage]
     pending = {key: cell for cell in wanted if (key := cell.keys.get(stage)) and states[key] != "cached"}
-    for alike in grouped(pending.values(), _alike(plan, stage)):
+    for alike in grouped(pending.values(), likeness(plan, stage)):
         cost = _cost(plan, alike[0], stage, cards, settings.ranks, room=room)
         if cost is not None and settings.device is not None:
             dtype = plan.matrix.table("model", alike[0].choice).dtype
@@ -174,7 +174,7 @@ def estimator(
     examples: by stage, how many test examples it measures instead of the spec's number.
     """
     cards, room = _Cards(), device_room(executor_settings(plan.matrix.spec, {}))
-    alike = {stage: _alike(plan, stage) for stage in _TABLES}
+    alike = {stage: likeness(plan, stage) for stage in _TABLES}
     known: dict[Hashable, Cost | None] = {}
 
     def cost_of(cells: Iterable[PlannedCell]) -> Cost | None:
@@ -228,9 +228,9 @@ _TABLES = {
 }
 
 
-def _alike(plan: Plan, stage: str) -> Callable[[PlannedCell], Hashable]:
-    """Give a function from a cell to what its cost depends on."""
-    choose = plan.matrix.chooser(*_TABLES[stage])
+def likeness(plan: Plan, stage: str) -> Callable[[PlannedCell], Hashable]:
+    """Give a function from a cell to what its cost depends on; of data stages that is not told."""
+    choose = plan.matrix.chooser(*_TABLES.get(stage, ()))
     if stage != "intervene":
         return lambda cell: choose(cell.choice)
     return lambda cell: (choose(cell.choice), *cell.sources, len(set(cell.sources.values())))

@@ -1,0 +1,97 @@
+"""What an execution says of its stages and its time: by what was measured, by the estimate, or nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from commands import engine as command
+
+import engine.api
+from engine.planning.plan import Plan
+from engine.quantities import duration
+from engine.running.time_left import TimeLeft
+from specs.tables.executor import Executor
+
+LOCAL = Executor()
+
+
+def left(plan: Plan, executor: Executor = LOCAL, **options: Any) -> TimeLeft:
+    return TimeLeft.of(plan, plan.cells, executor, **{"retry_failed": False} | options)
+
+
+def test_times_in_words() -> None:
+    seconds = (20, 60, 25 * 60, 11400, 2 * 3600, 27 * 3600, 24 * 3600)
+    assert [duration(number) for number in seconds] == [
+        "less than a minute", "1 min", "25 min", "3 h 10 min", "2 h", "1 d 3 h", "1 d",
+    ]  # fmt: skip
+
+
+def test_nothing_is_said_of_time_where_nothing_is_known(write_spec: Any) -> None:
+    """Four trainings of two targets and two seeds, over one set of data and one model."""
+    plan = engine.api.plan(write_spec())
+    known = left(plan)
+    assert known.seconds is None
+    assert str(known) == "0/14 stages"  # data, base, and 4 × train, evaluate and probe
+
+
+def test_what_was_measured_tells_the_rest(write_spec: Any) -> None:
+    plan = engine.api.plan(write_spec())
+    known = left(plan)
+    flops = {(run.stage, run.key): run.flops for run in known._due.values()}
+    first, other = plan.cells[0], plan.cells[1]
+    assert plan.levels(first)["target"] == plan.levels(other)["target"]  # they do the same work
+    rate = 6000 / flops["train", first.keys["train"]]  # seconds per FLOP
+    known.done(first, "data", {"seconds": 1.0})
+    known.done(first, "train", {"seconds": 6000.0})
+    del flops["train", first.keys["train"]]
+    assert known._expected(known._due["train", other.keys["train"]]) == 6000
+    assert known.seconds == pytest.approx(rate * sum(flops.values()))
+    assert str(known).startswith("2/14 stages, about ")
+    known.done(first, "evaluate", {"seconds": 60.0})
+    evaluated = flops.pop(("evaluate", first.keys["evaluate"]))
+    rates = {"train": rate, "evaluate": 60 / evaluated}
+    both = 6060 / (6000 / rate + evaluated)  # of the stages that were not measured
+    rest = sum(number * rates.get(stage, both) for (stage, _), number in flops.items())
+    assert known.seconds == pytest.approx(rest)
+
+
+def test_workers_divide_what_can_be_divided(write_spec: Any) -> None:
+    """A training and what measures it stay with one worker."""
+    plan = engine.api.plan(write_spec())
+    times = {}
+    for workers in (1, 2, 3, 8):
+        known = left(plan, Executor(workers=workers))
+        known.done(plan.cells[0], "train", {"seconds": 100.0})
+        times[workers] = known.seconds
+    units = times[8]
+    assert times[1] > times[2] > times[3] >= units >= times[1] / 4
+    known = left(plan, Executor(kind="ray"))
+    known.done(plan.cells[0], "train", {"seconds": 100.0})
+    assert known.seconds is None  # nobody knows how many work at a time
+
+
+def test_a_failure_takes_what_needs_it_along(write_spec: Any) -> None:
+    plan = engine.api.plan(write_spec())
+    known = left(plan)
+    known.failed(plan.cells[0], "train")
+    assert str(known) == "3/14 stages"
+    known.failed(plan.cells[1], "data")
+    assert str(known).startswith("14/14 stages")
+
+
+def test_a_named_device_gives_time_before_anything_ran(write_spec: Any) -> None:
+    plan = engine.api.plan(write_spec(more='[executor]\ndevice = "h100"\n'))
+    assert (seconds := left(plan).seconds) is not None and seconds > 0
+
+
+def test_records_of_like_stages_tell_the_time_and_execute_says_it(write_spec: Any) -> None:
+    spec = write_spec()
+    output = command("execute", spec, "--only", "seed=0").output
+    assert "1/8 stages" in output and "7/8 stages, about" in output and "8/8 stages" in output
+    plan = engine.api.plan(spec)
+    known = left(plan)
+    assert {stage for stage, _ in known._seconds} == {"train", "evaluate", "probe"}
+    measured = sum(sum(seconds) for seconds in known._seconds.values())
+    assert known.seconds == pytest.approx(measured)  # the other seed does the same once more
+    assert str(known).startswith("0/6 stages, about ")
