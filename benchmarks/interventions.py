@@ -21,7 +21,7 @@ from engine.models.batching import padding_id
 from engine.planning.changes import Change, Entry, ModelShape, expand
 from engine.planning.run_order import steps_of
 from engine.progress import StopRequest, silent
-from engine.stages.interventions.adapter_layout import arrangement
+from engine.stages.adapter_layout import arrangement
 from engine.stages.interventions.intervene import InterventionRun
 from engine.stages.interventions.residual import record
 from engine.stages.interventions.sequences import chunks

@@ -16,7 +16,7 @@ from specs.checks.annotate import annotate_problems
 from specs.checks.interventions import intervention_problems
 from specs.checks.settings import RULES, prompt_problems
 from specs.errors import Problem, SpecError
-from specs.rules import ContrastPair, Pattern, ResolvedRules, Scope, read_rules
+from specs.rules import ContrastPair, Pattern, ResolvedRules, read_rules
 from specs.tables.by_name import TableOf
 from specs.tables.experiment import OVERLAID, TABLE_STAGES
 from specs.tables.interventions import Intervention
@@ -51,6 +51,7 @@ class Matrix:
         self._touching = _touching(axes, overlay.existing(spec.raw))
         self._choosers = {name: _chooser(positions) for name, positions in self._touching.items()}
         self._tables: dict[tuple[str, Cell], Any] = {}
+        self._places = {cell: place for place, cell in enumerate(cells)}
 
     def levels(self, cell: Cell) -> dict[str, Label | None]:
         """Return the level of every factor, seed included; None where a factor does not apply.
@@ -164,8 +165,26 @@ class Matrix:
         on_cell = []
         for settings, scope in zip(self.experiment.interventions, self._rules.scopes, strict=True):
             if _matches(cell, scope.cells):
-                on_cell.append((settings, self._donor(cell, scope) if scope.donor else None))
+                on_cell.append((settings, self._donor(cell, scope.donor) if scope.donor else None))
         return on_cell
+
+    def references(self, cell: Cell) -> dict[str, Cell | None]:
+        """Return the cells that `probe.against` names for one, by name; None: the model without adapter.
+
+        Those that the spec leaves out are left out.
+
+        Args:
+            cell: one of `cells`.
+        """
+        named: dict[str, Cell | None] = {}
+        for levels in self._rules.references:
+            words = (
+                f"{self.axes[axis].name}={self.axes[axis].levels[level].label}" for axis, level in levels
+            )
+            other = self._donor(cell, levels) if levels else None
+            if other is None or other in self._places:
+                named[", ".join(words) or "base"] = other
+        return named
 
     def donor_name(self, cell: Cell, donor: Cell | None) -> str:
         """Return what an intervention takes from, in words: base, or the levels in which the donor differs.
@@ -180,15 +199,14 @@ class Matrix:
         differing = [name for name in own_levels if own_levels[name] != other[name]] or list(own_levels)
         return ", ".join(f"{name}={other[name]}" for name in differing if other[name] is not None)
 
-    def _donor(self, cell: Cell, scope: Scope) -> Cell:
-        levels = dict(scope.donor)
+    def _donor(self, cell: Cell, wanted: Sequence[tuple[int, int]]) -> Cell:
+        levels = dict(wanted)
         for group in self._rules.zips:  # factors that vary together move together
             moved = [levels[axis] for axis in group if axis in levels]
             levels |= dict.fromkeys(group, moved[0]) if moved else {}
         return self._partner(cell, levels)
 
     def _pairs_of(self, comparison: ContrastPair) -> Iterator[tuple[str, int, int]]:
-        index_of = {cell: index for index, cell in enumerate(self.cells)}
         axis = self.axes[comparison.axis]
         baseline = axis.levels[comparison.baseline].label
         moving = next((group for group in self._rules.zips if comparison.axis in group), (comparison.axis,))
@@ -197,8 +215,8 @@ class Matrix:
             for index, cell in enumerate(self.cells):
                 if cell[comparison.axis] == level:
                     partner = self._partner(cell, dict.fromkeys(moving, comparison.baseline))
-                    if partner in index_of:
-                        yield name, index, index_of[partner]
+                    if partner in self._places:
+                        yield name, index, self._places[partner]
 
     def _partner(self, cell: Cell, levels: Mapping[int, int]) -> Cell:
         """The cell with other levels on some axes, and the same on all others that apply there."""
@@ -224,6 +242,7 @@ def resolve(spec: Spec) -> Matrix:
     if not problems:
         matrix = Matrix(spec, axes, rules, cells)
         problems = [*_without_pairs(matrix, rules), *_unfit(matrix), *_without_donors(matrix)]
+        problems += _without_references(matrix, rules)
     if problems:
         raise SpecError(map(spec.place, problems))
     return matrix
@@ -295,6 +314,18 @@ def _without_donors(matrix: Matrix) -> Iterator[Problem]:
         if settings.name in wrong:
             key, message = wrong[settings.name]
             yield Problem(None, f"interventions[{index}].{key}", message)
+
+
+def _without_references(matrix: Matrix, rules: ResolvedRules) -> Iterator[Problem]:
+    """What `probe.against` names and no cell has, or has with another model."""
+    for index, levels in enumerate(rules.references):
+        others = [(cell, matrix._donor(cell, levels)) for cell in matrix.cells] if levels else []
+        pairs = [(cell, other) for cell, other in others if other in matrix._places]
+        if levels and not pairs:
+            message = "no cell has these levels and equals another in all else"
+            yield Problem(None, f"probe.against[{index}]", message)
+        if any(matrix.table("model", cell) != matrix.table("model", other) for cell, other in pairs):
+            yield Problem(None, f"probe.against[{index}]", "expected levels that leave the model as it is")
 
 
 def _unfit(matrix: Matrix) -> Iterator[Problem]:

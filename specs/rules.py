@@ -48,6 +48,7 @@ class ResolvedRules:
     zips: tuple[tuple[int, ...], ...] = ()
     comparisons: tuple[ContrastPair, ...] = field(default=())
     scopes: tuple[Scope, ...] = field(default=())  # in the order of the interventions
+    references: tuple[tuple[tuple[int, int], ...], ...] = ()  # of `probe.against`, by axis; empty: base
 
 
 def read_rules(raw: Mapping[str, Any], axes: Sequence[Axis]) -> tuple[ResolvedRules, list[Problem]]:
@@ -60,6 +61,7 @@ def read_rules(raw: Mapping[str, Any], axes: Sequence[Axis]) -> tuple[ResolvedRu
         zips=reader.zips(keys.dig(raw, ("rules", "zip"), list)),
         comparisons=reader.comparisons(keys.dig(raw, ("contrasts",), list)),
         scopes=reader.scopes(keys.dig(raw, ("interventions",), list)),
+        references=reader.references(keys.dig(raw, ("probe", "against"), list)),
     )
     for index, pattern in enumerate(rules.include):
         if pattern in rules.exclude:
@@ -210,13 +212,34 @@ class _RuleReader:
         for index, table in enumerate(tables):
             at = ("interventions", index)
             cells = self._pattern(keys.dig(table, ("cells",), dict), (*at, "cells"))
-            donor = self._pattern(keys.dig(table, ("donor",), dict), (*at, "donor"))
-            for axis, levels in donor:
-                name = self.names[axis]
-                if len(levels) > 1:
-                    self.add((*at, "donor", name), f"expected one level, found {len(levels)}")
-            scopes.append(Scope(cells, tuple((axis, min(levels)) for axis, levels in donor if levels)))
+            donor = self._single(keys.dig(table, ("donor",), dict), (*at, "donor"))
+            scopes.append(Scope(cells, donor))
         return tuple(scopes)
+
+    def references(self, entries: Sequence[Any]) -> tuple[tuple[tuple[int, int], ...], ...]:
+        references = []
+        for index, entry in enumerate(entries):
+            at = ("probe", "against", index)
+            if entry == {}:
+                self.add(at, 'expected a factor and its level, or "base"; found an empty table')
+            references.append(self._single(entry, at) if isinstance(entry, Mapping) else ())
+            if entry in entries[:index]:
+                self.add(at, f"the same as against[{entries.index(entry)}]")
+        for axis in self.axes:
+            for level in axis.levels:
+                for key in level.overrides:
+                    if keys.split(key)[:2] == ("probe", "against"):
+                        message = f"the level {spell(level.label)} sets it; expected it in [probe] alone"
+                        self.add(("probe", "against"), message)
+        return tuple(references)
+
+    def _single(self, table: Mapping[str, Any], at: keys.Path) -> tuple[tuple[int, int], ...]:
+        """Levels of some axes, one of each."""
+        pattern = self._pattern(table, at)
+        for axis, levels in pattern:
+            if len(levels) > 1:
+                self.add((*at, self.names[axis]), f"expected one level, found {len(levels)}")
+        return tuple((axis, min(levels)) for axis, levels in pattern if levels)
 
     def _check_repeated(self, comparisons: Sequence[ContrastPair]) -> None:
         for (_, first), (i_second, second) in combinations(enumerate(comparisons), 2):

@@ -145,11 +145,18 @@ def _interventions(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Prob
 
 
 def _trained_whole(plan: Plan) -> Iterator[Problem]:
-    """Yield modules that are trained in full where interventions take an adapter apart, each place once."""
+    """Yield modules that are trained in full where adapters are taken apart, each place once."""
     matrix, told = plan.matrix, set()
     for cell in plan.cells:
-        for settings, donor in matrix.interventions(cell.choice):
-            for trained in (cell.choice, donor) if settings.name in cell.sources else ():
+        takers = [
+            (f'the intervention "{settings.name}" takes', donor)
+            for settings, donor in matrix.interventions(cell.choice)
+            if settings.name in cell.sources
+        ]
+        if cell.references:
+            takers += [("probe.against takes", other) for other in matrix.references(cell.choice).values()]
+        for taker, donor in takers:
+            for trained in (cell.choice, donor):
                 if trained is None or matrix.table("train", trained).steps == 0:
                     continue
                 saved = list(matrix.table("lora", trained).modules_to_save)
@@ -157,9 +164,9 @@ def _trained_whole(plan: Plan) -> Iterator[Problem]:
                 if saved and at not in told:
                     told.add(at)
                     message = (
-                        f'found {spell(saved)}, but the intervention "{settings.name}" takes an adapter '
+                        f"found {spell(saved)}, but {taker} an adapter "
                         "apart by layers, which modules trained in full do not allow; expected [] in cells "
-                        "that interventions change or take from"
+                        "that it changes or takes from"
                     )
                     yield _problem(plan, "lora.modules_to_save", trained, message)
 

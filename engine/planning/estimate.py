@@ -359,11 +359,13 @@ def _probe(
     rows = examples * layers * len(probe.positions)
     watched = labels if probe.watch == "labels" else len(probe.watch)
     tokens = examples * (lengths.prompt + lengths.completion)
-    per_row = 4 * (len(probe.recorded) + probe.heads * model.heads) + 8 * watched + 8 * probe.top_k
+    others = len(probe.against)  # each runs the model once more, and compares rows of both
+    per_row = 4 * (len(probe.recorded) + probe.heads * model.heads) + 8 * (watched + probe.top_k + others)
+    kept = probe.batch_size * layers * len(probe.positions) * model.hidden * (24 if others else 8)
     return Cost(
         tokens=tokens,
-        flops=2 * model.parameters * tokens + 2 * model.unembedding * rows,
-        memory=weights + probe.batch_size * layers * len(probe.positions) * model.hidden * 8 + 64e6,
+        flops=2 * (1 + others) * model.parameters * tokens + 2 * (1 + 2 * others) * model.unembedding * rows,
+        memory=weights + kept + 64e6,
         stored=rows * per_row,
     )
 

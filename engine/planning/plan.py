@@ -32,11 +32,22 @@ class PlannedCell:
     keys: dict[str, str]
     # By intervention the train key of what it takes from, "": the model without adapter.
     sources: dict[str, str] = field(factory=dict)
+    # The same by the names of `probe.against`.
+    references: dict[str, str] = field(factory=dict)
 
     @property
     def donors(self) -> set[str]:
-        """The train keys of other cells that the cell's interventions take from."""
-        return set(self.sources.values()) - {"", self.keys["train"]}
+        """The train keys of other cells whose adapters the cell's stages read."""
+        return self.donors_of("intervene") | self.donors_of("probe")
+
+    def donors_of(self, stage: str) -> set[str]:
+        """Give the train keys of other cells whose adapters a stage reads.
+
+        Args:
+            stage: its name.
+        """
+        read = {"intervene": self.sources, "probe": self.references}.get(stage, {})
+        return set(read.values()) - {"", self.keys["train"]}
 
 
 @frozen
@@ -147,7 +158,8 @@ def make_plan(matrix: Matrix, store: Root | None = None) -> Plan:
 
 def _cells(matrix: Matrix, keys: Keys) -> list[PlannedCell]:
     return [
-        PlannedCell(index, cell, keys.of(cell), keys.sources(cell)) for index, cell in enumerate(matrix.cells)
+        PlannedCell(index, cell, keys.of(cell), keys.sources(cell), keys.references(cell))
+        for index, cell in enumerate(matrix.cells)
     ]
 
 
@@ -179,14 +191,16 @@ def select(plan: Plan, only: Iterable[tuple[str, str]]) -> list[PlannedCell]:
 
 
 def check_donors(plan: Plan, cells: Sequence[PlannedCell]) -> None:
-    """Raise UsageError where a cell's interventions take from an adapter that these cells do not train."""
+    """Raise UsageError where a cell reads an adapter that these cells do not train."""
     trained = {cell.keys["train"] for cell in cells}
     states = plan.states["train"]
     for cell in cells:
-        for name, source in cell.sources.items():
+        reading = {f'the intervention "{name}" takes from': key for name, key in cell.sources.items()}
+        reading |= {f'probe.against names "{name}",': key for name, key in cell.references.items()}
+        for words, source in reading.items():
             if source in cell.donors and source not in trained and states[source] not in ("cached", "failed"):
                 raise UsageError(
-                    f'{describe(plan.levels(cell))}: the intervention "{name}" takes from a cell that is not '
+                    f"{describe(plan.levels(cell))}: {words} a cell that is not "
                     "trained, and not among those to run; expected --only or --max-cells to take it in"
                 )
 

@@ -203,7 +203,9 @@ class Keys:
             lens = ""
             if self._tuned(cell):
                 lens = keys["lens"] = _combine("lens", train + self._lens(cell))
-            keys["probe"] = _combine("probe", train + lens + self._probe(cell))
+            references = self.references(cell)
+            against = f"\n{digest(references)}" if references else ""
+            keys["probe"] = _combine("probe", train + lens + self._probe(cell) + against)
         if sources := self.sources(cell):
             done = [
                 [_settings_done(settings), sources[settings.name], self._matrix.donor_name(cell, donor)]
@@ -227,6 +229,13 @@ class Keys:
             if settings.kind == "heads" or source != own_adapter:
                 taken_from[settings.name] = source
         return taken_from
+
+    def references(self, cell: Cell) -> dict[str, str]:
+        """Give, by the names of what `probe.against` asks for, the train key of each; "": without adapter."""
+        if not self._probed(cell):
+            return {}
+        others = self._matrix.references(cell)
+        return {name: "" if other is None else self._adapter(other) for name, other in others.items()}
 
     def _train_key(self, cell: Cell) -> str:
         return _combine("train", self._model(cell) if self._untrained(cell) else self._train(cell))

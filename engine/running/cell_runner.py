@@ -216,8 +216,7 @@ class CellRunner:
             due = [
                 (stage, cell.keys[stage])
                 for cell, stage in measures
-                if self.plan.states[stage][cell.keys[stage]] != "cached"
-                and (stage != "intervene" or self._has_donors(cell))
+                if self.plan.states[stage][cell.keys[stage]] != "cached" and self._has_donors(cell, stage)
             ]
         free = [self.stages.ledger.free(stage, key) for stage, key in due]  # all, so that all are watched
         if not any(free):
@@ -265,17 +264,17 @@ class CellRunner:
                 self._attempt(cell, stage, key, lambda _: check(), recorded=False)
         return self.plan.states[stage][key] != "failed"
 
-    def _has_donors(self, cell: PlannedCell) -> bool:
-        """Tell whether the adapters that a cell's interventions take from are trained."""
-        return all(self.plan.states["train"][donor] == "cached" for donor in cell.donors)
+    def _has_donors(self, cell: PlannedCell, stage: str) -> bool:
+        """Tell whether the adapters of other cells that a stage reads are trained."""
+        return all(self.plan.states["train"][donor] == "cached" for donor in cell.donors_of(stage))
 
     def _measure(self, cell: PlannedCell, stage: str, model: Any, base: BaseModel) -> bool:
         """Run a stage on the cell's model where it is due; tell whether what consumes its result can run."""
         try:
             if stage in cell.keys and self._is_due(stage, cell.keys[stage]):
                 key = cell.keys[stage]
-                if stage == "intervene" and not self._has_donors(cell):
-                    self._wait_for_donors(cell)
+                if not self._has_donors(cell, stage):
+                    self._wait_for_donors(cell, stage)
                 self._attempt(cell, stage, key, partial(self.stages.measure, stage, cell, model, base))
         except DoneElsewhereError:
             pass
@@ -288,10 +287,10 @@ class CellRunner:
             return False
         return True
 
-    def _wait_for_donors(self, cell: PlannedCell) -> None:
-        """Leave the cell's interventions until its donors are trained; for good where one has failed."""
+    def _wait_for_donors(self, cell: PlannedCell, stage: str) -> None:
+        """Leave a stage until its donors are trained; for good where one has failed."""
         self._refresh([cell])
-        states = [self.plan.states["train"][donor] for donor in cell.donors]
+        states = [self.plan.states["train"][donor] for donor in cell.donors_of(stage)]
         if "failed" in states:
             raise _UnavailableError
         if set(states) != {"cached"}:

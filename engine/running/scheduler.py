@@ -184,14 +184,13 @@ class Scheduler:
             (
                 (cell, stage)
                 for cell, stage in stages
-                if not self._ended(stage, cell.keys[stage])
-                and (stage != "intervene" or self._has_donors(cell))
+                if not self._ended(stage, cell.keys[stage]) and self._has_donors(cell, stage)
             ),
             None,
         )
 
-    def _has_donors(self, cell: PlannedCell) -> bool:
-        return all(self._ended("train", donor) for donor in cell.donors)
+    def _has_donors(self, cell: PlannedCell, stage: str) -> bool:
+        return all(self._ended("train", donor) for donor in cell.donors_of(stage))
 
     def _ended(self, stage: str, key: str) -> bool:
         return self.ledger.has(stage, key) or self.ledger.has(stage, key, "failed")

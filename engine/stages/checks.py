@@ -7,8 +7,8 @@ from engine.models.attention_heads import check_heads
 from engine.models.base_model import BaseModel, as_it_was
 from engine.models.lens import find_lens
 from engine.planning.plan import PlannedCell
+from engine.stages.adapter_layout import adapted_sites
 from engine.stages.context import Context
-from engine.stages.interventions.adapter_layout import adapted_sites
 from engine.stages.measured_examples import Stage
 from engine.stages.probe import layer_numbers, watched_tokens
 from engine.stages.training.adapter import attach_adapter
@@ -26,9 +26,10 @@ def check(context: Context, cell: PlannedCell, stage: Stage, base: BaseModel) ->
     """
     if stage == "probe":
         _check_probe(context.settings("probe", cell), base)
-    if stage == "intervene" and context.settings("train", cell).steps != 0:
+    asking = {"intervene": "interventions", "probe": "probe.against" if cell.references else ""}.get(stage)
+    if asking and context.settings("train", cell).steps != 0:
         with as_it_was(base.model):
-            adapted_sites(attach_adapter(base.model, context.settings("lora", cell), context.ranks))
+            adapted_sites(attach_adapter(base.model, context.settings("lora", cell), context.ranks), asking)
     text = context.text(cell, base.tokenizer, test=True)
     rows = context.measured(cell, stage, base.model, text).rows
     check_tokens(text, rows, token_count(base.model))

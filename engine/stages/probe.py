@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
 from engine.stages.context import Context
+from engine.stages.divergences import Reference, divergences, reference_models
 from engine.stages.example_coordinates import example_coordinates
 from engine.stages.records import checked
 from engine.stages.statistics import LayerStates, Statistic, function_names, layer_values
@@ -31,6 +33,7 @@ from specs.tables.probe import Probe
 from store import Coordinate, Family, Variable, write_vocabulary
 
 AXES = ("example", "layer", "position")
+NO_REFERENCES: Mapping[str, Reference] = MappingProxyType({})
 
 
 def watched_tokens(tokenizer: Tokenizer, writer: TargetEncoder, row: Example, probe: Probe) -> dict[str, int]:
@@ -62,9 +65,17 @@ def layer_numbers(probe: Probe, count: int) -> list[int]:
 
 
 def probe_family(
-    rows: Sequence[Example], layers: Sequence[int], watched: dict[str, int], probe: Probe, heads: int
+    rows: Sequence[Example],
+    layers: Sequence[int],
+    watched: dict[str, int],
+    probe: Probe,
+    heads: int,
+    against: Sequence[str] = (),
 ) -> Family:
-    """Give the store's layout of the statistics for these examples, layers, watched tokens and heads."""
+    """Give the store's layout of the statistics for these examples, layers, watched tokens and heads.
+
+    against: the names of the models that this one is compared with.
+    """
     variables = [
         _variable(name)
         for name in STATISTICS.built_in
@@ -77,6 +88,12 @@ def probe_family(
     if probe.heads:
         meaning = "entropy of the head's attention weights; none at the embedding"
         variables.append(Variable("head_entropy", (*AXES, "head"), "float32", "nat", meaning))
+    if against:
+        meanings = {"kl_against": "KL(other || model)", "js_against": "Jensen-Shannon divergence"}
+        variables += [
+            Variable(name, (*AXES, "against"), "float32", "nat", f"{meaning} of lens distributions, by layer")
+            for name, meaning in meanings.items()
+        ]
     if watched:
         variables += [
             Variable("watch_logprob", (*AXES, "watch"), "float32", "nat", "log-probability"),
@@ -97,6 +114,8 @@ def probe_family(
             Coordinate("watch", "watch", list(watched), long_name="watched text"),
             Coordinate("watch_id", "watch", list(watched.values()), long_name="token id of its first token"),
         ]
+    if against:
+        coordinates.append(Coordinate("against", "against", list(against), long_name="the other model"))
     if probe.heads:
         coordinates.append(Coordinate("head", "head", list(range(heads)), long_name="attention head"))
     if probe.top_k:
@@ -127,13 +146,15 @@ def probe_layers(
     *,
     start: int = 0,
     take: Callable[[Sequences, Sequences], Streams | None] = lambda _sequences, _places: None,
+    references: Mapping[str, Reference] = NO_REFERENCES,
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Yield the backend that served and the family's variables for the rows from `start` on, part by part.
 
     Each variable has a leading axis [examples of the part]. Examples of similar length share a batch. Of a
     forward pass only the residual streams at the watch positions are kept: [L, B, P, D]. All their rows go
     through the probe kernel in one call, which never holds [rows, vocabulary] logits. take: gives what is
-    known of a pass already, by its sequences and watch positions.
+    known of a pass already, by its sequences and watch positions. references: the models that this one is
+    compared with; each runs the same batch.
     """
     wanted = watched_layers(probe, len(lens.layers))
     keep = [wanted.index(layer) for layer in layer_numbers(probe, len(lens.layers))]
@@ -155,6 +176,9 @@ def probe_layers(
             known = take(*inputs)
             streams = known or watched_pass(lens, wanted, probe, padding, *inputs)[0]
             states = _states(lens, streams.to(lens.device), wanted, probe)
+            if references:
+                again = partial(_normed, lens, wanted, evolve(probe, heads=False), padding, *inputs)
+                states.others.update(divergences(lens, states.normed, references, again, probe.backend))
             result = _statistics(lens, states.normed, watch_ids, probe)
             parts.append(_by_example(result, states, keep, family))
             order += batch
@@ -171,7 +195,9 @@ class States:
     """What is kept of one forward pass, at the watch positions: L layers, B examples, P positions."""
 
     normed: Tensor  # [L, B, P, D] after the final norm
-    others: dict[str, Tensor]  # by variable: functions of hidden states [L, B, P]; of heads [L, B, P, H]
+    others: dict[
+        str, Tensor
+    ]  # by variable, [L, B, P, ...]: functions of hidden states, of heads, divergences
 
 
 def _states(lens: Lens, streams: Streams, layers: list[int], probe: Probe) -> States:
@@ -183,8 +209,20 @@ def _states(lens: Lens, streams: Streams, layers: list[int], probe: Probe) -> St
             for hidden, layer in zip(streams.hidden, layers, strict=True)
         ]
         others[name] = torch.stack(by_layer).reshape(len(layers), *streams.hidden[0].shape[:2])
+    return States(_stacked(lens, streams, layers), others)
+
+
+def _stacked(lens: Lens, streams: Streams, layers: list[int]) -> Tensor:
+    """Give streams behind the final norm, [L, B, P, D]."""
     normed = [lens.normed(hidden, layer) for hidden, layer in zip(streams.hidden, layers, strict=True)]
-    return States(torch.stack(normed), others)
+    return torch.stack(normed)
+
+
+def _normed(
+    lens: Lens, layers: list[int], probe: Probe, padding: int, sequences: Sequences, places: Sequences
+) -> Tensor:
+    """Run the model that is set now over a batch: its streams behind the final norm, [L, B, P, D]."""
+    return _stacked(lens, watched_pass(lens, layers, probe, padding, sequences, places)[0], layers)
 
 
 def _statistics(lens: Lens, hidden: torch.Tensor, watch_ids: list[int], probe: Probe) -> LensStatistics:
@@ -231,11 +269,14 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
         lens = find_lens(model)
         layers = layer_numbers(settings, len(lens.layers))
         watched = watched_tokens(tokenizer, text, rows[0], settings)
-        family = probe_family(rows, layers, watched, settings, lens.heads)
+        family = probe_family(rows, layers, watched, settings, lens.heads, list(cell.references))
         backend = choose_backend(lens.device, settings.backend)
-        with context.sink(family, key) as sink:
+        with (
+            reference_models(context, cell, model) as (arranged, references),
+            context.sink(family, key) as sink,
+        ):
             report = checked(report, context.claim("probe", key))
-            lens = evolve(lens, translators=context.translators(cell, lens.device))
+            lens = evolve(find_lens(arranged), translators=context.translators(cell, lens.device))
             parts = probe_layers(
                 lens,
                 tokenizer,
@@ -247,6 +288,7 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
                 context.stop,
                 start=sink.start,
                 take=partial(context.kept.take, key),
+                references=references,
             )
             for backend, values in parts:  # noqa: B007 - a backend may leave what it cannot do to another
                 sink.append(values)

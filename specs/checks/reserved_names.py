@@ -42,9 +42,10 @@ NODES: dict[str, frozenset[str]] = {
     "evaluate": _EVALUATION,
     "lens": frozenset({"cell", "layer", "step", "translator_kl"}),
     "probe": frozenset({
-        "activation_entropy", "cell", "entropy", "example", "gold", "group", "head", "head_entropy",
-        "js_final", "kl_final", "layer", "logsumexp", "max_prob", "nonfinite", "position", "top", "top_id",
-        "top_logprob", "watch", "watch_entropy", "watch_id", "watch_logprob", "watch_mass", "watch_rank",
+        "activation_entropy", "against", "cell", "entropy", "example", "gold", "group", "head",
+        "head_entropy", "js_against", "js_final", "kl_against", "kl_final", "layer", "logsumexp",
+        "max_prob", "nonfinite", "position", "top", "top_id", "top_logprob", "watch", "watch_entropy",
+        "watch_id", "watch_logprob", "watch_mass", "watch_rank",
     }),
     "intervene": frozenset({
         "cell", "entropy", "entry", "example", "first", "gold", "group", "head", "intervention", "kind",

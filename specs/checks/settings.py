@@ -127,6 +127,11 @@ def _lora(settings: Lora) -> Iterator[Problem]:
 def _probe(settings: Probe) -> Iterator[Problem]:
     if settings.layers == []:
         yield Problem(None, "probe.layers", 'expected "all" or at least one layer, found none')
+    if settings.against and settings.lens == "tuned":
+        message = (
+            'expected "logit" beside probe.against: each model has a tuned lens of its own; found "tuned"'
+        )
+        yield Problem(None, "probe.lens", message)
 
 
 RULES: Mapping[str, Callable[[Any], Iterator[Problem]]] = {

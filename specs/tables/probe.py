@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from attrs import evolve, field, frozen
 from msgspec import Meta
@@ -63,6 +63,15 @@ class Probe:
             'coordinates. `"activation_entropy"` among `statistics` says the same.'
         ),
     ] = field(default=False, metadata=LATER)
+    against: Annotated[
+        list[Literal["base"] | dict[str, Any]],
+        Meta(
+            description="Also how far each layer's lens distribution is from that of another model on the "
+            'same input (KL and JS): `"base"`, the model without adapter, or factor → level: the cell that '
+            "has these levels and equals this one in all else, seed included. For the logit lens; in "
+            "`[probe]` alone, not in a level."
+        ),
+    ] = field(factory=list, metadata=LATER | read_by("probe"))
     top_k: Annotated[int, Meta(ge=0, le=1024, description="Most likely tokens kept per position.")] = 5
     examples: Annotated[
         PositiveInt | None,

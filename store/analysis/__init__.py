@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from store.analysis.calibration import calibration_curve
     from store.analysis.changes import change, contrast, relative_entropy
     from store.analysis.cluster import clusters
-    from store.analysis.condition_means import means
+    from store.analysis.condition_means import divergence_from, means
     from store.analysis.declared import contrasts
     from store.analysis.evaluation import confusion, transfer_matrix
     from store.analysis.factorial import effects
@@ -42,6 +42,7 @@ _HOMES = {
     "contrast": "changes",
     "contrasts": "declared",
     "detect_failures": "signatures",
+    "divergence_from": "condition_means",
     "effect_sizes": "sizes",
     "effects": "factorial",
     "indexed": "nodes",
@@ -70,6 +71,7 @@ __all__ = [
     "contrast",
     "contrasts",
     "detect_failures",
+    "divergence_from",
     "effect_sizes",
     "effects",
     "indexed",

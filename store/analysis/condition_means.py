@@ -1,6 +1,6 @@
 """Plain means by level or condition, each with its interval: what a table of results shows."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -81,6 +81,37 @@ def means(
     result.attrs["method"] = f"Mean {in_words(name)} by {by}, {seeds_of(result)}; {how}."
     most_seeds(result, "level")
     return result
+
+
+def divergence_from(
+    data: Data,
+    reference: str,
+    measure: Literal["kl", "js"] = "kl",
+    *,
+    by: str = "condition",
+    confidence: float = CONFIDENCE,
+) -> xr.Dataset:
+    """Return how far each condition's lens distributions are from another model's, by layer and position.
+
+    The other model has run on the same inputs (`probe.against`), so prompts and answers play no part.
+
+    Args:
+        reference: "base", or the levels of the other cell, as "target=label".
+        measure: "kl", KL(reference ‖ condition), or "js", the Jensen-Shannon divergence.
+
+    Returns:
+        Result as of `means`, in nats. The model itself is 0 from itself. Trainings that differ by their seed
+            alone are apart, too; so compare conditions with each other by `change` in `kl_against`.
+
+    Raises:
+        StoreError: where nothing was compared with this reference.
+    """
+    name = f"{measure}_against"
+    result = means(data, name, by, confidence=confidence)
+    known = result["against"].values.tolist()
+    if reference not in known:
+        raise StoreError(f"reference: found {reference!r}; {name} has {', '.join(known)}")
+    return result.sel(against=reference).assign_attrs(result.attrs)
 
 
 def _mean(values: xr.DataArray, confidence: float) -> xr.Dataset:

@@ -236,10 +236,11 @@ RANGES = {
         ("correct", "generated_correct", "max_prob", "watch_mass", "ece", "unparsed_share"), UNIT
     ),
     **dict.fromkeys(
-        ("absolute_error", "nll", "entropy", "kl_final", "watch_entropy", "train_loss"), POSITIVE
+        ("absolute_error", "nll", "entropy", "kl_final", "kl_against", "watch_entropy", "train_loss"),
+        POSITIVE,
     ),
     "brier": (0.0, 2.0),
-    "js_final": (0.0, np.log(2)),
+    **dict.fromkeys(("js_final", "js_against"), (0.0, np.log(2))),
 }
 OF_METRICS = {"accuracy": UNIT, "macro_f1": UNIT, "mae": POSITIVE, "qwk": (-1.0, 1.0)}
 

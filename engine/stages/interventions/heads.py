@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engine.errors import EngineError
 from engine.models.lens import Lens
 from engine.planning.changes import Change
-from engine.stages.interventions.adapter_layout import attention_modules
+from engine.stages.adapter_layout import attention_modules
 
 # The names of the projection behind the heads in the attention modules of transformers.
 PROJECTIONS = ("o_proj", "out_proj", "c_proj", "dense", "wo")

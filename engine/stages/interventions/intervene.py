@@ -21,8 +21,8 @@ from engine.models.tokenizer import Tokenizer
 from engine.planning.changes import Change
 from engine.planning.run_order import turns
 from engine.progress import Report, StopRequest
+from engine.stages.adapter_layout import Arrangement
 from engine.stages.example_coordinates import example_coordinates
-from engine.stages.interventions.adapter_layout import Arrangement
 from engine.stages.interventions.heads import Means, head_means
 from engine.stages.interventions.runs import SweepRuns
 from engine.stages.interventions.sequences import Answers, chunks

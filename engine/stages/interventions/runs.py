@@ -8,7 +8,7 @@ from torch import Tensor
 
 from engine.models.lens import Lens
 from engine.planning.run_order import Patch, Turn
-from engine.stages.interventions.adapter_layout import Arrangement
+from engine.stages.adapter_layout import Arrangement
 from engine.stages.interventions.heads import Means, ablated
 from engine.stages.interventions.residual import Edit, Record, check_resumable, record, resume
 from engine.stages.interventions.sequences import Chunk

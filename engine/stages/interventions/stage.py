@@ -9,8 +9,8 @@ from engine.models.lens import find_lens
 from engine.planning.changes import ModelShape, entries, expand
 from engine.planning.plan import PlannedCell
 from engine.progress import Report
+from engine.stages.adapter_layout import arrangement
 from engine.stages.context import Context
-from engine.stages.interventions.adapter_layout import arrangement
 from engine.stages.interventions.intervene import InterventionRun, intervention_family
 from engine.stages.records import checked
 

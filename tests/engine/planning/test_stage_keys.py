@@ -145,7 +145,7 @@ OTHER: dict[str, Any] = {
 # Covered by tests of their own: what they change is content or the presence of a stage, not a setting.
 ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
-    "probe.enabled", "probe.lens", "train.tokens", "train.label_tokens",
+    "probe.enabled", "probe.lens", "probe.against", "train.tokens", "train.label_tokens",
 }  # fmt: skip
 
 
@@ -210,6 +210,29 @@ def test_a_setting_changes_the_stages_that_read_it_and_their_followers(
     ):
         expected |= {"base"}  # the untrained model, asked for the label alone
     assert changed(before, after) == expected
+
+
+def test_what_a_probe_is_compared_with_is_in_its_key_alone(files: dict[str, str]) -> None:
+    """The training of the other cell counts, and so does its name."""
+    text = (
+        BASE.format(**files)
+        + """
+[factors.target.levels]
+label = { target.content = "label" }
+both = { target.content = "label+explanation" }
+"""
+    )
+    options = ("probe.lens=logit", 'probe.against=[{target = "label"}]')
+    for cell, (before, after) in enumerate(
+        zip(keys_of(text, files["folder"], options[0]), keys_of(text, files["folder"], *options), strict=True)
+    ):
+        assert changed(before, after) == {"probe"}, cell
+    longer = text.replace(
+        'label = { target.content = "label" }', 'label = { target.content = "label", train.steps = 6 }'
+    )
+    _, before = keys_of(text, files["folder"], *options)
+    _, after = keys_of(longer, files["folder"], *options)
+    assert changed(before, after) == {"probe"}
 
 
 def test_a_weight_of_an_explanation_that_is_not_there_changes_nothing(files: dict[str, str]) -> None:

@@ -22,7 +22,7 @@ from engine.models.lens import find_lens
 from engine.planning.changes import PARTS, Change, Entry, ModelShape, expand
 from engine.planning.run_order import shared, steps_of, turns, whole_models
 from engine.progress import StopRequest, silent
-from engine.stages.interventions.adapter_layout import Arrangement, arrangement
+from engine.stages.adapter_layout import Arrangement, arrangement
 from engine.stages.interventions.intervene import InterventionRun
 from engine.stages.training.adapter import attach_adapter
 from engine.stages.training.files import Trained, load_adapter, save_adapter

@@ -71,8 +71,12 @@ class Arrangement:
 
 
 @contextmanager
-def arrangement(model: Any, donors: Mapping[str, Place]) -> Iterator[Arrangement]:
+def arrangement(
+    model: Any, donors: Mapping[str, Place], asking: str = "interventions"
+) -> Iterator[Arrangement]:
     """Put the donors' adapters (train key → home) beside the model's own inside the `with` block.
+
+    asking: the key of the spec that takes adapters apart, for messages.
 
     Raises UsageError where an adapter reaches outside the layers, so that no layer would account for it.
     """
@@ -81,7 +85,7 @@ def arrangement(model: Any, donors: Mapping[str, Place]) -> Iterator[Arrangement
     with as_it_was(model):
         for key, home in donors.items():
             adapted = load_adapter(adapted, home, name=key)
-        sites = adapted_sites(adapted)
+        sites = adapted_sites(adapted, asking)
         for _, _, module in sites:
             _switch(module, own_adapter)
         yield Arrangement(adapted, own_adapter, sites)
@@ -92,7 +96,7 @@ def _switch(module: BaseTunerLayer, name: str) -> None:
     module.set_adapter([name] if name else [], inference_mode=True)
 
 
-def adapted_sites(model: Any) -> tuple[tuple[int, str, BaseTunerLayer], ...]:
+def adapted_sites(model: Any, asking: str = "interventions") -> tuple[tuple[int, str, BaseTunerLayer], ...]:
     """Give what an adapter is on: layer, attention or mlp, module.
 
     Raises UsageError where it reaches outside the layers, or trains modules in full.
@@ -108,7 +112,7 @@ def adapted_sites(model: Any) -> tuple[tuple[int, str, BaseTunerLayer], ...]:
     for name, module in model.named_modules():
         if isinstance(module, ModulesToSaveWrapper | BaseTunerLayer) and id(module) not in inside:
             raise UsageError(
-                f"interventions: the adapter trains {name.removeprefix('base_model.model.')}, which is "
+                f"{asking}: the adapter trains {name.removeprefix('base_model.model.')}, which is "
                 "no LoRA delta of a layer; expected lora.target_modules that keep to layers, and "
                 "lora.modules_to_save = []"
             )
