@@ -62,7 +62,7 @@ class Score:
                         (components.mean - middle) ** 2 <= still * self._variance(middle),
                     )
                 inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
-            bounds.append(self._known(inside))
+            bounds.append(self._known(np.where(np.isnan(half_width), np.nan, inside)))
         return np.stack(bounds)
 
     @property

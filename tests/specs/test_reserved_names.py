@@ -16,21 +16,24 @@ FACTORS = {"target", "seed"}
 
 
 def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_file: Path) -> None:
-    """A study of one cell per condition that does everything there is to do."""
-    spec = small_spec(tmp_path, tiny_model, rated_file, train="steps = 2\nearly_stopping = 1")
-    text = spec.read_text().replace("seeds = [0, 1]", "seeds = [0]").replace(
-        'name = "small"',
-        'name = "small"\ninterventions = [{ name = "off", kind = "mask" }]\n'
-        'probe = { heads = true, activation = true, lens = "tuned", tuned = { steps = 2 }, examples = 2 }',
-    )  # fmt: skip
-    everything = 'scoring = ["loglikelihood", "constrained", "generation"]\nmax_new_tokens = 2\n'
-    spec.write_text(text.replace("[evaluate]\n", f"[evaluate]\ntrain_examples = 2\n{everything}"))
-    engine("execute", spec)
-    tree = store.open_store(tmp_path / "store")["small"]
-    found = {
-        name: {str(known) for known in (*node.variables, *node.dims)} - FACTORS
-        for name, node in tree.children.items()
-    }
+    """Two studies of one cell per condition that do, together, everything there is to do."""
+    found: dict[str, set[str]] = {}
+    for number, probe in enumerate(('lens = "tuned", tuned = { steps = 2 }', 'against = ["base"]')):
+        (tmp_path / str(number)).mkdir()
+        spec = small_spec(
+            tmp_path / str(number), tiny_model, rated_file, train="steps = 2\nearly_stopping = 1"
+        )
+        text = spec.read_text().replace("seeds = [0, 1]", "seeds = [0]").replace(
+            'name = "small"',
+            'name = "small"\ninterventions = [{ name = "off", kind = "mask" }]\n'
+            f"probe = {{ heads = true, activation = true, examples = 2, {probe} }}",
+        )  # fmt: skip
+        everything = 'scoring = ["loglikelihood", "constrained", "generation"]\nmax_new_tokens = 2\n'
+        spec.write_text(text.replace("[evaluate]\n", f"[evaluate]\ntrain_examples = 2\n{everything}"))
+        engine("execute", spec)
+        for name, node in store.open_store(tmp_path / str(number) / "store")["small"].children.items():
+            names = {str(known) for known in (*node.variables, *node.dims)} - FACTORS
+            found[name] = found.get(name, set()) | names
     assert found == NODES
 
 

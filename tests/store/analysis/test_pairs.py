@@ -139,6 +139,22 @@ def test_a_seed_counts_by_the_pairs_that_it_has() -> None:
 
 
 @pytest.mark.parametrize("variable", ["entropy", "correct"])
+def test_a_level_of_one_seed_beside_others_has_no_interval(variable: str) -> None:
+    """Neither of zero width: what trainings vary by is not known there."""
+    values = (np.random.default_rng(9).random((3, 3, 20)) < 0.7).astype(float)
+    data = cells(values, variable, {"target": ["a", "b", "c"]}, ("example",)).isel(cell=range(7))
+    nodes = {"/evaluate": data, "/probe": data}
+    found = change(xr.DataTree.from_dict(nodes), variable, "target").squeeze()
+    assert found["seeds"].values.tolist() == [3, 1]
+    columns = ["low", "high", "simultaneous_low", "simultaneous_high", "p_value", "p_adjusted"]
+    assert all(np.isfinite(found[column].sel(level="b")) for column in columns)
+    assert all(np.isnan(found[column].sel(level="c")) for column in columns)
+    alike = data.assign({variable: xr.ones_like(data[variable])})
+    same = change(xr.DataTree.from_dict({"/evaluate": alike, "/probe": alike}), variable, "target").squeeze()
+    assert same["difference"].values.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("variable", ["entropy", "correct"])
 def test_a_main_effect_is_as_sure_as_the_change_that_it_is(variable: str) -> None:
     """Also near the ceiling, where the interval of a difference of shares is not that of other means."""
     rng = np.random.default_rng(8)
