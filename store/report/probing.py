@@ -1,5 +1,6 @@
 """The sections on layers, by condition: lens statistics, and when examples saturate."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import xarray as xr
@@ -15,6 +16,10 @@ from store.report.encode import rounded
 from store.report.stages import Places, datasets
 
 STATISTICS = ("entropy", "kl_final", "max_prob", "watch_mass")
+DIVERGENCES = {
+    "kl_against": "KL divergence, on the same input, from",
+    "js_against": "Jensen-Shannon divergence, on the same input, from",
+}
 TESTED = ("difference", "difference_low", "difference_high", "p_adjusted")
 POINTS = ("mean", "low", "high")
 
@@ -24,8 +29,7 @@ def layers(node: xr.DataTree, places: Places) -> Json:
     curves: list[Json] = []
     methods: dict[str, str] = {}
     for dataset in probes(node):
-        for name in _drawn(dataset):
-            averages = means(dataset, name)
+        for name, title, averages in _averages(dataset):
             methods[name] = averages.attrs["method"]
             for level, position in _product(averages):
                 curve = averages.sel(level=level, position=position)
@@ -34,7 +38,7 @@ def layers(node: xr.DataTree, places: Places) -> Json:
                         "condition": places[str(level)],
                         "position": str(position),
                         "statistic": name,
-                        "title": str(averages["mean"].attrs["long_name"]),
+                        "title": title,
                         "units": str(averages["mean"].attrs["units"]),
                         "layer": [int(layer) for layer in curve["layer"].values],
                         **{column: rounded(curve[column]) for column in POINTS},
@@ -43,6 +47,22 @@ def layers(node: xr.DataTree, places: Places) -> Json:
     if not curves:
         raise StoreError("the probe recorded none of " + ", ".join(STATISTICS))
     return {"curves": curves, "methods": methods}
+
+
+def _averages(dataset: xr.Dataset) -> Iterator[tuple[str, str, xr.Dataset]]:
+    """Yield name, title and means of what is drawn by layer: statistics, and divergences of each model."""
+    for name in _drawn(dataset):
+        averages = means(dataset, name)
+        yield name, str(averages["mean"].attrs["long_name"]), averages
+    for name, title in DIVERGENCES.items():
+        averages = means(dataset, name) if name in dataset else xr.Dataset(coords={"against": []})
+        for other in averages["against"].values:
+            of_other = averages.sel(against=other).assign_attrs(averages.attrs)
+            yield (
+                f"{name}: {other}",
+                f"{title} {'the untrained model' if other == 'base' else other}",
+                of_other,
+            )
 
 
 def _drawn(dataset: xr.Dataset) -> list[str]:

@@ -18,6 +18,7 @@ from engine.data import prepare as data
 from engine.planning.plan import make_plan
 from engine.text.targets import TargetEncoder
 from specs import load_spec, resolve
+from store.report.probing import layers
 
 AGAINST = """
 [probe]
@@ -170,3 +171,22 @@ def test_a_level_cannot_choose_what_is_compared(tmp_path: Path, tiny_model: Path
     )
     _, told = command("plan", spec)
     assert "probe.against" in told and '"label"' in told
+
+
+def test_the_report_draws_the_divergence_from_each_model(probed: Path) -> None:
+    tree = store.open_store(probed)["small"]
+    places = {f"target={level}": place for place, level in enumerate((LABEL, EXPLAINED))}
+    curves = layers(tree, places)["curves"]
+    names = {
+        f"{measure}_against: {other}" for measure in ("kl", "js") for other in ("base", f"target={LABEL}")
+    }
+    assert names <= {curve["statistic"] for curve in curves}
+    (shown,) = (
+        curve
+        for curve in curves
+        if (curve["statistic"], curve["condition"], curve["position"])
+        == ("kl_against: base", 1, "prompt_end")
+    )
+    assert "untrained model" in shown["title"] and shown["units"] == "nat"
+    means = tree.ablation.divergence_from("base", by="target").sel(level=EXPLAINED, position="prompt_end")
+    np.testing.assert_allclose(shown["mean"], means["mean"], rtol=1e-3)
