@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from store.analysis.declared import contrasts
     from store.analysis.evaluation import confusion, transfer_matrix
     from store.analysis.factorial import effects
+    from store.analysis.frames import dataframe
     from store.analysis.interventions import intervention_effects, mediation
     from store.analysis.logistic import accuracy_model
     from store.analysis.nodes import indexed, select
@@ -41,6 +42,7 @@ _HOMES = {
     "confusion": "evaluation",
     "contrast": "changes",
     "contrasts": "declared",
+    "dataframe": "frames",
     "detect_failures": "signatures",
     "divergence_from": "condition_means",
     "effect_sizes": "sizes",
@@ -70,6 +72,7 @@ __all__ = [
     "confusion",
     "contrast",
     "contrasts",
+    "dataframe",
     "detect_failures",
     "divergence_from",
     "effect_sizes",

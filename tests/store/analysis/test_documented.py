@@ -42,7 +42,7 @@ evaluate = {{ labels = ["1", "2", "3"] }}
 """
     designs = {
         "ablation-small": """
-probe = { heads = true }
+probe = { heads = true, against = ["base", { target = "label" }] }
 interventions = [{ name = "off", kind = "mask" }]
 [factors.target.levels]
 label = { target.content = "label" }

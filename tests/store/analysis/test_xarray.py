@@ -29,6 +29,27 @@ def probe(root: Path) -> xr.Dataset:
     return open_store(root)["synthetic/probe"].to_dataset()
 
 
+def test_a_table_of_pandas_has_the_factors_as_columns(root: Path) -> None:
+    tree = open_store(root)["synthetic"]
+    table = tree.ablation.dataframe("accuracy")
+    assert list(table) == ["target", "rank", "seed", "accuracy"]
+    summary = tree["summary"].to_dataset()
+    assert len(table) == summary.sizes["cell"]
+    (row,) = table.query("target == 'label+filler' and rank == 16 and seed == 1")["accuracy"]
+    assert row == float(summary["accuracy"].sel(target="label+filler", rank=16, seed=1))
+    whole = tree.ablation.dataframe()
+    assert set(map(str, summary.data_vars)) <= set(whole)
+    probed = tree.ablation.dataframe("entropy", stage="probe")
+    assert list(probed)[:3] == ["target", "rank", "seed"] and list(probed)[-1] == "entropy"
+    assert len(probed) == tree["probe"]["entropy"].size and {"example", "gold", "layer"} <= set(probed)
+    layer = probed.query("layer == 3 and target == 'label'")["entropy"].mean()
+    assert layer == pytest.approx(
+        float(tree["probe"]["entropy"].sel(layer=3, target="label").mean()), rel=1e-5
+    )
+    with pytest.raises(StoreError, match=facts("accurcy", "accuracy")):
+        tree.ablation.dataframe("accurcy")
+
+
 def test_a_level_selects_as_with_a_multiindex(probe: xr.Dataset) -> None:
     before = probe.ablation.indexed()
     assert isinstance(before.indexes["cell"], pd.MultiIndex)
