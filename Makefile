@@ -18,7 +18,7 @@ python_of = $(shell for v in $(1); do \
 OLDEST ?= $(call python_of,3.11 3.12 3.13 3)
 NEWEST ?= $(call python_of,3.14 3.13 3.12 3)
 
-.PHONY: demo test test-device test-oldest test-newest check lock audit bench honesty gpu tutorial docs clean
+.PHONY: demo finding test test-device test-oldest test-newest check lock audit bench honesty gpu tutorial docs clean
 .DELETE_ON_ERROR:
 
 # Only what the locks name, file by file; nothing is built here but this package, by tools of the lock.
@@ -94,6 +94,12 @@ bench: $(BIN)/.ready
 # once it is finished; what was stopped goes on with the next one.
 honesty: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.honesty $(PARTS)
+
+# The study of docs/finding.md, about two hours of one CPU core, then its tables, figure and report. What is done is kept.
+finding: $(BIN)/.ready
+	$(BIN)/engine execute specs/studies/finding.toml
+	$(BIN)/python docs/finding/make.py stores/finding
+	$(BIN)/engine report stores/finding --output docs/finding/report.html
 
 # On a machine with a GPU: what it does in eight minutes (device-report/device.md), then the Triton kernels' tests
 # on it, their times and memory (probe_gpu.csv).

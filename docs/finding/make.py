@@ -1,0 +1,77 @@
+"""Tables and figure of docs/finding.md, of the store that `engine execute specs/studies/finding.toml` fills.
+
+Writes beside itself cells.csv (a row for each training), contrasts.csv (the declared contrasts in accuracy
+and the scores) and layers.csv (the same in the lens entropy of every layer), and ../images/finding.png.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+
+import store
+from store import plots
+from store.plots.style import styled
+
+HERE = Path(__file__).parent
+CHANCE = 0.2
+SUMMARY = [
+    "accuracy", "mae", "ece", "train_label_loss", "train_label_token_accuracy", "train_steps", "train_tokens",
+]  # fmt: skip
+COLUMNS = ["difference", "low", "high", "p_value", "p_adjusted"]
+
+
+def main(folder: str = "stores/finding") -> None:
+    """Read the store, and write the tables and the figure."""
+    tree = store.open_store(folder)["finding"]
+    tree.ablation.dataframe(*SUMMARY).round(4).to_csv(HERE / "cells.csv", index=False)
+    tests = [(node.path, node.to_dataset()) for node in tree.ablation.contrasts().leaves]
+    _table(test for test in tests if "layer" not in test[1].dims).to_csv(HERE / "contrasts.csv", index=False)
+    _table(test for test in tests if "layer" in test[1].dims).to_csv(HERE / "layers.csv", index=False)
+    with styled():
+        figure = plt.figure(figsize=(plots.WIDE, 2.6))
+        left, right = figure.add_axes((0.19, 0.17, 0.24, 0.78)), figure.add_axes((0.53, 0.17, 0.45, 0.78))
+        _accuracies(left, tree.ablation.means("correct", by="target"))
+        entropy = tree.ablation.relative_entropy("target", "label").sel(position="prompt_end")
+        plots.change(entropy, right, key=False)
+        figure.savefig(HERE.parent / "images" / "finding.png", dpi=200)
+
+
+def _table(tests: Iterable[tuple[str, xr.Dataset]]) -> pd.DataFrame:
+    """Give contrasts as one table, a row for each level (and layer)."""
+    parts = []
+    for path, result in tests:
+        contrast, outcome = path.strip("/").split("/")
+        verdict = [name for name in ("verdict",) if name in result]
+        rows = result[COLUMNS + verdict].to_dataframe().reset_index()
+        parts.append(rows.assign(contrast=contrast, outcome=outcome))
+    whole = pd.concat(parts).round(4)
+    first = ["contrast", "outcome", "level"]
+    return whole[first + [name for name in whole if name not in first]]
+
+
+def _accuracies(ax: Axes, means: xr.Dataset) -> None:
+    """Draw the accuracy of every condition with its interval, in the colours of the other panel."""
+    levels = [str(level) for level in means["level"].values]
+    colours = ["black", *plots.COLOURS]
+    for place, level in enumerate(levels):
+        one = means.sel(level=level)
+        ax.plot([one["low"], one["high"]], [-place, -place], color=colours[place])
+        ax.plot([one["mean"]], [-place], "o", markersize=4, color=colours[place])
+    ax.axvline(CHANCE, color="grey", linestyle=":")
+    ax.set_yticks([-place for place in range(len(levels))], levels)
+    ax.set_xlabel("accuracy (dotted: chance)")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
