@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from attrs import evolve, frozen
 
 from engine.errors import UsageError
+from engine.planning.levels import is_level, parted
 from engine.planning.plan import Plan, PlannedCell, describe, make_plan, select
 from specs import load_spec, resolve
 from specs.common.spelling import least_far
@@ -86,7 +87,7 @@ def levels_of(wanted: Wanted, name: str) -> Levels:
         return wanted
     levels: dict[str, list[str]] = {}
     if isinstance(wanted, str):
-        wanted = [text.strip() for text in wanted.split(",")]
+        wanted = parted(wanted)
     if not isinstance(wanted, Sequence) or not all(isinstance(text, str) for text in wanted):
         raise TypeError(f"{name}: expected factor → level, as {{'target': 'label'}}, found {wanted!r:.80}")
     for text in wanted:
@@ -100,7 +101,7 @@ def levels_of(wanted: Wanted, name: str) -> Levels:
 def choose(planned: Plan, only: Wanted) -> list[PlannedCell]:
     """Give the cells of a plan on the named levels; UsageError for a factor or a level that there is not."""
     only = levels_of(only, "only")
-    known = {axis.name: [str(level.label) for level in axis.levels] for axis in planned.matrix.axes}
+    known = {axis.name: [level.label for level in axis.levels] for axis in planned.matrix.axes}
     pairs = []
     for factor, asked in only.items():
         levels = asked if isinstance(asked, (list, tuple)) else [asked]
@@ -110,12 +111,13 @@ def choose(planned: Plan, only: Wanted) -> list[PlannedCell]:
                 f'only {typed}: no factor "{factor}"; did you mean "{least_far(factor, known)}"?'
             )
         for level in levels:
-            if str(level) not in known[factor]:
+            meant = [label for label in known[factor] if is_level(label, level)]
+            if not meant:
                 raise UsageError(
                     f'only {factor}={level}: factor "{factor}" has no level "{level}"; '
-                    f"expected one of {', '.join(known[factor])}"
+                    f"expected one of {', '.join(map(level_text, known[factor]))}"
                 )
-            pairs.append((factor, str(level)))
+            pairs.append((factor, str(meant[0])))
     return select(planned, pairs)
 
 
@@ -257,8 +259,12 @@ def _single(cell: Levels | str) -> Levels:
         return cell
     if not isinstance(cell, str):
         raise TypeError(f"cell: expected factor → level, as {{'target': 'label'}}, found {cell!r:.80}")
-    parts = [text.strip().partition("=") for text in cell.split(",")]
-    if all(equals for _, equals, _ in parts) and len({factor for factor, *_ in parts}) == len(parts):
+    parts = [text.partition("=") for text in parted(cell)]
+    if (
+        parts
+        and all(equals for _, equals, _ in parts)
+        and len({factor for factor, *_ in parts}) == len(parts)
+    ):
         return {factor: level for factor, _, level in parts}
     return {cell: ""}  # no factor, as the search says with those that there are
 
@@ -276,9 +282,7 @@ def _one_training(place: Place, cell: Levels, experiment: str | None) -> tuple[s
                 )
             if known["status"]["train"] == "done":
                 every.setdefault(known["keys"]["train"], (name, known["levels"]))
-            if all(
-                level_text(known["levels"][factor]) == level_text(level) for factor, level in cell.items()
-            ):
+            if all(is_level(known["levels"][factor], level) for factor, level in cell.items()):
                 if known["status"]["train"] == "done":
                     trainings.setdefault(known["keys"]["train"], (name, known["levels"]))
                 elif len(cell) == len(known["levels"]):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+MOST_LINES = 20  # that a person would read; what many keys have in common shows in the first
+
 
 @frozen
 class Problem:
@@ -35,7 +37,14 @@ class SpecError(Exception):
     def __init__(self, problems: Iterable[Problem]) -> None:
         unique = dict.fromkeys(problems)
         self.problems = sorted(unique, key=lambda p: (str(p.file or ""), p.line or 0, p.column or 0, p.key))
-        super().__init__("\n".join(map(str, self.problems)))
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """Give the problems, a line each; of very many the first."""
+        if len(self.problems) <= MOST_LINES:
+            return [str(problem) for problem in self.problems]
+        listed = [str(problem) for problem in self.problems[: MOST_LINES - 1]]
+        return [*listed, f"… and {len(self.problems) - len(listed):,} more problems"]
 
 
 class PluginError(SpecError):

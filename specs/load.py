@@ -13,6 +13,7 @@ import attrs
 from attrs import field, frozen
 
 from specs.axes import read_axes
+from specs.checks.settings import settings_problems
 from specs.common.spelling import nearest
 from specs.errors import Problem, SpecError
 from specs.rules import read_rules
@@ -20,9 +21,11 @@ from specs.tables.experiment import Experiment
 from specs.toml import keys, overlay
 from specs.toml.convert import structure
 from specs.toml.describe import found
-from specs.toml.locate import Places, locate, positions
+from specs.toml.locate import Places, locate, positions, stands_twice
 from specs.toml.parse import TooLargeError, parse, words
+from specs.toml.paths import from_here
 from specs.toml.text import absolute, is_there, read_text
+from specs.toml.unset import UNSET, taken_back, without
 
 
 @frozen(slots=False)
@@ -32,6 +35,8 @@ class SpecFile:
     file: Path
     text: str = field(repr=False)
     raw: dict[str, Any] = field(repr=False)
+    folder: Path
+    """To which the paths in it are relative: its own; of standard input and pipes the current one."""
 
     @cached_property
     def places(self) -> Places:
@@ -62,14 +67,30 @@ class Spec:
         """
         return _place(problem, self.sources, self.arguments)
 
+    def folder(self, key: keys.Path) -> Path:
+        """Return the folder to which a path in the spec is relative: that of the file in which it stands.
+
+        Args:
+            key: where the path stands; what `--set` sets stands in the spec itself.
+        """
+        overridden = any(key[: len(other)] == other[: len(key)] for other in self.arguments)
+        holders = (source for source in self.sources if keys.exists(source.raw, key) and not overridden)
+        holder = next(holders, self.sources[0] if self.sources else None)
+        return self.path.parent if holder is None else holder.folder
+
     @property
     def store(self) -> str:
-        """Folder or URL of the store."""
-        return self.experiment.store or f"stores/{self.experiment.name}"
+        """Folder or URL of the store; a folder as it is spelled from the current one, if it lies there."""
+        written = self.experiment.store
+        if written is not None and "://" in written:
+            return written
+        folder = self.folder(("store",))
+        return str(from_here(folder, written or f"stores/{self.experiment.name}"))
 
     def anchored(self) -> Spec:
         """The same spec for a process that runs in another folder."""
-        return attrs.evolve(self, path=absolute(self.path))
+        sources = tuple(attrs.evolve(source, folder=absolute(source.folder)) for source in self.sources)
+        return attrs.evolve(self, path=absolute(self.path), sources=sources)
 
 
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
@@ -81,14 +102,22 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
         raise SpecError([*problems, *error.problems]) from None
     raw: dict[str, Any] = {}
     for source in reversed(sources):
+        for path_of in taken_back(source.raw):
+            if not keys.exists(raw, path_of):
+                message = "there is nothing to unset: no file that this one extends sets this key"
+                problems.append(source.problem(keys.join(path_of), message))
         raw = _extend(raw, source.raw)
-    raw = keys.merge(raw, changes)
+    for path_of in taken_back(changes):
+        if not keys.exists(raw, path_of):
+            problems.append(Problem(None, "", f"--set {arguments[path_of]}: the spec does not set this key"))
+    raw = _laid_over(raw, changes)
     experiment, structural = structure(overlay.expand(raw), Experiment)
     if experiment is not None and not problems:
         return Spec(Path(path), raw, experiment, tuple(sources), arguments)
     axes, of_factors = read_axes(raw)
     _, of_rules = read_rules(raw, axes)
-    semantic = [*overlay.written(raw, structural), *of_factors, *of_rules]
+    of_settings = settings_problems(overlay.expand(raw))
+    semantic = [*overlay.written(raw, structural), *of_factors, *of_rules, *of_settings]
     raise SpecError([*problems, *(_place(problem, sources, arguments) for problem in semantic)])
 
 
@@ -145,7 +174,7 @@ def _parents(child: SpecFile) -> list[tuple[str, str]]:
 def _read(file: Path) -> SpecFile:
     text = read_text(file, "" if is_there(file) else _nearest_file(file, file))
     try:
-        return SpecFile(file, text, parse(text))
+        return SpecFile(file, text, parse(text), file.parent if file.is_file() else Path())
     except tomllib.TOMLDecodeError as error:
         problem = _syntax_problem(file, text, error)
     except TooLargeError as error:
@@ -156,7 +185,18 @@ def _read(file: Path) -> SpecFile:
 def _syntax_problem(file: Path, text: str, error: tomllib.TOMLDecodeError) -> Problem:
     place = re.search(r"\(at line (\d+), column (\d+)\)$", str(error))
     line, column = (int(place[1]), int(place[2])) if place else (text.count("\n") + 1, None)
-    return Problem(file, "", f"not TOML: {words(error)}", line=line, column=column)
+    said = _doubled(text, error) or words(error)
+    return Problem(file, "", f"not TOML: {said}", line=line, column=column)
+
+
+def _doubled(text: str, error: tomllib.TOMLDecodeError) -> str:
+    """What is wrong where a key or table stands twice, with the line of the first; "" for another mistake."""
+    if not re.match("Cannot (overwrite|declare|mutate)|Duplicate", str(error)) or not (
+        twice := stands_twice(text)
+    ):
+        return ""
+    path, first, second = twice
+    return f"`{keys.join(path)}` stands in lines {first} and {second}; expected each key and table once"
 
 
 def _nearest_file(spelled: Path, file: Path) -> str:
@@ -165,12 +205,22 @@ def _nearest_file(spelled: Path, file: Path) -> str:
     return str(spelled.with_name(name)) if name else ""
 
 
+def _laid_over(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys over others, without those that are taken back."""
+    for path in list(taken_back(changes)):
+        base, changes = without(base, path), without(changes, path)
+    merged: dict[str, Any] = keys.merge(base, changes)
+    return merged
+
+
 def _extend(parent: dict[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     """The child's keys over the parent's; a factor is replaced whole, for half of its levels is no axis.
 
     A factor that the child sets to false is none.
     """
-    merged: dict[str, Any] = keys.merge(parent, {key: child[key] for key in child if key != "extends"})
+    merged = _laid_over(parent, {key: child[key] for key in child if key != "extends"})
+    for path in list(taken_back(child)):
+        parent, child = without(parent, path), without(child, path)
     if isinstance(merged.get("factors"), Mapping):
         inherited = keys.dig(parent, ("factors",), dict)
         factors = {**inherited, **keys.dig(child, ("factors",), dict)}
@@ -201,6 +251,8 @@ def _parse_override(argument: str) -> tuple[keys.Path, Any]:
     if not equals or not key:
         raise ValueError("expected KEY=VALUE, as in train.lr=1e-4")
     path = keys.split(key)
+    if text == "null":  # which TOML does not have
+        return path, UNSET
     if path[0] == "extends" or any(isinstance(part, int) for part in path):
         raise ValueError(f"`{key}` cannot be set from outside a file")
     try:

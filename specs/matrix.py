@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from math import prod
 from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,7 +16,7 @@ from specs.axes import Axis, Label, Level, read_axes
 from specs.checks.analysis import analysis_problems
 from specs.checks.annotate import annotate_problems
 from specs.checks.interventions import intervention_problems
-from specs.checks.settings import RULES, prompt_problems
+from specs.checks.settings import RULES, prompt_problems, settings_problems
 from specs.errors import Problem, SpecError
 from specs.rules import ContrastPair, Pattern, ResolvedRules, read_rules
 from specs.tables.by_name import TableOf
@@ -46,7 +48,6 @@ class Matrix:
         self.cells = cells
         self._raw = spec.raw
         self._rules = rules
-        self._folder = spec.path.parent
         self._seeds = spec.experiment.seeds
         self._touching = _touching(axes, overlay.existing(spec.raw))
         self._choosers = {name: _chooser(positions) for name, positions in self._touching.items()}
@@ -138,15 +139,21 @@ class Matrix:
 
     def _build(self, name: str, cell: Cell) -> Any:
         raw: Any = {table: self._raw.get(table, {}) for table in (name, *OVERLAID)}
+        raw = anchor(raw, self.spec.folder)
         for position in self._touching[name]:
+            axis = self.axes[position]
             if cell[position] >= 0:
-                for key, value in self.axes[position].levels[cell[position]].overrides.items():
-                    raw = keys.merge(raw, keys.nest(keys.split(key), value))
-        raw = anchor(overlay.expand(raw), self._folder)
-        settings, problems = structure(raw[name], tables()[name], name)
+                folder = partial(self._factor_folder, axis.name)
+                for key, value in axis.levels[cell[position]].overrides.items():
+                    raw = keys.merge(raw, anchor(keys.nest(keys.split(key), value), folder))
+        settings, problems = structure(overlay.expand(raw)[name], tables()[name], name)
         if problems:
             raise SpecError(problems)
         return settings
+
+    def _factor_folder(self, factor: str, key: keys.Path) -> Path:
+        """Return the folder to which paths in a factor's levels are relative, whatever key they are of."""
+        return self.spec.folder(("factors", factor))
 
     def pairs(self) -> list[tuple[str, int, int]]:
         """(contrast, condition, baseline) for every two cells that a contrast compares, as cell indices.
@@ -237,7 +244,9 @@ def resolve(spec: Spec) -> Matrix:
     problems += intervention_problems(spec.experiment.interventions)
     problems += analysis_problems(spec.experiment.analysis, len(spec.experiment.seeds))
     problems += store_problems(spec.experiment.store)
-    if not problems:
+    if problems:
+        problems += settings_problems(overlay.expand(spec.raw))
+    else:
         cells, problems = _cells(axes, rules)
     if not problems:
         matrix = Matrix(spec, axes, rules, cells)

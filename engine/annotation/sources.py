@@ -57,7 +57,7 @@ def jobs(spec: Spec, matrix: Matrix) -> list[AnnotationJob]:
     settings = matrix.experiment.annotate
     if settings is None:
         raise UsageError(f"{spec.path}: found no table [annotate]; expected one, see docs/annotate.md")
-    folder = spec.path.parent
+    folder = spec.folder(("annotate", "output"))
     data_by_source: dict[Path, Data] = {}
     for cell in matrix.cells:
         data = matrix.table("data", cell)
@@ -69,7 +69,8 @@ def jobs(spec: Spec, matrix: Matrix) -> list[AnnotationJob]:
             )
         if str(output) in ([data.source] if isinstance(data.source, str) else data.source):
             raise UsageError(f'annotate.output: found "{settings.output}", which is the source itself')
-    golden = None if settings.golden is None else folder / Path(settings.golden).expanduser()
+    of_golden = spec.folder(("annotate", "golden"))
+    golden = None if settings.golden is None else of_golden / Path(settings.golden).expanduser()
     return [AnnotationJob(settings, data, output, golden) for output, data in data_by_source.items()]
 
 

@@ -47,7 +47,7 @@ def init(
     """Write a spec for a data set: a CSV, JSONL or Parquet file, a folder of them, a hub id."""
     from engine.cli import new_spec
     from engine.data.looking import look
-    from specs.toml.paths import anchor
+    from specs.toml.paths import located
 
     given = {
         "label": label, "response": response, "context": context,
@@ -57,7 +57,7 @@ def init(
     file = output or Path(f"{name}.toml")
     if os.path.lexists(file):
         raise UsageError(f"{file}: is there already; expected -o with another file")
-    found = anchor({"data": {"source": data}}, Path.cwd())["data"]["source"]
+    found = located(data, Path.cwd())
     seen = look(found, dimension=new_spec.DIMENSION)
     roles = _fixed(data, seen, given) if seen.fixed else _Choice(data, seen, given, yes).roles()
     labels = list(seen.own_labels) or labels_of(data, seen, roles.label)
@@ -196,10 +196,10 @@ def _model(given: str | None, file: Path) -> tuple[str, bool]:
     from engine.cli.new_spec import default_model
     from engine.planning.sizes import model_card
     from specs.tables.experiment import Model
-    from specs.toml.paths import anchor
+    from specs.toml.paths import located
 
     name = given or default_model()
-    found = anchor({"model": {"id": name}}, Path.cwd())["model"]["id"]
+    found = located(name, Path.cwd())
     card = model_card(Model(id=found))
     return _spelled(name, found, file), bool(card and card.chat_template)
 

@@ -84,9 +84,9 @@ def plan(
         print_csv(render.plan_rows(planned, cells=show_cells, shown=planned.cells))
     else:
         for part in render.plan_tables(planned, cells=show_cells, exact=exact):
-            console.print(part)
+            console.print(part, soft_wrap=isinstance(part, (Text, str)))
         for part in power_tables.plan_lines(power_tables.rows(planned, pilot)):
-            console.print(part)
+            console.print(part, soft_wrap=isinstance(part, (Text, str)))
 
 
 @cli.command()
@@ -304,8 +304,8 @@ def main() -> None:
     except click.Abort:
         sys.exit(Interrupted.exit_code)
     except SpecError as error:
-        for problem in error.problems:
-            say(problem, error=True)
+        for line in error.lines():
+            say(line, error=True)
         sys.exit(2)
     except (EngineError, StoreError) as error:
         # Of data, the first rows at fault are listed, a line each.

@@ -15,6 +15,7 @@ from engine.cli.grids import Column, Grid
 from engine.cli.output import FORMAT
 from engine.cli.plan_costs import cost_lines, costs_json, hours
 from engine.planning.estimate import Cost, estimate
+from engine.planning.places import misplaced
 from engine.planning.plan import STATES, Plan, PlannedCell
 from engine.planning.warnings import plan_warnings
 from engine.quantities import count, si
@@ -44,6 +45,8 @@ def plan_tables(
     for path in plan.missing():
         near = near_file(Path(path))
         hint = f'; did you mean "{near}"?' if near else ""
+        if there := misplaced(plan, path):
+            hint = f"; paths are relative to the file in which they stand, and there is {there}"
         yield f"not there yet: {path} (`engine execute` needs it; `engine annotate` makes such files){hint}"
     for path in plan.remembered:
         yield f"not there any more: {path} (its content is as the store noted it)"

@@ -12,12 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.errors import UsageError
+from engine.planning.levels import is_level, parted
 from engine.planning.plan import describe
 from engine.terminal import joined, styled
 from specs.common.spelling import hint
 from store import open_store
 from store.analysis.nodes import stage_nodes
 from store.backend.location import Root
+from store.ledger.levels import level_text
 from store.ledger.vocabulary import probed_vocabularies
 from store.tokens import token_text
 
@@ -80,12 +82,11 @@ def _known(option: str, given: str, known: list[str]) -> str:
 
 def _pairs(cell: Iterable[str]) -> dict[str, str]:
     pairs = {}
-    for text in ",".join(cell).split(","):
-        factor, equals, level = text.strip().partition("=")
-        if text.strip() and not equals:
+    for text in (part for texts in cell for part in parted(texts)):
+        factor, equals, level = text.partition("=")
+        if not equals:
             raise UsageError(f"--cell {text}: expected FACTOR=LEVEL, as in target=label")
-        if equals:
-            pairs[factor] = level
+        pairs[factor.strip()] = level.strip()
     return pairs
 
 
@@ -94,24 +95,25 @@ def _one_cell(node: xr.DataTree, wanted: dict[str, str]) -> tuple[xr.Dataset, di
     if "probe" not in node.children:
         raise UsageError(f"{node.name}: expected a cell that has been probed, found none")
     matching: list[tuple[xr.Dataset, dict[str, Any]]] = []
-    seen: dict[str, dict[str, None]] = {}
+    seen: dict[str, dict[Any, None]] = {}
     for dataset in stage_nodes(node, "probe").values():
         names = [str(name) for name in dataset.indexes["cell"].names]
         for number, key in enumerate(dataset.indexes["cell"]):
-            levels = dict(zip(names, key, strict=True))
+            plain = (level.item() if isinstance(level, np.generic) else level for level in key)
+            levels = dict(zip(names, plain, strict=True))
             for name, level in levels.items():
-                seen.setdefault(name, {})[str(level)] = None
-            if all(str(levels.get(name)) == level for name, level in wanted.items()):
+                seen.setdefault(name, {})[level] = None
+            if all(name in levels and is_level(levels[name], text) for name, text in wanted.items()):
                 matching.append((dataset.isel(cell=number), levels))
     for name, level in wanted.items():
         if name not in seen:
             raise UsageError(f"--cell {name}={level}: no factor {name!r}{hint(name, seen)}")
-        if level not in seen[name]:
-            known = ", ".join(seen[name])
-            raise UsageError(f"--cell {name}={level}: expected one of {known}{hint(level, seen[name])}")
+        if not any(is_level(other, level) for other in seen[name]):
+            texts = list(map(level_text, seen[name]))
+            raise UsageError(f"--cell {name}={level}: expected one of {', '.join(texts)}{hint(level, texts)}")
     if len(matching) != 1:
         left = {name: known for name, known in seen.items() if name not in wanted and len(known) > 1}
-        also = " and ".join(f"{name} ({', '.join(known)})" for name, known in left.items())
+        also = " and ".join(f"{name} ({', '.join(map(level_text, known))})" for name, known in left.items())
         raise UsageError(f"--cell: expected one cell, found {len(matching)}; name {also or 'other levels'}")
     return matching[0]
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 
 from engine.data.prepare import SPLITS
 from engine.data.sources import sources
 from engine.models.gpus import missing_gpu
 from engine.planning.checks import known_sizes
 from engine.planning.memory_fit import fit_warnings
+from engine.planning.places import older_store
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.power import measures
 from engine.planning.schedule import schedule_warnings
 from specs.tables.data import Data
 from specs.tables.experiment import STAGES
+from specs.toml import keys
+from specs.toml.convert import unstructure
+from specs.toml.describe import value as spell
 from store import Ledger, read_manifests
 from store.ledger.manifests import lost_cells
 
@@ -32,13 +37,57 @@ _FATE = {"error": "a stage that reads them will fail", "label": "the label alone
 def plan_warnings(plan: Plan) -> list[str]:
     """Give what a person should know before the plan is executed, a sentence each."""
     return [
+        *older_store(plan),
         *changed_files(plan),
         *_unexplained(plan),
         *_unmeasured(plan),
         *schedule_warnings(plan),
         *_devices(plan),
         *fit_warnings(plan),
+        *_without_effect(plan),
     ]
+
+
+def _without_effect(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per rule and pair of levels that make no difference."""
+    matrix = plan.matrix
+    rules = matrix.experiment.rules
+    if rules.include and not rules.exclude:
+        yield "rules.include: there is no rules.exclude, from which it could keep a cell"
+    zipped = {name for group in rules.zip for name in group}
+    for position, axis in enumerate(matrix.axes[:-1]):  # the last is the seed
+        if axis.name in zipped:
+            continue
+        for first, second in _alike(plan, position):
+            labels = [spell(axis.levels[level].label) for level in (first, second)]
+            yield (
+                f"factors.{axis.name}: the levels {labels[0]} and {labels[1]} resolve to the same settings, "
+                "so their cells are the same results; expected levels that differ"
+            )
+        if len(axis.levels) == 1 and _sets_nothing(plan, axis.name):
+            yield f"factors.{axis.name}: its one level changes nothing; expected further levels, or no factor"
+
+
+def _alike(plan: Plan, position: int) -> list[tuple[int, int]]:
+    """Give the pairs of levels of an axis whose cells, all else equal, have the same stage keys."""
+    rows: dict[tuple[int, ...], dict[int, dict[str, str]]] = {}
+    for cell in plan.cells:
+        choice = cell.choice
+        rows.setdefault((*choice[:position], *choice[position + 1 :]), {})[choice[position]] = cell.keys
+    known: dict[tuple[int, int], bool] = {}
+    for by_level in rows.values():
+        for first, second in combinations(sorted(by_level), 2):
+            same = by_level[first] == by_level[second]
+            known[first, second] = same and known.get((first, second), True)
+    return [pair for pair, same in known.items() if same]
+
+
+def _sets_nothing(plan: Plan, factor: str) -> bool:
+    """Tell whether the one level of a factor says what holds without it."""
+    axis = next(axis for axis in plan.matrix.axes if axis.name == factor)
+    settings = unstructure(plan.matrix.experiment)
+    held = (keys.leaf(settings, keys.split(key)) for key in axis.levels[0].overrides)
+    return list(held) == list(axis.levels[0].overrides.values())
 
 
 def changed_files(plan: Plan) -> list[str]:

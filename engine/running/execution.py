@@ -13,6 +13,7 @@ from engine.errors import DataError
 from engine.full_memory import Sharing
 from engine.planning.estimate import estimate
 from engine.planning.executor_settings import executor_settings
+from engine.planning.places import older_store
 from engine.planning.plan import Plan, PlannedCell, check_donors
 from engine.planning.plugins_used import used_plugins
 from engine.planning.warnings import changed_files
@@ -57,7 +58,7 @@ def request_for(
     if not cells:
         return request, []
     check_donors(plan, cells)
-    changed = changed_files(plan)
+    changed = [*older_store(plan), *changed_files(plan)]
     costs = estimate(plan, cells)
     if costs is None:  # the model is not on this machine yet
         return request, changed

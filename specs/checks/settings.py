@@ -13,6 +13,7 @@ from specs.tables.data import Data
 from specs.tables.experiment import Evaluate, Lora, Train
 from specs.tables.probe import Probe
 from specs.tables.target import Prompt, Target
+from specs.toml.convert import structure, tables
 from specs.toml.describe import value as spell
 from specs.toml.keys import join
 
@@ -123,7 +124,6 @@ def _lora(settings: Lora) -> Iterator[Problem]:
         )
 
 
-# Table → its rules; every cell's table is held against them, each distinct one once.
 def _probe(settings: Probe) -> Iterator[Problem]:
     if settings.layers == []:
         yield Problem(None, "probe.layers", 'expected "all" or at least one layer, found none')
@@ -134,6 +134,7 @@ def _probe(settings: Probe) -> Iterator[Problem]:
         yield Problem(None, "probe.lens", message)
 
 
+# Table → its rules; every cell's table is held against them, each distinct one once.
 RULES: Mapping[str, Callable[[Any], Iterator[Problem]]] = {
     "target": _target,
     "data": _data,
@@ -142,3 +143,15 @@ RULES: Mapping[str, Callable[[Any], Iterator[Problem]]] = {
     "evaluate": _evaluate,
     "probe": _probe,
 }
+
+
+def settings_problems(raw: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what is wrong with the tables of a spec whose types are right, whatever is wrong with others."""
+    known: dict[str, Any] = {}
+    for name in (*RULES, "prompt"):
+        settings, _ = structure(raw.get(name, {}), tables()[name], name)
+        if settings is not None:
+            known[name] = settings
+            yield from RULES[name](settings) if name in RULES else ()
+    if "prompt" in known and "data" in known:
+        yield from prompt_problems(known["prompt"], known["data"], "prompt")

@@ -198,8 +198,25 @@ id = "mistralai/Mistral-7B-v0.1"
 rank = false
 ```
 
+A key that is inherited can be taken back, so that its default holds: `train.steps = { unset = true }`.
+
+## Paths
+
+A path is relative to the file in which it stands: `data.source`, `model.id`, `store` and the files of
+`[annotate]`, in a spec and in those that it extends. What `--set` sets stands in the spec itself. Without
+the key `store` the store is `stores/NAME` beside the spec. So a study finds its data and its results from
+whatever folder it is started. A spec from standard input or a pipe goes by the current folder, and so does
+`--store`.
+
+Before this rule, paths in an extended file were relative to the outermost spec, and stores to the current
+folder. Where a file is missing, `engine plan` names the one that the former rule would have taken; where
+results of the experiment lie in the current folder and the spec's store is elsewhere, `engine plan` and
+`engine execute` say so, and which `--store` goes on with them.
+
+## Overrides
+
 On the command line, `--set KEY=VALUE` overrides one key, after all files. The value is TOML; a bare word
-that is not TOML is taken as a string:
+that is not TOML is taken as a string, and `null` takes the key back:
 
 ```sh
 engine plan explanations.toml --set train.lr=1e-4 --set model.dtype=float32 --set 'seeds=[0]'

@@ -141,7 +141,8 @@ class Annotate:
     output: Annotated[
         str,
         Meta(
-            description="JSONL file to write, relative to the spec; `{NAME}` is the level of the factor "
+            description="JSONL file to write, relative to the file in which it stands; "
+            "`{NAME}` is the level of the factor "
             "NAME, where factors vary the source. The answers are kept beside it, in `OUTPUT.answers.jsonl`."
         ),
     ]
@@ -169,7 +170,8 @@ class Annotate:
     golden: Annotated[
         str | None,
         Meta(
-            description="A `.jsonl` or `.csv` file of true ratings, relative to the spec: `id`, or `context` "
+            description="A `.jsonl` or `.csv` file of true ratings, relative to the file in which it stands: "
+            "`id`, or `context` "
             "and `response`, and a column per dimension."
         ),
     ] = None

@@ -51,7 +51,8 @@ class Data:
         str | Annotated[list[str], Meta(min_length=1)],
         Meta(
             description="A file (`.jsonl`, `.json`, `.csv`, `.tsv`, `.parquet` or `.arrow`, packed (`.gz`) "
-            "or not), or a folder of them, relative to the spec. Or a hub id. Or `graded-dialogues` (built "
+            "or not), or a folder of them, relative to the file in which it stands. "
+            "Or a hub id. Or `graded-dialogues` (built "
             "in), a part of it (`graded-dialogues/machines`, `…/people`, `…/world`), or all of its ratings "
             "(`graded-dialogues/all-ratings`). Or a public set by name: `chatbot-arena`, `hh-rlhf-chosen`, "
             "`hh-rlhf-rejected`, `amazon-qa`, `coqa`, `cornell-movie-dialogs`, `ag-news`, "

@@ -308,8 +308,9 @@ class Experiment:
     store: Annotated[
         str | None,
         Meta(
-            description="Folder of the store, or a place in a bucket by its URL (`s3://BUCKET/PREFIX`, "
-            "`gs://…`, `az://…`; credentials come from the environment); default: `stores/NAME`."
+            description="Folder of the store, relative to this file, or a place in a bucket by its URL "
+            "(`s3://BUCKET/PREFIX`, `gs://…`, `az://…`; credentials come from the environment); default: "
+            "`stores/NAME` beside the spec."
         ),
     ] = None
     seeds: Annotated[

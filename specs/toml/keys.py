@@ -94,11 +94,17 @@ def exists(tree: Any, path: Path) -> bool:
     return True
 
 
-def dig(tree: Any, path: Path, kind: type[T]) -> T:
-    """What `path` leads to if it is of that kind, else an empty one: for plain data not checked yet."""
+def leaf(tree: Any, path: Path) -> Any:
+    """What `path` (table keys only) leads to in `tree`; None where it leads nowhere."""
     for part in path:
         tree = tree.get(part) if isinstance(tree, Mapping) else None
-    return tree if isinstance(tree, kind) else kind()
+    return tree
+
+
+def dig(tree: Any, path: Path, kind: type[T]) -> T:
+    """What `path` leads to if it is of that kind, else an empty one: for plain data not checked yet."""
+    found = leaf(tree, path)
+    return found if isinstance(found, kind) else kind()
 
 
 def leaves(tree: Mapping[str, Any], at: Path = ()) -> Iterator[tuple[Path, Any]]:

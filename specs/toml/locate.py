@@ -16,19 +16,51 @@ _KEYS = ("bare_key", "quoted_key", "dotted_key")
 
 def positions(text: str) -> Places:
     """Line and column, counted from 1, of every key, table and array item in `text`."""
-    import tree_sitter_toml
-    from tree_sitter import Language, Parser
-
-    tree = Parser(Language(tree_sitter_toml.language())).parse(text.encode())
     places: Places = {}
     lengths: dict[Path, int] = {}  # of the arrays of tables
-    for node in tree.root_node.children:
+    for node in _parsed(text):
         if node.type == "pair":
             _pair(node, (), places)
         elif node.type in ("table", "table_array_element"):
             _table(node, places, lengths)
     lines = text.split("\n")
     return {path: (line + 1, _column(lines[line], column)) for path, (line, column) in places.items()}
+
+
+def stands_twice(text: str) -> tuple[Path, int, int] | None:
+    """The first key or table that `text` writes twice, and the lines, counted from 1, of both; or None."""
+    lines: dict[Path, int] = {}
+    lengths: dict[Path, int] = {}
+    for node in _parsed(text):
+        at: Path = ()
+        written: list[tuple[Path, Node]] = []
+        if node.type in ("table", "table_array_element"):
+            at = _header(node, lengths)[-1]
+            written = [(at, node)]
+        pairs = [node] if node.type == "pair" else [child for child in node.children if child.type == "pair"]
+        for pair in pairs:
+            written += _keys_of(pair, at)
+        for path, place in written:
+            line = place.start_point.row + 1
+            if path in lines:
+                return path, lines[path], line
+            lines[path] = line
+    return None
+
+
+def _parsed(text: str) -> list[Node]:
+    import tree_sitter_toml
+    from tree_sitter import Language, Parser
+
+    return list(Parser(Language(tree_sitter_toml.language())).parse(text.encode()).root_node.children)
+
+
+def _keys_of(pair: Node, at: Path) -> list[tuple[Path, Node]]:
+    """The key of a pair, and those of the inline tables that are its value."""
+    key, _, value = (child for child in pair.children if child.type != "comment")
+    path = (*at, *(name for name, _ in _segments(key)))
+    inner = value.children if value.type == "inline_table" else ()
+    return [(path, key), *(entry for item in inner if item.type == "pair" for entry in _keys_of(item, path))]
 
 
 def locate(places: Places, path: Path) -> tuple[int, int] | None:
@@ -43,16 +75,25 @@ def _column(line: str, offset: int) -> int:
     return len(line.encode()[:offset].decode(errors="ignore")) + 1
 
 
-def _table(node: Node, places: Places, lengths: dict[Path, int]) -> None:
+def _header(node: Node, lengths: dict[Path, int]) -> list[Path]:
+    """The path of each part of a table's header, and last that of the table, in an array with its index."""
+    paths: list[Path] = []
     path: Path = ()
     keys = _segments(next(child for child in node.children if child.type in _KEYS))
     for i_key, (name, _) in enumerate(keys):
         path = (*path, name)
-        places.setdefault(path, _start(node))
+        paths.append(path)
         if node.type == "table_array_element" and i_key == len(keys) - 1:
             lengths[path] = lengths.get(path, 0) + 1
         if path in lengths:  # what follows belongs to the array's newest table
             path = (*path, lengths[path] - 1)
+    return [*paths, path]
+
+
+def _table(node: Node, places: Places, lengths: dict[Path, int]) -> None:
+    *parts, path = _header(node, lengths)
+    for part in parts:
+        places.setdefault(part, _start(node))
     places[path] = _start(node)
     for child in node.children:
         if child.type == "pair":

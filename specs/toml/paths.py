@@ -1,9 +1,10 @@
-"""Paths in a spec are relative to the spec file, so that a study can be run from any folder."""
+"""Paths in a spec are relative to the file in which they stand, so that a study runs from any folder."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,40 @@ from specs.common.names import BUCKET_SCHEMES, BUCKET_URLS
 from specs.common.spelling import nearest
 from specs.errors import Problem
 from specs.registry import DATA_SETS, PUBLIC_SETS
+from specs.toml import keys
 from specs.toml.describe import value as spell
 from specs.toml.text import absolute
 
 DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")  # each also with .gz, in any case
 
 
-def anchor(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Give the tables with `data.source`, `evaluate.data.source` and `model.id` made absolute where local."""
+PATHS: tuple[keys.Path, ...] = (("data", "source"), ("evaluate", "data", "source"), ("model", "id"))
+
+
+def anchor(raw: Mapping[str, Any], folder: Callable[[keys.Path], Path]) -> dict[str, Any]:
+    """Give the tables with `data.source`, `evaluate.data.source` and `model.id` made absolute where local.
+
+    folder: to which the path at a key is relative.
+    """
     anchored = dict(raw)
-    for table, key in (("data", "source"), ("model", "id")):
-        if table in raw:
-            anchored[table] = _anchored(raw[table], key, folder)
-    if isinstance(overlay := raw.get("evaluate", {}).get("data"), dict):
-        anchored["evaluate"] = raw["evaluate"] | {"data": _anchored(overlay, "source", folder)}
+    for key in PATHS:
+        if keys.exists(raw, key):
+            value = located(keys.leaf(raw, key), folder(key))
+            anchored = keys.merge(anchored, keys.nest(key, value))
     return anchored
 
 
-def _anchored(table: dict[str, Any], key: str, folder: Path) -> dict[str, Any]:
-    value = table.get(key)
+def from_here(folder: Path, path: str) -> Path:
+    """Return a path that is relative to a folder as it is spelled from the current one, if it lies there."""
+    whole = Path(os.path.normpath(absolute(folder) / Path(path).expanduser()))
+    here = absolute(Path())
+    return whole.relative_to(here) if whole.is_relative_to(here) else whole
+
+
+def located(value: Any, folder: Path) -> Any:
+    """Return a source or model, or a list of these, absolute where it is a path; a name as it is."""
     if isinstance(value, list):
-        return table | {key: [_absolute(item, folder) for item in value]}
-    return table | {key: _absolute(value, folder)} if key in table else table
-
-
-def _absolute(value: Any, folder: Path) -> Any:
+        return [located(item, folder) for item in value]
     if not isinstance(value, str) or ":" in value or not value:  # which is no path: that of its own folder
         return value
     path = folder / Path(value).expanduser()

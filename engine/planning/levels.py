@@ -1,0 +1,21 @@
+"""Levels as a person writes them: "target=label, seed=0"."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from store.ledger.levels import level_text
+
+# A comma parts two levels where a factor's name and "=" follow it; any other is of a level's own text.
+_BETWEEN = re.compile(r"\s*,\s*(?=(?:[A-Za-z][A-Za-z0-9_-]*\s*=|$))")
+
+
+def parted(text: str) -> list[str]:
+    """Give the "FACTOR=LEVEL" of a text that may hold several."""
+    return [part.strip() for part in _BETWEEN.split(text) if part.strip()]
+
+
+def is_level(level: Any, text: Any) -> bool:
+    """Tell whether a text names a level: as TOML writes it (true), or as Python does (True)."""
+    return str(text) in (level_text(level), str(level))

@@ -1,0 +1,118 @@
+"""What a plan says of levels and rules that make no difference, and of places that have moved."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from commands import command, engine
+from facts import told
+
+import engine as python
+from engine.api import levels_of
+from engine.planning.levels import is_level, parted
+from engine.planning.warnings import plan_warnings
+
+SAME = '[factors.rank]\npath = "lora.r"\nvalues = [4, 8]\n[factors.way.levels]\nplain = {}\n'
+
+
+def warnings(spec: Path, *overrides: str) -> str:
+    return "\n".join(plan_warnings(python.plan(spec, overrides)))
+
+
+def test_levels_that_resolve_to_the_same_settings_are_told(write_spec) -> None:
+    spec = write_spec(SAME + "longer = { train.lr = 1e-3 }\ndefault = { train.lr = 2e-4 }\n")
+    said = warnings(spec)
+    assert told(said, "factors.way", '"plain"', '"default"', "same settings")
+    assert said.count("same settings") == 1 and "rank" not in said
+    # Execution alone differs here, which changes no result.
+    said = warnings(write_spec(SAME + "other = { evaluate.batch_size = 2 }\n"))
+    assert told(said, '"plain"', '"other"', "same settings")
+
+
+def test_zipped_factors_and_ones_that_do_not_apply_are_no_repetition(write_spec) -> None:
+    assert warnings(write_spec(SAME + "b = {}\n[rules]\nzip = [['rank', 'way']]\n")) == ""
+    only = 'only_when = { target = "label+explanation" }\n'
+    text = f'[factors.rank]\npath = "lora.r"\nvalues = [4, 8]\n{only}'
+    assert warnings(write_spec(text)) == ""
+
+
+def test_a_factor_of_one_level_that_changes_nothing_is_told(write_spec) -> None:
+    assert told(warnings(write_spec(SAME)), "factors.way", "changes nothing")
+    spec = write_spec('[factors.one]\npath = "train.lr"\nvalues = [1e-3]\n')
+    assert "changes nothing" not in warnings(spec)
+    assert "changes nothing" in warnings(spec, "train.lr=1e-3")
+
+
+def test_what_is_kept_from_no_exclusion_is_told(write_spec) -> None:
+    spec = write_spec('[rules]\ninclude = [{ target = "label" }]\n')
+    assert told(warnings(spec), "rules.include", "no rules.exclude")
+    assert "rules.include" not in warnings(spec, 'rules.exclude=[{target="label+explanation"}]')
+
+
+def test_a_store_in_the_current_folder_is_named_and_can_be_gone_on_with(
+    write_spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_spec(name="mine")
+    text = spec.read_text()
+    inside = tmp_path / "inside" / "mine.toml"
+    inside.parent.mkdir()
+    inside.write_text("".join(line + "\n" for line in text.splitlines() if not line.startswith("store")))
+    (tmp_path / "outside").mkdir()
+    monkeypatch.chdir(tmp_path / "outside")
+    one = ("--set", "seeds=[0]", "--only", "target=label")
+    engine("execute", inside, *one, "--store", "stores/mine")
+    assert (tmp_path / "outside/stores/mine").is_dir()
+    output = engine("execute", inside, *one, "--dry-run").output
+    assert told(output, "1", "would run", "inside/stores/mine")
+    assert told(engine("plan", inside).output, "warning", "inside/stores/mine", "--store", "stores/mine")
+    assert "--store" not in engine("plan", inside, "--store", "stores/mine").output
+    assert "Nothing to do" in engine("execute", inside, *one, "--store", "stores/mine").output
+    shutil.move("stores/mine", tmp_path / "inside/stores/mine")
+    assert "Nothing to do" in engine("execute", inside, *one).output
+
+
+def test_a_file_that_the_former_rule_would_have_found_is_named(
+    write_spec, tmp_path: Path, rated_file: Path
+) -> None:
+    base = write_spec(name="base")
+    (tmp_path / "below").mkdir()
+    shutil.copy(rated_file, tmp_path / "below" / "rated.jsonl")
+    base.write_text(base.read_text().replace(str(rated_file), "rated.jsonl"))
+    spec = tmp_path / "below" / "spec.toml"
+    spec.write_text('extends = "../base.toml"\nname = "below"\n')
+    output = engine("plan", spec).output
+    assert told(output, "not there yet", "rated.jsonl", "relative to the file", "below/rated.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("target=label, seed=0", ["target=label", "seed=0"]),
+        ("target=label,seed=0,", ["target=label", "seed=0"]),
+        ("wording=yes, or no,seed=1", ["wording=yes, or no", "seed=1"]),
+        ("x=a=b", ["x=a=b"]),
+        ("", []),
+    ],
+)
+def test_a_comma_parts_levels_where_a_factor_follows(text: str, parts: list[str]) -> None:
+    assert parted(text) == parts
+
+
+def test_levels_are_named_as_toml_and_as_python_write_them() -> None:
+    assert is_level(True, "true") and is_level(True, "True") and not is_level(True, "1")
+    assert is_level(None, "-") and is_level(0.1, "0.1") and is_level("true", "true")
+    assert levels_of("a=x, y, b=true", "only") == {"a": ["x, y"], "b": ["true"]}
+
+
+def test_only_takes_levels_with_commas_and_booleans(write_spec) -> None:
+    spec = write_spec(
+        '[factors.chat]\npath = "lora.dora"\nvalues = [true, false]\n'
+        '[factors.way.levels]\n"a, b" = {}\nc = { train.lr = 1e-3 }\n'
+    )
+    dry = ("--dry-run", "--set", "seeds=[0]")
+    output = engine("execute", spec, "--only", "chat=true", "--only", "way=a, b", *dry).output
+    assert told(output, "2 of 8 cells would run") and "way=a, b" in output
+    code, output = command("execute", spec, "--only", "chat=yes", *dry)
+    assert code == 2 and told(output, "chat=yes", "true, false")
