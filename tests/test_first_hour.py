@@ -1,0 +1,83 @@
+"""The first hour with data of one's own: from a CSV of word labels to results and a model that loads."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from commands import engine
+from facts import told
+from rich.cells import cell_len
+
+import engine as python
+
+OPINIONS = {
+    "positive": ["a lovely evening", "great food and kind staff", "we will surely come back"],
+    "neutral": ["it was open on monday", "the menu has two pages", "we sat by the window"],
+    "negative": ["cold soup and rude staff", "far too dear for this", "never again in my life"],
+}
+LABELS = ["negative", "neutral", "positive"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a CSV file of reviews, word labels and reasons, as somebody may have it."""
+    folder = tmp_path_factory.mktemp("first")
+    with (folder / "reviews.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "review", "sentiment", "reason"])
+        for number in range(60):
+            label = LABELS[number % 3]
+            text = f"{OPINIONS[label][number // 3 % 3]}, visit {number}"
+            writer.writerow([number, text, label, f"it sounds {label} on visit {number}"])
+    return folder
+
+
+def test_the_first_hour(folder: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+    output = engine("init", "reviews.csv", "--model", tiny_model).output
+    assert told(output, "sentiment", "negative (20)", "neutral (20)", "positive (20)")
+    (following,) = [line.split("engine ")[1] for line in output.splitlines() if line.startswith("next:")]
+    assert following == "plan reviews.toml"
+    spec = Path("reviews.toml")
+    spec.write_text(spec.read_text().replace("seeds = [0, 1, 2]", "seeds = [0, 1]"))  # an hour is short
+
+    planned = engine(*following.split(), "--cells", columns=80).output
+    assert "reviews: 6 cells" in planned and "warning" not in planned
+    assert "label+shuffled" in planned.replace("\n", "")
+
+    dry = engine("execute", spec, "--dry-run").output
+    assert told(dry, "6 of 6 cells would run")
+    done = engine("execute", spec, "--set", "train.steps=2").output
+    assert told(done, "Ran", "6 train")
+
+    # What was executed with a key set is asked for with the same key.
+    same = ("--set", "train.steps=2")
+    states = json.loads(engine("status", spec, *same, "--json").output)["experiments"][0]
+    assert {cell["state"] for cell in states["cells"]} == {"done"} and states["failures"] == []
+    assert told(engine("status", spec, columns=80).output, "train", "6", "0", "0", "0")
+
+    shown = engine("results", spec, columns=80).output
+    assert all(cell_len(line) <= 80 for line in shown.splitlines() if line[:1] in "│┃┏┡└├")
+    facts = json.loads(engine("results", spec, "--json").output)["experiments"][0]
+    assert [condition["levels"]["target"] for condition in facts["conditions"]] == [
+        "label", "label+explanation", "label+shuffled",
+    ]  # fmt: skip
+    for condition in facts["conditions"]:
+        assert condition["cells"] == 2
+        for measure, form in (("accuracy", "{:.1%}"), ("train_loss", "{:.3f}")):
+            assert form.format(condition["measures"][measure]["mean"]) in shown
+    assert {row["outcome"] for row in facts["contrasts"]} >= {"correct", "entropy"}
+
+    page = engine("report", spec).output.strip()
+    assert Path(page).name == "report.html" and b"reviews" in Path(page).read_bytes()
+
+    model, tokenizer = python.load_adapter("stores/reviews", "target=label, seed=0")
+    tokens = tokenizer("Text: a lovely evening", return_tensors="pt")
+    with torch.no_grad():
+        scores = model(input_ids=tokens["input_ids"]).logits
+    assert bool(torch.isfinite(scores).all()) and hasattr(model, "peft_config")
