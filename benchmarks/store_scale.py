@@ -178,9 +178,7 @@ def show(name: str, value: str, target: str) -> None:
 
 def reading(root: Path, cells: int, rounds: int) -> None:
     """Measure what a reader waits for."""
-    times = medians(
-        rounds, status=lambda: list(render.status_tables(root)), open_store=lambda: open_store(root)
-    )
+    times = medians(rounds, status=lambda: render.status_facts(root), open_store=lambda: open_store(root))
     for name, (wall, processor) in times.items():
         show(f"{name}, {cells:,} cells", f"{wall:.2f} s; processor {processor:.2f} s", "< 1 s")
     tree = open_store(root)

@@ -25,7 +25,7 @@ from specs.tables.interventions import Intervention
 from specs.toml import keys, overlay
 from specs.toml.convert import structure, tables
 from specs.toml.describe import value as spell
-from specs.toml.paths import anchor, store_problems
+from specs.toml.paths import anchor, holds_path, store_problems
 
 if TYPE_CHECKING:
     from specs.load import Spec
@@ -143,9 +143,12 @@ class Matrix:
         for position in self._touching[name]:
             axis = self.axes[position]
             if cell[position] >= 0:
-                folder = partial(self._factor_folder, axis.name)
                 for key, value in axis.levels[cell[position]].overrides.items():
-                    raw = keys.merge(raw, anchor(keys.nest(keys.split(key), value), folder))
+                    path = keys.split(key)
+                    changes = keys.nest(path, value)
+                    if holds_path(path):
+                        changes = anchor(changes, partial(self._factor_folder, axis.name))
+                    raw = keys.merge(raw, changes)
         settings, problems = structure(overlay.expand(raw)[name], tables()[name], name)
         if problems:
             raise SpecError(problems)

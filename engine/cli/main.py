@@ -15,8 +15,9 @@ from rich.text import Text
 
 from engine.cli.init_command import init
 from engine.cli.output import CSV, FORMAT, JSON, check_one, print_csv, print_json
-from engine.cli.parameters import AT, NEW_STORE, SET, SPEC, STORE, is_spec
+from engine.cli.parameters import AT, FAILED, ONLY, PENDING, SET, SPEC, STORE
 from engine.cli.power_command import power
+from engine.cli.status_command import status
 from engine.cli.store_commands import compare, export, report, results, show
 from engine.cli.store_upkeep import gc, verify
 from engine.cpu_share import set_threads
@@ -24,10 +25,10 @@ from engine.errors import DataError, EngineError, Interrupted, UsageError, told
 from engine.quantities import count
 from engine.terminal import Terminal, say, shown, styled
 from specs.common.spelling import hint, one_of
-from store.backend.location import Place, Root
+from store.backend.location import Root
 
 if TYPE_CHECKING:
-    from engine.planning.plan import Plan
+    from engine.planning.plan import Plan, PlannedCell
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,6 +42,9 @@ def cli() -> None:
 @SET
 @AT
 @click.option("--cells", "show_cells", is_flag=True, help="List every cell with its state.")
+@ONLY
+@FAILED
+@PENDING
 @click.option("--resolved", is_flag=True, help="Print the spec with every default filled in.")
 @click.option("--diff", type=click.Path(path_type=Path), metavar="OTHER", help="Compare with another spec.")
 @click.option("--pilot", type=STORE, help="Store that tells how results vary; by default the spec's own.")
@@ -53,6 +57,9 @@ def plan(
     store: Root | None,
     pilot: Root | None,
     show_cells: bool,
+    only: tuple[str, ...],
+    failed: bool,
+    pending: bool,
     resolved: bool,
     diff: Path | None,
     exact: bool,
@@ -66,6 +73,8 @@ def plan(
     check_one(as_json=as_json, as_csv=as_csv)
     console = Terminal()
     planned = _plan(spec, overrides, store, checked=True)
+    shown = _asked(planned, only, failed=failed, pending=pending)
+    show_cells |= bool(only) or failed or pending
     if resolved:
         console.print(styled(render.resolved(planned), lines=True), soft_wrap=True)
     elif diff is not None:
@@ -77,13 +86,13 @@ def plan(
         else:
             console.print(comparison.table())
     elif as_json:
-        plan_data = render.plan_json(planned, cells=show_cells, exact=exact)
+        plan_data = render.plan_json(planned, cells=show_cells, exact=exact, shown=shown)
         plan_data |= {"power": power_tables.rows(planned, pilot)}
         print_json(plan_data)
     elif as_csv:
-        print_csv(render.plan_rows(planned, cells=show_cells, shown=planned.cells))
+        print_csv(render.plan_rows(planned, cells=show_cells, shown=shown))
     else:
-        for part in render.plan_tables(planned, cells=show_cells, exact=exact):
+        for part in render.plan_tables(planned, cells=show_cells, exact=exact, shown=shown):
             console.print(part, soft_wrap=isinstance(part, (Text, str)))
         for part in power_tables.plan_lines(power_tables.rows(planned, pilot)):
             console.print(part, soft_wrap=isinstance(part, (Text, str)))
@@ -93,7 +102,7 @@ def plan(
 @SPEC
 @SET
 @AT
-@click.option("--only", multiple=True, metavar="FACTOR=LEVEL", help="Run only these cells; repeatable.")
+@ONLY
 @click.option("--max-cells", type=click.IntRange(min=1), help="Run at most so many cells.")
 @click.option("--keep-going/--fail-fast", default=True, help="Go on after a failed cell (default), or stop.")
 @click.option("--retry-failed", is_flag=True, help="Run failed stages again.")
@@ -148,39 +157,6 @@ def execute(
         say(f"warning: {warning}", error=True)
     code = run(planned, pending, console, request) if pending else nothing_to_do(planned, chosen, console)
     sys.exit(code)
-
-
-@cli.command()
-@click.argument("target", type=NEW_STORE, metavar="SPEC|STORE")
-@SET
-@AT
-@click.option("--traceback", is_flag=True, help="Show where in the code failed stages failed.")
-@JSON
-@CSV
-def status(
-    target: Path | Place,
-    overrides: tuple[str, ...],
-    store: Root | None,
-    traceback: bool,
-    as_json: bool,
-    as_csv: bool,
-) -> None:
-    """Show what is done, running or failed, and why."""
-    from engine.cli import status_tables as render
-
-    check_one(as_json=as_json, as_csv=as_csv)
-    root: Root = target
-    planned = None
-    if is_spec(target):
-        planned = _plan(Path(str(target)), overrides, store)
-        root = planned.root
-    if as_json:
-        print_json(render.status_facts(root, planned))
-    elif as_csv:
-        print_csv(render.status_rows(render.status_facts(root, planned), lambda cell: True))
-    else:
-        for part in render.status_tables(root, planned, tracebacks=traceback):
-            Terminal().print(part, soft_wrap=isinstance(part, Text))
 
 
 @cli.command()
@@ -264,7 +240,7 @@ def schema(of: str) -> None:
     say(json.dumps(content, indent=2), lines=True)
 
 
-for command in (init, power, results, report, compare, export, show, gc, verify):
+for command in (init, status, power, results, report, compare, export, show, gc, verify):
     cli.add_command(command)
 
 
@@ -276,6 +252,16 @@ def _plan(spec: Path, overrides: tuple[str, ...], store: Root | None, *, checked
     if checked:  # before anything runs: what the files at hand tell to be wrong
         return plan(spec, overrides, store=store)
     return make_plan(resolve(load_spec(spec, overrides)), store)
+
+
+def _asked(planned: Plan, only: tuple[str, ...], *, failed: bool, pending: bool) -> list[PlannedCell]:
+    """Give the cells of these levels and states; all where none is named."""
+    from engine.api import choose, levels_of
+
+    states = {"failed"} if failed else set()
+    states |= {"pending", "running"} if pending else set()
+    cells = choose(planned, levels_of(only, "--only"))
+    return [cell for cell in cells if not states or planned.state(cell) in states]
 
 
 def _warning(

@@ -62,17 +62,12 @@ def status_rows(facts: Facts, chosen: Callable[[Facts], bool]) -> Iterator[Facts
 
 
 def status_tables(
-    root: Root,
-    plan: Plan | None = None,
-    *,
-    tracebacks: bool = False,
-    chosen: Callable[[Facts], bool] | None = None,
+    facts: Facts, *, tracebacks: bool = False, chosen: Callable[[Facts], bool] | None = None
 ) -> Iterator[Grid | Text | str]:
-    """Yield what is done, running and failed, with the errors: in all of a store, or of a plan.
+    """Yield what is done, running and failed, with the errors.
 
     chosen: list these cells, too.
     """
-    facts = status_facts(root, plan)
     if not any(experiment["executed"] for experiment in facts["experiments"]):
         for experiment in facts["experiments"]:
             total = count(len(experiment["cells"]), "cell")

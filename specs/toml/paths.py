@@ -22,6 +22,11 @@ DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")  # each a
 PATHS: tuple[keys.Path, ...] = (("data", "source"), ("evaluate", "data", "source"), ("model", "id"))
 
 
+def holds_path(key: keys.Path) -> bool:
+    """Tell whether what stands at a key may be, or hold, a path."""
+    return any(key[: len(other)] == other[: len(key)] for other in PATHS)
+
+
 def anchor(raw: Mapping[str, Any], folder: Callable[[keys.Path], Path]) -> dict[str, Any]:
     """Give the tables with `data.source`, `evaluate.data.source` and `model.id` made absolute where local.
 

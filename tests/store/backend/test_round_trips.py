@@ -14,7 +14,7 @@ from report_store import Design, write_synthetic
 from s3_server import BUCKET, s3_server, settings
 
 from engine import status
-from engine.cli.status_tables import status_tables
+from engine.cli.status_tables import status_facts
 from store import open_store
 from store.backend import requests
 from store.backend.locate import place_of
@@ -80,7 +80,7 @@ def url(far: str) -> str:
 
 
 def test_a_look_at_50_cells_takes_few_round_trips(url: str, near: Path, line: FarLine) -> None:
-    for look in (lambda root: len(list(status_tables(root))), status, open_store):
+    for look in (lambda root: len(status_facts(root)), status, open_store):
         with line.counting() as count:
             found = look(url)
         assert count.rounds <= ROUNDS, (count.rounds, count.by_folder())
