@@ -205,7 +205,8 @@ def annotate(spec: Path, overrides: tuple[str, ...], only_plan: bool, only_repor
 
 
 @cli.command()
-def doctor() -> None:
+@click.option("--measure", is_flag=True, help="Measure what the machine computes, for the hours of `plan`.")
+def doctor(measure: bool) -> None:
     """Show what this machine can use; check every probe backend, and write and read a small store."""
     from engine.cli import doctor
     from engine.cli.adapter_check import adapter_trouble
@@ -215,6 +216,14 @@ def doctor() -> None:
     check_kernels()
     console = Terminal()
     console.print(doctor.machine())
+    if measure:
+        from engine.cli.measured_rates import measured_rates, told_rates
+        from engine.planning.own_machine import keep_rates
+
+        rates = measured_rates()
+        console.print("\n".join(told_rates(rates)))
+        console.print(f"kept for the hours of `engine plan`: {keep_rates(rates)}", soft_wrap=True)
+        return
     checks = doctor.self_check()
     console.print(doctor.backends_table(checks))
     console.print(doctor.choice())

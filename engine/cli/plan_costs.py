@@ -10,6 +10,8 @@ from engine.planning.devices import BANDWIDTH_UTILISATION, DEVICES, UTILISATION
 from engine.planning.estimate import Cost, stage_costs
 from engine.planning.executor_settings import executor_settings
 from engine.planning.known_models import known_model
+from engine.planning.own_machine import UTILISATION as OWN_UTILISATION
+from engine.planning.own_machine import rates_file
 from engine.planning.passes import Passes
 from engine.planning.plan import Plan
 from engine.planning.sizes import model_card
@@ -34,6 +36,12 @@ def cost_lines(plan: Plan, costs: Mapping[str, Cost] | None) -> Iterator[str]:
         yield f"sizes from a table, for files that are not on this machine yet: {', '.join(from_table)}"
     times = _times(plan, costs)
     if times is None:
+        return
+    if times["measured"]:
+        yield (
+            f"this machine: {hours(3600 * times['hours'])}, by the rates that `engine doctor --measure` has "
+            f"kept in {rates_file()}; assumed: {OWN_UTILISATION:.0%} of them, without loading and encoding"
+        )
         return
     yield from (_passes_line(times["device"], count, passes) for count, passes in _passes(plan))
     gpus = times["gpus"]
@@ -98,15 +106,17 @@ def sizes_from_table(plan: Plan) -> list[str]:
 def _times(plan: Plan, costs: Mapping[str, Cost] | None) -> dict[str, Any] | None:
     """Give the GPU-hours of what is left, and the hours on the GPUs that work at a time."""
     settings = executor_settings(plan.matrix.spec, {})
-    if costs is None or settings.device is None:
+    seconds = sum(cost.seconds for cost in (costs or {}).values())
+    if not seconds:
         return None
-    seconds = sum(cost.seconds for cost in costs.values())
     gpus = math.ceil((settings.workers or 1) / settings.workers_per_gpu) * settings.ranks
+    memory = None if settings.device is None else DEVICES[settings.device].memory * 1e9
     return {
-        "device": settings.device,
-        "memory_bytes": DEVICES[settings.device].memory * 1e9,
+        "device": settings.device or "this machine",
+        "measured": settings.device is None,
+        "memory_bytes": memory,
         "gpus": gpus,
         "gpu_hours": seconds / 3600,
         "hours": seconds / 3600 / gpus,
-        "utilisation": UTILISATION,
+        "utilisation": UTILISATION if settings.device else OWN_UTILISATION,
     }

@@ -22,11 +22,21 @@ class Device:
     memory: float
     bandwidth: float
 
-    def seconds(self, flops: float, streamed: float, dtype: str) -> float:
-        """Give the time of products of a type, and of weights that are read anew for each token."""
+    def seconds(
+        self,
+        flops: float,
+        streamed: float,
+        dtype: str,
+        *,
+        products: float = UTILISATION,
+        reads: float = BANDWIDTH_UTILISATION,
+    ) -> float:
+        """Give the time of products of a type, and of weights that are read anew for each token.
+
+        products, reads: the shares of the rates that are reached.
+        """
         peak: float = getattr(self, dtype)
-        computing = flops / (peak * 1e12 * UTILISATION)
-        return computing + streamed / (self.bandwidth * 1e12 * BANDWIDTH_UTILISATION)
+        return flops / (peak * 1e12 * products) + streamed / (self.bandwidth * 1e12 * reads)
 
 
 DEVICES = {

@@ -24,6 +24,7 @@ from engine.planning.devices import DEVICES
 from engine.planning.example_lengths import Lengths
 from engine.planning.executor_settings import executor_settings
 from engine.planning.known_models import known_model
+from engine.planning.own_machine import expected_seconds
 from engine.planning.passes import Passes, choose_passes, without_estimate
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.run_order import turns, whole_models
@@ -59,7 +60,7 @@ class Cost:
     stored: float = 0  # bytes
     scratch: float = 0  # bytes of checkpoints while a training runs
     streamed: float = 0  # bytes of weights that are read anew for each token of a generation
-    seconds: float = 0  # on one device of `executor.device`; 0 where none is named
+    seconds: float = 0  # on one device of `executor.device`, else on this machine; 0 where unknown
     training: TrainingMemory | None = None  # of one training, what its memory consists of
     passes: Passes | None = None  # of one training
 
@@ -124,13 +125,12 @@ def _stage_costs(
     pending = {key: cell for cell in wanted if (key := cell.keys.get(stage)) and states[key] != "cached"}
     for alike in grouped(pending.values(), likeness(plan, stage)):
         cost = _cost(plan, alike[0], stage, cards, settings.ranks, room=room)
-        if cost is not None and settings.device is not None:
-            dtype = plan.matrix.table("model", alike[0].choice).dtype
-            if stage == "train":
-                precision = plan.matrix.table("train", alike[0].choice).precision
-                dtype = dtype if precision == "float32" else precision
-            device = DEVICES[settings.device]
-            cost = evolve(cost, seconds=device.seconds(cost.flops, cost.streamed, dtype))
+        if cost is not None:
+            model, train = (plan.matrix.table(name, alike[0].choice) for name in ("model", "train"))
+            casts = stage == "train" and train.precision != "float32"
+            dtype = train.precision if casts else model.dtype
+            seconds = expected_seconds(settings, model.device, cost.flops, cost.streamed, dtype)
+            cost = evolve(cost, seconds=seconds)
         yield alike, cost
 
 

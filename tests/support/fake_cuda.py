@@ -68,6 +68,8 @@ class _Functions(TorchFunctionMode):
             args, kwargs = tree_map_only(Away, lambda value: _cast(value, dtype), (args, kwargs))
         if function is torch.nn.functional.scaled_dot_product_attention and isinstance(args[0], Away):
             function = _attention
+        if function == Tensor.data.__set__ and isinstance(args[1], Away):
+            args[0].inner = args[1].inner
         if function is Tensor.pin_memory:
             return args[0]
         if function is Tensor.cuda:
@@ -154,6 +156,7 @@ def _library() -> dict[str, Any]:
         **dict.fromkeys(("memory_reserved", "memory_allocated", "max_memory_allocated"), lambda *_: 0),
         "is_available": lambda: True,
         "is_initialized": lambda: True,
+        "is_current_stream_capturing": lambda: False,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
         "is_bf16_supported": lambda *_, **__: True,

@@ -12,6 +12,7 @@ from facts import told
 
 from engine.planning.devices import DEVICES, UTILISATION
 from engine.planning.known_models import _ROWS, known_model
+from engine.planning.own_machine import UTILISATION as UTILISATION_HERE
 from specs.tables.executor import DeviceName
 from specs.tables.experiment import Model
 
@@ -97,6 +98,36 @@ def test_a_named_gpu_gives_hours_and_tells_what_does_not_fit(write_spec) -> None
     assert plan(spec)["time"] is None
     keys = [plan(spec, *model, *more, "--cells")["matrix"] for more in ((), ("--set", "executor.device=t4"))]
     assert keys[0] == keys[1]
+
+
+def test_the_rates_of_this_machine_give_hours_where_no_gpu_is_named(
+    write_spec: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("ABLATION_ENGINE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("engine.cli.measured_rates.SECONDS", 0.01)
+    spec = write_spec()
+    assert plan(spec)["time"] is None
+    assert "GFLOP/s" in engine("doctor", "--measure").output
+    (file,) = tmp_path.glob("ablation-engine/rates-*.json")
+    rates = json.loads(file.read_text())
+    assert all(number > 0 for number in rates["cpu"].values())
+    rates["cpu"]["float32"] = 2.0
+    file.write_text(json.dumps({"cpu": rates["cpu"], "cuda": rates["cpu"] | {"float32": 4.0}}))
+    found = plan(spec, "--set", "model.device=cpu")
+    train = found["estimate"]["train"]
+    assert train["gpu_seconds"] == pytest.approx(train["flops"] / (2e12 * UTILISATION_HERE))
+    assert found["time"]["measured"] and found["time"]["device"] == "this machine"
+    on_gpu = plan(spec)["estimate"]["train"]["gpu_seconds"]  # "auto" takes the GPU
+    assert on_gpu == pytest.approx(train["gpu_seconds"] / 2)
+    shared = plan(spec, "--set", "model.device=cpu", "--set", "executor.workers=2")["time"]
+    assert shared["hours"] == pytest.approx(found["time"]["hours"])  # of one CPU
+    told = engine("plan", spec).output
+    assert "this machine: " in told and "engine doctor --measure" in told and str(tmp_path) in told
+    assert not plan(spec, "--set", "executor.device=t4")["time"]["measured"]
+    assert plan(spec, "--set", "executor.kind=ray")["time"] is None
+    file.write_text("{}")
+    assert plan(spec)["time"] is None
 
 
 def test_exact_counts_beside_the_rule(write_spec) -> None:
