@@ -126,9 +126,9 @@ def _stage_costs(
     for alike in grouped(pending.values(), likeness(plan, stage)):
         cost = _cost(plan, alike[0], stage, cards, settings.ranks, room=room)
         if cost is not None:
-            model, train = (plan.matrix.table(name, alike[0].choice) for name in ("model", "train"))
-            casts = stage == "train" and train.precision != "float32"
-            dtype = train.precision if casts else model.dtype
+            table, choice = plan.matrix.table, alike[0].choice
+            model, train = table("model", choice), table("train", choice)
+            dtype = train.precision if stage == "train" and train.precision != "float32" else model.dtype
             seconds = expected_seconds(settings, model.device, cost.flops, cost.streamed, dtype)
             cost = evolve(cost, seconds=seconds)
         yield alike, cost
