@@ -150,7 +150,8 @@ class TimeLeft:
         ended = f"{self._total - len(self._due):,}/{count(self._total, 'stage')}"
         if not self._due or (seconds := self.seconds) is None:
             return ended
-        return f"{ended}, about {duration(seconds)} left"
+        time = duration(seconds)
+        return f"{ended}, {time if time.startswith('less') else f'about {time}'} left"
 
 
 def _keys(cell: PlannedCell, stage: str) -> list[str]:

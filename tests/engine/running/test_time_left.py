@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ def test_what_was_measured_tells_the_rest(write_spec: Any) -> None:
     del flops["train", first.keys["train"]]
     assert known._expected(known._due["train", other.keys["train"]]) == 6000
     assert known.seconds == pytest.approx(rate * sum(flops.values()))
-    assert str(known).startswith("2/14 stages, about ")
+    assert str(known).startswith(("2/14 stages, about ", "2/14 stages, less than "))
     known.done(first, "evaluate", {"seconds": 60.0})
     evaluated = flops.pop(("evaluate", first.keys["evaluate"]))
     rates = {"train": rate, "evaluate": 60 / evaluated}
@@ -88,10 +89,10 @@ def test_a_named_device_gives_time_before_anything_ran(write_spec: Any) -> None:
 def test_records_of_like_stages_tell_the_time_and_execute_says_it(write_spec: Any) -> None:
     spec = write_spec()
     output = command("execute", spec, "--only", "seed=0").output
-    assert "1/8 stages" in output and "7/8 stages, about" in output and "8/8 stages" in output
+    assert "1/8 stages" in output and re.search("7/8 stages, (about|less)", output) and "8/8 stages" in output
     plan = engine.api.plan(spec)
     known = left(plan)
     assert {stage for stage, _ in known._seconds} == {"train", "evaluate", "probe"}
     measured = sum(sum(seconds) for seconds in known._seconds.values())
     assert known.seconds == pytest.approx(measured)  # the other seed does the same once more
-    assert str(known).startswith("0/6 stages, about ")
+    assert str(known).startswith(("0/6 stages, about ", "0/6 stages, less than "))
