@@ -98,11 +98,13 @@ def _flipped(
     _, values, chosen = units_of(paired, unit)
     whole = values[np.isfinite(values).reshape(len(values), -1).all(axis=1)]
     if len(whole) < 2:
-        raise StoreError(f"{variable}: expected two {chosen}s without missing values, found {len(whole)}")
+        raise StoreError(
+            f"{variable}: expected two units ({chosen}) without missing values, found {len(whole)}"
+        )
     flips = signs(len(whole), permutations, seed)
     t, label, p = cluster_p(whole.reshape(len(whole), -1, whole.shape[-1]), flips, alpha)
     shape = whole.shape[1:]
-    lost = ((), len(values) - len(whole), {"units": "1", "long_name": f"{chosen}s left out"})
+    lost = ((), len(values) - len(whole), {"units": "1", "long_name": f"units ({chosen}) left out"})
     words = (
         f"cluster-based permutation test over contiguous layers (threshold two-sided p < {alpha}, statistic "
         "the largest sum of |t|), which corrects across layers, "

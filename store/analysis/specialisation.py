@@ -17,6 +17,7 @@ from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data, layer_blocks, stage_nodes, variable
 from store.analysis.permutation import CHUNK, share_at_least
 from store.analysis.results import MISSING, labelled
+from store.errors import StoreError
 
 PERMUTATIONS = 999
 
@@ -193,6 +194,11 @@ def _separated(groups: Groups, bins: int, permutations: int, seed: int) -> xr.Da
     ]
     if groups.paired:
         valid = [np.logical_and.reduce(valid)] * len(valid)
+    if not all(whole.any() for whole in valid):
+        raise StoreError(
+            "layer_specialisation: a level has no example with a value in every layer and position; select "
+            "those layers and positions that have values"
+        )
     kept = [
         level_values[:, whole].reshape(len(level_values), whole.sum(), -1)
         for level_values, whole in zip(values, valid, strict=True)

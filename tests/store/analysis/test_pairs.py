@@ -13,7 +13,7 @@ from facts import facts, told
 
 from specs import load_spec, resolve
 from store import StoreError
-from store.analysis import change, contrast, effects, select, sign_flip
+from store.analysis import change, clusters, contrast, effects, layer_specialisation, select, sign_flip
 from store.analysis.nodes import stage_node, with_cell_index
 from store.analysis.pairs import find_pairs
 from store.arrays.cell_axis import cell_index
@@ -226,6 +226,8 @@ def test_the_same_examples_rated_otherwise_are_paired_and_others_are_not() -> No
          r"'probe'.*x, y"),
         (lambda d: effects(d.isel(cell=[0, 1]), "entropy", ["target", "rank"]), "no factor 'rank'"),
         (lambda d: effects(d, "entropy", "target"), r"list.*'target'"),
+        (lambda d: layer_specialisation(d.where(d["layer"] > 0), "target"), "every layer"),
+        (lambda d: clusters(d.isel(example=[0]), "entropy", "target", unit="example"), "two units"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_named(call: Any, message: str) -> None:
