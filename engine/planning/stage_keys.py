@@ -149,11 +149,12 @@ class Keys:
         test_alone = _Part(
             ("data", "evaluate", "target"), lambda cell: self._label_alone(cell, test_data(matrix, cell))
         )
+        closed = _Part(("evaluate",), self._labels_closed)
         tables = ("target", "train", "evaluate")
         self._data, self._test = _joined(matrix, data), _joined(matrix, test)
         self._model = _joined(matrix, model)
         self._train = _joined(
-            matrix, model, data, *parts("train", "data", "lora", "prompt", *tables), seed, alone
+            matrix, model, data, *parts("train", "data", "lora", "prompt", *tables), seed, alone, closed
         )
         self._evaluate = _joined(matrix, test, test_size("evaluate"), *test_parts("evaluate", *tables))
         prefix = _Part(("target",), lambda cell: digest(matrix.table("target", cell).prefix))
@@ -246,6 +247,12 @@ class Keys:
 
     def _labels(self, cell: Cell) -> list[str]:
         return self._matrix.table("evaluate", cell).labels
+
+    def _labels_closed(self, cell: Cell) -> str:
+        """Mark labels of which one begins another: what follows them may be a label's token, too."""
+        labels = [label.casefold() for label in self._labels(cell)]
+        begun = any(other.startswith(label) for label in labels for other in labels if other != label)
+        return "labels closed;" if begun else ""
 
     def _is_untrained(self, cell: Cell) -> str:
         return "untrained" if self._matrix.table("train", cell).steps == 0 else ""

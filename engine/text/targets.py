@@ -35,15 +35,15 @@ class Encoded:
     prompt: list[int]
     completion: list[int]
     label: int  # place of the label's first token in prompt + completion
-    label_size: int = 1  # tokens
+    label_size: int = 1  # tokens by which the label is told from the others
 
     @property
     def segments(self) -> list[int]:
         """Number the segment of each token of the completion: its place among `SEGMENTS`."""
         label = self.label - len(self.prompt)
         kinds = [EXPLANATION] * len(self.completion)
-        kinds[label : label + self.label_size] = [LABEL] * self.label_size
         kinds[-1] = END
+        kinds[label : label + self.label_size] = [LABEL] * self.label_size
         return kinds
 
     def __len__(self) -> int:
@@ -108,11 +108,11 @@ class TargetEncoder:
         """Tokenize prompt and target; the completion ends with the end-of-sequence token."""
         begun = self._pieces.begin(example)
         whole = [*begun.prompt, *self._pieces.completion(example, begun), self.end]
-        shared, _ = self._labels(example, begun)
+        shared, labels = self._labels(example, begun)
         label = len(begun.prompt) + len(begun.stem.ids) + len(shared)
         border = len(begun.prompt) if self.target.explains_first else label
-        # Where what follows it tells a label from the others, that counts as its token.
-        size = max(1, len(begun.label(example["label"])[1]) - len(shared))
+        # As it is scored: with what follows it, where that tells labels apart.
+        size = len(labels[self.labels.index(example["label"])])
         return Encoded(whole[:border], whole[border:], label, size)
 
     def encode_prompt(self, example: Example) -> tuple[list[int], list[int]]:

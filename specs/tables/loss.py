@@ -20,11 +20,17 @@ Weight = Annotated[float, Meta(ge=0)]
 class Loss:
     """`[target.loss]`: the weights of a target's tokens by segment; 0 leaves a segment out of the loss."""
 
-    label: Annotated[Weight, Meta(description="The label's tokens.")] = field(default=1.0, metadata=BY_TRAIN)
+    label: Annotated[
+        Weight,
+        Meta(
+            description='The label\'s tokens. Where the tokens of one label begin another ("1" and "10"), '
+            "what follows them counts as well: it tells the two apart."
+        ),
+    ] = field(default=1.0, metadata=BY_TRAIN)
     explanation: Annotated[
         Weight,
         Meta(
-            description="All tokens between them and the end: the explanation, genuine or not, and the text "
+            description="All other tokens before the end: the explanation, genuine or not, and the text "
             "that joins it to the label."
         ),
     ] = field(default=1.0, metadata=BY_TRAIN)

@@ -242,6 +242,22 @@ def test_a_weight_of_an_explanation_that_is_not_there_changes_nothing(files: dic
     assert before == after
 
 
+@pytest.mark.parametrize(
+    ("labels", "marked"), [(["1", "2", "10"], True), (["Bad", "badly"], True), (["1", "2"], False)]
+)
+def test_trainings_with_labels_that_begin_others_have_keys_of_their_own(
+    files: dict[str, str], labels: list[str], marked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows such a label counts as the label's since then; no other training is done again."""
+    text, override = BASE.format(**files), f"evaluate.labels={json.dumps(labels)}"
+    (now,) = keys_of(text, files["folder"], override)
+    monkeypatch.setattr(Keys, "_labels_closed", lambda *_: "")
+    (before,) = keys_of(text, files["folder"], override)
+    assert {key for key in now if now[key] != before[key]} == (
+        FOLLOWERS["train"] & {*now} if marked else set()
+    )
+
+
 def test_names_comments_order_defaults_and_executor_settings_change_nothing(files: dict[str, str]) -> None:
     (before,) = keys_of(BASE.format(**files), files["folder"])
     respelled = """

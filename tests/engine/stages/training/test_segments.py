@@ -65,7 +65,9 @@ def test_segments_are_numbered_and_counted() -> None:
     st.sampled_from(["good", "bad", "10"]),
     st.sampled_from(["it is nice", "so", "", "bad good 10 bad"]),
 )
-def test_the_labels_segment_is_the_labels_text(placement: str, content: str, label: str, said: str) -> None:
+def test_the_labels_segment_is_what_the_label_is_scored_by(
+    placement: str, content: str, label: str, said: str
+) -> None:
     tokenizer: Any = byte_bpe(["Ġgood", "Ġis", "Ġnice", "go", "1"])
     own = writer(
         tokenizer,
@@ -77,10 +79,11 @@ def test_the_labels_segment_is_the_labels_text(placement: str, content: str, lab
     encoded = own.encode(row)
     kinds = np.array(encoded.segments)
     assert len(kinds) == len(encoded.completion)
-    assert kinds[-1] == SEGMENTS.index("end") and (kinds == SEGMENTS.index("end")).sum() == 1
-    text = tokenizer.decode([t for t, kind in zip(encoded.completion, kinds, strict=True) if kind == 0])
+    _, scored = own.encode_labels(row)
+    ids = [t for t, kind in zip(encoded.completion, kinds, strict=True) if kind == SEGMENTS.index("label")]
     # "1" begins "10", so that what follows tells them apart, and counts as the label's.
-    assert text.strip() in (label, label.removeprefix("1"))
+    assert ids == scored[own.labels.index(label)] and len(ids) == len(tokenizer.tokenize(f" {label}")) + 1
+    assert (kinds == SEGMENTS.index("end")).sum() == (ids[-1] != own.end)
     if content == "label":
         assert not (kinds == SEGMENTS.index("explanation")).any()
 
