@@ -46,12 +46,16 @@ def metrics(predictions: Predictions, further: Sequence[str] = ()) -> dict[str, 
     for name in dict.fromkeys((*STANDARD, *further)):
         metric = METRICS.get(name, Metric)
         values = dict(metric.of(predictions))
+        plugin = METRICS.plugin(name) or name
         if wrong := [number for number in values if number not in metric.names]:
             raise PluginError(
-                f"{METRICS.plugin(name) or name}: expected numbers of the names {', '.join(metric.names)}, "
-                f'as it declares them; found "{wrong[0]}"'
+                f"{plugin}: expected numbers of the names {', '.join(metric.names)}, as it declares them; "
+                f'found "{wrong[0]}"'
             )
-        numbers |= {part: float(value) for part, value in values.items()}
+        try:
+            numbers |= {part: float(value) for part, value in values.items()}
+        except (TypeError, ValueError) as error:
+            raise PluginError(f"{plugin}: expected numbers; found {values}") from error
     return numbers
 
 

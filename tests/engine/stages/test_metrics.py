@@ -6,10 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from facts import facts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.stages.metrics import calibration_error, label_metrics
+from engine.stages.metrics import Metric, Predictions, calibration_error, label_metrics, metrics
+from specs.errors import PluginError
+from specs.registry import METRICS
 
 LABELS = ["1", "2", "3"]
 ratings = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS)), min_size=1, max_size=40)
@@ -65,3 +68,11 @@ def test_calibration() -> None:
     assert calibration_error(["a", "b"], mixed, ["a", "b"]) == pytest.approx((0.1 + 0.6) / 2)
     # Probability outside the labels does not count.
     assert calibration_error(["a"], sure[:1] - 7, ["a", "b"]) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("value", ["much", None, [1.0, 2.0]])
+def test_what_a_further_metric_gives_must_be_a_number(value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    further = Metric(lambda _: {"odd": value}, names=("odd",))  # type: ignore[dict-item]
+    monkeypatch.setitem(METRICS._own, "odd", further)
+    with pytest.raises(PluginError, match=facts("odd", "numbers", str(value).strip("[]"))):
+        metrics(Predictions(["1"], ["1"], ["1", "2"]), ["odd"])
