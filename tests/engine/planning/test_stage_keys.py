@@ -307,8 +307,9 @@ def test_a_cell_has_the_same_keys_whatever_else_the_spec_varies(
     matrix = resolve(load_spec(path))
     same = [c for c in matrix.cells if all(i == 0 for i in c[:-1]) and matrix.seed(c) == 3]
     (cell,) = same
-    assert Keys(matrix).of(cell) == before
-    every = [tuple(sorted(Keys(matrix).of(cell).items())) for cell in matrix.cells]
+    keys = Keys(matrix)
+    assert keys.of(cell) == before
+    every = [tuple(sorted(keys.of(cell).items())) for cell in matrix.cells]
     assert len(set(every)) == len(every)  # no two different cells share all their results
 
 
