@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
+from engine.cli.completion import Group, completion
 from engine.cli.init_command import init
 from engine.cli.output import CSV, FORMAT, JSON, check_one, print_csv, print_json
 from engine.cli.parameters import AT, FAILED, ONLY, PENDING, SET, SPEC, STORE
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from engine.planning.plan import Plan, PlannedCell
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ablation-engine")
 def cli() -> None:
     """Ablation studies of language-model fine-tuning, from one TOML spec to one store."""
@@ -249,7 +250,7 @@ def schema(of: str) -> None:
     say(json.dumps(content, indent=2), lines=True)
 
 
-for command in (init, status, power, results, report, compare, export, show, gc, verify):
+for command in (init, status, power, results, report, compare, export, show, gc, verify, completion):
     cli.add_command(command)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import frozen
+from click.shell_completion import CompletionItem
 
 from engine.errors import UsageError
 from specs.toml.text import STANDARD_INPUT
@@ -37,6 +38,12 @@ class StoreParameter(Base):
             return place_of(value)
         except StoreError as error:
             self.fail(str(error), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Let the shell complete files and folders."""
+        return [CompletionItem(incomplete, type="file")]
 
 
 class FiniteRange(click.FloatRange):

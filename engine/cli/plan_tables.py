@@ -55,6 +55,10 @@ def plan_tables(
         yield f"contrast  {name}  ({number} pairs)"
     for warning in plan_warnings(plan):
         yield styled(f"warning: {warning}", "yellow")
+    if command := plan.matrix.experiment.executor.notify:
+        yield styled(
+            f"executor.notify is set: `engine execute` ends by running {command!r} in a shell.", "red"
+        )
     for model in plan.trusted():
         yield styled(f"model.trust_remote_code is on: {model}'s own code will run here.", "red")
     if cells:
@@ -74,6 +78,8 @@ def _factor_table(plan: Plan) -> Grid:
 
 
 def _stage_table(plan: Plan, costs: dict[str, Cost] | None) -> Grid:
+    if costs and not any(cost != Cost() for cost in costs.values()):  # nothing is left to run
+        costs = None
     timed = bool(costs and any(cost.seconds for cost in costs.values()))
     titles = ["tokens", "FLOPs", "peak memory", "store", *["GPU time"] * timed] if costs else []
     columns = [Column("stage", "name"), Column("runs", "words"), *map(Column, titles)]

@@ -12,6 +12,7 @@ from engine.errors import Interrupted, told
 from engine.planning.plan import Plan, PlannedCell
 from engine.quantities import count
 from engine.running.execution import ExecutionRequest, note_plan, run_plan
+from engine.running.notify import notify
 from engine.terminal import joined, styled
 from specs.tables.experiment import STAGES
 from store import StoreError, open_store
@@ -45,6 +46,7 @@ def run(plan: Plan, pending: list[PlannedCell], console: Console, request: Execu
             ignore_terminal
         )  # the process is ending as it should; another Ctrl-C may not alter that
         console.print(stop_text)
+        _tell_end(plan, "stopped", stop_text, console)
         return Interrupted.exit_code
     number = Counter(stage for _, stage, _ in outcome.ran)
     ran = ", ".join(f"{number[stage]} {stage}" for stage in STAGES if number[stage])
@@ -59,7 +61,16 @@ def run(plan: Plan, pending: list[PlannedCell], console: Console, request: Execu
         line = joined([f"failed: cell {index + 1}, {stage}: ", styled(message, lines=True)])
         console.print(line, style="red", soft_wrap=True)
     show_results(plan.root, console, plan.matrix.experiment.name)
-    return 1 if outcome.failed or outcome.left_failed else 0
+    failed = len(outcome.failed) + outcome.left_failed
+    told = f"ran {ran or 'nothing'}" + (f"; {count(failed, 'stage')} failed" if failed else "")
+    _tell_end(plan, "failed" if failed else "done", told, console)
+    return 1 if failed else 0
+
+
+def _tell_end(plan: Plan, state: str, summary: str, console: Console) -> None:
+    """Run the person's own command; say where that did not work."""
+    if trouble := notify(plan, state, summary):
+        console.print(trouble, style="yellow", soft_wrap=True)
 
 
 def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Console) -> int:

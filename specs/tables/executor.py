@@ -89,6 +89,13 @@ class Executor:
             "job is queued again.",
         ),
     ] = 240
+    notify: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="Shell command that `engine execute` runs at its end: done, failed or stopped. Its "
+            "environment has ABLATION_EXPERIMENT, ABLATION_STORE, ABLATION_STATE and ABLATION_SUMMARY."
+        ),
+    ] = None
     sbatch: Annotated[
         dict[str, str | int], Meta(description="`slurm`: further options of sbatch, such as `account`.")
     ] = field(factory=dict)

@@ -1,0 +1,69 @@
+"""Completion, help that is not cut, and the command that is told of an execution's end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import command, engine
+from facts import told
+
+from engine.cli.main import cli
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_script(shell: str) -> None:
+    script = engine("completion", shell).output
+    assert "_ENGINE_COMPLETE" in script and f"{shell}_complete" in script
+    code, output = command("completion", "csh")
+    assert code == 2 and told(output, "csh", "bash")
+
+
+def completed(*words: str) -> list[str]:
+    """Complete the last word as the script for bash does."""
+    asked = {"_ENGINE_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(("engine", *words))}
+    asked |= {"COMP_CWORD": str(len(words)), "PYTHONPATH": str(ROOT)}
+    code = "import sys; sys.argv = ['engine']; from engine.cli.main import main; main()"
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, env=os.environ | asked, capture_output=True, text=True, check=False)
+    return done.stdout.split()
+
+
+def test_commands_and_files_are_completed() -> None:
+    assert completed("re") == ["plain,results", "plain,report"] or set(completed("re")) == {
+        "plain,report", "plain,results",
+    }  # fmt: skip
+    assert completed("results", "sto") == ["file,sto"]
+
+
+def test_the_list_of_commands_has_whole_sentences() -> None:
+    output = engine("--help", columns=80).output
+    for name, entry in cli.commands.items():
+        first = " ".join((entry.help or "").split("\n\n")[0].split()).rstrip(".").partition(". ")[0]
+        assert first in " ".join(output.split()), name
+    assert "..." not in output.partition("Commands:")[2]
+
+
+def test_a_command_of_ones_own_is_told_of_the_end(write_spec, tmp_path: Path) -> None:
+    note = f'echo "$ABLATION_EXPERIMENT $ABLATION_STATE $ABLATION_SUMMARY" >> "{tmp_path}/told"'
+    spec = write_spec(f"[executor]\nnotify = '''{note}'''\n")
+    one = ("--set", "seeds=[0]", "--only", "target=label")
+    assert told(engine("plan", spec).output, "executor.notify", "shell")
+    engine("execute", spec, *one)
+    assert (tmp_path / "told").read_text() == "small done ran 1 data, 1 base, 1 train, 1 evaluate, 1 probe\n"
+    broken = ("--set", "lora.target_modules=nothing", "--set", "executor.notify=exit 3")
+    output = engine("execute", spec, *one, *broken, code=1).output
+    assert told(output, "executor.notify", "exit 3", "ended with 3")
+
+
+def test_nothing_left_to_run_has_no_columns_of_costs(write_spec) -> None:
+    spec, one = write_spec(), ("--set", "seeds=[0]", "--set", "train.steps=1")
+    assert "FLOPs" in engine("plan", spec, *one).output
+    engine("execute", spec, *one)
+    output = engine("plan", spec, *one).output
+    assert "FLOPs" not in output and told(output, "train", "2 cached")
