@@ -15,6 +15,7 @@ from rich.text import Text
 
 from engine.cli.completion import Group, completion
 from engine.cli.init_command import init
+from engine.cli.logs_command import logs
 from engine.cli.output import CSV, FORMAT, JSON, check_one, print_csv, print_json
 from engine.cli.parameters import AT, FAILED, ONLY, PENDING, SET, SPEC, STORE
 from engine.cli.power_command import power
@@ -250,7 +251,7 @@ def schema(of: str) -> None:
     say(json.dumps(content, indent=2), lines=True)
 
 
-for command in (init, status, power, results, report, compare, export, show, gc, verify, completion):
+for command in (init, status, power, results, report, compare, export, show, logs, gc, verify, completion):
     cli.add_command(command)
 
 

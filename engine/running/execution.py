@@ -22,6 +22,7 @@ from engine.running.disk_space import check_space, memory_warning
 from engine.running.kernels_owner import check_kernels
 from engine.running.machine_checks import check_machine
 from engine.running.provenance import provenance
+from engine.running.run_log import logged
 from specs.tables.executor import Executor
 from specs.tables.experiment import STAGES
 from store import Ledger, StoreWriter, read_manifests, write_manifest
@@ -82,7 +83,8 @@ def run_plan(
     check_files(plan, described)
     write_manifest(plan.root, plan.matrix.experiment.name, described)
     plan.look_up()  # from here on `engine gc` spares what the plan finds
-    return _run(plan, cells, request, display, stop, where)
+    with logged(plan, display) as shown:
+        return _run(plan, cells, request, shown, stop, where)
 
 
 def note_plan(plan: Plan) -> None:

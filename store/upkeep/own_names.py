@@ -16,7 +16,7 @@ from store.ledger.row_keys import GROUP
 from store.ledger.version import STORE
 
 # What commands write for a person, and whatever a person puts there.
-_OUTPUTS = ("export", "figures", "report.html", "slurm")
+_OUTPUTS = ("export", "figures", "logs", "report.html", "slurm")
 _OTHERS = (".lock", ".probe", "claims", "locks", STORE)
 _FOLDERS = (
     "experiments",

@@ -67,3 +67,20 @@ def test_nothing_left_to_run_has_no_columns_of_costs(write_spec) -> None:
     engine("execute", spec, *one)
     output = engine("plan", spec, *one).output
     assert "FLOPs" not in output and told(output, "train", "2 cached")
+
+
+def test_an_execution_leaves_a_log_that_is_no_foreign_file(write_spec, tmp_path: Path) -> None:
+    spec, one = write_spec(), ("--set", "seeds=[0]")
+    engine("execute", spec, *one)
+    lines = engine("logs", spec).output.splitlines()
+    assert told(lines[0], "begins", "target=label", "data")
+    assert sum("train  train_" in line or ": train  " in line for line in lines if "done" in line) == 2
+    alone = engine("logs", tmp_path / "store", "--cell", "target=label+explanation").output
+    assert "train_loss" in alone and "target=label," not in alone
+    engine("execute", spec, *one, "--set", "train.steps=1")
+    assert len(engine("logs", spec, "--all").output.splitlines()) > len(lines)
+    (newest, _) = sorted((tmp_path / "store" / "logs").iterdir(), reverse=True)
+    with newest.open("a") as stream:
+        stream.write('{"half')  # as a kill may leave it
+    assert "half" not in engine("logs", spec).output
+    assert "not the store's" not in engine("verify", tmp_path / "store").output
