@@ -47,7 +47,7 @@ class Grid:
         """Add a row."""
         if bold:
             self._bold.add(len(self.rows))
-        self.rows.append([cell if isinstance(cell, Text) else styled(cell, lines=True) for cell in cells])
+        self.rows.append([cell if isinstance(cell, Text) else styled(cell) for cell in cells])
 
     def part(self) -> None:
         """Draw a line below the rows so far."""

@@ -16,7 +16,7 @@ from rich.text import Text
 from engine.cli.completion import Group, completion
 from engine.cli.init_command import init
 from engine.cli.logs_command import logs
-from engine.cli.output import CSV, FORMAT, JSON, check_one, print_csv, print_json
+from engine.cli.output import CSV, FORMAT, JSON, check_one, say_csv, say_json
 from engine.cli.parameters import AT, FAILED, ONLY, PENDING, SET, SPEC, STORE
 from engine.cli.power_command import power
 from engine.cli.status_command import status
@@ -84,15 +84,15 @@ def plan(
 
         comparison = compare(planned, _plan(diff, (), store))  # so that --set answers "what would it change?"
         if as_json:
-            print_json({"format": FORMAT} | comparison.as_json())
+            say_json({"format": FORMAT} | comparison.as_json())
         else:
             console.print(comparison.table())
     elif as_json:
         plan_data = render.plan_json(planned, cells=show_cells, exact=exact, shown=shown)
         plan_data |= {"power": power_tables.rows(planned, pilot)}
-        print_json(plan_data)
+        say_json(plan_data)
     elif as_csv:
-        print_csv(render.plan_rows(planned, cells=show_cells, shown=shown))
+        say_csv(render.plan_rows(planned, cells=show_cells, shown=shown))
     else:
         for part in render.plan_tables(planned, cells=show_cells, exact=exact, shown=shown):
             console.print(part, soft_wrap=isinstance(part, (Text, str)))
@@ -174,9 +174,9 @@ def data(spec: Path, overrides: tuple[str, ...], as_json: bool, as_csv: bool) ->
     console = Terminal()
     found = data_facts(_plan(spec, overrides, None))
     if as_json:
-        print_json({"format": FORMAT, "data": list(found)})
+        say_json({"format": FORMAT, "data": list(found)})
     elif as_csv:
-        print_csv(row for facts in found for row in data_rows(facts))
+        say_csv(row for facts in found for row in data_rows(facts))
     else:
         for facts in found:
             for table in data_tables(facts):

@@ -29,12 +29,12 @@ def check_one(*, as_json: bool, as_csv: bool) -> None:
         raise UsageError("--json and --csv: expected one of the two")
 
 
-def print_json(content: Any) -> None:
+def say_json(content: Any) -> None:
     """Print a value as JSON; numbers that are none (NaN, infinity) are null."""
     say(json.dumps(plain(content), indent=2, ensure_ascii=False), lines=True)
 
 
-def print_csv(rows: Iterable[Mapping[str, Any]]) -> None:
+def say_csv(rows: Iterable[Mapping[str, Any]]) -> None:
     """Print rows under the names of all their keys, in the order in which they come; what lacks is empty."""
     listed = list(rows)
     names = list(dict.fromkeys(name for row in listed for name in row))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from engine.cli.output import CSV, JSON, check_one, print_csv, print_json
+from engine.cli.output import CSV, JSON, check_one, say_csv, say_json
 from engine.cli.parameters import SET, SPEC, STORE, FiniteRange
 from engine.errors import UsageError
 from engine.terminal import Terminal
@@ -59,9 +59,9 @@ def power(
         interest = plan.matrix.experiment.analysis.smallest_difference_of_interest
         difference = interest.get(answer.question.outcome)
     if as_json:
-        print_json(curve_json(plan, answer, difference, wished))
+        say_json(curve_json(plan, answer, difference, wished))
     elif as_csv:
-        print_csv(curve_json(plan, answer, difference, wished)["designs"])
+        say_csv(curve_json(plan, answer, difference, wished)["designs"])
     else:
         for part in curve_lines(plan, answer, difference, wished):
             Terminal().print(part)

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from rich.text import Text
 
 from engine.cli.grids import Column, Grid, varying
+from engine.terminal import joined
 from store import StoreError
 from store.ledger.history import History
 from store.ledger.levels import level_text
@@ -230,13 +232,13 @@ def contrasts_table(rows: Sequence[Record]) -> Grid:
     return grid
 
 
-def _cells(row: Record) -> tuple[str, str, str, str]:
+def _cells(row: Record) -> tuple[Text | str, str, Text | str, str]:
     """Give difference, interval, p value and verdict in words."""
     if (layers := row["by_layer"]) is not None:
         least = f"; least {layers['least_p']:.2g}" if layers["tests"] else ""
         told = [f"{number} layers: {verdict}" for verdict, number in layers["verdicts"].items()]
-        p = f"{layers['below_0.05']} of {layers['tests']}\nbelow 0.05{least}"
-        return f"largest\n{layers['largest']:+.3g}", "", p, "; ".join(told)
+        passed = joined([f"{layers['below_0.05']} of {layers['tests']}", f"below 0.05{least}"], "\n")
+        return joined(["largest", f"{layers['largest']:+.3g}"], "\n"), "", passed, "; ".join(told)
     low, high, p = row["low"], row["high"], row["p_adjusted"]
     interval = f"{low:+.3g} to {high:+.3g}" if np.isfinite(low) else "–"
     return f"{row['difference']:+.3g}", interval, f"{p:.2g}" if np.isfinite(p) else "–", row["verdict"]

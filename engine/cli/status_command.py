@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.text import Text
 
-from engine.cli.output import CSV, JSON, check_one, print_csv, print_json
+from engine.cli.output import CSV, JSON, check_one, say_csv, say_json
 from engine.cli.parameters import AT, FAILED, NEW_STORE, ONLY, PENDING, SET, FiniteRange, is_spec
 from engine.errors import UsageError
 from engine.terminal import Terminal
@@ -64,9 +64,9 @@ def status(
         if as_json:
             for experiment in facts["experiments"]:
                 experiment["cells"] = list(filter(chosen, experiment["cells"]))
-            print_json(facts)
+            say_json(facts)
         elif as_csv:
-            print_csv(render.status_rows(facts, chosen))
+            say_csv(render.status_rows(facts, chosen))
         else:
             console = Terminal()
             if watch is not None:

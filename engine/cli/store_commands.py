@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from engine.cli.output import CSV, FORMAT, JSON, check_one, print_csv, print_json
+from engine.cli.output import CSV, FORMAT, JSON, check_one, say_csv, say_json
 from engine.cli.parameters import EXPERIMENT, RESULTS, Results
 from engine.errors import UsageError
 from engine.terminal import Terminal, say
@@ -30,9 +30,9 @@ def results(of: Results, experiment: str | None, as_json: bool, as_csv: bool) ->
     check_one(as_json=as_json, as_csv=as_csv)
     name = experiment or of.experiment
     if as_json:
-        print_json(session.results_for_programs(of.store, name))
+        say_json(session.results_for_programs(of.store, name))
     elif as_csv:
-        print_csv(row for facts in session.condition_facts(of.store, name) for row in results_rows(facts))
+        say_csv(row for facts in session.condition_facts(of.store, name) for row in results_rows(facts))
     else:
         session.show_results(of.store, Terminal(), name, contrasts=True)
 
@@ -79,9 +79,9 @@ def compare(
                 say(said, error=True)
     if as_json:
         stores = {"a": str(of_a.store), "b": str(of_b.store)}
-        print_json({"format": FORMAT, **stores, "experiments": compared})
+        say_json({"format": FORMAT, **stores, "experiments": compared})
     elif as_csv:
-        print_csv(row for facts in compared for row in comparison_rows(facts))
+        say_csv(row for facts in compared for row in comparison_rows(facts))
     else:
         for facts in compared:
             for part in comparison_tables(facts):
