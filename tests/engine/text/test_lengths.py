@@ -182,7 +182,7 @@ def test_the_report_shows_the_lengths_of_test_examples(spec: Any) -> None:
     output = engine("data", spec()).output
     lines = [line for line in output.splitlines() if line.startswith("│ all")]
     train, test = ([cell.strip() for cell in line.split("│")[2:-1]] for line in lines)
-    assert len(train) == 5 and train[-1] == "0"
+    assert len(train) == len(test) == 6 and train[-2:] == ["0", "32"]
     assert test[-2:] == ["1", "32"] and int(test[3]) > 32 and int(test[2]) <= 32
 
 
