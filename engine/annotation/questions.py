@@ -10,7 +10,7 @@ from attrs import frozen
 
 from engine.annotation.answers import LoggedAnswer
 from engine.annotation.reading import Reading, read_answer
-from engine.planning.stage_keys import digest
+from engine.planning.identities import digest
 from specs.tables.annotate import Annotate, Annotator, Strategy
 
 Row = Mapping[str, str]

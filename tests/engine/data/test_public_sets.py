@@ -16,7 +16,7 @@ from engine.data.public_sets import CONDITIONS, NEWS, PublicSet
 from engine.data.reading import read_source
 from engine.data.sources import sources
 from engine.errors import DataError
-from engine.planning.stage_keys import source_identity
+from engine.planning.identities import source_identity
 from specs.registry import PUBLIC_SETS
 from specs.tables.data import Columns, Data
 

@@ -15,7 +15,7 @@ from engine.data.prepare import load, prepare
 from engine.data.reading import read_source
 from engine.data.sources import sources
 from engine.errors import DataError
-from engine.planning.stage_keys import source_identity
+from engine.planning.identities import source_identity
 from specs.tables.data import Columns, Data
 
 SETS = ("arena", "chosen", "rejected", "amazon", "coqa", "cornell")
