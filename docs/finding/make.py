@@ -1,11 +1,14 @@
 """Tables and figure of docs/finding.md, of the store that `engine execute specs/studies/finding.toml` fills.
 
 Writes beside itself cells.csv (a row for each training), contrasts.csv (the declared contrasts in accuracy
-and the scores) and layers.csv (the same in the lens entropy of every layer), and ../images/finding.png.
+and the scores) and layers.csv (the same in the lens entropy of every layer), study.json (the spec's
+hash, versions, hardware), and ../images/finding.png.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,6 +41,12 @@ def main(folder: str = "stores/finding") -> None:
     tests = [(node.path, node.to_dataset()) for node in tree.ablation.contrasts().leaves]
     _table(test for test in tests if "layer" not in test[1].dims).to_csv(HERE / "contrasts.csv", index=False)
     _table(test for test in tests if "layer" in test[1].dims).to_csv(HERE / "layers.csv", index=False)
+    facts = {name: json.loads(tree.attrs[name]) for name in ("packages", "hardware")}
+    facts |= {"python": tree.attrs["python"], "git": tree.attrs["git"]}
+    spec = json.loads(tree.attrs["spec"])
+    spec.pop("store")  # where results lie does not change them
+    facts["spec"] = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+    (HERE / "study.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", "utf-8")
     with styled():
         figure = plt.figure(figsize=(plots.WIDE, 2.6))
         left, right = figure.add_axes((0.19, 0.17, 0.24, 0.78)), figure.add_axes((0.53, 0.17, 0.45, 0.78))
