@@ -17,7 +17,7 @@ from typing import TypeVar
 from attrs import define, field, frozen
 
 from specs.common.plugin_names import PREFIX, described, package_of
-from specs.common.spelling import nearest, one_of
+from specs.common.spelling import hint, nearest, one_of
 from specs.errors import PluginError
 
 T = TypeVar("T")
@@ -173,10 +173,19 @@ REGISTRIES = (PSEUDO_EXPLANATIONS, DATA_SETS, PUBLIC_SETS, STATISTICS, METRICS, 
 
 
 def plugins() -> list[str]:
-    """Name all plug-ins of installed packages, of any kind."""
+    """Name all plug-ins of installed packages, those included that no kind of plug-in has for its group."""
     namesakes = [point for registry in REGISTRIES for point in registry.namesakes()]
-    return [
+    groups = [*(registry.group for registry in REGISTRIES), "panels"]
+    named = [
         f"{point.name} ({group}) of {package_of(point)}" + ": REFUSED, a built-in name" * (point in namesakes)
-        for group in (*(registry.group for registry in REGISTRIES), "panels")
+        for group in groups
         for point in sorted(entry_points(group=PREFIX + group), key=lambda point: point.name)
     ]
+    for group in sorted(name for name in entry_points().groups if name.startswith(PREFIX)):
+        if (kind := group.removeprefix(PREFIX)) not in groups:
+            named += [
+                f"{point.name} of {package_of(point)}: IGNORED, for {group} is no group of entry points; "
+                f"expected {one_of(groups)}{hint(kind, groups)}"
+                for point in entry_points(group=group)
+            ]
+    return named

@@ -248,6 +248,12 @@ def test_two_packages_with_one_name_are_both_named(install) -> None:
         STATISTICS.get("hidden_norm", object)
 
 
+def test_a_group_that_is_misspelled_is_told(install) -> None:
+    install(entry_points=("[ablation_engine.statistics]", "[ablation_engine.statistic]"))
+    (ignored,) = (line for line in plugins() if line.startswith("hidden_norm"))
+    assert told(ignored, "ablation-example 1.0", "IGNORED", "ablation_engine.statistic", "'statistics'")
+
+
 def test_a_plugin_with_a_built_in_name_is_refused_where_a_spec_uses_it(install, spec: Path) -> None:
     install(entry_points=("hidden_norm =", "entropy ="))
     assert engine.plan(spec, ['probe.statistics=["max_prob"]']).cells
