@@ -88,11 +88,9 @@ def _stage_table(plan: Plan, costs: dict[str, Cost] | None) -> Grid:
     for stage in (stage for stage in STAGES if counts[stage]):
         numbers = _cost_cells(costs.get(stage), timed=timed) if costs else []
         table.add(stage, _states(counts[stage]), *numbers)
-    if costs:
-        table.part()
-        total = sum(costs.values(), Cost())
-        cost_cells = _cost_cells(total, timed=timed)
-        table.add("total", _states(sum(counts.values(), Counter())), *cost_cells)
+    table.part()
+    cost_cells = _cost_cells(sum(costs.values(), Cost()), timed=timed) if costs else []
+    table.add("total", _states(sum(counts.values(), Counter())), *cost_cells)
     return table
 
 
