@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from commands import command, engine
@@ -54,7 +55,7 @@ def test_a_watch_ends_when_nothing_is_left(some: Path, monkeypatch: pytest.Monke
         waited.append(seconds)
         engine("execute", some, "--retry-failed")
 
-    monkeypatch.setattr(status_command.time, "sleep", sleep)
+    monkeypatch.setattr(status_command, "time", SimpleNamespace(sleep=sleep))  # no other thread's
     output = engine("status", some, "--watch").output
     assert waited == [5.0]
     first, second = output.count("small: 4 cells"), output.rfind("small: 4 cells")
