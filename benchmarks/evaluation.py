@@ -4,10 +4,11 @@ The model has the real shapes and random weights, which take the same time.
 """
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from benchmarks.measure import interleaved
 from benchmarks.shapes import TOP, WATCHED
+from benchmarks.smollm2_config import smollm2_config
 from kernels import Unembedding, lens_statistics
 
 BATCH, LENGTH, POSITIONS = 4, 128, 8
@@ -16,15 +17,7 @@ BATCH, LENGTH, POSITIONS = 4, 128, 8
 def main() -> None:
     print(f"{'':<10}{'pass (ms)':>11}{'probe (ms)':>12}{'probe / pass':>14}{'CPU ratio':>11}")
     for dtype in (torch.float32, torch.bfloat16):
-        config = LlamaConfig(
-            vocab_size=49_152,
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=30,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            tie_word_embeddings=True,
-        )
+        config = smollm2_config()
         model = LlamaForCausalLM(config).to(dtype).eval()
         tokens = torch.randint(0, 49_152, (BATCH, LENGTH))
         head = Unembedding(model.lm_head.weight)

@@ -13,10 +13,11 @@ import argparse
 from functools import partial
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from benchmarks.encoding import LABELS, TEMPLATE, drawn_examples, smollm2
 from benchmarks.measure import interleaved
+from benchmarks.smollm2_config import smollm2_config
 from engine.models.batching import by_length, padding_id, window_size
 from engine.models.lens import find_lens
 from engine.progress import StopRequest, silent
@@ -39,15 +40,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=49_152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=options.layers,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        tie_word_embeddings=True,
-    )
+    config = smollm2_config(options.layers)
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
     tokenizer, lens = smollm2(), find_lens(model)
     rows = [

@@ -26,10 +26,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer, TrainingArguments
+from transformers import LlamaForCausalLM, PrinterCallback, Trainer, TrainingArguments
 
 from benchmarks.encoding import LABELS, smollm2
 from benchmarks.measure import interleaved
+from benchmarks.smollm2_config import smollm2_config
 from engine.data.graded_dialogues import examples as dialogues
 from engine.models.batching import padding_id
 from engine.progress import StopRequest, silent
@@ -89,15 +90,7 @@ def long_tailed(count: int, mean: int) -> list[Encoded]:
 
 def report_times(options: argparse.Namespace, rows: Sequence[Encoded]) -> None:
     """Print the times of trainings, and their ratios to the plain one."""
-    config = LlamaConfig(
-        vocab_size=49_152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=options.layers,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        tie_word_embeddings=True,
-    )
+    config = smollm2_config(options.layers)
     torch.manual_seed(0)
     base = LlamaForCausalLM(config).requires_grad_(False).eval()
     sizes = sorted({options.batch, -(-options.batch // 2), -(-options.batch // 4), 1}, reverse=True)
