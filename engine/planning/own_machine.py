@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from cattrs import structure
 from cattrs.errors import BaseValidationError
 
 from engine.planning.devices import DEVICES, Device
+from specs.common.whole_files import whole_file
 from specs.tables.executor import Executor
 from store.backend.records import cache_root
 
@@ -26,19 +28,27 @@ def rates_file() -> Path:
 def keep_rates(rates: dict[str, Any]) -> Path:
     """Write the measured rates by kind of device, `cpu` and `cuda`; give the file."""
     file = rates_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(rates, indent=2) + "\n", "utf-8")
+    with whole_file(file) as written:
+        written.write_text(json.dumps(rates, indent=2) + "\n", "utf-8")
     return file
 
 
 def own_rates(wanted: str) -> tuple[str, Device] | None:
     """Give the kind and the rates of the device here that `model.device` means; None where unmeasured."""
     try:
-        known = json.loads(rates_file().read_text("utf-8"))
+        file = rates_file()
+        known = _read(file, file.stat().st_mtime_ns)
         kind = ("cuda" if "cuda" in known else "cpu") if wanted == "auto" else wanted.partition(":")[0]
         return kind, structure(known[kind], Device)
     except (OSError, ValueError, LookupError, TypeError, BaseValidationError):
         return None
+
+
+@lru_cache(maxsize=1)
+def _read(file: Path, _written: int) -> dict[str, Any]:
+    """Read the file once until it is written again: a plan asks for every training."""
+    rates: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return rates
 
 
 def expected_seconds(settings: Executor, wanted: str, flops: float, streamed: float, dtype: str) -> float:

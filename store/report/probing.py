@@ -55,7 +55,9 @@ def _averages(dataset: xr.Dataset) -> Iterator[tuple[str, str, xr.Dataset]]:
         averages = means(dataset, name)
         yield name, str(averages["mean"].attrs["long_name"]), averages
     for name, title in DIVERGENCES.items():
-        averages = means(dataset, name) if name in dataset else xr.Dataset(coords={"against": []})
+        if name not in dataset:
+            continue
+        averages = means(dataset, name)
         for other in averages["against"].values:
             of_other = averages.sel(against=other).assign_attrs(averages.attrs)
             yield (
