@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
+
+from engine.models.causal_lm import CausalLm
 
 
 def adapter_trouble() -> str:
@@ -26,7 +27,7 @@ def adapter_trouble() -> str:
             num_key_value_heads=1, max_position_embeddings=16,
         )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
-            base: Any = LlamaForCausalLM(config).eval()
+            base: CausalLm = LlamaForCausalLM(config).eval()
             weights = {name: value.clone() for name, value in base.state_dict().items()}
             model = attach_adapter(base, Lora(r=2)).eval()
             with torch.no_grad():

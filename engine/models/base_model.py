@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig, PreTrainedConfig
 
+from engine.models.causal_lm import CausalLm
 from engine.models.tokenizer import Tokenizer
 
 _OWNERS = (nn.Module, PreTrainedConfig, GenerationConfig)  # whose attributes are a model's state
@@ -27,7 +28,7 @@ _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}  # byt
 class BaseModel:
     """A frozen model without an adapter, as it has just been loaded, and its tokenizer."""
 
-    model: Any
+    model: CausalLm
     tokenizer: Tokenizer
     _modules: list[nn.Module] = field(init=False)  # known also where others are wrapped around them
     _buffers: list[Tensor] = field(init=False)  # but for frequencies, which follow the length of what is read

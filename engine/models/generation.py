@@ -11,6 +11,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from engine.errors import EngineError
 from engine.models.batching import padding_id
+from engine.models.causal_lm import CausalLm, without_adapter
 from engine.models.tokenizer import Tokenizer
 
 # What is expected where logits are not.
@@ -22,7 +23,7 @@ FINITE = (
 
 @torch.inference_mode()
 def generate(
-    model: Any,
+    model: CausalLm,
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
@@ -68,12 +69,12 @@ class _NanWatch(LogitsProcessor):
 
 
 @contextmanager
-def _configured(model: Any, config: GenerationConfig) -> Iterator[Any]:
+def _configured(model: CausalLm, config: GenerationConfig) -> Iterator[Any]:
     """Give the model, without the adapter's wrapper, with this generation config inside the `with` block.
 
     What a config that is passed to `generate` leaves open, transformers takes from the model's own.
     """
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    bare = without_adapter(model)
     own_config = bare.generation_config
     bare.generation_config = config
     try:
@@ -99,7 +100,7 @@ def written(
     return str(tokenizer.decode(tokens, skip_special_tokens=True))
 
 
-def own_ends(model: Any, tokenizer: Tokenizer) -> list[int]:
+def own_ends(model: CausalLm, tokenizer: Tokenizer) -> list[int]:
     """Give the ids of all tokens that end a text of the model as it is published: a chat's turn, say."""
     ends = model.generation_config.eos_token_id
     return sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from engine.errors import EngineError
 from engine.models.batching import pad_right
+from engine.models.causal_lm import CausalLm, without_adapter
 from engine.models.packing import nothing_packed
 from engine.models.translators import Translators
 from engine.models.unembedding import unembedding_of
@@ -128,12 +129,12 @@ class Lens:
                 hook.remove()
 
 
-def find_lens(model: Any) -> Lens:
+def find_lens(model: CausalLm) -> Lens:
     """Find the lens of a transformers causal model, with or without a peft adapter around it.
 
     EngineError where the model has no such parts. `models.lens_check` shows that they are the right ones.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_adapter(model)
     config = base.config.get_text_config(decoder=True)
     heads, width = getattr(config, "num_attention_heads", 0), getattr(config, "hidden_size", None)
     decoder = _decoder(base)
@@ -149,7 +150,7 @@ def find_lens(model: Any) -> Lens:
     )
 
 
-def _decoder(base: Any) -> Any:
+def _decoder(base: CausalLm) -> Any:
     """Give the part of a model that reads ids and gives hidden states."""
     from transformers import PreTrainedModel
 

@@ -17,6 +17,7 @@ from attrs import define, frozen
 from torch import Tensor, nn
 
 from engine.errors import EngineError
+from engine.models.causal_lm import CausalLm
 from engine.models.lens import Lens, find_lens
 from engine.models.load_errors import ATTENTION
 
@@ -30,7 +31,7 @@ LOUD = 64.0
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
-def check_lens(model: Any) -> Lens:
+def check_lens(model: CausalLm) -> Lens:
     """Run a model over a few drawn tokens and compare its lens with its own logits; give the lens.
 
     The last hidden states, and the last layer's residual stream behind the final norm, have to unembed to the
@@ -77,7 +78,7 @@ class _CheckedRun:
     factors: Tensor  # [2, 1, 1] on the hidden states that the unembedding read
 
 
-def _run(model: Any, lens: Lens, ids: Tensor) -> _CheckedRun:
+def _run(model: CausalLm, lens: Lens, ids: Tensor) -> _CheckedRun:
     mask, positions = torch.ones_like(ids), torch.arange(TOKENS, device=ids.device).expand(2, -1)
     numbers = list(range(len(lens.layers) + 1))
     try:
@@ -121,7 +122,7 @@ class _Loudness:
 
 
 @contextmanager
-def _loud(model: Any, lens: Lens) -> Iterator[_Loudness]:
+def _loud(model: CausalLm, lens: Lens) -> Iterator[_Loudness]:
     """Make the second row's logits large, by hidden states times a power of two, which rounds nothing."""
     loudness = _Loudness()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, UsageError
 from engine.fingerprints import cache_folder, fingerprint_path
+from engine.models.causal_lm import CausalLm
 from engine.models.load_errors import check_weights, loading_errors
 from engine.models.tokenizer import Tokenizer
 from engine.models.weight_files import check_files
@@ -134,7 +135,7 @@ def load_config(model: Model) -> Any:
         return AutoConfig.from_pretrained(name, **options)
 
 
-def _check_special(model: Model, base: Any, tokenizer: Tokenizer) -> None:
+def _check_special(model: Model, base: CausalLm, tokenizer: Tokenizer) -> None:
     """Raise where the model does not know the end token; pad with that where it knows no padding token."""
     size = base.get_input_embeddings().weight.shape[0]
     if (end := tokenizer.eos_token_id) is not None and end >= size:

@@ -8,6 +8,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 
 from engine.errors import EngineError
+from engine.models.causal_lm import CausalLm
 from kernels import Unembedding
 
 # Keys of transformers' configurations for what a causal model does to its logits. Granite divides by its
@@ -21,7 +22,7 @@ MULTIPLIED = {"hyperclovax": ("logits_scaling",)}
 UNREAD = {"mpt": ("logit_scale",), "gemma3": ("final_logit_softcapping",)}
 
 
-def unembedding_of(base: Any) -> Unembedding:
+def unembedding_of(base: CausalLm) -> Unembedding:
     """Give the unembedding of a causal model, with the scale and soft-cap that its configuration names."""
     head = base.get_output_embeddings()
     name = type(base).__name__

@@ -8,12 +8,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, TypeVar, cast, get_args
+from typing import TypeVar, cast, get_args
 
 from attrs import define, field, frozen
 
 from engine.errors import ChangedWeightsError, DoneElsewhereError, HeldElsewhereError, Interrupted
 from engine.models.base_model import BaseModel, as_it_was
+from engine.models.causal_lm import CausalLm
 from engine.planning.plan import Plan, PlannedCell, describe, grouped
 from engine.progress import Report, StopRequest, silent
 from engine.running.memory import failure
@@ -250,7 +251,7 @@ class CellRunner:
         with contextlib.suppress(DoneElsewhereError):
             self._attempt(cell, "train", cell.keys["train"], partial(self.stages.train, cell, base))
 
-    def _adapted(self, cell: PlannedCell, base: BaseModel) -> Any:
+    def _adapted(self, cell: PlannedCell, base: BaseModel) -> CausalLm:
         """Give the base model with the cell's adapter."""
         load = partial(self.stages.load, cell, base)
         return self._attempt(cell, "train", cell.keys["train"], lambda _: load(), recorded=False)
@@ -268,7 +269,7 @@ class CellRunner:
         """Tell whether the adapters of other cells that a stage reads are trained."""
         return all(self.plan.states["train"][donor] == "cached" for donor in cell.donors_of(stage))
 
-    def _measure(self, cell: PlannedCell, stage: str, model: Any, base: BaseModel) -> bool:
+    def _measure(self, cell: PlannedCell, stage: str, model: CausalLm, base: BaseModel) -> bool:
         """Run a stage on the cell's model where it is due; tell whether what consumes its result can run."""
         try:
             if stage in cell.keys and self._is_due(stage, cell.keys[stage]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from attrs import frozen
 from peft import PeftModel
@@ -14,6 +13,7 @@ from torch import nn
 
 from engine.errors import UsageError
 from engine.models.base_model import as_it_was
+from engine.models.causal_lm import CausalLm
 from engine.models.lens import find_lens
 from engine.planning.run_order import Adapter, Step
 from engine.stages.training.files import load_adapter
@@ -26,7 +26,7 @@ OWN = "default"  # peft's name of the adapter that a model was trained with
 class Arrangement:
     """A model with the adapters of several trainings, of which each part of each layer uses one."""
 
-    model: Any
+    model: CausalLm
     trained: str  # name of the cell's trained adapter, "" where it has none
     sites: tuple[tuple[int, str, BaseTunerLayer], ...]  # layer, attention or mlp, adapted module
 
@@ -72,7 +72,7 @@ class Arrangement:
 
 @contextmanager
 def arrangement(
-    model: Any, donors: Mapping[str, Place], asking: str = "interventions"
+    model: CausalLm, donors: Mapping[str, Place], asking: str = "interventions"
 ) -> Iterator[Arrangement]:
     """Put the donors' adapters (train key → home) beside the model's own inside the `with` block.
 
@@ -96,7 +96,9 @@ def _switch(module: BaseTunerLayer, name: str) -> None:
     module.set_adapter([name] if name else [], inference_mode=True)
 
 
-def adapted_sites(model: Any, asking: str = "interventions") -> tuple[tuple[int, str, BaseTunerLayer], ...]:
+def adapted_sites(
+    model: CausalLm, asking: str = "interventions"
+) -> tuple[tuple[int, str, BaseTunerLayer], ...]:
     """Give what an adapter is on: layer, attention or mlp, module.
 
     Raises UsageError where it reaches outside the layers, or trains modules in full.

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from engine.models import loading
 from engine.models.base_model import BaseModel
+from engine.models.causal_lm import CausalLm
 from engine.planning.plan import PlannedCell
 from engine.progress import Report
 from engine.stages import checks, data, evaluate, probe, tuned_lens, untrained
@@ -17,7 +18,7 @@ from engine.stages.interventions import stage as interventions
 from engine.stages.measured_examples import Stage
 from engine.stages.training import stage as training
 
-MEASURES: Mapping[str, Callable[[Context, PlannedCell, Any, BaseModel, Report], None]] = {
+MEASURES: Mapping[str, Callable[[Context, PlannedCell, CausalLm, BaseModel, Report], None]] = {
     "base": untrained.run,
     "evaluate": evaluate.run,
     "lens": tuned_lens.run,
@@ -55,6 +56,8 @@ class Stages(Context):
         """Give the base model with the cell's trained adapter."""
         return training.load(self, cell, base)
 
-    def measure(self, stage: str, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+    def measure(
+        self, stage: str, cell: PlannedCell, model: CausalLm, base: BaseModel, report: Report
+    ) -> None:
         """Run a stage of MEASURES on the cell's model."""
         MEASURES[stage](self, cell, model, base, report)

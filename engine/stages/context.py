@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
@@ -10,6 +10,7 @@ from engine.data import prepare
 from engine.data.missing_explanations import check_explanations
 from engine.errors import DamagedAdapterError, DamagedDataError, DamagedLensError, DataError
 from engine.models import translators
+from engine.models.causal_lm import CausalLm
 from engine.models.tokenizer import Tokenizer
 from engine.models.translators import Translators
 from engine.planning.plan import PlannedCell
@@ -64,7 +65,7 @@ class Context(StageRecords):
             check_explanations(part, split, data, target)
         return rows
 
-    def measured(self, cell: PlannedCell, stage: Stage, model: Any, text: TargetEncoder) -> Measured:
+    def measured(self, cell: PlannedCell, stage: Stage, model: CausalLm, text: TargetEncoder) -> Measured:
         """Give the test examples of a stage; DataError for those that cannot be measured."""
         data, probe = self.data(cell, test=True), self.settings("probe", cell)
         rows = self.rows(cell, "test_data", "test", data.test)
@@ -78,7 +79,7 @@ class Context(StageRecords):
             probe=probe,
         )
 
-    def limit(self, cell: PlannedCell, model: Any) -> Limit:
+    def limit(self, cell: PlannedCell, model: CausalLm) -> Limit:
         """Give the length that the cell's examples may have on this model."""
         return limit_of(model, self.settings("train", cell).max_length)
 

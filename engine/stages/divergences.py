@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.models.causal_lm import CausalLm
 from engine.models.lens import Lens
 from engine.planning.plan import PlannedCell
 from engine.stages.adapter_layout import arrangement
@@ -22,7 +23,7 @@ Reference = Callable[[], AbstractContextManager[None]] | None
 
 @contextmanager
 def reference_models(
-    context: Context, cell: PlannedCell, model: Any
+    context: Context, cell: PlannedCell, model: CausalLm
 ) -> Iterator[tuple[Any, dict[str, Reference]]]:
     """Put the adapters that `probe.against` names beside the cell's own inside the `with` block.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ import torch
 from engine.errors import UsageError
 from engine.models.base_model import BaseModel
 from engine.models.batching import by_length, padding_id, window_size
+from engine.models.causal_lm import CausalLm
 from engine.models.generation import generate, written
 from engine.models.lens import Lens, find_lens
 from engine.models.scoring import Question, Run, Spelling, constrained_label, predictions, score_spellings
@@ -66,7 +66,7 @@ def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Targe
 
 @torch.inference_mode()
 def evaluate(
-    model: Any,
+    model: CausalLm,
     tokenizer: Tokenizer,
     writer: TargetEncoder,
     rows: Sequence[Example],
@@ -105,7 +105,7 @@ def _prompt(writer: TargetEncoder, row: Example) -> list[int]:
 
 
 def _evaluate_batch(
-    model: Any,
+    model: CausalLm,
     lens: Lens,
     tokenizer: Tokenizer,
     writer: TargetEncoder,
@@ -157,7 +157,7 @@ def _strings(texts: Iterable[str]) -> np.ndarray:
 
 
 def _generate(
-    model: Any, tokenizer: Tokenizer, writer: TargetEncoder, batch: Sequence[Example], settings: Evaluate
+    model: CausalLm, tokenizer: Tokenizer, writer: TargetEncoder, batch: Sequence[Example], settings: Evaluate
 ) -> list[str]:
     """Give the model's own greedy answer to each example."""
     prompts, begun = zip(*(writer.encode_prompt(row) for row in batch), strict=True)
@@ -189,7 +189,7 @@ def summarise(
     return summary
 
 
-def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, report: Report) -> None:
     """Evaluate the cell's model on its test examples."""
     settings, key = context.settings("evaluate", cell), cell.keys["evaluate"]
     with context.kept.unless_it_fails(), context.committing("evaluate", key, base) as record:
@@ -210,7 +210,7 @@ def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report
 
 
 def _keeping_run(
-    context: Context, cell: PlannedCell, model: Any, text: TargetEncoder, rows: Sequence[Example]
+    context: Context, cell: PlannedCell, model: CausalLm, text: TargetEncoder, rows: Sequence[Example]
 ) -> KeepingRun | None:
     """Give what keeps the passes that the cell's probe will need, if that is due and may need any."""
     probe, key = context.settings("probe", cell), cell.keys.get("probe", "")
@@ -229,7 +229,7 @@ def _keeping_run(
 
 
 def _training_accuracy(
-    context: Context, cell: PlannedCell, model: Any, tokenizer: Tokenizer, report: Report
+    context: Context, cell: PlannedCell, model: CausalLm, tokenizer: Tokenizer, report: Report
 ) -> dict[str, float]:
     """Give the accuracies on some of the examples that the model was trained on (`train_…`)."""
     settings = context.settings("evaluate", cell)

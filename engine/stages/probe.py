@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from engine.errors import UsageError
 from engine.models.base_model import BaseModel
 from engine.models.batching import by_length, padding_id, window_size
+from engine.models.causal_lm import CausalLm
 from engine.models.lens import Lens, find_lens
 from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
@@ -259,7 +259,7 @@ def _by_example(
     return values
 
 
-def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, report: Report) -> None:
     """Probe every layer of the cell's model; goes on behind the last part that is on disk."""
     settings, key, tokenizer = context.settings("probe", cell), cell.keys["probe"], base.tokenizer
     with context.committing("probe", key, base) as record:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from engine.errors import DamagedLensError, EngineError
 from engine.models import translators
 from engine.models.base_model import BaseModel
 from engine.models.batching import pad_right, padding_id
+from engine.models.causal_lm import CausalLm
 from engine.models.lens import Lens, find_lens
 from engine.models.translators import Checkpoint, Translators, translated
 from engine.planning.plan import PlannedCell
@@ -163,7 +163,7 @@ def lens_family(steps: int, layers: int) -> Family:
     )
 
 
-def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, report: Report) -> None:
     """Train the translators of the cell's tuned lens; goes on from its checkpoint."""
     settings, key = context.settings("probe", cell), cell.keys["lens"]
     with context.committing("lens", key, base) as record:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from attrs import evolve
 
 from engine.models.base_model import BaseModel
+from engine.models.causal_lm import CausalLm
 from engine.planning.plan import PlannedCell
 from engine.progress import Report
 from engine.stages.context import Context
@@ -16,7 +15,7 @@ from engine.text.targets import cell_writer
 from specs.tables.target import Target
 
 
-def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, report: Report) -> None:
     """Evaluate the model without adapter on the cell's test examples, asked for the label alone."""
     settings, key, tokenizer = context.settings("evaluate", cell), cell.keys["base"], base.tokenizer
     with context.committing("base", key, base) as record:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from attrs import frozen
 
 from engine.errors import DataError
+from engine.models.causal_lm import CausalLm
 from engine.models.scoring import Question
 from engine.text.positions import position_indices
 from engine.text.targets import Example, TargetEncoder
@@ -28,7 +29,7 @@ class Limit:
     reason: str
 
 
-def limit_of(model: Any, max_length: int) -> Limit:
+def limit_of(model: CausalLm, max_length: int) -> Limit:
     """Give the lesser of `train.max_length` and the positions that the model was made for."""
     return limit_by(model.config, max_length)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from attrs import evolve
 
 from engine.errors import DataError, EngineError, UsageError
+from engine.models.causal_lm import CausalLm
 from engine.models.generation import written
 from engine.text.answers import read_answer
 from engine.text.targets import Encoded, Example, TargetEncoder
@@ -128,7 +128,7 @@ def _ends_early(stem: str, separator: str) -> bool:
     return 0 <= place < len(stem.rstrip(" ")) - len(separator.rstrip(" "))
 
 
-def token_count(model: Any) -> int:
+def token_count(model: CausalLm) -> int:
     """Give the number of tokens that a model knows."""
     return int(model.get_input_embeddings().weight.shape[0])
 

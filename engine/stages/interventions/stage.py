@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from engine.models.base_model import BaseModel
+from engine.models.causal_lm import CausalLm
 from engine.models.lens import find_lens
 from engine.planning.changes import ModelShape, entries, expand
 from engine.planning.plan import PlannedCell
@@ -15,7 +14,7 @@ from engine.stages.interventions.intervene import InterventionRun, intervention_
 from engine.stages.records import checked
 
 
-def run(context: Context, cell: PlannedCell, model: Any, base: BaseModel, report: Report) -> None:
+def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, report: Report) -> None:
     """Do the cell's interventions; goes on behind the last batch that is on disk."""
     key, probe = cell.keys["intervene"], context.settings("probe", cell)
     evaluate_settings = context.settings("evaluate", cell)

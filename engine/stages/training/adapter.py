@@ -13,6 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 
 from engine.errors import UsageError
+from engine.models.causal_lm import AdaptedLm, CausalLm
 from engine.process_group.alone import ALONE, ProcessGroup
 from engine.stages.training.modules import check_named, check_trained, unseen_modules
 from specs.tables.experiment import Lora
@@ -31,7 +32,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def attach_adapter(base: Any, lora: Lora, ranks: ProcessGroup = ALONE) -> Any:
+def attach_adapter(base: CausalLm, lora: Lora, ranks: ProcessGroup = ALONE) -> AdaptedLm:
     """Put a fresh LoRA adapter on a base model (LoRA: arXiv 2106.09685); the base stays frozen.
 
     To be used within `as_it_was`, also where it raises.
@@ -57,7 +58,7 @@ def attach_adapter(base: Any, lora: Lora, ranks: ProcessGroup = ALONE) -> Any:
     )
     try:
         with quiet():
-            model = get_peft_model(base, config)
+            model: AdaptedLm = get_peft_model(base, config)
     except ValueError as error:
         raise UsageError(f"lora.target_modules: found {lora.target_modules!r}: {error}") from error
     keep_float32(model)
@@ -71,7 +72,7 @@ def attach_adapter(base: Any, lora: Lora, ranks: ProcessGroup = ALONE) -> Any:
     return model
 
 
-def keep_float32(model: Any, name: str = "default") -> bool:
+def keep_float32(model: AdaptedLm, name: str = "default") -> bool:
     """Keep the modules that an adapter trains in full in float32, as peft keeps the rest of it.
 
     Steps of a fine-tuning are smaller than half precision resolves. Around such a module nothing changes: its

@@ -16,6 +16,7 @@ import numpy as np
 from attrs import field, frozen
 
 from engine.errors import DamagedAdapterError
+from engine.models.causal_lm import AdaptedLm, CausalLm
 from engine.stages.training.trackers import keep_logs
 from specs.common.whole_files import PARTIAL, partial_of
 from store.backend.location import Place
@@ -37,7 +38,7 @@ class Trained:
     passes: dict[str, Any] = field(factory=dict)  # how batches went through the model
 
 
-def save_adapter(model: Any, trained: Trained, home: Place) -> bool:
+def save_adapter(model: AdaptedLm, trained: Trained, home: Place) -> bool:
     """Save an adapter as safetensors as `adapter` of `home`, keep the logs, and drop the checkpoints.
 
     False, changing nothing, when another owner of this training has saved its own first.
@@ -69,7 +70,7 @@ def saved_training(home: Place) -> Trained | None:
     return Trained(content["summary"], curves, content.get("modules", []), content.get("passes", {}))
 
 
-def load_adapter(model: Any, home: Place, name: str = "default") -> Any:
+def load_adapter(model: CausalLm, home: Place, name: str = "default") -> AdaptedLm:
     """Put the saved adapter of `home` on a base model, or beside the adapter that a model has.
 
     To be used within `as_it_was`, also where it raises: DamagedAdapterError where it cannot be read.
@@ -81,12 +82,13 @@ def load_adapter(model: Any, home: Place, name: str = "default") -> Any:
     folder = _readable(home)  # before the base model is touched
     with quiet():
         if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter_name=name)
+            adapted: AdaptedLm = model
+            adapted.load_adapter(str(folder), adapter_name=name)
         else:
-            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
-        if keep_float32(model, name):  # what was rounded when it was read
-            model.load_adapter(str(folder), adapter_name=name)
-    return model.eval()
+            adapted = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+        if keep_float32(adapted, name):  # what was rounded when it was read
+            adapted.load_adapter(str(folder), adapter_name=name)
+    return adapted.eval()
 
 
 def check_adapter(home: Place, recorded: Mapping[str, Any]) -> None:

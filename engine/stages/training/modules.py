@@ -12,11 +12,12 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from engine.errors import UsageError
+from engine.models.causal_lm import CausalLm
 from engine.models.lens import Lens, find_lens
 from specs.tables.experiment import Lora
 
 
-def unseen_modules(base: Any, lora: Lora) -> list[str]:
+def unseen_modules(base: CausalLm, lora: Lora) -> list[str]:
     """Name what no adapter is put on: linear modules that take no part when the decoder reads text.
 
     Those are towers for pictures and sound, and what joins them to the decoder. Routers that give more than
@@ -71,7 +72,7 @@ def _run(lens: Lens, modules: Mapping[str, nn.Module]) -> dict[str, bool]:
     return gives_tensor
 
 
-def check_named(base: Any, lora: Lora) -> None:
+def check_named(base: CausalLm, lora: Lora) -> None:
     """Raise UsageError where a listed module is none of the model's: peft leaves it out without a word."""
     modules = [name for name, _ in base.named_modules()]
     lists = {"target_modules": lora.target_modules, "modules_to_save": lora.modules_to_save}
@@ -88,14 +89,14 @@ def check_named(base: Any, lora: Lora) -> None:
                 )
 
 
-def trained_modules(model: Any) -> list[str]:
+def trained_modules(model: CausalLm) -> list[str]:
     """Name the modules that are trained, under an adapter or in full, as the base model calls them."""
     names = (name for name, parameter in model.named_parameters() if parameter.requires_grad)
     bare = (name.removeprefix("base_model.model.") for name in names)
     return list(dict.fromkeys(re.split(r"\.lora_|\.modules_to_save\.", name)[0] for name in bare))
 
 
-def check_trained(model: Any, base: Any) -> None:
+def check_trained(model: CausalLm, base: CausalLm) -> None:
     """Raise UsageError where anything is trained in full that neither the decoder nor the unembedding is."""
     parts = (find_lens(model).decoder, base.get_output_embeddings())
     seen = {id(parameter) for part in parts for parameter in part.parameters()}

@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
+from engine.models.causal_lm import CausalLm
 from engine.models.lens import Lens, find_lens
 from engine.stages.training.adapter import attach_adapter
 from engine.stages.training.trainer import AUTOCAST
@@ -135,11 +136,11 @@ def _count(
     return Saved(decoder, counted.size - decoder, decoder // len(lens.layers))
 
 
-def _empty(config: Any, model: Model) -> Any:
+def _empty(config: Any, model: Model) -> CausalLm:
     from transformers import AutoModelForCausalLM, initialization
 
     with initialization.no_init_weights():
-        base = AutoModelForCausalLM.from_config(
+        base: CausalLm = AutoModelForCausalLM.from_config(
             config,
             dtype=getattr(torch, model.dtype),
             attn_implementation=model.attention,

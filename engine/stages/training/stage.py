@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from engine.data.missing_explanations import label_alone
 from engine.errors import DamagedAdapterError
 from engine.models.base_model import BaseModel
+from engine.models.causal_lm import CausalLm
 from engine.models.devices import memory_room
 from engine.models.lens import find_lens
 from engine.planning.estimate import training_passes
@@ -77,8 +77,8 @@ def _passes(context: Context, cell: PlannedCell, base: BaseModel, examples: Sequ
     return training_passes(context.plan, cell, longest, room, context.ranks.size)
 
 
-def load(context: Context, cell: PlannedCell, base: BaseModel) -> Any:
-    """Give the base model with the cell's trained adapter."""
+def load(context: Context, cell: PlannedCell, base: BaseModel) -> CausalLm:
+    """Give the base model with the cell's trained adapter; as it is where the training has no steps."""
     if context.settings("train", cell).steps == 0:
         return base.model
     return load_adapter(base.model, context.adapter(cell.keys["train"]))

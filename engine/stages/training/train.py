@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from transformers import set_seed
 
@@ -12,6 +11,7 @@ from engine.data.prepare import no_validation
 from engine.errors import DataError, Interrupted
 from engine.models.base_model import as_it_was
 from engine.models.batching import padding_id
+from engine.models.causal_lm import CausalLm
 from engine.models.lens import find_lens
 from engine.models.tokenizer import Tokenizer
 from engine.planning.passes import Passes, without_estimate
@@ -46,7 +46,7 @@ __all__ = [
 
 
 def train_adapter(
-    base: Any,
+    base: CausalLm,
     tokenizer: Tokenizer,
     examples: Sequence[Encoded],
     validation: Sequence[Encoded],
