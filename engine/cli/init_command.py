@@ -57,16 +57,16 @@ def init(
     file = output or Path(f"{name}.toml")
     if os.path.lexists(file):
         raise UsageError(f"{file}: is there already; expected -o with another file")
-    found = located(data, Path.cwd())
-    seen = look(found, dimension=new_spec.DIMENSION)
+    source = located(data, Path.cwd())
+    seen = look(source, dimension=new_spec.DIMENSION)
     roles = _fixed(data, seen, given) if seen.fixed else _Choice(data, seen, given, yes).roles()
     labels = list(seen.own_labels) or labels_of(data, seen, roles.label)
     new_spec.check_labels(data, roles.label, labels)
     model_id, chats = _model(model, file)
     spec = new_spec.NewSpec(
         name=name,
-        source=_spelled(data, found, file),
-        absolute=found,
+        source=_spelled(data, source, file),
+        absolute=source,
         seen=seen,
         roles=roles,
         model=model_id,
@@ -199,18 +199,18 @@ def _model(given: str | None, file: Path) -> tuple[str, bool]:
     from specs.toml.paths import located
 
     name = given or default_model()
-    found = located(name, Path.cwd())
-    card = model_card(Model(id=found))
-    return _spelled(name, found, file), bool(card and card.chat_template)
+    model_path = located(name, Path.cwd())
+    card = model_card(Model(id=model_path))
+    return _spelled(name, model_path, file), bool(card and card.chat_template)
 
 
-def _spelled(given: str, found: str, file: Path) -> str:
+def _spelled(given: str, path: str, file: Path) -> str:
     """Give a path as it is spelled from the folder of the spec; what is no path stays as it is."""
-    if not Path(found).is_absolute() or given == found:
+    if not Path(path).is_absolute() or given == path:
         return given
-    spelled = Path(os.path.relpath(found, os.path.realpath(file.parent))).as_posix()
+    spelled = Path(os.path.relpath(path, os.path.realpath(file.parent))).as_posix()
     if ":" in spelled:  # which would be read as a URL or a package
-        return found
+        return path
     return spelled if spelled.startswith(".") else f"./{spelled}"
 
 

@@ -172,13 +172,13 @@ def data(spec: Path, overrides: tuple[str, ...], as_json: bool, as_csv: bool) ->
 
     check_one(as_json=as_json, as_csv=as_csv)
     console = Terminal()
-    found = data_facts(_plan(spec, overrides, None))
+    facts_of_data = data_facts(_plan(spec, overrides, None))
     if as_json:
-        say_json({"format": FORMAT, "data": list(found)})
+        say_json({"format": FORMAT, "data": list(facts_of_data)})
     elif as_csv:
-        say_csv(row for facts in found for row in data_rows(facts))
+        say_csv(row for facts in facts_of_data for row in data_rows(facts))
     else:
-        for facts in found:
+        for facts in facts_of_data:
             for table in data_tables(facts):
                 console.print(table)
 

@@ -27,9 +27,9 @@ def measured_rates() -> dict[str, dict[str, float]]:
 
 @torch.inference_mode()
 def _measured(device: torch.device) -> dict[str, float]:
-    found = {name: _products(device, dtype) for name, dtype in TYPES.items()}
+    rates = {name: _products(device, dtype) for name, dtype in TYPES.items()}
     total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else limit().size
-    return found | {"bandwidth": _reads(device), "memory": total / 1e9}
+    return rates | {"bandwidth": _reads(device), "memory": total / 1e9}
 
 
 def _products(device: torch.device, dtype: torch.dtype) -> float:

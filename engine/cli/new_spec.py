@@ -211,8 +211,8 @@ class NewSpec:
         numbers = counted.labels if counted else {}
         lines = ["[evaluate]", "# In rating order, where there is one."]
         if numbers:
-            found = (f"{label} ({numbers[label]:,})" for label in self.labels if label in numbers)
-            lines[1] += f" Found: {_listed(list(found))}."
+            counted_labels = (f"{label} ({numbers[label]:,})" for label in self.labels if label in numbers)
+            lines[1] += f" Found: {_listed(list(counted_labels))}."
         lines.append(f"labels = [{', '.join(map(spell, self.labels))}]")
         if self._longest / CHARACTERS_PER_TOKEN > max(Train().max_length, self._length) / 2:
             lines.append(

@@ -45,8 +45,8 @@ def plan_tables(
     for path in plan.missing():
         near = near_file(Path(path))
         hint = f'; did you mean "{near}"?' if near else ""
-        if there := misplaced(plan, path):
-            hint = f"; paths are relative to the file in which they stand, and there is {there}"
+        if misplaced_file := misplaced(plan, path):
+            hint = f"; paths are relative to the file in which they stand, and there is {misplaced_file}"
         yield f"not there yet: {path} (`engine execute` needs it; `engine annotate` makes such files){hint}"
     for path in plan.remembered:
         yield f"not there any more: {path} (its content is as the store noted it)"

@@ -104,10 +104,10 @@ def _listed(experiment: Facts, chosen: Callable[[Facts], bool] | None) -> Iterat
 def _notes(experiment: Facts) -> Iterator[Text | str]:
     if experiment["probe_backends"]:
         yield f"probe backend: {', '.join(experiment['probe_backends'])}"
-    for found in experiment["signatures"]:
-        of = count(found["of"], "cell")
+    for failure in experiment["signatures"]:
+        of = count(failure["of"], "cell")
         yield styled(
-            f"{found['signature']} in {found['cells']} of {of}; the first: {found['first']}", "yellow"
+            f"{failure['signature']} in {failure['cells']} of {of}; the first: {failure['first']}", "yellow"
         )
     yield f"engine {experiment['engine']}, git {experiment['git'] or 'unknown'}"
 
@@ -211,8 +211,8 @@ def _executed(ledger: Ledger, name: str, manifest: dict[str, Any]) -> Facts:
 
 
 def _errors(keys: Mapping[str, str], records: Mapping[tuple[str, str], Facts]) -> dict[str, str]:
-    found = {stage: records.get((stage, key)) for stage, key in keys.items()}
-    return {stage: str(record.get("error", "")) for stage, record in found.items() if record is not None}
+    by_stage = {stage: records.get((stage, key)) for stage, key in keys.items()}
+    return {stage: str(record.get("error", "")) for stage, record in by_stage.items() if record is not None}
 
 
 def _signatures(root: Place, experiment: str, evaluated: int) -> Iterator[Facts]:
@@ -228,8 +228,7 @@ def _signatures(root: Place, experiment: str, evaluated: int) -> Iterator[Facts]
     failures = detect_failures(tree)
     for signature in failures["signature"].values:
         hits = failures.sel(signature=signature)
-        found = [str(text) for text in hits["sentence"].values[hits["found"].values]]
-        if found:
-            yield {
-                "signature": str(signature), "cells": len(found), "of": hits.sizes["cell"], "first": found[0],
-            }  # fmt: skip
+        sentences = [str(text) for text in hits["sentence"].values[hits["found"].values]]
+        if sentences:
+            cells, of = len(sentences), hits.sizes["cell"]
+            yield {"signature": str(signature), "cells": cells, "of": of, "first": sentences[0]}

@@ -58,9 +58,9 @@ def expected_seconds(settings: Executor, wanted: str, flops: float, streamed: fl
     """
     if settings.device is not None:
         return DEVICES[settings.device].seconds(flops, streamed, dtype)
-    own = own_rates(wanted) if settings.kind == "local" else None
-    if own is None:
+    measured = own_rates(wanted) if settings.kind == "local" else None
+    if measured is None:
         return 0.0
-    kind, device = own
+    kind, device = measured
     share = settings.workers_per_gpu if kind == "cuda" else settings.workers or 1
     return share * device.seconds(flops, streamed, dtype, products=UTILISATION, reads=UTILISATION)

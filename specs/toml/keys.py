@@ -103,8 +103,8 @@ def leaf(tree: Any, path: Path) -> Any:
 
 def dig(tree: Any, path: Path, kind: type[T]) -> T:
     """What `path` leads to if it is of that kind, else an empty one: for plain data not checked yet."""
-    found = leaf(tree, path)
-    return found if isinstance(found, kind) else kind()
+    value = leaf(tree, path)
+    return value if isinstance(value, kind) else kind()
 
 
 def leaves(tree: Mapping[str, Any], at: Path = ()) -> Iterator[tuple[Path, Any]]:

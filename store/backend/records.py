@@ -137,9 +137,9 @@ def is_half(folder: str, name: str) -> bool:
 
 def cache_root() -> Path:
     """Return this machine's folder for what can be made, or fetched, again; nobody may have made it yet."""
-    own = os.environ.get("ABLATION_ENGINE_CACHE")
+    named = os.environ.get("ABLATION_ENGINE_CACHE")
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(own) if own else Path(caches).expanduser() / "ablation-engine"
+    return Path(named) if named else Path(caches).expanduser() / "ablation-engine"
 
 
 def hash_file(path: Path) -> str:
