@@ -15,10 +15,11 @@ from engine.errors import DataError, UsageError
 from engine.fingerprints import cache_folder
 from engine.models.loading import PACKAGE, local_path
 from engine.planning import changes
+from engine.planning.data_read import test_data, test_prompt
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.plugins_used import used_names
 from engine.planning.sizes import ModelCard, model_card
-from engine.planning.stage_keys import Cell, data_key, test_data, test_prompt
+from engine.planning.stage_keys import Cell, data_key
 from specs import Problem, SpecError
 from specs.checks.reserved_names import RESERVED
 from specs.common.plugin_names import described
@@ -220,18 +221,40 @@ def _splits(plan: Plan) -> Iterator[Problem]:
 def known_sizes(data: Data, labels: list[str]) -> dict[str, float] | None:
     """Give what `split_sizes` counts of data on this machine; None where that is unknown, or takes long."""
     try:
-        origins = sources(data)
-        local_paths = [source.path for source in origins if source.path is not None and source.path.is_file()]
-        if len(local_paths) + sum(source.data_set is not None for source in origins) < len(origins):
-            return None
-        if sum(path.stat().st_size for path in local_paths) > MOST_BYTES:
-            return None
-        memory = cache_folder() / "splits-3" / f"{data_key(data, labels)}.json"
-        if memory.is_file():
-            return dict(json.loads(memory.read_text("utf-8")))
-        sizes = split_sizes(data, labels)
-    except (DataError, OSError, ValueError):  # the data stage says what is wrong with them
+        return _sizes(data, labels)
+    except (DataError, OSError, ValueError):  # `unreadable_data` says what is wrong with them
         return None
+
+
+def unreadable_data(plan: Plan) -> Iterator[str]:
+    """Yield what the data stage will say of data on this machine that it cannot read, once for each."""
+    matrix, told = plan.matrix, set()
+    for cell in matrix.distinct("data", "evaluate"):
+        labels = matrix.table("evaluate", cell).labels
+        for data in (matrix.table("data", cell), test_data(matrix, cell)):
+            key = data_key(data, labels)
+            if key in told or plan.states["data"].get(key) == "cached":
+                continue
+            told.add(key)
+            try:
+                _sizes(data, labels)
+            except DataError as error:
+                yield str(error)
+            except (OSError, ValueError):  # of a file that changes under our hands
+                continue
+
+
+def _sizes(data: Data, labels: list[str]) -> dict[str, float] | None:
+    origins = sources(data)
+    local_paths = [source.path for source in origins if source.path is not None and source.path.is_file()]
+    if len(local_paths) + sum(source.data_set is not None for source in origins) < len(origins):
+        return None
+    if sum(path.stat().st_size for path in local_paths) > MOST_BYTES:
+        return None
+    memory = cache_folder() / "splits-3" / f"{data_key(data, labels)}.json"
+    if memory.is_file():
+        return dict(json.loads(memory.read_text("utf-8")))
+    sizes = split_sizes(data, labels)
     memory.parent.mkdir(exist_ok=True)
     memory.write_text(json.dumps(sizes), "utf-8")
     return sizes

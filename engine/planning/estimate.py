@@ -20,6 +20,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from attrs import define, evolve, field, frozen
 
 from engine.planning import changes
+from engine.planning.data_read import test_data, test_prompt
 from engine.planning.devices import DEVICES
 from engine.planning.example_lengths import Lengths
 from engine.planning.executor_settings import executor_settings
@@ -30,7 +31,6 @@ from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.run_order import turns, whole_models
 from engine.planning.schedule import trained_examples
 from engine.planning.sizes import DataCard, ModelCard, data_card, model_card
-from engine.planning.stage_keys import test_data, test_prompt
 from engine.planning.training_memory import (
     BYTES,
     PROCESS,

@@ -10,8 +10,9 @@ from attrs import field, frozen
 
 from engine.data.sources import sources
 from engine.errors import UsageError
+from engine.planning.data_read import test_data
 from engine.planning.identities import file_identities
-from engine.planning.stage_keys import Cell, Keys, model_key, test_data
+from engine.planning.stage_keys import Cell, Keys, model_key
 from specs import Matrix
 from specs.tables.data import Data
 from specs.tables.experiment import STAGES

@@ -14,10 +14,10 @@ from attrs import frozen
 
 from engine.errors import UsageError
 from engine.planning.checks import known_sizes
+from engine.planning.data_read import test_data
 from engine.planning.estimate import UNKNOWN_EXAMPLES
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.sizes import model_card
-from engine.planning.stage_keys import test_data
 from specs.common.names import CORRECTED_OUTCOMES, EXAMPLE_OUTCOMES
 from specs.tables.analysis import Outcome
 from store import StoreError, read_manifests

@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
-from attrs import frozen
+from attrs import evolve, frozen
 
 from engine.data.sources import sources
+from engine.planning.data_read import test_data, test_prompt, tested_data, trained_data
 from engine.planning.identities import NONE, digest, model_identity, source_identity
 from specs import Matrix
 from specs.tables.by_name import Table
 from specs.tables.data import Data
-from specs.tables.experiment import STAGES, TABLE_STAGES, Model
+from specs.tables.experiment import STAGES, TABLE_STAGES, Model, Train
 from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
-from specs.tables.target import CONTENT, Prompt, Target
+from specs.tables.target import CONTENT, Target
 from specs.toml.convert import field_types
 from specs.toml.describe import named
 from specs.toml.paths import data_suffix
@@ -71,13 +72,14 @@ class Keys:
         seed = _Part(("seed",), lambda cell: f"seed {matrix.seed(cell)};")
         shuffling_seed = _Part(("target", "seed"), self._shuffling_seed)
         data = _Part(
-            ("data", "evaluate"),
-            lambda cell: data_key(matrix.table("data", cell), self._labels(cell), remembered),
+            ("data", "evaluate", "prompt"),
+            lambda cell: data_key(trained_data(matrix, cell), self._labels(cell), remembered),
         )
         test = _Part(
-            ("data", "evaluate"),
-            lambda cell: data_key(test_data(matrix, cell), self._labels(cell), remembered),
+            ("data", "evaluate", "prompt"),
+            lambda cell: data_key(tested_data(matrix, cell), self._labels(cell), remembered),
         )
+        size = _Part(("data", "train"), self._trained_size)
         alone = _Part(("data", "target"), lambda cell: self._label_alone(cell, matrix.table("data", cell)))
         test_alone = _Part(
             ("data", "evaluate", "target"), lambda cell: self._label_alone(cell, test_data(matrix, cell))
@@ -87,7 +89,7 @@ class Keys:
         self._data, self._test = _joined(matrix, data), _joined(matrix, test)
         self._model = _joined(matrix, model)
         self._train = _joined(
-            matrix, model, data, *parts("train", "data", "lora", "prompt", *tables), seed, alone, closed
+            matrix, model, data, size, *parts("train", "lora", "prompt", *tables), seed, alone, closed
         )
         self._evaluate = _joined(matrix, test, test_size("evaluate"), *test_parts("evaluate", *tables))
         prefix = _Part(("target",), lambda cell: digest(matrix.table("target", cell).prefix))
@@ -121,8 +123,8 @@ class Keys:
         """Give the cell's keys: data, test_data, train, evaluate; base, lens, probe, intervene where done.
 
         `test_data` is the data stage's key for the test examples, the same as `data` unless `evaluate.data`
-        is given. An untrained model's train key depends on the model alone; a tuned lens's on the training
-        examples, too, trained on or not.
+        is given, or only one of training and test prompt shows the dimension. An untrained model's train key
+        depends on the model alone; a tuned lens's on the training examples, too, trained on or not.
         """
         train = self._train_key(cell)
         keys = {
@@ -187,6 +189,13 @@ class Keys:
         begun = any(other.startswith(label) for label in labels for other in labels if other != label)
         return "labels closed;" if begun else ""
 
+    def _trained_size(self, cell: Cell) -> str:
+        """Identify how many examples are trained on and, where a training stops early, validated on."""
+        data = self._matrix.table("data", cell)
+        if not self._matrix.table("train", cell).early_stopping:
+            data = evolve(data, validation=None)
+        return digest(_settings_read(data, "data", "train"))
+
     def _is_untrained(self, cell: Cell) -> str:
         return "untrained" if self._matrix.table("train", cell).steps == 0 else ""
 
@@ -206,7 +215,7 @@ class Keys:
 
     def _shuffling_seed(self, cell: Cell) -> str:
         """Give the seed where it draws the text that is watched; elsewhere the probe ignores it."""
-        target = self._matrix.table("target", cell)
+        target = self._matrix.table("target", cell).in_one_spelling()
         drawn = target.permuted > 0 or _is_drawn(target)
         return f"seed {self._matrix.seed(cell)};" if drawn else ""
 
@@ -280,25 +289,13 @@ def model_key(model: Model) -> str:
     return digest([model_identity(model), settings])
 
 
-def test_data(matrix: Matrix, cell: Cell) -> Data:
-    """Give the data settings that the cell is evaluated and probed on."""
-    overlay = matrix.table("evaluate", cell).data
-    return matrix.table("data", cell) if overlay is None else overlay
-
-
-def test_prompt(matrix: Matrix, cell: Cell) -> Prompt:
-    """Give the prompt settings that the cell is evaluated and probed with."""
-    overlay = matrix.table("evaluate", cell).prompt
-    return matrix.table("prompt", cell) if overlay is None else overlay
-
-
 def _settings_done(settings: Intervention) -> dict[str, Any]:
     """Give what an intervention does, without the cells that it changes and those that it takes from."""
     return {name: value for name, value in attrs.asdict(settings).items() if name not in ("cells", "donor")}
 
 
 def _settings_read(settings: Table, table: str, stage: str) -> dict[str, Any]:
-    if isinstance(settings, Probe | Target):  # two spellings of one thing have one key
+    if isinstance(settings, Probe | Target | Train):  # two spellings of one thing have one key
         settings = settings.in_one_spelling()
     values = ((field, getattr(settings, field.name)) for field in fields_read(table, type(settings), stage))
     read = {

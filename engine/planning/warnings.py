@@ -8,7 +8,7 @@ from itertools import combinations
 from engine.data.prepare import SPLITS
 from engine.data.sources import sources
 from engine.models.gpus import missing_gpu
-from engine.planning.checks import known_sizes
+from engine.planning.checks import known_sizes, unreadable_data
 from engine.planning.memory_fit import fit_warnings
 from engine.planning.places import older_store
 from engine.planning.plan import Plan, PlannedCell, grouped
@@ -39,6 +39,7 @@ def plan_warnings(plan: Plan) -> list[str]:
     return [
         *older_store(plan),
         *changed_files(plan),
+        *unreadable_data(plan),
         *_unexplained(plan),
         *_unmeasured(plan),
         *schedule_warnings(plan),

@@ -13,8 +13,8 @@ from engine.models import translators
 from engine.models.causal_lm import CausalLm
 from engine.models.tokenizer import Tokenizer
 from engine.models.translators import Translators
+from engine.planning.data_read import tested_data, trained_data
 from engine.planning.plan import PlannedCell
-from engine.planning.stage_keys import test_data
 from engine.stages.measured_examples import Measured, Stage, measured
 from engine.stages.records import StageRecords
 from engine.stages.training.files import ADAPTER, check_adapter
@@ -36,7 +36,7 @@ class Context(StageRecords):
 
     def data(self, cell: PlannedCell, *, test: bool) -> Data:
         """Give the data settings of a cell's training or test examples."""
-        return test_data(self.plan.matrix, cell.choice) if test else self.settings("data", cell)
+        return (tested_data if test else trained_data)(self.plan.matrix, cell.choice)
 
     def rows(self, cell: PlannedCell, key: str, split: str, count: int | None) -> list[dict[str, str]]:
         """Give the first `count` examples of a split of prepared data (None: all)."""

@@ -57,7 +57,7 @@ class Pieces:
 
     @form.default
     def _form_of_target(self) -> Form:
-        return Form.of(self.target, chat=self.settings.chat_template)
+        return Form.of(self.target.in_one_spelling(), chat=self.settings.chat_template)  # as keys know it
 
     @encoder.default
     def _encoder_of_tokenizer(self) -> Encoder:

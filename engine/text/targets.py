@@ -13,8 +13,8 @@ from attrs import field, frozen
 from engine.data.visible import visible
 from engine.errors import UsageError
 from engine.models.tokenizer import Tokenizer
+from engine.planning.data_read import test_data, test_prompt
 from engine.planning.plan import Plan, PlannedCell
-from engine.planning.stage_keys import test_data, test_prompt
 from engine.text.encoding import Text, Trail
 from engine.text.label_prefixes import Sequences, clash, parted, shortest
 from engine.text.layout import Form

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from msgspec import Meta
 
 from specs.registry import METRICS, Named
@@ -203,6 +203,19 @@ class Train:
             "unless TENSORBOARD_LOGGING_DIR or WANDB_DIR name another place."
         ),
     ] = field(factory=list, metadata=EXECUTION_ONLY)
+
+    def in_one_spelling(self) -> Train:
+        """Give the same training with what nothing reads at its default.
+
+        That is epochs beside another length, and how often to validate where nothing goes by it.
+        """
+        default = Train()
+        in_epochs = self.steps is self.tokens is self.label_tokens is None
+        return evolve(
+            self,
+            epochs=self.epochs if in_epochs else default.epochs,
+            validate_every=self.validate_every if self.early_stopping else default.validate_every,
+        )
 
 
 @frozen(kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import Formatter
 from typing import Annotated, Literal
 
 from attrs import evolve, field, frozen
@@ -33,6 +34,11 @@ class Prompt:
     chat_template: Annotated[
         bool, Meta(description="Wrap messages in the tokenizer's chat template; else plain text.")
     ] = True
+
+    def shows(self, field: str) -> bool:
+        """Tell whether what the model reads has a field filled in."""
+        texts = (self.template, self.system or "")
+        return any(name == field for text in texts for _, name, _, _ in Formatter().parse(text))
 
 
 @frozen(kw_only=True)
@@ -98,10 +104,23 @@ class Target:
         return [name for name in SEGMENTS if self.content != "label" or name != "explanation"]
 
     def in_one_spelling(self) -> Target:
-        """Give the same target without a weight of an explanation that it does not have."""
-        if self.content != "label":
+        """Give the same target with what its content does not read at the defaults, a default separator too.
+
+        A plug-in may read all of its target.
+        """
+        if self.content not in CONTENT.built_in:
             return self
-        return evolve(self, loss=evolve(self.loss, explanation=Loss().explanation))
+        default = Target()
+        same = evolve(
+            self,
+            separator=None if self.separator == evolve(self, separator=None).parting else self.separator,
+            filler=self.filler if self.content == "label+filler" else default.filler,
+            permuted=self.permuted if self.content == "label+explanation" else default.permuted,
+        )
+        if self.content != "label":
+            return same
+        loss = evolve(self.loss, explanation=default.loss.explanation)
+        return evolve(same, loss=loss, placement=default.placement, separator=default.separator)
 
     @property
     def explains_first(self) -> bool:

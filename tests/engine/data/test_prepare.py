@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from attrs import evolve
 from facts import facts, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.prepare import SPLITS, assign_splits, load, prepare
+from engine.data.prepare import FILE, SPLITS, assign_splits, load, prepare
 from engine.data.reading import read_source
 from engine.errors import DataError
 from specs.tables.data import Columns, Data
@@ -227,3 +228,15 @@ def test_a_failed_preparation_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         prepare(Data(source=write(tmp_path, ".jsonl")), LABELS, tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("needless", [{"dimension": "on-topic"}, {"streaming": True}])
+def test_a_setting_that_nothing_reads_gives_the_same_examples(
+    tmp_path: Path, rated_file: Path, needless: dict[str, Any]
+) -> None:
+    data = Data(source=str(rated_file), columns=Columns(label="rating", explanation="why"))
+    files = []
+    for number, asked in enumerate((data, evolve(data, **needless))):
+        prepare(asked, ["1", "2", "3"], tmp_path / str(number))
+        files.append((tmp_path / str(number) / FILE).read_bytes())
+    assert files[0] == files[1]

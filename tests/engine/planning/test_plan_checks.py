@@ -208,3 +208,22 @@ def test_a_folder_that_holds_no_model_is_not_read(write_spec, tiny_model, tmp_pa
     spec = write_spec()
     spec.write_text(spec.read_text().replace(str(tiny_model), str(other)))
     assert "holds no config.json" in engine("plan", spec, code=2).output
+
+
+def test_data_that_execute_will_refuse_are_told_of_as_it_will(write_spec, tmp_path: Path) -> None:
+    """Labels that are none of the spec's, and a column that lacks, once for all cells that read them."""
+    spec = write_spec()
+    rated = tmp_path / "own.jsonl"
+    text = spec.read_text()
+    source = next(line for line in text.splitlines() if line.startswith("source = "))
+    row = {"context": "c", "response": "r", "why": "w"}
+    for lines, said in (
+        ([json.dumps({**row, "rating": "good"})] * 3, "own.jsonl … 3 with a label that is none"),
+        ([json.dumps(row)] * 3, 'own.jsonl … no column "rating"'),
+    ):
+        rated.write_text("\n".join(lines))
+        spec.write_text(text.replace(source, f'source = "{rated}"'))
+        planned, executed = engine("plan", spec), engine("execute", spec, code=1)
+        for output in (planned.output, executed.output):
+            assert told(output, said), output
+        assert planned.output.count("warning: ") == 1

@@ -142,6 +142,8 @@ OTHER: dict[str, Any] = {
     "probe.batch_size": 2,
     "probe.backend": "reference",
 }
+# What else a setting needs so that something reads it.
+READ_BESIDE = {"train.epochs": ("train.steps=null",), "target.filler": ('target.content="label+filler"',)}
 # Covered by tests of their own: what they change is content or the presence of a stage, not a setting.
 ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
@@ -198,9 +200,9 @@ def test_the_list_of_settings_is_complete() -> None:
 def test_a_setting_changes_the_stages_that_read_it_and_their_followers(
     files: dict[str, str], key: str
 ) -> None:
-    text = BASE.format(**files)
-    (before,) = keys_of(text, files["folder"])
-    (after,) = keys_of(text, files["folder"], f"{key}={toml(OTHER[key])}")
+    text, beside = BASE.format(**files), READ_BESIDE.get(key, ())
+    (before,) = keys_of(text, files["folder"], *beside)
+    (after,) = keys_of(text, files["folder"], *beside, f"{key}={toml(OTHER[key])}")
     expected: set[str] = set().union(*(FOLLOWERS[stage] for stage in readers(key)))
     table = key.partition(".")[0]
     if (
@@ -235,11 +237,64 @@ both = { target.content = "label+explanation" }
     assert changed(before, after) == {"probe"}
 
 
-def test_a_weight_of_an_explanation_that_is_not_there_changes_nothing(files: dict[str, str]) -> None:
+LABELS_ALONE = ('target.content="label"',)
+FILLER = ('target.content="label+filler"',)
+WITHOUT_DIMENSION = ('prompt.template="{response}"',)
+# Settings that nothing reads, and what makes it so.
+NEEDLESS = [
+    (("train.steps=5",), "train.epochs=2"),
+    (("train.steps=null", "train.tokens=99"), "train.epochs=2"),
+    (("train.steps=null", "train.label_tokens=99"), "train.epochs=2"),
+    (("train.early_stopping=0",), "train.validate_every=7"),
+    (("train.early_stopping=0",), "data.validation=3"),
+    (LABELS_ALONE, "target.loss.explanation=0"),
+    (LABELS_ALONE, 'target.separator=" -- "'),
+    (LABELS_ALONE, 'target.placement="before"'),
+    (LABELS_ALONE, "target.permuted=0.5"),
+    (LABELS_ALONE, 'target.filler=" x"'),
+    (FILLER, "target.permuted=0.5"),
+    (("target.placement=before",), 'target.separator="\\nRating: "'),
+    ((), 'target.separator=": "'),
+    ((), 'target.filler=" x"'),
+    (WITHOUT_DIMENSION, 'data.dimension="on-topic"'),
+    ((*WITHOUT_DIMENSION, 'prompt.system="Be {{dimension}}."'), 'data.dimension="on-topic"'),
+    (('data.source="coqa"',), 'data.columns.label="grade"'),
+    ((*WITHOUT_DIMENSION, 'data.source="coqa"'), 'data.dimension="on-topic"'),
+]
+
+
+@pytest.mark.parametrize(("beside", "needless"), NEEDLESS)
+def test_what_nothing_reads_changes_no_key(
+    files: dict[str, str], beside: tuple[str, ...], needless: str
+) -> None:
     text = BASE.format(**files)
-    (before,) = keys_of(text, files["folder"], "target.content=label")
-    (after,) = keys_of(text, files["folder"], "target.content=label", "target.loss.explanation=0")
-    assert before == after
+    (before,) = keys_of(text, files["folder"], *beside)
+    assert keys_of(text, files["folder"], *beside, needless) == [before]
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        'prompt.template="{response} is {dimension}"',
+        'prompt.system="Rate the {dimension}."',
+        'data.columns.label="{dimension}_label"',
+        'data.columns.explanation="why_{dimension}"',
+        'data.source="graded-dialogues"',
+    ],
+)
+def test_a_dimension_that_something_reads_is_in_every_key(files: dict[str, str], reader: str) -> None:
+    text, options = BASE.format(**files), (*WITHOUT_DIMENSION, reader)
+    (before,) = keys_of(text, files["folder"], *options)
+    (after,) = keys_of(text, files["folder"], *options, 'data.dimension="on-topic"')
+    assert changed(before, after) == set(KEYS)
+
+
+def test_a_dimension_that_the_test_prompt_alone_shows_trains_nothing_again(files: dict[str, str]) -> None:
+    text = BASE.format(**files)
+    options = (*WITHOUT_DIMENSION, 'evaluate.prompt.template="{response} {dimension}"')
+    (before,) = keys_of(text, files["folder"], *options)
+    (after,) = keys_of(text, files["folder"], *options, 'data.dimension="on-topic"')
+    assert changed(before, after) == {"test_data", "base", "evaluate", "probe", "intervene"}
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attrs import evolve
 from facts import facts
-from trainings import EOS, EXAMPLES, interrupted, load, saved_weights, token_losses, train
+from trainings import EOS, EXAMPLES, FAST, interrupted, load, saved_weights, token_losses, train
 
 from engine.errors import DataError, UsageError
 from engine.models.base_model import as_it_was
@@ -229,3 +230,17 @@ def test_unknown_target_modules_are_named(base: Any) -> None:
 def test_an_adapter_on_the_unembedding_is_refused(base: Any) -> None:
     with pytest.raises(UsageError, match=facts("lora.target_modules", "modules_to_save")):
         attach_adapter(base, Lora(target_modules=["q_proj", "lm_head"]))
+
+
+@pytest.mark.parametrize("needless", [{"epochs": 7.0}, {"validate_every": 1}])
+def test_a_setting_that_nothing_reads_trains_the_same_adapter(
+    base: Any, tokenizer: Any, tmp_path: Path, needless: dict[str, Any]
+) -> None:
+    """Such settings are not in the stage's key."""
+    plain, other = FAST, evolve(FAST, **needless)
+    assert plain.in_one_spelling() == other.in_one_spelling() and plain != other
+    weights = []
+    for name, settings in (("plain", plain), ("other", other)):
+        train(base, tokenizer, tmp_path / name, validation=EXAMPLES[:2], settings=settings)
+        weights.append(saved_weights(tmp_path / name))
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())

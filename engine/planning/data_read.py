@@ -1,0 +1,52 @@
+"""Data settings as the data stage reads them: what can change neither examples nor prompts is at its default.
+
+Stage keys are made of these settings, and examples are made by them.
+"""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from engine.data.sources import sources
+from specs import Matrix
+from specs.tables.data import Columns, Data
+from specs.tables.target import Prompt
+
+
+def trained_data(matrix: Matrix, cell: tuple[int, ...]) -> Data:
+    """Give the settings of a cell's training examples."""
+    return as_read(matrix.table("data", cell), matrix.table("prompt", cell))
+
+
+def tested_data(matrix: Matrix, cell: tuple[int, ...]) -> Data:
+    """Give the settings of the examples that a cell is evaluated and probed on."""
+    return as_read(test_data(matrix, cell), test_prompt(matrix, cell))
+
+
+def test_data(matrix: Matrix, cell: tuple[int, ...]) -> Data:
+    """Give the data settings that the cell is evaluated and probed on, as the spec has them."""
+    overlay = matrix.table("evaluate", cell).data
+    return matrix.table("data", cell) if overlay is None else overlay
+
+
+def test_prompt(matrix: Matrix, cell: tuple[int, ...]) -> Prompt:
+    """Give the prompt settings that the cell is evaluated and probed with."""
+    overlay = matrix.table("evaluate", cell).prompt
+    return matrix.table("prompt", cell) if overlay is None else overlay
+
+
+def as_read(data: Data, prompt: Prompt) -> Data:
+    """Give the same data without columns that a public set does not have, and a dimension that nobody reads.
+
+    The dimension is read by prompts that show it, by data sets that the engine or a plug-in makes, and by
+    columns that are named after it. The columns of data sets that are made are not read, either, but results
+    stand that are known by them.
+    """
+    origins = sources(data)
+    if all(source.adapter for source in origins):
+        data = evolve(data, columns=Columns())
+    named = any("{dimension}" in (name or "") for name in (data.columns.label, data.columns.explanation))
+    made = any(source.data_set is not None for source in origins)
+    if named or made or prompt.shows("dimension"):
+        return data
+    return evolve(data, dimension=Data(source="").dimension)
