@@ -15,6 +15,7 @@ import torch
 from specs.common.spelling import least_far
 
 LENS = "lens_statistics"
+LENS_BY_ROW = "lens_statistics with ids by row"
 # Operation → backend → (module, function), the fastest backends last.
 OPERATIONS = {
     LENS: {
@@ -44,6 +45,7 @@ OPERATIONS = {
         "triton": ("kernels.gpu.activation_entropies", "triton_backend"),
     },
 }
+OPERATIONS[LENS_BY_ROW] = OPERATIONS[LENS]
 NO_C_CORE = (
     "the C core of the probe is not built ({reason}); install a C compiler, then run "
     "`pip install --force-reinstall --no-deps .` in the project"
@@ -136,8 +138,11 @@ def _why_no_c_function(operation: str) -> str:
     """Say why the C core cannot serve an operation: it may also be older than the code around it."""
     if reason := why_no_c_core():
         return reason
-    if operation == "lens_divergence" and not hasattr(import_module("kernels._lens").lib, "lens_slopes"):
+    core = import_module("kernels._lens")
+    if operation == "lens_divergence" and not hasattr(core.lib, "lens_slopes"):
         return NO_C_CORE.format(reason="the one that is there is older and has no lens_slopes")
+    if operation == LENS_BY_ROW and "watch_stride" not in dict(core.ffi.typeof("lens_block").fields):
+        return NO_C_CORE.format(reason="the one that is there is older and watches no tokens by row")
     return ""
 
 

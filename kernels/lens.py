@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kernels.backends import choose_backend, get_backend
+from kernels.backends import LENS, LENS_BY_ROW, choose_backend, get_backend
 from kernels.lens_result import LensStatistics
 from kernels.unembedding import Unembedding
 
@@ -36,7 +36,7 @@ def lens_statistics(
         hidden: [R, D] rows after the model's final norm; any floating type.
         unembedding: the map to logits; packed by `kernels.lens_c_weights.pack`, only the C backend can use
             it.
-        watch_ids: [J] token ids, repeats allowed.
+        watch_ids: token ids, repeats allowed: [J] for all rows, or [R, J], each row's own.
         top_k: places kept; beyond the vocabulary -1 and NaN.
         final_rows: [R], for each row the row of `hidden` that is the final layer's at the same position; None
             leaves `kl_final` and `js_final` out.
@@ -49,13 +49,13 @@ def lens_statistics(
     _check_hidden(hidden, unembedding)
     if top_k < 0:
         raise ValueError(f"top_k: found {top_k}, expected 0 or more")
-    name = choose_backend(hidden.device, backend)
+    watched = _watched(watch_ids, unembedding.vocab_size, hidden)
+    name = choose_backend(hidden.device, backend, LENS if watched.ndim == 1 else LENS_BY_ROW)
     if name != "c" and not isinstance(unembedding, Unembedding):
         raise TypeError(
             f'unembedding: found {type(unembedding).__name__}, which backend "{name}" cannot read'
         )
     compute = get_backend(name)
-    watched = _ids("watch_ids", watch_ids, unembedding.vocab_size, hidden.device)
     final = None if final_rows is None else _final_rows(final_rows, hidden)
     result: LensStatistics = compute(hidden, unembedding, watched, top_k, final)
     return result
@@ -71,6 +71,17 @@ def _check_hidden(hidden: Tensor, unembedding: Unembedding | PackedUnembedding) 
         raise TypeError(f"hidden: found {hidden.dtype}, expected a floating type")
     if hidden.device != device:
         raise ValueError(f"hidden: found on {hidden.device}, expected the weight's device {device}")
+
+
+def _watched(ids: Ids, bound: int, hidden: Tensor) -> Tensor:
+    tensor = torch.as_tensor(ids, device=hidden.device)
+    if tensor.ndim == 1:
+        return _ids("watch_ids", tensor, bound, hidden.device)
+    if tensor.ndim != 2 or len(tensor) != len(hidden):
+        raise ValueError(
+            f"watch_ids: found shape {tuple(tensor.shape)}, expected [J], or [R, J] with R = {len(hidden)}"
+        )
+    return _ids("watch_ids", tensor.flatten(), bound, hidden.device).view(tensor.shape)
 
 
 def _ids(name: str, ids: Ids, bound: int, device: torch.device) -> Tensor:

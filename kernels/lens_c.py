@@ -19,6 +19,7 @@ from kernels.c_library import ThreadTeam, ffi, lib, path_number, pointer, regula
 from kernels.lens_c_weights import COLUMNS, PackedUnembedding, packed_once
 from kernels.lens_result import LensStatistics
 from kernels.unembedding import Unembedding
+from kernels.watched_ids import by_row
 
 ROWS = 1024  # most rows in a block
 GROUP_ROWS = 128  # rows of a block that one thread takes at once, about
@@ -28,6 +29,7 @@ PACKED_BYTES = 8 << 20  # of a block's rows; they stay in the outer cache
 PARTIAL_BYTES = 8 << 20  # of a block's results per split
 LOGIT_BYTES = 32 << 20  # of a block's logits, kept for KL and JS
 MERGE_ROWS = 64  # rows merged at once
+NO_IDS = torch.empty(0, dtype=torch.int64)
 
 
 def c_backend(
@@ -54,11 +56,12 @@ def c_backend(
     packed = unembedding if isinstance(unembedding, PackedUnembedding) else packed_once(unembedding)
     with ThreadTeam() as team:
         projection = PackedProjection.of(hidden, packed, path)
-        unique_ids, places = torch.unique(watch_ids, return_inverse=True)
+        ids, places = _ascending(watch_ids)
+        places = by_row(places, len(hidden))
         kept = min(max(top_k, 1), packed.vocab_size)  # the first is also the largest logit
-        out = _statistics(len(hidden), unique_ids.numel(), kept, divergences=final_rows is not None)
+        out = _statistics(len(hidden), ids.shape[-1], kept, divergences=final_rows is not None)
         if len(hidden):
-            _fill(out, projection, hidden, unique_ids, kept, final_rows, team)
+            _fill(out, projection, hidden, ids, kept, final_rows, team)
     missing = top_k - kept  # negative where no place was asked for
     return LensStatistics(
         logsumexp=out["logsumexp"],
@@ -66,8 +69,8 @@ def c_backend(
         max_prob=out["max_prob"],
         top_ids=torch.nn.functional.pad(out["top_ids"], (0, missing), value=-1),
         top_logprobs=torch.nn.functional.pad(out["top_logprobs"], (0, missing), value=math.nan),
-        watch_logprob=out["watch_logprob"][:, places],
-        watch_rank=out["watch_rank"][:, places],
+        watch_logprob=out["watch_logprob"].gather(1, places),
+        watch_rank=out["watch_rank"].gather(1, places),
         watch_mass=out["watch_mass"],
         watch_entropy=out["watch_entropy"],
         kl_final=out.get("kl_final"),
@@ -75,6 +78,18 @@ def c_backend(
         nonfinite_rows=int(torch.isnan(out["logsumexp"]).sum()),
         backend="c",
     )
+
+
+def _ascending(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Give ids as the C core takes them, and where each of the given ones is among those of its row.
+
+    Of ids [J] each once; ids [R, J] are sorted row by row.
+    """
+    if ids.ndim == 1:
+        unique, places = torch.unique(ids, return_inverse=True)
+        return unique, places
+    ascending, order = ids.sort(dim=1)
+    return ascending, order.argsort(dim=1)
 
 
 @frozen(eq=False)
@@ -141,6 +156,16 @@ class PackedProjection:
         )
         return x
 
+    def logits_by_row(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Give the logits [r, J] of each row's own tokens [r, J], a panel's worth of rows at a time."""
+        x = torch.empty(ids.shape)
+        for rows in torch.split(torch.arange(len(ids)), COLUMNS):
+            some, places = torch.unique(ids[rows], return_inverse=True)
+            packed = torch.empty(len(rows) * self.row_bytes(), dtype=torch.uint8)
+            self.pack_rows(hidden[rows], packed)
+            x[rows] = self.logits(packed, len(rows), some).gather(1, places)
+        return x
+
 
 def _statistics(rows: int, watched: int, top: int, *, divergences: bool) -> dict[str, Tensor]:
     out = {
@@ -165,10 +190,11 @@ def _fill(
     team: ThreadTeam,
 ) -> None:
     divergences = final_rows is not None
-    limit = min(max(len(hidden), 2), _most_rows(projection, len(ids), top, divergences))
-    work = Workspace(projection, limit, ids, top, divergences, team)
+    watched = ids.shape[-1]
+    limit = min(max(len(hidden), 2), _most_rows(projection, watched, top, divergences))
+    work = Workspace(projection, limit, watched, top, divergences, team)
     for rows, pairs in _blocks(len(hidden), final_rows, limit):
-        work.compute(hidden[rows])
+        work.compute(hidden[rows], ids[rows] if ids.ndim == 2 else ids)
         for name, tensor in work.result.items():
             if name in out:
                 out[name][rows] = tensor[: len(rows)]
@@ -232,15 +258,15 @@ class Workspace:
         self,
         projection: PackedProjection,
         rows: int,
-        ids: Tensor,
+        watched: int,
         top: int,
         divergences: bool,
         team: ThreadTeam,
     ) -> None:
         panels = -(-projection.packed.vocab_size // COLUMNS)
         split_panels, groups = _partition(panels, rows)
-        splits, watched = -(-panels // split_panels), len(ids)
-        self.projection, self.ids, self.team = projection, ids, team
+        splits = -(-panels // split_panels)
+        self.projection, self.team = projection, team
         self.rows = torch.empty(rows * projection.row_bytes(), dtype=torch.uint8)
         self.scratch = torch.empty(team.size, lib.lens_scratch_bytes(rows), dtype=torch.uint8)
         self.partial = {
@@ -266,13 +292,18 @@ class Workspace:
         self.block.rows = pointer("rows", self.rows, torch.uint8)
         self.block.splits, self.block.split_panels, self.block.groups = splits, split_panels, groups
         self.block.top = top
-        self.block.watch_ids, self.block.watch_count = pointer("watch_ids", ids, torch.int64), watched
+        self.block.watch_count = watched
 
-    def compute(self, hidden: Tensor) -> None:
-        """Compute all statistics but divergences of a block of rows [r, D]."""
+    def compute(self, hidden: Tensor, ids: Tensor = NO_IDS) -> None:
+        """Compute all statistics but divergences of a block of rows [r, D]; ids: of `_ascending`."""
         count, path = len(hidden), self.projection.path
         self.projection.pack_rows(hidden, self.rows)
-        watched = self.projection.logits(self.rows, count, self.ids)
+        if ids.ndim == 2:
+            watched = self.projection.logits_by_row(hidden, ids)
+            self.block.watch_stride = ids.shape[1]
+        else:
+            watched = self.projection.logits(self.rows, count, ids)
+        self.block.watch_ids = pointer("watch_ids", ids, torch.int64)
         self.block.count = count
         self.block.watched = pointer("watched", watched, torch.float32)
 

@@ -43,11 +43,11 @@ def c_backend(
     parts = list(blocks(layers, positions, packed.vocab_size, logit_bytes or LOGIT_BYTES["cpu"]))
     if not parts:
         return kl, gradient
-    rows, no_ids = (layers + 1) * (parts[0].stop - parts[0].start), torch.empty(0, dtype=torch.int64)
+    rows = (layers + 1) * (parts[0].stop - parts[0].start)
     dtype = torch.promote_types(hidden.dtype, final.dtype)
     with ThreadTeam() as team:
         projection = PackedProjection.of(torch.empty(0, dtype=dtype), packed, path)
-        work = Workspace(projection, rows, no_ids, 1, True, team)
+        work = Workspace(projection, rows, 0, 1, True, team)
         slopes = torch.empty(rows * TILE * COLUMNS)
         for part in parts:
             by_position = hidden[:, part].transpose(0, 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kernels.lens_result import LensStatistics
 from kernels.unembedding import Unembedding
+from kernels.watched_ids import by_row, first_of_each
 
 
 def reference(
@@ -36,7 +37,7 @@ def whole_logits(hidden: Tensor, unembedding: Unembedding) -> Tensor:
 def statistics_from_logits(
     logits: Tensor, watch_ids: Tensor, top_k: int, final_rows: Tensor | None = None
 ) -> LensStatistics:
-    """Compute the statistics of ready logits [R, V], in float64."""
+    """Compute the statistics of ready logits [R, V], in float64; watch_ids: [J] or [R, J]."""
     rows, vocabulary = logits.shape
     finite = torch.isfinite(logits).all(dim=1)
     x = torch.where(finite[:, None], logits.double(), 0.0)
@@ -49,17 +50,20 @@ def statistics_from_logits(
     top_logprobs = torch.full((rows, top_k), math.nan, dtype=torch.float64, device=x.device)
     top_ids[:, :kept] = order[:, :kept]
     top_logprobs[:, :kept] = logp.gather(1, order[:, :kept])
-    inside = logp[:, torch.unique(watch_ids)]
-    mass = torch.logsumexp(inside, dim=1) if len(watch_ids) else torch.full_like(logp[:, 0], -math.inf)
-    q = torch.log_softmax(inside, dim=1)
+    ids = by_row(watch_ids, rows)
+    watch_logprob = logp.gather(1, ids)
+    once = first_of_each(ids)
+    inside = watch_logprob.masked_fill(~once, -math.inf)
+    mass = torch.logsumexp(inside, dim=1) if ids.shape[1] else torch.full_like(logp[:, 0], -math.inf)
+    q = torch.log_softmax(inside, dim=1).masked_fill(~once, 0.0)
     result = {
         "logsumexp": torch.logsumexp(x, dim=1),
         "entropy": -(p * logp).sum(dim=1),
         "max_prob": p.amax(dim=1),
         "top_logprobs": top_logprobs,
-        "watch_logprob": logp[:, watch_ids],
+        "watch_logprob": watch_logprob,
         "watch_mass": mass.exp(),
-        "watch_entropy": -(q.exp() * q).sum(dim=1),
+        "watch_entropy": -(q.exp() * q).sum(dim=1),  # a repeat counts as 1 log 1
     }
     divergences: dict[str, Tensor] = {}
     if final_rows is not None:
@@ -78,7 +82,7 @@ def statistics_from_logits(
         kl_final=divergences.get("kl_final"),
         js_final=divergences.get("js_final"),
         top_ids=top_ids.masked_fill(~finite[:, None], -1),
-        watch_rank=ranks[:, watch_ids].masked_fill(~finite[:, None], -1),
+        watch_rank=ranks.gather(1, ids).masked_fill(~finite[:, None], -1),
         nonfinite_rows=int((~finite).sum()),
         backend="reference",
     )

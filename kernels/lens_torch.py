@@ -17,6 +17,7 @@ from torch import Tensor
 from kernels.lens_result import LensStatistics
 from kernels.product import product
 from kernels.unembedding import Unembedding
+from kernels.watched_ids import by_row, first_of_each
 
 TILE = 8192  # vocabulary entries per tile
 ROWS = 1024  # rows per block: a float32 tile of logits takes 32 MiB
@@ -52,7 +53,8 @@ def torch_tiled(
 ) -> LensStatistics:
     """Compute the statistics block by block of rows; scratch is O(rows × tile), whatever R and V are."""
     projection = TiledProjection(unembedding, tile)
-    out = _Output.empty(hidden, len(watch_ids), top_k, divergences=final_rows is not None)
+    own = watch_ids.ndim == 2
+    out = _Output.empty(hidden, watch_ids.shape[-1], top_k, divergences=final_rows is not None)
     # Rows that refer to one final row stand together, so that a block has few final rows to compute.
     order = (
         torch.arange(len(hidden), device=hidden.device)
@@ -60,9 +62,10 @@ def torch_tiled(
         else torch.argsort(final_rows, stable=True)
     )
     for block in torch.split(order, rows):
-        first = first_pass(hidden[block], projection, watch_ids, top_k)
-        out.put(block, first, watch_ids)
-        out.watch_rank[block] = _ranks(hidden[block], projection, watch_ids, first.watched)
+        ids = watch_ids[block] if own else watch_ids
+        first = first_pass(hidden[block], projection, ids, top_k)
+        out.put(block, first, ids)
+        out.watch_rank[block] = _ranks(hidden[block], projection, ids, first.watched)
         if final_rows is not None:
             finals, place = torch.unique(final_rows[block], return_inverse=True)
             out.put_divergences(block, *_divergences(hidden, block, finals, place, projection, first))
@@ -102,8 +105,12 @@ class FirstPass:
 
 
 def first_pass(hidden: Tensor, projection: TiledProjection, watch_ids: Tensor, top_k: int) -> FirstPass:
-    """Run rows [r, D] over all tiles once: normaliser, entropy, top tokens and watched logits."""
+    """Run rows [r, D] over all tiles once: normaliser, entropy, top tokens and watched logits.
+
+    watch_ids: [J] or [r, J].
+    """
     count, device = len(hidden), hidden.device
+    ids = by_row(watch_ids, count)
     zeros = torch.zeros(count, dtype=torch.float64, device=device)
     state = FirstPass(
         maximum=torch.full_like(zeros, -math.inf),
@@ -112,12 +119,13 @@ def first_pass(hidden: Tensor, projection: TiledProjection, watch_ids: Tensor, t
         finite=torch.ones(count, dtype=torch.bool, device=device),
         top_values=torch.empty((count, 0), device=device),
         top_ids=torch.empty((count, 0), dtype=torch.int64, device=device),
-        watched=torch.zeros((count, len(watch_ids)), device=device),
+        watched=torch.zeros(ids.shape, device=device),
     )
     for start, end in projection.tiles():
         x = projection.logits(hidden, start, end)
-        inside = (watch_ids >= start) & (watch_ids < end)
-        state.watched[:, inside] = x[:, watch_ids[inside] - start]
+        inside = (ids >= start) & (ids < end)
+        logits = x.gather(1, (ids - start).clamp(0, end - start - 1))
+        state.watched = torch.where(inside, logits, state.watched)
         state.top_values, state.top_ids = _merge_top(state, x, start, top_k)
         top = x.amax(dim=1)
         state.finite &= torch.isfinite(top) & torch.isfinite(x.amin(dim=1))
@@ -172,14 +180,18 @@ def exact_top(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _ranks(hidden: Tensor, projection: TiledProjection, watch_ids: Tensor, watched: Tensor) -> Tensor:
     """Count, for every watched token, the entries before it in the strict order: [r, J] int64."""
     ranks = torch.zeros(watched.shape, dtype=torch.int64, device=hidden.device)
-    if len(watch_ids) == 0:
+    if watched.shape[1] == 0:
         return ranks
     for start, end in projection.tiles():
         x = projection.logits(hidden, start, end)
-        for place, token in enumerate(watch_ids.tolist()):
-            before = (x > watched[:, place, None]).sum(dim=1)
-            lower = x[:, : max(0, min(token, end) - start)]
-            ranks[:, place] += before + (lower == watched[:, place, None]).sum(dim=1)
+        columns = torch.arange(start, end, device=hidden.device)
+        for place, tokens in enumerate(watch_ids.tolist() if watch_ids.ndim == 1 else watch_ids.T):
+            logit = watched[:, place, None]
+            if watch_ids.ndim == 1:
+                equal = x[:, : max(0, min(tokens, end) - start)] == logit
+            else:
+                equal = (x == logit) & (columns < tokens[:, None])
+            ranks[:, place] += (x > logit).sum(dim=1) + equal.sum(dim=1)
     return ranks
 
 
@@ -244,13 +256,9 @@ class _Output:
     def put(self, block: Tensor, first: FirstPass, watch_ids: Tensor) -> None:
         lse = first.logsumexp
         logprobs = first.watched.double() - lse[:, None]
-        once = torch.zeros(len(watch_ids), dtype=torch.bool, device=lse.device)
-        seen: set[int] = set()
-        for place, token in enumerate(watch_ids.tolist()):
-            once[place] = token not in seen
-            seen.add(token)
-        inside = logprobs[:, once]
-        within = torch.log_softmax(inside, dim=1)
+        once = by_row(first_of_each(watch_ids), len(lse))
+        inside = logprobs.masked_fill(~once, -math.inf)
+        within = torch.log_softmax(inside, dim=1).masked_fill(~once, 0.0)  # a repeat counts as 1 log 1
         kept = first.top_ids.shape[1]
         self.finite[block] = first.finite
         self.top_ids[block, :kept] = first.top_ids

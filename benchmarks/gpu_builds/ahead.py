@@ -61,6 +61,7 @@ def compile_lens(
     tma: bool,
     even: bool = True,
     top: int = 8,
+    by_row: bool = False,
 ) -> KernelResources:
     """Compile "sums" or "divergences" as the launcher would; even: the tile's depth divides the width."""
     matrices = {"hidden": f"*{dtype}", "weight": f"*{dtype}"}
@@ -73,7 +74,7 @@ def compile_lens(
     constants: dict[str, Any] = {
         "B_ROWS": tile.rows, "B_VOCAB": tile.vocab, "B_DEPTH": tile.depth, "B_TOP": top,
         "GROUP": tile.group, "OPERAND": OPERANDS[dtype], "PRECISION": "ieee", "EVEN": even, "TMA": tma,
-        "PIECES": tile.pieces,
+        "PIECES": tile.pieces, "BY_ROW": by_row,
     }  # fmt: skip
     optional = {"bias": f"*{dtype}" if bias else None, "softcap": "fp32" if softcap else None}
     types = BUFFERS | matrices | {"scale": "fp32"} | {name: kind for name, kind in optional.items() if kind}

@@ -33,6 +33,7 @@ class Build:
     tma: bool
     extras: str = ""
     top: int = 8
+    by_row: bool = False  # each row watches tokens of its own
 
     @property
     def operand_bytes(self) -> int:
@@ -52,6 +53,7 @@ class Build:
             tma=self.tma,
             even=not extras,
             top=self.top,
+            by_row=self.by_row,
         )
 
 
@@ -73,6 +75,8 @@ def _table_builds() -> Iterator[Build]:
                 fullest = "bias" if tile.vocab > PLAIN.vocab else "bias softcap"
                 for extras in ("", fullest):
                     yield Build(kernel, chip, dtype, tile, uses_tma(chip, size), extras)
+                if kernel == "sums":
+                    yield Build(kernel, chip, dtype, tile, uses_tma(chip, size), fullest, by_row=True)
 
 
 def _long_tops() -> Iterator[Build]:

@@ -40,9 +40,10 @@ typedef struct {
     int64_t splits;   /* S */
     int64_t split_panels;
     int64_t groups; /* of rows, equal parts of whole tiles, for the sharing of work alone */
-    const int64_t *watch_ids; /* [J] ascending, each once */
+    const int64_t *watch_ids; /* [J] ascending, each once; or [r, J], each row ascending */
     const float *watched;     /* [r, J] their logits */
     int64_t watch_count;      /* J */
+    int64_t watch_stride;     /* from a row's ids to the next row's: J, or 0 where all rows watch the same */
     int64_t top;              /* k, at least 1 */
     float *reference;         /* [S, r] a number near the largest logit */
     double *total;            /* [S, r] sum of exp(x - reference) */

@@ -18,7 +18,7 @@ enum { COLUMN_VECS = LENS_COLUMNS / LANES, STATE_VECS = LENS_STATE_LANES / LANES
 /* ---- Reduction: one row of one panel into the running values of the row within the split. ---- */
 
 /* What is the same for all rows of a panel. Watched ids ascend: the first `below` lie before the panel, those
- * up to `within` in it. */
+ * up to `within` in it; where rows watch ids of their own, each row has other ones. */
 typedef struct {
     const lens_block *block;
     int64_t split, first;
@@ -94,15 +94,24 @@ static NEVER_INLINE void admit(const panel_view *view, int64_t row, lens_row_sta
     state->threshold = values[block->top - 1];
 }
 
+/* Where ids that lie before the panel end, and those that lie in it. */
+static void place_panel(const lens_block *block, const int64_t *ids, int64_t first, int64_t *below,
+                        int64_t *within) {
+    for (*below = 0; *below < block->watch_count && ids[*below] < first;) ++*below;
+    for (*within = *below; *within < block->watch_count && ids[*within] < first + LENS_COLUMNS;) ++*within;
+}
+
 static ALWAYS_INLINE void count_before(const panel_view *view, int64_t row, const vec *x, uint32_t valid) {
     const lens_block *block = view->block;
+    const int64_t *ids = block->watch_ids + row * block->watch_stride;
     const float *watched = block->watched + row * block->watch_count;
     int32_t *ranks = block->ranks + (view->split * block->count + row) * block->watch_count;
-    int64_t j = 0;
-    for (; j < view->below; j++) ranks[j] += count_bits(columns_greater(x, watched[j]) & valid);
-    for (; j < view->within; j++) {
+    int64_t j = 0, below = view->below, within = view->within;
+    if (block->watch_stride) place_panel(block, ids, view->first, &below, &within);
+    for (; j < below; j++) ranks[j] += count_bits(columns_greater(x, watched[j]) & valid);
+    for (; j < within; j++) {
         /* Columns before the token also count where they equal it. */
-        uint32_t before = ((uint32_t)1 << (block->watch_ids[j] - view->first)) - 1;
+        uint32_t before = ((uint32_t)1 << (ids[j] - view->first)) - 1;
         uint32_t bits = columns_greater(x, watched[j]) | (columns_greater_equal(x, watched[j]) & before);
         ranks[j] += count_bits(bits & valid);
     }
@@ -175,10 +184,7 @@ static panel_view view_panel(const lens_block *block, int64_t split, int64_t pan
     panel_view view = {block, split, panel * LENS_COLUMNS, UINT32_MAX, 0, 0};
     int64_t here = block->head.vocabulary - view.first;
     if (here < LENS_COLUMNS) view.valid = ((uint32_t)1 << here) - 1;
-    while (view.below < block->watch_count && block->watch_ids[view.below] < view.first) view.below++;
-    view.within = view.below;
-    while (view.within < block->watch_count && block->watch_ids[view.within] < view.first + LENS_COLUMNS)
-        view.within++;
+    if (!block->watch_stride) place_panel(block, block->watch_ids, view.first, &view.below, &view.within);
     return view;
 }
 

@@ -39,6 +39,7 @@ static void merge_top(const lens_block *block, const lens_result *result, int64_
 
 static void merge_watched(const lens_block *block, const lens_result *result, int64_t row, double logsumexp) {
     int64_t watched = block->watch_count;
+    const int64_t *ids = block->watch_ids + row * block->watch_stride;
     const float *x = block->watched + row * watched;
     double mass = 0, weighted = 0, within = 0, highest = watched ? x[0] : 0;
     for (int64_t j = 0; j < watched; j++) {
@@ -47,11 +48,13 @@ static void merge_watched(const lens_block *block, const lens_result *result, in
             rank += block->ranks[(split * block->count + row) * watched + j];
         result->watch_rank[row * watched + j] = rank;
         result->watch_logprob[row * watched + j] = (float)((double)x[j] - logsumexp);
+        if (j > 0 && ids[j] == ids[j - 1]) continue; /* a set holds a token once */
         mass += exp((double)x[j] - logsumexp);
         if (x[j] > highest) highest = x[j];
     }
     /* The entropy within the set has its own normaliser, for the mass of an improbable set may underflow. */
     for (int64_t j = 0; j < watched; j++) {
+        if (j > 0 && ids[j] == ids[j - 1]) continue;
         double shifted = (double)x[j] - highest;
         within += exp(shifted);
         weighted += exp(shifted) * shifted;

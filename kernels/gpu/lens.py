@@ -15,13 +15,15 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from kernels.gpu.device import Device, find_device, launching_on
 from kernels.gpu.lens_divergences import lens_divergences
 from kernels.gpu.lens_merge import merge_splits, merge_warps
-from kernels.gpu.lens_packing import pack
+from kernels.gpu.lens_packing import pack, pack_watched
 from kernels.gpu.lens_sums import lens_sums
 from kernels.gpu.lens_tiles import LONGEST_TOP, Tile, divergences_tile, sums_tile, tiles_per_split, uses_tma
 from kernels.lens_result import LensStatistics
 from kernels.lens_torch import torch_tiled
 from kernels.unembedding import Unembedding
+from kernels.watched_ids import by_row, first_of_each
 
+GATHERED = 64  # row tiles of packed rows that are copied at once
 OPERANDS = {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 
 
@@ -55,7 +57,7 @@ def triton_backend(
     device, launch = find_device(hidden.device), launch or Launch()
     product = Product.of(unembedding, device, launch)
     hidden = product.operand(hidden)
-    out = Output.empty(hidden, len(watch_ids), top_k)
+    out = Output.empty(hidden, watch_ids.shape[-1], top_k)
     kl, js = None, None
     with launching_on(hidden.device):
         if len(hidden):
@@ -99,7 +101,7 @@ class Product:
     def operand(self, hidden: Tensor) -> Tensor:
         """Give hidden states in the weight's type, as the model's own unembedding takes them."""
         hidden = hidden.to(self.weight.dtype).contiguous()
-        return hidden.clone() if self.tma and hidden.data_ptr() % 16 else hidden
+        return hidden.clone() if hidden.data_ptr() % 16 else hidden
 
     def splits(self, n_rows: int, tile: Tile, top: int = 1) -> Tensor:
         """Give the first column and the end of every vocabulary split, [S, 2] int32."""
@@ -195,7 +197,7 @@ def _sums(
     top = triton.next_power_of_2(min(top_k, vocabulary)) if top_k else 0
     tile = tile or product.sums_tile(rows, top)
     spans = product.splits(rows, tile, max(top, 1))
-    splits, watched = len(spans), len(watch_ids)
+    splits, watched, own = len(spans), watch_ids.shape[-1], watch_ids.ndim == 2
     buffers = {
         "watched": torch.empty((watched, rows), device=device),
         "ranks": torch.empty((watched, rows), dtype=torch.int32, device=device),
@@ -205,12 +207,15 @@ def _sums(
         "top_values": torch.empty((splits, rows, top), device=device),
         "top_ids": torch.empty((splits, rows, top), dtype=torch.int32, device=device),
     }
-    ids = watch_ids.int()
+    ids = watch_ids.int().T.contiguous()  # [J], or [J, R]
     common = product.arguments(hidden, tile) | buffers
-    common |= {"watch_ids": ids, "n_rows": rows, "n_watch": watched, "B_TOP": top}
+    common |= {"watch_ids": ids, "n_rows": rows, "n_watch": watched, "B_TOP": top, "BY_ROW": own}
     common["columns"] = torch.arange(tile.vocab, dtype=torch.int32, device=device)
+    common["places"] = common["columns"]  # what the main launch does not read
     row_tiles = triton.cdiv(rows, tile.rows)
-    if watched:
+    if watched and own:
+        _gather_own(hidden, product, ids, tile, common)
+    elif watched:
         first = ids // tile.vocab * tile.vocab
         own_spans = torch.stack([first, first + 1], dim=1).contiguous()
         lens_sums[(row_tiles * watched,)](**common, spans=own_spans, n_splits=watched, gather=1)
@@ -218,7 +223,7 @@ def _sums(
     block = triton.next_power_of_2(splits)
     merge_splits[(rows,)](
         **buffers,
-        once=(~(ids[:, None] == ids[None, :]).triu(1).any(dim=0)).to(torch.int8),
+        once=by_row(first_of_each(watch_ids), rows).T.to(torch.int8).contiguous(),
         scalars=out.scalars,
         out_top_ids=out.top_ids,
         out_top_logprobs=out.top_logprobs,
@@ -235,6 +240,18 @@ def _sums(
         num_warps=merge_warps(block * top),
         enable_fp_fusion=False,
     )
+
+
+def _gather_own(hidden: Tensor, product: Product, ids: Tensor, tile: Tile, common: dict[str, Any]) -> None:
+    """Fill the logits of each row's own tokens [J, R], and their ranks within the tokens' tiles."""
+    places, spans = pack_watched(ids, tile.vocab, tile.rows)
+    step = GATHERED * tile.rows
+    for start in range(0, len(places), step):
+        part = places[start : start + step]
+        packed = hidden[part.clamp_min(0) % len(hidden)]
+        arguments = common | product.arguments(packed, tile)
+        arguments |= {"places": part, "spans": spans[start // tile.rows :], "n_rows": len(part)}
+        lens_sums[(len(part) // tile.rows,)](**arguments, n_splits=1, gather=1)
 
 
 def _divergences(

@@ -43,7 +43,7 @@ def merge_splits(
     n_rows, n_splits, n_watch, vocab_size, top_k,
     B_SPLITS: tl.constexpr, B_TOP: tl.constexpr, B_WATCH: tl.constexpr,
 ):  # fmt: skip
-    """Merge partial buffers [S, R] (top: [S, R, K]; watched, ranks: [J, R]) into the statistics of row i.
+    """Merge partial buffers [S, R] (top: [S, R, K]) and watched, ranks, once [J, R] into row i's statistics.
 
     scalars: [7, R] float32: logsumexp, entropy, max_prob, watch_mass, watch_entropy, and for the second pass
     the row's maximum and log Σ exp(x − maximum). A broken row gets NaN and −1 throughout.
@@ -68,7 +68,7 @@ def merge_splits(
     o_watch = i_watch.to(tl.int64) * n_rows + i_row
     logit = tl.load(watched + o_watch, m_watch, other=0.0).to(tl.float64)  # [B_WATCH]
     logprob = logit - row_max.to(tl.float64) - log_total
-    m_set = m_watch & (tl.load(once + i_watch, m_watch, other=0) != 0)
+    m_set = m_watch & (tl.load(once + o_watch, m_watch, other=0) != 0)
     mass, within = watched_set(logprob, m_set)
     rank = tl.load(ranks + o_watch, m_watch, other=0).to(tl.int64)
     tl.store(out_rank + i_row * n_watch + i_watch, tl.where(broken != 0, -1, rank), m_watch)

@@ -1,4 +1,4 @@
-"""Pack rows into tiles that hold, for each of their rows, its final layer's row as well."""
+"""Pack rows into tiles: with their final layers' rows, or with rows whose watched tokens are neighbours."""
 
 from __future__ import annotations
 
@@ -17,6 +17,25 @@ class Packing:
     places: Tensor  # [N] int32, slot within the tile
     rows: Tensor  # [M] int64, the rows that have another row as their final row
     row_slots: Tensor  # [M] int64, their slots
+
+
+def pack_watched(ids: Tensor, vocab: int, block: int) -> tuple[Tensor, Tensor]:
+    """Pack watched tokens [J, R] into tiles of slots, so that those of one tile lie in one vocabulary tile.
+
+    Returns:
+        The place in [J, R] of each slot's token, -1 for none, [N] int32; and each tile's vocabulary tile as
+        its first column and the end, [N / block, 2] int32, for a loop of one step.
+    """
+    tiles = ids.flatten().long() // vocab
+    order = torch.argsort(tiles, stable=True)
+    known, counts = torch.unique_consecutive(tiles[order], return_counts=True)
+    blocks = (counts + block - 1) // block
+    opening = (blocks.cumsum(0) - blocks) * block - (counts.cumsum(0) - counts)
+    slots = torch.arange(len(order), device=ids.device) + torch.repeat_interleave(opening, counts)
+    first = torch.repeat_interleave(known * vocab, blocks).int()
+    places = torch.full((len(first) * block,), -1, dtype=torch.int32, device=ids.device)
+    places[slots] = order.int()
+    return places, torch.stack([first, first + 1], dim=1).contiguous()
 
 
 def pack(final_rows: Tensor, block: int) -> Packing:

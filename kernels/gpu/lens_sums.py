@@ -5,7 +5,8 @@ logits; what runs along with it rests in the program's own slots of the partial 
 
 Watched logits come first, by the same kernel with `gather` set: program (row tile, watched token) computes
 the one tile that holds the token. It is the same binary, so the watched logit has the very bits that the
-main launch compares with; only a run-time scalar tells the launches apart.
+main launch compares with; only a run-time scalar tells the launches apart. Where each row watches tokens of
+its own (BY_ROW), rows whose tokens lie in one tile are packed together, and a program computes that tile.
 """
 
 import triton
@@ -34,6 +35,36 @@ def store_watched(x, i_vocab, token, watched, ranks, m_row):
     before = (x > logit[:, None]) | ((x == logit[:, None]) & (i_vocab < token)[None, :])
     tl.store(watched, logit, m_row)
     tl.store(ranks, tl.sum(before.to(tl.int32), 1), m_row)
+
+
+@triton.jit
+def store_own(x, i_vocab, places, watch_ids, watched, ranks, m_row):
+    """Store the logits of packed rows' own tokens out of their tile x [R, B], and ranks within that tile.
+
+    places: [R] where each pair of token and row is in [J, R], -1 for a slot without one.
+    """
+    place = tl.load(places, m_row, other=-1)
+    m_place = place >= 0
+    token = tl.load(watch_ids + place, m_place, other=-1)[:, None]
+    logit = tl.sum(tl.where(i_vocab[None, :] == token, x, 0.0), 1)
+    before = (x > logit[:, None]) | ((x == logit[:, None]) & (i_vocab[None, :] < token))
+    tl.store(watched + place, logit, m_place)
+    tl.store(ranks + place, tl.sum(before.to(tl.int32), 1), m_place)
+
+
+@triton.jit
+def count_own(x, o_vocab, i_row, m_row, watch_ids, watched, ranks, n_rows, n_watch):
+    """As `count_ranks`, for tokens of each row's own; watch_ids: [J, R]."""
+    for _ in tl.range(0, n_watch, disable_licm=True):
+        token = tl.load(watch_ids + i_row, m_row, other=0)
+        logit = tl.load(watched + i_row, m_row, other=0.0)[:, None]
+        m_late = token >= o_vocab + x.shape[1]
+        before = (x > logit) | ((x == logit) & m_late[:, None])
+        m_other = m_row & (m_late | (token < o_vocab))
+        tl.atomic_add(ranks + i_row, tl.sum(before.to(tl.int32), 1), m_other, sem="relaxed")
+        watch_ids += n_rows
+        watched += n_rows
+        ranks += n_rows
 
 
 @triton.jit
@@ -100,16 +131,19 @@ def keep_top(x, top, i_vocab, top_values, top_ids, m_row, m_old, B_TOP: tl.const
 
 @triton.jit(do_not_specialize=["n_rows", "n_splits", "vocab_size", "n_watch", "gather"])
 def lens_sums(
-    hidden, weight, bias, watch_ids, watched, ranks, spans, columns,
+    hidden, weight, bias, watch_ids, watched, ranks, places, spans, columns,
     maximum, total, weighted, top_values, top_ids,
     n_rows, n_splits, vocab_size, width, n_watch, scale, softcap, gather,
     B_ROWS: tl.constexpr, B_VOCAB: tl.constexpr, B_DEPTH: tl.constexpr, B_TOP: tl.constexpr,
     GROUP: tl.constexpr, OPERAND: tl.constexpr, PRECISION: tl.constexpr,
-    EVEN: tl.constexpr, TMA: tl.constexpr,
+    EVEN: tl.constexpr, TMA: tl.constexpr, BY_ROW: tl.constexpr,
 ):  # fmt: skip
     """Fill the partial buffers [S, R] (top: [S, R, K]) and ranks [J, R]; with `gather`, watched [J, R]."""
     o_row, i_split = program_tile(n_rows, n_splits, B_ROWS, GROUP)
-    first, end = tl.load(spans + 2 * i_split), tl.load(spans + 2 * i_split + 1)
+    i_span = i_split
+    if BY_ROW:  # packed rows have a tile for each row tile, and no splits
+        i_span = tl.where(gather != 0, o_row // B_ROWS, i_split)
+    first, end = tl.load(spans + 2 * i_span), tl.load(spans + 2 * i_span + 1)
     # Hoisted out of the loop, addresses and column numbers would outlive the product, and registers spill.
     for o_vocab in tl.range(first, end, B_VOCAB, disable_licm=True):
         x = logits_tile(
@@ -123,10 +157,16 @@ def lens_sums(
         i_vocab = o_vocab + tl.load(columns + tl.arange(0, B_VOCAB))
         x = tl.where((i_vocab < vocab_size)[None, :], x, LOWEST)
         if gather != 0:
-            token = tl.load(watch_ids + i_split)
-            store_watched(x, i_vocab, token, watched + o_out, ranks + o_out, m_row)
+            if BY_ROW:
+                store_own(x, i_vocab, places + i_row, watch_ids, watched, ranks, m_row)
+            else:
+                token = tl.load(watch_ids + i_split)
+                store_watched(x, i_vocab, token, watched + o_out, ranks + o_out, m_row)
         else:
-            count_ranks(x, o_vocab, i_row, m_row, watch_ids, watched, ranks, n_rows, n_watch)
+            if BY_ROW:
+                count_own(x, o_vocab, i_row, m_row, watch_ids, watched, ranks, n_rows, n_watch)
+            else:
+                count_ranks(x, o_vocab, i_row, m_row, watch_ids, watched, ranks, n_rows, n_watch)
             top = tl.max(x, 1)
             m_old = m_row & (i_row * 0 + o_vocab > first)
             add_sums(x, top, maximum + o_out, total + o_out, weighted + o_out, m_row, m_old)

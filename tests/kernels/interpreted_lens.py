@@ -13,7 +13,7 @@ from lens_problems import arguments, assert_close, problems
 
 from kernels import LensStatistics, Unembedding, available_backends, lens_statistics
 from kernels.gpu.lens import Launch, triton_backend
-from kernels.gpu.lens_packing import pack
+from kernels.gpu.lens_packing import pack, pack_watched
 from kernels.gpu.lens_tiles import Tile
 from kernels.gpu.lens_tuning import tune
 from kernels.lens_reference import statistics_from_logits
@@ -85,6 +85,11 @@ def test_equal_logits_rank_by_token_id() -> None:
     problem = {"hidden": torch.ones(2, 4), "unembedding": Unembedding(torch.zeros(150, 4)), "top_k": 3}
     ours = interpreted(problem | {"watch_ids": [0, 70, 149], "final_rows": None}, TILES[0])
     assert ours.watch_rank.tolist() == [[0, 70, 149]] * 2
+    by_row = [[0, 63, 70], [149, 64, 64]]
+    assert (
+        interpreted(problem | {"watch_ids": by_row, "final_rows": None}, TILES[0]).watch_rank.tolist()
+        == by_row
+    )
     assert ours.top_ids.tolist() == [[0, 1, 2]] * 2
 
 
@@ -120,6 +125,24 @@ def test_tuning_takes_the_fastest_tile_of_each_pass(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("kernels.gpu.lens_tuning.do_bench", bench)
     found = tune(torch.ones(3, 16), Unembedding(torch.zeros(70, 16)), watched=2)
     assert found == Launch(sums=TILES[1], divergences=TILES[0])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    ids=st.lists(st.lists(st.integers(0, 99), min_size=3, max_size=3), min_size=1, max_size=40),
+    vocab=st.sampled_from([8, 64]),
+    block=st.sampled_from([2, 16]),
+)
+def test_packed_tokens_lie_in_the_vocabulary_tile_of_their_row_tile(
+    ids: list[list[int]], vocab: int, block: int
+) -> None:
+    places, spans = pack_watched(torch.tensor(ids), vocab, block)
+    assert sorted(places[places >= 0].tolist()) == list(range(3 * len(ids)))
+    tokens = torch.tensor(ids).flatten()
+    for slot, place in enumerate(places.tolist()):
+        first, end = spans[slot // block].tolist()
+        assert end == first + 1 and (place < 0 or first <= tokens[place] < first + vocab)
+    assert len(places) <= 3 * len(ids) + block * len(set((tokens // vocab).tolist()))
 
 
 @settings(max_examples=100, deadline=None)

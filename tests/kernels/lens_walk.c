@@ -78,6 +78,13 @@ static double walk(int32_t path, int32_t kind, int64_t rows, int64_t width, int6
         for (int64_t group = 0; group < 3; group++) lens_reduce(path, &block, split, group, lanes);
     lens_merge(&block, &result, 0, rows);
 
+    int64_t *by_row = room(rows * watched * 8), *ranks = room(rows * watched * 8);
+    for (int64_t i = 0; i < rows * watched; i++) by_row[i] = ids[i % watched], ranks[i] = result.watch_rank[i];
+    block.watch_ids = by_row, block.watch_stride = watched;
+    for (int64_t split = 0; split < splits; split++)
+        for (int64_t group = 0; group < 3; group++) lens_reduce(path, &block, split, group, lanes);
+    lens_merge(&block, &result, 0, rows);
+
     int64_t *own = room(rows * 8), *final = room(rows * 8);
     for (int64_t i = 0; i < rows; i++) own[i] = i, final[i] = rows - 1;
     lens_pairs pairs = {rows, own, final, room(splits * rows * 8), room(splits * rows * 8)};
@@ -110,13 +117,14 @@ static double walk(int32_t path, int32_t kind, int64_t rows, int64_t width, int6
         for (int64_t j = 0; j < watched; j++)
             if (result.watch_rank[row * watched + j] >= vocabulary) worst = INFINITY;
     }
+    if (memcmp(ranks, result.watch_rank, rows * watched * 8)) worst = INFINITY;
     void *const all[] = {w, h, bias, w16, h16, packed, scratch, packed_rows, ids, watched_bias, gathered, x,
                          block.reference, block.total, block.weighted, block.top_values, block.top_ids,
                          block.ranks, block.logits, result.maximum, result.log_total, result.logsumexp,
                          result.entropy, result.max_prob, result.top_ids, result.top_logprobs,
                          result.watch_logprob, result.watch_rank, result.watch_mass, result.watch_entropy, lanes,
                          own, final, pairs.kl, pairs.js, kl, js,
-                         slopes, sum};
+                         slopes, sum, by_row, ranks};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     return worst;
 }

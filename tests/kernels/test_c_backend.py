@@ -353,7 +353,7 @@ def test_scratch_memory_stays_bounded_as_the_vocabulary_grows() -> None:
             projection = PackedProjection.of(torch.empty(0, 576), packed, None)
             rows = min(2048, launcher._most_rows(projection, 8, 5, final))
             with launcher.ThreadTeam() as team:
-                work = launcher.Workspace(projection, rows, torch.arange(8), 5, final, team)
+                work = launcher.Workspace(projection, rows, 8, 5, final, team)
             tensors = [work.rows, work.scratch, *work.partial.values(), *work.result.values()]
             assert sum(tensor.nbytes for tensor in tensors) <= 60 << 20
 

@@ -13,8 +13,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernels import LensStatistics, Unembedding, lens_statistics
+from kernels.backends import LENS_BY_ROW, OPERATIONS, why_not
 from kernels.lens_reference import statistics_from_logits
 from kernels.lens_torch import TiledProjection, exact_top, torch_tiled
+
+CPU = torch.device("cpu")
+BACKENDS = [name for name in OPERATIONS[LENS_BY_ROW] if not why_not(name, CPU, LENS_BY_ROW)]
 
 
 def tiled(problem: dict[str, object], tile: int, rows: int) -> LensStatistics:
@@ -74,6 +78,7 @@ def test_the_reference_agrees_with_plain_arithmetic(problem: dict[str, object]) 
         )
         order = sorted(range(len(x)), key=lambda v: (-x[v], v))
         ids = problem["watch_ids"]
+        ids = ids[row] if ids and isinstance(ids[0], list) else ids
         assert truth.watch_rank[row].tolist() == [order.index(token) for token in ids]
         kept = min(problem["top_k"], len(x))
         assert truth.top_ids[row].tolist() == order[:kept] + [-1] * (problem["top_k"] - kept)
@@ -139,6 +144,23 @@ def test_bfloat16_statistics_are_accumulated_in_float32() -> None:
     torch.testing.assert_close(ours.entropy.double(), truth.entropy, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ids_by_row_are_those_of_each_row_alone(backend: str) -> None:
+    """Watching every row's own tokens at once is watching them row by row; repeats count once in the set."""
+    generator = torch.Generator().manual_seed(2)
+    hidden, weight = torch.randn(70, 24, generator=generator), torch.randn(9000, 24, generator=generator)
+    head, ids = Unembedding(weight), torch.randint(0, 9000, (70, 3), generator=generator)
+    ids[5] = ids[5, 0]
+    whole = lens_statistics(hidden, head, watch_ids=ids, final_rows=[3] * 70, backend=backend)
+    for row in (0, 5, 33, 69):
+        alone = lens_statistics(hidden, head, watch_ids=ids[row], backend=backend)
+        assert torch.equal(whole.watch_rank[row], alone.watch_rank[row])
+        for name in ("watch_logprob", "watch_mass", "watch_entropy", "entropy"):
+            torch.testing.assert_close(getattr(whole, name)[row], getattr(alone, name)[row], msg=name)
+    torch.testing.assert_close(whole.watch_mass[5], whole.watch_logprob[5, 0].exp())
+    assert whole.watch_entropy[5] == 0
+
+
 def test_equal_logits_rank_by_token_id() -> None:
     ours = lens_statistics(
         torch.ones(2, 4), Unembedding(torch.zeros(50, 4)), watch_ids=[0, 7, 49], top_k=3, backend="torch"
@@ -179,6 +201,8 @@ WEIGHT = torch.zeros(5, 3)
         ({"hidden": torch.zeros(2, 4)}, ValueError, "hidden: found D = 4, expected the weight's D = 3"),
         ({"hidden": torch.zeros(2, 3, dtype=torch.int64)}, TypeError, "hidden: found torch.int64"),
         ({"watch_ids": [4]}, ValueError, "watch_ids: found 4, expected 0 to 3"),
+        ({"watch_ids": [[0], [4]]}, ValueError, "watch_ids: found 4, expected 0 to 3"),
+        ({"watch_ids": [[0]]}, ValueError, r"watch_ids: found shape \(1, 1\), expected .*R = 2"),
         ({"watch_ids": [0.5]}, TypeError, "watch_ids: found torch.float32"),
         ({"final_rows": [0]}, ValueError, "final_rows: found 1 entries, expected one per row, 2"),
         ({"final_rows": [0, 2]}, ValueError, "final_rows: found 2, expected 0 to 1"),

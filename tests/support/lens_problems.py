@@ -44,10 +44,12 @@ def problems(draw: st.DrawFn) -> dict[str, object]:
         softcap=softcap,
         vocab_size=vocabulary,
     )
+    watched = draw(st.integers(0, 6))
+    ids = torch.randint(0, vocabulary, (rows, watched), generator=generator)  # of each row's own, or of all
     return {
         "hidden": hidden,
         "unembedding": unembedding,
-        "watch_ids": draw(st.lists(st.integers(0, vocabulary - 1), max_size=6)),
+        "watch_ids": (ids if draw(st.booleans()) else ids[:1].flatten()).tolist(),
         "top_k": draw(st.integers(0, 12)),
         "final_rows": draw(st.none() | final),
     }
