@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, UsageError
 from engine.fingerprints import cache_folder, fingerprint_path
-from engine.models.causal_lm import CausalLm
 from engine.models.load_errors import check_weights, loading_errors
 from engine.models.tokenizer import Tokenizer
 from engine.models.weight_files import check_files
@@ -26,6 +25,8 @@ from specs.tables.experiment import Model
 
 if TYPE_CHECKING:
     import torch
+
+    from engine.models.causal_lm import CausalLm
 
 PACKAGE = "package:"
 
