@@ -12,10 +12,11 @@ from attrs import evolve, frozen
 
 from engine.errors import UsageError
 from engine.planning.levels import is_level, parted
-from engine.planning.plan import Plan, PlannedCell, describe, make_plan, select
+from engine.planning.plan import Plan, PlannedCell, make_plan, select
+from engine.planning.recorded_cells import Levels, one_training, recorded_cell, single
 from specs import load_spec, resolve
 from specs.common.spelling import least_far
-from store import Ledger, StoreError, cells, read_manifests
+from store import Ledger, cells, read_manifests
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.ledger.levels import level_text
@@ -27,10 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from engine.running.cell_runner import Display, Outcome
-    from specs.tables.experiment import Model
 
-Levels = Mapping[str, Any]
-"""Factor → a level, or a list of levels."""
 Wanted = Levels | str | Sequence[str]
 """Levels, or texts as the command line takes them: "target=label"."""
 
@@ -241,9 +239,10 @@ def load_adapter(
     from engine.stages.training.files import load_adapter as put_on
 
     place = place_of(store)
-    name, key, levels = _one_training(place, _single(cell), experiment)
+    name, key, levels = one_training(place, single(cell), experiment)
     record = Ledger(place).record("train", key)
-    settings = _model_of(read_manifests(place)[name]["spec"], levels)
+    matrix, choice = recorded_cell(read_manifests(place)[name]["spec"], levels)
+    settings = matrix.table("model", choice)
     home = place.under(f"train/{key}")
     trained = bool(record.get("files"))  # else of no steps: the base model itself
     if trained:
@@ -251,71 +250,6 @@ def load_adapter(
     settings = evolve(settings, id=model or (_base_of(home) if trained else settings.id))
     base, tokenizer = load(settings)
     return LoadedModel(put_on(base, home) if trained else base, tokenizer)
-
-
-def _single(cell: Levels | str) -> Levels:
-    """Give one level by factor; also of text, which cannot name a level twice."""
-    if isinstance(cell, Mapping):
-        return cell
-    if not isinstance(cell, str):
-        raise TypeError(f"cell: expected factor → level, as {{'target': 'label'}}, found {cell!r:.80}")
-    parts = [text.partition("=") for text in parted(cell)]
-    if (
-        parts
-        and all(equals for _, equals, _ in parts)
-        and len({factor for factor, *_ in parts}) == len(parts)
-    ):
-        return {factor: level for factor, _, level in parts}
-    return {cell: ""}  # no factor, as the search says with those that there are
-
-
-def _one_training(place: Place, cell: Levels, experiment: str | None) -> tuple[str, str, dict[str, Any]]:
-    """Give experiment, train key and levels of the one training on these levels."""
-    trainings: dict[str, tuple[str, dict[str, Any]]] = {}
-    every: dict[str, tuple[str, dict[str, Any]]] = {}
-    for name in [experiment] if experiment is not None else read_manifests(place):
-        for known in cells(place, name):
-            if unknown := [factor for factor in cell if factor not in known["levels"]]:
-                raise UsageError(
-                    f"{place}: no factor {unknown[0]!r}; expected levels of {', '.join(known['levels'])}, "
-                    f"as in {describe(known['levels'])}"
-                )
-            if known["status"]["train"] == "done":
-                every.setdefault(known["keys"]["train"], (name, known["levels"]))
-            if all(is_level(known["levels"][factor], level) for factor, level in cell.items()):
-                if known["status"]["train"] == "done":
-                    trainings.setdefault(known["keys"]["train"], (name, known["levels"]))
-                elif len(cell) == len(known["levels"]):
-                    raise StoreError(
-                        f"{place}: the training of {describe(known['levels'])} is {known['status']['train']}"
-                    )
-    if len(trainings) != 1:
-        examples = "; ".join(describe(levels) for _, levels in list((trainings or every).values())[:3])
-        raise UsageError(
-            f"{place}: {describe(dict(cell)) or 'no level'} names {len(trainings)} finished trainings; "
-            "expected one" + (f", such as {examples}" if examples else "; none is finished")
-        )
-    ((key, (name, levels)),) = trainings.items()
-    return name, key, levels
-
-
-def _model_of(experiment: dict[str, Any], levels: dict[str, Any]) -> Model:
-    """Give the model settings of a cell of a manifest's experiment."""
-    from specs.load import Spec
-    from specs.tables.experiment import Experiment
-    from specs.toml.convert import structure
-
-    typed, problems = structure(experiment, Experiment)
-    if typed is None:
-        raise StoreError(f"the store's spec cannot be read by this version: {problems[0].message}")
-    matrix = resolve(Spec(Path("spec.toml"), experiment, typed, (), {}))
-    wanted = {factor: level_text(level) for factor, level in levels.items()}
-    choice = next(
-        cell
-        for cell in matrix.cells
-        if {name: level_text(level) for name, level in matrix.levels(cell).items()} == wanted
-    )
-    return matrix.table("model", choice)
 
 
 def _base_of(home: Place) -> str:

@@ -1,7 +1,7 @@
 """Export: an experiment as netCDF files, or as tidy tables in Parquet or CSV, for other programs.
 
 Nothing is rounded, renamed or left out. Beside the data lie the manifest (`manifest.json`: spec, versions,
-cells) and a list of the variables (`variables.json`: dims, type, units, meaning).
+cells), a list of the variables (`variables.json`: dims, type, units, meaning) and a card (`README.md`).
 """
 
 import os
@@ -21,6 +21,7 @@ from store.backend.locate import place_of
 from store.backend.location import Root
 from store.backend.records import json_text
 from store.errors import StoreError
+from store.export_card import CARD, export_card
 from store.ledger.manifests import read_manifests
 from store.reader import open_store
 
@@ -50,19 +51,20 @@ def export(
         stages = [child for child in node.subtree if child.data_vars]
         if not stages:
             continue
-        place = Path(folder) / name
+        place, files = Path(folder) / name, []
         described = {}
         for stage in stages:
             title = stage.relative_to(node).replace("/", ".")
             dataset = stage.to_dataset()
             described[title] = {"attributes": dict(dataset.attrs), "variables": _described(dataset)}
             if form == "netcdf":
-                written.append(_netcdf(dataset, place / f"{title}.nc"))
+                files.append(_netcdf(dataset, place / f"{title}.nc"))
             else:
-                written += _tables(dataset, place, title, form, raw=raw)
+                files += _tables(dataset, place, title, form, raw=raw)
         for file, content in (("manifest.json", manifests[name]), ("variables.json", described)):
             place_of(place).write(file, json_text(content, place / file))
-            written.append(place / file)
+        place_of(place).write(CARD, export_card(name, manifests[name], described, files).encode())
+        written += [*files, *(place / file for file in ("manifest.json", "variables.json", CARD))]
     if not written:
         raise StoreError(f"{root}: no complete cell to export; `engine status` says what is there")
     return written

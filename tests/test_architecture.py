@@ -28,11 +28,12 @@ LEAVES = ("specs", "kernels", "store")
 ORDER = {
     "engine": (
         "errors terminal quantities fingerprints full_memory", "cpu_share", "progress", "process_group",
-        "models", "data", "planning", "text", "stages", "running", "annotation", "api", "cli", "",
+        "models", "data", "planning", "text", "stages", "running", "annotation", "publishing", "api",
+        "cli", "",
     ),
     "store": (
         "errors tokens quality calibration", "backend", "lease", "ledger", "arrays", "reader writer accessor",
-        "export upkeep analysis", "pooling plots", "report", "",
+        "export_card", "export upkeep analysis", "pooling plots", "report", "",
     ),
     "specs": (
         "common", "errors", "registry", "tables", "toml", "checks", "axes", "rules", "load", "matrix",

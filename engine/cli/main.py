@@ -19,6 +19,7 @@ from engine.cli.logs_command import logs
 from engine.cli.output import CSV, FORMAT, JSON, check_one, say_csv, say_json
 from engine.cli.parameters import AT, FAILED, ONLY, PENDING, SET, SPEC, STORE
 from engine.cli.power_command import power
+from engine.cli.publish_command import publish
 from engine.cli.status_command import status
 from engine.cli.store_commands import compare, export, report, results, show
 from engine.cli.store_upkeep import gc, verify
@@ -251,7 +252,9 @@ def schema(of: str) -> None:
     say(json.dumps(content, indent=2), lines=True)
 
 
-for command in (init, status, power, results, report, compare, export, show, logs, gc, verify, completion):
+for command in (
+    init, status, power, results, report, compare, export, publish, show, logs, gc, verify, completion,
+):  # fmt: skip
     cli.add_command(command)
 
 

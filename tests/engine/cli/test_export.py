@@ -305,3 +305,29 @@ def test_no_text_in_a_csv_is_run_by_a_spreadsheet(tmp_path: Path) -> None:
         assert [row[head] for row in rows] == [row["text"] for row in rows] == expected
         assert {row["x"] for row in rows} == {"-1.0"}
         assert {row["example"] for row in rows} == {"=cmd|x" if raw else "'=cmd|x"}
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_the_card_of_an_export_lets_datasets_read_its_tables(
+    small_store: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets as hub
+
+    engine("export", small_store, "--to", form, "-o", tmp_path)
+    folder = tmp_path / "small"
+    monkeypatch.setattr(hub.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    names = hub.get_dataset_config_names(str(folder))
+    assert {f"{name}.{form}" for name in names} == {file.name for file in folder.glob(f"*.{form}")}
+    rows = hub.load_dataset(str(folder), "summary", split="train", cache_dir=str(tmp_path / "cache"))
+    own = datasets(small_store)["summary"]
+    assert len(rows) == own.sizes["cell"] and set(own.data_vars) <= set(rows.column_names)
+    card = (folder / "README.md").read_text()
+    assert "| target | label, label+explanation |" in card and "| entropy | nat | entropy of the" in card
+    (line,) = [line for line in card.splitlines() if f"`probe.example-layer-position.{form}`" in line]
+    assert "| cell, example, layer, position |" in line and "entropy" in line and "top_id" not in line
+
+
+def test_the_card_of_netcdf_files_names_them(small_store: Path, tmp_path: Path) -> None:
+    engine("export", small_store, "--to", "netcdf", "-o", tmp_path)
+    card = (tmp_path / "small" / "README.md").read_text()
+    assert "| `probe.nc` | all of a stage |" in card and "configs:" not in card
