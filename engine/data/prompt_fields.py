@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-HIDDEN = frozenset({"id", "label", "explanation", "group", "split", "source"})
+from engine.data.chats import MESSAGES
+
+# The chat is in context and response, too; a prompt shows it as a whole (`prompt.messages`).
+HIDDEN = frozenset({"id", "label", "explanation", "group", "split", "source", MESSAGES})
 
 
 def prompt_fields(example: Mapping[str, str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import frozen
 
+from engine.data.chats import script
 from specs.registry import PUBLIC_SETS
 
 VERSION = "1"  # raise when a change alters any example
@@ -63,12 +64,8 @@ def _preference(column: str) -> Callable[[Raw], Iterator[Row]]:
 def _last_answer(turns: Sequence[tuple[str, str | None]], answering: str) -> Iterator[Row]:
     """Nothing, if the answering side does not have the last word."""
     if len(turns) > 1 and turns[-1][0] == answering:
-        context = turns[0][1] if len(turns) == 2 else _script(turns[:-1])
+        context = turns[0][1] if len(turns) == 2 else script(turns[:-1])
         yield {"context": context, "response": turns[-1][1], "group": turns[0][1]}
-
-
-def _script(turns: Sequence[tuple[str, str | None]]) -> str:
-    return "\n".join(f"{role.capitalize()}: {text}" for role, text in turns)
 
 
 def _question_and_answer(raw: Raw) -> Iterator[Row]:

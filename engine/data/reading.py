@@ -12,6 +12,7 @@ from typing import Any
 from attrs import define, field
 
 from engine.data.cell_text import cell_text, whole_number
+from engine.data.chats import MESSAGES, chat_fields
 from engine.data.data_sets import DataSet, data_set_rows
 from engine.data.missing_explanations import explained
 from engine.data.opening import open_source
@@ -28,6 +29,7 @@ from specs.tables.data import Data
 RATED = ("label", "explanation")
 LISTED = 5  # values of a column that an error names
 OPTIONAL = "explanation"  # a column of this name may be missing, for nobody has asked for it
+ANSWERED = "label"  # so may one of this name, where a chat may end with its label
 
 
 def read_source(
@@ -47,11 +49,8 @@ def read_source(
     origins, seen = sources(data), _Seen()
     rows = []
     for source in origins:
-        if data.columns.fields and (source.data_set is not None or source.adapter):
-            raise DataError(
-                f'data.columns.fields: found {json.dumps(data.columns.fields)}, but "{source}" has its own '
-                "columns alone; expected none, or a file or data set with columns of your own"
-            )
+        if source.data_set is not None or source.adapter:
+            _check_no_columns(data, source)
         checks = RowChecks(
             labels if labelled else None,
             data.max_characters,
@@ -72,6 +71,16 @@ def read_source(
     if seen.rows and not seen.kept:
         raise DataError(seen.nothing_kept(data))
     return rows
+
+
+def _check_no_columns(data: Data, source: DataSource) -> None:
+    """Raise DataError where a spec names columns that a built-in or public set cannot have."""
+    for name in ("fields", MESSAGES):
+        if value := getattr(data.columns, name):
+            raise DataError(
+                f'data.columns.{name}: found {json.dumps(value)}, but "{source}" has its own columns alone; '
+                "expected none, or a file or data set with columns of your own"
+            )
 
 
 @define
@@ -118,7 +127,8 @@ def _rank(row: Mapping[str, str], seed: int) -> tuple[float, float, str]:
 
 def column_names(data: Data, *, labelled: bool = True) -> dict[str, str]:
     """Give the source's column behind each field."""
-    names = ("context", "response", "group", *(RATED if labelled else ()))
+    texts = ("context", "response") if data.columns.messages is None else (MESSAGES,)
+    names = (*texts, "group", *(RATED if labelled else ()))
     columns = {name: getattr(data.columns, name) for name in names}
     named = {
         name: column.replace("{dimension}", data.dimension)
@@ -165,14 +175,16 @@ def _examples(
     needed = {column: f"data.columns.{name}" for name, column in columns.items()}
     if data.columns.explanation == OPTIONAL:
         needed.pop(OPTIONAL, None)
+    if data.columns.messages is not None and data.columns.label == ANSWERED:
+        needed.pop(ANSWERED, None)
     if adapter:
         needed = dict.fromkeys(adapter.columns, f"{source.public} has it")
     for split, table in open_source(source, data, {*needed, *columns.values(), *data.filter}):
         marked: Row = {"split": split} if split else {}
         for number, place, raw in _filtered(table, needed, data, seen):
             if adapter is None:
-                texts = {name: cell_text(raw.get(column), place, column) for name, column in columns.items()}
-                yield f"{split or 'row'}-{number}", place, columns, texts | marked
+                texts = row_texts(raw, place, columns, labelled=labelled)
+                yield f"{split or 'row'}-{number}", place, _columns_of(raw, columns), texts | marked
                 continue
             try:
                 examples = list(adapter.rows(raw))
@@ -181,6 +193,27 @@ def _examples(
             for index, row in enumerate(examples, start=1):
                 fields = {name: row[name] for name in row if labelled or name not in RATED}
                 yield f"{split or 'row'}-{number}.{index}", place, {}, fields | marked
+
+
+def row_texts(raw: Raw, where: str, columns: Mapping[str, str], *, labelled: bool) -> Row:
+    """Give the fields of a row by the source's column behind each; DataError for what is no such value."""
+    singles = {name: column for name, column in columns.items() if name != MESSAGES}
+    texts = {name: cell_text(raw.get(column), where, column) for name, column in singles.items()}
+    if MESSAGES not in columns:
+        return texts
+    column = columns[MESSAGES]
+    answered = labelled and texts["label"] is None
+    return chat_fields(raw.get(column), where, column, answered=answered) | {
+        name: text for name, text in texts.items() if name != "label" or not answered
+    }
+
+
+def _columns_of(raw: Raw, columns: Mapping[str, str]) -> Mapping[str, str]:
+    """Give the column behind each field of a row: that of its chat for what comes from there."""
+    if MESSAGES not in columns:
+        return columns
+    of_row = {name: column for name, column in columns.items() if column in raw}
+    return dict.fromkeys(("context", "response", "label"), columns[MESSAGES]) | of_row
 
 
 def _filtered(

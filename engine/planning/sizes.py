@@ -14,10 +14,9 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from engine.data.cell_text import cell_text
 from engine.data.data_sets import data_set_rows
 from engine.data.prompt_fields import prompt_characters
-from engine.data.reading import column_names
+from engine.data.reading import column_names, row_texts
 from engine.data.sources import DataSource, sources
 from engine.data.table_files import read_file
 from engine.fingerprints import cache_folder, fingerprint_path
@@ -212,8 +211,5 @@ def _rows(source: DataSource, data: Data) -> Iterator[dict[str, str]]:
         return
     columns = column_names(data)
     for place, row in read_file(source.path, set(columns.values())).rows:
-        yield {
-            name: cell_text(row.get(columns[name]), place, columns[name]) or ""
-            for name in ("context", "response", "explanation", *data.columns.fields)
-            if name in columns
-        }
+        texts = row_texts(row, place, columns, labelled=True)
+        yield {name: text or "" for name, text in texts.items() if name not in ("group", "label")}

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 from attrs import field, frozen
 
-from engine.data.prompt_fields import prompt_fields
 from engine.errors import DataError, UsageError
 from engine.models.tokenizer import Tokenizer
 from engine.text.encoding import Encoder, Text, Tokens, Trail
@@ -65,7 +64,7 @@ class Pieces:
 
     def prompt(self, example: Example) -> Text:
         """Write the text before the target."""
-        return prompt_text(self.settings, self.tokenizer, prompt_fields(example), self.study)
+        return prompt_text(self.settings, self.tokenizer, example, self.study)
 
     def begin(self, example: Example, explanation: str | None = None) -> Begun:
         """Tokenize the prompt and, behind it, the stem of the example or of an explanation that comes first.

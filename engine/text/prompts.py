@@ -9,6 +9,8 @@ from typing import Any
 
 from attrs import frozen
 
+from engine.data.chats import messages_of
+from engine.data.prompt_fields import prompt_fields
 from engine.errors import UsageError
 from engine.models.tokenizer import Tokenizer
 from engine.text.encoding import Span, Text
@@ -18,13 +20,14 @@ Message = Mapping[str, str]
 
 
 def prompt_text(
-    prompt: Prompt, tokenizer: Tokenizer, texts: Mapping[str, str], study: Mapping[str, str]
+    prompt: Prompt, tokenizer: Tokenizer, example: Mapping[str, str], study: Mapping[str, str]
 ) -> Text:
-    """Write a prompt. `texts`: the fields that the data fills in; `study`: those that the spec does.
+    """Write an example's prompt. `study`: the fields of templates that the spec fills in.
 
     In a plain prompt the fields are data, in a chat the whole messages are: the chat template alone writes
     control tokens.
     """
+    texts = prompt_fields(example)
     marks = Marks.absent_from([prompt.template, prompt.system or "", *texts.values(), *study.values()])
     message = _filled("prompt.template", prompt.template, {**texts, **study}, marks)
     system = _filled("prompt.system", prompt.system or "", study, marks)
@@ -35,8 +38,13 @@ def prompt_text(
             "prompt.chat_template: found true, but this model's tokenizer has no chat template; "
             "expected chat_template = false"
         )
-    messages = [{"role": "system", "content": system.text}] if system.text else []
-    return chat_text(tokenizer, [*messages, {"role": "user", "content": message.text}])
+    messages = messages_of(example) if prompt.messages else []
+    if system.text:
+        others = [each for each in messages if each["role"] != "system"]
+        messages = [{"role": "system", "content": system.text}, *others]
+    if message.text or not messages:
+        messages.append({"role": "user", "content": message.text})
+    return chat_text(tokenizer, messages)
 
 
 def chat_text(tokenizer: Tokenizer, messages: Sequence[Message]) -> Text:

@@ -21,15 +21,33 @@ TEMPLATE_FIELDS = ("response", "dimension", "labels")
 SYSTEM_FIELDS = ("dimension", "labels")
 COLUMN_FIELDS = ("dimension",)
 TAKEN_FIELDS = {
-    *TEMPLATE_FIELDS, "context", "id", "label", "explanation", "group", "split", "source",
+    *TEMPLATE_FIELDS, "context", "id", "label", "explanation", "group", "split", "source", "messages",
 }  # fmt: skip
 
 
 def prompt_problems(prompt: Prompt, data: Data, table: str) -> Iterator[Problem]:
     """Yield what is wrong with the templates of a table, for the fields that the data have."""
     known = (*(() if not data.columns.context else ("context",)), *TEMPLATE_FIELDS, *data.columns.fields)
+    if prompt.messages:
+        yield from _chat(prompt, data, table)
     yield from template_problems(f"{table}.template", prompt.template, known)
     yield from template_problems(f"{table}.system", prompt.system or "", SYSTEM_FIELDS)
+
+
+def _chat(prompt: Prompt, data: Data, table: str) -> Iterator[Problem]:
+    if data.columns.messages is None:
+        message = "found true, but the data has no chats; expected data.columns.messages, or false"
+        yield Problem(None, f"{table}.messages", message)
+    if not prompt.chat_template:
+        message = f"found true with {table}.chat_template = false; expected the chat template, or false"
+        yield Problem(None, f"{table}.messages", message)
+    for field in ("context", "response"):
+        if f"{{{field}}}" in prompt.template:
+            message = (
+                f"found the field {{{field}}}, which {table}.messages shows already; expected a template "
+                'without it, "" for no further message'
+            )
+            yield Problem(None, f"{table}.template", message)
 
 
 def _target(settings: Target) -> Iterator[Problem]:

@@ -34,11 +34,21 @@ class Columns:
             "of `prompt.template`. Their values may be empty."
         ),
     ] = field(factory=list, metadata=LATER)
+    messages: Annotated[
+        str | None,
+        Meta(
+            description="The column of a chat, a list of messages with `role` and `content`, in place of "
+            "`context` and `response`: the context then is a script of all messages but the last, which is "
+            "the response. If a row has no label, the assistant's answer at the end is its label. "
+            "`prompt.messages` shows a chat message by message."
+        ),
+    ] = field(default=None, metadata=LATER)
     group: Annotated[
         str | None,
         Meta(
             description="Rows of one group are never divided between train and test. Default: the "
-            "context, or the response where there is none."
+            "context, or the response where there is none; of a chat, its first message that is none of "
+            "the system."
         ),
     ] = None
 

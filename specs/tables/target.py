@@ -34,6 +34,14 @@ class Prompt:
     chat_template: Annotated[
         bool, Meta(description="Wrap messages in the tokenizer's chat template; else plain text.")
     ] = True
+    messages: Annotated[
+        bool,
+        Meta(
+            description="Show the chat of `data.columns.messages` message by message, each in its role. The "
+            "template then is one more message of the user behind it, without {context} and {response}, or "
+            '"" for none; `system` takes the place of the chat\'s own.'
+        ),
+    ] = field(default=False, metadata=LATER)
 
     def shows(self, field: str) -> bool:
         """Tell whether what the model reads has a field filled in."""

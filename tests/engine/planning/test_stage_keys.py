@@ -64,6 +64,7 @@ OTHER: dict[str, Any] = {
     "data.columns.label": "grade",
     "data.columns.explanation": "why",
     "data.columns.group": "thread",
+    "data.columns.messages": "chat",
     "data.columns.fields": ["title"],
     "data.adapter": "coqa",
     "data.streaming": True,
@@ -147,7 +148,7 @@ READ_BESIDE = {"train.epochs": ("train.steps=null",), "target.filler": ('target.
 # Covered by tests of their own: what they change is content or the presence of a stage, not a setting.
 ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
-    "probe.enabled", "probe.lens", "probe.against", "train.tokens", "train.label_tokens",
+    "probe.enabled", "probe.lens", "probe.against", "prompt.messages", "train.tokens", "train.label_tokens",
 }  # fmt: skip
 
 
@@ -212,6 +213,15 @@ def test_a_setting_changes_the_stages_that_read_it_and_their_followers(
     ):
         expected |= {"base"}  # the untrained model, asked for the label alone
     assert changed(before, after) == expected
+
+
+def test_a_chat_shown_message_by_message_changes_what_reads_prompts(files: dict[str, str]) -> None:
+    text = BASE.format(**files)
+    chats = ('data.columns.messages="chat"', 'prompt.template="Why?"')
+    (before,) = keys_of(text, files["folder"], *chats)
+    (after,) = keys_of(text, files["folder"], *chats, "prompt.messages=true")
+    expected: set[str] = set().union(*(FOLLOWERS[stage] for stage in TABLE_STAGES["prompt"]))
+    assert changed(before, after) == expected | {"base"}
 
 
 def test_what_a_probe_is_compared_with_is_in_its_key_alone(files: dict[str, str]) -> None:
