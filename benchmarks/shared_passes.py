@@ -22,7 +22,8 @@ from engine.models.batching import by_length, padding_id, window_size
 from engine.models.lens import find_lens
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate
-from engine.stages.probe import layer_numbers, probe_family, probe_layers, watched_layers
+from engine.stages.probe import probe_layers, watched_layers
+from engine.stages.probe_layout import layer_numbers, probe_family
 from engine.stages.watched_passes import KeepingRun, KeptPasses
 from engine.text.targets import TargetEncoder
 from kernels import lens_statistics

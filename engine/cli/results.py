@@ -28,6 +28,7 @@ COLUMNS = {
     "nll": ("NLL", "{:.3f}", True),
     "train_loss": ("train loss", "{:.3f}", False),
 }
+PANELS = 4  # of the figure, side by side
 Record = dict[str, Any]
 
 
@@ -247,13 +248,16 @@ def _cells(row: Record) -> tuple[Text | str, str, Text | str, str]:
 def entropy_figure(experiment: xr.DataTree) -> bytes:
     """Draw, as PNG, lens entropy by layer, one line per condition and panel per watch position.
 
-    Line: mean over examples and seeds; band: its 95 % interval. StoreError when the store has no entropy.
+    Of a range of positions the first is drawn. Line: mean over examples and seeds; band: its 95 % interval.
+    StoreError when the store has no entropy.
     """
     from store import plots
     from store.analysis import means
 
     by_layer = means(experiment, "entropy")
-    width = min(plots.WIDE, 1.3 * plots.COLUMN * by_layer.sizes["position"])
+    drawn = [name for name in by_layer["position"].values if name.endswith("[0]") or "[" not in name]
+    by_layer = by_layer.sel(position=drawn)
+    width = min(plots.WIDE, 1.3 * plots.COLUMN * len(drawn))
     with TemporaryDirectory() as folder:
-        figure = plots.panels(plots.means, by_layer, "position", width=width)
+        figure = plots.panels(plots.means, by_layer, "position", columns=PANELS, width=width)
         return plots.save(figure, Path(folder) / "figure.png").read_bytes()

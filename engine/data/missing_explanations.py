@@ -35,6 +35,7 @@ def read_behind(stage: str, target: Target, probe: Probe) -> bool:
     within = any(
         place == "completion_end" or (isinstance(place, int) and place >= 0) for place in probe.positions
     )
+    within = within or probe.watches_range("explanation")
     return within or (target.explains_first and "label" in probe.positions)
 
 

@@ -28,6 +28,7 @@ from engine.planning.known_models import known_model
 from engine.planning.own_machine import expected_seconds
 from engine.planning.passes import Passes, choose_passes, without_estimate
 from engine.planning.plan import Plan, PlannedCell, grouped
+from engine.planning.probe_passes import probe_size
 from engine.planning.run_order import turns, whole_models
 from engine.planning.schedule import trained_examples
 from engine.planning.sizes import DataCard, ModelCard, data_card, model_card
@@ -355,18 +356,15 @@ def _lens(probe: Probe, data: Data, model: ModelCard, lengths: Lengths, weights:
 def _probe(
     probe: Probe, examples: int, model: ModelCard, lengths: Lengths, weights: float, labels: int
 ) -> Cost:
-    layers = model.layers + 1 if probe.layers == "all" else len(probe.layers)
-    rows = examples * layers * len(probe.positions)
-    watched = labels if probe.watch == "labels" else len(probe.watch)
+    size = probe_size(probe, model.layers, model.hidden, model.heads, labels)
+    rows = examples * size.rows
     tokens = examples * (lengths.prompt + lengths.completion)
     others = len(probe.against)  # each runs the model once more, and compares rows of both
-    per_row = 4 * (len(probe.recorded) + probe.heads * model.heads) + 8 * (watched + probe.top_k + others)
-    kept = probe.batch_size * layers * len(probe.positions) * model.hidden * (24 if others else 8)
     return Cost(
         tokens=tokens,
         flops=2 * (1 + others) * model.parameters * tokens + 2 * (1 + 2 * others) * model.unembedding * rows,
-        memory=weights + kept + 64e6,
-        stored=rows * per_row,
+        memory=weights + size.kept + 64e6,
+        stored=examples * size.stored,
     )
 
 

@@ -199,7 +199,7 @@ def _question(
     examples, layers, positions = test, 1, 1
     if outcome not in EXAMPLE_OUTCOMES:
         probe = matrix.table("probe", condition.choice)
-        positions = len(probe.positions)
+        positions = len(probe.position_names)
         examples = min(examples, probe.examples or examples)
         card = model_card(matrix.table("model", condition.choice))
         layers = len(probe.layers) if probe.layers != "all" else card.layers + 1 if card else UNKNOWN_LAYERS

@@ -298,14 +298,17 @@ def _settings_read(settings: Table, table: str, stage: str) -> dict[str, Any]:
     if isinstance(settings, Probe | Target | Train):  # two spellings of one thing have one key
         settings = settings.in_one_spelling()
     values = ((field, getattr(settings, field.name)) for field in fields_read(table, type(settings), stage))
-    read = {
-        field.name: attrs.asdict(value, filter=_counts) if attrs.has(type(value)) else value
-        for field, value in values
-        if _counts(field, value)
-    }
+    read = {field.name: _plain(value) for field, value in values if _counts(field, value)}
     if plugins := sorted(_plugins(settings, list(read))):
         read["plug-ins"] = plugins
     return read
+
+
+def _plain(value: Any) -> Any:
+    """Give a value without classes; of a list, each of its items."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return attrs.asdict(value, filter=_counts) if attrs.has(type(value)) else value
 
 
 def _counts(field: attrs.Attribute[Any], value: Any) -> bool:

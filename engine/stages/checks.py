@@ -10,7 +10,8 @@ from engine.planning.plan import PlannedCell
 from engine.stages.adapter_layout import adapted_sites
 from engine.stages.context import Context
 from engine.stages.measured_examples import Stage
-from engine.stages.probe import layer_numbers, watched_tokens
+from engine.stages.probe import watched_tokens
+from engine.stages.probe_layout import layer_numbers
 from engine.stages.training.adapter import attach_adapter
 from engine.text.token_checks import check_generated, check_tokens, check_watched, token_count
 from kernels import choose_backend

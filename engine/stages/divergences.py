@@ -55,25 +55,25 @@ def divergences(
     """Compare lens distributions with those of A references, layer by layer.
 
     Args:
-        normed: [L, B, P, D] the model's streams after the final norm.
+        normed: [L, N, D] the model's streams after the final norm.
         references: by name, in the order of the result; the model itself is 0 from itself.
         run: gives the same streams of the model that runs now.
         backend: of the probe kernel.
 
     Returns:
-        kl_against, KL(reference ‖ model), and js_against, Jensen-Shannon divergences: [L, B, P, A], in nats.
+        kl_against, KL(reference ‖ model), and js_against, Jensen-Shannon divergences: [L, N, A], in nats.
     """
-    kl = torch.zeros(*normed.shape[:3], len(references), device=normed.device)
+    kl = torch.zeros(*normed.shape[:2], len(references), device=normed.device)
     js = torch.zeros_like(kl)
     for place, reference in enumerate(references.values()):
         if reference is None:
             continue
         with reference():
-            rows = torch.cat([normed, run()]).flatten(0, 2)
+            rows = torch.cat([normed, run()]).flatten(0, 1)
         count = len(rows) // 2
         opposite = torch.arange(count, 2 * count, device=rows.device).repeat(2)
         result = lens_statistics(rows, lens.unembedding, top_k=0, final_rows=opposite, backend=backend)
         assert result.kl_final is not None and result.js_final is not None
-        kl[..., place] = result.kl_final[:count].view(kl.shape[:3])
-        js[..., place] = result.js_final[:count].view(js.shape[:3])
+        kl[..., place] = result.kl_final[:count].view(kl.shape[:2])
+        js[..., place] = result.js_final[:count].view(js.shape[:2])
     return {"kl_against": kl, "js_against": js}

@@ -18,28 +18,32 @@ from engine.models.causal_lm import CausalLm
 from engine.models.lens import Lens, find_lens
 from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
+from engine.planning.probe_passes import examples_at_once
 from engine.progress import Report, StopRequest
 from engine.stages.context import Context
 from engine.stages.divergences import Reference, divergences, reference_models
-from engine.stages.example_coordinates import example_coordinates
+from engine.stages.probe_layout import layer_numbers, probe_family
 from engine.stages.records import checked
-from engine.stages.statistics import LayerStates, Statistic, function_names, layer_values
+from engine.stages.statistics import LayerStates, function_names, layer_values
 from engine.stages.watched_passes import Sequences, Streams, watched_pass
-from engine.text.positions import position_indices
+from engine.text.positions import MISSING, WatchedText
 from engine.text.targets import Example, TargetEncoder
 from kernels import LensStatistics, choose_backend, lens_statistics
-from specs.registry import STATISTICS
 from specs.tables.probe import Probe
-from store import Coordinate, Family, Variable, write_vocabulary
+from store import Family, write_vocabulary
 
-AXES = ("example", "layer", "position")
 NO_REFERENCES: Mapping[str, Reference] = MappingProxyType({})
 
 
 def watched_tokens(tokenizer: Tokenizer, writer: TargetEncoder, row: Example, probe: Probe) -> dict[str, int]:
-    """Give text → token id for every watched token: the first token of each label, or of each text."""
+    """Give text → token id for every watched token: the first token of each label, or of each text.
+
+    Without entries where every position watches its own.
+    """
     if probe.watch == "labels":
         return writer.first_tokens(row)
+    if probe.watch == "next":
+        return {}
     ids = {text: tokenizer(text, add_special_tokens=False)["input_ids"] for text in probe.watch}
     empty = [text for text, tokens in ids.items() if not tokens]
     if empty:
@@ -52,80 +56,6 @@ def token_texts(tokenizer: Tokenizer) -> list[str]:
     names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     texts = (tokenizer.decode([number]) for number in range(len(names)))
     return [str(name) if "\ufffd" in text else text for name, text in zip(names, texts, strict=True)]
-
-
-def layer_numbers(probe: Probe, count: int) -> list[int]:
-    """Resolve `probe.layers` for a model of so many blocks: ascending, 0 is the embedding."""
-    if probe.layers == "all":
-        return list(range(count + 1))
-    wrong = [layer for layer in probe.layers if not -count - 1 <= layer <= count]
-    if wrong:
-        raise UsageError(f"probe.layers: found {wrong[0]}; expected -{count + 1} to {count} for this model")
-    return sorted({layer % (count + 1) for layer in map(int, probe.layers)})
-
-
-def probe_family(
-    rows: Sequence[Example],
-    layers: Sequence[int],
-    watched: dict[str, int],
-    probe: Probe,
-    heads: int,
-    against: Sequence[str] = (),
-) -> Family:
-    """Give the store's layout of the statistics for these examples, layers, watched tokens and heads.
-
-    against: the names of the models that this one is compared with.
-    """
-    variables = [
-        _variable(name)
-        for name in STATISTICS.built_in
-        if name in probe.statistics and name not in function_names(probe)
-    ]
-    variables.append(
-        Variable("nonfinite", ("example",), "int32", "1", "rows with a NaN or Inf, of layers x positions")
-    )
-    variables += map(_variable, function_names(probe))
-    if probe.heads:
-        meaning = "entropy of the head's attention weights; none at the embedding"
-        variables.append(Variable("head_entropy", (*AXES, "head"), "float32", "nat", meaning))
-    if against:
-        meanings = {"kl_against": "KL(other || model)", "js_against": "Jensen-Shannon divergence"}
-        variables += [
-            Variable(name, (*AXES, "against"), "float32", "nat", f"{meaning} of lens distributions, by layer")
-            for name, meaning in meanings.items()
-        ]
-    if watched:
-        variables += [
-            Variable("watch_logprob", (*AXES, "watch"), "float32", "nat", "log-probability"),
-            Variable("watch_rank", (*AXES, "watch"), "int32", "1", "rank in the vocabulary, 0 = top"),
-        ]
-    if probe.top_k:
-        variables += [
-            Variable("top_logprob", (*AXES, "top"), "float32", "nat", "log-probability"),
-            Variable("top_id", (*AXES, "top"), "int32", "1", "token id"),
-        ]
-    coordinates = [
-        *example_coordinates(rows),
-        Coordinate("layer", "layer", list(layers), long_name="layer, 0 = embedding"),
-        Coordinate("position", "position", [str(p) for p in probe.positions], long_name="watch position"),
-    ]
-    if watched:
-        coordinates += [
-            Coordinate("watch", "watch", list(watched), long_name="watched text"),
-            Coordinate("watch_id", "watch", list(watched.values()), long_name="token id of its first token"),
-        ]
-    if against:
-        coordinates.append(Coordinate("against", "against", list(against), long_name="the other model"))
-    if probe.heads:
-        coordinates.append(Coordinate("head", "head", list(range(heads)), long_name="attention head"))
-    if probe.top_k:
-        coordinates.append(Coordinate("top", "top", list(range(probe.top_k)), long_name="place, 0 = top"))
-    return Family(stage="probe", coordinates=tuple(coordinates), variables=tuple(variables))
-
-
-def _variable(name: str) -> Variable:
-    statistic = STATISTICS.get(name, Statistic)
-    return Variable(name, AXES, "float32", statistic.units, statistic.meaning)
 
 
 def watched_layers(probe: Probe, count: int) -> list[int]:
@@ -151,36 +81,34 @@ def probe_layers(
     """Yield the backend that served and the family's variables for the rows from `start` on, part by part.
 
     Each variable has a leading axis [examples of the part]. Examples of similar length share a batch. Of a
-    forward pass only the residual streams at the watch positions are kept: [L, B, P, D]. All their rows go
-    through the probe kernel in one call, which never holds [rows, vocabulary] logits. take: gives what is
-    known of a pass already, by its sequences and watch positions. references: the models that this one is
-    compared with; each runs the same batch.
+    forward pass only the residual streams at the watch positions are kept, [L, B, P, D], and of these the N
+    positions that the examples have. All their rows go through the probe kernel in one call, which never
+    holds [rows, vocabulary] logits. take: gives what is known of a pass already, by its sequences and watch
+    positions. references: the models that this one is compared with; each runs the same batch.
     """
     wanted = watched_layers(probe, len(lens.layers))
     keep = [wanted.index(layer) for layer in layer_numbers(probe, len(lens.layers))]
     watch_ids = [int(i) for c in family.coordinates if c.name == "watch_id" for i in c.values]
     size, padding = window_size(probe.batch_size), padding_id(tokenizer)
+    at_once = examples_at_once(probe, len(wanted), lens.width)
     for first in range(start // size * size, len(rows), size):
-        encoded = [writer.encode(row) for row in rows[first : first + size]]
-        places = [position_indices(probe, example) for example in encoded]
-        # Causal attention: what stands behind the last watch position cannot reach it.
-        texts = [
-            (e.prompt + e.completion)[: max(positions) + 1]
-            for e, positions in zip(encoded, places, strict=True)
-        ]
+        texts = [WatchedText.of(writer, row, probe) for row in rows[first : first + size]]
         order: list[int] = []
         parts: list[dict[str, np.ndarray]] = []
-        for batch in by_length([len(text) for text in texts], probe.batch_size):
+        for batch in by_length([len(text.ids) for text in texts], at_once):
             stop.check()
-            inputs = [texts[place] for place in batch], [places[place] for place in batch]
+            several = [texts[place] for place in batch]
+            inputs = [text.ids for text in several], [text.read for text in several]
+            found = FoundPositions.of(several, lens.device)
             known = take(*inputs)
             streams = known or watched_pass(lens, wanted, probe, padding, *inputs)[0]
-            states = _states(lens, streams.to(lens.device), wanted, probe)
+            states = _states(lens, found.of_streams(streams.to(lens.device)), wanted, probe)
             if references:
-                again = partial(_normed, lens, wanted, evolve(probe, heads=False), padding, *inputs)
+                again = partial(_normed, lens, wanted, evolve(probe, heads=False), padding, found, *inputs)
                 states.others.update(divergences(lens, states.normed, references, again, probe.backend))
-            result = _statistics(lens, states.normed, watch_ids, probe)
-            parts.append(_by_example(result, states, keep, family))
+            watched = found.next_rows(len(wanted)) if probe.watch == "next" else watch_ids
+            result = _statistics(lens, states.normed, watched, probe)
+            parts.append(_by_example(result, states, keep, family, found))
             order += batch
             report(first + len(order), len(rows), "")
         kept = np.argsort(order)[max(start - first, 0) :]
@@ -191,13 +119,45 @@ def probe_layers(
 
 
 @frozen(eq=False)
-class States:
-    """What is kept of one forward pass, at the watch positions: L layers, B examples, P positions."""
+class FoundPositions:
+    """Which watch positions the B examples of a batch have, N in all, and the next tokens there."""
 
-    normed: Tensor  # [L, B, P, D] after the final norm
-    others: dict[
-        str, Tensor
-    ]  # by variable, [L, B, P, ...]: functions of hidden states, of heads, divergences
+    present: Tensor  # [B, P]
+    next_ids: Tensor  # [B, P], MISSING where there is none
+
+    @staticmethod
+    def of(texts: Sequence[WatchedText], device: torch.device) -> FoundPositions:
+        """Read them off a batch's texts."""
+        places = torch.tensor([text.places for text in texts], device=device)
+        return FoundPositions(
+            places != MISSING, torch.tensor([text.next_ids for text in texts], device=device)
+        )
+
+    def of_streams(self, streams: Streams) -> Streams:
+        """Leave out what was read at missing positions: [N, ...] of [B, P, ...]."""
+        return Streams(*([self._kept(part) for part in parts] for parts in (streams.hidden, streams.heads)))
+
+    def _kept(self, values: Tensor) -> Tensor:
+        return values.flatten(0, 1) if self.present.all() else values[self.present]
+
+    def next_rows(self, layers: int) -> Tensor:
+        """Give the next token of every row of so many layers, [L N, 1]; any where there is none."""
+        return self._kept(self.next_ids).clamp_min(0).repeat(layers)[:, None]
+
+    def spread(self, values: np.ndarray, fill: float) -> np.ndarray:
+        """Put values [N, ...] back to their places, [B, P, ...]."""
+        present = self.present.cpu().numpy()
+        spread = np.full((*present.shape, *values.shape[1:]), fill, values.dtype)
+        spread[present] = values
+        return spread
+
+
+@frozen(eq=False)
+class States:
+    """What is kept of one forward pass, of L layers and N positions of its examples."""
+
+    normed: Tensor  # [L, N, D] after the final norm
+    others: dict[str, Tensor]  # by variable, [L, N, ...]: functions of hidden states, of heads, divergences
 
 
 def _states(lens: Lens, streams: Streams, layers: list[int], probe: Probe) -> States:
@@ -205,29 +165,35 @@ def _states(lens: Lens, streams: Streams, layers: list[int], probe: Probe) -> St
     others = {"head_entropy": torch.stack(streams.heads)} if streams.heads else {}
     for name in function_names(probe):
         by_layer = [
-            layer_values(name, LayerStates(hidden.flatten(0, 1), layer, lens, probe.backend))
+            layer_values(name, LayerStates(hidden, layer, lens, probe.backend))
             for hidden, layer in zip(streams.hidden, layers, strict=True)
         ]
-        others[name] = torch.stack(by_layer).reshape(len(layers), *streams.hidden[0].shape[:2])
+        others[name] = torch.stack(by_layer)
     return States(_stacked(lens, streams, layers), others)
 
 
 def _stacked(lens: Lens, streams: Streams, layers: list[int]) -> Tensor:
-    """Give streams behind the final norm, [L, B, P, D]."""
+    """Give streams behind the final norm, [L, N, D]."""
     normed = [lens.normed(hidden, layer) for hidden, layer in zip(streams.hidden, layers, strict=True)]
     return torch.stack(normed)
 
 
 def _normed(
-    lens: Lens, layers: list[int], probe: Probe, padding: int, sequences: Sequences, places: Sequences
+    lens: Lens,
+    layers: list[int],
+    probe: Probe,
+    padding: int,
+    found: FoundPositions,
+    sequences: Sequences,
+    places: Sequences,
 ) -> Tensor:
-    """Run the model that is set now over a batch: its streams behind the final norm, [L, B, P, D]."""
-    return _stacked(lens, watched_pass(lens, layers, probe, padding, sequences, places)[0], layers)
+    """Run the model that is set now over a batch: its streams behind the final norm, [L, N, D]."""
+    streams, _ = watched_pass(lens, layers, probe, padding, sequences, places)
+    return _stacked(lens, found.of_streams(streams), layers)
 
 
-def _statistics(lens: Lens, hidden: torch.Tensor, watch_ids: list[int], probe: Probe) -> LensStatistics:
-    layers, examples, positions, width = hidden.shape
-    per_layer = examples * positions
+def _statistics(lens: Lens, hidden: Tensor, watch_ids: list[int] | Tensor, probe: Probe) -> LensStatistics:
+    layers, per_layer, width = hidden.shape
     final = torch.arange(per_layer, device=hidden.device) + (layers - 1) * per_layer
     needs_final = {"kl_final", "js_final"} & set(probe.statistics)
     return lens_statistics(
@@ -241,12 +207,16 @@ def _statistics(lens: Lens, hidden: torch.Tensor, watch_ids: list[int], probe: P
 
 
 def _by_example(
-    result: LensStatistics, states: States, keep: list[int], family: Family
+    result: LensStatistics, states: States, keep: list[int], family: Family, found: FoundPositions
 ) -> dict[str, np.ndarray]:
-    shape = states.normed.shape[:3]
+    shape = states.normed.shape[:2]
     names = {"top_logprob": "top_logprobs", "top_id": "top_ids"}
-    lost = torch.isnan(result.logsumexp).reshape(*shape).sum(dim=(0, 2), dtype=torch.int32)
-    values = {"nonfinite": lost.cpu().numpy()}
+    lost = torch.isnan(result.logsumexp).view(shape).sum(dim=0, dtype=torch.int32)
+    values = {
+        "nonfinite": found.spread(lost.cpu().numpy(), 0).sum(axis=1, dtype=np.int32),
+        "next_id": found.next_ids.cpu().numpy().astype(np.int32),
+    }
+    watched_everywhere = "watch_id" in {coordinate.name for coordinate in family.coordinates}
     for variable in family.variables:
         if variable.name in values:
             continue
@@ -255,8 +225,12 @@ def _by_example(
         else:
             rows = getattr(result, names.get(variable.name, variable.name)).cpu().numpy()
             by_layer = rows.reshape(*shape, *rows.shape[1:])
-        values[variable.name] = np.moveaxis(by_layer[keep], 0, 1)  # [B, L, P, ...]
-    return values
+        fill = np.nan if by_layer.dtype.kind == "f" else MISSING
+        by_position = found.spread(np.moveaxis(by_layer[keep], 0, 1), fill)  # [B, P, L, ...]
+        if "watch" in family.sizes and variable.name.startswith("watch_") and not watched_everywhere:
+            by_position[values["next_id"] == MISSING] = fill
+        values[variable.name] = np.moveaxis(by_position, 1, 2)  # [B, L, P, ...]
+    return {variable.name: values[variable.name] for variable in family.variables}
 
 
 def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, report: Report) -> None:

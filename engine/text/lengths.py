@@ -11,7 +11,7 @@ from attrs import frozen
 from engine.errors import DataError
 from engine.models.causal_lm import CausalLm
 from engine.models.scoring import Question
-from engine.text.positions import position_indices
+from engine.text.positions import WatchedText
 from engine.text.targets import Example, TargetEncoder
 from specs.tables.experiment import Evaluate
 from specs.tables.probe import Probe
@@ -71,7 +71,7 @@ def intervened_length(writer: TargetEncoder, example: Example) -> int:
 
 def probed_length(writer: TargetEncoder, example: Example, probe: Probe) -> int:
     """Give the tokens up to the last watch position."""
-    return max(position_indices(probe, writer.encode(example))) + 1
+    return len(WatchedText.of(writer, example, probe).ids)
 
 
 def longest(question: Question) -> int:

@@ -117,6 +117,12 @@ class Pieces:
         completion, words = self._genuine(example, self.begin(example))
         return [tuple(completion[place] for place in word) for word in words if word]
 
+    def explanation_places(self, example: Example) -> list[int]:
+        """Give the places of the tokens of the explanation's words in prompt and target."""
+        begun = self.begin(example)
+        _, words = self._genuine(example, begun)
+        return [len(begun.prompt) + place for word in words for place in word]
+
     def _genuine(self, example: Example, begun: Begun) -> tuple[list[int], list[list[int]]]:
         """Give the tokens of the genuine target, and the places of each of its explanation's words."""
         layout = self.form.lay_out(example)

@@ -171,6 +171,10 @@ class TargetEncoder:
         """Give the tokens of each word of the genuine explanation, as they stand in the target."""
         return self._pieces.explanation_words(example)
 
+    def explanation_places(self, example: Example) -> list[int]:
+        """Give where the explanation's words, or a pseudo-explanation's, stand in prompt + completion."""
+        return self._pieces.explanation_places(example)
+
     def _condition(self, example: Example, begun: Begun, explanation: str | None) -> list[int]:
         """Give the tokens before any label, those of a pseudo-explanation among them."""
         stem = begun.stem.ids

@@ -44,8 +44,8 @@ NODES: dict[str, frozenset[str]] = {
     "probe": frozenset({
         "activation_entropy", "against", "cell", "entropy", "example", "gold", "group", "head",
         "head_entropy", "js_against", "js_final", "kl_against", "kl_final", "layer", "logsumexp",
-        "max_prob", "nonfinite", "position", "top", "top_id", "top_logprob", "watch", "watch_entropy",
-        "watch_id", "watch_logprob", "watch_mass", "watch_rank",
+        "max_prob", "next_id", "nonfinite", "position", "top", "top_id", "top_logprob", "watch",
+        "watch_entropy", "watch_id", "watch_logprob", "watch_mass", "watch_rank",
     }),
     "intervene": frozenset({
         "cell", "entropy", "entry", "example", "first", "gold", "group", "head", "intervention", "kind",

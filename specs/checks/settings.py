@@ -11,7 +11,7 @@ from specs.common.spelling import nearest, one_of
 from specs.errors import Problem
 from specs.tables.data import Data
 from specs.tables.experiment import Evaluate, Lora, Train
-from specs.tables.probe import Probe
+from specs.tables.probe import PositionRange, Probe
 from specs.tables.target import Prompt, Target
 from specs.toml.convert import structure, tables
 from specs.toml.describe import value as spell
@@ -145,11 +145,24 @@ def _lora(settings: Lora) -> Iterator[Problem]:
 def _probe(settings: Probe) -> Iterator[Problem]:
     if settings.layers == []:
         yield Problem(None, "probe.layers", 'expected "all" or at least one layer, found none')
+    yield from _ranges(settings)
     if settings.against and settings.lens == "tuned":
         message = (
             'expected "logit" beside probe.against: each model has a tuned lens of its own; found "tuned"'
         )
         yield Problem(None, "probe.lens", message)
+
+
+def _ranges(settings: Probe) -> Iterator[Problem]:
+    """Yield ranges of watch positions that watch one position twice."""
+    watched: set[str] = set()
+    for index, place in enumerate(settings.places):
+        if not isinstance(place, PositionRange):
+            continue
+        if twice := [name for name in place.names if name in watched]:
+            message = f"{twice[0]} is watched already; expected each position once"
+            yield Problem(None, f"probe.positions[{index}]", message)
+        watched.update(place.names)
 
 
 # Table → its rules; every cell's table is held against them, each distinct one once.

@@ -13,6 +13,7 @@ from specs.tables.annotate import Annotator, RatedExample, Strategy
 from specs.tables.design import Contrast, Factor
 from specs.tables.experiment import OVERLAID, TABLE_STAGES, Experiment
 from specs.tables.interventions import Intervention
+from specs.tables.probe import PositionRange
 from specs.toml.convert import field_types, table_class, unstructure
 from specs.toml.describe import expected, split_annotated, value
 
@@ -25,6 +26,7 @@ _REPEATED: tuple[tuple[str, type], ...] = (
     ("[contrasts]", Contrast),
     ("analysis.assumed.OUTCOME", Assumed),
     ("[interventions]", Intervention),
+    ("[probe.positions]", PositionRange),
 )
 _HEADER = ("Key", "Value", "Default", "Meaning")
 

@@ -16,6 +16,36 @@ Statistic = Annotated[str, Named(STATISTICS)]
 
 
 @frozen(kw_only=True)
+class PositionRange:
+    """`[probe.positions]`: several watch positions, on the tokens of a part of the text."""
+
+    range: Annotated[
+        Literal["explanation", "prompt"],
+        Meta(
+            description="`explanation`: the tokens of the explanation's words in the true answer, or of the "
+            "pseudo-explanation in their place. `prompt`: those before the answer."
+        ),
+    ]
+    every: Annotated[int, Meta(ge=1, description="Tokens from one watch position to the next.")] = 1
+    most: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Watch positions of the range. Examples with fewer tokens lack the last ones: their "
+            "values are NaN, and -1 where they are whole numbers.",
+        ),
+    ] = 32
+
+    @property
+    def names(self) -> list[str]:
+        """Name each position after its place in the range: explanation[0], explanation[4], …."""
+        return [f"{self.range}[{place * self.every}]" for place in range(self.most)]
+
+
+Position = Literal["prompt_end", "label", "completion_end", "explanation", "prompt"] | int | PositionRange
+
+
+@frozen(kw_only=True)
 class Probe:
     """`[probe]`: what is recorded of every layer."""
 
@@ -36,18 +66,24 @@ class Probe:
         Meta(description="Layers to probe; 0 is the embedding, L the last block; negative from the end."),
     ] = "all"
     positions: Annotated[
-        list[Literal["prompt_end", "label", "completion_end"] | int],
+        list[Position],
         Meta(
             min_length=1,
             description="Watch positions. `prompt_end` predicts the first token of the answer. `label` "
             "predicts the true label's first token: it is `prompt_end` unless an explanation comes before "
             "the label. `completion_end` is the last token of the true answer. n < 0 counts from the "
-            "prompt's end (-1 is `prompt_end`), n >= 0 from the answer's first token.",
+            "prompt's end (-1 is `prompt_end`), n >= 0 from the answer's first token. A table is a range of "
+            'positions (`[probe.positions]`): `{ range = "explanation", every = 4, most = 16 }`; '
+            '`"explanation"` and `"prompt"` are ranges with its defaults.',
         ),
     ] = field(factory=lambda: ["prompt_end"])
     watch: Annotated[
-        Literal["labels"] | list[str],
-        Meta(description="Watched tokens: first tokens of the labels, or of these texts."),
+        Literal["labels", "next"] | list[str],
+        Meta(
+            description="Watched tokens: first tokens of the labels, or of these texts; `next`: the text's "
+            "own next token, another one at each position, whose negative log-probability is its "
+            "cross-entropy."
+        ),
     ] = "labels"
     statistics: Annotated[
         list[Statistic],
@@ -86,6 +122,24 @@ class Probe:
     ] = field(default="auto", metadata=EXECUTION_ONLY)
 
     @property
+    def places(self) -> list[Position]:
+        """The watch positions, each range as a table."""
+        return [
+            PositionRange(range=place) if place == "explanation" or place == "prompt" else place
+            for place in self.positions
+        ]
+
+    @property
+    def position_names(self) -> list[str]:
+        """The name of every watch position, ranges taken apart."""
+        names = (place.names if isinstance(place, PositionRange) else [str(place)] for place in self.places)
+        return [name for several in names for name in several]
+
+    def watches_range(self, name: str) -> bool:
+        """Whether some watch positions are a range of this name."""
+        return any(isinstance(place, PositionRange) and place.range == name for place in self.places)
+
+    @property
     def recorded(self) -> list[str]:
         """The statistics of layers that are recorded, each once, however they are asked for."""
         asked = dict.fromkeys(name for name in self.statistics if name != ACTIVATION_ENTROPY)
@@ -97,6 +151,6 @@ class Probe:
         return self.activation or ACTIVATION_ENTROPY in self.statistics
 
     def in_one_spelling(self) -> Probe:
-        """Give the same settings with the activation entropy asked for by `activation` alone."""
+        """Give the same settings with each range as a table, and the activation entropy by `activation`."""
         others = [name for name in self.statistics if name != ACTIVATION_ENTROPY]
-        return evolve(self, activation=self.records_activation, statistics=others)
+        return evolve(self, positions=self.places, activation=self.records_activation, statistics=others)

@@ -16,9 +16,11 @@ FACTORS = {"target", "seed"}
 
 
 def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_file: Path) -> None:
-    """Two studies of one cell per condition that do, together, everything there is to do."""
+    """Studies of one cell per condition that do, together, everything there is to do."""
     found: dict[str, set[str]] = {}
-    for number, probe in enumerate(('lens = "tuned", tuned = { steps = 2 }', 'against = ["base"]')):
+    for number, probe in enumerate(
+        ('lens = "tuned", tuned = { steps = 2 }', 'against = ["base"], watch = "next"')
+    ):
         (tmp_path / str(number)).mkdir()
         spec = small_spec(
             tmp_path / str(number), tiny_model, rated_file, train="steps = 2\nearly_stopping = 1"

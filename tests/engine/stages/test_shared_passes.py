@@ -21,7 +21,8 @@ from engine.models import batching
 from engine.models.lens import Lens, find_lens
 from engine.progress import StopRequest, silent
 from engine.stages import watched_passes
-from engine.stages.probe import probe_family, probe_layers
+from engine.stages.probe import probe_layers
+from engine.stages.probe_layout import probe_family
 from engine.stages.watched_passes import KeptPasses, Streams, ends_with_prompt
 from specs.tables.probe import Probe
 

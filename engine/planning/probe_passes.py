@@ -1,0 +1,40 @@
+"""What a probe reads at once and stores of an example: more positions watched take no more memory."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from specs.tables.probe import Probe
+
+KEPT_BYTES = 1 << 30  # of the streams at a pass's watch positions
+
+
+@frozen
+class ProbeSize:
+    """What a probe takes of one example, and of a forward pass."""
+
+    rows: int  # of the lens, of one example
+    stored: int  # bytes of one example in the store
+    kept: int  # bytes of the streams of a forward pass
+
+
+def probe_size(probe: Probe, blocks: int, width: int, heads: int, labels: int) -> ProbeSize:
+    """Count for a model of so many blocks, a residual stream's width, attention heads and labels."""
+    layers = blocks + 1 if probe.layers == "all" else len(probe.layers)
+    positions = len(probe.position_names)
+    watched = {"labels": labels, "next": 1}.get(str(probe.watch), len(probe.watch))
+    per_row = 4 * (len(probe.recorded) + probe.heads * heads)
+    per_row += 8 * (watched + probe.top_k + len(probe.against))
+    stored = layers * positions * per_row + 4 * positions * (probe.watch == "next")
+    at_once = examples_at_once(probe, layers, width)
+    return ProbeSize(layers * positions, stored, at_once * _kept(probe, layers, width))
+
+
+def examples_at_once(probe: Probe, layers: int, width: int) -> int:
+    """Give the examples of a forward pass, at most `probe.batch_size`."""
+    return max(1, min(probe.batch_size, KEPT_BYTES // _kept(probe, layers, width)))
+
+
+def _kept(probe: Probe, layers: int, width: int) -> int:
+    """Give the bytes that are kept of one example: streams, before and behind the norm, and of references."""
+    return layers * len(probe.position_names) * width * (24 if probe.against else 8)
