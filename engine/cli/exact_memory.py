@@ -16,7 +16,7 @@ from engine.quantities import si
 from specs.tables.experiment import Model
 
 if TYPE_CHECKING:
-    from engine.planning.estimate import Cost
+    from engine.planning.cost import Cost
     from engine.planning.plan import PlannedCell
 
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from engine.planning.cost import Cost
 from engine.planning.devices import BANDWIDTH_UTILISATION, DEVICES, UTILISATION
-from engine.planning.estimate import Cost, stage_costs
+from engine.planning.estimate import stage_costs
 from engine.planning.executor_settings import executor_settings
 from engine.planning.known_models import known_model
 from engine.planning.own_machine import UTILISATION as OWN_UTILISATION

@@ -14,7 +14,8 @@ from engine.cli.cell_tables import cell_table, state_text
 from engine.cli.grids import Column, Grid
 from engine.cli.output import FORMAT
 from engine.cli.plan_costs import cost_lines, costs_json, hours
-from engine.planning.estimate import Cost, estimate
+from engine.planning.cost import Cost
+from engine.planning.estimate import estimate
 from engine.planning.places import misplaced
 from engine.planning.plan import STATES, Plan, PlannedCell
 from engine.planning.warnings import plan_warnings

@@ -17,9 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from engine.planning import changes
+from engine.planning.cost import Cost
 from engine.planning.data_read import test_data, test_prompt
 from engine.planning.devices import DEVICES
 from engine.planning.example_lengths import Lengths
@@ -49,44 +50,6 @@ from specs.tables.target import Target
 UNKNOWN_EXAMPLES = 1000  # of a split whose size neither the spec nor the data at hand tells
 CHECKPOINTS = 3  # of one training: two are kept, and for a moment there is the next
 WEIGHT_BYTES = {"none": None, "int8": 1.0, "nf4": 0.55}
-
-
-@frozen
-class Cost:
-    """An estimate. Costs add up, but for memory, of which the largest counts."""
-
-    tokens: float = 0
-    flops: float = 0
-    memory: float = 0  # bytes, peak
-    stored: float = 0  # bytes
-    scratch: float = 0  # bytes of checkpoints while a training runs
-    streamed: float = 0  # bytes of weights that are read anew for each token of a generation
-    seconds: float = 0  # on one device of `executor.device`, else on this machine; 0 where unknown
-    training: TrainingMemory | None = None  # of one training, what its memory consists of
-    passes: Passes | None = None  # of one training
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.tokens + other.tokens,
-            self.flops + other.flops,
-            max(self.memory, other.memory),
-            self.stored + other.stored,
-            max(self.scratch, other.scratch),
-            self.streamed + other.streamed,
-            self.seconds + other.seconds,
-        )
-
-    def times(self, count: int) -> Cost:
-        """Give the cost of doing this so many times."""
-        return Cost(
-            self.tokens * count,
-            self.flops * count,
-            self.memory,
-            self.stored * count,
-            self.scratch,
-            self.streamed * count,
-            self.seconds * count,
-        )
 
 
 def estimate(
@@ -322,15 +285,17 @@ def _evaluate(
     generates = evaluate.generates(target)
     generated = evaluate.new_tokens(target) if generates else 0
     passes = generates + evaluate.scores
+    behind = len(evaluate.of(target).counterfactuals)
     tokens = examples * (passes * lengths.prompt + generated)
-    heads = examples * (1 + generated)
+    tokens += examples * behind * (lengths.prompt + lengths.completion)
+    heads = examples * (1 + generated + behind)
     working = evaluate.batch_size * (lengths.prompt + generated) * model.hidden * 4 * 8
     return Cost(
         tokens=tokens,
         flops=2 * (model.parameters * tokens + model.unembedding * heads),
         memory=weights + working + evaluate.batch_size * model.vocabulary * 4 * (generated > 0),
         streamed=weights * generated * math.ceil(examples / evaluate.batch_size),
-        stored=examples * 4 * (len(evaluate.labels) + 4),
+        stored=examples * 4 * (1 + behind) * (len(evaluate.labels) + 4),
     )
 
 

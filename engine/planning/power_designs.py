@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import attrs
 from attrs import frozen
 
-from engine.planning.estimate import Cost, estimator
+from engine.planning.cost import Cost
+from engine.planning.estimate import estimator
 from engine.planning.plan import Plan, make_plan
 from engine.planning.power import PowerAnswer, PowerQuestion
 from specs import SpecError, resolve

@@ -20,7 +20,7 @@ from engine.planning.identities import NONE, digest, model_identity, source_iden
 from specs import Matrix
 from specs.tables.by_name import Table
 from specs.tables.data import Data
-from specs.tables.experiment import STAGES, TABLE_STAGES, Model, Train
+from specs.tables.experiment import STAGES, TABLE_STAGES, Evaluate, Model, Train
 from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
 from specs.tables.target import CONTENT, Target
@@ -62,6 +62,13 @@ class Keys:
             )
             return [asked, *parts(stage, *tables)]
 
+        def evaluated(settings: Callable[[Cell], Evaluate]) -> _Part:
+            """Give the part of an evaluation's settings."""
+            return _Part(
+                ("evaluate", "target"),
+                lambda cell: digest(_settings_read(settings(cell), "evaluate", "evaluate")),
+            )
+
         def test_size(stage: str) -> _Part:
             return _Part(
                 ("data", "evaluate"),
@@ -91,10 +98,18 @@ class Keys:
         self._train = _joined(
             matrix, model, data, size, *parts("train", "lora", "prompt", *tables), seed, alone, closed
         )
-        self._evaluate = _joined(matrix, test, test_size("evaluate"), *test_parts("evaluate", *tables))
+        self._evaluate = _joined(
+            matrix,
+            test,
+            test_size("evaluate"),
+            *test_parts("evaluate", "target", "train"),
+            evaluated(self._evaluated),
+            _Part(("evaluate", "target", "seed"), self._evaluation_seed),
+        )
         prefix = _Part(("target",), lambda cell: digest(matrix.table("target", cell).prefix))
-        asked = test_parts("evaluate", "train", "evaluate")
-        self._base = _joined(matrix, model, test, test_size("evaluate"), prefix, *asked)
+        asked = test_parts("evaluate", "train")
+        plain = evaluated(lambda cell: matrix.table("evaluate", cell).plain)
+        self._base = _joined(matrix, model, test, test_size("evaluate"), prefix, *asked, plain)
         self._evaluated_base = _joined(matrix, _Part(("evaluate",), self._is_base_evaluated))
         self._lens = _joined(
             matrix, data, *parts("lens", "data", "prompt", *tables, "probe"), shuffling_seed, alone
@@ -212,6 +227,14 @@ class Keys:
         """Mark a target whose empty explanations leave the label alone; any other has none that are empty."""
         has_more = self._matrix.table("target", cell).content != "label"
         return "label alone;" if has_more and data.empty_explanations == "label" else ""
+
+    def _evaluated(self, cell: Cell) -> Evaluate:
+        """Give the settings of the cell's evaluation, as far as its target can have what they ask for."""
+        return self._matrix.table("evaluate", cell).of(self._matrix.table("target", cell))
+
+    def _evaluation_seed(self, cell: Cell) -> str:
+        """Give the seed where it draws something that is evaluated; elsewhere the evaluation ignores it."""
+        return f"seed {self._matrix.seed(cell)};" if self._evaluated(cell).draws else ""
 
     def _shuffling_seed(self, cell: Cell) -> str:
         """Give the seed where it draws the text that is watched; elsewhere the probe ignores it."""

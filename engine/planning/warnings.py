@@ -42,6 +42,7 @@ def plan_warnings(plan: Plan) -> list[str]:
         *unreadable_data(plan),
         *_unexplained(plan),
         *_unmeasured(plan),
+        *_unasked(plan),
         *schedule_warnings(plan),
         *_devices(plan),
         *fit_warnings(plan),
@@ -154,6 +155,17 @@ def _unmeasured(plan: Plan) -> Iterator[str]:
                 f"{key}: {lacking:,} of {len(plan.cells):,} cells will have no {outcome}; expected "
                 f"{_MAKES.get(outcome, _RECORDS)}, or another outcome"
             )
+
+
+def _unasked(plan: Plan) -> Iterator[str]:
+    """Yield a sentence where no cell has what counterfactuals could take the place of."""
+    table = plan.matrix.table
+    asked = [cell.choice for cell in plan.cells if table("evaluate", cell.choice).counterfactuals]
+    if asked and not any(table("target", choice).explains_first for choice in asked):
+        yield (
+            "evaluate.counterfactuals: no cell writes an explanation before its label, which alone the label "
+            'could follow; expected target.placement "before" or "interleaved" in some cell'
+        )
 
 
 def _counts(plan: Plan, cell: PlannedCell, data: Data) -> Mapping[str, float]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from engine.errors import UsageError
 from engine.full_memory import limit
 from engine.models.gpus import all_hidden, nvidia_gpu
-from engine.planning.estimate import Cost, estimate
+from engine.planning.cost import Cost
+from engine.planning.estimate import estimate
 from engine.planning.memory_fit import advice
 from engine.planning.plan import Plan, PlannedCell
 from engine.quantities import si

@@ -17,7 +17,7 @@ from specs.tables.experiment import STAGES
 from store import Ledger
 
 if TYPE_CHECKING:
-    from engine.planning.estimate import Cost
+    from engine.planning.cost import Cost
 
 
 @frozen

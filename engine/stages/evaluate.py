@@ -18,6 +18,12 @@ from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
 from engine.stages.context import Context
+from engine.stages.counterfactuals import (
+    Drawn,
+    counterfactual_coordinates,
+    counterfactual_variables,
+    score_counterfactuals,
+)
 from engine.stages.example_coordinates import example_coordinates
 from engine.stages.measured_examples import trained_and_evaluated
 from engine.stages.metrics import Predictions, metrics
@@ -25,6 +31,7 @@ from engine.stages.probe import watched_layers
 from engine.stages.records import checked
 from engine.stages.watched_passes import KeepingRun, ends_with_prompt
 from engine.text.answers import ParsedAnswer, read_answer
+from engine.text.counterfactuals import counterfactuals
 from engine.text.lengths import position_limit, question_behind
 from engine.text.targets import Example, TargetEncoder
 from specs.tables.experiment import Evaluate
@@ -38,6 +45,7 @@ def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Targe
     def text(name: str, meaning: str) -> Variable:
         return Variable(name, ("example",), "string", "", meaning)
 
+    kinds = settings.of(target).counterfactuals
     scored = (
         text("prediction", "label of the highest log-likelihood"),
         Variable(
@@ -55,11 +63,13 @@ def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Targe
         coordinates=(
             *example_coordinates(rows),
             Coordinate("label", "label", list(settings.labels), long_name="label"),
+            *counterfactual_coordinates(kinds),
         ),
         variables=(
             *(scored if "loglikelihood" in settings.scoring else ()),
             *(constrained if "constrained" in settings.scoring else ()),
             *(generated if settings.generates(target) else ()),
+            *counterfactual_variables(kinds),
         ),
     )
 
@@ -80,6 +90,8 @@ def evaluate(
     Examples of similar length share a batch, to pad little. The longest go first, so that what is too much
     for the memory fails at once. keeping: runs the model for those examples that the probe reads, too.
     """
+    settings = settings.of(writer.target)
+    drawn = counterfactuals(rows, settings.counterfactuals, writer.target, writer.seed)
     lens, size = find_lens(model), window_size(settings.batch_size)
     text_lengths = [len(writer.prompt_text(row)) for row in rows]
     starts = range(0, len(rows), size)
@@ -92,7 +104,7 @@ def evaluate(
             stop.check()
             batch = [window[place] for place in places]
             run = keeping if keeping and keeping.serves(batch) else None
-            parts.append(_evaluate_batch(model, lens, tokenizer, writer, batch, settings, run))
+            parts.append(_evaluate_batch(model, lens, tokenizer, writer, batch, settings, run, drawn))
             order += [start + place for place in places]
             report(len(order), len(rows), "")
     back = np.argsort(order)
@@ -112,6 +124,7 @@ def _evaluate_batch(
     batch: Sequence[Example],
     settings: Evaluate,
     run: Run | None,
+    drawn: Drawn,
 ) -> dict[str, np.ndarray]:
     answers: list[ParsedAnswer] | None = None
     values: dict[str, np.ndarray] = {}
@@ -128,6 +141,9 @@ def _evaluate_batch(
         questions = _questions(writer, batch, explained, position_limit(model.config))
         scored = score_spellings(lens, questions, padding_id(tokenizer), run)
         values |= _scores(scored, settings)
+    if settings.counterfactuals:
+        positions = position_limit(model.config)
+        values |= score_counterfactuals(lens, writer, batch, settings, drawn, positions)
     return values
 
 
@@ -236,6 +252,6 @@ def _training_accuracy(
     used = context.rows(cell, "data", "train", context.settings("data", cell).train)
     text, limit = context.text(cell, tokenizer, test=False), context.limit(cell, model)
     rows = trained_and_evaluated(used, settings.train_examples, text, limit, settings)
-    values = evaluate(model, tokenizer, text, rows, settings, report, context.stop)
+    values = evaluate(model, tokenizer, text, rows, settings.plain, report, context.stop)
     accuracies = summarise(rows, values, settings.labels, settings.metrics)
     return {f"train_{name}": value for name, value in accuracies.items() if name.endswith("accuracy")}

@@ -17,7 +17,7 @@ from specs.tables.target import Target
 
 def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, report: Report) -> None:
     """Evaluate the model without adapter on the cell's test examples, asked for the label alone."""
-    settings, key, tokenizer = context.settings("evaluate", cell), cell.keys["base"], base.tokenizer
+    settings, key, tokenizer = context.settings("evaluate", cell).plain, cell.keys["base"], base.tokenizer
     with context.committing("base", key, base) as record:
         asked = Target(prefix=context.settings("target", cell).prefix)
         text = cell_writer(context.plan, cell, tokenizer, list, asked, test=True)

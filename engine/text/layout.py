@@ -72,7 +72,7 @@ class Form:
         """Lay the genuine target out: pseudo-explanations take the places of its words."""
         explanation = example["explanation"] if self.target.content != "label" else ""
         words = explanation.split() if visible(explanation) else []
-        half = {"after": 0, "before": len(words), "interleaved": (len(words) + 1) // 2}[self.target.placement]
+        half = words_before(self.target, len(words))
         first, second = words[:half], words[half:]
         stem = self.stem(" ".join(first)) if self.target.explains_first else self.prefix
         if not second:
@@ -81,6 +81,11 @@ class Form:
         rest = space + " ".join(second)
         words_of_rest = _spans(rest, len(space), second)
         return Layout(stem, self.closer, rest, _spans(stem, len(self.prefix), first), words_of_rest)
+
+
+def words_before(target: Target, count: int) -> int:
+    """Give how many of an explanation's words stand before the label."""
+    return {"after": 0, "before": count, "interleaved": (count + 1) // 2}[target.placement]
 
 
 def _spans(text: str, place: int, words: Sequence[str]) -> list[Span]:

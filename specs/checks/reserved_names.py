@@ -39,7 +39,10 @@ NODES: dict[str, frozenset[str]] = {
         "label_token_entropy", "learning_rate", "loss", "step",
     }),
     "base": _EVALUATION,
-    "evaluate": _EVALUATION,
+    "evaluate": _EVALUATION | {
+        "argued_label", "counterfactual", "counterfactual_explanation", "counterfactual_logprob",
+        "counterfactual_prediction",
+    },
     "lens": frozenset({"cell", "layer", "step", "translator_kl"}),
     "probe": frozenset({
         "activation_entropy", "against", "cell", "entropy", "example", "gold", "group", "head",

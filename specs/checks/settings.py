@@ -107,6 +107,20 @@ def _evaluate(settings: Evaluate) -> Iterator[Problem]:
             message = f"{spell(label)} differs from {spell(other)} in case alone, which answers do not tell"
             yield Problem(None, at, message)
     yield from _spellings(settings)
+    yield from _counterfactuals(settings)
+
+
+def _counterfactuals(settings: Evaluate) -> Iterator[Problem]:
+    kinds = settings.counterfactuals
+    for index, kind in enumerate(kinds):
+        if kind in kinds[:index]:
+            yield Problem(None, f"evaluate.counterfactuals[{index}]", f"{spell(kind)} is listed twice")
+    if kinds and "loglikelihood" not in settings.scoring:
+        message = (
+            'expected "loglikelihood" beside evaluate.counterfactuals, which are held against the labels '
+            f"scored behind the model's own explanation; found {spell(settings.scoring)}"
+        )
+        yield Problem(None, "evaluate.scoring", message)
 
 
 def _spellings(settings: Evaluate) -> Iterator[Problem]:

@@ -270,6 +270,15 @@ class Evaluate:
             "test set, prompt and labels."
         ),
     ] = field(default=True, metadata=EXECUTION_ONLY)
+    counterfactuals: Annotated[
+        list[Literal["reference", "other", "agreeing", "contradicting", "empty"]],
+        Meta(
+            description="Where an explanation comes before the label: score the labels, too, behind what is "
+            "put in the place of the model's own one. `reference`: the data's explanation of the example; "
+            "`other`: that of another test example, drawn by the seed; `agreeing`, `contradicting`: the same "
+            "of an example with the same label, with another label; `empty`: none. See evaluation.md."
+        ),
+    ] = field(factory=list, metadata=LATER)
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )
@@ -287,6 +296,20 @@ class Evaluate:
     def new_tokens(self, target: Target) -> int:
         """Give the length of a generation, in tokens."""
         return self.max_new_tokens or (8 if target.content == "label" else 64)
+
+    def of(self, target: Target) -> Evaluate:
+        """Give what of these settings a target can have: counterfactuals take the place of an explanation."""
+        return self if target.explains_first else evolve(self, counterfactuals=[])
+
+    @property
+    def plain(self) -> Evaluate:
+        """The evaluation alone, without the experiments beside it."""
+        return evolve(self, counterfactuals=[])
+
+    @property
+    def draws(self) -> bool:
+        """Whether the run seed draws something that is evaluated."""
+        return bool({"other", "agreeing", "contradicting"} & set(self.counterfactuals))
 
     @property
     def scores(self) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from store.analysis.declared import contrasts
     from store.analysis.evaluation import confusion, transfer_matrix
     from store.analysis.factorial import effects
+    from store.analysis.faithfulness import counterfactual_effects
     from store.analysis.frames import dataframe
     from store.analysis.interventions import intervention_effects, mediation
     from store.analysis.logistic import accuracy_model
@@ -42,6 +43,7 @@ _HOMES = {
     "confusion": "evaluation",
     "contrast": "changes",
     "contrasts": "declared",
+    "counterfactual_effects": "faithfulness",
     "dataframe": "frames",
     "detect_failures": "signatures",
     "divergence_from": "condition_means",
@@ -72,6 +74,7 @@ __all__ = [
     "confusion",
     "contrast",
     "contrasts",
+    "counterfactual_effects",
     "dataframe",
     "detect_failures",
     "divergence_from",

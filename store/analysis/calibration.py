@@ -32,7 +32,7 @@ def calibration_curve(
     """
     sums: dict[Any, Floats] = {}
     squares: dict[Any, list[_Squares]] = {}
-    for level, part in by_levels(data, by):
+    for level, part in by_levels(data, by, "label_logprob"):
         labels = list(part["label"].values) if "label" in part.coords else []
         cells = variable(part, "label_logprob").transpose("cell", "example", "label")
         groups = example_groups(part)

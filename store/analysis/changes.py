@@ -9,6 +9,7 @@ import xarray as xr
 from attrs import frozen
 
 from store.analysis.components import Components, Floats
+from store.analysis.counterfactuals import MEASURES
 from store.analysis.equivalence import NAME as EQUIVALENCE
 from store.analysis.equivalence import START as EQUIVALENCE_STARTS
 from store.analysis.equivalence import add_verdict, one_sided, skewed_trainings, smallest_difference
@@ -69,7 +70,7 @@ def contrast(data: Data, variable: str, factor: str, baseline: Any = None, level
     Raises:
         StoreError: for unknown names and when no two cells differ in the factor alone.
     """
-    dataset = stage_node(data, stage_of(variable))
+    dataset = stage_node(data, stage_of(variable), variable)
     pairs = find_pairs(dataset, factor, baseline, level)
     result = xr.Dataset({"difference": differences(dataset, variable, pairs)})
     counts = (pairs.condition >= 0).sum(axis=1)
@@ -252,7 +253,7 @@ def relative_entropy(data: Data, factor: str, baseline: Any = None, **options: A
 
 def stage_of(variable: str) -> str:
     """Return the stage that holds a variable."""
-    return "evaluate" if variable in DERIVED or variable == "label_logprob" else "probe"
+    return "evaluate" if {variable} & {*DERIVED, *MEASURES, "label_logprob"} else "probe"
 
 
 def pair_values(paired: xr.DataArray) -> tuple[Floats, pd.MultiIndex]:

@@ -63,7 +63,7 @@ def means(
     stage = stage or stage_of(name)
     parts: dict[Any, xr.Dataset] = {}
     attrs: dict[str, Any] = {}
-    for whole in stage_nodes(data, stage).values():
+    for whole in stage_nodes(data, stage, name).values():
         dataset = by_condition(whole) if by == "condition" else whole
         values = variable(dataset, name)
         attrs = values.attrs

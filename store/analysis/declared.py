@@ -143,7 +143,7 @@ def ask(data: Data, spec: Mapping[str, Any], *, detailed: bool = False) -> Itera
     seen: set[tuple[Any, ...]] = set()
     for contrast in chosen_contrasts(spec, summary):
         for outcome in outcomes(spec.get("analysis", {})):
-            for part in parts(data, stage_of(outcome), summary, contrast.factor):
+            for part in parts(data, outcome, summary, contrast.factor):
                 place = (contrast, *part.within.items())
                 if part.detailed and (not detailed or (place not in seen and len(seen) >= MOST_DETAILED)):
                     continue
@@ -236,10 +236,10 @@ def _subject(questions: Sequence[DeclaredTest], kind: str) -> str:
     return f"{about} in {named[0] if len(named) == 1 else f'{len(named)} outcomes'}{within}"
 
 
-def parts(data: Data, stage: str, summary: xr.Dataset, factor: str) -> Iterator[Part]:
-    """Yield a stage's cells as wholes, one per test set, and their combinations of other factors."""
+def parts(data: Data, outcome: str, summary: xr.Dataset, factor: str) -> Iterator[Part]:
+    """Yield an outcome's cells as wholes, one per test set, and their combinations of other factors."""
     try:
-        wholes = stage_nodes(data, stage).values()
+        wholes = stage_nodes(data, stage_of(outcome), outcome).values()
     except FAULTS:
         raise
     except StoreError:

@@ -44,7 +44,10 @@ def transfer_matrix(
     rows, columns = levels(summary, train), levels(summary, test)
     cells_of_matrix = np.full((6, len(rows), len(columns)), np.nan)
     if metric in ACCURACIES:
-        parts = [variable(part, ACCURACIES[metric]) for part in stage_nodes(data, "evaluate").values()]
+        parts = [
+            variable(part, ACCURACIES[metric])
+            for part in stage_nodes(data, "evaluate", ACCURACIES[metric]).values()
+        ]
     else:
         parts = [variable(summary, metric)]
     for part in parts:
@@ -100,7 +103,7 @@ def confusion(
     if normalize is not None and normalize not in AXES:
         raise StoreError(f"normalize: expected gold, prediction or all, found {normalize!r}")
     counts: dict[Any, Any] = {}
-    for level, part in by_levels(data, by):
+    for level, part in by_levels(data, by, prediction):
         guess = variable(part, prediction).transpose("cell", "example")
         truth = part["gold"].broadcast_like(guess).transpose("cell", "example")
         table = pd.crosstab(truth.values.ravel(), guess.values.ravel())
@@ -128,9 +131,9 @@ def confusion(
     return result
 
 
-def by_levels(data: Data, by: str) -> Iterator[tuple[Any, xr.Dataset]]:
-    """Yield every level with its cells; a level in several shapes comes once for each."""
-    for whole in stage_nodes(data, "evaluate").values():
+def by_levels(data: Data, by: str, name: str) -> Iterator[tuple[Any, xr.Dataset]]:
+    """Yield every level with its cells that have a variable; one in several shapes comes once for each."""
+    for whole in stage_nodes(data, "evaluate", name).values():
         dataset = by_condition(whole) if by == "condition" else whole
         for level in levels(dataset, by):
             yield level, dataset.isel(cell=dataset.indexes["cell"].get_level_values(by) == level)

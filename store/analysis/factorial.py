@@ -94,7 +94,7 @@ def effects(
     """
     if isinstance(factors, str):
         raise StoreError(f"factors: expected a list of names, found the string {factors!r}; as [{factors!r}]")
-    dataset = stage_node(data, stage_of(response))
+    dataset = stage_node(data, stage_of(response), response)
     terms = design(dataset, factors, baselines or {}, order or len(factors))
     values = variable(dataset, response).transpose("cell", "example", ...)
     like = values.isel(cell=0, example=0, drop=True)

@@ -137,7 +137,7 @@ def read_groups(
     that lies in several shapes.
     """
     levels_read: dict[Any, LevelValues] = {}
-    for whole in stage_nodes(data, stage).values():
+    for whole in stage_nodes(data, stage, name).values():
         dataset = by_condition(whole) if factor == "condition" else whole
         for level in levels(dataset, factor):
             if level in levels_read:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from specs.common.spelling import hint
 from store.analysis.changes import BOUNDS, summary
 from store.analysis.components import Components, Floats
+from store.analysis.counterfactuals import log_odds
 from store.analysis.families import Family, add_adjusted, together
 from store.analysis.inference import CONFIDENCE, Estimate, among
 from store.analysis.monitoring import Looks, Monitoring
@@ -280,18 +281,10 @@ def _outcome(cells: xr.Dataset, outcome: str) -> Floats:
     """Give an outcome as [cell, example, intervention(, layer)]."""
     if outcome not in OUTCOMES:
         raise StoreError(f"no outcome {outcome!r}{hint(outcome, OUTCOMES)}")
-    values = _log_odds(cells) if outcome == "log_odds" else variable(cells, outcome)
+    values = (
+        log_odds(cells["label_logprob"], cells["gold"]) if outcome == "log_odds" else variable(cells, outcome)
+    )
     return numbers(values.transpose("cell", "example", "intervention", ...)).values
-
-
-def _log_odds(cells: xr.Dataset) -> xr.DataArray:
-    scores = cells["label_logprob"].astype(float)
-    true = cells["label"] == cells["gold"]
-    others = scores.where(~true)
-    highest = others.max("label")
-    rest = highest + xr.apply_ufunc(np.log, xr.apply_ufunc(np.exp, others - highest).sum(dim="label"))
-    odds: xr.DataArray = scores.where(true).max("label") - rest
-    return odds
 
 
 def _entry(cells: xr.Dataset, entry: str) -> xr.Dataset:

@@ -53,7 +53,7 @@ def accuracy_model(
     Raises:
         StoreError: for an outcome that is not 0 or 1.
     """
-    dataset = stage_node(data, "evaluate")
+    dataset = stage_node(data, "evaluate", outcome)
     right = variable(dataset, outcome)
     pairs = find_pairs(dataset, factor, baseline, level)
     groups = example_groups(right)

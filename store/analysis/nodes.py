@@ -12,42 +12,73 @@ from scipy.special import log_softmax
 
 from specs.common.names import NOT_APPLICABLE
 from specs.common.spelling import hint
+from store.analysis.counterfactuals import MEASURES, measure
 from store.analysis.shapes import merge_shapes
 from store.errors import StoreError
 
 SEED = "seed"
 DIMS = frozenset(
-    {"cell", "example", "head", "intervention", "label", "layer", "position", "step", "top", "watch"}
+    {
+        "cell",
+        "counterfactual",
+        "example",
+        "head",
+        "intervention",
+        "label",
+        "layer",
+        "position",
+        "step",
+        "top",
+        "watch",
+    }
 )
 BLOCK_BYTES = 2**28
 Data = xr.Dataset | xr.DataTree
 Floats = NDArray[np.float64]
 
 
-def stage_nodes(data: Data, stage: str) -> dict[str, xr.Dataset]:
+def stage_nodes(data: Data, stage: str, name: str | None = None) -> dict[str, xr.Dataset]:
     """Return the datasets of a stage, one per test set, each with a `cell` index of all its factors.
 
     `data`: a dataset with cells, the node of a stage or of an experiment, or a store's tree with only one
-    experiment. StoreError when the stage is not there, or the tree leaves open which experiment is meant.
+    experiment. `name`: a variable, or one derived from predictions; where cells have unlike variables, those
+    that have this one stand together with it alone. StoreError when the stage is not there, or the tree
+    leaves open which experiment is meant.
     """
     if isinstance(data, xr.Dataset):
         return {"": with_cell_index(data)}
     if "cell" in data.dims:
         return {data.name or "": with_cell_index(data.to_dataset())}
     if stage in data.children:
-        return stage_nodes(data.children[stage], stage)
+        return stage_nodes(data.children[stage], stage, name)
     shapes = {name: with_cell_index(c.to_dataset()) for name, c in data.children.items() if "cell" in c.dims}
     if shapes and "summary" not in shapes:
-        return merge_shapes(shapes)
+        merged = merge_shapes(shapes)
+        return merged if name is None or len(merged) == 1 else merge_shapes(_having(shapes, name)) or merged
     if len(data.children) == 1 and not shapes:
-        return stage_nodes(next(iter(data.children.values())), stage)
+        return stage_nodes(next(iter(data.children.values())), stage, name)
     listed = ", ".join(data.children) or "no nodes"
     raise StoreError(f"{data.path}: expected an experiment with a node {stage!r}, found {listed}")
 
 
-def stage_node(data: Data, stage: str) -> xr.Dataset:
-    """Return the one dataset of a stage; StoreError when there are several test sets."""
-    nodes = stage_nodes(data, stage)
+def _having(shapes: dict[str, xr.Dataset], name: str) -> dict[str, xr.Dataset]:
+    """Return of the datasets that have a variable, or what it is derived from, that alone."""
+    alone = {}
+    for shape, dataset in shapes.items():
+        sources = [name] if name in dataset.data_vars else _sources(name)
+        if all(source in dataset.data_vars for source in sources):
+            alone[shape] = dataset[sources]
+    return alone
+
+
+def _sources(name: str) -> list[str]:
+    """Return the variables that one is derived from."""
+    return list(MEASURES[name][0]) if name in MEASURES else [DERIVED.get(name, (name, ""))[0]]
+
+
+def stage_node(data: Data, stage: str, name: str | None = None) -> xr.Dataset:
+    """Return the one dataset of a stage, as `stage_nodes`; StoreError when there are several test sets."""
+    nodes = stage_nodes(data, stage, name)
     if len(nodes) > 1:
         varying = [
             name
@@ -229,12 +260,10 @@ DERIVED = {
     "nll": ("label_logprob", "negative log-likelihood of the true label among the labels"),
 }
 UNITS = {"nll": "nat"}
-SHARES = frozenset({"correct", "generated_correct"})
+SHARES = frozenset({"correct", "generated_correct", "flipped", "followed"})
 UNIT, POSITIVE = (0.0, 1.0), (0.0, np.inf)
 RANGES = {
-    **dict.fromkeys(
-        ("correct", "generated_correct", "max_prob", "watch_mass", "ece", "unparsed_share"), UNIT
-    ),
+    **dict.fromkeys((*SHARES, "max_prob", "watch_mass", "ece", "unparsed_share"), UNIT),
     **dict.fromkeys(
         ("absolute_error", "nll", "entropy", "kl_final", "kl_against", "watch_entropy", "train_loss"),
         POSITIVE,
@@ -258,7 +287,7 @@ def change_range(name: str) -> tuple[float, float]:
 
 
 def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
-    """Return a variable, or one that is derived from predictions (`DERIVED`).
+    """Return a variable, or one that is derived from predictions (`DERIVED`, `MEASURES`).
 
     `correct` is 0 or 1; "" is no label, so it is wrong for `correct` and missing for `absolute_error`.
     `brier` is the sum over labels of the squared distance of their probabilities, renormalised among them,
@@ -267,6 +296,8 @@ def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
     """
     if name in dataset.data_vars:
         return dataset[name]
+    if name in MEASURES and {*_sources(name)} <= {*dataset.data_vars} and "gold" in dataset.coords:
+        return measure(dataset, name)
     source, long_name = DERIVED.get(name, ("", ""))
     if source not in dataset.data_vars or "gold" not in dataset.coords:
         known = [*map(str, dataset.data_vars), *(n for n, (s, _) in DERIVED.items() if s in dataset)]
@@ -296,7 +327,7 @@ def _score(name: str, logprobs: xr.DataArray, truth: xr.DataArray) -> xr.DataArr
 
 def in_words(name: str) -> str:
     """Return what a sentence calls a variable: a derived one by its title, one of a stage by its name."""
-    return DERIVED[name][1] if name in DERIVED else name
+    return MEASURES[name][2] if name in MEASURES else DERIVED[name][1] if name in DERIVED else name
 
 
 def ratings(labels: xr.DataArray) -> xr.DataArray:

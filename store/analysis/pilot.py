@@ -43,7 +43,7 @@ def read_pilot(
     where the experiment lacks the variable, a level, or two cells to compare.
     """
     parts_of_pilot, reason = [], ""
-    for node in stage_nodes(data, stage_of(variable)).values():
+    for node in stage_nodes(data, stage_of(variable), variable).values():
         try:
             parts_of_pilot.append(_read(node, variable, factor, baseline, level, assumed))
         except FAULTS:

@@ -35,7 +35,7 @@ def mcnemar(
             of all levels. Where examples share groups, p is that of flipping the signs of whole groups. Each
             test speaks of one pair of trained models; for all seeds together see `change`.
     """
-    dataset = stage_node(data, "evaluate")
+    dataset = stage_node(data, "evaluate", outcome)
     pairs = find_pairs(dataset, factor, baseline, level)
     right = variable(dataset, outcome)
     groups = example_groups(right)
@@ -78,7 +78,7 @@ def effect_sizes(
     each count + ½ (Haldane, 1956).
     """
     paired = contrast(data, variable, factor, baseline, level)
-    dataset = stage_node(data, stage_of(variable))
+    dataset = stage_node(data, stage_of(variable), variable)
     pairs = find_pairs(dataset, factor, baseline, level)
     parts = []
     for number, of_level in enumerate(paired["difference"].transpose("level", "pair", "example", ...)):

@@ -25,6 +25,7 @@ from store.ledger.manifests import read_manifests
 from store.reader import open_store
 from store.report import outcomes, probing
 from store.report.contrasts import contrasts
+from store.report.faithfulness import faithfulness
 from store.report.interventions import interventions
 from store.report.panels import ReportSource, panels
 from store.report.samples import SAMPLE_BYTES, samples
@@ -42,6 +43,7 @@ SECTIONS: dict[str, Callable[[ReportSource], Json]] = {
     "transfer": lambda source: outcomes.transfer(source.node, source.spec),
     "failures": lambda source: outcomes.signatures(source.node, source.spec, source.places),
     "interventions": lambda source: interventions(source.node, source.spec, source.places),
+    "faithfulness": lambda source: faithfulness(source.node, source.places),
     "layers": lambda source: probing.layers(source.node, source.places),
     "tuned": lambda source: tuned(source.node, source.spec, source.places),
     "saturation": lambda source: probing.saturations(source.node, source.spec, source.places),

@@ -5,7 +5,7 @@ from typing import Any
 
 import xarray as xr
 
-from store.analysis.declared import DeclaredTest, Part, answer, ask, chosen_contrasts, parts
+from store.analysis.declared import DeclaredTest, Part, answer, ask, chosen_contrasts, outcomes, parts
 from store.analysis.nodes import by_condition, levels, stage_nodes
 from store.analysis.pairs import Pairs, find_pairs
 from store.backend.records import Json
@@ -45,8 +45,8 @@ def contrasts(node: xr.DataTree, spec: Json, places: Places, history: History) -
     reasons: list[str] = []
     for contrast in chosen:
         reason = ""
-        for stage in (stage for stage in ("evaluate", "probe") if stage in node.children):
-            for part in parts(node, stage, summary, contrast.factor):
+        for outcome in outcomes(spec.get("analysis", {})):
+            for part in parts(node, outcome, summary, contrast.factor):
                 try:
                     known = levels(part.cells, contrast.factor)
                     pairs = find_pairs(part.cells, contrast.factor, contrast.baseline, contrast.chosen(known))

@@ -17,7 +17,7 @@ from store.report.collect import collect
 
 SCRIPTS = (
     "data.js", "dom.js", "csv.js", "axes.js", "charts.js", "tables.js", "overview.js", "outcomes.js",
-    "layers.js", "interventions.js", "tuned.js", "lens.js", "sections.js", "report.js",
+    "measures.js", "layers.js", "interventions.js", "tuned.js", "lens.js", "sections.js", "report.js",
 )  # fmt: skip
 
 

@@ -28,14 +28,17 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
         text = spec.read_text().replace("seeds = [0, 1]", "seeds = [0]").replace(
             'name = "small"',
             'name = "small"\ninterventions = [{ name = "off", kind = "mask" }]\n'
+            f"target = {{ placement = 'before' }}\n"
             f"probe = {{ heads = true, activation = true, examples = 2, {probe} }}",
         )  # fmt: skip
         everything = 'scoring = ["loglikelihood", "constrained", "generation"]\nmax_new_tokens = 2\n'
+        everything += 'counterfactuals = ["empty"]\n'
         spec.write_text(text.replace("[evaluate]\n", f"[evaluate]\ntrain_examples = 2\n{everything}"))
         engine("execute", spec)
         for name, node in store.open_store(tmp_path / str(number) / "store")["small"].children.items():
-            names = {str(known) for known in (*node.variables, *node.dims)} - FACTORS
-            found[name] = found.get(name, set()) | names
+            for shape in node.subtree:
+                names = {str(known) for known in (*shape.variables, *shape.dims)} - FACTORS
+                found[name] = found.get(name, set()) | names
     assert found == NODES
 
 

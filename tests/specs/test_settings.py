@@ -40,6 +40,14 @@ def problems(folder: Path, text: str) -> list[tuple[str, int | None, str]]:
         ('evaluate.labels = ["a", " "]', "evaluate.labels[1]", 4, '" "'),
         ('evaluate.labels = ["", "a"]', "evaluate.labels[0]", 4, 'found ""'),
         ('evaluate.labels = ["Good", "good"]', "evaluate.labels[1]", 4, "in case alone"),
+        (
+            'evaluate.counterfactuals = ["empty", "other", "empty"]', "evaluate.counterfactuals[2]", 4,
+            "listed twice",
+        ),
+        (
+            'evaluate = { counterfactuals = ["empty"], scoring = ["generation"] }', "evaluate.scoring", 4,
+            "loglikelihood … generation",
+        ),
         ('lora.target_modules = "(["', "lora.target_modules", 4, '"(["'),
         (
             'target = { content = "label+filler", placement = "before", separator = "" }',

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 from attrs import frozen
+from scipy.special import log_softmax
 
+from engine.stages.counterfactuals import counterfactual_coordinates, counterfactual_variables
 from store import Coordinate, Family, Ledger, StoreWriter, Variable, write_manifest, write_vocabulary
 
 LABELS = ["1", "2", "3", "4", "5"]
@@ -47,6 +49,8 @@ class Design:
     interventions: Sequence[Mapping[str, Any]] = ()
     """As in a spec."""
     heads: int = 4
+    counterfactuals: Sequence[str] = ()
+    """Kinds of explanations in the place of the model's own."""
     distinct: int | None = None
     """Results to write; cells beyond share them, as cells of equal settings do."""
     failed: Sequence[int] = ()
@@ -144,8 +148,10 @@ def _evaluate(
             Coordinate("example", "example", ids, long_name="test example"),
             Coordinate("gold", "example", gold, long_name="true label"),
             Coordinate("label", "label", LABELS, long_name="label"),
+            *counterfactual_coordinates(design.counterfactuals),
         ],
         [
+            *counterfactual_variables(design.counterfactuals),
             Variable("prediction", ("example",), "string", "", "label of the highest log-likelihood"),
             Variable("label_logprob", ("example", "label"), "float32", "nat", "log-likelihood"),
             *(Variable(name, ("example",), "string", "", name) for name in texts),
@@ -159,6 +165,15 @@ def _evaluate(
     if design.generates:
         said = np.array([f"{label} because {WORDS[n % 12]}" for n, label in enumerate(guess)], object)
         batch |= {"generated_label": guess, "generated_text": said}
+    if design.counterfactuals:
+        argued = rng.choice(LABELS, (design.examples, len(design.counterfactuals))).astype(object)
+        behind = rng.normal(size=(*argued.shape, 5)) + 2 * (argued[..., None] == np.array(LABELS))
+        batch |= {
+            "argued_label": argued,
+            "counterfactual_explanation": argued,
+            "counterfactual_prediction": np.array(LABELS, object)[behind.argmax(axis=2)],
+            "counterfactual_logprob": log_softmax(behind, axis=2).astype(np.float32),
+        }
     with writer.cell(family, key) as rows:
         rows.append(batch)
     distance = np.abs(logprob.argmax(axis=1) - truth)

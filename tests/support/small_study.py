@@ -59,6 +59,14 @@ def writer(tokenizer: Any, **options: Any) -> Any:
     return TargetEncoder(tokenizer=tokenizer, **(defaults | options))
 
 
+def log_likelihood(model: Any, prompt: list[int], ids: list[int]) -> float:
+    """Sum the log-probabilities of tokens behind a prompt, by one forward pass, in float64."""
+    import torch
+
+    logprobs = model(input_ids=torch.tensor([prompt + ids])).logits[0].double().log_softmax(-1)
+    return sum(logprobs[len(prompt) - 1 + i, token].item() for i, token in enumerate(ids))
+
+
 def make_llama(folder: Path, **sizes: int) -> Path:
     """Save a random-weight Llama of these sizes, V = 320, with its tokenizer; give the folder."""
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -75,6 +75,7 @@ const SECTIONS = [
   { id: "contrasts", title: "Contrasts in outcomes", key: "contrasts", make: outcomeContrasts, csv: contrastsCsv },
   { id: "entropy", title: "Contrasts by layer", key: "contrasts", lead: "A statistic of each layer in a condition less that in its baseline. Lens entropy above 0: the layer is less sure of the next token than in the baseline.", make: layerContrasts, csv: layerContrastsCsv },
   { id: "interventions", title: "Effect by layer", key: "interventions", lead: "Outcome of a changed model less that of the same model unchanged: where it falls below 0, the changed layers carry some of it.", make: interventions, csv: interventionsCsv },
+  { id: "faithfulness", title: "Faithfulness", key: "faithfulness", only: true, lead: "Another explanation stood in the place of the model's own, and the labels were scored behind it. Labels that do not change have not come from the explanation.", make: faithfulness, csv: faithfulnessCsv },
   { id: "layers", title: "Layers by condition", key: "layers", make: lensStatistics, csv: layersCsv },
   { id: "lens", title: "Layer × token", key: "samples", lead: "What each layer would say next, read through the final norm and the unembedding. Point at a cell, or move with the arrow keys.", make: lensView, csv: lensCsv },
   { id: "tuned", title: "Logit and tuned lens", key: "tuned", only: true, lead: "The tuned lens reads each layer through an affine map that is trained to come near the final layer; the logit lens reads it as it is.", make: tunedLens, csv: tunedCsv },

@@ -149,6 +149,7 @@ READ_BESIDE = {"train.epochs": ("train.steps=null",), "target.filler": ('target.
 ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
     "probe.enabled", "probe.lens", "probe.against", "prompt.messages", "train.tokens", "train.label_tokens",
+    "evaluate.counterfactuals",
 }  # fmt: skip
 
 
@@ -245,6 +246,22 @@ both = { target.content = "label+explanation" }
     _, before = keys_of(text, files["folder"], *options)
     _, after = keys_of(longer, files["folder"], *options)
     assert changed(before, after) == {"probe"}
+
+
+def test_counterfactuals_are_asked_of_those_that_explain_before_the_label_alone(
+    files: dict[str, str],
+) -> None:
+    """Their seed counts where it draws explanations, also for a model without any training."""
+    text, asked = BASE.format(**files), 'evaluate.counterfactuals=["reference", "other"]'
+    assert keys_of(text, files["folder"]) == keys_of(text, files["folder"], asked)
+    first = 'target.placement="before"'
+    (before,), (after,) = (keys_of(text, files["folder"], first, *more) for more in ((), (asked,)))
+    assert changed(before, after) == {"evaluate"}
+    untrained = (first, "train.steps=0", 'evaluate.counterfactuals=["{}"]')
+    for kind, drawn in (("reference", False), ("contradicting", True)):
+        overrides = [override.format(kind) for override in untrained]
+        (one,), (two,) = (keys_of(text, files["folder"], *overrides, f"seeds=[{seed}]") for seed in (3, 4))
+        assert ("evaluate" in changed(one, two)) is drawn
 
 
 LABELS_ALONE = ('target.content="label"',)

@@ -116,3 +116,10 @@ def test_only_takes_levels_with_commas_and_booleans(write_spec) -> None:
     assert told(output, "2 of 8 cells would run") and "way=a, b" in output
     code, output = command("execute", spec, "--only", "chat=yes", *dry)
     assert code == 2 and told(output, "chat=yes", "true, false")
+
+
+def test_counterfactuals_that_no_cell_can_have_are_told(write_spec) -> None:
+    spec = write_spec()
+    asked = 'evaluate.counterfactuals=["empty"]'
+    assert told(warnings(spec, asked), "evaluate.counterfactuals", "no cell", "before")
+    assert "counterfactuals" not in warnings(spec, asked, 'target.placement="before"')

@@ -10,7 +10,7 @@ import pytest
 
 from engine.errors import UsageError
 from engine.full_memory import Limit
-from engine.planning.estimate import Cost
+from engine.planning.cost import Cost
 from engine.planning.plan import Plan, make_plan
 from engine.quantities import si
 from engine.running import disk_space

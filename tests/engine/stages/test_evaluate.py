@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from facts import facts
-from small_study import writer
+from small_study import log_likelihood, writer
 from transformers import AutoModelForCausalLM
 
 from engine.errors import EngineError, Interrupted
@@ -30,11 +30,6 @@ ROWS = [
 @pytest.fixture(scope="module")
 def model(tiny_model: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).requires_grad_(False).eval()
-
-
-def log_likelihood(model: Any, prompt: list[int], ids: list[int]) -> float:
-    logprobs = model(input_ids=torch.tensor([prompt + ids])).logits[0].double().log_softmax(-1)
-    return sum(logprobs[len(prompt) - 1 + i, token].item() for i, token in enumerate(ids))
 
 
 def run(model: Any, tokenizer: Any, settings: Evaluate, **options: Any) -> dict[str, np.ndarray]:

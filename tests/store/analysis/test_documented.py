@@ -38,7 +38,7 @@ data = {{ source = "{data}", columns = {{ label = "rating", explanation = "why" 
 prompt = {{ chat_template = false, template = "{{context}} {{response}}:" }}
 lora = {{ r = 2 }}
 train = {{ steps = 1, batch_size = 4, precision = "float32" }}
-evaluate = {{ labels = ["1", "2", "3"] }}
+evaluate = {{ labels = ["1", "2", "3"], counterfactuals = ["agreeing", "contradicting"], max_new_tokens = 4 }}
 """
     designs = {
         "ablation-small": """
@@ -46,7 +46,7 @@ probe = { heads = true, against = ["base", { target = "label" }] }
 interventions = [{ name = "off", kind = "mask" }]
 [factors.target.levels]
 label = { target.content = "label" }
-"label+explanation" = { target.content = "label+explanation" }
+"label+explanation" = { target = { content = "label+explanation", placement = "before" } }
 [factors.instruction.levels]
 none = {}
 original = { prompt.system = "Rate." }

@@ -24,7 +24,8 @@ from small_study import small_spec
 from engine.cpu_share import cpu_share
 from engine.errors import Interrupted, UsageError
 from engine.models.translators import checkpoint_of
-from engine.planning.estimate import Cost, estimator
+from engine.planning.cost import Cost
+from engine.planning.estimate import estimator
 from engine.planning.executor_settings import executor_settings
 from engine.planning.plan import PlannedCell, make_plan
 from engine.progress import StopRequest
