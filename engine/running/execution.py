@@ -23,6 +23,7 @@ from engine.running.kernels_owner import check_kernels
 from engine.running.machine_checks import check_machine
 from engine.running.provenance import provenance
 from engine.running.run_log import logged
+from engine.running.tracker_summaries import tracked
 from specs.tables.executor import Executor
 from specs.tables.experiment import STAGES
 from store import Ledger, StoreWriter, read_manifests, write_manifest
@@ -83,7 +84,7 @@ def run_plan(
     check_files(plan, described)
     write_manifest(plan.root, plan.matrix.experiment.name, described)
     plan.look_up()  # from here on `engine gc` spares what the plan finds
-    with logged(plan, display) as shown:
+    with logged(plan, tracked(plan, display)) as shown:
         return _run(plan, cells, request, shown, stop, where)
 
 

@@ -11,6 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 from engine.planning.passes import Passes
+from engine.stages.training.tracker_runs import TrackerRun
 from specs.tables.experiment import Train
 
 # Releases of transformers 5 differ in what they call it.
@@ -52,6 +53,7 @@ def arguments(
     checkpoints: Path,
     trackers: Sequence[str],
     device: torch.device,
+    run: TrackerRun | None = None,
 ) -> TrainingArguments:
     """Give the Trainer's arguments for the spec's settings.
 
@@ -78,6 +80,7 @@ def arguments(
         save_steps=settings.checkpoint_every or 0,
         save_total_limit=2,
         report_to=list(trackers) or "none",
+        **({"run_name": run.name, "project": run.experiment} if run else {}),
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=["labels"],

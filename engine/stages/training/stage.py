@@ -20,6 +20,7 @@ from engine.stages.records import checked
 from engine.stages.training.files import ADAPTER, Trained, check_adapter, load_adapter, saved_training
 from engine.stages.training.history import UNITS, curves_family
 from engine.stages.training.loss import Objective
+from engine.stages.training.tracker_runs import TrackerRun
 from engine.stages.training.trackers import check_trackers
 from engine.stages.training.train import train_adapter
 from engine.text.targets import Encoded
@@ -53,6 +54,7 @@ def run(context: Context, cell: PlannedCell, base: BaseModel, report: Report) ->
             stop=context.stop,
             ranks=context.ranks,
             passes=partial(_passes, context, cell, base),
+            run=TrackerRun.of(context.plan, cell),
         )
         family = curves_family(len(trained.curves["loss"]))
         with context.sink(family, key, resume=False) as sink:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import UsageError
+from engine.stages.training.tracker_runs import TrackerRun, variables
 from specs.common.spelling import nearest
 from store.backend.location import Place
 
@@ -34,17 +36,18 @@ def check_trackers(names: Iterable[str]) -> None:
 
 
 @contextmanager
-def logging_to(folder: Path, trackers: Iterable[str]) -> Iterator[None]:
-    """Have the trackers write to `folder`, where the environment names no other place."""
-    unset = [name for name in FOLDERS if name not in os.environ] if list(trackers) else []
-    if unset:
+def logging_to(folder: Path, trackers: Iterable[str], run: TrackerRun | None = None) -> Iterator[None]:
+    """Have the trackers write to `folder`, as this run, where the environment names no other place or run."""
+    names = list(trackers)
+    wanted = dict.fromkeys(FOLDERS, str(folder)) | (run.environment if run else {}) if names else {}
+    if any(name not in os.environ for name in FOLDERS if names):
         folder.mkdir(parents=True, exist_ok=True)
-    os.environ.update(dict.fromkeys(unset, str(folder)))
-    try:
-        yield
-    finally:
-        for name in unset:
-            os.environ.pop(name, None)
+    with variables(wanted):
+        try:
+            yield
+        finally:
+            if "wandb" in names and "wandb" in sys.modules:  # else the next training goes on in this run
+                sys.modules["wandb"].finish()
 
 
 def keep_logs(home: Place) -> None:

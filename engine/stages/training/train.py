@@ -31,6 +31,7 @@ from engine.stages.training.files import (
 from engine.stages.training.history import curves_family
 from engine.stages.training.loss import PLAIN, Collator, Objective, completion_loss
 from engine.stages.training.modules import trained_modules
+from engine.stages.training.tracker_runs import TrackerRun
 from engine.stages.training.trackers import LOGS, logging_to
 from engine.stages.training.trainer import CompletionTrainer
 from engine.stages.training.validation import EarlyStopping
@@ -61,13 +62,15 @@ def train_adapter(
     fenced: bool = False,
     ranks: ProcessGroup = ALONE,
     passes: Callable[[Sequence[Encoded]], Passes] | None = None,
+    run: TrackerRun | None = None,
 ) -> Trained:
     """Fine-tune an adapter on `base` and save it as `adapter` of `home`; give what is saved with it.
 
     Goes on from the newest whole checkpoint on this machine, to the same result; when `fenced`, its own
     checkpoints go to a folder that no earlier owner of the training knows. Raises Interrupted, with a
     checkpoint saved, when a stop is requested. Whatever happens, the base model is as it was. `passes`
-    chooses, by the examples, how batches go through the model where the settings leave it to "auto".
+    chooses, by the examples, how batches go through the model where the settings leave it to "auto". `run` is
+    what trackers call the training.
     """
     started = time.perf_counter()
     limit = limit_of(base, settings.max_length)
@@ -77,7 +80,7 @@ def train_adapter(
     chosen = passes(kept) if passes else without_estimate(settings)
     set_seed(global_seed(seed))
     trackers = settings.report_to if ranks.rank == 0 else []
-    with as_it_was(base), logging_to(home.scratch() / LOGS, trackers):
+    with as_it_was(base), logging_to(home.scratch() / LOGS, trackers, run):
         model = attach_adapter(base, lora, ranks)
         stopping = EarlyStopping(settings.validate_every, settings.early_stopping) if validated else None
         seconds = None if settings.checkpoint_every else 60 * settings.checkpoint_minutes
@@ -93,7 +96,9 @@ def train_adapter(
             rows=chosen.rows,
             objective=objective,
             model=model,
-            args=arguments(settings, chosen, seed, checkpoints, trackers, next(base.parameters()).device),
+            args=arguments(
+                settings, chosen, seed, checkpoints, trackers, next(base.parameters()).device, run
+            ),
             train_dataset=kept,
             data_collator=Collator(padding_id(tokenizer)),
             callbacks=[Reporter(report), *([stopping] if stopping else []), Saver(stop, ranks, seconds)],
