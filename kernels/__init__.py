@@ -4,6 +4,7 @@ from kernels.activation_entropies import activation_entropy
 from kernels.attention_entropies import attention_entropy
 from kernels.attention_row_entropies import attention_row_entropy
 from kernels.backends import available_backends, choose_backend, cpu_paths, why_not
+from kernels.collision_entropies import collision_entropy
 from kernels.lens import lens_statistics
 from kernels.lens_divergences import lens_divergence
 from kernels.lens_result import LensStatistics
@@ -19,6 +20,7 @@ __all__ = [
     "attention_row_entropy",
     "available_backends",
     "choose_backend",
+    "collision_entropy",
     "cpu_paths",
     "lens_divergence",
     "lens_logits",

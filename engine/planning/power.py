@@ -175,7 +175,7 @@ def measures(plan: Plan, cell: PlannedCell, outcome: Outcome) -> bool:
     """Return whether a cell's results hold an outcome."""
     evaluate, probe = plan.matrix.table("evaluate", cell.choice), plan.matrix.table("probe", cell.choice)
     if outcome not in EXAMPLE_OUTCOMES:
-        return probe.enabled and outcome in probe.recorded
+        return probe.enabled and probe.measures(outcome)
     if outcome == "generated_correct":
         return evaluate.generates(plan.matrix.table("target", cell.choice))
     numbers = all(label.strip().lstrip("+-").replace(".", "", 1).isdigit() for label in evaluate.labels)

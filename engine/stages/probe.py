@@ -28,7 +28,7 @@ from engine.stages.statistics import LayerStates, function_names, layer_values
 from engine.stages.watched_passes import Sequences, Streams, watched_pass
 from engine.text.positions import MISSING, WatchedText
 from engine.text.targets import Example, TargetEncoder
-from kernels import LensStatistics, choose_backend, lens_statistics
+from kernels import LensStatistics, choose_backend, collision_entropy, lens_statistics
 from specs.tables.probe import Probe
 from store import Family, write_vocabulary
 
@@ -108,6 +108,10 @@ def probe_layers(
                 states.others.update(divergences(lens, states.normed, references, again, probe.backend))
             watched = found.next_rows(len(wanted)) if probe.watch == "next" else watch_ids
             result = _statistics(lens, states.normed, watched, probe)
+            if "renyi_2" in probe.statistics:
+                normed, lse = states.normed.flatten(0, 1), result.logsumexp
+                entropies = collision_entropy(normed, lens.unembedding, lse, backend=probe.backend)
+                states.others["renyi_2"] = entropies.view(states.normed.shape[:2])
             parts.append(_by_example(result, states, keep, family, found))
             order += batch
             report(first + len(order), len(rows), "")

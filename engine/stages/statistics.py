@@ -33,7 +33,7 @@ class Statistic:
 
     units: str  # "nat"; "1" for numbers without a unit
     meaning: str
-    values: Callable[[LayerStates], Tensor] | None = None  # [R]; None: the lens kernel has it by this name
+    values: Callable[[LayerStates], Tensor] | None = None  # [R]; None: lens kernels have it by this name
     version: str = "1"  # of a plug-in: part of stage keys, to be raised when any value changes
 
 
@@ -71,6 +71,7 @@ for _name, _built_in in {
     "js_final": Statistic("nat", "Jensen-Shannon divergence between the layer and the final layer"),
     "watch_mass": Statistic("1", "probability on the watched tokens"),
     "watch_entropy": Statistic("nat", "entropy within the watched tokens, renormalised"),
+    "renyi_2": Statistic("nat", "Rényi entropy of order 2 of the lens distribution, -log of the sum of p²"),
     "activation_entropy": Statistic(
         "nat", "entropy of the residual stream's energy over its coordinates", _activation_entropy
     ),

@@ -6,7 +6,7 @@ result of `store.analysis`; tests hold both lists against the layouts and result
 
 from __future__ import annotations
 
-from specs.common.names import AGREEMENT
+from specs.common.names import AGREEMENT, DERIVED_OUTCOMES
 
 _KINDS = ("", "constrained_", "generated_")
 _EVALUATION = frozenset({
@@ -47,7 +47,7 @@ NODES: dict[str, frozenset[str]] = {
     "probe": frozenset({
         "activation_entropy", "against", "cell", "entropy", "example", "gold", "group", "head",
         "head_entropy", "js_against", "js_final", "kl_against", "kl_final", "layer", "logsumexp",
-        "max_prob", "next_id", "nonfinite", "position", "top", "top_id", "top_logprob", "watch",
+        "max_prob", "next_id", "nonfinite", "position", "renyi_2", "top", "top_id", "top_logprob", "watch",
         "watch_entropy", "watch_id", "watch_logprob", "watch_mass", "watch_rank",
     }),
     "intervene": frozenset({
@@ -76,4 +76,4 @@ RESULTS = frozenset({
 # The axis that every matrix has, and the dimensions of arrays on disk.
 WORDS = frozenset({"row", "seed", "statistic"})
 
-RESERVED = frozenset().union(WORDS, RESULTS, *NODES.values())
+RESERVED = frozenset(DERIVED_OUTCOMES).union(WORDS, RESULTS, *NODES.values())

@@ -22,6 +22,24 @@ LENS_STATISTICS = (
 )  # fmt: skip
 """Statistics of an example's layers that the lens kernels compute."""
 
+DERIVED_STATISTICS = {
+    "renyi_inf": ("nat", "min-entropy of the lens distribution"),
+    "top_mass": ("1", "probability on the kept top tokens"),
+    "top_entropy": ("nat", "entropy within the kept top tokens, renormalised"),
+    "label_surprisal": ("nat", "surprisal of the true label's token"),
+    "next_surprisal": ("nat", "surprisal of the text's next token"),
+}
+"""Of layers, from what the probe stores: units and meaning."""
+
+STEP = "_step"
+"""What the name of a statistic ends with where it stands for the change from the layer below."""
+
+_STEPPED = (
+    "entropy", "renyi_2", "renyi_inf", "activation_entropy", "label_surprisal", "next_surprisal",
+)  # fmt: skip
+DERIVED_OUTCOMES = (*DERIVED_STATISTICS, *(name + STEP for name in _STEPPED))
+"""Derived statistics that `[analysis]` can name."""
+
 CORRECTED_OUTCOMES = (*EXAMPLE_OUTCOMES, "entropy")
 """Outcomes whose contrasts are made, and corrected, even if the spec does not name them."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from attrs import evolve, field, frozen
 from msgspec import Meta
 
-from specs.common.names import ACTIVATION_ENTROPY, LENS_STATISTICS
+from specs.common.names import ACTIVATION_ENTROPY, LENS_STATISTICS, STEP
 from specs.registry import STATISTICS, Named
 from specs.tables.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
 from specs.tables.tuned import Tuned
@@ -144,6 +144,17 @@ class Probe:
         """The statistics of layers that are recorded, each once, however they are asked for."""
         asked = dict.fromkeys(name for name in self.statistics if name != ACTIVATION_ENTROPY)
         return [*asked, *([ACTIVATION_ENTROPY] if self.records_activation else [])]
+
+    def measures(self, outcome: str) -> bool:
+        """Whether a statistic of layers is recorded, or can be derived from what is."""
+        name = outcome.removesuffix(STEP)
+        return name in self.recorded or {
+            "renyi_inf": self.top_k > 0 or "max_prob" in self.statistics,
+            "top_mass": self.top_k > 0,
+            "top_entropy": self.top_k > 0,
+            "label_surprisal": self.watch == "labels",
+            "next_surprisal": self.watch == "next",
+        }.get(name, False)
 
     @property
     def records_activation(self) -> bool:

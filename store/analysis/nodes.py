@@ -10,9 +10,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from specs.common.names import NOT_APPLICABLE
+from specs.common.names import DERIVED_STATISTICS, NOT_APPLICABLE
 from specs.common.spelling import hint
 from store.analysis.counterfactuals import MEASURES, measure
+from store.analysis.layer_variables import layer_variable, layer_variables
 from store.analysis.shapes import merge_shapes
 from store.errors import StoreError
 
@@ -263,11 +264,10 @@ UNITS = {"nll": "nat"}
 SHARES = frozenset({"correct", "generated_correct", "flipped", "followed"})
 UNIT, POSITIVE = (0.0, 1.0), (0.0, np.inf)
 RANGES = {
-    **dict.fromkeys((*SHARES, "max_prob", "watch_mass", "ece", "unparsed_share"), UNIT),
-    **dict.fromkeys(
-        ("absolute_error", "nll", "entropy", "kl_final", "kl_against", "watch_entropy", "train_loss"),
-        POSITIVE,
-    ),
+    **dict.fromkeys((*SHARES, "max_prob", "watch_mass", "top_mass", "ece", "unparsed_share"), UNIT),
+    **dict.fromkeys(("absolute_error", "nll", "entropy", "kl_final", "kl_against", "train_loss"), POSITIVE),
+    **dict.fromkeys(("watch_entropy", "renyi_2", "renyi_inf", "top_entropy"), POSITIVE),
+    **dict.fromkeys(("label_surprisal", "next_surprisal"), POSITIVE),
     "brier": (0.0, 2.0),
     **dict.fromkeys(("js_final", "js_against"), (0.0, np.log(2))),
 }
@@ -287,20 +287,23 @@ def change_range(name: str) -> tuple[float, float]:
 
 
 def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
-    """Return a variable, or one that is derived from predictions (`DERIVED`, `MEASURES`).
+    """Return a variable, or one derived from predictions (`DERIVED`, `MEASURES`) or of layers.
 
     `correct` is 0 or 1; "" is no label, so it is wrong for `correct` and missing for `absolute_error`.
     `brier` is the sum over labels of the squared distance of their probabilities, renormalised among them,
-    from 1 for the true label and 0 for others (Brier, 1950), `nll` minus the true label's log-probability. A
-    variable of the dataset is not read by this; a derived one is.
+    from 1 for the true label and 0 for others (Brier, 1950), `nll` minus the true label's log-probability.
+    What is derived from predictions is read by this, nothing else.
     """
     if name in dataset.data_vars:
         return dataset[name]
     if name in MEASURES and {*_sources(name)} <= {*dataset.data_vars} and "gold" in dataset.coords:
         return measure(dataset, name)
+    if (of_layers := layer_variable(dataset, name)) is not None:
+        return of_layers
     source, long_name = DERIVED.get(name, ("", ""))
     if source not in dataset.data_vars or "gold" not in dataset.coords:
         known = [*map(str, dataset.data_vars), *(n for n, (s, _) in DERIVED.items() if s in dataset)]
+        known += layer_variables(dataset)
         raise StoreError(f"no variable {name!r}{hint(name, known)}")
     guess, truth = dataset[source], dataset["gold"]
     if name == "absolute_error":
@@ -327,7 +330,10 @@ def _score(name: str, logprobs: xr.DataArray, truth: xr.DataArray) -> xr.DataArr
 
 def in_words(name: str) -> str:
     """Return what a sentence calls a variable: a derived one by its title, one of a stage by its name."""
-    return MEASURES[name][2] if name in MEASURES else DERIVED[name][1] if name in DERIVED else name
+    if name in MEASURES:
+        return MEASURES[name][2]
+    known = DERIVED | DERIVED_STATISTICS
+    return known[name][1] if name in known else name
 
 
 def ratings(labels: xr.DataArray) -> xr.DataArray:

@@ -1,4 +1,4 @@
-"""Attention and activation entropy in torch against the float64 reference and plain arithmetic."""
+"""Attention, activation and collision entropy against the float64 reference and plain arithmetic."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from head_problems import heads, vectors
 from hypothesis import given, settings
 from torch import Tensor
 
-from kernels import activation_entropy, attention_entropy
+from kernels import (
+    Unembedding,
+    activation_entropy,
+    attention_entropy,
+    available_backends,
+    collision_entropy,
+    lens_statistics,
+)
 from kernels import attention_entropies_torch as attention_torch
+from kernels.lens_reference import whole_logits
 
 
 @settings(max_examples=150, deadline=None)
@@ -126,3 +134,25 @@ def test_wrong_hidden_vectors_are_named() -> None:
         activation_entropy(torch.zeros(2, 0))
     with pytest.raises(TypeError, match=r"hidden: found torch\.int64"):
         activation_entropy(torch.zeros(2, 3).long())
+
+
+@pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.parametrize("softcap", [None, 20.0])
+def test_collision_entropy_is_that_of_the_probabilities(backend: str, softcap: float | None) -> None:
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(40, 32, generator=generator) * torch.linspace(0, 8, 40)[:, None]
+    hidden[7, 3] = math.nan
+    head = Unembedding(
+        torch.randn(2000, 32, generator=generator),
+        bias=torch.randn(2000, generator=generator),
+        scale=0.5,
+        softcap=softcap,
+        vocab_size=1990,
+    )
+    ours = lens_statistics(hidden, head, backend=backend)
+    found = collision_entropy(hidden, head, ours.logsumexp, backend=backend)
+    p = torch.softmax(whole_logits(hidden, head), dim=1)
+    truth = -p.square().sum(dim=1).log()
+    torch.testing.assert_close(found.double(), truth, atol=1e-4, rtol=0, equal_nan=True)
+    known = ~truth.isnan()
+    assert (found[known] <= ours.entropy[known] + 1e-4).all() and found[0] == pytest.approx(float(truth[0]))

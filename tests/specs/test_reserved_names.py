@@ -19,7 +19,10 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
     """Studies of one cell per condition that do, together, everything there is to do."""
     found: dict[str, set[str]] = {}
     for number, probe in enumerate(
-        ('lens = "tuned", tuned = { steps = 2 }', 'against = ["base"], watch = "next"')
+        (
+            'lens = "tuned", tuned = { steps = 2 }',
+            'against = ["base"], watch = "next", statistics = ["entropy", "renyi_2"]',
+        )
     ):
         (tmp_path / str(number)).mkdir()
         spec = small_spec(
