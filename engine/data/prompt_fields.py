@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.data.chats import MESSAGES
+from engine.data.explanations import FURTHER
 
 # The chat is in context and response, too; a prompt shows it as a whole (`prompt.messages`).
-HIDDEN = frozenset({"id", "label", "explanation", "group", "split", "source", MESSAGES})
+HIDDEN = frozenset({"id", "label", "explanation", "group", "split", "source", MESSAGES, FURTHER})
 
 
 def prompt_fields(example: Mapping[str, str]) -> dict[str, str]:

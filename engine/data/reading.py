@@ -14,6 +14,7 @@ from attrs import define, field
 from engine.data.cell_text import cell_text, whole_number
 from engine.data.chats import MESSAGES, chat_fields
 from engine.data.data_sets import DataSet, data_set_rows
+from engine.data.explanations import FURTHER, explanation_fields
 from engine.data.missing_explanations import explained
 from engine.data.opening import open_source
 from engine.data.public_sets import Row
@@ -28,6 +29,7 @@ from specs.tables.data import Data
 
 RATED = ("label", "explanation")
 LISTED = 5  # values of a column that an error names
+EXPLAINING = ("explanation", FURTHER)  # what the fields of explanations begin with
 OPTIONAL = "explanation"  # a column of this name may be missing, for nobody has asked for it
 ANSWERED = "label"  # so may one of this name, where a chat may end with its label
 
@@ -75,7 +77,7 @@ def read_source(
 
 def _check_no_columns(data: Data, source: DataSource) -> None:
     """Raise DataError where a spec names columns that a built-in or public set cannot have."""
-    for name in ("fields", MESSAGES):
+    for name in ("fields", MESSAGES, FURTHER):
         if value := getattr(data.columns, name):
             raise DataError(
                 f'data.columns.{name}: found {json.dumps(value)}, but "{source}" has its own columns alone; '
@@ -135,7 +137,15 @@ def column_names(data: Data, *, labelled: bool = True) -> dict[str, str]:
         for name, column in columns.items()
         if column is not None and (column or name != "context")
     }
-    return named | {column: column for column in data.columns.fields}
+    further = data.columns.further_explanations if labelled else []
+    return (
+        named
+        | {column: column for column in data.columns.fields}
+        | {
+            f"{FURTHER}[{number}]": column.replace("{dimension}", data.dimension)
+            for number, column in enumerate(further)
+        }
+    )
 
 
 def _checked(
@@ -197,8 +207,11 @@ def _examples(
 
 def row_texts(raw: Raw, where: str, columns: Mapping[str, str], *, labelled: bool) -> Row:
     """Give the fields of a row by the source's column behind each; DataError for what is no such value."""
-    singles = {name: column for name, column in columns.items() if name != MESSAGES}
+    explaining = {name: column for name, column in columns.items() if name.startswith(EXPLAINING)}
+    singles = {name: column for name, column in columns.items() if name not in {*explaining, MESSAGES}}
     texts = {name: cell_text(raw.get(column), where, column) for name, column in singles.items()}
+    if labelled:
+        texts |= explanation_fields([(raw.get(column), column) for column in explaining.values()], where)
     if MESSAGES not in columns:
         return texts
     column = columns[MESSAGES]

@@ -45,7 +45,8 @@ def as_read(data: Data, prompt: Prompt) -> Data:
     origins = sources(data)
     if all(source.adapter for source in origins):
         data = evolve(data, columns=Columns())
-    named = any("{dimension}" in (name or "") for name in (data.columns.label, data.columns.explanation))
+    columns = (data.columns.label, data.columns.explanation, *data.columns.further_explanations)
+    named = any("{dimension}" in (name or "") for name in columns)
     made = any(source.data_set is not None for source in origins)
     if named or made or prompt.shows("dimension"):
         return data

@@ -36,6 +36,7 @@ class Encoded:
     completion: list[int]
     label: int  # place of the label's first token in prompt + completion
     label_size: int = 1  # tokens by which the label is told from the others
+    example: int | None = None  # number of the example, where several of these are one's
 
     @property
     def segments(self) -> list[int]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from attrs import evolve
 
+from engine.data.explanations import FURTHER, further_explanations
 from engine.errors import DataError, EngineError, UsageError
 from engine.models.causal_lm import CausalLm
 from engine.models.generation import written
@@ -86,6 +87,19 @@ def encoded_split(text: TargetEncoder, rows: Sequence[Example], split: str) -> l
     encoded = [text.encode(row) for row in rows]
     check_separators(text, rows, encoded, split)
     return encoded
+
+
+def encoded_variants(text: TargetEncoder, rows: Sequence[Example], split: str) -> list[Encoded]:
+    """Tokenize the examples of a split with each of their explanations; DataError as `encoded_split`."""
+    if text.target.content == "label" or not any(FURTHER in row for row in rows):
+        return encoded_split(text, rows, split)
+    numbers, variants = [], []
+    for number, row in enumerate(rows):
+        for explanation in (row["explanation"], *further_explanations(row)):
+            numbers.append(number)
+            variants.append({**row, "explanation": explanation})
+    encoded = encoded_split(text, variants, split)
+    return [evolve(one, example=number) for number, one in zip(numbers, encoded, strict=True)]
 
 
 def check_separators(

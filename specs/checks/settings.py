@@ -22,6 +22,7 @@ SYSTEM_FIELDS = ("dimension", "labels")
 COLUMN_FIELDS = ("dimension",)
 TAKEN_FIELDS = {
     *TEMPLATE_FIELDS, "context", "id", "label", "explanation", "group", "split", "source", "messages",
+    "further_explanations",
 }  # fmt: skip
 
 
@@ -88,9 +89,16 @@ def _columns(table: str, settings: Data) -> Iterator[Problem]:
     sources = [settings.source] if isinstance(settings.source, str) else settings.source
     if not all(source.strip() for source in sources):
         yield Problem(None, f"{table}.source", "expected a file, folder or data set, found an empty text")
-    for name in ("label", "explanation"):
-        column = getattr(settings.columns, name) or ""
-        yield from template_problems(f"{table}.columns.{name}", column, COLUMN_FIELDS)
+    columns = settings.columns
+    for index, name in enumerate(columns.further_explanations):
+        if name == columns.explanation or name in columns.further_explanations[:index]:
+            message = f"{spell(name)} is a column of explanations already; expected another, or none"
+            yield Problem(None, f"{table}.columns.further_explanations[{index}]", message)
+    named = {"label": columns.label, "explanation": columns.explanation} | {
+        f"further_explanations[{index}]": name for index, name in enumerate(columns.further_explanations)
+    }
+    for key, column in named.items():
+        yield from template_problems(f"{table}.columns.{key}", column or "", COLUMN_FIELDS)
 
 
 def _evaluate(settings: Evaluate) -> Iterator[Problem]:

@@ -27,6 +27,14 @@ class Columns:
             "column of this name, but not without one that is named otherwise."
         ),
     ] = "explanation"
+    further_explanations: Annotated[
+        list[str],
+        Meta(
+            description="Columns of further explanations of the same labels; `{dimension}` is filled in. A "
+            "training draws one of an example's explanations anew in every epoch, by the run seed; all else "
+            "takes the first. So it is where the column of explanations holds lists of texts."
+        ),
+    ] = field(factory=list, metadata=LATER)
     fields: Annotated[
         list[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]],
         Meta(

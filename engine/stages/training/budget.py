@@ -7,7 +7,7 @@ from itertools import count
 
 from attrs import evolve
 
-from engine.stages.training.orders import epoch_order
+from engine.stages.training.orders import epoch_places, variants_of
 from engine.text.targets import Encoded
 from specs.tables.experiment import Train
 
@@ -18,9 +18,10 @@ def within_budget(settings: Train, examples: Sequence[Encoded], seed: int) -> Tr
     if budget is None:
         return settings
     taken = [len(example) if settings.tokens else example.label_size for example in examples]
+    variants = variants_of(examples)
     per_step, steps = settings.batch_size * settings.accumulation, 0
     for epoch in count():
-        order = epoch_order(len(examples), seed, epoch)
+        order = epoch_places(variants, seed, epoch)
         for start in range(0, len(order), per_step):  # no step reaches over an epoch
             budget -= sum(taken[place] for place in order[start : start + per_step])
             steps += 1

@@ -24,7 +24,7 @@ from engine.stages.training.tracker_runs import TrackerRun
 from engine.stages.training.trackers import check_trackers
 from engine.stages.training.train import train_adapter
 from engine.text.targets import Encoded
-from engine.text.token_checks import check_tokens, encoded_split, token_count
+from engine.text.token_checks import check_tokens, encoded_split, encoded_variants, token_count
 
 
 def run(context: Context, cell: PlannedCell, base: BaseModel, report: Report) -> None:
@@ -36,7 +36,8 @@ def run(context: Context, cell: PlannedCell, base: BaseModel, report: Report) ->
             return
         text = context.text(cell, base.tokenizer, test=False)
         rows = context.trained_rows(cell)
-        encoded = {split: encoded_split(text, part, split) for split, part in rows.items()}
+        encode = {"train": encoded_variants, "validation": encoded_split}
+        encoded = {split: encode[split](text, part, split) for split, part in rows.items()}
         check_tokens(text, rows["train"], token_count(base.model))
         claim = context.claim("train", key)
         trained = _saved(context, cell) or train_adapter(

@@ -31,6 +31,7 @@ from engine.stages.training.files import (
 from engine.stages.training.history import curves_family
 from engine.stages.training.loss import PLAIN, Collator, Objective, completion_loss
 from engine.stages.training.modules import trained_modules
+from engine.stages.training.orders import variants_of
 from engine.stages.training.tracker_runs import TrackerRun
 from engine.stages.training.trackers import LOGS, logging_to
 from engine.stages.training.trainer import CompletionTrainer
@@ -109,8 +110,8 @@ def train_adapter(
         if stopping:
             stopping.restore(model)
         summary = trainer.history.summary() | {
-            "train_examples": float(len(kept)),
-            "train_examples_too_long": float(len(examples) - len(kept)),
+            "train_examples": float(len(variants_of(kept))),
+            "train_examples_too_long": float(len(variants_of(examples)) - len(variants_of(kept))),
             "train_seconds": trainer.seconds,
             "trained_parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
         }

@@ -31,7 +31,7 @@ from engine.stages.training.history import (
 )
 from engine.stages.training.loss import PLAIN, Objective, Tally, completion_loss, counted
 from engine.stages.training.micro_batches import Draws, free_memory, parted
-from engine.stages.training.orders import Orders
+from engine.stages.training.orders import Orders, variants_of
 from engine.stages.training.validation import EarlyStopping
 from engine.text.targets import Encoded
 from specs.tables.experiment import Train
@@ -287,7 +287,7 @@ class CompletionTrainer(Trainer):
             self._stopping.save(Path(output_dir))
 
     def _get_train_sampler(self, *_: Any) -> Orders:
-        return Orders(len(self.train_dataset), self._seed, lambda: int(self.state.epoch or 0))
+        return Orders(variants_of(self.train_dataset), self._seed, lambda: int(self.state.epoch or 0))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         save = super()._save_checkpoint

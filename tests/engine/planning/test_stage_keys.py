@@ -65,6 +65,7 @@ OTHER: dict[str, Any] = {
     "data.columns.explanation": "why",
     "data.columns.group": "thread",
     "data.columns.messages": "chat",
+    "data.columns.further_explanations": ["why"],
     "data.columns.fields": ["title"],
     "data.adapter": "coqa",
     "data.streaming": True,
