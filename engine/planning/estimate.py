@@ -17,22 +17,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
-from attrs import define, evolve, field
+from attrs import evolve
 
 from engine.planning import changes
+from engine.planning.cards import Cards
 from engine.planning.cost import Cost
 from engine.planning.data_read import test_data, test_prompt
 from engine.planning.devices import DEVICES
 from engine.planning.example_lengths import Lengths
 from engine.planning.executor_settings import executor_settings
-from engine.planning.known_models import known_model
 from engine.planning.own_machine import expected_seconds
 from engine.planning.passes import Passes, choose_passes, without_estimate
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.probe_passes import probe_size
 from engine.planning.run_order import turns, whole_models
 from engine.planning.schedule import trained_examples
-from engine.planning.sizes import DataCard, ModelCard, data_card, model_card
+from engine.planning.sizes import ModelCard
 from engine.planning.training_memory import (
     BYTES,
     PROCESS,
@@ -60,7 +60,7 @@ def estimate(
     None where the model's files are not on this machine, and no table has its sizes. room: bytes of memory
     that a training may take, by default those of `executor.device`.
     """
-    cards, wanted = _Cards(), plan.cells if cells is None else list(cells)
+    cards, wanted = Cards(), plan.cells if cells is None else list(cells)
     total: dict[str, Cost] = {}
     for stage in _TABLES:
         total[stage] = Cost()
@@ -73,14 +73,14 @@ def estimate(
 
 def stage_costs(plan: Plan) -> Iterator[tuple[str, list[PlannedCell], Cost | None]]:
     """Yield a stage, cells with such a run to do, and what one costs; None where that is unknown."""
-    cards = _Cards()
+    cards = Cards()
     for stage in _TABLES:
         for alike, cost in _stage_costs(plan, plan.cells, stage, cards):
             yield stage, alike, cost
 
 
 def _stage_costs(
-    plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: _Cards, room: float | None = None
+    plan: Plan, wanted: Iterable[PlannedCell], stage: str, cards: Cards, room: float | None = None
 ) -> Iterator[tuple[list[PlannedCell], Cost | None]]:
     """Yield a stage's pending runs, each by one of its cells; those of equal settings are estimated once."""
     settings = executor_settings(plan.matrix.spec, {})
@@ -106,7 +106,7 @@ def stage_memory(plan: Plan, cell: PlannedCell, stage: str, room: float | None =
     if stage not in _TABLES:
         return None
     settings = executor_settings(plan.matrix.spec, {})
-    cost = _cost(plan, cell, stage, _Cards(), settings.ranks, room=room or device_room(settings))
+    cost = _cost(plan, cell, stage, Cards(), settings.ranks, room=room or device_room(settings))
     return cost.memory if cost else None
 
 
@@ -125,7 +125,7 @@ def training_passes(
     longest: tokens of the longest example, and of the longest completion. room: bytes that this process may
     take on its device.
     """
-    cost = _cost(plan, cell, "train", _Cards(), ranks, room=room, longest=longest)
+    cost = _cost(plan, cell, "train", Cards(), ranks, room=room, longest=longest)
     known = cost.passes if cost else None
     return known or without_estimate(plan.matrix.table("train", cell.choice))
 
@@ -137,7 +137,7 @@ def estimator(
 
     examples: by stage, how many test examples it measures instead of the spec's number.
     """
-    cards, room = _Cards(), device_room(executor_settings(plan.matrix.spec, {}))
+    cards, room = Cards(), device_room(executor_settings(plan.matrix.spec, {}))
     alike = {stage: likeness(plan, stage) for stage in _TABLES}
     known: dict[Hashable, Cost | None] = {}
 
@@ -157,37 +157,15 @@ def estimator(
     return cost_of
 
 
-@define
-class _Cards:
-    """The cards of this plan's models and data sets, each read once."""
-
-    models: dict[Hashable, ModelCard | None] = field(factory=dict)
-    data_sets: dict[Hashable, DataCard | None] = field(factory=dict)
-
-    def model(self, model: Model) -> ModelCard | None:
-        key = (model.id, model.revision, model.gguf_file)
-        if key not in self.models:
-            card = model_card(model)
-            if card is None and (known := known_model(model)):
-                card = known.card
-            self.models[key] = card
-        return self.models[key]
-
-    def data(self, data: Data) -> DataCard | None:
-        key = (str(data.source), data.dimension)
-        if key not in self.data_sets:
-            self.data_sets[key] = data_card(data)
-        return self.data_sets[key]
-
-
 _TEXTS = ("model", "data", "prompt", "target", "train")
 # The tables that each stage's cost depends on; max_length of `train` bounds every text.
 _TABLES = {
-    "train": (*_TEXTS, "lora"),
+    "train": (*_TEXTS, "lora", "probe"),
     "base": (*_TEXTS, "evaluate"),
     "evaluate": (*_TEXTS, "evaluate"),
     "lens": (*_TEXTS, "probe"),
     "probe": (*_TEXTS, "evaluate", "probe"),
+    "along": (*_TEXTS, "evaluate", "probe"),
     "intervene": (*_TEXTS, "evaluate", "probe"),
 }
 
@@ -204,7 +182,7 @@ def _cost(
     plan: Plan,
     cell: PlannedCell,
     stage: str,
-    cards: _Cards,
+    cards: Cards,
     ranks: int = 1,
     *,
     examples: int | None = None,
@@ -232,7 +210,8 @@ def _cost(
             return training_memory(model, weights, batch, settings, lora, settled)
 
         passes, memory = choose_passes(train, needed, room, ranks)
-        return _train(passes.applied(train), lora, data, model, lengths, memory, passes)
+        kept = len(table("probe", choice).kept_along)
+        return _train(passes.applied(train), lora, data, model, lengths, memory, passes, kept)
     if stage == "lens":
         return _lens(table("probe", choice), data, model, lengths, weights)
     evaluate, probe = table("evaluate", choice), table("probe", choice)
@@ -245,6 +224,10 @@ def _cost(
         length = lengths.prompt + (lengths.completion if target.explains_first else 0)
         entries, width = changes.entries(plan, cell), BYTES[settings.dtype]
         return _intervene(entries, probe, count, model, length, weights, labels, width)
+    if stage == "along":
+        once = _evaluate(evaluate, target, count, model, lengths, weights)
+        once += _probe(evolve(probe, against=[]), count, model, lengths, weights, labels)
+        return once.times(len(probe.at))
     return _probe(probe, count, model, lengths, weights, labels)
 
 
@@ -262,6 +245,7 @@ def _train(
     lengths: Lengths,
     memory: TrainingMemory,
     passes: Passes,
+    kept: int,  # adapters along the training
 ) -> Cost:
     length = lengths.prompt + lengths.completion
     examples = trained_examples(train, data.train or UNKNOWN_EXAMPLES, length)
@@ -273,9 +257,9 @@ def _train(
         memory=memory.total,
         training=memory,
         passes=passes,
-        stored=adapter if train.steps != 0 else 0,
+        stored=(1 + kept) * adapter if train.steps != 0 else 0,
         # The adapter, Adam's two moments, and the best adapter so far.
-        scratch=CHECKPOINTS * (3 + bool(train.early_stopping)) * adapter if train.steps != 0 else 0,
+        scratch=(CHECKPOINTS * (3 + bool(train.early_stopping)) + kept) * adapter if train.steps != 0 else 0,
     )
 
 

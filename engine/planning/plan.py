@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -213,6 +213,16 @@ def grouped(cells: Iterable[PlannedCell], key: Callable[[PlannedCell], Hashable]
     for cell in cells:
         groups.setdefault(key(cell), []).append(cell)
     return list(groups.values())
+
+
+def by_training(plan: Plan, cells: Iterable[PlannedCell]) -> Iterator[list[PlannedCell]]:
+    """Yield the cells that share a training together; trainings of one model follow one another.
+
+    Those that take nothing from other cells come first: later ones may take from them.
+    """
+    for same_model in grouped(cells, plan.model):
+        trainings = grouped(same_model, lambda cell: cell.keys["train"])
+        yield from sorted(trainings, key=lambda group: any(cell.donors for cell in group))
 
 
 def describe(levels: dict[str, object]) -> str:

@@ -29,7 +29,9 @@ from specs.toml.describe import named
 from specs.toml.paths import data_suffix
 
 # Raise a stage's number when a change to the code alters its results.
-VERSIONS = {"data": 4, "base": 1, "train": 3, "evaluate": 5, "lens": 2, "probe": 3, "intervene": 2}
+VERSIONS = {
+    "data": 4, "base": 1, "train": 3, "evaluate": 5, "lens": 2, "probe": 3, "along": 1, "intervene": 2,
+}  # fmt: skip
 
 Cell = tuple[int, ...]
 
@@ -122,6 +124,14 @@ class Keys:
             shuffling_seed,
             test_alone,
         )
+        self._along = _joined(
+            matrix,
+            test,
+            test_size("along"),
+            *test_parts("along", *tables, "probe"),
+            shuffling_seed,
+            test_alone,
+        )
         self._intervene = _joined(
             matrix,
             test,
@@ -132,10 +142,11 @@ class Keys:
         )
         self._untrained = _joined(matrix, _Part(("train",), self._is_untrained))
         self._probed = _joined(matrix, _Part(("probe",), self._is_probed))
+        self._followed = _joined(matrix, _Part(("train", "probe"), self._is_followed))
         self._tuned = _joined(matrix, _Part(("probe",), self._is_tuned))
 
     def of(self, cell: Cell) -> dict[str, str]:
-        """Give the cell's keys: data, test_data, train, evaluate; base, lens, probe, intervene where done.
+        """Give the cell's keys: data, test_data, train, evaluate; others where done.
 
         `test_data` is the data stage's key for the test examples, the same as `data` unless `evaluate.data`
         is given, or only one of training and test prompt shows the dimension. An untrained model's train key
@@ -157,6 +168,10 @@ class Keys:
             references = self.references(cell)
             against = f"\n{digest(references)}" if references else ""
             keys["probe"] = _combine("probe", train + lens + self._probe(cell) + against)
+        if self._followed(cell):
+            # What it does is what those two stages do.
+            versions = f"evaluate {VERSIONS['evaluate']};probe {VERSIONS['probe']};"
+            keys["along"] = _combine("along", f"{versions}{train}{self._along(cell)}")
         if sources := self.sources(cell):
             done = [
                 [_settings_done(settings), sources[settings.name], self._matrix.donor_name(cell, donor)]
@@ -219,6 +234,11 @@ class Keys:
 
     def _is_probed(self, cell: Cell) -> str:
         return "probed" if self._matrix.table("probe", cell).enabled else ""
+
+    def _is_followed(self, cell: Cell) -> str:
+        """Tell whether the adapters along the cell's training are measured."""
+        probe = self._matrix.table("probe", cell)
+        return "followed" if probe.at and probe.enabled and not self._is_untrained(cell) else ""
 
     def _is_tuned(self, cell: Cell) -> str:
         return "tuned" if self._matrix.table("probe", cell).lens == "tuned" else ""

@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from engine.errors import ChangedWeightsError, DoneElsewhereError, HeldElsewhereError, Interrupted
 from engine.models.base_model import BaseModel, as_it_was
 from engine.models.causal_lm import CausalLm
-from engine.planning.plan import Plan, PlannedCell, describe, grouped
+from engine.planning.plan import Plan, PlannedCell, by_training, describe, grouped
 from engine.progress import Report, StopRequest, silent
 from engine.running.memory import failure
 from engine.stages.cell_stages import MEASURES, Stages
@@ -163,12 +163,14 @@ class CellRunner:
                     self._measure(cell, "base", base.model, base)
                 if due:
                     self._train(ready, base)
+                self._keep_steps(ready[0], base)
                 model = self._adapted(ready[0], base)
                 for cell in ready:
                     self._measure(cell, "evaluate", model, base)
                     if self._measure(cell, "lens", model, base):
                         self._measure(cell, "probe", model, base)
                     self.stages.kept.drop()
+                    self._measure(cell, "along", model, base)
                     self._measure(cell, "intervene", model, base)
         except _ChangedBaseError:
             self._run_training(cells)  # what is left of it
@@ -250,6 +252,12 @@ class CellRunner:
             raise _UnavailableError  # nothing that the training is for can run
         with contextlib.suppress(DoneElsewhereError):
             self._attempt(cell, "train", cell.keys["train"], partial(self.stages.train, cell, base))
+
+    def _keep_steps(self, cell: PlannedCell, base: BaseModel) -> None:
+        """Have the adapters along the cell's training that a stage needs, and that were not kept."""
+        if self.plan.states["train"][cell.keys["train"]] == "cached" and (steps := self.stages.lacking(cell)):
+            keep = partial(self.stages.keep, cell, base, steps)
+            self._attempt(cell, "train", cell.keys["train"], keep, recorded=False)
 
     def _adapted(self, cell: PlannedCell, base: BaseModel) -> CausalLm:
         """Give the base model with the cell's adapter."""
@@ -385,13 +393,3 @@ class CellRunner:
         self.display.failed(cell, stage, message)
         if self.options.fail_fast:
             raise _FailFastError from error
-
-
-def by_training(plan: Plan, cells: Iterable[PlannedCell]) -> Iterator[list[PlannedCell]]:
-    """Yield the cells that share a training together; trainings of one model follow one another.
-
-    Those that take nothing from other cells come first: later ones may take from them.
-    """
-    for same_model in grouped(cells, plan.model):
-        trainings = grouped(same_model, lambda cell: cell.keys["train"])
-        yield from sorted(trainings, key=lambda group: any(cell.donors for cell in group))

@@ -23,7 +23,7 @@ def progress_on_disk(root: Place, stage: str, key: str) -> Hashable:
     if stage == "lens":
         file = checkpoint_of(home).file
         return file.stat().st_mtime_ns if file.exists() else None
-    if stage not in ("probe", "intervene"):
+    if stage not in ("probe", "along", "intervene"):
         return None
     try:
         return int(read_json(root, progress_name(key))["items"])

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, evolve, field, frozen
 
-from engine.planning.plan import Plan, PlannedCell
+from engine.planning.plan import Plan, PlannedCell, by_training
 from engine.progress import StopRequest
-from engine.running.cell_runner import Display, Outcome, by_training
+from engine.running.cell_runner import Display, Outcome
 from engine.running.executors.base import Finished, Resources, UnitExecutor, Work
 from specs.tables.experiment import STAGES
 from store import Ledger

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -12,7 +12,7 @@ from engine.models.base_model import BaseModel
 from engine.models.causal_lm import CausalLm
 from engine.planning.plan import PlannedCell
 from engine.progress import Report
-from engine.stages import checks, data, evaluate, probe, tuned_lens, untrained
+from engine.stages import along, checks, data, evaluate, probe, tuned_lens, untrained
 from engine.stages.context import Context
 from engine.stages.interventions import stage as interventions
 from engine.stages.measured_examples import Stage
@@ -23,6 +23,7 @@ MEASURES: Mapping[str, Callable[[Context, PlannedCell, CausalLm, BaseModel, Repo
     "evaluate": evaluate.run,
     "lens": tuned_lens.run,
     "probe": probe.run,
+    "along": along.run,
     "intervene": interventions.run,
 }
 """The stages of a model, trained or not, in the order in which they run."""
@@ -51,6 +52,14 @@ class Stages(Context):
     def train(self, cell: PlannedCell, base: BaseModel, report: Report) -> None:
         """Train the cell's adapter; the base model is left as it was."""
         training.run(self, cell, base, report)
+
+    def lacking(self, cell: PlannedCell) -> set[int]:
+        """Give the steps whose adapters stages along the cell's training need, and that were not kept."""
+        return training.lacking_steps(self, cell)
+
+    def keep(self, cell: PlannedCell, base: BaseModel, steps: Collection[int], report: Report) -> None:
+        """Do the cell's training again for the adapters after some steps; the base model stays as it was."""
+        training.keep_again(self, cell, base, steps, report)
 
     def load(self, cell: PlannedCell, base: BaseModel) -> Any:
         """Give the base model with the cell's trained adapter."""

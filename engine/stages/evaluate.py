@@ -29,12 +29,13 @@ from engine.stages.measured_examples import trained_and_evaluated
 from engine.stages.metrics import Predictions, metrics
 from engine.stages.probe import watched_layers
 from engine.stages.records import checked
-from engine.stages.watched_passes import KeepingRun, ends_with_prompt
+from engine.stages.watched_passes import KeepingRun, KeptPasses, ends_with_prompt
 from engine.text.answers import ParsedAnswer, read_answer
 from engine.text.counterfactuals import counterfactuals
 from engine.text.lengths import position_limit, question_behind
 from engine.text.targets import Example, TargetEncoder
 from specs.tables.experiment import Evaluate
+from specs.tables.probe import Probe
 from specs.tables.target import Target
 from store import Coordinate, Family, Variable
 
@@ -229,19 +230,33 @@ def _keeping_run(
     context: Context, cell: PlannedCell, model: CausalLm, text: TargetEncoder, rows: Sequence[Example]
 ) -> KeepingRun | None:
     """Give what keeps the passes that the cell's probe will need, if that is due and may need any."""
-    probe, key = context.settings("probe", cell), cell.keys.get("probe", "")
-    due = context.plan.states["probe"].get(key) == "pending"
-    same = probe.batch_size == context.settings("evaluate", cell).batch_size and ends_with_prompt(probe)
-    if not due or not same or text.target.explains_first or context.ranks.size > 1:
+    key = cell.keys.get("probe", "")
+    if context.plan.states["probe"].get(key) != "pending" or context.ranks.size > 1:
         return None
-    lens = find_lens(model)
+    settings = context.settings("probe", cell), context.settings("evaluate", cell)
+    return keeping_run(context.kept, key, find_lens(model), text, rows, *settings)
+
+
+def keeping_run(
+    kept: KeptPasses,
+    key: str,
+    lens: Lens,
+    text: TargetEncoder,
+    rows: Sequence[Example],
+    probe: Probe,
+    evaluation: Evaluate,
+) -> KeepingRun | None:
+    """Give what keeps passes of an evaluation for the probe of this key; None where it can need none."""
+    same = probe.batch_size == evaluation.batch_size and ends_with_prompt(probe)
+    if not same or text.target.explains_first:
+        return None
     try:
         layers = watched_layers(probe, len(lens.layers))
     except UsageError:  # which the probe will tell
         return None
-    context.kept.begin(key)
+    kept.begin(key)
     probed = frozenset(row["id"] for row in rows[: probe.examples])
-    return KeepingRun(context.kept, lens, layers, probe, padding_id(text.tokenizer), probed)
+    return KeepingRun(kept, lens, layers, probe, padding_id(text.tokenizer), probed)
 
 
 def _training_accuracy(

@@ -14,6 +14,13 @@ _EVALUATION = frozenset({
     "gold", "group", "label", "label_logprob", "prediction",
 })  # fmt: skip
 
+_PROBE = frozenset({
+    "activation_entropy", "cell", "entropy", "example", "gold", "group", "head", "head_entropy", "js_final",
+    "kl_final", "layer", "logsumexp", "max_prob", "next_id", "nonfinite", "position", "renyi_2", "top",
+    "top_id", "top_logprob", "watch", "watch_entropy", "watch_id", "watch_logprob", "watch_mass",
+    "watch_rank",
+})  # fmt: skip
+
 # Of each node: variables, coordinates and dimensions.
 NODES: dict[str, frozenset[str]] = {
     "summary": frozenset(
@@ -24,7 +31,8 @@ NODES: dict[str, frozenset[str]] = {
         | {f"{name}_examples_too_long" for name in ("test", "probed", "intervened")}
         | {f"{name}_examples_label_alone" for name in ("probed", "intervened")}
         | {
-            "cell", "completion_tokens", "ece", "interventions", "kept_step", "lens_examples", "lens_kl",
+            "along_examples", "along_examples_too_long", "cell", "completion_tokens", "ece",
+            "interventions", "kept_step", "lens_examples", "lens_kl",
             "lens_kl_untrained", "probed_examples", "test_examples", "train_examples",
             "train_end_loss", "train_examples_label_alone", "train_examples_too_long",
             "train_explanation_loss", "train_label_loss", "train_label_token_accuracy",
@@ -44,12 +52,8 @@ NODES: dict[str, frozenset[str]] = {
         "counterfactual_prediction",
     },
     "lens": frozenset({"cell", "layer", "step", "translator_kl"}),
-    "probe": frozenset({
-        "activation_entropy", "against", "cell", "entropy", "example", "gold", "group", "head",
-        "head_entropy", "js_against", "js_final", "kl_against", "kl_final", "layer", "logsumexp",
-        "max_prob", "next_id", "nonfinite", "position", "renyi_2", "top", "top_id", "top_logprob", "watch",
-        "watch_entropy", "watch_id", "watch_logprob", "watch_mass", "watch_rank",
-    }),
+    "probe": _PROBE | {"against", "js_against", "kl_against"},
+    "along": _EVALUATION | _PROBE | {"optimizer_step", "step"},
     "intervene": frozenset({
         "cell", "entropy", "entry", "example", "first", "gold", "group", "head", "intervention", "kind",
         "label", "label_logprob", "last", "layer", "prediction", "source",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 from specs.checks.templates import template_problems
@@ -172,6 +173,25 @@ def _probe(settings: Probe) -> Iterator[Problem]:
         message = (
             'expected "logit" beside probe.against: each model has a tuned lens of its own; found "tuned"'
         )
+        yield Problem(None, "probe.lens", message)
+    yield from _along(settings)
+
+
+def _along(settings: Probe) -> Iterator[Problem]:
+    steps = [value for value in settings.at if isinstance(value, int) and value]
+    shares = [value for value in settings.at if isinstance(value, float) and value]
+    if steps and shares:
+        message = (
+            f"expected shares of the steps ({shares[0]:g}, 1.0) or steps (10, 200), "
+            f"found both: {shares[0]} and {steps[0]}"
+        )
+        yield Problem(None, "probe.at", message)
+    for index, (earlier, later) in enumerate(pairwise(settings.at), 1):
+        if later <= earlier:
+            message = f"expected more than {earlier}, which stands before it; found {later}"
+            yield Problem(None, f"probe.at[{index}]", message)
+    if settings.at and settings.lens == "tuned":
+        message = 'expected "logit" beside probe.at: a tuned lens is of the final adapter; found "tuned"'
         yield Problem(None, "probe.lens", message)
 
 

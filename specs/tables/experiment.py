@@ -26,18 +26,18 @@ from specs.tables.probe import Probe
 from specs.tables.signatures import Signatures
 from specs.tables.target import Prompt, Target
 
-STAGES = ("data", "base", "train", "evaluate", "lens", "probe", "intervene")
+STAGES = ("data", "base", "train", "evaluate", "lens", "probe", "along", "intervene")
 
 # The stages that read each table, unless a field's metadata says otherwise.
 TABLE_STAGES: dict[str, tuple[str, ...]] = {
     "model": ("train",),
     "data": ("data",),
-    "prompt": ("train", "evaluate", "lens", "probe", "intervene"),
-    "target": ("train", "evaluate", "lens", "probe", "intervene"),
+    "prompt": ("train", "evaluate", "lens", "probe", "along", "intervene"),
+    "target": ("train", "evaluate", "lens", "probe", "along", "intervene"),
     "lora": ("train",),
     "train": ("train",),
-    "evaluate": ("evaluate",),
-    "probe": ("probe",),
+    "evaluate": ("evaluate", "along"),
+    "probe": ("probe", "along"),
 }
 
 OVERLAID = ("data", "prompt")  # tables over which `[evaluate]` lays keys for the test examples
@@ -158,7 +158,7 @@ class Train:
             "left out; for longer test examples see `evaluate.too_long`. A model with fewer positions sets a "
             "lower limit.",
         ),
-    ] = field(default=1024, metadata=read_by("train", "evaluate", "lens", "probe", "intervene"))
+    ] = field(default=1024, metadata=read_by("train", "evaluate", "lens", "probe", "along", "intervene"))
     early_stopping: Annotated[
         int,
         Meta(
@@ -224,12 +224,12 @@ class Evaluate:
 
     labels: Annotated[list[str], Meta(min_length=2, description="All labels, in rating order.")] = field(
         factory=lambda: ["1", "2", "3", "4", "5"],
-        metadata=read_by("data", "train", "evaluate", "lens", "probe", "intervene"),
+        metadata=read_by("data", "train", "evaluate", "lens", "probe", "along", "intervene"),
     )
     spellings: Annotated[
         dict[str, list[Annotated[str, Meta(pattern=r"^\S(.*\S)?$")]]],
         Meta(description='Further texts that mean a label: `{ "5" = ["five", "5/5"] }`.'),
-    ] = field(factory=dict, metadata=read_by("evaluate", "intervene"))
+    ] = field(factory=dict, metadata=read_by("evaluate", "along", "intervene"))
     scoring: Annotated[
         list[Literal["loglikelihood", "constrained", "generation"]],
         Meta(
@@ -242,11 +242,11 @@ class Evaluate:
     length_normalized: Annotated[
         bool,
         Meta(description="Predict by the log-likelihood per token of each label's best spelling."),
-    ] = field(default=False, metadata=read_by("evaluate", "intervene"))
+    ] = field(default=False, metadata=read_by("evaluate", "along", "intervene"))
     metrics: Annotated[
         list[Annotated[str, Named(METRICS)]],
         Meta(description="Metrics of plug-ins, beside those that are always there. See extending.md."),
-    ] = field(factory=list, metadata=LATER)
+    ] = field(factory=list, metadata=LATER | read_by("evaluate"))
     max_new_tokens: Annotated[
         PositiveInt | None,
         Meta(description="Longest generation, in tokens; default: 8 for labels alone, else 64."),
@@ -254,7 +254,7 @@ class Evaluate:
     train_examples: Annotated[
         int,
         Meta(ge=0, description="Training examples that are evaluated, too, for `train_accuracy`."),
-    ] = 0
+    ] = field(default=0, metadata=read_by("evaluate"))
     too_long: Annotated[
         Literal["error", "drop"],
         Meta(
@@ -262,7 +262,7 @@ class Evaluate:
             "what is scored or written behind the prompt: an error before the training, or left out and "
             "counted."
         ),
-    ] = field(default="error", metadata=read_by("evaluate", "probe", "intervene"))
+    ] = field(default="error", metadata=read_by("evaluate", "probe", "along", "intervene"))
     base_model: Annotated[
         bool,
         Meta(
@@ -278,7 +278,7 @@ class Evaluate:
             "`other`: that of another test example, drawn by the seed; `agreeing`, `contradicting`: the same "
             "of an example with the same label, with another label; `empty`: none. See evaluation.md."
         ),
-    ] = field(factory=list, metadata=LATER)
+    ] = field(factory=list, metadata=LATER | read_by("evaluate"))
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )

@@ -108,11 +108,20 @@ class Probe:
             "`[probe]` alone, not in a level."
         ),
     ] = field(factory=list, metadata=LATER | read_by("probe"))
+    at: Annotated[
+        list[Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0, le=1)]],
+        Meta(
+            description="Also evaluate and probe the adapters along the training, after these shares of its "
+            "planned steps (`[0, 0.1, 0.5, 1.0]`: 0 is the untrained model, 1.0 the final adapter) or after "
+            "these steps (`[0, 10, 50]`). The result is the node `along`, with the dim `step`. A training "
+            "that has ended earlier stays at its final adapter. For the logit lens."
+        ),
+    ] = field(factory=list, metadata=LATER | read_by("along"))
     top_k: Annotated[int, Meta(ge=0, le=1024, description="Most likely tokens kept per position.")] = 5
     examples: Annotated[
         PositiveInt | None,
         Meta(description="Test examples to probe and to intervene on; default: all."),
-    ] = field(default=None, metadata=read_by("probe", "intervene"))
+    ] = field(default=None, metadata=read_by("probe", "along", "intervene"))
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )
@@ -140,6 +149,11 @@ class Probe:
         return any(isinstance(place, PositionRange) and place.range == name for place in self.places)
 
     @property
+    def kept_along(self) -> list[float]:
+        """The entries of `at` for which a training keeps an adapter beside its final one."""
+        return [step for step in self.at if step and (isinstance(step, int) or step < 1)]
+
+    @property
     def recorded(self) -> list[str]:
         """The statistics of layers that are recorded, each once, however they are asked for."""
         asked = dict.fromkeys(name for name in self.statistics if name != ACTIVATION_ENTROPY)
@@ -162,6 +176,11 @@ class Probe:
         return self.activation or ACTIVATION_ENTROPY in self.statistics
 
     def in_one_spelling(self) -> Probe:
-        """Give the same settings with each range as a table, and the activation entropy by `activation`."""
-        others = [name for name in self.statistics if name != ACTIVATION_ENTROPY]
-        return evolve(self, positions=self.places, activation=self.records_activation, statistics=others)
+        """Give the same settings: ranges as tables, the activation entropy by `activation`, step 0 whole."""
+        return evolve(
+            self,
+            positions=self.places,
+            activation=self.records_activation,
+            statistics=[name for name in self.statistics if name != ACTIVATION_ENTROPY],
+            at=[step or 0 for step in self.at],
+        )

@@ -21,7 +21,7 @@ from store.arrays.layout import group_name
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.backend.records import read_file, read_json, sealed, write_json
-from store.backend.result_files import result_name
+from store.backend.result_files import RESULTS
 from store.errors import DamagedError, StoreError, UnreachableError
 from store.lease.claims import live_claims
 from store.lease.lock import locked
@@ -108,9 +108,8 @@ def _again(ledger: Ledger, stage: str, key: str, troubles: list[Trouble]) -> str
     if ledger.start(stage, key) is None:
         return f"{stage} {key}: left alone: another process is at work on it"
     try:
-        results = result_name(stage, key)
-        if results is not None and _is_damaged(troubles, f"{place}/{results}"):
-            place.put_aside(results)
+        for name in _damaged(troubles, place, f"{stage}/{key}") if stage in RESULTS else ():
+            place.put_aside(name)
         for trouble in troubles:
             for file in trouble.names:
                 place.remove_all(file)
@@ -122,8 +121,11 @@ def _again(ledger: Ledger, stage: str, key: str, troubles: list[Trouble]) -> str
     return f"{stage} {key}: to be done again"
 
 
-def _is_damaged(troubles: Iterable[Trouble], path: str) -> bool:
-    return any(trouble.path == path or trouble.path.startswith(f"{path}/") for trouble in troubles)
+def _damaged(troubles: Iterable[Trouble], place: Place, folder: str) -> set[str]:
+    """Return what troubles name of a stage's folder: the files and folders right below it."""
+    start = f"{place}/{folder}/"
+    inside = (trouble.path.removeprefix(start) for trouble in troubles if trouble.path.startswith(start))
+    return {f"{folder}/{name.partition('/')[0]}" for name in inside}
 
 
 def _top(place: Place) -> list[str]:

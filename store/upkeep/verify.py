@@ -21,7 +21,7 @@ from store.arrays.shards import ShardReader
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.backend.records import Json, read_file, read_json
-from store.backend.result_files import file_trouble, result_name
+from store.backend.result_files import file_trouble, result_file, result_name
 from store.errors import DamagedError, StoreError, UnreachableError
 from store.ledger.history import damaged, gap, histories, noted_gaps
 from store.ledger.ledger import Ledger, progress_name, record_name
@@ -242,7 +242,7 @@ def _files(place: Place, stage: str, key: str, record: Json) -> Iterator[Trouble
     if name is None or (not recorded and stage == "train" and "family" not in record):
         return
     try:
-        top = place.local(name)
+        place.local(name)
     except (FileNotFoundError, DamagedError) as error:
         yield Trouble(stage, key, f"{place}/{name}", "missing" if isinstance(error, OSError) else str(error))
         return
@@ -250,11 +250,14 @@ def _files(place: Place, stage: str, key: str, record: Json) -> Iterator[Trouble
         yield Trouble(stage, key, f"{place}/{name}", "its record names no files")
     for file, known in recorded.items():
         where = f"{place}/{stage}/{key}/{file}"
-        if ".." in (parts := PurePosixPath(file).parts) or PurePosixPath(file).is_absolute():
+        if ".." in PurePosixPath(file).parts or PurePosixPath(file).is_absolute():
             yield Trouble(stage, key, where, "the record names a file outside of the stage's folder")
             continue
-        # Below `top`, whatever its name is on this machine.
-        if trouble := file_trouble(top.joinpath(*parts[1:]), known):
+        try:
+            trouble = file_trouble(result_file(place, stage, key, file), known)
+        except (FileNotFoundError, DamagedError) as error:
+            trouble = "missing" if isinstance(error, OSError) else str(error)
+        if trouble:
             yield Trouble(stage, key, where, trouble)
 
 

@@ -21,7 +21,8 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
     for number, probe in enumerate(
         (
             'lens = "tuned", tuned = { steps = 2 }',
-            'against = ["base"], watch = "next", statistics = ["entropy", "renyi_2"]',
+            'against = ["base"], watch = "next", statistics = ["entropy", "renyi_2"], at = [0, 1.0]',
+            "at = [1.0]",
         )
     ):
         (tmp_path / str(number)).mkdir()

@@ -36,6 +36,7 @@ class Trained:
     curves: dict[str, np.ndarray]  # each [steps]
     modules: list[str] = field(factory=list)  # names of those that are trained, under an adapter or in full
     passes: dict[str, Any] = field(factory=dict)  # how batches went through the model
+    planned: int = 0  # steps, had it not stopped early; 0 where that was not noted
 
 
 def save_adapter(model: AdaptedLm, trained: Trained, home: Place) -> bool:
@@ -47,17 +48,36 @@ def save_adapter(model: AdaptedLm, trained: Trained, home: Place) -> bool:
     partial = partial_of(folder / ADAPTER)
     model.save_pretrained(str(partial))
     curves = {name: values.tolist() for name, values in trained.curves.items()}
-    content = {"summary": trained.summary, "curves": curves, "modules": trained.modules}
+    content: dict[str, Any] = {"summary": trained.summary, "curves": curves, "modules": trained.modules}
     content["passes"] = trained.passes
+    content["planned_steps"] = trained.planned
     (partial / _TRAINED).write_text(json.dumps(content), "utf-8")
+    publish_kept(home)
     keep_logs(home)
     if saved_training(home) is None:  # damaged, or written before trainings were saved with adapters
         home.put_aside(ADAPTER)
     if not home.publish(partial, ADAPTER):
         return False
+    _sweep(home)
+    return True
+
+
+def publish_kept(home: Place, *, last: bool = False) -> None:
+    """Move the adapters that were kept beside the checkpoints of `home` to their place in the store.
+
+    last: drop the checkpoints then.
+    """
+    for file in sorted(home.scratch().glob(f"checkpoints*/{ADAPTER}-*.safetensors"), reverse=True):
+        home.publish(file, file.name)
+    if last:
+        _sweep(home)
+
+
+def _sweep(home: Place) -> None:
+    """Drop what a training that has ended has left of itself on this machine."""
+    folder = home.scratch()
     for left in (*folder.glob("checkpoints*"), *folder.glob(f"{ADAPTER}.*{PARTIAL}")):
         shutil.rmtree(left, ignore_errors=True)
-    return True
 
 
 def saved_training(home: Place) -> Trained | None:
@@ -67,7 +87,10 @@ def saved_training(home: Place) -> Trained | None:
     except (FileNotFoundError, DamagedError, ValueError):
         return None
     curves = {name: np.array(values, np.float32) for name, values in content["curves"].items()}
-    return Trained(content["summary"], curves, content.get("modules", []), content.get("passes", {}))
+    return Trained(
+        content["summary"], curves, content.get("modules", []), content.get("passes", {}),
+        content.get("planned_steps", 0),
+    )  # fmt: skip
 
 
 def load_adapter(model: CausalLm, home: Place, name: str = "default") -> AdaptedLm:
@@ -94,7 +117,8 @@ def load_adapter(model: CausalLm, home: Place, name: str = "default") -> Adapted
 def check_adapter(home: Place, recorded: Mapping[str, Any]) -> None:
     """Raise DamagedAdapterError where an adapter's files are not those that the done record names."""
     folder = _readable(home)
-    for name, known in recorded.items():
+    files = {name: known for name, known in recorded.items() if name.startswith(f"{ADAPTER}/")}
+    for name, known in files.items():
         file = folder.joinpath(*PurePosixPath(name).parts[1:])  # `folder` may have another name here
         if trouble := file_trouble(file, known):
             raise DamagedAdapterError(f"{home}/{name}: {trouble}")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+
+import numpy as np
+from attrs import evolve
 
 from engine.data.missing_explanations import label_alone
 from engine.errors import DamagedAdapterError
@@ -13,17 +17,18 @@ from engine.models.devices import memory_room
 from engine.models.lens import find_lens
 from engine.planning.estimate import training_passes
 from engine.planning.passes import Passes
-from engine.planning.plan import PlannedCell
+from engine.planning.plan import STATES, Plan, PlannedCell
 from engine.progress import Report
 from engine.stages.context import Context
 from engine.stages.records import checked
 from engine.stages.training.files import ADAPTER, Trained, check_adapter, load_adapter, saved_training
 from engine.stages.training.history import UNITS, curves_family
+from engine.stages.training.kept import Keep, kept_steps, lacking, measured_adapters
 from engine.stages.training.loss import Objective
 from engine.stages.training.tracker_runs import TrackerRun
 from engine.stages.training.trackers import check_trackers
 from engine.stages.training.train import train_adapter
-from engine.text.targets import Encoded
+from engine.text.targets import Encoded, Example, TargetEncoder
 from engine.text.token_checks import check_tokens, encoded_split, encoded_variants, token_count
 
 
@@ -34,29 +39,9 @@ def run(context: Context, cell: PlannedCell, base: BaseModel, report: Report) ->
         if settings.steps == 0:
             record["summary"] = {}
             return
-        text = context.text(cell, base.tokenizer, test=False)
-        rows = context.trained_rows(cell)
-        encode = {"train": encoded_variants, "validation": encoded_split}
-        encoded = {split: encode[split](text, part, split) for split, part in rows.items()}
-        check_tokens(text, rows["train"], token_count(base.model))
-        claim = context.claim("train", key)
-        trained = _saved(context, cell) or train_adapter(
-            base.model,
-            base.tokenizer,
-            encoded["train"],
-            encoded.get("validation", []),
-            lora=context.settings("lora", cell),
-            settings=settings,
-            objective=Objective.of(text.target),
-            seed=context.plan.matrix.seed(cell.choice),
-            home=context.home("train", key),
-            fenced=claim.fenced,
-            report=checked(report, claim),
-            stop=context.stop,
-            ranks=context.ranks,
-            passes=partial(_passes, context, cell, base),
-            run=TrackerRun.of(context.plan, cell),
-        )
+        text, rows = context.text(cell, base.tokenizer, test=False), context.trained_rows(cell)
+        encoded = _encoded(text, rows, base)
+        trained = _saved(context, cell) or _trained(context, cell, base, encoded, report)
         family = curves_family(len(trained.curves["loss"]))
         with context.sink(family, key, resume=False) as sink:
             sink.append(trained.curves)
@@ -71,6 +56,94 @@ def run(context: Context, cell: PlannedCell, base: BaseModel, report: Report) ->
             "modules": trained.modules,
             "passes": trained.passes,
         }
+
+
+def _encoded(
+    text: TargetEncoder, rows: Mapping[str, Sequence[Example]], base: BaseModel
+) -> dict[str, list[Encoded]]:
+    """Give the examples of a training as tokens, by split."""
+    encode = {"train": encoded_variants, "validation": encoded_split}
+    encoded = {split: encode[split](text, part, split) for split, part in rows.items()}
+    check_tokens(text, rows["train"], token_count(base.model))
+    return encoded
+
+
+def _trained(
+    context: Context,
+    cell: PlannedCell,
+    base: BaseModel,
+    encoded: Mapping[str, Sequence[Encoded]],
+    report: Report,
+    again: Collection[int] = (),
+) -> Trained:
+    """Train the cell's adapter; `again`: do it up to these steps only, to keep their adapters."""
+    settings, key = context.settings("train", cell), cell.keys["train"]
+    claim, asked = context.claim("train", key), asked_steps(context.plan, key)
+    keep: Keep = partial(kept_steps, asked, early_stopping=settings.early_stopping > 0)
+    return train_adapter(
+        base.model,
+        base.tokenizer,
+        encoded["train"],
+        encoded.get("validation", []),
+        lora=context.settings("lora", cell),
+        settings=evolve(settings, report_to=[]) if again else settings,
+        objective=Objective.of(context.settings("target", cell)),
+        seed=context.plan.matrix.seed(cell.choice),
+        home=context.home("train", key),
+        fenced=claim.fenced,
+        report=checked(report, claim),
+        stop=context.stop,
+        ranks=context.ranks,
+        passes=partial(_passes, context, cell, base),
+        run=TrackerRun.of(context.plan, cell),
+        keep=(lambda _planned: again) if again else keep,
+        until=max(again, default=None),
+    )
+
+
+def asked_steps(plan: Plan, key: str, states: Collection[str] = STATES) -> set[float]:
+    """Give what `probe.at` names in the cells of a training whose stage `along` is in one of these states."""
+    sharing = [cell for cell in plan.cells if cell.keys["train"] == key and "along" in cell.keys]
+    tables = [
+        plan.matrix.table("probe", cell.choice)
+        for cell in sharing
+        if plan.states["along"][cell.keys["along"]] in states
+    ]
+    return {step for probe in tables for step in probe.at}
+
+
+def lacking_steps(context: Context, cell: PlannedCell) -> set[int]:
+    """Give the steps whose adapters a pending stage `along` needs, and that were not kept."""
+    key, settings = cell.keys["train"], context.settings("train", cell)
+    asked = asked_steps(context.plan, key, ("pending", "running"))
+    trained = saved_training(context.home("train", key)) if asked else None
+    if trained is None:
+        return set()
+    measured = measured_adapters(sorted(asked), trained, early_stopping=settings.early_stopping > 0)
+    steps = {adapter.step for adapter in measured if adapter.kept}
+    recorded = context.ledger.record("train", key).get("files", {})
+    return context.ranks.lead(lambda: lacking(context.home("train", key), steps, recorded))
+
+
+def keep_again(
+    context: Context, cell: PlannedCell, base: BaseModel, steps: Collection[int], report: Report
+) -> None:
+    """Do a training again that has ended, up to the last of some steps, to keep the adapters after these."""
+    key = cell.keys["train"]
+    context.claim("train", key)
+    try:
+        text, rows = context.text(cell, base.tokenizer, test=False), context.trained_rows(cell)
+        again = _trained(context, cell, base, _encoded(text, rows, base), report, steps).curves["loss"]
+        before = saved_training(context.home("train", key))
+        if before is not None and not np.array_equal(again, before.curves["loss"][: len(again)]):
+            warnings.warn(
+                f"train {key}: it was done again up to step {max(steps)} for probe.at, and its losses differ "
+                "from those of the first time, by the arithmetic of another machine or release: the adapters "
+                "along it are near those that it went through, not the same",
+                stacklevel=2,
+            )
+    finally:
+        context.ledger.release("train", key)
 
 
 def _passes(context: Context, cell: PlannedCell, base: BaseModel, examples: Sequence[Encoded]) -> Passes:

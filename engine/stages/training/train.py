@@ -25,10 +25,12 @@ from engine.stages.training.files import (
     Trained,
     checkpoint_folder,
     newest_checkpoint,
+    publish_kept,
     save_adapter,
     saved_training,
 )
 from engine.stages.training.history import curves_family
+from engine.stages.training.kept import Keep, Keeper, nothing
 from engine.stages.training.loss import PLAIN, Collator, Objective, completion_loss
 from engine.stages.training.modules import trained_modules
 from engine.stages.training.orders import variants_of
@@ -64,6 +66,8 @@ def train_adapter(
     ranks: ProcessGroup = ALONE,
     passes: Callable[[Sequence[Encoded]], Passes] | None = None,
     run: TrackerRun | None = None,
+    keep: Keep = nothing,
+    until: int | None = None,
 ) -> Trained:
     """Fine-tune an adapter on `base` and save it as `adapter` of `home`; give what is saved with it.
 
@@ -71,7 +75,8 @@ def train_adapter(
     checkpoints go to a folder that no earlier owner of the training knows. Raises Interrupted, with a
     checkpoint saved, when a stop is requested. Whatever happens, the base model is as it was. `passes`
     chooses, by the examples, how batches go through the model where the settings leave it to "auto". `run` is
-    what trackers call the training.
+    what trackers call the training. `keep` names the steps whose adapters are saved, too. With `until`, a
+    training that was done before is done again up to that step, for these alone.
     """
     started = time.perf_counter()
     limit = limit_of(base, settings.max_length)
@@ -102,9 +107,17 @@ def train_adapter(
             ),
             train_dataset=kept,
             data_collator=Collator(padding_id(tokenizer)),
-            callbacks=[Reporter(report), *([stopping] if stopping else []), Saver(stop, ranks, seconds)],
+            callbacks=[
+                Reporter(report),
+                *([stopping] if stopping else []),
+                Keeper(keep, ranks, until),
+                Saver(stop, ranks, seconds),
+            ],
         )
         trainer.go_on(newest_checkpoint(home.scratch()) if settings.resume else None)
+        if until is not None and trainer.state.global_step >= until:
+            ranks.lead(lambda: publish_kept(home, last=True))
+            return Trained({}, trainer.history.curves())
         if not trainer.is_over:
             raise Interrupted
         if stopping:
@@ -121,7 +134,10 @@ def train_adapter(
                 "validation_examples_too_long": float(len(validation) - len(validated)),
             }
         passes_done = chosen.as_json() | {"out_of_memory": trainer.history.halvings}
-        trained = Trained(summary, trainer.history.curves(), trained_modules(model), passes_done)
+        trained = Trained(
+            summary, trainer.history.curves(), trained_modules(model), passes_done,
+            trainer.state.max_steps,
+        )  # fmt: skip
         saved = ranks.lead(lambda: save_adapter(model, trained, home))
     return trained if saved else saved_training(home) or trained
 

@@ -26,6 +26,7 @@ FOLLOWERS = {
     "evaluate": {"evaluate"},
     "lens": {"lens", "probe"},
     "probe": {"probe"},
+    "along": set(),  # which the cells of BASE do not have
     "intervene": {"intervene"},
 }
 BASE = """
@@ -149,7 +150,8 @@ READ_BESIDE = {"train.epochs": ("train.steps=null",), "target.filler": ('target.
 # Covered by tests of their own: what they change is content or the presence of a stage, not a setting.
 ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
-    "probe.enabled", "probe.lens", "probe.against", "prompt.messages", "train.tokens", "train.label_tokens",
+    "probe.enabled", "probe.lens", "probe.against", "probe.at", "prompt.messages", "train.tokens",
+    "train.label_tokens",
     "evaluate.counterfactuals",
 }  # fmt: skip
 
@@ -224,6 +226,26 @@ def test_a_chat_shown_message_by_message_changes_what_reads_prompts(files: dict[
     (after,) = keys_of(text, files["folder"], *chats, "prompt.messages=true")
     expected: set[str] = set().union(*(FOLLOWERS[stage] for stage in TABLE_STAGES["prompt"]))
     assert changed(before, after) == expected | {"base"}
+
+
+def test_what_is_measured_along_a_training_is_read_by_that_alone(files: dict[str, str]) -> None:
+    """`probe.at` changes no other key, and what changes an evaluation or a probe changes it, too."""
+    text, logit = BASE.format(**files), 'probe.lens="logit"'
+    options = (logit, "probe.at=[0, 0.5, 1.0]")
+    (without,), (before,) = keys_of(text, files["folder"], logit), keys_of(text, files["folder"], *options)
+    assert {**before, **without} == before and {*before} - {*without} == {"along"}
+    for value, follows in (("[0.0, 0.5, 1.0]", False), ("[0, 0.4, 1.0]", True), ("[0, 5]", True)):
+        (after,) = keys_of(text, files["folder"], logit, f"probe.at={value}")
+        assert changed(before, after) == set() and (before["along"] != after["along"]) == follows
+    for key, other in OTHER.items():
+        beside = (*options, *READ_BESIDE.get(key, ()))
+        (before,) = keys_of(text, files["folder"], *beside)
+        (after,) = keys_of(text, files["folder"], *beside, f"{key}={toml(other)}")
+        reached = {*readers(key)} & {"data", "train", "along"} and not key.startswith("probe.tuned")
+        assert (before["along"] != after["along"]) == bool(reached), key
+    for off in ("probe.enabled=false", "train.steps=0"):
+        (after,) = keys_of(text, files["folder"], *options, off)
+        assert "along" not in after
 
 
 def test_what_a_probe_is_compared_with_is_in_its_key_alone(files: dict[str, str]) -> None:
