@@ -163,6 +163,12 @@ def _lora(settings: Lora) -> Iterator[Problem]:
         yield Problem(
             None, "lora.target_modules", f"expected a regular expression, found {spell(modules)}: {error}"
         )
+    if settings.trained_tokens and not settings.modules_to_save:
+        message = (
+            f"found {spell(settings.trained_tokens)}, but no embeddings are trained; expected the module of "
+            'embeddings in lora.modules_to_save, "embed_tokens" of a Llama say'
+        )
+        yield Problem(None, "lora.trained_tokens", message)
 
 
 def _probe(settings: Probe) -> Iterator[Problem]:

@@ -107,6 +107,14 @@ class Lora:
             "so. In a Llama `norm` is each `input_layernorm`, too; `.norm` is the final norm alone.",
         ),
     ] = field(factory=list)
+    trained_tokens: Annotated[
+        list[Annotated[str, Meta(min_length=1)]],
+        Meta(
+            description="Learned tokens: of the embeddings among `modules_to_save`, only the rows of these "
+            "tokens are trained. With one of them as `target.filler`, `label+filler` is a label with learned "
+            "pause tokens (arXiv 2310.02226)."
+        ),
+    ] = field(factory=list, metadata=LATER)
     rslora: Annotated[bool, Meta(description="Scale by alpha / sqrt(r) (arXiv 2312.03732).")] = False
     dora: Annotated[bool, Meta(description="Weight-decomposed LoRA (arXiv 2402.09353).")] = False
 

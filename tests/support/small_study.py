@@ -67,11 +67,11 @@ def log_likelihood(model: Any, prompt: list[int], ids: list[int]) -> float:
     return sum(logprobs[len(prompt) - 1 + i, token].item() for i, token in enumerate(ids))
 
 
-def make_llama(folder: Path, **sizes: int) -> Path:
+def make_llama(folder: Path, *, tied: bool = False, **sizes: int) -> Path:
     """Save a random-weight Llama of these sizes, V = 320, with its tokenizer; give the folder."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(vocab_size=320, bos_token_id=0, eos_token_id=1, tie_word_embeddings=False, **sizes)
+    config = LlamaConfig(vocab_size=320, bos_token_id=0, eos_token_id=1, tie_word_embeddings=tied, **sizes)
     LlamaForCausalLM(config).save_pretrained(folder)
     make_tokenizer(folder)
     return folder

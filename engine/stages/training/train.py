@@ -36,6 +36,7 @@ from engine.stages.training.modules import trained_modules
 from engine.stages.training.orders import variants_of
 from engine.stages.training.tracker_runs import TrackerRun
 from engine.stages.training.trackers import LOGS, logging_to
+from engine.stages.training.trained_tokens import train_rows_alone
 from engine.stages.training.trainer import CompletionTrainer
 from engine.stages.training.validation import EarlyStopping
 from engine.text.lengths import Limit, limit_of
@@ -88,6 +89,7 @@ def train_adapter(
     trackers = settings.report_to if ranks.rank == 0 else []
     with as_it_was(base), logging_to(home.scratch() / LOGS, trackers, run):
         model = attach_adapter(base, lora, ranks)
+        untrained = train_rows_alone(model, tokenizer, lora.trained_tokens)
         stopping = EarlyStopping(settings.validate_every, settings.early_stopping) if validated else None
         seconds = None if settings.checkpoint_every else 60 * settings.checkpoint_minutes
         checkpoints = checkpoint_folder(home.scratch(), fenced=fenced)
@@ -126,7 +128,9 @@ def train_adapter(
             "train_examples": float(len(variants_of(kept))),
             "train_examples_too_long": float(len(variants_of(examples)) - len(variants_of(kept))),
             "train_seconds": trainer.seconds,
-            "trained_parameters": float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
+            "trained_parameters": float(
+                sum(p.numel() for p in model.parameters() if p.requires_grad) - untrained
+            ),
         }
         if stopping:
             summary |= {

@@ -151,8 +151,7 @@ READ_BESIDE = {"train.epochs": ("train.steps=null",), "target.filler": ('target.
 ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
     "probe.enabled", "probe.lens", "probe.against", "probe.at", "prompt.messages", "train.tokens",
-    "train.label_tokens",
-    "evaluate.counterfactuals",
+    "train.label_tokens", "evaluate.counterfactuals", "lora.trained_tokens",
 }  # fmt: skip
 
 

@@ -1,0 +1,57 @@
+"""Learned tokens (arXiv 2310.02226): the embeddings of some tokens are trained, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import torch
+from peft.utils import ModulesToSaveWrapper
+from torch import Tensor
+
+from engine.errors import UsageError
+from engine.models.causal_lm import AdaptedLm
+from engine.models.tokenizer import Tokenizer
+
+
+def train_rows_alone(model: AdaptedLm, tokenizer: Tokenizer, tokens: Sequence[str]) -> int:
+    """Let gradients reach these tokens' rows alone of the embeddings that the adapter trains.
+
+    Args:
+        model: The model with its fresh adapter.
+        tokenizer: Its tokenizer.
+        tokens: Texts of the tokens; where there are none, nothing changes.
+
+    Returns:
+        The number of the adapter's parameters that stay as they are.
+
+    Raises:
+        UsageError: If the tokenizer has no such token, or the embeddings are not trained.
+    """
+    if not tokens:
+        return 0
+    known = tokenizer.get_vocab()
+    for token in tokens:
+        if token not in known:
+            near = get_close_matches(token, known, n=3) or tokenizer.all_special_tokens
+            raise UsageError(
+                f"lora.trained_tokens: found {token!r}, which is no token of this model; expected the text "
+                f"of one, such as {', '.join(map(repr, near))}"
+            )
+    embeddings = model.get_base_model().get_input_embeddings()
+    if not isinstance(embeddings, ModulesToSaveWrapper):
+        name = next(
+            name for name, module in model.get_base_model().named_modules() if module is embeddings
+        ).rpartition(".")[2]
+        raise UsageError(
+            f"lora.trained_tokens: found {list(tokens)!r}, but the embeddings are not trained; expected "
+            f'"{name}" in lora.modules_to_save'
+        )
+    weight = embeddings.modules_to_save["default"].weight
+    rows = torch.tensor(sorted({known[token] for token in tokens}), device=weight.device)
+
+    def of_rows(gradient: Tensor) -> Tensor:
+        return torch.zeros_like(gradient).index_copy_(0, rows, gradient.index_select(0, rows))
+
+    weight.register_hook(of_rows)
+    return int(weight.numel() - len(rows) * weight.shape[1])
