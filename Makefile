@@ -18,7 +18,7 @@ python_of = $(shell for v in $(1); do \
 OLDEST ?= $(call python_of,3.11 3.12 3.13 3)
 NEWEST ?= $(call python_of,3.14 3.13 3.12 3)
 
-.PHONY: demo finding test test-device test-oldest test-newest check lock audit bench honesty gpu tutorial docs clean
+.PHONY: demo finding test test-device test-oldest test-newest check lock audit bench honesty gpu tutorial gallery docs clean
 .DELETE_ON_ERROR:
 
 # Only what the locks name, file by file; nothing is built here but this package, by tools of the lock.
@@ -112,6 +112,10 @@ gpu: $(BIN)/.ready
 tutorial: $(BIN)/.ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[notebook]'
 	cd docs && ../$(BIN)/jupyter execute --inplace tutorial.ipynb
+
+# Draws every figure of store.plots, from a synthetic store, for docs/gallery.md.
+gallery: $(BIN)/.ready
+	$(BIN)/python docs/gallery/make.py
 
 # The documentation as a site, build/site/index.html; a link that leads nowhere is an error. Once .venv-docs is there,
 # this needs no network. It reads this project's code and does not import it. The search works where the site is served

@@ -11,13 +11,14 @@ from specs.common.lazy_names import lazy_names
 if TYPE_CHECKING:
     from engine.api import CellStatus, LoadedModel, execute, load_adapter, plan, status
     from engine.planning.plan import Plan
-    from engine.running.cell_runner import Display, Outcome
+    from engine.running.cell_runner import Outcome
+    from engine.running.display import Display
 
     __version__: str
 
 _HOMES = {
     "CellStatus": "api",
-    "Display": "running.cell_runner",
+    "Display": "running.display",
     "LoadedModel": "api",
     "Outcome": "running.cell_runner",
     "Plan": "planning.plan",

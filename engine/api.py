@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from engine.running.cell_runner import Display, Outcome
+    from engine.running.cell_runner import Outcome
+    from engine.running.display import Display
 
 Wanted = Levels | str | Sequence[str]
 """Levels, or texts as the command line takes them: "target=label"."""
@@ -50,12 +51,41 @@ class CellStatus:
         """Whether all stages are done, so that `open_store` shows the cell."""
         return set(self.stages.values()) == {"done"}
 
+    @property
+    def state(self) -> str:
+        """The state of the whole cell: that of its stages which is furthest from done."""
+        states = {*self.stages.values()}
+        return next(state for state in ("failed", "running", "pending", "done") if state in states)
+
+    @property
+    def told(self) -> str:
+        """The state of each stage, and what a failed one said, on a line."""
+        return ", ".join(
+            " ".join(filter(None, [stage, state, self.errors.get(stage)]))
+            for stage, state in self.stages.items()
+        )
+
 
 class LoadedModel(NamedTuple):
     """A model with the adapter of one cell, and its tokenizer."""
 
     model: PreTrainedModel | PeftModel
     tokenizer: PreTrainedTokenizerBase
+
+
+class Statuses(list[CellStatus]):
+    """How far the cells of experiments have come: a list that a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        from engine.planning.plan_html import state_matrix
+        from specs.common.markup import element
+
+        parts = []
+        for name in dict.fromkeys(cell.experiment for cell in self):
+            cells = [cell for cell in self if cell.experiment == name]
+            rows = ((cell.levels, cell.state, cell.told) for cell in cells)
+            parts.append(element("div", element("p", element("b", name)), state_matrix(rows)))
+        return element("div", *parts)
 
 
 def plan(spec: str | Path, overrides: Sequence[str] = (), *, store: Root | None = None) -> Plan:
@@ -157,11 +187,15 @@ def execute(
         executor: "local", "ray", "slurm", or that of a plug-in.
         workers: processes, or with "ray" and "slurm" units of work at a time; by default as the spec says.
         ignore_space: do not ask whether the disk has room.
-        display: is told of every stage as it begins, ends or fails.
+        display: is told of every stage as it begins, ends or fails; by default nobody, and in a notebook an
+            output of the cell.
     """
     from engine.progress import stop_on_signal
-    from engine.running.cell_runner import Display, Outcome
+    from engine.running.cell_runner import Outcome
+    from engine.running.display import Display
     from engine.running.execution import note_plan, request_for, run_plan
+    from engine.running.outcome_html import NotebookDisplay, in_notebook
+    from engine.running.time_left import TimeLeft
 
     planned = spec if isinstance(spec, Plan) else plan(spec, overrides, store=store)
     pending = due(planned, choose(planned, only or {}), retry_failed=retry_failed)[:max_cells]
@@ -180,11 +214,13 @@ def execute(
         return Outcome()
     for warning in to_warn:
         warnings.warn(warning, stacklevel=2)
+    left = TimeLeft.of(planned, pending, request.executor, retry_failed=retry_failed)
+    shown = display or (NotebookDisplay(planned, left) if in_notebook() else Display())
     with stop_on_signal() as stop:
-        return run_plan(planned, pending, request, display or Display(), stop)
+        return run_plan(planned, pending, request, shown, stop)
 
 
-def status(store: Root | Plan, experiment: str | None = None) -> list[CellStatus]:
+def status(store: Root | Plan, experiment: str | None = None) -> Statuses:
     """Give how far every cell of a store's experiments has come.
 
     Args:
@@ -206,7 +242,7 @@ def status(store: Root | Plan, experiment: str | None = None) -> list[CellStatus
     place = overview(store, experiment)
     check_store(place)
     ledger = Ledger(place)
-    statuses = []
+    statuses = Statuses()
     for name in [experiment] if experiment is not None else read_manifests(place):
         for cell in cells(place, name):
             failed = [stage for stage, state in cell["status"].items() if state == "failed"]

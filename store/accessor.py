@@ -35,5 +35,9 @@ class Ablation:
             lines.append(f"  .ablation.{name}({asked or '…'}): {(function.__doc__ or '').splitlines()[0]}")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str | None:
+        shown: str | None = import_module("store.notebook").html_of(self._data)
+        return shown
+
     def __dir__(self) -> list[str]:
         return [name for name in import_module(ANALYSIS).__all__ if name.islower()]

@@ -33,7 +33,7 @@ ORDER = {
     ),
     "store": (
         "errors tokens quality calibration", "backend", "lease", "ledger", "arrays", "reader writer accessor",
-        "export_card", "export upkeep analysis", "pooling plots", "report", "",
+        "export_card", "export upkeep analysis", "pooling plots notebook", "report", "",
     ),
     "specs": (
         "common", "errors", "registry", "tables", "toml", "checks", "axes", "rules", "load", "matrix",

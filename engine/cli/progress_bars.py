@@ -8,7 +8,7 @@ from rich.console import Console
 
 from engine.planning.plan import Plan, PlannedCell, describe
 from engine.progress import Report
-from engine.running.cell_runner import Display
+from engine.running.display import Display
 from engine.running.time_left import TimeLeft
 from engine.terminal import Words, joined, progress, styled
 

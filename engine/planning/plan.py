@@ -145,6 +145,11 @@ class Plan:
         """Count the distinct stage keys by state: stage → state → number."""
         return {stage: Counter(states.values()) for stage, states in self.states.items()}
 
+    def _repr_html_(self) -> str:
+        from engine.planning.plan_html import plan_html
+
+        return plan_html(self)
+
 
 def make_plan(matrix: Matrix, store: Root | None = None) -> Plan:
     """Compute all stage keys and look up their states. Reads the store's ledger, writes nothing."""

@@ -17,6 +17,7 @@ from engine.models.base_model import BaseModel, as_it_was
 from engine.models.causal_lm import CausalLm
 from engine.planning.plan import Plan, PlannedCell, by_training, describe, grouped
 from engine.progress import Report, StopRequest, silent
+from engine.running.display import Display
 from engine.running.memory import failure
 from engine.stages.cell_stages import MEASURES, Stages
 from engine.stages.measured_examples import Stage
@@ -53,48 +54,10 @@ class Outcome:
         self.failed += other.failed
         self.left_failed += other.left_failed
 
+    def _repr_html_(self) -> str:
+        from engine.running.outcome_html import outcome_html
 
-class Display:
-    """What an execution says while it runs; this one says nothing."""
-
-    def begin(self, cell: PlannedCell, stage: str) -> Report:
-        """Say that a stage begins; give its progress report.
-
-        Args:
-            cell: the cell, with its levels and keys.
-            stage: the stage's name, as `train`.
-
-        Returns:
-            what is told of the stage's progress.
-        """
-        return silent
-
-    def done(self, cell: PlannedCell, stage: str, summary: dict[str, float]) -> None:
-        """Say that a stage is done.
-
-        Args:
-            cell: the cell.
-            stage: the stage's name.
-            summary: the stage's single numbers, as its record has them.
-        """
-
-    def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
-        """Say that a stage failed.
-
-        Args:
-            cell: the cell.
-            stage: the stage's name.
-            message: the error, in one line.
-        """
-
-    def lost(self, cell: PlannedCell, stage: str, message: str) -> None:
-        """Say that the process that ran a stage has died, and what comes of it.
-
-        Args:
-            cell: the cell.
-            stage: the stage's name.
-            message: how the process ended, and whether its work is tried again.
-        """
+        return outcome_html(self)
 
 
 class _UnavailableError(Exception):

@@ -19,6 +19,7 @@ from engine.planning.plugins_used import used_plugins
 from engine.planning.warnings import changed_files
 from engine.progress import StopRequest
 from engine.running.disk_space import check_space, memory_warning
+from engine.running.display import Display
 from engine.running.kernels_owner import check_kernels
 from engine.running.machine_checks import check_machine
 from engine.running.provenance import provenance
@@ -30,7 +31,7 @@ from store import Ledger, StoreWriter, read_manifests, write_manifest
 from store.ledger.manifests import lost_cells
 
 if TYPE_CHECKING:
-    from engine.running.cell_runner import Display, Outcome
+    from engine.running.cell_runner import Outcome
 
 
 @frozen
@@ -127,7 +128,7 @@ def _run(
     stages = Stages(plan, ledger, StoreWriter(plan.root), where, stop)
     execution = execute.CellRunner(plan, stages, options, display, stop)
     if settings.kind == "local" and settings.workers is None and settings.ranks == 1:
-        silent = execute.Display()
+        silent = Display()
         return Scheduler(plan, ledger, InProcess(execution), policy, silent, stop).run(cells)
     root = plan.root.absolute()
     here = (settings.workers or 1) * settings.ranks if settings.kind == "local" else 1

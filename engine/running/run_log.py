@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from engine.planning.plan import Plan, PlannedCell
 from engine.progress import Report
-from engine.running.cell_runner import Display
+from engine.running.display import Display
 from store.backend.location import Place
 
 FOLDER = "logs"

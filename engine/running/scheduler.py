@@ -11,7 +11,8 @@ from attrs import define, evolve, field, frozen
 
 from engine.planning.plan import Plan, PlannedCell, by_training
 from engine.progress import StopRequest
-from engine.running.cell_runner import Display, Outcome
+from engine.running.cell_runner import Outcome
+from engine.running.display import Display
 from engine.running.executors.base import Finished, Resources, UnitExecutor, Work
 from specs.tables.experiment import STAGES
 from store import Ledger

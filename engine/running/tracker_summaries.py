@@ -14,7 +14,7 @@ from engine.errors import told
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.recorded_cells import select_cells
 from engine.progress import Report
-from engine.running.cell_runner import Display
+from engine.running.display import Display
 from engine.stages.training.tracker_runs import TAG, TrackerRun, variables
 from engine.stages.training.trackers import LOGS
 from store import open_store

@@ -7,7 +7,8 @@ from attrs import frozen
 from engine.planning.plan import Plan
 from engine.process_group.alone import ALONE, ProcessGroup
 from engine.progress import StopRequest
-from engine.running.cell_runner import CellRunner, Display, Outcome
+from engine.running.cell_runner import CellRunner, Outcome
+from engine.running.display import Display
 from engine.running.executors.base import Job, Work
 from engine.running.provenance import provenance
 from engine.stages.cell_stages import Stages

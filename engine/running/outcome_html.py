@@ -1,0 +1,109 @@
+"""In a notebook: what an execution did, and how far it is while it runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from engine.planning.plan import Plan, PlannedCell, describe
+from engine.progress import Report
+from engine.quantities import count
+from engine.running.display import Display
+from engine.running.time_left import TimeLeft
+from specs.common.markup import Markup, element, quiet, state, table
+from specs.tables.experiment import STAGES
+
+if TYPE_CHECKING:
+    from engine.running.cell_runner import Outcome
+
+SECONDS = 0.5  # between two updates: a notebook keeps up with a few a second
+
+
+def outcome_html(outcome: Outcome) -> str:
+    """Give what an execution did as HTML."""
+    number = Counter(stage for _, stage, _ in outcome.ran)
+    seconds: dict[str, float] = {}
+    for _, stage, summary in outcome.ran:
+        seconds[stage] = seconds.get(stage, 0.0) + summary.get("seconds", 0.0)
+    rows = [(stage, str(number[stage]), f"{seconds[stage]:,.0f} s") for stage in STAGES if number[stage]]
+    parts = [table(("stage", "ran", "time"), rows) if rows else quiet("Nothing was left to run.")]
+    if outcome.failed:
+        failed = [(str(cell + 1), stage, message) for cell, stage, message in outcome.failed]
+        parts.append(table(("failed cell", "stage", "error"), failed))
+    if outcome.left_failed:
+        parts.append(quiet(f"{count(outcome.left_failed, 'stage')} failed before and were not tried again."))
+    if outcome.held:
+        parts.append(quiet(f"{count(len(outcome.held), 'cell')} left to another process."))
+    return element("div", *parts)
+
+
+def in_notebook() -> bool:
+    """Tell whether this is the kernel of a notebook, whose cells show HTML."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+class NotebookDisplay(Display):
+    """One output that says how far an execution is, and what failed."""
+
+    def __init__(self, plan: Plan, left: TimeLeft) -> None:
+        from IPython.display import display  # type: ignore[import-not-found]
+
+        self._plan, self._left = plan, left
+        self._running: dict[tuple[int, str], str] = {}
+        self._failed: list[tuple[str, str, str]] = []
+        self._last = 0.0
+        self._handle: Any = display(self, display_id=True)
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def html(self) -> Markup:
+        """Give how far it is."""
+        running = [(state("running"), f"{where}  {text}") for (_, where), text in self._running.items()]
+        parts = [element("p", element("b", self._plan.matrix.experiment.name), f"  {self._left}")]
+        parts += [table(("", "at work"), running)] if running else []
+        parts += [table(("failed", "stage", "error"), self._failed)] if self._failed else []
+        return element("div", *parts)
+
+    def begin(self, cell: PlannedCell, stage: str) -> Report:
+        """Show what is at work."""
+        place = (cell.index, self._where(cell, stage))
+        self._running[place] = ""
+        self._show()
+
+        def report(done: int, total: int, text: str) -> None:
+            self._running[place] = f"{done}/{total} {text}".strip()
+            self._show(seldom=True)
+
+        return report
+
+    def done(self, cell: PlannedCell, stage: str, summary: dict[str, float]) -> None:
+        """Count a stage."""
+        self._running.pop((cell.index, self._where(cell, stage)), None)
+        self._left.done(cell, stage, summary)
+        self._show()
+
+    def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
+        """Show a failure."""
+        self._running.pop((cell.index, self._where(cell, stage)), None)
+        self._left.failed(cell, stage)
+        self._failed.append((describe(self._plan.levels(cell)), stage, message))
+        self._show()
+
+    def lost(self, cell: PlannedCell, stage: str, message: str) -> None:
+        """Show how a worker died."""
+        self._running.pop((cell.index, self._where(cell, stage)), None)
+        self._failed.append((describe(self._plan.levels(cell)), stage, message))
+        self._show()
+
+    def _where(self, cell: PlannedCell, stage: str) -> str:
+        return f"cell {cell.index + 1}/{len(self._plan.cells)} {describe(self._plan.levels(cell))}: {stage}"
+
+    def _show(self, *, seldom: bool = False) -> None:
+        if seldom and time.monotonic() - self._last < SECONDS:
+            return
+        self._last = time.monotonic()
+        self._handle.update(self)
