@@ -89,12 +89,12 @@ class Words(TextColumn):
         return styled(self.text_format.format(task=task))
 
 
-def progress(console: Console, *more: ProgressColumn) -> Progress:
-    """Return progress bars; none where the console is no terminal."""
+def progress(console: Console, *more: ProgressColumn, shown: bool = True) -> Progress:
+    """Return progress bars; none where the console is no terminal, or they are not to be `shown`."""
     columns = (
         Words("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, *more, console=console, disable=not console.is_terminal)
+    return Progress(*columns, *more, console=console, disable=not (console.is_terminal and shown))

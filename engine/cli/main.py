@@ -114,6 +114,8 @@ def plan(
 @click.option("--workers", type=click.IntRange(min=1), help="Worker processes, or units at a time.")
 @click.option("--ignore-space", is_flag=True, help="Begin even if the disk seems too small.")
 @click.option("--dry-run", is_flag=True, help="Only say what would run.")
+@click.option("-q", "--quiet", is_flag=True, help="Show what fails, and at the end what was run, alone.")
+@click.option("-v", "--verbose", is_flag=True, help="Show each stage's numbers, and tracebacks.")
 def execute(
     spec: Path,
     overrides: tuple[str, ...],
@@ -127,11 +129,15 @@ def execute(
     workers: int | None,
     ignore_space: bool,
     dry_run: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Run what is pending: train, evaluate, probe; results go to the store."""
     from engine.api import choose, due, levels_of
     from engine.planning.plan import describe
 
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose: expected one of the two")
     planned = _plan(spec, overrides, store, checked=True)
     chosen = choose(planned, levels_of(only, "--only"))
     pending = due(planned, chosen, retry_failed=retry_failed)[:max_cells]
@@ -158,8 +164,9 @@ def execute(
     )
     for warning in warnings_found:
         say(f"warning: {warning}", error=True)
-    code = run(planned, pending, console, request) if pending else nothing_to_do(planned, chosen, console)
-    sys.exit(code)
+    if pending:
+        sys.exit(run(planned, pending, console, request, quiet=quiet, verbose=verbose))
+    sys.exit(nothing_to_do(planned, chosen, console, quiet=quiet))
 
 
 @cli.command()

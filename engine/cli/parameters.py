@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from attrs import frozen
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     Base = click.ParamType[Any]
 else:
     Base = click.ParamType  # click 8.1 knows no type parameters
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class StoreParameter(Base):
@@ -107,6 +111,36 @@ FAILED = click.option("--failed", is_flag=True, help="Only cells that have faile
 PENDING = click.option("--pending", is_flag=True, help="Only cells that are not done.")
 EXPERIMENT = click.option("--experiment", metavar="NAME", help="This experiment alone.")
 SPEC = click.argument("spec", type=click.Path(path_type=Path))
-SET = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec; repeatable."
-)
+
+
+def _unset(ctx: click.Context, _param: click.Parameter, keys: tuple[str, ...]) -> None:
+    ctx.meta["unset"] = tuple(f"{key}=null" for key in keys)
+
+
+def _with_unset(ctx: click.Context, _param: click.Parameter, overrides: tuple[str, ...]) -> tuple[str, ...]:
+    return (*overrides, *ctx.meta.get("unset", ()))
+
+
+def SET(command: Command) -> Command:  # noqa: N802 - one of the arguments above, of two options
+    """Give a command `--set` and `--unset`, both in its `overrides`."""
+    for option in (
+        click.option(
+            "--unset",
+            multiple=True,
+            metavar="KEY",
+            help="Take a key back, so that its default holds; repeatable.",
+            callback=_unset,
+            expose_value=False,
+            is_eager=True,
+        ),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Override a key of the spec; repeatable.",
+            callback=_with_unset,
+        ),
+    ):
+        command = option(command)
+    return command

@@ -32,11 +32,17 @@ NOTED = {
 
 
 class TerminalDisplay(Display):
-    """A bar of the running stage; every finished stage leaves one line, with the time left over all."""
+    """A bar of the running stage; every finished stage leaves one line, with the time left over all.
 
-    def __init__(self, console: Console, plan: Plan, left: TimeLeft) -> None:
+    quiet: what fails alone. verbose: also when a stage begins, and all its numbers.
+    """
+
+    def __init__(
+        self, console: Console, plan: Plan, left: TimeLeft, *, quiet: bool = False, verbose: bool = False
+    ) -> None:
         self._console, self._plan, self._left = console, plan, left
-        self._progress = progress(console, Words("{task.fields[text]}"))
+        self._quiet, self._verbose = quiet, verbose
+        self._progress = progress(console, Words("{task.fields[text]}"), shown=not quiet)
         self._stage = self._progress.add_task("", total=None, text="", visible=False)
 
     def __enter__(self) -> TerminalDisplay:
@@ -50,6 +56,8 @@ class TerminalDisplay(Display):
 
     def begin(self, cell: PlannedCell, stage: str) -> Report:
         """Show a fresh bar for the stage."""
+        if self._verbose:
+            self._console.print(f"begins  {self._name(cell)}: {stage}", soft_wrap=True)
         self._progress.reset(self._stage, description=f"{self._name(cell)}: {stage}", text="", visible=True)
 
         def report(done: int, total: int, text: str) -> None:
@@ -60,10 +68,14 @@ class TerminalDisplay(Display):
 
     def done(self, cell: PlannedCell, stage: str, summary: dict[str, float]) -> None:
         """Print the stage's closing line."""
+        self._left.done(cell, stage, summary)
+        if self._quiet:
+            return
         shown = [form.format(summary[name]) for name, form in SHOWN.get(stage, {}).items() if name in summary]
         shown += [form.format(summary[name]) for name, form in NOTED.items() if summary.get(name)]
+        if self._verbose:
+            shown = [f"{name} {value:.6g}" for name, value in summary.items() if name != "seconds"]
         seconds = f"{summary['seconds']:.0f} s" if "seconds" in summary else ""
-        self._left.done(cell, stage, summary)
         text = "; ".join(filter(None, [", ".join(filter(None, [*shown, seconds])), str(self._left)]))
         line = joined([styled("done", "green"), f"    {self._name(cell)}: {stage}  {text}"])
         self._console.print(line, soft_wrap=True)

@@ -15,7 +15,7 @@ from engine.running.execution import ExecutionRequest, note_plan, run_plan
 from engine.running.notify import notify
 from engine.terminal import joined, styled
 from specs.tables.experiment import STAGES
-from store import StoreError, open_store
+from store import Ledger, StoreError, open_store
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.errors import FAULTS
@@ -26,14 +26,26 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
 
-def run(plan: Plan, pending: list[PlannedCell], console: Console, request: ExecutionRequest) -> int:
-    """Execute the pending cells and show the results; give the exit code."""
+def run(
+    plan: Plan,
+    pending: list[PlannedCell],
+    console: Console,
+    request: ExecutionRequest,
+    *,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> int:
+    """Execute the pending cells and show the results; give the exit code.
+
+    quiet: show what fails and what was run alone. verbose: also each stage's numbers, and tracebacks.
+    """
     from engine.cli.progress_bars import TerminalDisplay
     from engine.progress import ignore_terminal, stop_on_signal
     from engine.running.time_left import TimeLeft
 
     left = TimeLeft.of(plan, pending, request.executor, retry_failed=request.retry_failed)
-    with stop_on_signal() as stop, TerminalDisplay(console, plan, left) as display:
+    shown = TerminalDisplay(console, plan, left, quiet=quiet, verbose=verbose)
+    with stop_on_signal() as stop, shown as display:
         stop_text = ""
         try:
             outcome = run_plan(plan, pending, request, display, stop)
@@ -60,11 +72,20 @@ def run(plan: Plan, pending: list[PlannedCell], console: Console, request: Execu
     for index, stage, message in outcome.failed:
         line = joined([f"failed: cell {index + 1}, {stage}: ", styled(message, lines=True)])
         console.print(line, style="red", soft_wrap=True)
-    show_results(plan.root, console, plan.matrix.experiment.name)
+        if verbose:
+            console.print(styled(_traceback(plan, index, stage), lines=True), soft_wrap=True)
+    if not quiet:
+        show_results(plan.root, console, plan.matrix.experiment.name)
     failed = len(outcome.failed) + outcome.left_failed
     told = f"ran {ran or 'nothing'}" + (f"; {count(failed, 'stage')} failed" if failed else "")
     _tell_end(plan, "failed" if failed else "done", told, console)
     return 1 if failed else 0
+
+
+def _traceback(plan: Plan, index: int, stage: str) -> str:
+    """Give the traceback of a failed stage, as the store has it."""
+    record = Ledger(plan.root).record(stage, plan.cells[index].keys[stage], "failed")
+    return str(record.get("traceback", ""))
 
 
 def _tell_end(plan: Plan, state: str, summary: str, console: Console) -> None:
@@ -73,14 +94,15 @@ def _tell_end(plan: Plan, state: str, summary: str, console: Console) -> None:
         console.print(trouble, style="yellow", soft_wrap=True)
 
 
-def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Console) -> int:
+def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Console, *, quiet: bool = False) -> int:
     """Say that no work is left in these cells, and what failed before; give the exit code."""
     failed = [cell for cell in chosen if plan.state(cell) == "failed"]
     console.print(f"Nothing to do: {count(len(chosen) - len(failed), 'cell')} done in {plan.root}")
     if failed:
         console.print(f"{count(len(failed), 'cell')} failed before; --retry-failed runs what failed again")
     note_plan(plan)
-    show_results(plan.root, console, plan.matrix.experiment.name)
+    if not quiet:
+        show_results(plan.root, console, plan.matrix.experiment.name)
     return 1 if failed else 0
 
 

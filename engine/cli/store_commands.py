@@ -43,11 +43,21 @@ def results(of: Results, experiment: str | None, as_json: bool, as_csv: bool) ->
     "-o", "--output", type=click.Path(path_type=Path), help="The file (default: STORE/report.html)."
 )
 @EXPERIMENT
-def report(of: Results, output: Path | None, experiment: str | None) -> None:
+@click.option("--serve", is_flag=True, help="Show it at an address of this machine, drawn anew as cells end.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the address; by default any.")
+def report(of: Results, output: Path | None, experiment: str | None, serve: bool, port: int) -> None:
     """Write a report as one HTML file, which needs no network: what changed, in which layer, how sure."""
     from store.report import keep_report, write_report
 
     name = experiment or of.experiment
+    if serve:
+        from engine.cli.report_server import LiveReport
+        from engine.cli.report_server import serve as serve_report
+
+        if output:
+            raise UsageError("--serve and -o: expected one of the two")
+        serve_report(LiveReport(of.store, name, lambda: _record_looks(of.store, name)), port)
+        return
     say(write_report(of.store, output, name) if output else keep_report(of.store, name))
     _record_looks(of.store, name)
 

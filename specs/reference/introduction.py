@@ -216,10 +216,11 @@ results of the experiment lie in the current folder and the spec's store is else
 ## Overrides
 
 On the command line, `--set KEY=VALUE` overrides one key, after all files. The value is TOML; a bare word
-that is not TOML is taken as a string, and `null` takes the key back:
+that is not TOML is taken as a string. `--unset KEY` (or the value `null`) takes a key back:
 
 ```sh
 engine plan explanations.toml --set train.lr=1e-4 --set model.dtype=float32 --set 'seeds=[0]'
+engine plan explanations.toml --unset train.steps
 ```
 
 ## Errors

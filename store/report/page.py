@@ -17,7 +17,8 @@ from store.report.collect import collect
 
 SCRIPTS = (
     "data.js", "dom.js", "csv.js", "axes.js", "charts.js", "tables.js", "overview.js", "outcomes.js",
-    "measures.js", "layers.js", "interventions.js", "tuned.js", "lens.js", "sections.js", "report.js",
+    "measures.js", "layers.js", "interventions.js", "tuned.js", "lens.js", "sections.js", "live.js",
+    "report.js",
 )  # fmt: skip
 
 
@@ -41,17 +42,27 @@ def keep_report(root: Root, experiment: str | None = None) -> str:
     return f"{place}/report.html"
 
 
+def live_page(root: Root, state: str, experiment: str | None = None) -> str:
+    """Return the page of a report that is served, and asks its server whether the store is as it shows it.
+
+    Args:
+        state: a text that changes with the store, as the server's `/state` gives it.
+    """
+    return page(collect(root, experiment) | {"live": state})
+
+
 def page(data: dict[str, Any]) -> str:
     """Return the HTML of a report's data.
 
     The page's policy lets it load nothing, and run only the script that is hashed here: text from data could
-    not run even if it came to stand where markup is read.
+    not run even if it came to stand where markup is read. A page that is served may ask its own server.
     """
     style = _template("report.css")
     script = f'"use strict";\n(() => {{\n{"".join(map(_template, SCRIPTS))}\n}})();\n'
     return Template(_template("report.html")).substitute(
         title=html.escape(_printable(f"{data['store']}: ablation report")),
-        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}",
+        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}"
+        + ("; connect-src 'self'" if "live" in data else ""),
         style=style,
         script=script,
         data=embedded(data),

@@ -143,3 +143,4 @@ setUpTheme();
 setUpPopups();
 setUpPrinting();
 render();
+setUpLive();

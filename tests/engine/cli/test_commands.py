@@ -309,3 +309,33 @@ def test_every_command_and_option_is_documented() -> None:
             if isinstance(option, click.Option):
                 for spelling in (*option.opts, *option.secondary_opts):
                     assert f"`{spelling}" in page, f"{name} {spelling}"
+
+
+def test_a_key_is_taken_back_on_the_command_line(write_spec) -> None:
+    spec = write_spec()
+    assert plan(spec)["cells"] == plan(spec, "--unset", "lora.r", "--set", "lora.r=2")["cells"]
+    taken = engine("plan", spec, "--resolved", "--unset", "lora.r", "--unset", "train.batch_size").output
+    assert "r = 16" in taken and "\nbatch_size = 8" in taken
+    assert engine("plan", spec, "--resolved", "--set", "lora.r=null").output == engine(
+        "plan", spec, "--resolved", "--unset", "lora.r"
+    ).output  # fmt: skip
+    assert "the spec does not set this key" in engine("plan", spec, "--unset", "train.lrr", code=2).output
+
+
+def test_an_execution_says_as_much_as_it_is_asked_to(write_spec, tmp_path: Path) -> None:
+    def executed(name: str, *options: object, code: int = 0) -> str:
+        spec = write_spec(name=name)
+        return engine(
+            "execute", spec, "--store", tmp_path / name, "--max-cells", 1, *options, code=code
+        ).output
+
+    quiet, usual, verbose = executed("a", "-q"), executed("b"), executed("c", "--verbose")
+    assert [line.split(";")[0] for line in quiet.splitlines()] == [
+        "Ran 1 data, 1 base, 1 train, 1 evaluate, 1 probe"
+    ]
+    assert "begins" not in usual and "done    cell 1/4" in usual and "accuracy" in usual
+    assert "begins  cell 1/4 target=label, seed=0: train" in verbose and "train_steps 2" in verbose
+    bad = ("--set", 'evaluate.labels=["good", "bad"]', "--fail-fast")
+    assert "none of the labels" in executed("d", "-q", *bad, code=1)
+    assert "Traceback" in executed("e", "-v", *bad, code=1) and "Traceback" not in executed("f", *bad, code=1)
+    assert "expected one of the two" in executed("g", "-q", "-v", code=2)

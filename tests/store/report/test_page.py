@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import shutil
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,18 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import needs_chromium, running_browser
 from facts import told
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from report_store import LABELS, WORDS, Design, write_synthetic
 
 from store import open_store
 from store.analysis import intervention_effects, mediation
 from store.report import write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on the path (chromium, chromium-browser, google-chrome)"
-)
+pytestmark = needs_chromium
 
 TARGETS = ["label", "label+explanation"]
 HOSTILE = """</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'"&\u2028\u202e"""
@@ -62,12 +58,8 @@ CONTRAST = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        # A container's root has no sandbox to give.
-        options = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
+    with running_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -264,7 +264,7 @@ def test_a_data_file_that_is_gone_takes_no_results_along(
     assert told(output, "finished results")
     data.write_bytes(rated_file.read_bytes().replace(b"message 1", b"message x"))
     with monkeypatch.context() as patch:
-        patch.setattr("engine.cli.session.run", lambda *_: 0)
+        patch.setattr("engine.cli.session.run", lambda *_, **__: 0)
         for command in ("plan", "execute"):
             output = " ".join(engine(command, spec, "--set", "probe.top_k=1").output.split())
             assert told(output, "warning", "data.source", str(data), "4 finished cells")
