@@ -71,7 +71,7 @@ RESULTS = frozenset({
     "log_rank_p", "log_rank_p_adjusted", "lost", "low", "mean", "measurable", "median_layer", "missing",
     "mutual_information", "mutual_information_null", "mutual_information_p",
     "mutual_information_p_adjusted", "mutual_information_p_these_models",
-    "mutual_information_p_these_models_adjusted", "nll", "odds_ratio", "order", "p_adjusted",
+    "mutual_information_p_these_models_adjusted", "nll", "odds_ratio", "onset", "order", "p_adjusted",
     "p_equivalence", "p_equivalence_adjusted", "p_value", "pair", "part", "predicted", "reaction_sd",
     "reference", "rmsce", "rmsce_high", "rmsce_low", "seeds", "sentence", "share", "signature",
     "simultaneous_high", "simultaneous_low", "survival", "t", "term", "test", "threshold", "total", "train",

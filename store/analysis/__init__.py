@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from store.analysis.sizes import effect_sizes, mcnemar
     from store.analysis.specialisation import layer_specialisation
     from store.analysis.survival import saturation
+    from store.analysis.training_steps import along, onset
     from store.analysis.untrained import references
     from store.analysis.variance import variance_by_interval
 
 _HOMES = {
     "Thresholds": "signatures",
     "accuracy_model": "logistic",
+    "along": "training_steps",
     "calibration_curve": "calibration",
     "change": "changes",
     "clusters": "cluster",
@@ -55,6 +57,7 @@ _HOMES = {
     "mcnemar": "sizes",
     "means": "condition_means",
     "mediation": "interventions",
+    "onset": "training_steps",
     "rank_trajectory": "ranks",
     "references": "untrained",
     "relative_entropy": "changes",
@@ -68,6 +71,7 @@ _HOMES = {
 __all__ = [
     "Thresholds",
     "accuracy_model",
+    "along",
     "calibration_curve",
     "change",
     "clusters",
@@ -86,6 +90,7 @@ __all__ = [
     "mcnemar",
     "means",
     "mediation",
+    "onset",
     "rank_trajectory",
     "references",
     "relative_entropy",

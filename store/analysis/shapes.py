@@ -24,7 +24,7 @@ def merge_shapes(datasets: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
     alike: dict[Hashable, list[str]] = {}
     for name, dataset in datasets.items():
         alike.setdefault(_shape(dataset), []).append(name)
-    return {names[0]: _joined([datasets[name] for name in names]) for names in alike.values()}
+    return {names[0]: joined([datasets[name] for name in names]) for names in alike.values()}
 
 
 class Joined(BackendArray):
@@ -62,7 +62,8 @@ def _shape(dataset: xr.Dataset) -> Hashable:
     return frozenset(labels.items()), frozenset(variables.items()), tuple(dataset.indexes["cell"].names)
 
 
-def _joined(datasets: list[xr.Dataset]) -> xr.Dataset:
+def joined(datasets: list[xr.Dataset]) -> xr.Dataset:
+    """Join datasets of equal variables and dims along `cell`, unread; coordinates that differ are dropped."""
     first = datasets[0]
     if len(datasets) == 1:
         return first

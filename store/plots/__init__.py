@@ -8,7 +8,7 @@ writes PDF and SVG whose text can be edited. docs/analysis.md has examples.
 from specs.common.lazy_names import public_names
 from store.plots.curves import calibration_curve, training
 from store.plots.interventions import intervention_effects
-from store.plots.layers import change, means, rank_trajectory, saturation
+from store.plots.layers import along, change, means, rank_trajectory, saturation
 from store.plots.matrices import confusion, transfer_matrix
 from store.plots.panels import panels
 from store.plots.style import COLOURS, COLUMN, WIDE, save
@@ -18,6 +18,7 @@ __all__ = [
     "COLOURS",
     "COLUMN",
     "WIDE",
+    "along",
     "calibration_curve",
     "change",
     "confusion",

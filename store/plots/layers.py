@@ -1,4 +1,4 @@
-"""Curves over layers: means, differences from a baseline, ranks and saturation."""
+"""Curves over layers: means, differences from a baseline, ranks and saturation; and means over steps."""
 
 from textwrap import fill
 from typing import Any
@@ -27,6 +27,21 @@ def means(result: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Ax
         handles, title = _curves(ax, only(result, "level", "layer"), "mean")
         if result["mean"].attrs.get("units") == "nat":
             ax.set_ylim(bottom=min(0, ax.get_ylim()[0]) if float(result["mean"].min()) < 0 else 0)
+        if key:
+            legend(ax, handles, title)
+    return ax
+
+
+def along(result: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
+    """Draw means over the steps of a training, one line per level, with their intervals as bands.
+
+    Args:
+        result: the result of the analysis `means` with stage="along", such as accuracy by condition, or the
+            entropy of one layer and position.
+    """
+    need(result, "mean", "low", "high", source='means with stage="along"')
+    with drawing(ax, SIZE) as ax:
+        handles, title = _curves(ax, only(result, "level", "step"), "mean", over="step")
         if key:
             legend(ax, handles, title)
     return ax
@@ -111,12 +126,13 @@ def _curves(
     bounds: tuple[str, str] = ("low", "high"),
     opacity: float = 0.18,
     steps: bool = False,
+    over: str = "layer",
 ) -> tuple[list[Line2D], str]:
-    """Draw a line over layers for each entry of `series`, with a band between two other variables.
+    """Draw a line over a dim for each entry of `series`, with a band between two other variables.
 
     Return the lines, and the title that their legend needs.
     """
-    layer = result["layer"].values
+    places = result[over].values
     entries = (
         result[series].values
         if series in result.dims
@@ -129,9 +145,9 @@ def _curves(
         style: dict[str, Any] = {"drawstyle": "steps-post"} if steps else {}
         if entries[number] == GOLD:
             look, names[number] = look | {"color": "black", "linewidth": 1.8}, "true label"
-        drawn += ax.plot(layer, one[name].values, label=names[number], zorder=3, **style, **look)
+        drawn += ax.plot(places, one[name].values, label=names[number], zorder=3, **style, **look)
         ax.fill_between(
-            layer,
+            places,
             one[bounds[0]].values,
             one[bounds[1]].values,
             color=look["color"],
@@ -139,10 +155,11 @@ def _curves(
             linewidth=0,
             step="post" if steps else None,
         )
-    ax.set_xlabel(str(result["layer"].attrs.get("long_name") or "layer"))
+    ax.set_xlabel(str(result[over].attrs.get("long_name") or over))
     ax.set_ylabel(title_of(result[name]))
-    ax.set_xlim(layer.min(), layer.max())
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlim(places.min(), places.max())
+    if places.dtype.kind in "iu":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return drawn, title
 
 

@@ -42,7 +42,7 @@ evaluate = {{ labels = ["1", "2", "3"], counterfactuals = ["agreeing", "contradi
 """
     designs = {
         "ablation-small": """
-probe = { heads = true, against = ["base", { target = "label" }] }
+probe = { heads = true, at = [0, 1.0], against = ["base", { target = "label" }] }
 interventions = [{ name = "off", kind = "mask" }]
 [factors.target.levels]
 label = { target.content = "label" }

@@ -257,3 +257,21 @@ def test_effects_of_many_conditions_have_their_legend_on_the_page(tmp_path: Path
     assert len(names(ax)) == 12
     assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1
     assert ax.get_window_extent().height > 100
+
+
+def test_means_along_a_training_lie_over_its_steps() -> None:
+    rng, dims = np.random.default_rng(0), ("cell", "step", "example")
+    node = xr.Dataset(
+        {"entropy": (dims, rng.normal(size=(4, 3, 8)), {"units": "nat", "long_name": "entropy"})},
+        {
+            "target": ("cell", np.repeat(np.array(TARGETS, object), 2)),
+            "seed": ("cell", [0, 1, 0, 1]),
+            "step": ("step", [0.0, 0.5, 1.0], {"long_name": "share of the steps"}),
+        },
+    )
+    found = node.ablation.means("entropy", stage="along")
+    ax = plots.along(found)
+    assert names(ax) == TARGETS and ax.get_xlabel() == "share of the steps"
+    for number, line in enumerate(ax.lines):
+        np.testing.assert_array_equal(line.get_xdata(), [0, 0.5, 1])
+        np.testing.assert_array_equal(line.get_ydata(), found["mean"].isel(level=number))
