@@ -32,8 +32,9 @@ ORDER = {
         "cli", "",
     ),
     "store": (
-        "errors tokens quality calibration", "backend", "lease", "ledger", "arrays", "reader writer accessor",
-        "export_card", "export upkeep analysis", "pooling plots notebook", "report", "",
+        "errors tokens quality calibration sampling", "backend", "lease", "ledger", "arrays",
+        "reader writer accessor", "export_card", "export upkeep analysis", "pooling plots notebook", "report",
+        "",
     ),
     "specs": (
         "common", "errors", "registry", "tables", "toml", "checks", "axes", "rules", "load", "matrix",

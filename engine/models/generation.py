@@ -1,4 +1,4 @@
-"""Greedy generation in batches."""
+"""Generation in batches: greedy, or by numbers that draw each token."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ def generate(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     ends: Sequence[int] | None = None,
+    draws: LogitsProcessor | None = None,
 ) -> list[list[int]]:
     """Give the likeliest token after each prompt, and so on, up to and with an end token if one comes.
 
+    draws: leaves one token to be the likeliest, instead of the model's own (`engine.models.sampling.Draws`).
     `ends`: ids of the end tokens; by default the tokenizer's own, with which targets end in training. What
     the model's own generation config says (penalties, suppressed and forced tokens, other ends, …) is left
     aside: the text is that of the model's logits alone. EngineError where these are NaN.
@@ -51,7 +53,7 @@ def generate(
             ids.to(device),
             attention_mask=mask.to(device),
             generation_config=config,
-            logits_processor=LogitsProcessorList([watch]),
+            logits_processor=LogitsProcessorList([watch, *([draws] if draws else [])]),
         )
     if bool(watch.seen):
         raise EngineError(f"generation: found NaN logits; {FINITE}")

@@ -179,15 +179,28 @@ def _best(spellings: Sequence[Spelling], scores: np.ndarray) -> int:
     return min(tied, key=lambda label: min(s.order for s in spellings if s.label == label))
 
 
-def constrained_label(spellings: Sequence[Spelling]) -> int:
-    """Give the place of the label that greedy decoding writes if only spellings can be written.
+def constrained_spelling(spellings: Sequence[Spelling]) -> Spelling:
+    """Give the spelling that greedy decoding writes if only spellings can be written.
 
     At each step the likeliest token is taken among those that go on with some spelling, of equally likely
-    ones that which ranks first. No spelling's tokens begin another's, so the walk ends with exactly one.
+    ones that which ranks first.
+    """
+
+    def likeliest(left: Sequence[Spelling], depth: int) -> int:
+        return min(left, key=lambda s: (-s.logprobs[depth], s.order[depth])).ids[depth]
+
+    return walked(spellings, likeliest)
+
+
+def walked(spellings: Sequence[Spelling], choose: Callable[[Sequence[Spelling], int], int]) -> Spelling:
+    """Give the spelling at which a walk ends that takes one token after another.
+
+    choose: gives the next token, of the spellings that are left and the number of tokens taken. No spelling's
+    tokens begin another's, so the walk ends with exactly one.
     """
     left, depth = list(spellings), 0
     while len(left) > 1:
-        token = min(left, key=lambda s: (-s.logprobs[depth], s.order[depth])).ids[depth]
+        token = choose(left, depth)
         left = [spelling for spelling in left if spelling.ids[depth] == token]
         depth += 1
-    return left[0].label
+    return left[0]

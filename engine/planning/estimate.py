@@ -217,7 +217,8 @@ def _cost(
     evaluate, probe = table("evaluate", choice), table("probe", choice)
     count = examples or data.test or UNKNOWN_EXAMPLES
     if stage in ("base", "evaluate"):
-        return _evaluate(evaluate, target, count, model, lengths, weights)
+        asked = evaluate.plain if stage == "base" else evaluate
+        return _evaluate(asked, target, count, model, lengths, weights)
     count = examples or min(count, probe.examples or count)
     labels = len(evaluate.labels)
     if stage == "intervene":
@@ -225,7 +226,7 @@ def _cost(
         entries, width = changes.entries(plan, cell), BYTES[settings.dtype]
         return _intervene(entries, probe, count, model, length, weights, labels, width)
     if stage == "along":
-        once = _evaluate(evaluate, target, count, model, lengths, weights)
+        once = _evaluate(evaluate.plain, target, count, model, lengths, weights)
         once += _probe(evolve(probe, against=[]), count, model, lengths, weights, labels)
         return once.times(len(probe.at))
     return _probe(probe, count, model, lengths, weights, labels)
@@ -266,20 +267,22 @@ def _train(
 def _evaluate(
     evaluate: Evaluate, target: Target, examples: int, model: ModelCard, lengths: Lengths, weights: float
 ) -> Cost:
-    generates = evaluate.generates(target)
-    generated = evaluate.new_tokens(target) if generates else 0
-    passes = generates + evaluate.scores
+    sampling, length = evaluate.sampling, evaluate.new_tokens(target)
+    drawn = sampling.samples * (1 + (sampling.constrained and target.content != "label"))
+    written = evaluate.generates(target) + (evaluate.completes and target.content != "label") + drawn
+    generated = written * length
+    passes = written + evaluate.scores + sampling.samples * sampling.constrained
     behind = len(evaluate.of(target).counterfactuals)
     tokens = examples * (passes * lengths.prompt + generated)
     tokens += examples * behind * (lengths.prompt + lengths.completion)
     heads = examples * (1 + generated + behind)
-    working = evaluate.batch_size * (lengths.prompt + generated) * model.hidden * 4 * 8
+    working = evaluate.batch_size * (lengths.prompt + (written > 0) * length) * model.hidden * 4 * 8
     return Cost(
         tokens=tokens,
         flops=2 * (model.parameters * tokens + model.unembedding * heads),
         memory=weights + working + evaluate.batch_size * model.vocabulary * 4 * (generated > 0),
         streamed=weights * generated * math.ceil(examples / evaluate.batch_size),
-        stored=examples * 4 * (1 + behind) * (len(evaluate.labels) + 4),
+        stored=examples * 4 * ((1 + behind) * (len(evaluate.labels) + 4) + 2 * sampling.samples),
     )
 
 

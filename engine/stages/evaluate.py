@@ -11,9 +11,8 @@ from engine.errors import UsageError
 from engine.models.base_model import BaseModel
 from engine.models.batching import by_length, padding_id, window_size
 from engine.models.causal_lm import CausalLm
-from engine.models.generation import generate, written
 from engine.models.lens import Lens, find_lens
-from engine.models.scoring import Question, Run, Spelling, constrained_label, predictions, score_spellings
+from engine.models.scoring import Run, Spelling, constrained_spelling, predictions, score_spellings
 from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
@@ -29,10 +28,12 @@ from engine.stages.measured_examples import trained_and_evaluated
 from engine.stages.metrics import Predictions, metrics
 from engine.stages.probe import watched_layers
 from engine.stages.records import checked
+from engine.stages.samples import draw_answers, sample_coordinates, sample_summary, sample_variables
 from engine.stages.watched_passes import KeepingRun, KeptPasses, ends_with_prompt
-from engine.text.answers import ParsedAnswer, read_answer
+from engine.stages.written_answers import Answers
+from engine.text.answers import ParsedAnswer
 from engine.text.counterfactuals import counterfactuals
-from engine.text.lengths import position_limit, question_behind
+from engine.text.lengths import position_limit
 from engine.text.targets import Example, TargetEncoder
 from specs.tables.experiment import Evaluate
 from specs.tables.probe import Probe
@@ -54,6 +55,10 @@ def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Targe
         ),
     )
     constrained = (text("constrained_label", "label written greedily where only labels can be"),)
+    completed = (
+        text("constrained_text", "greedy text whose label is one of the labels"),
+        text("constrained_explanation", "that text without its label"),
+    )
     generated = (
         text("generated_label", "label parsed from the generated text"),
         text("generated_text", "greedily generated text"),
@@ -64,12 +69,15 @@ def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Targe
         coordinates=(
             *example_coordinates(rows),
             Coordinate("label", "label", list(settings.labels), long_name="label"),
+            *sample_coordinates(settings.sampling),
             *counterfactual_coordinates(kinds),
         ),
         variables=(
             *(scored if "loglikelihood" in settings.scoring else ()),
-            *(constrained if "constrained" in settings.scoring else ()),
+            *(constrained if settings.constrains else ()),
+            *(completed if settings.completes else ()),
             *(generated if settings.generates(target) else ()),
+            *sample_variables(settings.sampling),
             *counterfactual_variables(kinds),
         ),
     )
@@ -127,34 +135,33 @@ def _evaluate_batch(
     run: Run | None,
     drawn: Drawn,
 ) -> dict[str, np.ndarray]:
-    answers: list[ParsedAnswer] | None = None
+    greedy = Answers(model, lens, writer, settings)
+    answers: list[ParsedAnswer] = []
     values: dict[str, np.ndarray] = {}
     if settings.generates(writer.target):
-        texts = _generate(model, tokenizer, writer, batch, settings)
-        answers = [read_answer(text, writer) for text in texts]
+        texts = greedy.free(batch)
+        answers = greedy.read(texts)
         values |= {
             "generated_label": _strings(answer.label for answer in answers),
             "generated_text": _strings(texts),
             "generated_explanation": _strings(answer.explanation for answer in answers),
         }
     if settings.scores:
-        explained = [answer.before for answer in answers] if answers else []
-        questions = _questions(writer, batch, explained, position_limit(model.config))
+        questions = greedy.questions(batch, answers)
         scored = score_spellings(lens, questions, padding_id(tokenizer), run)
         values |= _scores(scored, settings)
+        if settings.completes:
+            completed = greedy.completed(batch, answers, questions, scored)
+            values |= {
+                "constrained_text": _strings(text for text, _ in completed),
+                "constrained_explanation": _strings(answer.explanation for _, answer in completed),
+            }
+    if settings.sampling.samples:
+        values |= draw_answers(greedy, batch)
     if settings.counterfactuals:
         positions = position_limit(model.config)
         values |= score_counterfactuals(lens, writer, batch, settings, drawn, positions)
     return values
-
-
-def _questions(
-    writer: TargetEncoder, batch: Sequence[Example], written: Sequence[str], positions: int | None
-) -> list[Question]:
-    """Give prompts and labels; where an explanation comes first, behind the one that the model wrote."""
-    if not writer.target.explains_first:
-        return [writer.encode_spellings(row) for row in batch]
-    return [question_behind(writer, row, text, positions) for row, text in zip(batch, written, strict=True)]
 
 
 def _scores(scored: Sequence[Sequence[Spelling]], settings: Evaluate) -> dict[str, np.ndarray]:
@@ -164,22 +171,15 @@ def _scores(scored: Sequence[Sequence[Spelling]], settings: Evaluate) -> dict[st
         predicted, scores = predictions(scored, labels, length_normalized=settings.length_normalized)
         values["prediction"] = _strings(predicted)
         values["label_logprob"] = scores.astype(np.float32)
-    if "constrained" in settings.scoring:
-        values["constrained_label"] = _strings(labels[constrained_label(spellings)] for spellings in scored)
+    if settings.constrains:
+        values["constrained_label"] = _strings(
+            labels[constrained_spelling(spellings).label] for spellings in scored
+        )
     return values
 
 
 def _strings(texts: Iterable[str]) -> np.ndarray:
     return np.array(list(texts), dtype=object)
-
-
-def _generate(
-    model: CausalLm, tokenizer: Tokenizer, writer: TargetEncoder, batch: Sequence[Example], settings: Evaluate
-) -> list[str]:
-    """Give the model's own greedy answer to each example."""
-    prompts, begun = zip(*(writer.encode_prompt(row) for row in batch), strict=True)
-    tokens = generate(model, tokenizer, prompts, settings.new_tokens(writer.target))
-    return [written(tokenizer, *row) for row in zip(prompts, tokens, begun, strict=True)]
 
 
 def summarise(
@@ -203,6 +203,8 @@ def summarise(
             summary |= {f"{kind}{name}": value for name, value in numbers.items()}
     if "generated_label" in values:
         summary["unparsed_share"] = float(np.mean(values["generated_label"] == ""))
+    if "sampled_label" in values:
+        summary |= sample_summary(gold, values, labels, further)
     return summary
 
 

@@ -32,7 +32,13 @@ def read_answer(generated: str, writer: TargetEncoder) -> ParsedAnswer:
         before, _, generated = generated.partition(writer.as_written(form.separator))
         before = _words(before).removeprefix(_words(writer.as_written(form.prefix)))
     label, rest = split_label(generated, writer.spelled, behind_label if form.may_go_on else "")
-    rest = rest.strip().removeprefix(behind_label.strip())
+    return answer_of(label, before, rest, writer)
+
+
+def answer_of(label: str, before: str, rest: str, writer: TargetEncoder) -> ParsedAnswer:
+    """Give an answer by its label and what stands before and behind that."""
+    form = writer.form
+    rest = rest.strip().removeprefix(writer.as_written(form.behind_label).strip())
     behind = "" if form.target.explains_first and not form.may_go_on else rest
     return ParsedAnswer(label, _words(before), _words(f"{before} {behind}"))
 

@@ -55,13 +55,16 @@ def position_limit(config: Any) -> int | None:
 
 def evaluated_length(writer: TargetEncoder, example: Example, settings: Evaluate) -> int:
     """Give the tokens of the longest sequence of an evaluation: the prompt with what is scored or written."""
-    written = settings.new_tokens(writer.target) if settings.generates(writer.target) else 0
+    sampling, length = settings.sampling, settings.new_tokens(writer.target)
+    written = length if settings.generates(writer.target) or sampling.samples else 0
     longest = len(writer.encode_prompt(example)[0]) + written if written else 0
-    if not settings.scores:
+    completes = settings.completes or (sampling.samples and sampling.constrained)
+    behind = length if completes and writer.form.may_go_on else 0
+    if not settings.scores and not completes:
         return longest
     if writer.target.explains_first:  # labels are scored behind the explanation that the model has written
-        return max(longest, written + _scored(writer, example, ""))
-    return max(longest, _scored(writer, example))
+        return max(longest, written + _scored(writer, example, "") + behind)
+    return max(longest, _scored(writer, example) + behind)
 
 
 def intervened_length(writer: TargetEncoder, example: Example) -> int:

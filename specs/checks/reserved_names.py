@@ -10,8 +10,9 @@ from specs.common.names import AGREEMENT, DERIVED_OUTCOMES
 
 _KINDS = ("", "constrained_", "generated_")
 _EVALUATION = frozenset({
-    "cell", "constrained_label", "example", "generated_explanation", "generated_label", "generated_text",
-    "gold", "group", "label", "label_logprob", "prediction",
+    "cell", "constrained_explanation", "constrained_label", "constrained_text", "example",
+    "generated_explanation", "generated_label", "generated_text", "gold", "group", "label", "label_logprob",
+    "prediction",
 })  # fmt: skip
 
 _PROBE = frozenset({
@@ -28,6 +29,8 @@ NODES: dict[str, frozenset[str]] = {
         | {f"base_{kind}{metric}" for kind in _KINDS for metric in AGREEMENT}
         | {f"base_{name}" for name in ("ece", "test_examples", "test_examples_too_long", "unparsed_share")}
         | {f"train_{kind}accuracy" for kind in _KINDS}
+        | {f"majority_{metric}" for metric in AGREEMENT}
+        | {"pass_at_n", "sampled_accuracy", "sampled_unparsed_share", "self_consistency"}
         | {f"{name}_examples_too_long" for name in ("test", "probed", "intervened")}
         | {f"{name}_examples_label_alone" for name in ("probed", "intervened")}
         | {
@@ -49,7 +52,7 @@ NODES: dict[str, frozenset[str]] = {
     "base": _EVALUATION,
     "evaluate": _EVALUATION | {
         "argued_label", "counterfactual", "counterfactual_explanation", "counterfactual_logprob",
-        "counterfactual_prediction",
+        "counterfactual_prediction", "majority_label", "sample", "sampled_label", "sampled_text",
     },
     "lens": frozenset({"cell", "layer", "step", "translator_kl"}),
     "probe": _PROBE | {"against", "js_against", "kl_against"},

@@ -23,6 +23,7 @@ from specs.tables.executor import Executor
 from specs.tables.fields import EXECUTION_ONLY, LATER, FloatType, PositiveInt, Quantization, read_by
 from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
+from specs.tables.sampling import Sampling
 from specs.tables.signatures import Signatures
 from specs.tables.target import Prompt, Target
 
@@ -239,12 +240,13 @@ class Evaluate:
         Meta(description='Further texts that mean a label: `{ "5" = ["five", "5/5"] }`.'),
     ] = field(factory=dict, metadata=read_by("evaluate", "along", "intervene"))
     scoring: Annotated[
-        list[Literal["loglikelihood", "constrained", "generation"]],
+        list[Literal["loglikelihood", "constrained", "generation", "constrained_generation"]],
         Meta(
             min_length=1,
             description="`loglikelihood`: the label that the answer most likely begins with, in any of its "
             "spellings; `constrained`: greedy decoding among the tokens that go on with some spelling; "
-            "`generation`: the label parsed from free greedy generation.",
+            "`generation`: the label parsed from free greedy generation; `constrained_generation`: a greedy "
+            "answer whose label is held to the labels, at its place, and whose explanation is free.",
         ),
     ] = field(factory=lambda: ["loglikelihood"])
     length_normalized: Annotated[
@@ -287,6 +289,7 @@ class Evaluate:
             "of an example with the same label, with another label; `empty`: none. See evaluation.md."
         ),
     ] = field(factory=list, metadata=LATER | read_by("evaluate"))
+    sampling: Sampling = field(factory=Sampling, metadata=LATER | read_by("evaluate"))
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )
@@ -306,23 +309,36 @@ class Evaluate:
         return self.max_new_tokens or (8 if target.content == "label" else 64)
 
     def of(self, target: Target) -> Evaluate:
-        """Give what of these settings a target can have: counterfactuals take the place of an explanation."""
-        return self if target.explains_first else evolve(self, counterfactuals=[])
+        """Give what of these settings counts: counterfactuals where they can take an explanation's place."""
+        counterfactuals = self.counterfactuals if target.explains_first else []
+        sampling = self.sampling if self.sampling.samples else Sampling()
+        return evolve(self, counterfactuals=counterfactuals, sampling=sampling)
 
     @property
     def plain(self) -> Evaluate:
         """The evaluation alone, without the experiments beside it."""
-        return evolve(self, counterfactuals=[])
+        return evolve(self, counterfactuals=[], sampling=Sampling())
 
     @property
     def draws(self) -> bool:
         """Whether the run seed draws something that is evaluated."""
-        return bool({"other", "agreeing", "contradicting"} & set(self.counterfactuals))
+        drawn = {"other", "agreeing", "contradicting"} & set(self.counterfactuals)
+        return bool(drawn or self.sampling.samples)
 
     @property
     def scores(self) -> bool:
         """Whether labels are scored token by token."""
-        return "loglikelihood" in self.scoring or "constrained" in self.scoring
+        return set(self.scoring) != {"generation"}
+
+    @property
+    def constrains(self) -> bool:
+        """Whether a label is decoded greedily among the labels."""
+        return "constrained" in self.scoring or self.completes
+
+    @property
+    def completes(self) -> bool:
+        """Whether what the target has behind a decoded label is written, too."""
+        return "constrained_generation" in self.scoring
 
     def generates(self, target: Target) -> bool:
         """Whether the model writes text: to have a label parsed, or to explain before its label is scored."""

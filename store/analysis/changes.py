@@ -46,6 +46,7 @@ from store.analysis.results import (
     units,
 )
 from store.analysis.runs import by_seed, check_values, example_groups, standardised
+from store.analysis.samples import is_measure
 from store.errors import StoreError
 
 TESTED = {"p_value": STARTS, EQUIVALENCE: EQUIVALENCE_STARTS}
@@ -253,7 +254,8 @@ def relative_entropy(data: Data, factor: str, baseline: Any = None, **options: A
 
 def stage_of(variable: str) -> str:
     """Return the stage that holds a variable."""
-    return "evaluate" if {variable} & {*DERIVED, *MEASURES, "label_logprob"} else "probe"
+    evaluated = is_measure(variable) or variable in {*DERIVED, *MEASURES, "label_logprob"}
+    return "evaluate" if evaluated else "probe"
 
 
 def pair_values(paired: xr.DataArray) -> tuple[Floats, pd.MultiIndex]:

@@ -12,6 +12,7 @@ from scipy.special import log_softmax
 
 from specs.common.names import DERIVED_STATISTICS, NOT_APPLICABLE
 from specs.common.spelling import hint
+from store.analysis import samples
 from store.analysis.counterfactuals import MEASURES, measure
 from store.analysis.layer_variables import layer_variable, layer_variables
 from store.analysis.shapes import merge_shapes
@@ -74,6 +75,8 @@ def _having(shapes: dict[str, xr.Dataset], name: str) -> dict[str, xr.Dataset]:
 
 def _sources(name: str) -> list[str]:
     """Return the variables that one is derived from."""
+    if samples.is_measure(name):
+        return samples.sources(name)
     return list(MEASURES[name][0]) if name in MEASURES else [DERIVED.get(name, (name, ""))[0]]
 
 
@@ -256,12 +259,13 @@ def spell(names: Sequence[Hashable], key: Sequence[Any]) -> str:
 DERIVED = {
     "correct": ("prediction", "accuracy"),
     "generated_correct": ("generated_label", "accuracy of generated labels"),
+    "majority_correct": ("majority_label", "accuracy of majority labels"),
     "absolute_error": ("prediction", "absolute error"),
     "brier": ("label_logprob", "Brier score of the label probabilities"),
     "nll": ("label_logprob", "negative log-likelihood of the true label among the labels"),
 }
 UNITS = {"nll": "nat"}
-SHARES = frozenset({"correct", "generated_correct", "flipped", "followed"})
+SHARES = frozenset({"correct", "generated_correct", "majority_correct", "flipped", "followed"})
 UNIT, POSITIVE = (0.0, 1.0), (0.0, np.inf)
 RANGES = {
     **dict.fromkeys((*SHARES, "max_prob", "watch_mass", "top_mass", "ece", "unparsed_share"), UNIT),
@@ -277,6 +281,8 @@ OF_METRICS = {"accuracy": UNIT, "macro_f1": UNIT, "mae": POSITIVE, "qwk": (-1.0,
 def value_range(name: str) -> tuple[float, float]:
     """Return the range in which a variable lies, and so its mean and the bounds of it."""
     ends = (range_ for metric, range_ in OF_METRICS.items() if name == metric or name.endswith(f"_{metric}"))
+    if samples.is_measure(name):
+        return UNIT
     return RANGES.get(name) or next(ends, (-np.inf, np.inf))
 
 
@@ -296,8 +302,11 @@ def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
     """
     if name in dataset.data_vars:
         return dataset[name]
-    if name in MEASURES and {*_sources(name)} <= {*dataset.data_vars} and "gold" in dataset.coords:
-        return measure(dataset, name)
+    if {*_sources(name)} <= {*dataset.data_vars} and "gold" in dataset.coords:
+        if name in MEASURES:
+            return measure(dataset, name)
+        if samples.is_measure(name):
+            return samples.sample_measure(dataset, name)
     if (of_layers := layer_variable(dataset, name)) is not None:
         return of_layers
     source, long_name = DERIVED.get(name, ("", ""))
@@ -330,6 +339,8 @@ def _score(name: str, logprobs: xr.DataArray, truth: xr.DataArray) -> xr.DataArr
 
 def in_words(name: str) -> str:
     """Return what a sentence calls a variable: a derived one by its title, one of a stage by its name."""
+    if samples.is_measure(name):
+        return samples.title(name)
     if name in MEASURES:
         return MEASURES[name][2]
     known = DERIVED | DERIVED_STATISTICS

@@ -29,6 +29,9 @@ OF_EXAMPLES = {
     "accuracy": "correct",
     "mae": "absolute_error",
     "generated_accuracy": "generated_correct",
+    "majority_accuracy": "majority_correct",
+    "sampled_accuracy": "pass_at_1",
+    "self_consistency": "self_consistency",
     "brier": "brier",
     "nll": "nll",
 }
@@ -36,6 +39,10 @@ SCORES = ("brier", "nll")  # of the labels' probabilities; no summary holds them
 TITLES = {
     "accuracy": "accuracy",
     "generated_accuracy": "accuracy, generated",
+    "majority_accuracy": "accuracy of sampled majorities",
+    "sampled_accuracy": "accuracy of single samples",
+    "pass_at_n": "some sample right",
+    "self_consistency": "samples that agree with their majority",
     "macro_f1": "macro-F1",
     "mae": "mean absolute error",
     "qwk": "quadratic weighted kappa",
@@ -46,7 +53,10 @@ TITLES = {
     "train_accuracy": "accuracy on training examples",
     "train_loss": "training loss",
 }
-SHARES = ("accuracy", "generated_accuracy", "unparsed_share", "train_accuracy")
+SHARES = (
+    "accuracy", "generated_accuracy", "majority_accuracy", "sampled_accuracy", "pass_at_n",
+    "self_consistency", "unparsed_share", "train_accuracy",
+)  # fmt: skip
 LOWER_IS_BETTER = ("mae", "brier", "nll", "ece", "unparsed_share", "train_loss")
 
 

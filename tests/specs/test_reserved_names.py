@@ -35,7 +35,10 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
             f"target = {{ placement = 'before' }}\n"
             f"probe = {{ heads = true, activation = true, examples = 2, {probe} }}",
         )  # fmt: skip
-        everything = 'scoring = ["loglikelihood", "constrained", "generation"]\nmax_new_tokens = 2\n'
+        everything = (
+            'scoring = ["loglikelihood", "constrained_generation", "generation"]\nmax_new_tokens = 2\n'
+        )
+        everything += "sampling = { samples = 2 }\n"
         everything += 'counterfactuals = ["empty"]\n'
         spec.write_text(text.replace("[evaluate]\n", f"[evaluate]\ntrain_examples = 2\n{everything}"))
         engine("execute", spec)

@@ -151,7 +151,7 @@ READ_BESIDE = {"train.epochs": ("train.steps=null",), "target.filler": ('target.
 ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
     "probe.enabled", "probe.lens", "probe.against", "probe.at", "prompt.messages", "train.tokens",
-    "train.label_tokens", "evaluate.counterfactuals", "lora.trained_tokens",
+    "train.label_tokens", "evaluate.counterfactuals", "evaluate.sampling", "lora.trained_tokens",
 }  # fmt: skip
 
 
@@ -284,6 +284,23 @@ def test_counterfactuals_are_asked_of_those_that_explain_before_the_label_alone(
         overrides = [override.format(kind) for override in untrained]
         (one,), (two,) = (keys_of(text, files["folder"], *overrides, f"seeds=[{seed}]") for seed in (3, 4))
         assert ("evaluate" in changed(one, two)) is drawn
+
+
+def test_samples_are_evaluated_with_their_seed_and_settings(files: dict[str, str]) -> None:
+    text = BASE.format(**files)
+    (before,) = keys_of(text, files["folder"])
+    (same,) = keys_of(text, files["folder"], "evaluate.sampling.temperature=0.5")  # of no samples
+    assert same == before
+    seen = {before["evaluate"]}
+    for setting in ("", "temperature=0.5", "top_p=0.9", "constrained=true"):
+        override = [f"evaluate.sampling.{setting}"] if setting else []
+        (after,) = keys_of(text, files["folder"], "evaluate.sampling.samples=4", *override)
+        assert changed(before, after) == {"evaluate"}
+        seen.add(after["evaluate"])
+    assert len(seen) == 5
+    options = ("train.steps=0", "evaluate.sampling.samples=2")
+    (one,), (two,) = (keys_of(text, files["folder"], *options, f"seeds=[{seed}]") for seed in (3, 4))
+    assert "evaluate" in changed(one, two)
 
 
 LABELS_ALONE = ('target.content="label"',)

@@ -17,7 +17,13 @@ from transformers import AutoModelForCausalLM
 from engine.errors import EngineError
 from engine.models.batching import pad_right
 from engine.models.lens import find_lens
-from engine.models.scoring import Spelling, constrained_label, log_likelihoods, predictions, score_spellings
+from engine.models.scoring import (
+    Spelling,
+    constrained_spelling,
+    log_likelihoods,
+    predictions,
+    score_spellings,
+)
 from kernels import lens_statistics
 
 tokens = st.integers(3, 319)
@@ -82,7 +88,7 @@ def test_greedy_decoding_may_miss_the_likeliest_label() -> None:
         Spelling(1, [4, 6], [-0.5, -8.0]),
         Spelling(2, [7], [-1.0]),
     ]
-    assert constrained_label(spellings) == 1
+    assert constrained_spelling(spellings).label == 1
     assert int(np.argmax(log_likelihoods(spellings, 3))) == 2
 
 
@@ -111,7 +117,7 @@ def test_labels_never_contradict_the_probe(name: str, dtype: torch.dtype) -> Non
     probe = lens_statistics(hidden, lens.unembedding, watch_ids=tokens, top_k=1)
     first = probe.watch_rank.argmin(dim=1).tolist()
     assert predicted == [names[place] for place in first]
-    assert [constrained_label(spellings) for spellings in found] == first
+    assert [constrained_spelling(spellings).label for spellings in found] == first
     on_top = [str(token) for token in probe.top_ids[:, 0].tolist()]
     assert all(top == label for top, label in zip(on_top, predicted, strict=True) if top in names)
     assert sum(top in names for top in on_top) > 50
@@ -136,7 +142,7 @@ def test_true_ties_go_to_the_lower_token_id_as_ranks_do() -> None:
     found = score_spellings(find_lens(model), questions, padding=0)
     assert {spelling.logprobs[0] for spelling in found[0]} == {found[0][0].logprobs[0]}
     assert predictions(found, ["a", "b", "c", "d"], length_normalized=False)[0] == ["c"] * 17
-    assert [constrained_label(spellings) for spellings in found] == [2] * 17
+    assert [constrained_spelling(spellings).label for spellings in found] == [2] * 17
 
 
 def test_logits_that_are_no_numbers_are_no_prediction() -> None:

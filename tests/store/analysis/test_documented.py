@@ -38,7 +38,10 @@ data = {{ source = "{data}", columns = {{ label = "rating", explanation = "why" 
 prompt = {{ chat_template = false, template = "{{context}} {{response}}:" }}
 lora = {{ r = 2 }}
 train = {{ steps = 1, batch_size = 4, precision = "float32" }}
-evaluate = {{ labels = ["1", "2", "3"], counterfactuals = ["agreeing", "contradicting"], max_new_tokens = 4 }}
+evaluate.labels = ["1", "2", "3"]
+evaluate.max_new_tokens = 4
+evaluate.sampling.samples = 2
+evaluate.counterfactuals = ["agreeing", "contradicting"]
 """
     designs = {
         "ablation-small": """
