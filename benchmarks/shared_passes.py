@@ -25,7 +25,7 @@ from engine.stages.evaluate import evaluate
 from engine.stages.probe import probe_layers, watched_layers
 from engine.stages.probe_layout import layer_numbers, probe_family
 from engine.stages.watched_passes import KeepingRun, KeptPasses
-from engine.text.targets import TargetEncoder
+from engine.text.targets import Example, TargetEncoder
 from kernels import lens_statistics
 from specs.tables.experiment import Evaluate
 from specs.tables.probe import Probe
@@ -40,23 +40,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    torch.manual_seed(0)
-    config = smollm2_config(options.layers)
-    model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    tokenizer, lens = smollm2(), find_lens(model)
-    rows = [
-        drawn_examples(1, max(2, options.words * (1 + place * 7 % options.examples) // options.examples))[0]
-        | {"id": str(place)}
-        for place in range(options.examples)
-    ]
-    writer = TargetEncoder(
-        tokenizer=tokenizer,
-        prompt=Prompt(template=TEMPLATE, chat_template=False),
-        target=Target(),
-        labels=LABELS,
-        dimension="naturalness",
-        seed=0,
-    )
+    model, writer, rows = drawn_study(options.layers, options.examples, options.words)
+    tokenizer, lens = writer.tokenizer, find_lens(model)
     settings = Evaluate(labels=LABELS, batch_size=options.batch)
     probe = Probe(batch_size=options.batch)
     layers, watched = layer_numbers(probe, options.layers), writer.first_tokens(rows[0])
@@ -98,6 +83,27 @@ def main() -> None:
         quartiles = f"{run['ratio_low']:.2f}–{run['ratio_high']:.2f}"
         print(f"{name:<14}{run['seconds']:>9.2f}{run['ratio']:>12.3f}{quartiles:>14}{run['cpu_ratio']:>7.3f}")
     report_padding([len(writer.encode_spellings(row)[0]) for row in rows], options.batch)
+
+
+def drawn_study(
+    layers: int, examples: int, words: int, target: Target | None = None
+) -> tuple[LlamaForCausalLM, TargetEncoder, list[Example]]:
+    """Give a model of SmolLM2's shape, its writer, and examples of up to so many words."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(smollm2_config(layers)).eval().requires_grad_(False)
+    rows = [
+        drawn_examples(1, max(2, words * (1 + place * 7 % examples) // examples))[0] | {"id": str(place)}
+        for place in range(examples)
+    ]
+    writer = TargetEncoder(
+        tokenizer=smollm2(),
+        prompt=Prompt(template=TEMPLATE, chat_template=False),
+        target=target or Target(),
+        labels=LABELS,
+        dimension="naturalness",
+        seed=0,
+    )
+    return model, writer, rows
 
 
 def report_padding(lengths: list[int], batch: int) -> None:

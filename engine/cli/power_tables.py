@@ -17,7 +17,7 @@ from engine.planning.power import PowerAnswer, PowerQuestion, answers
 from engine.planning.power_designs import MOST_SEEDS, MOST_TIMES, Costs, Sized, cheapest, curve
 from engine.quantities import count, si
 from engine.terminal import joined, styled
-from specs.common.names import DERIVED_STATISTICS, EXAMPLE_OUTCOMES, STEP
+from specs.common.names import DERIVED_STATISTICS, EXAMPLE_OUTCOMES, GEOMETRY, STEP
 from specs.common.thresholds import POWER
 from specs.registry import STATISTICS
 from specs.tables.analysis import Outcome
@@ -41,8 +41,8 @@ def _units(outcome: str) -> str:
     if outcome in EXAMPLE_OUTCOMES:
         return "nat" if outcome == "nll" else ""
     name = outcome.removesuffix(STEP)
-    if name in DERIVED_STATISTICS:
-        return DERIVED_STATISTICS[name][0].removeprefix("1")
+    if name in (known := DERIVED_STATISTICS | GEOMETRY):
+        return known[name][0].removeprefix("1")
     return STATISTICS.get(name, Statistic).units.removeprefix("1")
 
 

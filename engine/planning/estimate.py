@@ -227,7 +227,7 @@ def _cost(
         return _intervene(entries, probe, count, model, length, weights, labels, width)
     if stage == "along":
         once = _evaluate(evaluate.plain, target, count, model, lengths, weights)
-        once += _probe(evolve(probe, against=[]), count, model, lengths, weights, labels)
+        once += _probe(evolve(probe, against=[], geometry=[]), count, model, lengths, weights, labels)
         return once.times(len(probe.at))
     return _probe(probe, count, model, lengths, weights, labels)
 
@@ -308,14 +308,16 @@ def _lens(probe: Probe, data: Data, model: ModelCard, lengths: Lengths, weights:
 def _probe(
     probe: Probe, examples: int, model: ModelCard, lengths: Lengths, weights: float, labels: int
 ) -> Cost:
-    size = probe_size(probe, model.layers, model.hidden, model.heads, labels)
+    size = probe_size(probe, examples, model.layers, model.hidden, model.heads, labels)
     rows = examples * size.rows
     tokens = examples * (lengths.prompt + lengths.completion)
     others = len(probe.against)  # each runs the model once more, and compares rows of both
     products = 1 + 2 * others + ("renyi_2" in probe.statistics)
     return Cost(
         tokens=tokens,
-        flops=2 * (1 + others) * model.parameters * tokens + 2 * products * model.unembedding * rows,
+        flops=2 * (1 + others) * model.parameters * tokens
+        + 2 * products * model.unembedding * rows
+        + size.flops,
         memory=weights + size.kept + 64e6,
         stored=examples * size.stored,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from specs.common.names import GRAM, SIMILARITIES
 from specs.tables.probe import Probe
 
 KEPT_BYTES = 1 << 30  # of the streams at a pass's watch positions
@@ -15,19 +16,31 @@ class ProbeSize:
 
     rows: int  # of the lens, of one example
     stored: int  # bytes of one example in the store
-    kept: int  # bytes of the streams of a forward pass
+    kept: int  # bytes of the streams of a forward pass, and of all examples' for geometry
+    flops: int  # of geometry, in all
 
 
-def probe_size(probe: Probe, blocks: int, width: int, heads: int, labels: int) -> ProbeSize:
-    """Count for a model of so many blocks, a residual stream's width, attention heads and labels."""
+def probe_size(probe: Probe, examples: int, blocks: int, width: int, heads: int, labels: int) -> ProbeSize:
+    """Count for so many examples and a model of some blocks, a residual stream's width, heads and labels."""
     layers = blocks + 1 if probe.layers == "all" else len(probe.layers)
     positions = len(probe.position_names)
     watched = {"labels": labels, "next": 1}.get(str(probe.watch), len(probe.watch))
     per_row = 4 * (len(probe.recorded) + probe.heads * heads)
     per_row += 8 * (watched + probe.top_k + len(probe.against))
     stored = layers * positions * per_row + 4 * positions * (probe.watch == "next")
-    at_once = examples_at_once(probe, layers, width)
-    return ProbeSize(layers * positions, stored, at_once * _kept(probe, layers, width))
+    kept = examples_at_once(probe, layers, width) * _kept(probe, layers, width)
+    if not probe.geometry:
+        return ProbeSize(layers * positions, stored, kept, 0)
+    similarities = len(set(SIMILARITIES) & set(probe.geometry))
+    numbers = len(probe.geometry) - similarities + similarities * len(probe.against)
+    numbers += (examples - 1) * (GRAM in probe.geometry)
+    models = 1 + len(probe.against) * (similarities > 0)
+    streams = examples * layers * positions * width
+    # Inner products, and an eigendecomposition of the Gram matrix.
+    least = min(examples, width)
+    flops = models * (2 * examples * streams + 10 * layers * positions * least**3)
+    stored += 4 * layers * positions * numbers
+    return ProbeSize(layers * positions, stored, kept + 4 * models * streams, flops)
 
 
 def examples_at_once(probe: Probe, layers: int, width: int) -> int:

@@ -49,7 +49,7 @@ def divergences(
     lens: Lens,
     normed: Tensor,
     references: Mapping[str, Reference],
-    run: Callable[[], Tensor],
+    run: Callable[[str], Tensor],
     backend: str,
 ) -> dict[str, Tensor]:
     """Compare lens distributions with those of A references, layer by layer.
@@ -57,7 +57,7 @@ def divergences(
     Args:
         normed: [L, N, D] the model's streams after the final norm.
         references: by name, in the order of the result; the model itself is 0 from itself.
-        run: gives the same streams of the model that runs now.
+        run: gives the same streams of the model that runs now, a reference by this name.
         backend: of the probe kernel.
 
     Returns:
@@ -65,11 +65,11 @@ def divergences(
     """
     kl = torch.zeros(*normed.shape[:2], len(references), device=normed.device)
     js = torch.zeros_like(kl)
-    for place, reference in enumerate(references.values()):
+    for place, (name, reference) in enumerate(references.items()):
         if reference is None:
             continue
         with reference():
-            rows = torch.cat([normed, run()]).flatten(0, 1)
+            rows = torch.cat([normed, run(name)]).flatten(0, 1)
         count = len(rows) // 2
         opposite = torch.arange(count, 2 * count, device=rows.device).repeat(2)
         result = lens_statistics(rows, lens.unembedding, top_k=0, final_rows=opposite, backend=backend)

@@ -22,6 +22,7 @@ from engine.planning.probe_passes import examples_at_once
 from engine.progress import Report, StopRequest
 from engine.stages.context import Context
 from engine.stages.divergences import Reference, divergences, reference_models
+from engine.stages.geometry import Geometry, geometry_variables, with_geometry
 from engine.stages.probe_layout import layer_numbers, probe_family
 from engine.stages.records import checked
 from engine.stages.statistics import LayerStates, function_names, layer_values
@@ -77,6 +78,7 @@ def probe_layers(
     start: int = 0,
     take: Callable[[Sequences, Sequences], Streams | None] = lambda _sequences, _places: None,
     references: Mapping[str, Reference] = NO_REFERENCES,
+    geometry: Geometry | None = None,
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Yield the backend that served and the family's variables for the rows from `start` on, part by part.
 
@@ -84,11 +86,13 @@ def probe_layers(
     forward pass only the residual streams at the watch positions are kept, [L, B, P, D], and of these the N
     positions that the examples have. All their rows go through the probe kernel in one call, which never
     holds [rows, vocabulary] logits. take: gives what is known of a pass already, by its sequences and watch
-    positions. references: the models that this one is compared with; each runs the same batch.
+    positions. references: the models that this one is compared with; each runs the same batch. geometry:
+    takes the streams of all.
     """
     wanted = watched_layers(probe, len(lens.layers))
     keep = [wanted.index(layer) for layer in layer_numbers(probe, len(lens.layers))]
     watch_ids = [int(i) for c in family.coordinates if c.name == "watch_id" for i in c.values]
+    geometry = geometry or Geometry(probe, keep, 0)
     size, padding = window_size(probe.batch_size), padding_id(tokenizer)
     at_once = examples_at_once(probe, len(wanted), lens.width)
     for first in range(start // size * size, len(rows), size):
@@ -102,9 +106,12 @@ def probe_layers(
             found = FoundPositions.of(several, lens.device)
             known = take(*inputs)
             streams = known or watched_pass(lens, wanted, probe, padding, *inputs)[0]
-            states = _states(lens, found.of_streams(streams.to(lens.device)), wanted, probe)
+            streams = found.of_streams(streams.to(lens.device))
+            states = _states(lens, streams, wanted, probe)
+            collect = partial(geometry.add, [first + place for place in batch], found.present)
+            collect("", streams.hidden)
             if references:
-                again = partial(_normed, lens, wanted, evolve(probe, heads=False), padding, found, *inputs)
+                again = partial(_other_model, lens, wanted, probe, padding, inputs, found, collect)
                 states.others.update(divergences(lens, states.normed, references, again, probe.backend))
             watched = found.next_rows(len(wanted)) if probe.watch == "next" else watch_ids
             result = _statistics(lens, states.normed, watched, probe)
@@ -112,7 +119,7 @@ def probe_layers(
                 normed, lse = states.normed.flatten(0, 1), result.logsumexp
                 entropies = collision_entropy(normed, lens.unembedding, lse, backend=probe.backend)
                 states.others["renyi_2"] = entropies.view(states.normed.shape[:2])
-            parts.append(_by_example(result, states, keep, family, found))
+            parts.append(_by_example(result, states, keep, family, found, probe))
             order += batch
             report(first + len(order), len(rows), "")
         kept = np.argsort(order)[max(start - first, 0) :]
@@ -182,18 +189,21 @@ def _stacked(lens: Lens, streams: Streams, layers: list[int]) -> Tensor:
     return torch.stack(normed)
 
 
-def _normed(
+def _other_model(
     lens: Lens,
     layers: list[int],
     probe: Probe,
     padding: int,
+    inputs: tuple[Sequences, Sequences],
     found: FoundPositions,
-    sequences: Sequences,
-    places: Sequences,
+    collect: Callable[[str, Sequence[Tensor]], None],
+    name: str,
 ) -> Tensor:
-    """Run the model that is set now over a batch: its streams behind the final norm, [L, N, D]."""
-    streams, _ = watched_pass(lens, layers, probe, padding, sequences, places)
-    return _stacked(lens, found.of_streams(streams), layers)
+    """Run the model that is set now, a reference, over a batch: streams behind the final norm, [L, N, D]."""
+    streams, _ = watched_pass(lens, layers, evolve(probe, heads=False), padding, *inputs)
+    streams = found.of_streams(streams)
+    collect(name, streams.hidden)
+    return _stacked(lens, streams, layers)
 
 
 def _statistics(lens: Lens, hidden: Tensor, watch_ids: list[int] | Tensor, probe: Probe) -> LensStatistics:
@@ -211,7 +221,12 @@ def _statistics(lens: Lens, hidden: Tensor, watch_ids: list[int] | Tensor, probe
 
 
 def _by_example(
-    result: LensStatistics, states: States, keep: list[int], family: Family, found: FoundPositions
+    result: LensStatistics,
+    states: States,
+    keep: list[int],
+    family: Family,
+    found: FoundPositions,
+    probe: Probe,
 ) -> dict[str, np.ndarray]:
     shape = states.normed.shape[:2]
     names = {"top_logprob": "top_logprobs", "top_id": "top_ids"}
@@ -221,8 +236,9 @@ def _by_example(
         "next_id": found.next_ids.cpu().numpy().astype(np.int32),
     }
     watched_everywhere = "watch_id" in {coordinate.name for coordinate in family.coordinates}
+    of_all = {variable.name for variable in geometry_variables(probe)}
     for variable in family.variables:
-        if variable.name in values:
+        if variable.name in values or variable.name in of_all:
             continue
         if variable.name in states.others:
             by_layer = states.others[variable.name].cpu().numpy()
@@ -234,7 +250,7 @@ def _by_example(
         if "watch" in family.sizes and variable.name.startswith("watch_") and not watched_everywhere:
             by_position[values["next_id"] == MISSING] = fill
         values[variable.name] = np.moveaxis(by_position, 1, 2)  # [B, L, P, ...]
-    return {variable.name: values[variable.name] for variable in family.variables}
+    return {variable.name: values[variable.name] for variable in family.variables if variable.name in values}
 
 
 def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, report: Report) -> None:
@@ -251,10 +267,13 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
         backend = choose_backend(lens.device, settings.backend)
         with (
             reference_models(context, cell, model) as (arranged, references),
-            context.sink(family, key) as sink,
+            # Geometry is known when all examples have run, so a killed probe of it starts again.
+            context.sink(family, key, resume=not settings.geometry) as sink,
         ):
             report = checked(report, context.claim("probe", key))
             lens = evolve(find_lens(arranged), translators=context.translators(cell, lens.device))
+            keep = [watched_layers(settings, len(lens.layers)).index(layer) for layer in layers]
+            geometry = Geometry(settings, keep, len(rows))
             parts = probe_layers(
                 lens,
                 tokenizer,
@@ -267,7 +286,10 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
                 start=sink.start,
                 take=partial(context.kept.take, key),
                 references=references,
+                geometry=geometry,
             )
+            if settings.geometry:
+                parts = with_geometry(parts, geometry, list(references))
             for backend, values in parts:  # noqa: B007 - a backend may leave what it cannot do to another
                 sink.append(values)
         record |= {

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from engine.errors import UsageError
 from engine.stages.example_coordinates import example_coordinates
+from engine.stages.geometry import AXES, geometry_coordinates, geometry_variables
 from engine.stages.statistics import Statistic, function_names
 from engine.text.targets import Example
 from specs.registry import STATISTICS
 from specs.tables.probe import Probe
 from store import Coordinate, Family, Variable
-
-AXES = ("example", "layer", "position")
 
 
 def layer_numbers(probe: Probe, count: int) -> list[int]:
@@ -60,6 +59,7 @@ def probe_family(
     if own_tokens:
         meaning = "id of the text's next token, -1 behind the last"
         variables.append(Variable("next_id", ("example", "position"), "int32", "1", meaning))
+    variables += geometry_variables(probe)
     if watched or own_tokens:
         variables += [
             Variable("watch_logprob", (*AXES, "watch"), "float32", "nat", "log-probability"),
@@ -84,6 +84,7 @@ def probe_family(
         ]
     if against:
         coordinates.append(Coordinate("against", "against", list(against), long_name="the other model"))
+    coordinates += geometry_coordinates(probe, [row["id"] for row in rows])
     if probe.heads:
         coordinates.append(Coordinate("head", "head", list(range(heads)), long_name="attention head"))
     if probe.top_k:

@@ -6,7 +6,7 @@ result of `store.analysis`; tests hold both lists against the layouts and result
 
 from __future__ import annotations
 
-from specs.common.names import AGREEMENT, DERIVED_OUTCOMES
+from specs.common.names import AGREEMENT, DERIVED_OUTCOMES, GEOMETRY, GRAM, SIMILARITIES
 
 _KINDS = ("", "constrained_", "generated_")
 _EVALUATION = frozenset({
@@ -55,7 +55,10 @@ NODES: dict[str, frozenset[str]] = {
         "counterfactual_prediction", "majority_label", "sample", "sampled_label", "sampled_text",
     },
     "lens": frozenset({"cell", "layer", "step", "translator_kl"}),
-    "probe": _PROBE | {"against", "js_against", "kl_against"},
+    "probe": _PROBE | {
+        *GEOMETRY, *(f"{name}_against" for name in SIMILARITIES), GRAM, "against", "js_against",
+        "kl_against", "neighbour",
+    },
     "along": _EVALUATION | _PROBE | {"optimizer_step", "step"},
     "intervene": frozenset({
         "cell", "entropy", "entry", "example", "first", "gold", "group", "head", "intervention", "kind",
@@ -74,9 +77,9 @@ RESULTS = frozenset({
     "log_rank_p", "log_rank_p_adjusted", "lost", "low", "mean", "measurable", "median_layer", "missing",
     "mutual_information", "mutual_information_null", "mutual_information_p",
     "mutual_information_p_adjusted", "mutual_information_p_these_models",
-    "mutual_information_p_these_models_adjusted", "nll", "odds_ratio", "onset", "order", "p_adjusted",
-    "p_equivalence", "p_equivalence_adjusted", "p_value", "pair", "part", "predicted", "reaction_sd",
-    "reference", "rmsce", "rmsce_high", "rmsce_low", "seeds", "sentence", "share", "signature",
+    "mutual_information_p_these_models_adjusted", "nll", "odds_ratio", "onset", "order", "other",
+    "p_adjusted", "p_equivalence", "p_equivalence_adjusted", "p_value", "pair", "pairs", "part", "predicted",
+    "reaction_sd", "reference", "rmsce", "rmsce_high", "rmsce_low", "seeds", "sentence", "share", "signature",
     "simultaneous_high", "simultaneous_low", "survival", "t", "term", "test", "threshold", "total", "train",
     "training_sd", "value", "variance", "variance_ratio", "verdict",
 })  # fmt: skip

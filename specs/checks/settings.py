@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from specs.checks.templates import template_problems
+from specs.common.names import SIMILARITIES
 from specs.common.spelling import nearest, one_of
 from specs.errors import Problem
 from specs.tables.data import Data
@@ -175,6 +176,7 @@ def _probe(settings: Probe) -> Iterator[Problem]:
     if settings.layers == []:
         yield Problem(None, "probe.layers", 'expected "all" or at least one layer, found none')
     yield from _ranges(settings)
+    yield from _geometry(settings)
     if settings.against and settings.lens == "tuned":
         message = (
             'expected "logit" beside probe.against: each model has a tuned lens of its own; found "tuned"'
@@ -211,6 +213,24 @@ def _ranges(settings: Probe) -> Iterator[Problem]:
             message = f"{twice[0]} is watched already; expected each position once"
             yield Problem(None, f"probe.positions[{index}]", message)
         watched.update(place.names)
+
+
+def _geometry(settings: Probe) -> Iterator[Problem]:
+    """Yield what geometry lacks: models to be compared with, and positions along which a stream bends."""
+    for index, name in enumerate(settings.geometry):
+        at = f"probe.geometry[{index}]"
+        if name in settings.geometry[:index]:
+            yield Problem(None, at, f"{spell(name)} is listed twice")
+        elif name in SIMILARITIES and not settings.against:
+            message = f"{spell(name)} compares with the models of probe.against; expected some there"
+            yield Problem(None, at, message)
+        elif name == "curvature" and not any(
+            isinstance(place, PositionRange) and place.most >= 3 for place in settings.places
+        ):
+            message = (
+                '"curvature" is along the positions of a range; expected one of 3 or more in probe.positions'
+            )
+            yield Problem(None, at, message)
 
 
 # Table → its rules; every cell's table is held against them, each distinct one once.

@@ -31,6 +31,27 @@ DERIVED_STATISTICS = {
 }
 """Of layers, from what the probe stores: units and meaning."""
 
+GEOMETRY = {
+    "matrix_entropy": ("nat", "matrix-based entropy of residual streams, order 1"),
+    "matrix_entropy_2": ("nat", "matrix-based entropy of residual streams, order 2"),
+    "effective_rank": ("1", "effective rank of residual streams"),
+    "stable_rank": ("1", "stable rank of residual streams"),
+    "participation_ratio": ("1", "participation ratio of the residual streams' covariance"),
+    "anisotropy": ("1", "mean cosine between examples' residual streams"),
+    "intrinsic_dimension": ("1", "intrinsic dimension of residual streams, by two nearest neighbours"),
+    "curvature": ("rad", "angle between successive steps of the residual stream along a range"),
+}
+"""Of a layer's residual streams over examples, but curvature, over positions: units and meaning."""
+
+SIMILARITIES = {
+    "cka": ("1", "linear CKA of residual streams, unbiased, of both models"),
+    "procrustes": ("1", "Procrustes distance between both models' residual streams"),
+}
+"""Of two models' residual streams, by layer: units and meaning."""
+
+GRAM = "gram"
+"""What `probe.geometry` calls the inner products of residual streams, from which similarities follow."""
+
 STEP = "_step"
 """What the name of a statistic ends with where it stands for the change from the layer below."""
 

@@ -42,6 +42,10 @@ class PositionRange:
         return [f"{self.range}[{place * self.every}]" for place in range(self.most)]
 
 
+Geometry = Literal[
+    "matrix_entropy", "matrix_entropy_2", "effective_rank", "stable_rank", "participation_ratio",
+    "anisotropy", "intrinsic_dimension", "curvature", "cka", "procrustes", "gram",
+]  # fmt: skip
 Position = Literal["prompt_end", "label", "completion_end", "explanation", "prompt"] | int | PositionRange
 
 
@@ -117,6 +121,16 @@ class Probe:
             "that has ended earlier stays at its final adapter. For the logit lens."
         ),
     ] = field(factory=list, metadata=LATER | read_by("along"))
+    geometry: Annotated[
+        list[Geometry],
+        Meta(
+            description="Also how the residual streams of a layer lie to each other, over the probed "
+            "examples at each watch position (probe.md): entropies and ranks of their Gram matrix, mean "
+            "cosine, intrinsic dimension; `curvature` over the positions of a range. `cka` and `procrustes` "
+            "compare with the models of `against`. `gram` keeps the inner products, from which the "
+            "similarity of any two cells follows: examples² numbers per layer and position."
+        ),
+    ] = field(factory=list, metadata=LATER | read_by("probe"))
     top_k: Annotated[int, Meta(ge=0, le=1024, description="Most likely tokens kept per position.")] = 5
     examples: Annotated[
         PositiveInt | None,
@@ -162,7 +176,7 @@ class Probe:
     def measures(self, outcome: str) -> bool:
         """Whether a statistic of layers is recorded, or can be derived from what is."""
         name = outcome.removesuffix(STEP)
-        return name in self.recorded or {
+        return name in (*self.recorded, *self.geometry) or {
             "renyi_inf": self.top_k > 0 or "max_prob" in self.statistics,
             "top_mass": self.top_k > 0,
             "top_entropy": self.top_k > 0,

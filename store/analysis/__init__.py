@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from store.analysis.nodes import indexed, select
     from store.analysis.permutation import sign_flip
     from store.analysis.ranks import rank_trajectory
+    from store.analysis.representations import similarity
     from store.analysis.signatures import Thresholds, detect_failures
     from store.analysis.sizes import effect_sizes, mcnemar
     from store.analysis.specialisation import layer_specialisation
@@ -64,6 +65,7 @@ _HOMES = {
     "saturation": "survival",
     "select": "nodes",
     "sign_flip": "permutation",
+    "similarity": "representations",
     "transfer_matrix": "evaluation",
     "variance_by_interval": "variance",
 }
@@ -97,6 +99,7 @@ __all__ = [
     "saturation",
     "select",
     "sign_flip",
+    "similarity",
     "transfer_matrix",
     "variance_by_interval",
 ]

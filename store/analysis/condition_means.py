@@ -86,22 +86,24 @@ def means(
 def divergence_from(
     data: Data,
     reference: str,
-    measure: Literal["kl", "js"] = "kl",
+    measure: Literal["kl", "js", "cka", "procrustes"] = "kl",
     *,
     by: str = "condition",
     confidence: float = CONFIDENCE,
 ) -> xr.Dataset:
-    """Return how far each condition's lens distributions are from another model's, by layer and position.
+    """Return how far each condition is from another model, by layer and position.
 
     The other model has run on the same inputs (`probe.against`), so prompts and answers play no part.
 
     Args:
         reference: "base", or the levels of the other cell, as "target=label".
-        measure: "kl", KL(reference ‖ condition), or "js", the Jensen-Shannon divergence.
+        measure: of lens distributions: "kl", KL(reference ‖ condition), or "js", the Jensen-Shannon
+            divergence. Of residual streams (where `probe.geometry` names them): "cka", a similarity, 1 for
+            equal ones, or "procrustes", a distance.
 
     Returns:
-        Result as of `means`, in nats. The model itself is 0 from itself. Trainings that differ by their seed
-            alone are apart, too; so compare conditions with each other by `change` in `kl_against`.
+        Result as of `means`; divergences in nats. The model itself is 0 from itself. Trainings that differ by
+            their seed alone are apart, too; so compare conditions by `change` in `kl_against`.
 
     Raises:
         StoreError: where nothing was compared with this reference.

@@ -19,6 +19,8 @@ STATISTICS = ("entropy", "kl_final", "max_prob", "watch_mass")
 DIVERGENCES = {
     "kl_against": "KL divergence, on the same input, from",
     "js_against": "Jensen-Shannon divergence, on the same input, from",
+    "cka_against": "CKA of residual streams, on the same input, with",
+    "procrustes_against": "Procrustes distance of residual streams, on the same input, from",
 }
 TESTED = ("difference", "difference_low", "difference_high", "p_adjusted")
 POINTS = ("mean", "low", "high")

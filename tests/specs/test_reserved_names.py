@@ -11,6 +11,7 @@ from small_study import small_spec
 import store
 from specs import SpecError, load_spec, resolve
 from specs.checks.reserved_names import NODES, RESERVED
+from specs.common.names import GEOMETRY, GRAM, SIMILARITIES
 
 FACTORS = {"target", "seed"}
 
@@ -21,7 +22,8 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
     for number, probe in enumerate(
         (
             'lens = "tuned", tuned = { steps = 2 }',
-            'against = ["base"], watch = "next", statistics = ["entropy", "renyi_2"], at = [0, 1.0]',
+            'against = ["base"], watch = "next", statistics = ["entropy", "renyi_2"], at = [0, 1.0], '
+            f'geometry = {[*GEOMETRY, *SIMILARITIES, GRAM]}, positions = ["prompt"]',
             "at = [1.0]",
         )
     ):

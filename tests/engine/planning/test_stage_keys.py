@@ -140,6 +140,7 @@ OTHER: dict[str, Any] = {
     "probe.tuned.precision": "bfloat16",
     "probe.heads": True,
     "probe.activation": True,
+    "probe.geometry": ["anisotropy"],
     "probe.top_k": 2,
     "probe.examples": 3,
     "probe.batch_size": 2,

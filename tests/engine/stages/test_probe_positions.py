@@ -118,7 +118,7 @@ def test_more_positions_take_no_more_memory_and_change_nothing(
 def test_a_plan_counts_every_position() -> None:
     wide = Probe(positions=["label", PositionRange(range="prompt", every=3, most=8)], watch="next")
     assert len(wide.position_names) == 9 and wide.position_names[-1] == "prompt[21]"
-    size, one = (probe_size(probe, 3, 32, 4, 5) for probe in (wide, Probe(watch="next")))
+    size, one = (probe_size(probe, 6, 3, 32, 4, 5) for probe in (wide, Probe(watch="next")))
     assert (size.rows, size.stored, size.kept) == tuple(9 * part for part in (one.rows, one.stored, one.kept))
 
 

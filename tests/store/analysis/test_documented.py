@@ -34,7 +34,7 @@ def small_store(tmp_path: Path, tiny_model: Path, rated_file: Path) -> Path:
     common = f"""
 store = "{tmp_path}/stores/small"
 model = {{ id = "{tiny_model}", dtype = "float32" }}
-data = {{ source = "{data}", columns = {{ label = "rating", explanation = "why" }}, train = 8, test = 4 }}
+data = {{ source = "{data}", columns = {{ label = "rating", explanation = "why" }}, train = 8, test = 6 }}
 prompt = {{ chat_template = false, template = "{{context}} {{response}}:" }}
 lora = {{ r = 2 }}
 train = {{ steps = 1, batch_size = 4, precision = "float32" }}
@@ -45,7 +45,10 @@ evaluate.counterfactuals = ["agreeing", "contradicting"]
 """
     designs = {
         "ablation-small": """
-probe = { heads = true, at = [0, 1.0], against = ["base", { target = "label" }] }
+probe.heads = true
+probe.against = ["base", { target = "label" }]
+probe.geometry = ["effective_rank", "cka", "gram"]
+probe.at = [0, 1.0]
 interventions = [{ name = "off", kind = "mask" }]
 [factors.target.levels]
 label = { target.content = "label" }
