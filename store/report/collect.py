@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -154,10 +154,20 @@ def _provenance(ledger: Ledger, manifest: Json, listed: list[Json], node: xr.Dat
     backends = {str(part.attrs["backend"]) for part in node.subtree if "backend" in part.attrs}
     return {
         "spec": tomlkit.dumps(_filled(manifest.get("spec", {}))),
+        "settings": dict(_flat(_filled(manifest.get("spec", {})))),
         "seconds": {stage: round(total, 1) for stage, total in seconds.items()},
         "backend": ", ".join(sorted(backends)),
         **{name: manifest[name] for name in PROVENANCE if name in manifest},
     }
+
+
+def _flat(table: Json, above: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the keys of a spec, dotted, with their values as JSON."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", json.dumps(value, ensure_ascii=False)
 
 
 def _filled(value: Any) -> Any:

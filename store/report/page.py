@@ -16,7 +16,8 @@ from store.backend.location import Root
 from store.report.collect import collect
 
 SCRIPTS = (
-    "data.js", "dom.js", "csv.js", "axes.js", "charts.js", "tables.js", "overview.js", "outcomes.js",
+    "data.js", "dom.js", "address.js", "csv.js", "copying.js", "axes.js", "charts.js", "tables.js", "pins.js",
+    "overview.js", "outcomes.js",
     "measures.js", "layers.js", "interventions.js", "tuned.js", "lens.js", "sections.js", "live.js",
     "report.js",
 )  # fmt: skip
@@ -61,7 +62,8 @@ def page(data: dict[str, Any]) -> str:
     script = f'"use strict";\n(() => {{\n{"".join(map(_template, SCRIPTS))}\n}})();\n'
     return Template(_template("report.html")).substitute(
         title=html.escape(_printable(f"{data['store']}: ablation report")),
-        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}"
+        policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
+        + "img-src blob:"  # of a figure's own copy
         + ("; connect-src 'self'" if "live" in data else ""),
         style=style,
         script=script,

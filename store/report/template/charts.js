@@ -15,7 +15,7 @@ const LARGEST = 7; // half the width of the mark of the largest weight
 function lineChart({ title, series, xTitle, yTitle, xDigits = 0, yDigits = 2, zero = false, around = undefined, diagonal = false, unit = "", domain = null, write = fixed, where = (place) => `${xTitle.split(" (")[0]} ${fixed(place, xDigits)}` }) {
   const readout = el("div", { class: "readout", "aria-live": "polite" });
   const picture = el("div", { class: "picture" });
-  const figure = el("figure", { class: "chart" }, el("figcaption", {}, title), picture, readout);
+  const figure = el("figure", { class: "chart" }, el("figcaption", {}, title), picture, figureButtons(title, picture, series), readout);
   const places = unique(series.flatMap((own) => own.x)).sort((a, b) => a - b);
   let at = -1;
   const plot = (width) => picture.replaceChildren(lineSvg(width));

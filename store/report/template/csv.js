@@ -14,13 +14,11 @@ function csvText(header, rows) {
 // make: () => [header, rows], asked when the button is pressed.
 function downloadButton(name, make) {
   const file = `${state.experiment.name}-${name}.csv`.replaceAll(" ", "-");
-  const save = () => {
+  const download = () => {
     const [header, rows] = make();
-    const url = URL.createObjectURL(new Blob([csvText(header, rows)], { type: "text/csv" }));
-    el("a", { href: url, download: file }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
+    save(new Blob([csvText(header, rows)], { type: "text/csv" }), file);
   };
-  return el("button", { type: "button", class: "download", "data-csv": name, onclick: save }, "CSV", el("span", { class: "hidden" }, ` of ${name}, as filtered`));
+  return el("button", { type: "button", class: "download", "data-csv": name, onclick: download }, "CSV", el("span", { class: "hidden" }, ` of ${name}, as filtered`));
 }
 
 // Columns for a condition's levels, which every table of conditions begins with.

@@ -8,11 +8,21 @@ const state = {
   experiment: report.experiments[0],
   hidden: new Map(), // factor -> Set of hidden levels
   choices: new Map(), // what selects inside sections are set to, so that filtering keeps them
+  query: "", // words that the levels of a condition have to hold
+  pins: [], // conditions to compare, by index
+  section: "",
 };
 
 function visible(index) {
   const levels = state.experiment.conditions[index].levels;
-  return state.experiment.factors.every(({ name }) => !state.hidden.get(name)?.has(levels[name]));
+  return state.experiment.factors.every(({ name }) => !state.hidden.get(name)?.has(levels[name])) && answers(levels);
+}
+
+// Whether every word that is searched for is in some "factor=level" of a condition.
+function answers(levels) {
+  const words = state.query.toLowerCase().split(/\s+/).filter(Boolean);
+  const texts = Object.entries(levels).map((pair) => pair.join("=").toLowerCase());
+  return words.every((word) => texts.some((text) => text.includes(word)));
 }
 
 function levelVisible(factor, level) {

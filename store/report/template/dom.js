@@ -26,6 +26,9 @@ function fill(node, attributes, children) {
 const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 const draw = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
+// Once charts know their width and stand.
+const settled = (then) => requestAnimationFrame(() => requestAnimationFrame(then));
+
 function note(text) {
   return el("p", { class: "note" }, text);
 }
@@ -41,6 +44,7 @@ function choice(key, label, options, changed) {
       "data-choice": key,
       onchange: (event) => {
         state.choices.set(key, event.target.value);
+        writeAddress();
         changed(event.target.value);
       },
     },

@@ -51,10 +51,11 @@ function lensView(experiment, redraw) {
   if (!modes.length) return note("The probe recorded neither top tokens nor watched ones.");
   const mode = choice(`${key}-mode`, "Columns", modes, redraw);
   const position = choice(`${key}-position`, "Position", shape.positions.map((name, index) => ({ value: String(index), text: name })), redraw);
-  const panels = shape.conditions.map((condition, place) => ({ condition, place })).filter(({ condition }) => visible(condition));
+  const panels = shape.conditions.map((condition, place) => ({ condition, place })).filter(({ condition }) => visible(condition)).sort((a, b) => pinnedFirst(a.condition, b.condition));
   const view = { shape, read: lensReader(shape), e: Number(example.value), p: Number(position.value), mode: mode.value, panels: panels.slice(0, MOST_PANELS) };
   const step = (move) => () => {
     state.choices.set(`${key}-example`, String((view.e + move + shape.examples.length) % shape.examples.length));
+    writeAddress();
     redraw();
   };
   const detail = el("div", { class: "detail", "aria-live": "polite" });
@@ -63,6 +64,7 @@ function lensView(experiment, redraw) {
       those.length > 1 && pickedShape.element,
       example.element,
       el("span", { class: "steps" }, el("button", { type: "button", onclick: step(-1), "aria-label": "Previous example" }, "←"), el("button", { type: "button", onclick: step(1), "aria-label": "Next example" }, "→")),
+      el("a", { class: "permalink", href: addressOf("lens", new Map([...state.choices, [`${key}-example`, String(view.e)]])) }, "Link to this example"),
       mode.element,
       mode.value !== "positions" && position.element),
     el("div", { class: "lens" }, lensGrid(view, detail), detail),

@@ -8,7 +8,7 @@ function setUpLive() {
   document.querySelector(".tools").prepend(told);
   const place = Number(sessionStorage.getItem("place"));
   sessionStorage.removeItem("place");
-  if (place) requestAnimationFrame(() => requestAnimationFrame(() => scrollTo(0, place)));
+  if (place) settled(() => scrollTo(0, place));
   const look = async () => {
     try {
       const answer = await fetch("/state");

@@ -21,7 +21,7 @@ function results(experiment, redraw) {
     const [, mean, low, high, seeds, examples] = plotted.rows.find(([condition]) => condition === index) ?? [];
     const counts = own.map(([, row]) => row).filter(Boolean);
     return [
-      shortLabel(index),
+      [pinButton(index), shortLabel(index)],
       `${seeds ?? counts[0][4]}`,
       `${examples ?? counts.map((row) => row[5]).find((number) => !missing(number)) ?? "–"}`,
       intervalPlot({ value: mean, low, high, domain, label: `${plotted.title} ${write(plotted)(mean, digits(plotted))} ${interval(low, high, digits(plotted), write(plotted))}` }),
@@ -118,7 +118,7 @@ const contrastsCsv = (experiment) => [
 const MOST_MAPS = 12;
 
 function confusion({ confusion: data }) {
-  const shown = data.conditions.map((index, place) => [index, place]).filter(([index]) => visible(index));
+  const shown = data.conditions.map((index, place) => [index, place]).filter(([index]) => visible(index)).sort(([a], [b]) => pinnedFirst(a, b));
   const name = (label) => label || "no label";
   const maps = shown.slice(0, MOST_MAPS).map(([index, place]) => {
     const cells = data.count[place].map((row) => {
@@ -141,7 +141,7 @@ const confusionCsv = ({ confusion: data }) => [
 
 // The first conditions that the filters leave, as many as a chart can tell apart.
 function chartConditions(indices) {
-  const shown = unique(indices).filter(visible).sort((a, b) => a - b);
+  const shown = unique(indices).filter(visible).sort(pinnedFirst);
   const chosen = shown.slice(0, MOST_SERIES);
   return {
     chosen,

@@ -86,7 +86,7 @@ function matrix(experiment) {
   const shown = experiment.conditions.map((_, index) => index).filter(visible);
   const rows = shown.map((index) => {
     const own = experiment.cells.filter((cell) => cell.condition === index);
-    return [shortLabel(index), ...seeds.map((seed) => stateMark(own.find((cell) => cell.seed === seed)))];
+    return [[pinButton(index), shortLabel(index)], ...seeds.map((seed) => stateMark(own.find((cell) => cell.seed === seed)))];
   });
   const failed = experiment.cells.filter((cell) => cell.state === "failed" && visible(cell.condition));
   return [

@@ -2,6 +2,7 @@
 
 function render() {
   const { experiment } = state;
+  writeAddress();
   const shown = experiment.conditions.filter((_, index) => visible(index)).length;
   document.getElementById("title").textContent = experiment.name;
   const done = experiment.cells.filter((cell) => cell.state === "done").length;
@@ -9,7 +10,8 @@ function render() {
     `What changed, in which layer, how sure. ${plural(experiment.conditions.length, "condition")}, ${done} of ${plural(experiment.cells.length, "cell")} complete. Store “${report.store}”, written ${report.written}.`;
   const count = document.getElementById("filter-count");
   count.textContent = `${shown} of ${plural(experiment.conditions.length, "condition")} shown`;
-  const sections = [...SECTIONS.filter(({ only, key }) => !only || !experiment[key].missing), ...experiment.panels.map(panelSection)];
+  const there = ({ only, key, when }) => (!only || !experiment[key].missing) && (!when || when());
+  const sections = [...SECTIONS.filter(there), ...experiment.panels.map(panelSection)];
   document.getElementById("main").replaceChildren(...sections.map((section) => drawSection(section, experiment)));
   document.getElementById("contents").replaceChildren(
     el("ol", {}, sections.map(({ id, title }) => el("li", {}, el("a", { href: `#${id}` }, title)))),
@@ -57,15 +59,31 @@ function drawFilters() {
   });
   const reset = () => {
     state.hidden.clear();
+    state.query = "";
     drawFilters();
     render();
   };
   form.replaceChildren(
     el("span", { class: "quiet" }, factors.length ? "Show" : "One condition, so nothing to filter"),
+    factors.length ? searchBox() : "",
     ...groups,
     factors.length ? el("button", { type: "button", onclick: reset }, "Show all") : "",
     el("output", { id: "filter-count", "aria-live": "polite" }),
   );
+}
+
+const PATIENCE = 150; // milliseconds that a person takes from one letter to the next
+
+function searchBox() {
+  let waiting = 0;
+  const search = (event) => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      state.query = event.target.value;
+      render();
+    }, PATIENCE);
+  };
+  return el("label", { class: "search" }, "Search ", el("input", { type: "search", id: "search", value: state.query, placeholder: "words of levels", oninput: search }));
 }
 
 function drawExperiments() {
@@ -73,10 +91,10 @@ function drawExperiments() {
   document.getElementById("experiment-label").hidden = false;
   const select = document.getElementById("experiment");
   select.append(...report.experiments.map(({ name }, index) => el("option", { value: index }, name)));
+  select.value = report.experiments.indexOf(state.experiment);
   select.addEventListener("change", () => {
     state.experiment = report.experiments[Number(select.value)];
-    state.hidden.clear();
-    state.choices.clear();
+    forget();
     drawFilters();
     render();
   });
@@ -137,10 +155,14 @@ function setUpPrinting() {
 }
 
 document.getElementById("footer").textContent = "Made by ablation-engine. This file loads nothing from a network; all data is inside.";
+readAddress();
 drawExperiments();
 drawFilters();
+document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
+setUpAddress();
 setUpTheme();
 setUpPopups();
 setUpPrinting();
 render();
+goToSection();
 setUpLive();

@@ -26,7 +26,19 @@ const failuresCsv = ({ failures: { rows } }) => [
   rows.filter(({ condition }) => visible(condition)).map((row) => [...levelCells(row.condition), row.seed, row.signature, row.found, row.value, row.sentence]),
 ];
 
-function provenance({ provenance: data }) {
+// The keys in which the specs of two experiments differ.
+function specDifference({ provenance: data }, other) {
+  const keys = unique([...Object.keys(data.settings), ...Object.keys(other.provenance.settings)]).sort();
+  const differing = keys.filter((key) => key !== "name" && data.settings[key] !== other.provenance.settings[key]);
+  const rows = differing.map((key) => [key, data.settings[key] ?? "–", other.provenance.settings[key] ?? "–"]);
+  return rows.length ? table({ caption: `Keys of the spec that differ from those of ${other.name}`, columns: [{ title: "Key" }, { title: "this experiment" }, { title: other.name }], rows, tall: rows.length > 14 }) : note(`Both specs say the same, but for the name.`);
+}
+
+function provenance(experiment, redraw) {
+  const { provenance: data } = experiment;
+  const others = report.experiments.filter((own) => own !== experiment);
+  const compared = choice("spec", "Compare the spec with", [{ value: "", text: "–" }, ...others.map(({ name }) => ({ value: name, text: name }))], redraw);
+  const other = others.find(({ name }) => name === compared.value);
   const hardware = data.hardware ?? {};
   const seconds = Object.entries(data.seconds).filter(([, total]) => total > 0).map(([stage, total]) => `${stage} ${duration(total)}`);
   const facts = {
@@ -40,6 +52,8 @@ function provenance({ provenance: data }) {
   };
   return [
     el("dl", { class: "facts wide" }, Object.entries(facts).filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    others.length > 0 && compared.element,
+    other && specDifference(experiment, other),
     el("details", {}, el("summary", {}, "The spec, every default filled in (TOML)"), el("pre", { tabindex: 0 }, data.spec)),
   ];
 }
@@ -67,11 +81,12 @@ function panelSection({ name, title, text, columns, rows, missing, from }) {
   };
 }
 
-// only: a section that stands where the store has something for it, and else is not missed.
+// only: a section that stands where the store has something for it, and else is not missed. when: whether it is drawn.
 const SECTIONS = [
   { id: "short", title: "In short", key: "contrasts", make: inShort },
   { id: "matrix", title: "Matrix", make: matrix, csv: matrixCsv },
   { id: "results", title: "Results", key: "results", make: results, csv: resultsCsv },
+  { id: "pair", title: "Side by side", when: () => state.pins.length === MOST_PINS, lead: "The two conditions that are pinned. They are the first in every figure, too.", make: sideBySide },
   { id: "contrasts", title: "Contrasts in outcomes", key: "contrasts", make: outcomeContrasts, csv: contrastsCsv },
   { id: "entropy", title: "Contrasts by layer", key: "contrasts", lead: "A statistic of each layer in a condition less that in its baseline. Lens entropy above 0: the layer is less sure of the next token than in the baseline.", make: layerContrasts, csv: layerContrastsCsv },
   { id: "interventions", title: "Effect by layer", key: "interventions", lead: "Outcome of a changed model less that of the same model unchanged: where it falls below 0, the changed layers carry some of it.", make: interventions, csv: interventionsCsv },

@@ -21,7 +21,8 @@ function scroller(inside, { name = null, tall = false }) {
   const region = { tabindex: 0, role: "region", "aria-label": name };
   const box = el("div", { class: tall ? "scroll tall" : "scroll", ...(name && region) }, inside);
   const cues = { left: el("span", { class: "cue", "aria-hidden": "true" }, "◂ more"), right: el("span", { class: "cue", "aria-hidden": "true" }, "more ▸") };
-  const frame = el("div", { class: "scroller" }, box, el("div", { class: "cues" }, cues.left, cues.right));
+  const copy = name && inside.rows?.length > 1 && el("div", { class: "copies" }, tableButton(name, inside));
+  const frame = el("div", { class: "scroller" }, box, el("div", { class: "cues" }, cues.left, cues.right), copy);
   const look = () => {
     const rest = box.scrollWidth - box.clientWidth - box.scrollLeft;
     cues.left.classList.toggle("there", box.scrollLeft > 2);
