@@ -29,6 +29,8 @@ COLUMNS = {
     "mae": ("abs. error", "{:.2f}", True),
     "brier": ("Brier", "{:.3f}", True),
     "nll": ("NLL", "{:.3f}", True),
+    "neutral_perplexity": ("perplexity", "{:.2f}", True),
+    "neutral_kl": ("KL to base", "{:.4f}", True),
     "train_loss": ("train loss", "{:.3f}", False),
 }
 PANELS = 4  # of the figure, side by side

@@ -19,12 +19,13 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
 from attrs import evolve
 
+from engine.data.neutral_text import BUILT_IN, CHUNK, neutral_documents
 from engine.planning import changes
 from engine.planning.cards import Cards
 from engine.planning.cost import Cost
 from engine.planning.data_read import test_data, test_prompt
 from engine.planning.devices import DEVICES
-from engine.planning.example_lengths import Lengths
+from engine.planning.example_lengths import CHARACTERS_PER_TOKEN, Lengths
 from engine.planning.executor_settings import executor_settings
 from engine.planning.own_machine import expected_seconds
 from engine.planning.passes import Passes, choose_passes, without_estimate
@@ -163,6 +164,7 @@ _TABLES = {
     "train": (*_TEXTS, "lora", "probe"),
     "base": (*_TEXTS, "evaluate"),
     "evaluate": (*_TEXTS, "evaluate"),
+    "neutral": ("model", "train", "evaluate"),
     "lens": (*_TEXTS, "probe"),
     "probe": (*_TEXTS, "evaluate", "probe"),
     "along": (*_TEXTS, "evaluate", "probe"),
@@ -219,6 +221,8 @@ def _cost(
     if stage in ("base", "evaluate"):
         asked = evaluate.plain if stage == "base" else evaluate
         return _evaluate(asked, target, count, model, lengths, weights)
+    if stage == "neutral":
+        return _neutral(evaluate, train, model, weights)
     count = examples or min(count, probe.examples or count)
     labels = len(evaluate.labels)
     if stage == "intervene":
@@ -283,6 +287,18 @@ def _evaluate(
         memory=weights + working + evaluate.batch_size * model.vocabulary * 4 * (generated > 0),
         streamed=weights * generated * math.ceil(examples / evaluate.batch_size),
         stored=examples * 4 * ((1 + behind) * (len(evaluate.labels) + 4) + 2 * sampling.samples),
+    )
+
+
+def _neutral(evaluate: Evaluate, train: Train, model: ModelCard, weights: float) -> Cost:
+    tokens = sum(map(len, neutral_documents(evaluate.neutral_text or BUILT_IN))) / CHARACTERS_PER_TOKEN
+    models = 1 if train.steps == 0 else 2  # with the adapter, and without
+    working = evaluate.batch_size * CHUNK * model.hidden * 4 * 8
+    return Cost(
+        tokens=models * tokens,
+        flops=2 * models * (model.parameters + model.unembedding) * tokens,
+        memory=weights + working + 64e6,
+        stored=16 * math.ceil(tokens / CHUNK),
     )
 
 

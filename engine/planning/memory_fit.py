@@ -14,6 +14,7 @@ _SIZES = {
     "base": "evaluate.batch_size",
     "train": "train.max_length",
     "evaluate": "evaluate.batch_size",
+    "neutral": "evaluate.batch_size",
     "lens": "probe.tuned.tokens",
     "probe": "probe.batch_size",
     "along": "probe.batch_size",

@@ -18,7 +18,7 @@ from engine.planning.data_read import test_data
 from engine.planning.estimate import UNKNOWN_EXAMPLES
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.sizes import model_card
-from specs.common.names import CORRECTED_OUTCOMES, EXAMPLE_OUTCOMES
+from specs.common.names import CORRECTED_OUTCOMES, EXAMPLE_OUTCOMES, NEUTRAL_OUTCOMES
 from specs.tables.analysis import Outcome
 from store import StoreError, read_manifests
 from store.backend.location import Root
@@ -174,6 +174,8 @@ def _outcomes(plan: Plan, outcome: Outcome | None) -> list[Outcome]:
 def measures(plan: Plan, cell: PlannedCell, outcome: Outcome) -> bool:
     """Return whether a cell's results hold an outcome."""
     evaluate, probe = plan.matrix.table("evaluate", cell.choice), plan.matrix.table("probe", cell.choice)
+    if outcome in NEUTRAL_OUTCOMES:
+        return False  # how many chunks there are hangs on the tokenizer
     if outcome not in EXAMPLE_OUTCOMES:
         return probe.enabled and probe.measures(outcome)
     if outcome == "generated_correct":

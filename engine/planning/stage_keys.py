@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 from attrs import evolve, frozen
 
+from engine.data.neutral_text import text_identity
 from engine.data.sources import sources
 from engine.planning.data_read import test_data, test_prompt, tested_data, trained_data
 from engine.planning.identities import NONE, digest, model_identity, source_identity
@@ -30,7 +31,8 @@ from specs.toml.paths import data_suffix
 
 # Raise a stage's number when a change to the code alters its results.
 VERSIONS = {
-    "data": 4, "base": 1, "train": 3, "evaluate": 5, "lens": 2, "probe": 3, "along": 1, "intervene": 2,
+    "data": 4, "base": 1, "train": 3, "evaluate": 5, "neutral": 1, "lens": 2, "probe": 3, "along": 1,
+    "intervene": 2,
 }  # fmt: skip
 
 Cell = tuple[int, ...]
@@ -112,6 +114,7 @@ class Keys:
         asked = test_parts("evaluate", "train")
         plain = evaluated(lambda cell: matrix.table("evaluate", cell).plain)
         self._base = _joined(matrix, model, test, test_size("evaluate"), prefix, *asked, plain)
+        self._neutral = _joined(matrix, _Part(("evaluate",), self._neutral_text))
         self._evaluated_base = _joined(matrix, _Part(("evaluate",), self._is_base_evaluated))
         self._lens = _joined(
             matrix, data, *parts("lens", "data", "prompt", *tables, "probe"), shuffling_seed, alone
@@ -161,6 +164,8 @@ class Keys:
         }
         if self._evaluated_base(cell):
             keys["base"] = _combine("base", f"evaluate {VERSIONS['evaluate']};{self._base(cell)}")
+        if text := self._neutral(cell):
+            keys["neutral"] = _combine("neutral", train + text)
         if self._probed(cell):
             lens = ""
             if self._tuned(cell):
@@ -231,6 +236,11 @@ class Keys:
 
     def _is_base_evaluated(self, cell: Cell) -> str:
         return "evaluated" if self._matrix.table("evaluate", cell).base_model else ""
+
+    def _neutral_text(self, cell: Cell) -> str:
+        """Identify the neutral text on which the cell's model is measured, "" where on none."""
+        source = self._matrix.table("evaluate", cell).neutral_text
+        return text_identity(source) if source else ""
 
     def _is_probed(self, cell: Cell) -> str:
         return "probed" if self._matrix.table("probe", cell).enabled else ""

@@ -133,7 +133,8 @@ class CellRunner:
                     if self._measure(cell, "lens", model, base):
                         self._measure(cell, "probe", model, base)
                     self.stages.kept.drop()
-                    self._measure(cell, "along", model, base)
+                    for stage in ("neutral", "along"):
+                        self._measure(cell, stage, model, base)
                     self._measure(cell, "intervene", model, base)
         except _ChangedBaseError:
             self._run_training(cells)  # what is left of it

@@ -12,7 +12,7 @@ from engine.models.base_model import BaseModel
 from engine.models.causal_lm import CausalLm
 from engine.planning.plan import PlannedCell
 from engine.progress import Report
-from engine.stages import along, checks, data, evaluate, probe, tuned_lens, untrained
+from engine.stages import along, checks, data, evaluate, neutral, probe, tuned_lens, untrained
 from engine.stages.context import Context
 from engine.stages.interventions import stage as interventions
 from engine.stages.measured_examples import Stage
@@ -21,6 +21,7 @@ from engine.stages.training import stage as training
 MEASURES: Mapping[str, Callable[[Context, PlannedCell, CausalLm, BaseModel, Report], None]] = {
     "base": untrained.run,
     "evaluate": evaluate.run,
+    "neutral": neutral.run,
     "lens": tuned_lens.run,
     "probe": probe.run,
     "along": along.run,

@@ -36,7 +36,8 @@ NODES: dict[str, frozenset[str]] = {
         | {
             "along_examples", "along_examples_too_long", "cell", "completion_tokens", "ece",
             "interventions", "kept_step", "lens_examples", "lens_kl",
-            "lens_kl_untrained", "probed_examples", "test_examples", "train_examples",
+            "lens_kl_untrained", "neutral_base_perplexity", "neutral_cross_entropy", "neutral_kl",
+            "neutral_perplexity", "neutral_tokens", "probed_examples", "test_examples", "train_examples",
             "train_end_loss", "train_examples_label_alone", "train_examples_too_long",
             "train_explanation_loss", "train_label_loss", "train_label_token_accuracy",
             "train_label_token_entropy", "train_loss", "train_seconds",
@@ -54,6 +55,9 @@ NODES: dict[str, frozenset[str]] = {
         "argued_label", "counterfactual", "counterfactual_explanation", "counterfactual_logprob",
         "counterfactual_prediction", "majority_label", "sample", "sampled_label", "sampled_text",
     },
+    "neutral": frozenset({
+        "base_cross_entropy", "cell", "cross_entropy", "example", "group", "kl_base", "tokens",
+    }),
     "lens": frozenset({"cell", "layer", "step", "translator_kl"}),
     "probe": _PROBE | {
         *GEOMETRY, *(f"{name}_against" for name in SIMILARITIES), GRAM, "against", "js_against",

@@ -17,6 +17,9 @@ AGREEMENT = ("accuracy", "macro_f1", "mae", "qwk")
 EXAMPLE_OUTCOMES = ("correct", "generated_correct", "absolute_error", "brier", "nll")
 """Outcomes of single test examples, from the evaluation."""
 
+NEUTRAL_OUTCOMES = ("cross_entropy", "kl_base")
+"""Outcomes of chunks of neutral text."""
+
 LENS_STATISTICS = (
     "logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy",
 )  # fmt: skip

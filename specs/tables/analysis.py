@@ -7,12 +7,18 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
-from specs.common.names import DERIVED_OUTCOMES, EXAMPLE_OUTCOMES, GEOMETRY, CorrectionFamily
+from specs.common.names import (
+    DERIVED_OUTCOMES,
+    EXAMPLE_OUTCOMES,
+    GEOMETRY,
+    NEUTRAL_OUTCOMES,
+    CorrectionFamily,
+)
 from specs.registry import STATISTICS, Named
 
 # Outcomes of test examples, and statistics of layers, derived ones and those of plug-ins too. Plans are
 # judged by those whose variation docs/power.md knows, or `[analysis.assumed]` tells.
-OUTCOMES = Named(STATISTICS, plain=(*EXAMPLE_OUTCOMES, *DERIVED_OUTCOMES, *GEOMETRY))
+OUTCOMES = Named(STATISTICS, plain=(*EXAMPLE_OUTCOMES, *NEUTRAL_OUTCOMES, *DERIVED_OUTCOMES, *GEOMETRY))
 Outcome = Annotated[str, OUTCOMES]
 
 SD = "Standard deviation of differences "

@@ -27,7 +27,7 @@ from specs.tables.sampling import Sampling
 from specs.tables.signatures import Signatures
 from specs.tables.target import Prompt, Target
 
-STAGES = ("data", "base", "train", "evaluate", "lens", "probe", "along", "intervene")
+STAGES = ("data", "base", "train", "evaluate", "neutral", "lens", "probe", "along", "intervene")
 
 # The stages that read each table, unless a field's metadata says otherwise.
 TABLE_STAGES: dict[str, tuple[str, ...]] = {
@@ -290,6 +290,13 @@ class Evaluate:
         ),
     ] = field(factory=list, metadata=LATER | read_by("evaluate"))
     sampling: Sampling = field(factory=Sampling, metadata=LATER | read_by("evaluate"))
+    neutral_text: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="Also measure each model on text beside its task: the next token's cross-entropy and "
+            "KL from the model without adapter. `builtin`, or a file (`.jsonl`: `text` of each line)."
+        ),
+    ] = field(default=None, metadata=LATER | read_by("neutral"))
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )

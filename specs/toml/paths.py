@@ -19,7 +19,9 @@ from specs.toml.text import absolute
 DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")  # each also with .gz, in any case
 
 
-PATHS: tuple[keys.Path, ...] = (("data", "source"), ("evaluate", "data", "source"), ("model", "id"))
+PATHS: tuple[keys.Path, ...] = (
+    ("data", "source"), ("evaluate", "data", "source"), ("evaluate", "neutral_text"), ("model", "id"),
+)  # fmt: skip
 
 
 def holds_path(key: keys.Path) -> bool:
@@ -28,7 +30,7 @@ def holds_path(key: keys.Path) -> bool:
 
 
 def anchor(raw: Mapping[str, Any], folder: Callable[[keys.Path], Path]) -> dict[str, Any]:
-    """Give the tables with `data.source`, `evaluate.data.source` and `model.id` made absolute where local.
+    """Give the tables with what stands at `PATHS` made absolute where it is local.
 
     folder: to which the path at a key is relative.
     """

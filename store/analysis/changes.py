@@ -8,6 +8,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from attrs import frozen
 
+from specs.common.names import NEUTRAL_OUTCOMES
 from store.analysis.components import Components, Floats
 from store.analysis.counterfactuals import MEASURES
 from store.analysis.equivalence import NAME as EQUIVALENCE
@@ -254,6 +255,8 @@ def relative_entropy(data: Data, factor: str, baseline: Any = None, **options: A
 
 def stage_of(variable: str) -> str:
     """Return the stage that holds a variable."""
+    if variable in (*NEUTRAL_OUTCOMES, "base_cross_entropy"):
+        return "neutral"
     evaluated = is_measure(variable) or variable in {*DERIVED, *MEASURES, "label_logprob"}
     return "evaluate" if evaluated else "probe"
 

@@ -272,6 +272,7 @@ RANGES = {
     **dict.fromkeys(("absolute_error", "nll", "entropy", "kl_final", "kl_against", "train_loss"), POSITIVE),
     **dict.fromkeys(("watch_entropy", "renyi_2", "renyi_inf", "top_entropy"), POSITIVE),
     **dict.fromkeys(("label_surprisal", "next_surprisal"), POSITIVE),
+    **dict.fromkeys(("cross_entropy", "base_cross_entropy", "kl_base"), POSITIVE),
     "brier": (0.0, 2.0),
     **dict.fromkeys(("js_final", "js_against"), (0.0, np.log(2))),
 }

@@ -52,12 +52,16 @@ TITLES = {
     "unparsed_share": "unparsed answers",
     "train_accuracy": "accuracy on training examples",
     "train_loss": "training loss",
+    "neutral_perplexity": "perplexity on neutral text",
+    "neutral_kl": "KL from the model without adapter on neutral text (nat)",
 }
 SHARES = (
     "accuracy", "generated_accuracy", "majority_accuracy", "sampled_accuracy", "pass_at_n",
     "self_consistency", "unparsed_share", "train_accuracy",
 )  # fmt: skip
-LOWER_IS_BETTER = ("mae", "brier", "nll", "ece", "unparsed_share", "train_loss")
+LOWER_IS_BETTER = (
+    "mae", "brier", "nll", "ece", "unparsed_share", "train_loss", "neutral_perplexity", "neutral_kl",
+)  # fmt: skip
 
 
 def results(node: xr.DataTree, places: Places) -> Json:

@@ -42,7 +42,11 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
         )
         everything += "sampling = { samples = 2 }\n"
         everything += 'counterfactuals = ["empty"]\n'
-        spec.write_text(text.replace("[evaluate]\n", f"[evaluate]\ntrain_examples = 2\n{everything}"))
+        spec.write_text(
+            text.replace(
+                "[evaluate]\n", f"[evaluate]\ntrain_examples = 2\nneutral_text = 'builtin'\n{everything}"
+            )
+        )
         engine("execute", spec)
         for name, node in store.open_store(tmp_path / str(number) / "store")["small"].children.items():
             for shape in node.subtree:

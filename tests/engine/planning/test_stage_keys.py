@@ -26,6 +26,7 @@ FOLLOWERS = {
     "evaluate": {"evaluate"},
     "lens": {"lens", "probe"},
     "probe": {"probe"},
+    "neutral": set(),  # which the cells of BASE do not have
     "along": set(),  # which the cells of BASE do not have
     "intervene": {"intervene"},
 }
@@ -152,7 +153,8 @@ READ_BESIDE = {"train.epochs": ("train.steps=null",), "target.filler": ('target.
 ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
     "probe.enabled", "probe.lens", "probe.against", "probe.at", "prompt.messages", "train.tokens",
-    "train.label_tokens", "evaluate.counterfactuals", "evaluate.sampling", "lora.trained_tokens",
+    "train.label_tokens", "evaluate.counterfactuals", "evaluate.sampling", "evaluate.neutral_text",
+    "lora.trained_tokens",
 }  # fmt: skip
 
 
@@ -246,6 +248,24 @@ def test_what_is_measured_along_a_training_is_read_by_that_alone(files: dict[str
     for off in ("probe.enabled=false", "train.steps=0"):
         (after,) = keys_of(text, files["folder"], *options, off)
         assert "along" not in after
+
+
+def test_a_neutral_text_is_known_by_what_it_says(files: dict[str, str], tmp_path: Path) -> None:
+    """It changes no other key, and follows the training alone."""
+    text, folder, built_in = BASE.format(**files), files["folder"], 'evaluate.neutral_text="builtin"'
+    (without,), (before,) = keys_of(text, folder), keys_of(text, folder, built_in)
+    assert {**before, **without} == before and {*before} - {*without} == {"neutral"}
+    for name, words in (("a.txt", "some words"), ("b.txt", " some words\n"), ("c.txt", "other words")):
+        (tmp_path / name).write_text(words)
+    one, same, other = (
+        keys_of(text, folder, f'evaluate.neutral_text="{tmp_path / name}.txt"')[0]["neutral"]
+        for name in "abc"
+    )
+    assert one == same and len({one, other, before["neutral"]}) == 3
+    others = {"train.lr=0.5": True, 'evaluate.too_long="drop"': False, "probe.top_k=1": False}
+    for change, follows in others.items():
+        (after,) = keys_of(text, folder, built_in, change)
+        assert (after["neutral"] != before["neutral"]) == follows, change
 
 
 def test_what_a_probe_is_compared_with_is_in_its_key_alone(files: dict[str, str]) -> None:
