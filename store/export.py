@@ -4,6 +4,7 @@ Nothing is rounded, renamed or left out. Beside the data lie the manifest (`mani
 cells), a list of the variables (`variables.json`: dims, type, units, meaning) and a card (`README.md`).
 """
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ from store.errors import StoreError
 from store.export_card import CARD, export_card
 from store.ledger.manifests import read_manifests
 from store.reader import open_store
+
+
+ROWS = 500_000  # of a table that are in memory at a time, or those of one cell
 
 
 def export(
@@ -89,7 +93,7 @@ def _netcdf(dataset: xr.Dataset, file: Path) -> Path:
 
 
 def _tables(dataset: xr.Dataset, place: Path, title: str, form: ExportFormat, *, raw: bool) -> list[Path]:
-    """Write a node's variables, those of equal dims to one table, a cell at a time."""
+    """Write a node's variables, those of equal dims to one table, some cells at a time."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, values in dataset.data_vars.items():
         groups.setdefault(tuple(str(dim) for dim in values.dims if dim != "cell"), []).append(str(name))
@@ -107,12 +111,14 @@ def _tables(dataset: xr.Dataset, place: Path, title: str, form: ExportFormat, *,
 
 
 def _frames(dataset: xr.Dataset, dims: tuple[str, ...]) -> Iterator[pd.DataFrame]:
-    """Yield one cell's rows after the other; columns: factors, dims, other coordinates, variables."""
+    """Yield the rows of some cells after the other; columns: factors, dims, other coordinates, variables."""
     factors = [str(name) for name, values in dataset.coords.items() if values.dims == ("cell",)]
     others = [str(name) for name in dataset.coords if name not in (*factors, *dims)]
     dataset = dataset.drop_indexes([name for name in factors if name in dataset.xindexes])
-    for cell in range(dataset.sizes["cell"]):
-        frame = dataset.isel(cell=[cell]).to_dataframe(dim_order=["cell", *dims]).reset_index()
+    step = max(1, ROWS // max(1, math.prod(dataset.sizes[dim] for dim in dims)))
+    for start in range(0, dataset.sizes["cell"], step):
+        part = dataset.isel(cell=slice(start, start + step))
+        frame = part.to_dataframe(dim_order=["cell", *dims]).reset_index()
         yield frame[[*factors, *dims, *others, *map(str, dataset.data_vars)]]
 
 

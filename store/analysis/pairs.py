@@ -1,5 +1,6 @@
 """Which cells a contrast compares, and their differences as one lazy variable."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from specs.common.names import NOT_APPLICABLE
-from store.analysis.nodes import SEED, check_level, levels, read_cell, variable
+from store.analysis.nodes import BLOCK_BYTES, SEED, check_level, levels, numbers, variable
 from store.analysis.results import level_coordinate
 from store.errors import StoreError
 
@@ -98,7 +99,7 @@ def _partner(row: tuple[Any, ...], bases: dict[tuple[Any, ...], int], names: Seq
 
 
 class Differences(BackendArray):
-    """Condition minus baseline, shape (level, pair, *rest), two cells read at a time; NaN without a pair."""
+    """Condition minus baseline, shape (level, pair, *rest), some cells read at a time; NaN without a pair."""
 
     def __init__(self, values: xr.DataArray, pairs: Pairs) -> None:
         self._values = values.transpose("cell", ...)
@@ -115,11 +116,19 @@ class Differences(BackendArray):
             part = part.isel({dim: chosen})
         chosen_levels, chosen_pairs = (np.arange(n)[k] for n, k in zip(self.shape[:2], key[:2], strict=True))
         values = np.full((chosen_levels.size, chosen_pairs.size, *part.shape[1:]), np.nan)
-        for row, level in enumerate(np.atleast_1d(chosen_levels)):
-            for column, pair in enumerate(np.atleast_1d(chosen_pairs)):
-                cells = self._pairs.condition[level, pair], self._pairs.reference[level, pair]
-                if min(cells) >= 0:
-                    values[row, column] = read_cell(part, cells[0]) - read_cell(part, cells[1])
+        wanted = [
+            (column, row, *cells)
+            for column, pair in enumerate(np.atleast_1d(chosen_pairs))
+            for row, level in enumerate(np.atleast_1d(chosen_levels))
+            if min(cells := (self._pairs.condition[level, pair], self._pairs.reference[level, pair])) >= 0
+        ]
+        size = max(1, BLOCK_BYTES // max(1, 16 * math.prod(part.shape[1:])))
+        for start in range(0, len(wanted), size):  # levels of a pair have the baseline in common
+            batch = wanted[start : start + size]
+            cells = sorted({cell for _, _, *both in batch for cell in both})
+            block = dict(zip(cells, numbers(part.isel(cell=cells)).values, strict=True))
+            for column, row, condition, reference in batch:
+                values[row, column] = block[condition] - block[reference]
         return values.reshape(*chosen_levels.shape, *chosen_pairs.shape, *part.shape[1:])
 
 
