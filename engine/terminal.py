@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -87,6 +88,18 @@ class Words(TextColumn):
     def render(self, task: Task) -> Text:
         """Render the words of one bar."""
         return styled(self.text_format.format(task=task))
+
+
+@contextmanager
+def followed(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show on standard error, where that is a terminal, how far something is that tells a callback of it."""
+    with progress(Terminal(stderr=True)) as bars:
+        task = bars.add_task(title, total=None)
+
+        def follow(done: int, total: int, part: str) -> None:
+            bars.update(task, completed=done, total=total, description=f"{title}: {part}")
+
+        yield follow
 
 
 def progress(console: Console, *more: ProgressColumn, shown: bool = True) -> Progress:

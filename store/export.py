@@ -23,9 +23,9 @@ from store.backend.location import Root
 from store.backend.records import json_text
 from store.errors import StoreError
 from store.export_card import CARD, export_card
+from store.follow import Follow, ignored
 from store.ledger.manifests import read_manifests
 from store.reader import open_store
-
 
 ROWS = 500_000  # of a table that are in memory at a time, or those of one cell
 
@@ -37,6 +37,7 @@ def export(
     experiment: str | None = None,
     *,
     raw: bool = False,
+    follow: Follow = ignored,
 ) -> list[Path]:
     """Write the whole cells of a store, or of one experiment, to `folder`/EXPERIMENT/; return the files.
 
@@ -44,13 +45,16 @@ def export(
     parquet, csv: a node's variables of equal dims are the columns of one table, beside the factors and the
     other dims (probe.example-layer-position.parquet, …): a row per cell, or per entry of a cell. A file is
     there whole or not at all; an older one is replaced. Unless `raw`, text that a spreadsheet would run as a
-    formula has an apostrophe before it in CSV files. StoreError when there is nothing to export.
+    formula has an apostrophe before it in CSV files. `follow` is told of every node. StoreError when there is
+    nothing to export.
     """
     if form not in EXPORT_FORMATS:
         expected = f"expected one of {', '.join(EXPORT_FORMATS)}"
         raise StoreError(f"export: {expected}, found {form!r}{hint(form, EXPORT_FORMATS)}")
     tree, manifests = open_store(root, experiment), read_manifests(root, experiment)
     written: list[Path] = []
+    total = sum(bool(child.data_vars) for node in tree.children.values() for child in node.subtree)
+    done = 0
     for name, node in tree.children.items():
         stages = [child for child in node.subtree if child.data_vars]
         if not stages:
@@ -59,6 +63,8 @@ def export(
         described = {}
         for stage in stages:
             title = stage.relative_to(node).replace("/", ".")
+            follow(done, total, f"{name}: {title}")
+            done += 1
             dataset = stage.to_dataset()
             described[title] = {"attributes": dict(dataset.attrs), "variables": _described(dataset)}
             if form == "netcdf":

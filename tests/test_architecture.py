@@ -32,7 +32,7 @@ ORDER = {
         "cli", "",
     ),
     "store": (
-        "errors tokens quality calibration sampling", "backend", "lease", "ledger", "arrays",
+        "errors tokens quality calibration sampling follow", "backend", "lease", "ledger", "arrays",
         "reader writer accessor", "export_card", "export upkeep analysis", "pooling plots notebook", "report",
         "",
     ),

@@ -10,7 +10,7 @@ import click
 from engine.cli.output import CSV, FORMAT, JSON, check_one, say_csv, say_json
 from engine.cli.parameters import EXPERIMENT, RESULTS, Results
 from engine.errors import UsageError
-from engine.terminal import Terminal, say
+from engine.terminal import Terminal, followed, say
 from specs.common.names import EXPORT_FORMATS
 from store.backend.location import Place, Root
 
@@ -58,7 +58,12 @@ def report(of: Results, output: Path | None, experiment: str | None, serve: bool
             raise UsageError("--serve and -o: expected one of the two")
         serve_report(LiveReport(of.store, name, lambda: _record_looks(of.store, name)), port)
         return
-    say(write_report(of.store, output, name) if output else keep_report(of.store, name))
+    with followed("report") as follow:
+        if output:
+            written = str(write_report(of.store, output, name, follow=follow))
+        else:
+            written = keep_report(of.store, name, follow=follow)
+    say(written)
     _record_looks(of.store, name)
 
 
@@ -118,7 +123,9 @@ def export(of: Results, form: Any, experiment: str | None, output: Path | None, 
     if output is None and isinstance(store, Place) and store.distant:
         raise UsageError(f"{store}: expected -o FOLDER, in which to write what a bucket's store holds")
     folder = output or Path(str(store)) / "export"
-    for file in export(store, form, folder, experiment or of.experiment, raw=raw):
+    with followed("export") as follow:
+        files = export(store, form, folder, experiment or of.experiment, raw=raw, follow=follow)
+    for file in files:
         say(file)
 
 

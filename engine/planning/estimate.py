@@ -8,6 +8,7 @@ Rules of thumb, stated so that they can be checked:
 - With checkpointing of gradients the layers run forward once more.
 - The memory of a training: `engine.planning.training_memory`. Every process takes half a GB by itself. For a
   known device, `engine.planning.passes` chooses what `train` leaves to "auto".
+- An evaluation that generates keeps keys and values of a batch of the longest prompts and answers.
 - A change of an intervention runs the layers above those that an earlier run has in common with it. Of that
   run, and of each model that runs whole, L + 1 residual streams of a batch are kept.
 """
@@ -220,7 +221,7 @@ def _cost(
     count = examples or data.test or UNKNOWN_EXAMPLES
     if stage in ("base", "evaluate"):
         asked = evaluate.plain if stage == "base" else evaluate
-        return _evaluate(asked, target, count, model, lengths, weights)
+        return _evaluate(asked, target, count, model, lengths, weights, BYTES[settings.dtype])
     if stage == "neutral":
         return _neutral(evaluate, train, model, weights)
     count = examples or min(count, probe.examples or count)
@@ -230,7 +231,8 @@ def _cost(
         entries, width = changes.entries(plan, cell), BYTES[settings.dtype]
         return _intervene(entries, probe, count, model, length, weights, labels, width)
     if stage == "along":
-        once = _evaluate(evaluate.plain, target, count, model, lengths, weights)
+        width = BYTES[settings.dtype]
+        once = _evaluate(evaluate.plain, target, count, model, lengths, weights, width)
         once += _probe(evolve(probe, against=[], geometry=[]), count, model, lengths, weights, labels)
         return once.times(len(probe.at))
     return _probe(probe, count, model, lengths, weights, labels)
@@ -269,7 +271,13 @@ def _train(
 
 
 def _evaluate(
-    evaluate: Evaluate, target: Target, examples: int, model: ModelCard, lengths: Lengths, weights: float
+    evaluate: Evaluate,
+    target: Target,
+    examples: int,
+    model: ModelCard,
+    lengths: Lengths,
+    weights: float,
+    width: int,
 ) -> Cost:
     sampling, length = evaluate.sampling, evaluate.new_tokens(target)
     drawn = sampling.samples * (1 + (sampling.constrained and target.content != "label"))
@@ -280,11 +288,13 @@ def _evaluate(
     tokens = examples * (passes * lengths.prompt + generated)
     tokens += examples * behind * (lengths.prompt + lengths.completion)
     heads = examples * (1 + generated + behind)
-    working = evaluate.batch_size * (lengths.prompt + (written > 0) * length) * model.hidden * 4 * 8
+    longest = evaluate.batch_size * (lengths.longest_prompt + (written > 0) * length)
+    working = longest * model.hidden * 4 * 8
+    cache = longest * model.cached_numbers * width * (written > 0)
     return Cost(
         tokens=tokens,
         flops=2 * (model.parameters * tokens + model.unembedding * heads),
-        memory=weights + working + evaluate.batch_size * model.vocabulary * 4 * (generated > 0),
+        memory=weights + working + cache + evaluate.batch_size * model.vocabulary * 4 * (generated > 0),
         streamed=weights * generated * math.ceil(examples / evaluate.batch_size),
         stored=examples * 4 * ((1 + behind) * (len(evaluate.labels) + 4) + 2 * sampling.samples),
     )

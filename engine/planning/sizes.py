@@ -47,6 +47,11 @@ class ModelCard:
         """Parameters of the unembedding."""
         return self.hidden * self.vocabulary
 
+    @property
+    def cached_numbers(self) -> int:
+        """Numbers that a generation keeps of each token: keys and values of every layer."""
+        return 2 * self.layers * (self.facts.layer.keys or self.hidden)
+
 
 @frozen
 class DataCard:

@@ -125,8 +125,8 @@ class Differences(BackendArray):
         size = max(1, BLOCK_BYTES // max(1, 16 * math.prod(part.shape[1:])))
         for start in range(0, len(wanted), size):  # levels of a pair have the baseline in common
             batch = wanted[start : start + size]
-            cells = sorted({cell for _, _, *both in batch for cell in both})
-            block = dict(zip(cells, numbers(part.isel(cell=cells)).values, strict=True))
+            read = sorted({cell for _, _, *both in batch for cell in both})
+            block = dict(zip(read, numbers(part.isel(cell=read)).values, strict=True))
             for column, row, condition, reference in batch:
                 values[row, column] = block[condition] - block[reference]
         return values.reshape(*chosen_levels.shape, *chosen_pairs.shape, *part.shape[1:])

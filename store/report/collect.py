@@ -17,6 +17,7 @@ from store.backend.locate import place_of
 from store.backend.location import Root
 from store.backend.records import Json
 from store.errors import FAULTS, StoreError
+from store.follow import Follow, ignored
 from store.ledger.history import read_history
 from store.ledger.ledger import Ledger
 from store.ledger.levels import factor_names
@@ -52,10 +53,11 @@ SECTIONS: dict[str, Callable[[ReportSource], Json]] = {
 PROVENANCE = ("packages", "python", "git", "hardware")
 
 
-def collect(root: Root, experiment: str | None = None) -> Json:
+def collect(root: Root, experiment: str | None = None, follow: Follow = ignored) -> Json:
     """Return the report's data: plain JSON values, one entry per experiment.
 
-    StoreError when the store has no experiment, or not the one that is asked for.
+    StoreError when the store has no experiment, or not the one that is asked for. Before each section
+    `follow` is told how many of all are there, and what the next one is.
     """
     tree = open_store(root, experiment)
     manifests = read_manifests(root, experiment)
@@ -66,13 +68,27 @@ def collect(root: Root, experiment: str | None = None) -> Json:
         "store": str(place_of(root).absolute()).rpartition("/")[2],
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "experiments": [
-            _experiment(root, name, manifests[name], tree.children[name], SAMPLE_BYTES // len(names))
-            for name in names
+            _experiment(
+                root,
+                name,
+                manifests[name],
+                tree.children[name],
+                SAMPLE_BYTES // len(names),
+                partial(_follow_part, follow, part, len(names), name),
+            )
+            for part, name in enumerate(names)
         ],
     }
 
 
-def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget: int) -> Json:
+def _follow_part(follow: Follow, part: int, parts: int, name: str, section: str) -> None:
+    done = part * len(SECTIONS) + list(SECTIONS).index(section)
+    follow(done, parts * len(SECTIONS), f"{name}: {section}")
+
+
+def _experiment(
+    root: Root, name: str, manifest: Json, node: xr.DataTree, budget: int, follow: Callable[[str], None]
+) -> Json:
     names = factor_names(manifest)
     listed = manifest_cells(root, name)
     index = cell_index(names, listed, range(len(listed)))
@@ -98,10 +114,18 @@ def _experiment(root: Root, name: str, manifest: Json, node: xr.DataTree, budget
             for label, levels in conditions.items()
         ],
         "cells": _cells(Ledger(root), listed, index, [places[label] for label in labels]),
-        **{title: _or_reason(partial(section, source)) for title, section in SECTIONS.items()},
+        **_sections(source, follow),
         "panels": panels(source),
         "provenance": _provenance(Ledger(root), manifest, listed, node),
     }
+
+
+def _sections(source: ReportSource, follow: Callable[[str], None]) -> Json:
+    sections: Json = {}
+    for title, section in SECTIONS.items():
+        follow(title)
+        sections[title] = _or_reason(partial(section, source))
+    return sections
 
 
 def _with_versions(results: Json, node: xr.DataTree) -> Json:
@@ -148,7 +172,7 @@ def _state(states: list[str]) -> str:
 
 def _provenance(ledger: Ledger, manifest: Json, listed: list[Json], node: xr.DataTree) -> Json:
     seconds: dict[str, float] = {}
-    for stage, key in {(stage, cell["keys"][stage]) for cell in listed for stage in cell["keys"]}:
+    for stage, key in sorted({(stage, cell["keys"][stage]) for cell in listed for stage in cell["keys"]}):
         if key in ledger.done(stage):
             seconds[stage] = seconds.get(stage, 0.0) + float(ledger.record(stage, key).get("seconds", 0))
     backends = {str(part.attrs["backend"]) for part in node.subtree if "backend" in part.attrs}

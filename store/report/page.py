@@ -13,6 +13,7 @@ from typing import Any
 from specs.common.whole_files import named
 from store.backend.locate import place_of
 from store.backend.location import Root
+from store.follow import Follow, ignored
 from store.report.collect import collect
 
 SCRIPTS = (
@@ -23,23 +24,25 @@ SCRIPTS = (
 )  # fmt: skip
 
 
-def write_report(root: Root, file: str | os.PathLike[str], experiment: str | None = None) -> Path:
+def write_report(
+    root: Root, file: str | os.PathLike[str], experiment: str | None = None, *, follow: Follow = ignored
+) -> Path:
     """Write the report of a store, or of one experiment in it, as one HTML file; return its path.
 
-    StoreError when the store, or the experiment, is not there.
+    `follow` is told of every section. StoreError when the store, or the experiment, is not there.
     """
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = page(collect(root, experiment))
+    text = page(collect(root, experiment, follow))
     with named(path, path):
         path.write_text(text, "utf-8")
     return path
 
 
-def keep_report(root: Root, experiment: str | None = None) -> str:
+def keep_report(root: Root, experiment: str | None = None, *, follow: Follow = ignored) -> str:
     """Write the report into the store itself; return where it is."""
     place = place_of(root)
-    place.write("report.html", page(collect(place, experiment)).encode())
+    place.write("report.html", page(collect(place, experiment, follow)).encode())
     return f"{place}/report.html"
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from tiny_models import MODELS, build
 
 import engine
 from engine.planning.estimate import estimate
+from engine.planning.sizes import card_of
 
 FIRST = 'target.placement="before"'
 
@@ -42,3 +45,35 @@ def test_each_sample_is_a_generation_with_its_prompt(tokens) -> None:
     assert one > plain and three - plain == pytest.approx(3 * (one - plain))
     held = tokens("evaluate.sampling.samples=1", "evaluate.sampling.constrained=true")
     assert held > one
+
+
+CACHED = ["llama", "mistral", "qwen3", "gemma 2, soft-capped", "phi3", "gpt2", "gpt-neox", "opt", "mixtral"]
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_the_cache_of_a_token_is_that_of_the_model(name: str) -> None:
+    model = build(*MODELS[name])
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    card = card_of(model.config.to_dict(), shapes)
+    assert card is not None
+    ids = torch.randint(3, 90, (2, 7))
+    cache = model(input_ids=ids, use_cache=True).past_key_values
+    numbers = sum(tensor.numel() for layer in cache.layers for tensor in (layer.keys, layer.values))
+    if name != "mistral":  # whose sliding window keeps the last tokens alone
+        assert card.cached_numbers == numbers / ids.numel()
+    assert card.cached_numbers >= numbers / ids.numel()
+
+
+def test_generating_keeps_keys_and_values_of_the_longest_prompts(write_spec) -> None:
+    spec = write_spec()
+
+    def memory(*overrides: str) -> float:
+        plan = engine.plan(spec, ("seeds=[0]", *overrides))
+        costs = estimate(plan, list(plan.cells)[:1])
+        assert costs is not None
+        return costs["evaluate"].memory
+
+    generating = 'evaluate.scoring=["loglikelihood", "generation"]'
+    small, large = (memory(generating, f"evaluate.batch_size={rows}") for rows in (1, 9))
+    scored = [memory('evaluate.scoring=["loglikelihood"]', f"evaluate.batch_size={rows}") for rows in (1, 9)]
+    assert large - small > scored[1] - scored[0]

@@ -212,6 +212,15 @@ def test_the_command_writes_one_file_and_the_probe_keeps_texts_of_tokens(
     assert told(ended.output, "'smal'", "'small'")
 
 
+def test_whoever_waits_is_told_of_every_section(root: Path) -> None:
+    told_of: list[tuple[int, int, str]] = []
+    data = collect(root, follow=lambda *step: told_of.append(step))
+    assert [done for done, _, _ in told_of] == list(range(len(told_of)))
+    assert {total for _, total, _ in told_of} == {len(told_of)}
+    name = data["experiments"][0]["name"]
+    assert [part for _, _, part in told_of][:2] == [f"{name}: results", f"{name}: contrasts"]
+
+
 def test_a_store_without_experiments_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not a store: expected"):
         write_report(tmp_path, tmp_path / "report.html")
