@@ -12,7 +12,7 @@ from attrs import frozen
 
 from engine.cli.grids import Column, Grid, varying
 from engine.errors import UsageError
-from engine.planning.plan import describe
+from engine.planning.levels import describe
 from engine.quantities import count
 from store import StoreError, open_store, read_manifests
 from store.analysis import change

@@ -55,7 +55,7 @@ def _is_of(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    from engine.planning.plan import describe
+    from engine.planning.levels import describe
 
     where = f"cell {record['cell']} {describe(record['levels'])}"
     return f"{record['time']}  {record['event']:<7}{where}: {record['stage']}  {record['text']}".rstrip()

@@ -134,7 +134,7 @@ def execute(
 ) -> None:
     """Run what is pending: train, evaluate, probe; results go to the store."""
     from engine.api import choose, due, levels_of
-    from engine.planning.plan import describe
+    from engine.planning.levels import describe
 
     if quiet and verbose:
         raise UsageError("--quiet and --verbose: expected one of the two")

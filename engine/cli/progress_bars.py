@@ -6,7 +6,8 @@ from types import TracebackType
 
 from rich.console import Console
 
-from engine.planning.plan import Plan, PlannedCell, describe
+from engine.planning.levels import describe
+from engine.planning.plan import Plan, PlannedCell
 from engine.progress import Report
 from engine.running.display import Display
 from engine.running.time_left import TimeLeft

@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.errors import UsageError
-from engine.planning.levels import is_level, parted
-from engine.planning.plan import describe
+from engine.planning.levels import describe, is_level, parted
 from engine.terminal import joined, styled
 from specs.common.spelling import hint
 from store import open_store

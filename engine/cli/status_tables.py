@@ -11,7 +11,8 @@ from rich.text import Text
 from engine.cli.cell_tables import cell_table
 from engine.cli.grids import Grid
 from engine.cli.output import FORMAT
-from engine.planning.plan import Plan, describe
+from engine.planning.levels import describe
+from engine.planning.plan import Plan
 from engine.quantities import count
 from engine.terminal import joined, styled
 from store import Ledger, StoreError, cells, read_manifests

@@ -19,3 +19,8 @@ def parted(text: str) -> list[str]:
 def is_level(level: Any, text: Any) -> bool:
     """Tell whether a text names a level: as TOML writes it (true), or as Python does (True)."""
     return str(text) in (level_text(level), str(level))
+
+
+def describe(levels: dict[str, object]) -> str:
+    """Give a cell's levels on one line: target=label, seed=0."""
+    return ", ".join(f"{name}={'-' if level is None else level}" for name, level in levels.items())

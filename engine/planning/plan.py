@@ -12,6 +12,7 @@ from engine.data.sources import sources
 from engine.errors import UsageError
 from engine.planning.data_read import test_data
 from engine.planning.identities import file_identities
+from engine.planning.levels import describe
 from engine.planning.stage_keys import Cell, Keys, model_key
 from specs import Matrix
 from specs.tables.data import Data
@@ -228,8 +229,3 @@ def by_training(plan: Plan, cells: Iterable[PlannedCell]) -> Iterator[list[Plann
     for same_model in grouped(cells, plan.model):
         trainings = grouped(same_model, lambda cell: cell.keys["train"])
         yield from sorted(trainings, key=lambda group: any(cell.donors for cell in group))
-
-
-def describe(levels: dict[str, object]) -> str:
-    """Give a cell's levels on one line: target=label, seed=0."""
-    return ", ".join(f"{name}={'-' if level is None else level}" for name, level in levels.items())

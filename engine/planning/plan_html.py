@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.planning.plan import Plan, PlannedCell, describe
+from engine.planning.levels import describe
 from engine.quantities import count
 from specs.common.markup import Markup, counted, element, quiet, state, table
 from specs.tables.experiment import STAGES
 from store.ledger.levels import level_text
+
+if TYPE_CHECKING:
+    from engine.planning.plan import Plan, PlannedCell
 
 MOST_CONDITIONS = 60
 _NAMES = {"cached": "done"}

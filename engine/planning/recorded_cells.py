@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UsageError
-from engine.planning.levels import is_level, parted
-from engine.planning.plan import describe
+from engine.planning.levels import describe, is_level, parted
 from specs import Matrix, resolve
 from store import StoreError, cells, read_manifests
 from store.backend.location import Place

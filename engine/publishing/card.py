@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from engine.planning.plan import describe
+from engine.planning.levels import describe
 from engine.publishing.facts import Measured, PublishedCell, public_name, settings_of
 from specs.tables.experiment import Model
 

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from engine.errors import DataError, UsageError
 from engine.planning.identities import source_identity
-from engine.planning.plan import describe
+from engine.planning.levels import describe
 from engine.planning.recorded_cells import Levels, one_training, recorded_cell, select_cells, single
 from engine.stages.training.files import check_adapter
 from specs import Matrix

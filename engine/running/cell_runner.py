@@ -15,7 +15,8 @@ from attrs import define, field, frozen
 from engine.errors import ChangedWeightsError, DoneElsewhereError, HeldElsewhereError, Interrupted
 from engine.models.base_model import BaseModel, as_it_was
 from engine.models.causal_lm import CausalLm
-from engine.planning.plan import Plan, PlannedCell, by_training, describe, grouped
+from engine.planning.levels import describe
+from engine.planning.plan import Plan, PlannedCell, by_training, grouped
 from engine.progress import Report, StopRequest, silent
 from engine.running.display import Display
 from engine.running.memory import failure

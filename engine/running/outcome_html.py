@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from engine.planning.plan import Plan, PlannedCell, describe
+from engine.planning.levels import describe
+from engine.planning.plan import Plan, PlannedCell
 from engine.progress import Report
 from engine.quantities import count
 from engine.running.display import Display

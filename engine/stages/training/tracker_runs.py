@@ -11,7 +11,8 @@ from typing import Any
 from attrs import frozen
 
 from engine.planning.identities import digest
-from engine.planning.plan import Plan, PlannedCell, describe
+from engine.planning.levels import describe
+from engine.planning.plan import Plan, PlannedCell
 
 TAG = "ablation.run"  # by which MLflow finds a run again
 
