@@ -219,19 +219,19 @@ def _cost(
         return _lens(table("probe", choice), data, model, lengths, weights)
     evaluate, probe = table("evaluate", choice), table("probe", choice)
     count = examples or data.test or UNKNOWN_EXAMPLES
+    width = BYTES[settings.dtype]
     if stage in ("base", "evaluate"):
         asked = evaluate.plain if stage == "base" else evaluate
-        return _evaluate(asked, target, count, model, lengths, weights, BYTES[settings.dtype])
+        return _evaluate(asked, target, count, model, lengths, weights, width)
     if stage == "neutral":
         return _neutral(evaluate, train, model, weights)
     count = examples or min(count, probe.examples or count)
     labels = len(evaluate.labels)
     if stage == "intervene":
         length = lengths.prompt + (lengths.completion if target.explains_first else 0)
-        entries, width = changes.entries(plan, cell), BYTES[settings.dtype]
+        entries = changes.entries(plan, cell)
         return _intervene(entries, probe, count, model, length, weights, labels, width)
     if stage == "along":
-        width = BYTES[settings.dtype]
         once = _evaluate(evaluate.plain, target, count, model, lengths, weights, width)
         once += _probe(evolve(probe, against=[], geometry=[]), count, model, lengths, weights, labels)
         return once.times(len(probe.at))
