@@ -25,6 +25,7 @@ from store.ledger.manifests import cells as manifest_cells
 from store.ledger.manifests import read_manifests
 from store.reader import open_store
 from store.report import outcomes, probing
+from store.report.along import along
 from store.report.contrasts import contrasts
 from store.report.faithfulness import faithfulness
 from store.report.interventions import interventions
@@ -46,6 +47,7 @@ SECTIONS: dict[str, Callable[[ReportSource], Json]] = {
     "interventions": lambda source: interventions(source.node, source.spec, source.places),
     "faithfulness": lambda source: faithfulness(source.node, source.places),
     "layers": lambda source: probing.layers(source.node, source.places),
+    "along": lambda source: along(source.node, source.places),
     "tuned": lambda source: tuned(source.node, source.spec, source.places),
     "saturation": lambda source: probing.saturations(source.node, source.spec, source.places),
     "samples": lambda source: samples(source.root, source.node, source.places, source.budget),

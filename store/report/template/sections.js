@@ -93,6 +93,7 @@ const SECTIONS = [
   { id: "faithfulness", title: "Faithfulness", key: "faithfulness", only: true, lead: "Another explanation stood in the place of the model's own, and the labels were scored behind it. Labels that do not change have not come from the explanation.", make: faithfulness, csv: faithfulnessCsv },
   { id: "layers", title: "Layers by condition", key: "layers", make: lensStatistics, csv: layersCsv },
   { id: "lens", title: "Layer × token", key: "samples", lead: "What each layer would say next, read through the final norm and the unembedding. Point at a cell, or move with the arrow keys.", make: lensView, csv: lensCsv },
+  { id: "along", title: "Along the training", key: "along", only: true, lead: "Accuracy, and a statistic of one layer, after the steps at which each training kept its adapter: which of them moves first?", make: alongTraining, csv: alongCsv },
   { id: "tuned", title: "Logit and tuned lens", key: "tuned", only: true, lead: "The tuned lens reads each layer through an affine map that is trained to come near the final layer; the logit lens reads it as it is.", make: tunedLens, csv: tunedCsv },
   { id: "saturation", title: "Saturation", key: "saturation", lead: "The layer from which on a model is sure: its top probability stays at 0.95 or more to the last layer.", make: saturation, csv: saturationCsv },
   { id: "confusion", title: "Confusion", key: "confusion", make: confusion, csv: confusionCsv },

@@ -28,6 +28,7 @@ from engine.stages.training.files import Trained
 from engine.stages.training.kept import Measured, kept_steps, measured_adapters, step_of
 from specs.tables.experiment import Lora, Train
 from store import Ledger
+from store.report.collect import collect
 from store.upkeep.verify import verify
 
 EIGHT = "steps = 8\nlr = 0.03\nwarmup = 0.0\nschedule = 'constant'"
@@ -260,3 +261,19 @@ def test_a_damaged_kept_adapter_is_told_and_kept_again(whole: Callable[..., Path
 def test_what_is_wrong_is_told(write_spec, at: str, told: tuple[str, ...]) -> None:
     result = engine("plan", write_spec(f"[probe]\nat = {at}\n"), code=2)
     assert re.search(facts(*told), result.output.replace("\n", " "))
+
+
+def test_the_report_has_its_curves(whole: Callable[..., Path]) -> None:
+    root = whole(AT) / "store"
+    section = collect(root)["experiments"][0]["along"]
+    accuracy, *others = (curve for curve in section["curves"] if curve["layer"] is None)
+    along = node(root, "along")
+    right = (along["prediction"] == along["gold"]).mean(["cell", "example"])
+    assert accuracy["variable"] == "correct" and not others
+    assert accuracy["step"] == [0, 0.25, 0.5, 1]
+    np.testing.assert_allclose(accuracy["mean"], right.values, atol=1e-4)
+    drawn = {
+        (curve["layer"], curve["position"]) for curve in section["curves"] if curve["variable"] == "entropy"
+    }
+    assert len(drawn) == along.sizes["layer"] * along.sizes["position"]
+    assert "along" in collect(whole("") / "store")["experiments"][0]["along"]["missing"]
