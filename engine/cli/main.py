@@ -14,6 +14,7 @@ import click
 from rich.text import Text
 
 from engine.cli.completion import Group, completion
+from engine.cli.demo_command import demo
 from engine.cli.init_command import init
 from engine.cli.logs_command import logs
 from engine.cli.output import CSV, FORMAT, JSON, check_one, say_csv, say_json
@@ -220,6 +221,7 @@ def doctor(measure: bool) -> None:
     """Show what this machine can use; check every probe backend, and write and read a small store."""
     from engine.cli import doctor
     from engine.cli.adapter_check import adapter_trouble
+    from engine.cli.next_steps import next_steps
     from engine.cli.store_check import store_trouble
     from engine.running.kernels_owner import check_kernels
 
@@ -243,6 +245,10 @@ def doctor(measure: bool) -> None:
         ("adapter", troubles[1], "saved and loaded"),
     ):
         console.print(styled(f"{name}: FAILED {trouble}", "red") if trouble else f"{name}: {said}")
+    console.print("next:")
+    for command, purpose in next_steps():
+        console.print(f"  {command}", soft_wrap=True)
+        console.print(f"      {purpose}", soft_wrap=True)
     sys.exit(0 if all(check.passed for check in checks) and not any(troubles) else 1)
 
 
@@ -260,7 +266,7 @@ def schema(of: str) -> None:
 
 
 for command in (
-    init, status, power, results, report, compare, export, publish, show, logs, gc, verify, completion,
+    init, demo, status, power, results, report, compare, export, publish, show, logs, gc, verify, completion,
 ):  # fmt: skip
     cli.add_command(command)
 
