@@ -166,7 +166,7 @@ def accuracy_table(studies: int) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    from benchmarks import bands, borders, families, logistic, looks
+    from benchmarks import bands, borders, families, logistic, looks, prompt_wordings
 
     parts = {
         "levels": level_table,
@@ -179,6 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
         "looks": looks.look_table,
         "widths": looks.width_table,
         "logistic": logistic.logistic_table,
+        "wordings": prompt_wordings.wording_table,
     }
     run(parts, __doc__, arguments)
 

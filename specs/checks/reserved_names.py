@@ -73,19 +73,20 @@ NODES: dict[str, frozenset[str]] = {
 # there, and is what a factor over LoRA's rank is called.
 RESULTS = frozenset({
     "absolute_error", "accuracy", "agrees", "auc", "auc_p", "auc_p_adjusted", "auc_p_these_models",
-    "auc_p_these_models_adjusted", "bin", "brier", "brown_forsythe", "brown_forsythe_adjusted",
-    "censored", "cliffs_delta", "cluster", "condition", "confidence", "correct", "count", "d_z",
-    "difference", "difference_high", "difference_low", "ece", "effect", "effect_size", "example_sd",
-    "examples", "fligner_killeen", "fligner_killeen_adjusted", "found", "gained", "generated_correct",
-    "group_sd", "groups", "high", "level", "levene", "levene_adjusted", "log_odds", "log_rank",
-    "log_rank_p", "log_rank_p_adjusted", "lost", "low", "mean", "measurable", "median_layer", "missing",
+    "auc_p_these_models_adjusted", "bin", "brier", "brown_forsythe", "brown_forsythe_adjusted", "censored",
+    "cliffs_delta", "cluster", "condition", "confidence", "correct", "count", "d_z", "difference",
+    "difference_high", "difference_low", "ece", "effect", "effect_size", "example_sd", "examples",
+    "fligner_killeen", "fligner_killeen_adjusted", "found", "gained", "generated_correct", "group_sd",
+    "groups", "high", "highest", "level", "levene", "levene_adjusted", "log_odds", "log_rank", "log_rank_p",
+    "log_rank_p_adjusted", "lost", "low", "lowest", "mean", "measurable", "median_layer", "missing",
     "mutual_information", "mutual_information_null", "mutual_information_p",
     "mutual_information_p_adjusted", "mutual_information_p_these_models",
     "mutual_information_p_these_models_adjusted", "nll", "odds_ratio", "onset", "order", "other",
-    "p_adjusted", "p_equivalence", "p_equivalence_adjusted", "p_value", "pair", "pairs", "part", "predicted",
-    "reaction_sd", "reference", "rmsce", "rmsce_high", "rmsce_low", "seeds", "sentence", "share", "signature",
-    "simultaneous_high", "simultaneous_low", "survival", "t", "term", "test", "threshold", "total", "train",
-    "training_sd", "value", "variance", "variance_ratio", "verdict",
+    "p_adjusted", "p_equivalence", "p_equivalence_adjusted", "p_value", "pair", "pairs", "part",
+    "predicted", "reaction_sd", "reference", "rmsce", "rmsce_high", "rmsce_low", "seeds", "sentence",
+    "share", "signature", "simultaneous_high", "simultaneous_low", "spread", "survival", "t", "term",
+    "test", "threshold", "total", "train", "training_sd", "value", "variance", "variance_ratio", "verdict",
+    "wording_sd",
 })  # fmt: skip
 # The axis that every matrix has, and the dimensions of arrays on disk.
 WORDS = frozenset({"row", "seed", "statistic"})

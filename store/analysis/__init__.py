@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from store.analysis.logistic import accuracy_model
     from store.analysis.nodes import indexed, select
     from store.analysis.permutation import sign_flip
+    from store.analysis.prompt_wordings import wordings
     from store.analysis.ranks import rank_trajectory
     from store.analysis.representations import similarity
     from store.analysis.signatures import Thresholds, detect_failures
@@ -68,6 +69,7 @@ _HOMES = {
     "similarity": "representations",
     "transfer_matrix": "evaluation",
     "variance_by_interval": "variance",
+    "wordings": "prompt_wordings",
 }
 
 __all__ = [
@@ -102,6 +104,7 @@ __all__ = [
     "similarity",
     "transfer_matrix",
     "variance_by_interval",
+    "wordings",
 ]
 
 

@@ -47,7 +47,7 @@ from store.analysis.results import (
     units,
 )
 from store.analysis.runs import by_seed, check_values, example_groups, standardised
-from store.analysis.samples import is_measure
+from store.analysis.samples import of_samples
 from store.errors import StoreError
 
 TESTED = {"p_value": STARTS, EQUIVALENCE: EQUIVALENCE_STARTS}
@@ -257,7 +257,7 @@ def stage_of(variable: str) -> str:
     """Return the stage that holds a variable."""
     if variable in (*NEUTRAL_OUTCOMES, "base_cross_entropy"):
         return "neutral"
-    evaluated = is_measure(variable) or variable in {*DERIVED, *MEASURES, "label_logprob"}
+    evaluated = of_samples(variable) or variable in {*DERIVED, *MEASURES, "label_logprob"}
     return "evaluate" if evaluated else "probe"
 
 

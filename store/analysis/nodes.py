@@ -12,9 +12,9 @@ from scipy.special import log_softmax
 
 from specs.common.names import DERIVED_STATISTICS, NOT_APPLICABLE
 from specs.common.spelling import hint
-from store.analysis import samples
 from store.analysis.counterfactuals import MEASURES, measure
 from store.analysis.layer_variables import layer_variable, layer_variables
+from store.analysis.samples import of_samples, sample_measure, sample_sources, sample_title
 from store.analysis.shapes import merge_shapes
 from store.errors import StoreError
 
@@ -75,8 +75,8 @@ def _having(shapes: dict[str, xr.Dataset], name: str) -> dict[str, xr.Dataset]:
 
 def _sources(name: str) -> list[str]:
     """Return the variables that one is derived from."""
-    if samples.is_measure(name):
-        return samples.sources(name)
+    if of_samples(name):
+        return sample_sources(name)
     return list(MEASURES[name][0]) if name in MEASURES else [DERIVED.get(name, (name, ""))[0]]
 
 
@@ -282,7 +282,7 @@ OF_METRICS = {"accuracy": UNIT, "macro_f1": UNIT, "mae": POSITIVE, "qwk": (-1.0,
 def value_range(name: str) -> tuple[float, float]:
     """Return the range in which a variable lies, and so its mean and the bounds of it."""
     ends = (range_ for metric, range_ in OF_METRICS.items() if name == metric or name.endswith(f"_{metric}"))
-    if samples.is_measure(name):
+    if of_samples(name):
         return UNIT
     return RANGES.get(name) or next(ends, (-np.inf, np.inf))
 
@@ -306,8 +306,8 @@ def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
     if {*_sources(name)} <= {*dataset.data_vars} and "gold" in dataset.coords:
         if name in MEASURES:
             return measure(dataset, name)
-        if samples.is_measure(name):
-            return samples.sample_measure(dataset, name)
+        if of_samples(name):
+            return sample_measure(dataset, name)
     if (of_layers := layer_variable(dataset, name)) is not None:
         return of_layers
     source, long_name = DERIVED.get(name, ("", ""))
@@ -340,8 +340,8 @@ def _score(name: str, logprobs: xr.DataArray, truth: xr.DataArray) -> xr.DataArr
 
 def in_words(name: str) -> str:
     """Return what a sentence calls a variable: a derived one by its title, one of a stage by its name."""
-    if samples.is_measure(name):
-        return samples.title(name)
+    if of_samples(name):
+        return sample_title(name)
     if name in MEASURES:
         return MEASURES[name][2]
     known = DERIVED | DERIVED_STATISTICS

@@ -128,14 +128,19 @@ class Floor:
         return np.where((of_examples > 0) & (variance > 0), n, components.groups).astype(float)
 
 
-def share_bounds(components: Components, confidence: float) -> tuple[Floats, Floats]:
+def share_bounds(
+    components: Components, confidence: float, plain: Widths | None = None
+) -> tuple[Floats, Floats]:
     """Return the interval of a share (a mean of 0 and 1), which stays within 0 and 1.
+
+    plain: the widths that its mean has, by default those over seeds and examples.
 
     Wilson's (1927) with the number of independent examples that have the same interval in t (Korn & Graubard,
     1998, Survey Methodology 24); where the share is 0 or 1, the groups of examples count once.
     """
     p, alpha = components.mean, 1 - confidence
-    half = plain_widths(components.variances, components.seeds, components.df_examples).half(alpha)
+    plain = plain or plain_widths(components.variances, components.seeds, components.df_examples)
+    half = plain.half(alpha)
     z = special.ndtri(1 - alpha / 2)
     with np.errstate(divide="ignore", invalid="ignore"):
         n = np.minimum(p * (1 - p) * (z / half) ** 2, components.seeds * components.examples)

@@ -9,17 +9,17 @@ from store.sampling import pass_at_k
 PASS = re.compile(r"pass_at_([1-9]\d*)")
 
 
-def is_measure(name: str) -> bool:
+def of_samples(name: str) -> bool:
     """Whether a name is one that is derived from sampled answers."""
     return name == "self_consistency" or PASS.fullmatch(name) is not None
 
 
-def sources(name: str) -> list[str]:
+def sample_sources(name: str) -> list[str]:
     """Return the variables that one is derived from."""
     return ["sampled_label", "majority_label"] if name == "self_consistency" else ["sampled_label"]
 
 
-def title(name: str) -> str:
+def sample_title(name: str) -> str:
     """Return what a sentence calls it."""
     return "share of samples with the majority's label" if name == "self_consistency" else name
 
@@ -40,4 +40,6 @@ def sample_measure(dataset: xr.Dataset, name: str) -> xr.DataArray:
         if k > samples:
             right = right.where(False)
         values = right.copy(data=pass_at_k(right.values, samples, k))
-    return values.transpose("cell", "example").rename(name).assign_attrs(units="1", long_name=title(name))
+    return (
+        values.transpose("cell", "example").rename(name).assign_attrs(units="1", long_name=sample_title(name))
+    )

@@ -6,6 +6,7 @@ shares variances among genes: with two to five seeds a single layer's tells too 
 a correction for many layers reads. docs/honesty.md has the levels and the power that simulation gives.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,18 +58,33 @@ def plain_widths(variances: Floats, seeds: NDArray[np.intp], df_examples: Floats
     two others is wider. With one seed there is the last alone.
     """
     seed, example, rest = variances
-    more_seed, more_example = seed > rest, example > rest
-    total = rest + np.where(more_seed, seed - rest, 0) + np.where(more_example, example - rest, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         k = np.where(seeds > 1, seeds - 1.0, np.nan)
-        weight = 1.0 - more_seed - more_example
-        parts = (more_seed * seed) ** 2 / k + (more_example * example) ** 2 / df_examples
-        parts = parts + (weight * rest) ** 2 / (k * df_examples)
-        df = np.where(parts > 0, total**2 / parts, df_examples)
+    total, df = crossed_width(rest, k * df_examples, [(seed, k), (example, df_examples)])
     one = seeds < 2
     rows = np.where(one, example, total), np.where(one, example, seed), example
     dfs = np.where(one, df_examples, df), np.where(one, df_examples, k), df_examples
     return Widths(*(np.stack(np.broadcast_arrays(*arrays, total)[:3]) for arrays in (rows, dfs)))
+
+
+def crossed_width(
+    rest: Floats, df_rest: Floats, parts: Sequence[tuple[Floats, Floats]]
+) -> tuple[Floats, Floats]:
+    """Return variance and degrees of freedom of a mean over crossed random factors.
+
+    parts: of each factor, the mean's variance by it alone (the rest included) and its degrees of freedom.
+    The variance is that of the rest and what each factor has in excess of it, the degrees of freedom are
+    Satterthwaite's (1946); where nothing varies, those of the last factor.
+    """
+    total, weight, spread = rest, np.ones_like(rest), np.zeros_like(rest)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for variance, df in parts:
+            more = variance > rest
+            total = total + np.where(more, variance - rest, 0)
+            weight = weight - more
+            spread = spread + (more * variance) ** 2 / df
+        spread = spread + (weight * rest) ** 2 / df_rest
+        return total, np.where(spread > 0, total**2 / spread, parts[-1][1])
 
 
 @frozen

@@ -32,6 +32,7 @@ from store.report.interventions import interventions
 from store.report.panels import ReportSource, panels
 from store.report.samples import SAMPLE_BYTES, samples
 from store.report.tuned import tuned
+from store.report.wordings import by_wording
 
 # By what the page calls them.
 SECTIONS: dict[str, Callable[[ReportSource], Json]] = {
@@ -46,6 +47,7 @@ SECTIONS: dict[str, Callable[[ReportSource], Json]] = {
     "failures": lambda source: outcomes.signatures(source.node, source.spec, source.places),
     "interventions": lambda source: interventions(source.node, source.spec, source.places),
     "faithfulness": lambda source: faithfulness(source.node, source.places),
+    "wordings": lambda source: by_wording(source.node, source.spec),
     "layers": lambda source: probing.layers(source.node, source.places),
     "along": lambda source: along(source.node, source.places),
     "tuned": lambda source: tuned(source.node, source.spec, source.places),

@@ -17,10 +17,9 @@ from store.follow import Follow, ignored
 from store.report.collect import collect
 
 SCRIPTS = (
-    "data.js", "dom.js", "address.js", "csv.js", "copying.js", "axes.js", "charts.js", "tables.js", "pins.js",
-    "overview.js", "outcomes.js",
-    "measures.js", "layers.js", "interventions.js", "tuned.js", "along.js", "lens.js",
-    "sections.js", "live.js", "report.js",
+    "data.js", "dom.js", "address.js", "csv.js", "copying.js", "axes.js", "charts.js", "tables.js",
+    "pins.js", "overview.js", "outcomes.js", "measures.js", "wordings.js", "layers.js", "interventions.js",
+    "tuned.js", "along.js", "lens.js", "sections.js", "live.js", "report.js",
 )  # fmt: skip
 
 
