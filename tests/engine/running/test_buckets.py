@@ -113,6 +113,31 @@ def test_a_spec_with_another_url_is_refused(undisturbed, tmp_path: Path, text: s
     assert SECRET not in engine("plan", spec, "--store", text, code=2).output
 
 
+def test_adapters_along_a_training_reach_another_machine(
+    undisturbed, url: str, port: int, tmp_path: Path
+) -> None:
+    """One that measures other steps takes those that are kept, and trains nothing again."""
+    words = (
+        "execute",
+        undisturbed[0],
+        "--only",
+        "seed=0",
+        "--only",
+        "target=label",
+        "--set",
+        "train.steps=4",
+    )
+    first, other = ("--set", "probe.at=[1, 2]"), ("--set", "probe.at=[0, 2]")
+    run(tmp_path / "one", *words, *first, "--store", url, environment=on(port, tmp_path / "one-cache"))
+    kept = {name: content for name, content in all_objects(url).items() if "/adapter-" in name}
+    run(tmp_path / "two", *words, *other, "--store", url, environment=on(port, tmp_path / "two-cache"))
+    assert {name: all_objects(url)[name] for name in kept} == kept and kept
+    run(tmp_path / "three", *words, *other, "--store", tmp_path / "three/store")
+    assert_same(contents(url), contents(tmp_path / "three/store"))
+    assert "0 problems" in engine("verify", url).output
+    assert not any("checkpoint" in name for name in all_objects(url))
+
+
 def test_executors_on_two_machines_share_the_work(undisturbed, url: str, port: int, tmp_path: Path) -> None:
     spec, whole = undisturbed
     both = [
