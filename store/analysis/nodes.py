@@ -21,6 +21,7 @@ from store.errors import StoreError
 SEED = "seed"
 DIMS = frozenset(
     {
+        "against",
         "cell",
         "counterfactual",
         "example",
@@ -28,7 +29,9 @@ DIMS = frozenset(
         "intervention",
         "label",
         "layer",
+        "neighbour",
         "position",
+        "sample",
         "step",
         "top",
         "watch",

@@ -117,6 +117,8 @@ def test_analyses_take_it_like_any_statistic(probed: Path) -> None:
             means["mean"].sel(level=level), stored.sel(target=level).mean("seed"), rtol=1e-5
         )
     assert (means["low"] < means["high"]).all()
+    one = tree["probe"].to_dataset().sel(target=LABEL, seed=0)  # without a dim `cell`
+    assert one.ablation.means("anisotropy")["mean"].dims == ("level", "layer", "position")
     change = tree.ablation.change("effective_rank", "target", LABEL)
     assert change["p_value"].sel(position="prompt_end").notnull().all()
     near = tree.ablation.divergence_from("base", "cka", by="target").sel(position="prompt_end")
