@@ -233,7 +233,7 @@ def _cost(
         return _intervene(entries, probe, count, model, length, weights, labels, width)
     if stage == "along":
         once = _evaluate(evaluate.plain, target, count, model, lengths, weights, width)
-        once += _probe(evolve(probe, against=[], geometry=[]), count, model, lengths, weights, labels)
+        once += _probe(probe.alone(), count, model, lengths, weights, labels)
         return once.times(len(probe.at))
     return _probe(probe, count, model, lengths, weights, labels)
 
@@ -334,7 +334,8 @@ def _lens(probe: Probe, data: Data, model: ModelCard, lengths: Lengths, weights:
 def _probe(
     probe: Probe, examples: int, model: ModelCard, lengths: Lengths, weights: float, labels: int
 ) -> Cost:
-    size = probe_size(probe, examples, model.layers, model.hidden, model.heads, labels)
+    experts = model.facts.layer.experts
+    size = probe_size(probe, examples, model.layers, model.hidden, model.heads, labels, experts)
     rows = examples * size.rows
     tokens = examples * (lengths.prompt + lengths.completion)
     others = len(probe.against)  # each runs the model once more, and compares rows of both

@@ -20,12 +20,15 @@ class ProbeSize:
     flops: int  # of geometry, in all
 
 
-def probe_size(probe: Probe, examples: int, blocks: int, width: int, heads: int, labels: int) -> ProbeSize:
-    """Count for so many examples and a model of some blocks, a residual stream's width, heads and labels."""
+def probe_size(
+    probe: Probe, examples: int, blocks: int, width: int, heads: int, labels: int, experts: int = 0
+) -> ProbeSize:
+    """Count for so many examples, and a model of some blocks, a width, heads, labels and experts."""
     layers = blocks + 1 if probe.layers == "all" else len(probe.layers)
     positions = len(probe.position_names)
     watched = {"labels": labels, "next": 1}.get(str(probe.watch), len(probe.watch))
     per_row = 4 * (len(probe.recorded) + probe.heads * heads)
+    per_row += 4 * (2 + experts) * (probe.routers and experts > 0)
     per_row += 8 * (watched + probe.top_k + len(probe.against))
     stored = layers * positions * per_row + 4 * positions * (probe.watch == "next")
     kept = examples_at_once(probe, layers, width) * _kept(probe, layers, width)

@@ -50,7 +50,7 @@ def along_family(at: Sequence[float], evaluation: Family, probe: Family) -> Fami
 def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, report: Report) -> None:
     """Evaluate and probe the adapters along the cell's training; goes on behind the last step on disk."""
     key, settings = cell.keys["along"], context.settings("probe", cell)
-    settings = evolve(settings, against=[], geometry=[])
+    settings = settings.alone()
     with context.committing("along", key, base) as record:
         text = context.text(cell, base.tokenizer, test=True)
         rows, summary = _rows(context, cell, model, text)

@@ -16,6 +16,7 @@ from engine.models.base_model import BaseModel
 from engine.models.batching import by_length, padding_id, window_size
 from engine.models.causal_lm import CausalLm
 from engine.models.lens import Lens, find_lens
+from engine.models.routers import experts_of
 from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
 from engine.planning.probe_passes import examples_at_once
@@ -146,7 +147,7 @@ class FoundPositions:
 
     def of_streams(self, streams: Streams) -> Streams:
         """Leave out what was read at missing positions: [N, ...] of [B, P, ...]."""
-        return Streams(*([self._kept(part) for part in parts] for parts in (streams.hidden, streams.heads)))
+        return streams.map(self._kept)
 
     def _kept(self, values: Tensor) -> Tensor:
         return values.flatten(0, 1) if self.present.all() else values[self.present]
@@ -174,6 +175,8 @@ class States:
 def _states(lens: Lens, streams: Streams, layers: list[int], probe: Probe) -> States:
     """Make of the streams what the probe asks for."""
     others = {"head_entropy": torch.stack(streams.heads)} if streams.heads else {}
+    if streams.routers and streams.routers[0].shape[-1]:
+        others |= router_values(torch.stack(streams.routers))
     for name in function_names(probe):
         by_layer = [
             layer_values(name, LayerStates(hidden, layer, lens, probe.backend))
@@ -181,6 +184,14 @@ def _states(lens: Lens, streams: Streams, layers: list[int], probe: Probe) -> St
         ]
         others[name] = torch.stack(by_layer)
     return States(_stacked(lens, streams, layers), others)
+
+
+def router_values(probabilities: Tensor) -> dict[str, Tensor]:
+    """Give what is stored of routers, from the probabilities of experts [..., X]."""
+    known = ~probabilities.isnan().any(dim=-1)
+    entropy = -torch.xlogy(probabilities, probabilities).sum(dim=-1)
+    top = probabilities.nan_to_num().argmax(dim=-1).where(known, MISSING).int()
+    return {"router_entropy": entropy, "top_expert": top, "expert_probability": probabilities}
 
 
 def _stacked(lens: Lens, streams: Streams, layers: list[int]) -> Tensor:
@@ -200,7 +211,7 @@ def _other_model(
     name: str,
 ) -> Tensor:
     """Run the model that is set now, a reference, over a batch: streams behind the final norm, [L, N, D]."""
-    streams, _ = watched_pass(lens, layers, evolve(probe, heads=False), padding, *inputs)
+    streams, _ = watched_pass(lens, layers, evolve(probe, heads=False, routers=False), padding, *inputs)
     streams = found.of_streams(streams)
     collect(name, streams.hidden)
     return _stacked(lens, streams, layers)
@@ -263,7 +274,8 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
         lens = find_lens(model)
         layers = layer_numbers(settings, len(lens.layers))
         watched = watched_tokens(tokenizer, text, rows[0], settings)
-        family = probe_family(rows, layers, watched, settings, lens.heads, list(cell.references))
+        others = list(cell.references)
+        family = probe_family(rows, layers, watched, settings, lens.heads, others, experts_of(lens))
         backend = choose_backend(lens.device, settings.backend)
         with (
             reference_models(context, cell, model) as (arranged, references),

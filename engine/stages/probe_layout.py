@@ -31,11 +31,12 @@ def probe_family(
     probe: Probe,
     heads: int,
     against: Sequence[str] = (),
+    experts: int = 0,
 ) -> Family:
     """Give the store's layout of the statistics for these examples, layers, watched tokens and heads.
 
     watched: text → token id; empty where each position's own next token is watched. against: the names of
-    the models that this one is compared with.
+    the models that this one is compared with. experts: of each router, 0 where the model has none.
     """
     variables = [
         _variable(name)
@@ -60,6 +61,12 @@ def probe_family(
         meaning = "id of the text's next token, -1 behind the last"
         variables.append(Variable("next_id", ("example", "position"), "int32", "1", meaning))
     variables += geometry_variables(probe)
+    if probe.routers and experts:
+        variables += [
+            Variable("router_entropy", AXES, "float32", "nat", "entropy of the router's probabilities"),
+            Variable("top_expert", AXES, "int32", "1", "expert of the highest probability"),
+            Variable("expert_probability", (*AXES, "expert"), "float32", "1", "the router's probability"),
+        ]
     if watched or own_tokens:
         variables += [
             Variable("watch_logprob", (*AXES, "watch"), "float32", "nat", "log-probability"),
@@ -85,6 +92,8 @@ def probe_family(
     if against:
         coordinates.append(Coordinate("against", "against", list(against), long_name="the other model"))
     coordinates += geometry_coordinates(probe, [row["id"] for row in rows])
+    if probe.routers and experts:
+        coordinates.append(Coordinate("expert", "expert", list(range(experts)), long_name="expert"))
     if probe.heads:
         coordinates.append(Coordinate("head", "head", list(range(heads)), long_name="attention head"))
     if probe.top_k:

@@ -8,8 +8,8 @@ model itself where nothing was kept. Each stage can run alone, and is claimed an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from engine.errors import EngineError
 from engine.models.attention_heads import watching_heads
 from engine.models.lens import Lens
+from engine.models.routers import watching_routers
 from engine.text.positions import position_indices
 from engine.text.targets import Encoded, Example
 from kernels.backends import OPERATIONS
@@ -36,12 +37,20 @@ class Streams:
 
     hidden: list[Tensor]  # L of [B, P, D]
     heads: list[Tensor]  # L of [B, P, H]: attention entropies, where they are asked for
+    routers: list[Tensor]  # L of [B, P, X]: probabilities of experts, where they are asked for
 
     def to(self, device: torch.device) -> Streams:
         """Give the same on another device."""
-        return Streams(
-            [tensor.to(device) for tensor in self.hidden], [tensor.to(device) for tensor in self.heads]
-        )
+        return self.map(lambda tensor: tensor.to(device))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Streams:
+        """Give the same with every tensor changed by a function."""
+        return Streams(*([function(tensor) for tensor in part] for part in self.parts))
+
+    @property
+    def parts(self) -> tuple[list[Tensor], ...]:
+        """All lists of tensors."""
+        return self.hidden, self.heads, self.routers
 
 
 def watched_pass(
@@ -53,12 +62,14 @@ def watched_pass(
     """
     positions = torch.tensor(places, device=lens.device)
     ids, mask = lens.pad(sequences, padding)
-    with lens.watching(list(layers), positions) as hidden:
-        if not probe.heads:
-            return Streams(hidden, []), lens.last_hidden(ids, mask)
-        with watching_heads(lens, layers, positions, backend_of(probe, "attention_row_entropy")) as heads:
-            last = lens.last_hidden(ids, mask)
-    return Streams(hidden, heads), last
+    backend = backend_of(probe, "attention_row_entropy")
+    with ExitStack() as watching:
+        enter = watching.enter_context
+        hidden = enter(lens.watching(list(layers), positions))
+        heads = enter(watching_heads(lens, layers, positions, backend)) if probe.heads else []
+        routers = enter(watching_routers(lens, layers, positions)) if probe.routers else []
+        last = lens.last_hidden(ids, mask)
+    return Streams(hidden, heads, routers), last
 
 
 def backend_of(probe: Probe, operation: str) -> str:
@@ -94,7 +105,7 @@ class KeptPasses:
 
     def keep(self, sequences: Sequences, places: Sequences, streams: Streams) -> None:
         """Keep a pass, if there is room."""
-        size = sum(tensor.nbytes for tensor in (*streams.hidden, *streams.heads))
+        size = sum(tensor.nbytes for part in streams.parts for tensor in part)
         if self.key and self._size + size <= KEPT_BYTES:
             self._size += size
             self._streams[_name(sequences, places)] = streams.to(torch.device("cpu"))

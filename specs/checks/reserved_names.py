@@ -60,8 +60,8 @@ NODES: dict[str, frozenset[str]] = {
     }),
     "lens": frozenset({"cell", "layer", "step", "translator_kl"}),
     "probe": _PROBE | {
-        *GEOMETRY, *(f"{name}_against" for name in SIMILARITIES), GRAM, "against", "js_against",
-        "kl_against", "neighbour",
+        *GEOMETRY, *(f"{name}_against" for name in SIMILARITIES), GRAM, "against", "expert",
+        "expert_probability", "js_against", "kl_against", "neighbour", "router_entropy", "top_expert",
     },
     "along": _EVALUATION | _PROBE | {"optimizer_step", "step"},
     "intervene": frozenset({

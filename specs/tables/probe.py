@@ -96,6 +96,13 @@ class Probe:
     heads: Annotated[
         bool, Meta(description="Also the entropy of every attention head's weights at the watch positions.")
     ] = field(default=False, metadata=LATER)
+    routers: Annotated[
+        bool,
+        Meta(
+            description="Also, in models with experts, the entropy of each layer's router at the watch "
+            "positions, its top expert and all probabilities; nothing in other models."
+        ),
+    ] = field(default=False, metadata=LATER | read_by("probe"))
     activation: Annotated[
         bool,
         Meta(
@@ -188,6 +195,10 @@ class Probe:
     def records_activation(self) -> bool:
         """Whether the activation entropy is recorded: by `activation`, or as one of `statistics`."""
         return self.activation or ACTIVATION_ENTROPY in self.statistics
+
+    def alone(self) -> Probe:
+        """Give the same settings without what `along` leaves to the probe of the final adapter."""
+        return evolve(self, against=[], geometry=[], routers=False)
 
     def in_one_spelling(self) -> Probe:
         """Give the same settings: ranges as tables, the activation entropy by `activation`, step 0 whole."""

@@ -25,6 +25,7 @@ DIMS = frozenset(
         "cell",
         "counterfactual",
         "example",
+        "expert",
         "head",
         "intervention",
         "label",

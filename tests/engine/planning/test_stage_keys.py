@@ -142,6 +142,7 @@ OTHER: dict[str, Any] = {
     "probe.heads": True,
     "probe.activation": True,
     "probe.geometry": ["anisotropy"],
+    "probe.routers": True,
     "probe.top_k": 2,
     "probe.examples": 3,
     "probe.batch_size": 2,

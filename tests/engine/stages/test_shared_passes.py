@@ -95,7 +95,7 @@ def test_heads_that_cannot_be_watched_fail_the_probe_alone(
 
 
 def test_what_is_kept_is_for_one_probe_once_and_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, streams = KeptPasses(), Streams([torch.zeros(1, 1, 4)], [])
+    kept, streams = KeptPasses(), Streams([torch.zeros(1, 1, 4)], [], [])
     kept.keep([[1, 2]], [[1]], streams)  # nobody has asked
     assert kept.take("", [[1, 2]], [[1]]) is None
     monkeypatch.setattr(watched_passes, "KEPT_BYTES", 16)
