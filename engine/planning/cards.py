@@ -6,6 +6,7 @@ from collections.abc import Hashable
 
 from attrs import define, field
 
+from engine.planning.hub_sizes import hub_card
 from engine.planning.known_models import known_model
 from engine.planning.sizes import DataCard, ModelCard, data_card, model_card
 from specs.tables.data import Data
@@ -20,12 +21,13 @@ class Cards:
     data_sets: dict[Hashable, DataCard | None] = field(factory=dict)
 
     def model(self, model: Model) -> ModelCard | None:
-        """Give a model's card; None where neither its files nor a table tell its sizes."""
+        """Give a model's card; None where neither its files, nor a table, nor the hub tell its sizes."""
         key = (model.id, model.revision, model.gguf_file)
         if key not in self.models:
             card = model_card(model)
-            if card is None and (known := known_model(model)):
-                card = known.card
+            if card is None:
+                known = known_model(model)
+                card = known.card if known else hub_card(model)
             self.models[key] = card
         return self.models[key]
 

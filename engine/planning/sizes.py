@@ -77,7 +77,7 @@ def model_card(model: Model) -> ModelCard | None:
         return None
     memory = cache_folder() / "cards-5" / f"{fingerprint_path(path)}.json"
     if memory.is_file():
-        return _read_card(json.loads(memory.read_text()))
+        return read_card(json.loads(memory.read_text()))
     check_files(path, whole=local is not None)
     card = _from_gguf(path) if is_gguf(path) else _from_folder(path)
     if card is not None:
@@ -131,7 +131,8 @@ def card_of(
     return ModelCard(layers, hidden, vocabulary, heads, body, outside, facts, chat_template)
 
 
-def _read_card(data: dict[str, Any]) -> ModelCard:
+def read_card(data: dict[str, Any]) -> ModelCard:
+    """Give a card that was kept as JSON."""
     facts = data.pop("facts")
     layer, linear = Layer(**facts.pop("layer")), [Linear(**module) for module in facts.pop("linear")]
     return ModelCard(**data, facts=Facts(layer, linear, **facts))
