@@ -11,12 +11,13 @@ import xarray as xr
 
 from specs.common.spelling import hint
 from store.analysis.changes import BOUNDS, summary
-from store.analysis.components import Components
+from store.analysis.components import Components, Floats
 from store.analysis.counterfactuals import outcome_behind
-from store.analysis.families import add_adjusted, together
+from store.analysis.families import STARTS, add_adjusted, together
 from store.analysis.inference import CONFIDENCE, Estimate, among
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import Data, by_condition, levels, stage_nodes
+from store.analysis.proportions import share_bounds
 from store.analysis.results import (
     SCORE,
     SKEWED,
@@ -60,8 +61,9 @@ def counterfactual_effects(
 
     Args:
         outcome: log_odds (of the true label), argued_log_odds (of the label of the example that the
-            explanation is of), correct, flipped (the label is another than behind the model's own
-            explanation), followed (the label is the one that is argued for).
+            explanation is of), correct, flipped (the label is another than behind the model's own one;
+            against that it is a share, with its interval and no p value), followed (the label is the one
+            that is argued for).
         against: "generated", the model's own explanation, or another kind: "agreeing" beside "contradicting"
             tells the label that is argued for from the exchange alone.
 
@@ -96,7 +98,7 @@ def counterfactual_effects(
         [estimate.p_family() for estimate in known], "contrast", None, correction, 1 - confidence
     )
     parts = [
-        summary(estimate, size, like, confidence, by)
+        _summary(estimate, size, like, confidence, by, share=outcome == "flipped" and against == GENERATED)
         .rename(difference="effect")
         .expand_dims(condition=[condition])
         for estimate, (_, size, like, condition), by in zip(known, measured, divided, strict=True)
@@ -117,6 +119,27 @@ def counterfactual_effects(
         f"{SCORE if outcome in SHARES else SKEWED}; two-sided p values by the same intervals, {words}.",
     }
     most_seeds(result, "condition")
+    return result
+
+
+def _summary(
+    estimate: Estimate,
+    size: Floats,
+    like: xr.DataArray,
+    confidence: float,
+    divided: Floats | None,
+    *,
+    share: bool,
+) -> xr.Dataset:
+    """Return what `summary` gives; a share, which is no difference, with Wilson's interval and no test."""
+    result = summary(estimate, size, like, confidence, divided)
+    if share:
+        low, high = share_bounds(estimate.components, confidence)
+        for names, values in ((("low", "simultaneous_low"), low), (("high", "simultaneous_high"), high)):
+            for name in names:
+                result[name].values[:] = values
+        for name in ("p_value", STARTS):
+            result[name].values[:] = np.nan
     return result
 
 

@@ -124,6 +124,15 @@ def test_planted_behaviour_is_told(data: xr.Dataset) -> None:
     assert apart["low"].sel(condition="target=follows") > 0.2
 
 
+def test_flips_are_a_share_with_an_interval_and_nothing_to_test(data: xr.Dataset) -> None:
+    result = counterfactual_effects(data, "flipped")
+    shares = means(data, "flipped", "target")
+    for name, bound in (("mean", "effect"), ("low", "low"), ("high", "high")):
+        np.testing.assert_allclose(result[bound].values, shares[name].values)
+    assert (result["low"] >= 0).all() and result["p_value"].isnull().all()
+    assert counterfactual_effects(data, "flipped", "agreeing")["p_value"].notnull().any()
+
+
 def test_conditions_compare_by_the_same_inference(data: xr.Dataset) -> None:
     shares = means(data, "flipped", "target")
     assert shares["mean"].dims == ("level", "counterfactual")
