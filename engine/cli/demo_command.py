@@ -40,8 +40,9 @@ def demo(ctx: click.Context, folder: Path, install: bool, overrides: tuple[str, 
         _installed(lacking)
     spec = write_demo(folder)
     say(f"{spec}: engine execute {spec}")
-    from engine.cli.main import execute
-
+    commands = ctx.find_root().command
+    assert isinstance(commands, click.Group)
+    execute = commands.commands["execute"]  # by its group, which imports this command
     ctx.invoke(execute, spec=spec, overrides=overrides)
 
 
