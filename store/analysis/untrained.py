@@ -20,6 +20,7 @@ OF_LABELS = {
 SCORES = {"brier": "Brier score", "nll": "negative log-likelihood"}
 KINDS = {"": "", "constrained_": ", constrained", "generated_": ", generated"}
 """How labels are found, as the names of metrics begin, and in words."""
+PERPLEXITY = "neutral_perplexity"  # of what is measured on neutral text
 
 
 def references(data: Data) -> xr.Dataset:
@@ -32,7 +33,8 @@ def references(data: Data) -> xr.Dataset:
 
     Returns:
         `accuracy`, `macro_f1`, `mae` and `qwk` (whole numbers as labels alone), with `constrained_` and
-            `generated_` before them where labels are found so, `brier`, `nll`; NaN where there is none.
+            `generated_` before them where labels are found so, `brier`, `nll`, and `neutral_perplexity` where
+            it was measured; NaN where there is none.
     """
     summary = stage_node(data, "summary")
     index = summary.indexes["cell"]
@@ -45,13 +47,14 @@ def references(data: Data) -> xr.Dataset:
         rows += _named(index, kind, known)
     kinds = [kind for kind in KINDS if any(f"{kind}{name}" in summary for name in OF_LABELS)]
     titles = {f"{kind}{name}": f"{OF_LABELS[name]}{KINDS[kind]}" for kind in kinds for name in OF_LABELS}
+    neutral = {PERPLEXITY: "perplexity on neutral text"} if PERPLEXITY in summary else {}
     columns = {
         name: (
             "reference",
             [numbers.get(name, np.nan) for _, numbers in rows],
             {"units": "1", "long_name": title},
         )
-        for name, title in (titles | SCORES).items()
+        for name, title in (titles | SCORES | neutral).items()
     }
     coordinate = level_coordinate([name for name, _ in rows], "reference", "reference")
     result = xr.Dataset(columns, {"reference": coordinate})
@@ -75,6 +78,8 @@ def _untrained(data: Data) -> Known:
         return {}
     every = [f"{kind}{name}" for kind in KINDS for name in OF_LABELS]
     columns = {name: summary[f"base_{name}"].values for name in every if f"base_{name}" in summary}
+    if "neutral_base_perplexity" in summary:
+        columns[PERPLEXITY] = summary["neutral_base_perplexity"].values
     known = {
         cell: {name: float(values[number]) for name, values in columns.items()}
         for number, cell in enumerate(summary.indexes["cell"])

@@ -124,6 +124,8 @@ def test_a_study_stores_and_shows_it(write_spec, tmp_path: Path) -> None:
         np.testing.assert_allclose(means.values, summary[total].values, rtol=1e-5)
     assert len(set(summary["neutral_base_perplexity"].values)) == 1
     assert (summary["neutral_kl"] > 0).all()
+    untrained = tree.ablation.references()["neutral_perplexity"].sel(reference="untrained model")
+    assert untrained.item() == summary["neutral_base_perplexity"].values[0]
     change = tree.ablation.change("cross_entropy", "target", "label")
     assert change["groups"].item() == 3 and np.isfinite(change["low"]).all()
     declared = tree.ablation.contrasts()["target/kl_base"]
