@@ -1,16 +1,20 @@
-"""The first hour with data of one's own: from a CSV of word labels to results and a model that loads."""
+"""The first hour with data of one's own: from a CSV of word labels to a report and a published model."""
 
 from __future__ import annotations
 
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from chromium import CHROMIUM, running_browser
 from commands import engine
 from facts import told
+from peft import PeftModel
 from rich.cells import cell_len
+from transformers import AutoModelForCausalLM
 
 import engine as python
 
@@ -75,9 +79,48 @@ def test_the_first_hour(folder: Path, tiny_model: Path, monkeypatch: pytest.Monk
 
     page = engine("report", spec).output.strip()
     assert Path(page).name == "report.html" and b"reviews" in Path(page).read_bytes()
+    if CHROMIUM is not None:
+        click_through(Path(page), facts["conditions"])
 
-    model, tokenizer = python.load_adapter("stores/reviews", "target=label, seed=0")
+    published = engine("publish", spec, "--cell", "target=label,seed=0", "--to", "folder", "-o", "adapter")
+    assert published.output.strip() == "adapter"
+    accuracy = facts["conditions"][0]["measures"]["accuracy"]["mean"]  # of two seeds, as in the card
+    assert f"| target=label | accuracy | {accuracy:.3f} |" in Path("adapter/README.md").read_text()
+
+    ours, tokenizer = python.load_adapter("stores/reviews", "target=label, seed=0")
     tokens = tokenizer("Text: a lovely evening", return_tensors="pt")
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=ours.dtype)
+    theirs = PeftModel.from_pretrained(base, "adapter").eval()  # by peft alone
     with torch.no_grad():
-        scores = model(input_ids=tokens["input_ids"]).logits
-    assert bool(torch.isfinite(scores).all()) and hasattr(model, "peft_config")
+        scores = [model(input_ids=tokens["input_ids"]).logits for model in (ours, theirs)]
+    assert bool(torch.isfinite(scores[0]).all()) and torch.equal(*scores)
+
+
+def click_through(file: Path, conditions: list[dict[str, Any]]) -> None:
+    """Read the report as a person does: find a condition, pin two, look at an example, send the link."""
+    with running_browser() as browser:
+        page = browser.new_page()
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(file.resolve().as_uri())
+        page.wait_for_selector("#provenance")
+        assert page.inner_text("#title") == "reviews"
+        shown = page.inner_text("#results")
+        for condition in conditions:
+            assert f"{100 * condition['measures']['accuracy']['mean']:.1f}" in shown
+        page.click("#contents a:has-text('Layer × token')")
+        page.click("#lens [aria-label='Next example']")
+        for place in (0, 2):
+            page.click(f"#matrix [data-pin='{place}']")
+        assert page.locator("#pair table").first.locator("thead th").all_inner_texts()[1:] == [
+            "label", "label+shuffled",
+        ]  # fmt: skip
+        page.fill("#search", "shuffled")
+        page.locator("#filter-count:has-text('1 of 3')").wait_for()
+        link = page.url
+        page.close()
+        page = browser.new_page()
+        page.goto(link)
+        page.wait_for_selector("#provenance")
+        assert page.locator("#matrix tbody th").all_inner_texts() == ["label+shuffled"]
+        assert complaints == []
