@@ -26,23 +26,23 @@ def logs(of: Results, cell: tuple[str, ...], every: bool, follow: bool, experime
     """Show what executions have logged: stages as they begin, go on, end or fail."""
     from engine.api import levels_of
     from engine.planning.levels import parted
-    from engine.running.run_log import log_files, read_lines
+    from engine.running.run_log import log_names, read_events
 
     wanted = levels_of([part for text in cell for part in parted(text)], "--cell")
-    files = log_files(place_of(of.store), experiment or of.experiment)
-    if not files:
-        raise UsageError(
-            f"{of.store}: holds no log; `engine execute` writes one into a store that is a folder"
-        )
-    for file in files if every else files[-1:]:
-        with file.open(encoding="utf-8") as stream:
-            while True:
-                for record in read_lines(stream):
-                    if _is_of(record, wanted):
-                        say(_line(record))
-                if not follow or file != files[-1]:
-                    break
-                time.sleep(SECONDS)
+    place = place_of(of.store)
+    names = log_names(place, experiment or of.experiment)
+    if not names:
+        raise UsageError(f"{of.store}: holds no log; `engine execute` writes one")
+    for name in names if every else names[-1:]:
+        read = 0
+        while True:
+            events, read = read_events(place, name, read)
+            for record in events:
+                if _is_of(record, wanted):
+                    say(_line(record))
+            if not follow or name != names[-1]:
+                break
+            time.sleep(SECONDS)
 
 
 def _is_of(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -1,12 +1,13 @@
-"""The log of an execution in the store's folder: one JSON line per event, for `engine logs`."""
+"""The log of an execution in the store: one JSON line per event, for `engine logs`."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +16,7 @@ from engine.planning.plan import Plan, PlannedCell
 from engine.progress import Report
 from engine.running.display import Display
 from store.backend.location import Place
+from store.errors import StoreError
 
 FOLDER = "logs"
 SECONDS = 10.0  # between two lines on the progress of a stage
@@ -69,32 +71,58 @@ class LoggedDisplay(Display):
         self._file.flush()
 
 
+class SentLog(io.StringIO):
+    """A log in a bucket, where no file can grow: it is written anew, now and then and at the end.
+
+    What cannot be sent is sent later; a log stops no execution.
+    """
+
+    def __init__(self, place: Place, name: str) -> None:
+        super().__init__()
+        self._place, self._name, self._last = place, name, 0.0
+
+    def flush(self) -> None:
+        """Send the log, unless it was sent a moment ago."""
+        if time.monotonic() - self._last >= SECONDS:
+            self.send()
+
+    def send(self) -> None:
+        """Send the log as it is."""
+        self._last = time.monotonic()
+        with suppress(StoreError, OSError):
+            self._place.write(self._name, self.getvalue().encode())
+
+
 @contextmanager
 def logged(plan: Plan, display: Display) -> Iterator[Display]:
-    """Give a display that logs too, where the store is a folder; in a bucket no file can grow."""
+    """Give a display that logs too."""
+    begun = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    name = f"{plan.matrix.experiment.name}-{begun}-{os.getpid()}.jsonl"
     if plan.root.distant:
-        yield display
+        log = SentLog(plan.root, f"{FOLDER}/{name}")
+        try:
+            yield LoggedDisplay(display, plan, log)
+        finally:
+            log.send()
         return
     folder = Path(str(plan.root)) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    begun = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    file = folder / f"{plan.matrix.experiment.name}-{begun}-{os.getpid()}.jsonl"
-    with file.open("a", encoding="utf-8") as stream:
+    with (folder / name).open("a", encoding="utf-8") as stream:
         yield LoggedDisplay(display, plan, stream)
 
 
-def log_files(place: Place, experiment: str | None = None) -> list[Path]:
-    """Give the logs of a store's folder, the oldest first; of one experiment alone where it is named."""
-    folder = Path(str(place)) / FOLDER
-    files = folder.glob("*.jsonl") if folder.is_dir() else ()
-    named = (file for file in files if experiment is None or file.name.rsplit("-", 2)[0] == experiment)
-    return sorted(named, key=lambda file: file.name.rsplit("-", 2)[1:])
+def log_names(place: Place, experiment: str | None = None) -> list[str]:
+    """Give the names of a store's logs, the oldest first; of one experiment alone where it is named."""
+    names = (name for name in place.names(FOLDER) if name.endswith(".jsonl"))
+    wanted = (name for name in names if experiment is None or name.rsplit("-", 2)[0] == experiment)
+    return sorted(wanted, key=lambda name: name.rsplit("-", 2)[1:])
 
 
-def read_lines(stream: IO[str]) -> Iterator[Mapping[str, Any]]:
-    """Yield the events that stand in a log from here on; what a kill left half written is none."""
-    while line := stream.readline():
-        if not line.endswith("\n"):
-            stream.seek(stream.tell() - len(line.encode()))
-            return
-        yield json.loads(line)
+def read_events(place: Place, name: str, start: int = 0) -> tuple[list[Mapping[str, Any]], int]:
+    """Give the events of a log from a byte on, and where the next will begin.
+
+    What is half written, or was left so by a kill, is none.
+    """
+    content = place.read(f"{FOLDER}/{name}")
+    end = max(start, content.rfind(b"\n") + 1)
+    return [json.loads(line) for line in content[start:end].splitlines()], end

@@ -86,6 +86,7 @@ def test_a_study_in_a_bucket_equals_one_in_a_folder(
     assert "garbage: 0 items" in engine("gc", url).output
     assert "14 cached" in engine("plan", named).output
     assert f"4 cells in {url}" in engine("status", url).output
+    assert engine("logs", url).output.count("train_loss") == 4
     assert "0 to +0" in engine("compare", url, whole).output
     assert engine("report", url).output == f"{url}/report.html\n"
     assert "true label" in engine("show", url, "--cell", "target=label,seed=0").output
