@@ -34,9 +34,9 @@ class LiveReport:
     def state(self) -> str:
         """Give a text that changes as stages end or fail."""
         ledger = Ledger(self.store)
-        found = [(stage, sorted(ledger.done(stage)), sorted(ledger.failed(stage))) for stage in STAGES]
+        ended = [(stage, sorted(ledger.done(stage)), sorted(ledger.failed(stage))) for stage in STAGES]
         manifests = {name: len(known["cells"]) for name, known in read_manifests(self.store).items()}
-        return hashlib.blake2b(repr((found, manifests)).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(repr((ended, manifests)).encode(), digest_size=16).hexdigest()
 
     def page(self) -> bytes:
         """Give the page, with the state that it shows."""

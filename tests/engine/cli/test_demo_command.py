@@ -30,11 +30,11 @@ def test_the_demo_is_the_shipped_one_with_its_store_beside_it(tmp_path: Path) ->
 
 @pytest.fixture
 def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = util.find_spec
+    find_spec = util.find_spec
     lacking = demo_command.PACKAGES
 
     def find(name: str, *more: Any) -> Any:
-        return None if name in lacking else found(name, *more)
+        return None if name in lacking else find_spec(name, *more)
 
     monkeypatch.setattr(util, "find_spec", find)
 

@@ -51,10 +51,10 @@ def test_tensorboard_shows_results_beside_the_curves_cell_by_cell(write_spec: An
         logs = store / "train" / run.key / "logs"
         assert any("train/loss" in read(file.parent) for file in logs.glob("events.out.tfevents.*"))
         shown = read(logs / f"results-{run.id}")
-        own = node.ablation.select(**run.levels)
-        accuracy = float(own["summary"]["accuracy"].squeeze())
+        cell_data = node.ablation.select(**run.levels)
+        accuracy = float(cell_data["summary"]["accuracy"].squeeze())
         assert shown["results/accuracy"] == {0: pytest.approx(accuracy)}
-        entropy = own["probe"]["entropy"].mean(["cell", "example"]).sel(position="prompt_end")
+        entropy = cell_data["probe"]["entropy"].mean(["cell", "example"]).sel(position="prompt_end")
         assert [*shown["probe/entropy/prompt_end"]] == entropy["layer"].values.tolist()
         np.testing.assert_allclose([*shown["probe/entropy/prompt_end"].values()], entropy.values, rtol=1e-6)
         assert len(list((logs / f"results-{run.id}").iterdir())) == 1

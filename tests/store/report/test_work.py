@@ -121,8 +121,8 @@ def test_a_section_of_the_list_keeps_what_is_shown(show: Callable[..., Page], re
     page.click("#contents a:has-text('Confusion')")
     assert address(page).startswith("#confusion?")
     assert "search=rank%3D16" in address(page) and len(conditions(page)) == 2
-    there = show(report, address(page))
-    assert abs(top(there, "confusion")) < 300
+    linked = show(report, address(page))
+    assert abs(top(linked, "confusion")) < 300
 
 
 @pytest.mark.parametrize(
@@ -216,9 +216,9 @@ def test_a_link_leads_to_an_example(show: Callable[..., Page], report: Path) -> 
     chosen = page.locator("#lens [data-choice$='-example'] option:checked").inner_text()
     link = page.get_attribute("#lens .permalink", "href")
     assert link is not None and link.startswith("#lens?")
-    there = show(report, link)
-    assert there.locator("#lens [data-choice$='-example'] option:checked").inner_text() == chosen
-    assert abs(top(there, "lens")) < 300
+    linked = show(report, link)
+    assert linked.locator("#lens [data-choice$='-example'] option:checked").inner_text() == chosen
+    assert abs(top(linked, "lens")) < 300
 
 
 def test_the_specs_of_two_experiments_are_compared(show: Callable[..., Page], report: Path) -> None:
@@ -231,8 +231,8 @@ def test_the_specs_of_two_experiments_are_compared(show: Callable[..., Page], re
     assert rows["seeds"] == ["[0, 1]", "[0]"]
     assert rows["contrasts"][1] == "[]"
     assert "name" not in rows
-    there = show(report, address(page))
-    assert there.locator("#provenance tbody tr").count() == len(rows)
+    linked = show(report, address(page))
+    assert linked.locator("#provenance tbody tr").count() == len(rows)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -248,6 +248,6 @@ def test_the_page_has_no_known_barriers(browser: Browser, report: Path, scheme: 
         page.click(f"#matrix [data-pin='{place}']")
     page.evaluate("document.querySelectorAll('main details').forEach((own) => { own.open = true; })")
     page.wait_for_timeout(300)
-    found = axe.Axe().run(page).response["violations"]
-    assert [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in found] == []
+    violations = axe.Axe().run(page).response["violations"]
+    assert [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in violations] == []
     context.close()
