@@ -93,7 +93,8 @@ def problems_of(raw: Any, cls: type, at: str = "") -> dict[str, str]:
             Probe,
             {"positions": ["prompt_en"]},
             "train.positions[0]",
-            'expected "prompt_end", "label" or "completion_end" or an integer, found the string "prompt_en"'
+            'expected "prompt_end", "label", "completion_end", "explanation" or '
+            '"prompt", an integer or a table, found the string "prompt_en"'
             "|prompt_end",
         ),
         (
