@@ -153,7 +153,8 @@ def test_typed_values_become_text_as_documented(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"), [([["a"]], "a list"), ({"a": 1}, "an object"), (b"abc", "bytes"), ("\ud800", "one half")]
+    ("value", "kind"),
+    [([["a"]], "a list"), ({"a": 1}, "an object"), (b"abc", "bytes"), ("\ud800", "one half")],
 )
 def test_what_is_no_single_value_is_refused_where_it_is_used(tmp_path: Path, value: Any, kind: str) -> None:
     rows = [row(response="0", label=1), row(response="1", label=2, explanation=value)]

@@ -447,7 +447,7 @@ def test_what_lies_off_screen_has_a_cue_and_is_reached_by_keys(
     found = last.bounding_box()
     assert box and found and found["x"] + found["width"] <= box["x"] + box["width"] + 1
     assert "label+shuffled, seed" in page.inner_text("#lens .detail").replace(" · original", "")
-    page.wait_for_function("!document.querySelector('#lens .cue:last-child').classList.contains('there')")
+    page.wait_for_selector("#lens .cue:last-child:not(.there)", state="attached")
     assert page.locator("#lens .cue", has_text="◂ more").is_visible()
 
 
