@@ -50,7 +50,10 @@ def plan_tables(
             hint = f"; paths are relative to the file in which they stand, and there is {misplaced_file}"
         yield f"not there yet: {path} (`engine execute` needs it; `engine annotate` makes such files){hint}"
     for path in plan.remembered:
-        yield f"not there any more: {path} (its content is as the store noted it)"
+        if Path(path).exists():
+            yield f"changed: {path} (it gives the same examples, so nothing is made anew)"
+        else:
+            yield f"not there any more: {path} (its content is as the store noted it)"
     pairs = Counter(name for name, _, _ in plan.matrix.pairs())
     for name, number in pairs.items():
         yield f"contrast  {name}  ({number} pairs)"

@@ -33,16 +33,12 @@ def prepare(data: Data, labels: Sequence[str], home: Root) -> dict[str, Any]:
     one group are always in one split. Within a split the order is drawn from `data.seed`, so that the first n
     examples are a random sample of it, whatever n is. The record counts the rows that were left out.
     """
-    dropped: Counter[str] = Counter()
-    rows = read_source(data, labels=labels, dropped=dropped)
-    assign_splits(rows, data)
-    _check_splits(rows, data, dropped)
-    random.Random(f"order {data.seed}").shuffle(rows)
+    rows, text, dropped = examples_text(data, labels)
     home = place_of(home)
     folder = home.scratch()
     folder.mkdir(parents=True, exist_ok=True)
     partial = partial_of(folder / FILE)
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    partial.write_text(text, "utf-8")
     if _holds_another(home, partial):
         home.put_aside(FILE)
     home.publish(partial, FILE)
@@ -52,6 +48,16 @@ def prepare(data: Data, labels: Sequence[str], home: Root) -> dict[str, Any]:
         | {f"dropped_{kind}": dropped[kind] for kind in KINDS},
         "labels": dict(sorted(Counter(row["label"] for row in rows).items())),
     }
+
+
+def examples_text(data: Data, labels: Sequence[str]) -> tuple[list[dict[str, str]], str, Counter[str]]:
+    """Give the examples in their order, the text of their file, and the rows that were left out by kind."""
+    dropped: Counter[str] = Counter()
+    rows = read_source(data, labels=labels, dropped=dropped)
+    assign_splits(rows, data)
+    _check_splits(rows, data, dropped)
+    random.Random(f"order {data.seed}").shuffle(rows)
+    return rows, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), dropped
 
 
 def _holds_another(home: Place, made: Path) -> bool:

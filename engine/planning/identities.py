@@ -28,8 +28,8 @@ def digest(value: Any) -> str:
 def source_identity(data: Data, remembered: Mapping[str, str] = NONE) -> str:
     """Identify the content of the sources: file fingerprints, hub revisions, versions of our own code.
 
-    The order of several sources does not count, their names do, for they are in the rows' ids. Files that are
-    not there are known by what is `remembered` of their paths (`file_identities`), else by the paths. Raises
+    The order of several sources does not count, their names do, for they are in the rows' ids. Files are
+    known by what is `remembered` of their paths (`file_identities`), missing ones else by the paths. Raises
     DataError where `data.fingerprint` names another content than is found.
     """
     origins = sources(data)
@@ -55,8 +55,10 @@ def _source_identity(source: DataSource, remembered: Mapping[str, str]) -> str:
         read_as = _with_plugin(f" {source.public} {source.adapter.version}", PUBLIC_SETS, source.public)
     if source.path is None:
         return f"hub {source.hub} {source.config} {source.revision}{read_as}"
+    if str(source) in remembered:
+        return remembered[str(source)]
     if source.missing:
-        return remembered.get(str(source), f"not there yet: {source.path}")
+        return f"not there yet: {source.path}"
     return fingerprints.fingerprint_path(source.path) + read_as
 
 

@@ -13,6 +13,7 @@ from engine.errors import UsageError
 from engine.planning.data_read import test_data
 from engine.planning.identities import file_identities
 from engine.planning.levels import describe
+from engine.planning.same_examples import same_examples
 from engine.planning.stage_keys import Cell, Keys, model_key
 from specs import Matrix
 from specs.tables.data import Data
@@ -61,7 +62,8 @@ class Plan:
     root: Place
     cells: list[PlannedCell]
     states: dict[str, dict[str, str]]  # stage → key → cached, pending, failed or running
-    # What the store knows of data files that are not there any more: path → identity of their content.
+    # What the store knows of data files that are not there any more, or have changed and still give the same
+    # examples: path → identity of the content that they had.
     remembered: dict[str, str] = field(factory=dict)
     _models: dict[Cell, tuple[str, str]] = field(factory=dict, init=False)
 
@@ -125,11 +127,11 @@ class Plan:
         return sorted(lacking - self.remembered.keys())
 
     def files(self) -> dict[str, str]:
-        """Identify the content of the local data files, by path; of missing ones as it is remembered."""
-        identities = dict(self.remembered)
+        """Identify the content of the local data files, by path; as it is remembered, where it is."""
+        identities: dict[str, str] = {}
         for data in self._data():
             identities |= file_identities(data)
-        return identities
+        return identities | self.remembered
 
     def _data(self) -> list[Data]:
         trained = {cell.keys["data"]: self.matrix.table("data", cell.choice) for cell in self.cells}
@@ -156,11 +158,16 @@ def make_plan(matrix: Matrix, store: Root | None = None) -> Plan:
     """Compute all stage keys and look up their states. Reads the store's ledger, writes nothing."""
     root = place_of(store or matrix.spec.store)
     plan = Plan(matrix, root, _cells(matrix, Keys(matrix)), {})
-    if missing := plan.missing():
+    plan.look_up()
+    missing, new = plan.missing(), set(plan.states["data"].values()) - {"cached"}
+    if missing or (new and plan.files()):
         known = known_files(root)
         remembered = {path: known[path] for path in missing if path in known}
-        plan = Plan(matrix, root, _cells(matrix, Keys(matrix, remembered)), {}, remembered)
-    plan.look_up()
+        if new and known:
+            remembered |= same_examples(matrix, Ledger(root), known)
+        if remembered:
+            plan = Plan(matrix, root, _cells(matrix, Keys(matrix, remembered)), {}, remembered)
+            plan.look_up()
     return plan
 
 

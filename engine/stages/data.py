@@ -22,7 +22,7 @@ def run(context: Context, cell: PlannedCell, *, test: bool) -> None:
                 f"{table}.source: {missing[0]} is missing, and examples are to be made of it; expected this "
                 "file or folder, or another; finished results stay in the store"
             )
-        if data_key(data, labels) != key:
+        if data_key(data, labels, context.plan.remembered) != key:
             raise DataError(f"data.source: {data.source} has changed since the plan was made; run it again")
         home = context.home("data", key)
         record |= context.ranks.lead(lambda: prepare.prepare(data, labels, home))

@@ -159,11 +159,11 @@ def test_errors_that_come_of_full_memory_are_told_from_others(plan: Plan) -> Non
 def test_a_limit_below_the_estimate_is_told_before_anything_runs(
     write_spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "run", lambda *_: 0)
+    monkeypatch.setattr(session, "run", lambda *_, **__: 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     call = ("execute", write_spec(), "--store", tmp_path / "new", "--workers", 2)
     group(monkeypatch, tmp_path, "0::/\n", {"memory.max": "max\n"})
-    with calls("engine.planning.estimate._Cards", lambda: None) as estimates:
+    with calls("engine.planning.estimate.Cards", lambda: None) as estimates:
         assert engine(*call).output == ""
     assert estimates.count == 1  # for the disk and for memory
     (tmp_path / "memory.max").write_text("1000000\n")
