@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import xarray as xr
 from matplotlib import pyplot as plt
 
 import store
@@ -43,7 +45,8 @@ SETS = Design(
     examples=60,
     probe=False,
 )
-# What draws each figure; `study` and `sets` are experiments.
+STEPS = [0.0, 0.1, 0.25, 0.5, 1.0]  # shares of a training after which `trained` was probed
+# What draws each figure; `study` and `sets` are experiments, `trained` has a node `along`.
 CODE = {
     "change": """\
 result = study.ablation.relative_entropy("target", "label")
@@ -51,6 +54,9 @@ figure = plots.change(result.sel(position="prompt_end"))""",
     "means": """\
 result = study.ablation.means("entropy", "target")
 figure = plots.means(result.sel(position="prompt_end"))""",
+    "along": """\
+result = trained.ablation.means("entropy", stage="along")
+figure = plots.along(result)""",
     "rank_trajectory": """\
 result = study.ablation.rank_trajectory("target")
 figure = plots.rank_trajectory(result.sel(position="prompt_end", level="label"))""",
@@ -81,13 +87,31 @@ figure = plots.panels(plots.change, result, "position")""",
 HEAD = """\
 # Gallery
 
-Every figure of `store.plots`, with the lines that draw it. `study` and `sets` are experiments of a synthetic
-store, whose numbers are drawn at random; `study = store.open_store(root)["NAME"]` opens yours.
+Every figure of `store.plots`, with the lines that draw it. `study`, `sets` and `trained` are experiments of
+a synthetic store, whose numbers are drawn at random; `study = store.open_store(root)["NAME"]` opens yours.
 [analysis.md](analysis.md) says what each analysis does, and `result.attrs["method"]` what bands and
 marks are.
 
 `plots.save(figure, "figure.pdf")` writes PDF, SVG or PNG. `make gallery` makes this page.
 """
+
+
+def trained() -> xr.DataTree:
+    """Give an experiment that was probed along its trainings: entropies that fall."""
+    rng = np.random.default_rng(0)
+    targets, seeds = ["label", "label+explanation"], [0, 1, 2]
+    falls = np.array([1.0, 0.6]).repeat(len(seeds))[:, None, None] * np.sqrt(STEPS)[:, None]
+    apart = 0.1 * rng.normal(size=(6, 1, 1)) + 0.3 * rng.normal(size=(6, 1, 60))
+    values = 2 - falls + apart + 0.1 * rng.normal(size=(6, len(STEPS), 60))
+    node = xr.Dataset(
+        {"entropy": (("cell", "step", "example"), values, {"units": "nat", "long_name": "entropy"})},
+        {
+            "target": ("cell", np.repeat(np.array(targets, object), len(seeds))),
+            "seed": ("cell", seeds * len(targets)),
+            "step": ("step", STEPS, {"long_name": "share of the steps"}),
+        },
+    )
+    return xr.DataTree.from_dict({"along": node}, name="trained")
 
 
 def main(page: Path = PAGE, images: Path = IMAGES) -> None:
@@ -103,6 +127,7 @@ def main(page: Path = PAGE, images: Path = IMAGES) -> None:
             write_synthetic(root, design)
         tree = store.open_store(root)
         names: dict[str, Any] = {"study": tree["study"], "sets": tree["sets"], "root": root}
+        names["trained"] = trained()
         names |= {"store": store, "plots": plots}
         for name, code in CODE.items():
             with warnings.catch_warnings():
