@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablation)
+from specs.common.names import UNTRAINED_STAGES
 from specs.common.spelling import hint
 from store.arrays.cell_axis import cell_index, with_cells
 from store.arrays.cell_index import coordinates_of
@@ -85,7 +86,7 @@ def _experiment_nodes(place: Place, manifest: Json) -> dict[str, xr.Dataset]:
     done = {stage: ledger.done(stage) for stage in stages}
     unfinished = [cell for cell in cells if any(k not in done[s] for s, k in cell["keys"].items())]
     check_records(ledger, unfinished)
-    # The evaluation of the untrained model may come after those of the trained ones.
+    # What is measured of the untrained model may come after the stages of the trained ones.
     cells = [cell | {"keys": _there(cell["keys"], done)} for cell in cells]
     whole = [i for i, cell in enumerate(cells) if all(k in done[s] for s, k in cell["keys"].items())]
     attributes = _attributes(manifest) | {"cells_complete": len(whole), "cells_total": len(cells)}
@@ -124,8 +125,8 @@ def _fetch_families(place: Place, records: Records) -> None:
 
 
 def _there(keys: dict[str, str], done: dict[str, Any]) -> dict[str, str]:
-    """Return the keys of a cell's stages without that of an evaluation of the base model that is not done."""
-    return {stage: key for stage, key in keys.items() if stage != "base" or key in done["base"]}
+    """Return the keys of a cell's stages without those of the base model that are not done."""
+    return {stage: key for stage, key in keys.items() if stage not in UNTRAINED_STAGES or key in done[stage]}
 
 
 def _attributes(manifest: Json) -> dict[str, Any]:

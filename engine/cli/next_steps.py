@@ -17,6 +17,7 @@ EXTRAS = {
     "submitit": ("slurm", "SLURM"),
     "obstore": ("cloud", "stores in buckets"),
     "dask": ("dask", "stores larger than memory"),
+    "lm_eval": ("harness", "tasks of lm-evaluation-harness"),
     "tensorboard": ("tensorboard", "TensorBoard"),
 }
 

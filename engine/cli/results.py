@@ -50,10 +50,11 @@ def conditions(data: xr.Dataset, factors: list[str]) -> list[tuple[Record, xr.Da
 def results_facts(experiment: xr.DataTree) -> Record:
     """Give the means over seeds by condition, and what untrained models and guesses reach."""
     from store.analysis import references
+    from store.analysis.task_scores import task_scores
 
     summary = _with_scores(experiment)
     factors = [str(name) for name in summary.indexes["cell"].names]
-    measures = [name for name in COLUMNS if name in summary]
+    measures = [name for name in (*COLUMNS, *task_scores(summary)) if name in summary]
     untrained = references(experiment)
     return {
         "experiment": experiment.name,
@@ -94,9 +95,13 @@ def results_tables(facts: Record) -> Iterator[Grid]:
 
     Below stand the untrained model and guesses that know nothing of the examples.
     """
+    from store.analysis.task_scores import task_scores
+
     listed = facts["conditions"]
     names, fixed = varying([row["levels"] for row in listed])
-    shown = {name: COLUMNS[name] for name in (listed[0]["measures"] if listed else ())}
+    measures = listed[0]["measures"] if listed else {}
+    columns = COLUMNS | {name: (title, "{:.3f}", True) for name, title in task_scores(measures).items()}
+    shown = {name: columns[name] for name in measures}
     titles = [title for title, *_ in shown.values()]
     title = "Results by condition: mean over seeds (lowest to highest)"
     grid = Grid.of(title, names or ["condition"], ["n", *titles])

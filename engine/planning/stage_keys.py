@@ -17,6 +17,7 @@ from attrs import evolve, frozen
 from engine.data.neutral_text import text_identity
 from engine.data.sources import sources
 from engine.planning.data_read import test_data, test_prompt, tested_data, trained_data
+from engine.planning.harness import tasks_identity
 from engine.planning.identities import NONE, digest, model_identity, source_identity
 from specs import Matrix
 from specs.tables.by_name import Table
@@ -31,8 +32,8 @@ from specs.toml.paths import data_suffix
 
 # Raise a stage's number when a change to the code alters its results.
 VERSIONS = {
-    "data": 4, "base": 1, "train": 3, "evaluate": 5, "neutral": 1, "lens": 2, "probe": 3, "along": 1,
-    "intervene": 2,
+    "data": 4, "base": 1, "base_tasks": 1, "train": 3, "evaluate": 5, "neutral": 1, "tasks": 1, "lens": 2,
+    "probe": 3, "along": 1, "intervene": 2,
 }  # fmt: skip
 
 Cell = tuple[int, ...]
@@ -115,6 +116,9 @@ class Keys:
         plain = evaluated(lambda cell: matrix.table("evaluate", cell).plain)
         self._base = _joined(matrix, model, test, test_size("evaluate"), prefix, *asked, plain)
         self._neutral = _joined(matrix, _Part(("evaluate",), self._neutral_text))
+        self._tasks = _joined(
+            matrix, _Part(("evaluate",), lambda cell: tasks_identity(matrix.table("evaluate", cell)))
+        )
         self._evaluated_base = _joined(matrix, _Part(("evaluate",), self._is_base_evaluated))
         self._lens = _joined(
             matrix, data, *parts("lens", "data", "prompt", *tables, "probe"), shuffling_seed, alone
@@ -166,6 +170,11 @@ class Keys:
             keys["base"] = _combine("base", f"evaluate {VERSIONS['evaluate']};{self._base(cell)}")
         if text := self._neutral(cell):
             keys["neutral"] = _combine("neutral", train + text)
+        if asked := self._tasks(cell):
+            keys["tasks"] = _combine("tasks", train + asked)
+            if "base" in keys:
+                versioned = f"tasks {VERSIONS['tasks']};{self._model(cell)}{asked}"
+                keys["base_tasks"] = _combine("base_tasks", versioned)
         if self._probed(cell):
             lens = ""
             if self._tuned(cell):

@@ -21,11 +21,12 @@ from engine.progress import Report, StopRequest, silent
 from engine.running.display import Display
 from engine.running.memory import failure
 from engine.stages.cell_stages import MEASURES, Stages
-from engine.stages.measured_examples import Stage
+from engine.stages.checks import Checked
+from specs.common.names import UNTRAINED_STAGES
 from store import LostClaimError
 
 Result = TypeVar("Result")
-CHECKED: tuple[Stage, ...] = get_args(Stage)  # those that measure test examples
+CHECKED: tuple[Checked, ...] = get_args(Checked)  # those that can fail of what is known before the training
 
 
 @frozen
@@ -124,7 +125,8 @@ class CellRunner:
                 self._attempt(ready[0], "train", ready[0].keys["train"], lambda _: check(), recorded=False)
             with self._lent_base(ready[0]) as base:
                 for cell in ready:
-                    self._measure(cell, "base", base.model, base)
+                    for stage in UNTRAINED_STAGES:
+                        self._measure(cell, stage, base.model, base)
                 if due:
                     self._train(ready, base)
                 self._keep_steps(ready[0], base)
@@ -134,7 +136,7 @@ class CellRunner:
                     if self._measure(cell, "lens", model, base):
                         self._measure(cell, "probe", model, base)
                     self.stages.kept.drop()
-                    for stage in ("neutral", "along"):
+                    for stage in ("neutral", "tasks", "along"):
                         self._measure(cell, stage, model, base)
                     self._measure(cell, "intervene", model, base)
         except _ChangedBaseError:
@@ -229,7 +231,7 @@ class CellRunner:
         load = partial(self.stages.load, cell, base)
         return self._attempt(cell, "train", cell.keys["train"], lambda _: load(), recorded=False)
 
-    def _check(self, cell: PlannedCell, stage: Stage, base: BaseModel) -> bool:
+    def _check(self, cell: PlannedCell, stage: Checked, base: BaseModel) -> bool:
         """Find out before the training whether a stage behind it can run at all."""
         key = cell.keys[stage]
         if self.plan.states[stage][key] not in ("cached", "failed"):

@@ -17,7 +17,7 @@ from store import Ledger, StoreError
 READ = 4  # records of stages alike that are read: seconds of one and the same work differ little
 CONSUMERS = {
     "data": STAGES,
-    "train": ("train", "evaluate", "neutral", "lens", "probe", "along", "intervene"),
+    "train": ("train", "evaluate", "neutral", "tasks", "lens", "probe", "along", "intervene"),
     "lens": ("lens", "probe"),
 }
 

@@ -12,16 +12,18 @@ from engine.models.base_model import BaseModel
 from engine.models.causal_lm import CausalLm
 from engine.planning.plan import PlannedCell
 from engine.progress import Report
-from engine.stages import along, checks, data, evaluate, neutral, probe, tuned_lens, untrained
+from engine.stages import along, checks, data, evaluate, neutral, probe, tasks, tuned_lens, untrained
+from engine.stages.checks import Checked
 from engine.stages.context import Context
 from engine.stages.interventions import stage as interventions
-from engine.stages.measured_examples import Stage
 from engine.stages.training import stage as training
 
 MEASURES: Mapping[str, Callable[[Context, PlannedCell, CausalLm, BaseModel, Report], None]] = {
     "base": untrained.run,
+    "base_tasks": tasks.run_untrained,
     "evaluate": evaluate.run,
     "neutral": neutral.run,
+    "tasks": tasks.run,
     "lens": tuned_lens.run,
     "probe": probe.run,
     "along": along.run,
@@ -46,7 +48,7 @@ class Stages(Context):
         """Raise what a training would fail of before a model is loaded for it."""
         training.check(self, cell)
 
-    def check(self, cell: PlannedCell, stage: Stage, base: BaseModel) -> None:
+    def check(self, cell: PlannedCell, stage: Checked, base: BaseModel) -> None:
         """Raise what a stage behind the training would fail of."""
         checks.check(self, cell, stage, base)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from engine.errors import UsageError
 from engine.models.attention_heads import check_heads
 from engine.models.base_model import BaseModel, as_it_was
@@ -9,22 +11,28 @@ from engine.models.lens import find_lens
 from engine.planning.plan import PlannedCell
 from engine.stages.adapter_layout import adapted_sites
 from engine.stages.context import Context
-from engine.stages.measured_examples import Stage
 from engine.stages.probe import watched_tokens
 from engine.stages.probe_layout import layer_numbers
+from engine.stages.tasks import check_tasks
 from engine.stages.training.adapter import attach_adapter
 from engine.text.token_checks import check_generated, check_tokens, check_watched, token_count
 from kernels import choose_backend
 from specs.tables.probe import Probe
 
+Checked = Literal["evaluate", "probe", "intervene", "tasks"]
+"""The stages that can fail of what is known before a training."""
 
-def check(context: Context, cell: PlannedCell, stage: Stage, base: BaseModel) -> None:
+
+def check(context: Context, cell: PlannedCell, stage: Checked, base: BaseModel) -> None:
     """Raise what a stage would fail of.
 
     That is a backend, layers or heads that are not here, an adapter outside the layers by which
     interventions take it apart, long examples, and labels that cannot be scored, watched, or read once
-    they are written.
+    they are written. Of tasks, that there are none of their names.
     """
+    if stage == "tasks":
+        check_tasks(context.settings("evaluate", cell))
+        return
     if stage == "probe":
         _check_probe(context.settings("probe", cell), base)
     asking = {"intervene": "interventions", "probe": "probe.against" if cell.references else ""}.get(stage)

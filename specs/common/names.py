@@ -20,6 +20,12 @@ EXAMPLE_OUTCOMES = ("correct", "generated_correct", "absolute_error", "brier", "
 NEUTRAL_OUTCOMES = ("cross_entropy", "kl_base")
 """Outcomes of chunks of neutral text."""
 
+UNTRAINED_STAGES = ("base", "base_tasks")
+"""Stages of the model without adapter; a cell is whole without them."""
+
+TASK_PREFIX = "task_"
+"""How the summary's numbers of tasks of lm-evaluation-harness begin."""
+
 LENS_STATISTICS = (
     "logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy",
 )  # fmt: skip

@@ -22,12 +22,16 @@ from specs.tables.design import Contrast, Factor, Rules
 from specs.tables.executor import Executor
 from specs.tables.fields import EXECUTION_ONLY, LATER, FloatType, PositiveInt, Quantization, read_by
 from specs.tables.interventions import Intervention
+from specs.tables.lora import Lora as Lora
 from specs.tables.probe import Probe
 from specs.tables.sampling import Sampling
 from specs.tables.signatures import Signatures
 from specs.tables.target import Prompt, Target
 
-STAGES = ("data", "base", "train", "evaluate", "neutral", "lens", "probe", "along", "intervene")
+STAGES = (
+    "data", "base", "base_tasks", "train", "evaluate", "neutral", "tasks", "lens", "probe", "along",
+    "intervene",
+)  # fmt: skip
 
 # The stages that read each table, unless a field's metadata says otherwise.
 TABLE_STAGES: dict[str, tuple[str, ...]] = {
@@ -88,36 +92,6 @@ class Model:
     trust_remote_code: Annotated[
         bool, Meta(description="Run the model repository's own Python code. Off unless you vouch for it.")
     ] = False
-
-
-@frozen(kw_only=True)
-class Lora:
-    """`[lora]`: the adapter, as in peft's LoraConfig (LoRA: arXiv 2106.09685)."""
-
-    r: Annotated[int, Meta(ge=1, description="Rank.")] = 16
-    alpha: Annotated[float, Meta(gt=0, description="Scale numerator: deltas are scaled by alpha / r.")] = 32.0
-    dropout: Annotated[float, Meta(ge=0, lt=1, description="Dropout on the adapter's input.")] = 0.0
-    target_modules: Annotated[
-        str | list[str],
-        Meta(description="Module names to adapt, a regular expression, or `all-linear`."),
-    ] = "all-linear"
-    modules_to_save: Annotated[
-        list[str],
-        Meta(
-            description="Modules trained in full and saved with the adapter, in float32: all whose names end "
-            "so. In a Llama `norm` is each `input_layernorm`, too; `.norm` is the final norm alone.",
-        ),
-    ] = field(factory=list)
-    trained_tokens: Annotated[
-        list[Annotated[str, Meta(min_length=1)]],
-        Meta(
-            description="Learned tokens: of the embeddings among `modules_to_save`, only the rows of these "
-            "tokens are trained. With one of them as `target.filler`, `label+filler` is a label with learned "
-            "pause tokens (arXiv 2310.02226)."
-        ),
-    ] = field(factory=list, metadata=LATER)
-    rslora: Annotated[bool, Meta(description="Scale by alpha / sqrt(r) (arXiv 2312.03732).")] = False
-    dora: Annotated[bool, Meta(description="Weight-decomposed LoRA (arXiv 2402.09353).")] = False
 
 
 @frozen(kw_only=True)
@@ -297,6 +271,24 @@ class Evaluate:
             "KL from the model without adapter. `builtin`, or a file (`.jsonl`: `text` of each line)."
         ),
     ] = field(default=None, metadata=LATER | read_by("neutral"))
+    tasks: Annotated[
+        list[Annotated[str, Meta(min_length=1)]],
+        Meta(
+            description="Also measure each model on these tasks or groups of tasks of lm-evaluation-harness, "
+            "as that does by default; needs the extra `harness`. See forgetting.md."
+        ),
+    ] = field(factory=list, metadata=LATER | read_by("base_tasks", "tasks"))
+    task_examples: Annotated[
+        PositiveInt | None, Meta(description="Of each task, the first so many examples; default: all.")
+    ] = field(default=None, metadata=LATER | read_by("base_tasks", "tasks"))
+    task_shots: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Solved examples before each of a task's; default: as the task has it."),
+    ] = field(default=None, metadata=LATER | read_by("base_tasks", "tasks"))
+    task_folder: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(description="Folder with tasks of your own, as YAML files of lm-evaluation-harness."),
+    ] = field(default=None, metadata=LATER | read_by("base_tasks", "tasks"))
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )

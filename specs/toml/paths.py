@@ -20,7 +20,8 @@ DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")  # each a
 
 
 PATHS: tuple[keys.Path, ...] = (
-    ("data", "source"), ("evaluate", "data", "source"), ("evaluate", "neutral_text"), ("model", "id"),
+    ("data", "source"), ("evaluate", "data", "source"), ("evaluate", "neutral_text"),
+    ("evaluate", "task_folder"), ("model", "id"),
 )  # fmt: skip
 
 

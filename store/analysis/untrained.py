@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from store.analysis.nodes import SEED, Data, spell, stage_node, stage_nodes, variable, with_cell_index
 from store.analysis.results import level_coordinate
+from store.analysis.task_scores import task_scores
 
 OF_LABELS = {
     "accuracy": "accuracy",
@@ -33,8 +34,8 @@ def references(data: Data) -> xr.Dataset:
 
     Returns:
         `accuracy`, `macro_f1`, `mae` and `qwk` (whole numbers as labels alone), with `constrained_` and
-            `generated_` before them where labels are found so, `brier`, `nll`, and `neutral_perplexity` where
-            it was measured; NaN where there is none.
+            `generated_` before them where labels are found so, `brier`, `nll`, and `neutral_perplexity` and
+            the numbers of tasks (`task_…`) where they were measured; NaN where there is none.
     """
     summary = stage_node(data, "summary")
     index = summary.indexes["cell"]
@@ -47,14 +48,15 @@ def references(data: Data) -> xr.Dataset:
         rows += _named(index, kind, known)
     kinds = [kind for kind in KINDS if any(f"{kind}{name}" in summary for name in OF_LABELS)]
     titles = {f"{kind}{name}": f"{OF_LABELS[name]}{KINDS[kind]}" for kind in kinds for name in OF_LABELS}
-    neutral = {PERPLEXITY: "perplexity on neutral text"} if PERPLEXITY in summary else {}
+    beside = {PERPLEXITY: "perplexity on neutral text"} if PERPLEXITY in summary else {}
+    beside |= task_scores(summary)
     columns = {
         name: (
             "reference",
             [numbers.get(name, np.nan) for _, numbers in rows],
             {"units": "1", "long_name": title},
         )
-        for name, title in (titles | SCORES | neutral).items()
+        for name, title in (titles | SCORES | beside).items()
     }
     coordinate = level_coordinate([name for name, _ in rows], "reference", "reference")
     result = xr.Dataset(columns, {"reference": coordinate})
@@ -76,7 +78,7 @@ def _untrained(data: Data) -> Known:
     summary = stage_node(data, "summary")
     if "base_test_examples" not in summary:
         return {}
-    every = [f"{kind}{name}" for kind in KINDS for name in OF_LABELS]
+    every = [*(f"{kind}{name}" for kind in KINDS for name in OF_LABELS), *task_scores(summary)]
     columns = {name: summary[f"base_{name}"].values for name in every if f"base_{name}" in summary}
     if "neutral_base_perplexity" in summary:
         columns[PERPLEXITY] = summary["neutral_base_perplexity"].values

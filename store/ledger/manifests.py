@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from specs.common.names import UNTRAINED_STAGES
 from store.backend.locate import place_of, seen
 from store.backend.location import Place, Root
 from store.backend.records import Json, parse_json, parse_record, read_file, read_json, write_json
@@ -128,7 +129,7 @@ def lost_cells(place: Place, name: str, manifest: Mapping[str, Any]) -> int:
 
 def _own(cell: Json) -> frozenset[tuple[str, str]]:
     """Return the keys of a cell's own stages."""
-    return frozenset((stage, key) for stage, key in cell["keys"].items() if stage != "base")
+    return frozenset((stage, key) for stage, key in cell["keys"].items() if stage not in UNTRAINED_STAGES)
 
 
 def unnamed(place: Place) -> str:

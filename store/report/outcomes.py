@@ -17,6 +17,7 @@ from store.analysis import (
     transfer_matrix,
 )
 from store.analysis.nodes import SEED, by_condition, factors, other_levels, stage_nodes
+from store.analysis.task_scores import lower_is_better, task_scores
 from store.backend.records import Json
 from store.errors import StoreError
 from store.report.encode import rounded
@@ -69,7 +70,7 @@ def results(node: xr.DataTree, places: Places) -> Json:
     summary = datasets(node, "summary")[0]
     scored = any("label_logprob" in part for part in stage_nodes(node, "evaluate").values())
     metrics = []
-    for name, title in TITLES.items():
+    for name, title in (TITLES | task_scores(summary)).items():
         if name not in summary and not (name in SCORES and scored):
             continue
         source, stage = (OF_EXAMPLES[name], "evaluate") if name in OF_EXAMPLES else (name, "summary")
@@ -84,7 +85,7 @@ def results(node: xr.DataTree, places: Places) -> Json:
                 "name": name,
                 "title": title,
                 "share": name in SHARES,
-                "lower_is_better": name in LOWER_IS_BETTER,
+                "lower_is_better": name in LOWER_IS_BETTER or lower_is_better(name),
                 "method": averages.attrs["method"],
                 "rows": rows,
             }

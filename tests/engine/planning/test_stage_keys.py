@@ -26,7 +26,9 @@ FOLLOWERS = {
     "evaluate": {"evaluate"},
     "lens": {"lens", "probe"},
     "probe": {"probe"},
+    "base_tasks": set(),  # which the cells of BASE do not have
     "neutral": set(),  # which the cells of BASE do not have
+    "tasks": set(),  # which the cells of BASE do not have
     "along": set(),  # which the cells of BASE do not have
     "intervene": {"intervene"},
 }
@@ -155,6 +157,7 @@ ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
     "probe.enabled", "probe.lens", "probe.against", "probe.at", "prompt.messages", "train.tokens",
     "train.label_tokens", "evaluate.counterfactuals", "evaluate.sampling", "evaluate.neutral_text",
+    "evaluate.task_examples", "evaluate.task_folder", "evaluate.task_shots", "evaluate.tasks",
     "lora.trained_tokens",
 }  # fmt: skip
 
@@ -267,6 +270,38 @@ def test_a_neutral_text_is_known_by_what_it_says(files: dict[str, str], tmp_path
     for change, follows in others.items():
         (after,) = keys_of(text, folder, built_in, change)
         assert (after["neutral"] != before["neutral"]) == follows, change
+
+
+def test_tasks_are_known_by_the_harness_and_what_it_is_asked(
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They change no other key; those of the untrained model do not follow the training."""
+    monkeypatch.setattr("engine.planning.harness.metadata.version", lambda _: "1")
+    text, folder, asked = BASE.format(**files), files["folder"], 'evaluate.tasks=["a","b"]'
+    (without,), (before,) = keys_of(text, folder), keys_of(text, folder, asked)
+    assert {**before, **without} == before and {*before} - {*without} == {"base_tasks", "tasks"}
+
+    def follow(*changes: str) -> set[str]:
+        (after,) = keys_of(text, folder, asked, *changes)
+        return {name for name in ("base_tasks", "tasks") if after.get(name) != before[name]}
+
+    both = {"base_tasks", "tasks"}
+    (tmp_path / "one.yaml").write_text("task: a")
+    place = f'evaluate.task_folder="{tmp_path}"'
+    for change in ('evaluate.tasks=["a"]', "evaluate.task_examples=3", "evaluate.task_shots=0", place):
+        assert follow(change) == both, change
+    assert not follow('evaluate.tasks=["b","a","b"]') and not follow("evaluate.batch_size=3")
+    assert follow("train.lr=0.5") == {"tasks"} and not follow("probe.top_k=1")
+    assert follow('model.dtype="float32"') == both and follow("evaluate.base_model=false") == {"base_tasks"}
+    (known,) = keys_of(text, folder, asked, place)
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "one.pyc").write_text("made by a run")
+    assert keys_of(text, folder, asked, place) == [known]
+    (tmp_path / "one.yaml").write_text("task: b")
+    (after,) = keys_of(text, folder, asked, place)
+    assert after["tasks"] != known["tasks"]
+    monkeypatch.setattr("engine.planning.harness.metadata.version", lambda _: "2")
+    assert follow() == both
 
 
 def test_what_a_probe_is_compared_with_is_in_its_key_alone(files: dict[str, str]) -> None:

@@ -1,0 +1,217 @@
+"""Tasks of lm-evaluation-harness: its own numbers of the trained model, stored once for each training."""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+import pytest
+import torch
+from commands import engine, ran
+from facts import facts
+from trainings import load, train
+
+import store
+from engine.errors import DataError
+from engine.models.base_model import as_it_was
+from engine.stages import tasks
+from engine.stages.tasks import ask, summarise
+from engine.stages.training.files import load_adapter
+from specs.tables.experiment import Evaluate, Lora
+from store.backend.locate import place_of
+
+ONE = ("--only", "seed=0", "--only", "target=label")
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    tasks._manager.cache_clear()
+    harness.stand_in(tmp_path / "packages", monkeypatch)
+    yield
+    tasks._manager.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lm_eval"]:
+        del sys.modules[name]
+
+
+def asked(*settings: str) -> list[str]:
+    return [word for setting in settings for word in ("--set", f"evaluate.{setting}")]
+
+
+def passes() -> None:
+    """Do nothing before a pass."""
+
+
+@pytest.mark.parametrize("whole", [[], ["lm_head"]])
+def test_numbers_are_those_of_the_harness(
+    tiny_model: Path, tokenizer: Any, tmp_path: Path, whole: list[str]
+) -> None:
+    """Asked directly, of the same model with its adapter and of the one without."""
+    lm_eval = pytest.importorskip("lm_eval")
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    folder = harness.write_tasks(tmp_path / "tasks")
+    settings = Evaluate(tasks=["choices", "written"], task_examples=9, task_folder=str(folder), batch_size=4)
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+
+    def direct(model: Any) -> dict[str, Any]:
+        options = {"tasks": settings.tasks, "limit": 9, "task_manager": manager, "bootstrap_iters": 1000}
+        lm = HFLM(model, tokenizer=deepcopy(tokenizer), batch_size=1)
+        return lm_eval.simple_evaluate(lm, **options)["results"]
+
+    base = load(tiny_model)
+    train(base, tokenizer, tmp_path, lora=Lora(r=2, modules_to_save=whole))
+    seen = []
+    summaries, expected = [], [direct(base)]
+    summaries.append(summarise(ask(base, tokenizer, settings, passes), settings.tasks))
+    with as_it_was(base):
+        model = load_adapter(base, place_of(tmp_path))
+        results = ask(model, tokenizer, settings, lambda: seen.append(torch.is_grad_enabled()))
+        summaries.append(summarise(results, settings.tasks))
+        expected.append(direct(model))
+    assert seen and not any(seen)
+    assert summaries[0] != summaries[1]
+    for summary, results in zip(summaries, expected, strict=True):
+        assert {*summary} == {
+            "task_choices_acc", "task_choices_acc_stderr", "task_choices_acc_norm",
+            "task_choices_acc_norm_stderr", "task_written_word_perplexity", "task_written_bits_per_byte",
+        }  # fmt: skip
+        for name in ("acc", "acc_norm"):
+            assert summary[f"task_choices_{name}"] == results["choices"][f"{name},none"]
+            assert summary[f"task_choices_{name}_stderr"] == results["choices"][f"{name}_stderr,none"]
+        for name in ("word_perplexity", "bits_per_byte"):
+            assert summary[f"task_written_{name}"] == pytest.approx(results["written"][f"{name},none"], 1e-5)
+
+
+def test_a_study_with_the_harness(write_spec, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    harness.write_tasks(tmp_path / "tasks")
+    flags = asked('tasks=["choices"]', "task_folder=tasks", "task_examples=8", "task_shots=0")
+    result = engine("execute", write_spec(train="steps = 4\nlr = 0.02"), *flags)
+    assert ran(result.output)["tasks"] == 4 and ran(result.output)["base_tasks"] == 1
+    assert "it/s" not in result.output and "choices_acc" in result.output
+    summary = store.open_store(tmp_path / "store")["small/summary"].to_dataset()
+    values = summary["task_choices_acc"]
+    assert np.allclose(values * 8, (values * 8).round()) and ((values >= 0) & (values <= 1)).all()
+    assert "cached" in engine("plan", tmp_path / "small.toml", *flags).output  # its files made no new key
+
+
+def test_a_study_stores_and_shows_them(write_spec, tmp_path: Path, stand_in: None) -> None:
+    spec, flags = write_spec(train="steps = 4\nlr = 0.02"), asked('tasks=["hellaswag"]', "task_examples=5")
+    planned = engine("plan", spec, *flags).output
+    assert re.search(r"base_tasks\W+1 pending", planned) and re.search(r"\btasks\W+4 pending", planned)
+    output = engine("execute", spec, *flags).output
+    assert ran(output)["tasks"] == 4 and ran(output)["base_tasks"] == 1
+    assert "hellaswag_acc" in output and "stderr" not in output
+    tree = store.open_store(tmp_path / "store")["small"]
+    summary = tree["summary"].to_dataset()
+    value, error = summary["task_hellaswag_acc"], summary["task_hellaswag_acc_stderr"]
+    np.testing.assert_allclose(error, value / 10)
+    untrained = summary["base_task_hellaswag_acc"]
+    assert len({*untrained.values}) == 1 and (value != untrained).all()
+    references = tree.ablation.references()["task_hellaswag_acc"]
+    assert references.sel(reference="untrained model").item() == untrained.values[0]
+    means = tree.ablation.means("task_hellaswag_acc", "target", stage="summary")
+    assert np.isfinite(means["low"]).all()
+    engine("report", spec)
+    assert "hellaswag_acc" in (tmp_path / "store" / "report.html").read_text()
+    engine("verify", tmp_path / "store")
+
+
+def test_a_training_is_the_same_with_and_without(write_spec, tmp_path: Path, stand_in: None) -> None:
+    spec = write_spec(train="steps = 3")
+    losses = []
+    for flags in ([], asked('tasks=["hellaswag"]')):
+        where = tmp_path / f"store{len(losses)}"
+        engine("execute", spec, *ONE, *flags, "--store", where)
+        summary = store.open_store(where)["small/summary"].to_dataset()
+        losses.append((summary["train_loss"].item(), summary["accuracy"].item()))
+    assert losses[0] == losses[1]
+
+
+def test_cells_that_share_a_training_share_it(write_spec, stand_in: None) -> None:
+    factor = '[factors.asked.levels]\nsame = {}\nother = { evaluate.prompt.template = "{response}:" }\n'
+    output = engine(
+        "execute", write_spec(factor, train="steps = 1"), *asked('tasks=["hellaswag"]'), *ONE
+    ).output
+    assert ran(output)["tasks"] == ran(output)["base_tasks"] == 1 and ran(output)["evaluate"] == 2
+    flags = asked('tasks=["hellaswag"]', "base_model=false", "task_examples=2")
+    assert (
+        ran(engine("execute", write_spec(factor, train="steps = 1"), *flags, *ONE).output)["base_tasks"] == 0
+    )
+
+
+def test_nothing_is_left_changed(tiny_model: Path, tokenizer: Any, stand_in: None) -> None:
+    """Neither the tokenizer, nor what random numbers come next, nor weights that are tied no more."""
+    model = load(tiny_model)
+    random.seed(3), np.random.seed(3), torch.manual_seed(3)
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
+    random.seed(3), np.random.seed(3), torch.manual_seed(3)
+    seen: list[int] = []
+    model.tie = model.tie_weights
+    ask(model, tokenizer, Evaluate(tasks=["hellaswag"]), lambda: seen.append(1))
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+    assert tokenizer.pad_token is None and seen == [1]
+    assert model.tie_weights == model.tie and not model._forward_pre_hooks
+
+
+def test_groups_and_filters_have_names_of_their_own() -> None:
+    results = {
+        "results": {
+            "group": {"acc,none": 0.5, "acc_stderr,none": 0.1, "alias": "group"},
+            "of-it": {"acc,none": 0.4},
+            "a/b": {
+                "match,strict-match": np.float32(0.25),
+                "match_stderr,strict-match": "N/A",
+                "n,none": True,
+            },
+            "tag": {" ": " "},
+            "of_tag": {"acc,none": float("nan"), "em,none": 1},
+        },
+        "group_subtasks": {"group": ["of-it"], "tag": ["of_tag"], "of-it": []},
+    }
+    known = {
+        "task_group_acc": 0.5,
+        "task_group_acc_stderr": 0.1,
+        "task_a_b_match_strict_match": 0.25,
+        "task_a_b_n": 1.0,
+        "task_of_tag_em": 1.0,
+    }
+    assert summarise(results, ["group", "a/b", "tag"]) == known
+    assert summarise(results, ["group", "of-it", "a/b", "tag"]) == known | {"task_of_it_acc": 0.4}
+    with pytest.raises(DataError, match="task_a_b_acc"):
+        summarise({"results": {"a/b": {"acc,none": 1.0}, "a-b": {"acc,none": 0.0}}}, ["a/b", "a-b"])
+
+
+def test_without_the_harness_a_plan_says_what_to_install(write_spec, monkeypatch) -> None:
+    from engine.planning import harness as planned
+
+    monkeypatch.setattr(planned, "PACKAGE", "no-such-package")
+    result = engine("plan", write_spec(), *asked('tasks=["hellaswag"]'), code=2)
+    told = facts("evaluate.tasks", "no-such-package", "pip install 'ablation-engine[harness]'")
+    assert re.search(told, " ".join(result.output.split())), result.output
+
+
+def test_a_missing_folder_is_told_by_the_plan(write_spec, tmp_path: Path, stand_in: None) -> None:
+    (tmp_path / "tasks").mkdir()
+    flags = asked('tasks=["hellaswag"]', "task_folder=./taks")
+    output = engine("plan", write_spec(), *flags, code=2).output
+    assert re.search(facts("evaluate.task_folder", "taks", "tasks"), " ".join(output.split())), output
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("helaswag", ("helaswag", "hellaswag")), ("broken", ("broken", "no data set"))]
+)
+def test_what_cannot_be_asked_is_told(
+    write_spec, tmp_path: Path, stand_in: None, name: str, told: tuple[str, ...]
+) -> None:
+    result = engine("execute", write_spec(), *ONE, *asked(f'tasks=["{name}"]'), code=1)
+    assert re.search(facts("evaluate.tasks", *told), " ".join(result.output.split())), result.output
+    assert "Traceback" not in result.output
