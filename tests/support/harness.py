@@ -10,7 +10,7 @@ import pytest
 
 # What the stages rely on: names and signatures; that it seeds, ties weights and sets a padding token.
 FILES = {
-    "lm_eval-0.4.9.dist-info/METADATA": "Metadata-Version: 2.1\nName: lm_eval\nVersion: 0.4.9\n",
+    "lm_eval-0.4.13.dist-info/METADATA": "Metadata-Version: 2.1\nName: lm_eval\nVersion: 0.4.13\n",
     "lm_eval/__init__.py": """
 import random
 import numpy as np
