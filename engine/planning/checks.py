@@ -42,6 +42,7 @@ def check_plan(plan: Plan) -> None:
         *_trained_whole(plan),
         *_splits(plan),
         *_unvalidated(plan),
+        *_decayed_tokens(plan),
         *_namesakes(plan),
         *_names_of_plugins(plan),
     ]
@@ -156,6 +157,8 @@ def _trained_whole(plan: Plan) -> Iterator[Problem]:
         ]
         if cell.references:
             takers += [("probe.against takes", other) for other in matrix.references(cell.choice).values()]
+        if "neutral" in cell.keys:
+            takers.append(("evaluate.neutral_text takes", None))
         for taker, donor in takers:
             for trained in (cell.choice, donor):
                 if trained is None or matrix.table("train", trained).steps == 0:
@@ -170,6 +173,19 @@ def _trained_whole(plan: Plan) -> Iterator[Problem]:
                         "that it changes or takes from"
                     )
                     yield _problem(plan, "lora.modules_to_save", trained, message)
+
+
+def _decayed_tokens(plan: Plan) -> Iterator[Problem]:
+    """Yield weight decay of embeddings of which some rows alone are to be trained."""
+    matrix = plan.matrix
+    for cell in matrix.distinct("lora", "train"):
+        train = matrix.table("train", cell)
+        if matrix.table("lora", cell).trained_tokens and train.weight_decay and train.steps != 0:
+            message = (
+                f"found {train.weight_decay:g} beside lora.trained_tokens, which would change the embeddings "
+                "of all other tokens, too; expected 0"
+            )
+            yield _problem(plan, "train.weight_decay", cell, message)
 
 
 def _unvalidated(plan: Plan) -> Iterator[Problem]:

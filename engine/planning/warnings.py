@@ -47,7 +47,38 @@ def plan_warnings(plan: Plan) -> list[str]:
         *_devices(plan),
         *fit_warnings(plan),
         *_without_effect(plan),
+        *_unread(plan),
     ]
+
+
+def _unread(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per setting that nothing reads, or that leaves something out."""
+    matrix = plan.matrix
+    for cell in matrix.distinct("probe", "train"):
+        probe, steps = matrix.table("probe", cell), matrix.table("train", cell).steps
+        at = matrix.written("probe.at", cell)
+        if probe.at and not probe.enabled:
+            yield f"{at}: nothing is probed (probe.enabled = false)"
+        elif probe.at and steps == 0:
+            yield f"{at}: cells with train.steps = 0 have no training to go along"
+    for cell in matrix.distinct("prompt", "data"):
+        prompt, columns = matrix.table("prompt", cell), matrix.table("data", cell).columns
+        shown = (f"{{{field}}}" in prompt.template for field in ("context", "response", *columns.fields))
+        if not prompt.messages and not any(shown):
+            at = matrix.written("prompt.template", cell)
+            yield f"{at}: shows nothing of an example; expected a field such as {{response}}"
+    for cell in matrix.distinct("evaluate"):
+        sampling = matrix.table("evaluate", cell).sampling
+        if not sampling.samples and sampling != type(sampling)():
+            yield "evaluate.sampling: nothing is sampled; expected samples = 1 or more"
+    for cell in matrix.distinct("lora", "target"):
+        lora, target = matrix.table("lora", cell), matrix.table("target", cell)
+        for token in lora.trained_tokens:
+            if target.content == "label+filler" and token not in target.filler:
+                yield (
+                    f"{matrix.written('lora.trained_tokens', cell)}: {spell(token)} does not occur in "
+                    f"target.filler ({spell(target.filler)})"
+                )
 
 
 def _without_effect(plan: Plan) -> Iterator[str]:

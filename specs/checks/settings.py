@@ -164,6 +164,9 @@ def _lora(settings: Lora) -> Iterator[Problem]:
         yield Problem(
             None, "lora.target_modules", f"expected a regular expression, found {spell(modules)}: {error}"
         )
+    for index, token in enumerate(settings.trained_tokens):
+        if token in settings.trained_tokens[:index]:
+            yield Problem(None, f"lora.trained_tokens[{index}]", f"{spell(token)} is listed twice")
     if settings.trained_tokens and not settings.modules_to_save:
         message = (
             f"found {spell(settings.trained_tokens)}, but no embeddings are trained; expected the module of "

@@ -10,7 +10,7 @@ import numpy as np
 from attrs import evolve
 
 from engine.data.missing_explanations import label_alone
-from engine.errors import DamagedAdapterError, UsageError
+from engine.errors import DamagedAdapterError
 from engine.models.base_model import BaseModel
 from engine.models.causal_lm import CausalLm
 from engine.models.devices import memory_room
@@ -163,16 +163,10 @@ def load(context: Context, cell: PlannedCell, base: BaseModel) -> CausalLm:
 def check(context: Context, cell: PlannedCell) -> None:
     """Raise what a training would fail of before a model is loaded for it.
 
-    That is examples that lack, or whose explanation does, trackers that are not here, and a weight decay of
-    embeddings that are not to change.
+    That is examples that lack, or whose explanation does, and trackers that are not here.
     """
-    settings, lora = context.settings("train", cell), context.settings("lora", cell)
+    settings = context.settings("train", cell)
     if settings.steps != 0:
-        if lora.trained_tokens and settings.weight_decay:
-            raise UsageError(
-                f"train.weight_decay: found {settings.weight_decay:g} beside lora.trained_tokens, which "
-                "would change the embeddings of all other tokens, too; expected 0"
-            )
         check_trackers(settings.report_to)
         context.trained_rows(cell)
 

@@ -123,3 +123,56 @@ def test_counterfactuals_that_no_cell_can_have_are_told(write_spec) -> None:
     asked = 'evaluate.counterfactuals=["empty"]'
     assert told(warnings(spec, asked), "evaluate.counterfactuals", "no cell", "before")
     assert "counterfactuals" not in warnings(spec, asked, 'target.placement="before"')
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("probe.at=[0,1.0]", "probe.enabled=false"), ("probe.at", "probe.enabled")),
+        (("probe.at=[0,1.0]", "train.steps=0"), ("probe.at", "train.steps")),
+        (("prompt.template=Rate:",), ("prompt.template", "{response}")),
+        (("evaluate.sampling.temperature=0.7",), ("evaluate.sampling", "samples")),
+        (
+            (
+                "factors.target=null",
+                'target.content="label+filler"',
+                'lora.modules_to_save=["embed_tokens"]',
+                'lora.trained_tokens=["<pad>"]',
+            ),
+            ("lora.trained_tokens", '"<pad>"', "target.filler"),
+        ),
+    ],
+)
+def test_settings_that_nothing_reads_are_told(
+    write_spec, overrides: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    spec = write_spec()
+    assert warnings(spec) == "" and told(warnings(spec, *overrides), *said)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ('evaluate.neutral_text="builtin"', 'lora.modules_to_save=["lm_head"]'),
+            ("lora.modules_to_save", "lm_head", "evaluate.neutral_text"),
+        ),
+        (
+            (
+                'lora.modules_to_save=["embed_tokens"]',
+                'lora.trained_tokens=["<pad>"]',
+                "train.weight_decay=0.1",
+            ),
+            ("train.weight_decay", "0.1", "lora.trained_tokens"),
+        ),
+        (
+            ('lora.modules_to_save=["embed_tokens"]', 'lora.trained_tokens=["<pad>","<pad>"]'),
+            ("lora.trained_tokens[1]", "twice"),
+        ),
+    ],
+)
+def test_what_a_training_would_fail_of_is_refused_by_the_plan(
+    write_spec, overrides: tuple[str, ...], said: tuple[str, ...]
+) -> None:
+    arguments = [part for text in overrides for part in ("--set", text)]
+    assert told(engine("plan", write_spec(), *arguments, code=2).output, *said)

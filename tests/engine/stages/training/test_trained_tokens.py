@@ -106,5 +106,5 @@ def test_tokens_that_cannot_be_learned_are_refused(folder: Path, tmp_path: Path,
     (problem,) = problems_of(tmp_path, 'lora.trained_tokens = ["<pad>"]\n', base)
     assert problem.key == "lora.trained_tokens" and "modules_to_save" in problem.message
     spec = spec_of(folder, tmp_path, rated_file)
-    ended = engine("execute", spec, "--set", "train.weight_decay=0.1", code=1)
+    ended = engine("execute", spec, "--set", "train.weight_decay=0.1", code=2)
     assert "train.weight_decay" in ended.output and "lora.trained_tokens" in ended.output
