@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from importlib import resources, util
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from engine.cli.installer import is_uv
 from engine.cli.parameters import SET
 from engine.errors import EngineError, UsageError
 from engine.terminal import say
@@ -66,9 +66,9 @@ def write_demo(folder: Path) -> Path:
 
 def _install_command(pins: list[str]) -> list[str]:
     """Give the command that installs packages here without what they depend on, by pip or else by uv."""
-    if util.find_spec("pip") is not None or shutil.which("uv") is None:
-        return [sys.executable, "-m", "pip", "install", "--no-deps", *pins]
-    return ["uv", "pip", "install", "--python", sys.executable, "--no-deps", *pins]
+    if is_uv():
+        return ["uv", "pip", "install", "--python", sys.executable, "--no-deps", *pins]
+    return [sys.executable, "-m", "pip", "install", "--no-deps", *pins]
 
 
 def _installed(pins: list[str]) -> None:

@@ -8,6 +8,7 @@ from importlib import util
 import torch
 
 from engine.cli.demo_command import lacking_packages
+from engine.cli.installer import pip
 from engine.models.devices import unused_gpu
 from kernels import cpu_paths
 
@@ -26,23 +27,23 @@ def next_steps() -> Iterator[tuple[str, str]]:
     """Yield commands, each with what it brings."""
     if not cpu_paths():
         yield (
-            "pip install --force-reinstall --no-deps --no-binary ablation-engine ablation-engine",
+            f"{pip()} install --force-reinstall --no-deps --no-binary ablation-engine ablation-engine",
             "the C core, which probes faster on CPUs; needs a C compiler, such as gcc",
         )
     if unused_gpu():
         yield (
-            "pip install --force-reinstall torch",
+            f"{pip()} install --force-reinstall torch",
             "a build of PyTorch that can use this machine's GPU (pytorch.org)",
         )
     if torch.cuda.is_available():
         if util.find_spec("triton") is None:
-            yield "pip install 'ablation-engine[triton]'", "the probe's kernels for GPUs"
+            yield f"{pip()} install 'ablation-engine[triton]'", "the probe's kernels for GPUs"
         if util.find_spec("bitsandbytes") is None:
-            yield "pip install 'ablation-engine[quantization]'", "models in int8 and nf4"
+            yield f"{pip()} install 'ablation-engine[quantization]'", "models in int8 and nf4"
     lacking = {extra: what for module, (extra, what) in EXTRAS.items() if util.find_spec(module) is None}
     if lacking:
         yield (
-            f"pip install 'ablation-engine[{','.join(lacking)}]'",
+            f"{pip()} install 'ablation-engine[{','.join(lacking)}]'",
             f"where you need them: {', '.join(lacking.values())}",
         )
     yield (

@@ -67,6 +67,17 @@ def test_the_next_steps_are_commands_for_what_lacks() -> None:
     assert "engine demo --install" in steps and list(steps)[-1] == "engine init DATA"
 
 
+def test_the_next_steps_are_uv_s_where_there_is_no_pip(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    find_spec = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name: find_spec(name) if name == "torch" else None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert next(iter(next_steps.next_steps()))[0].startswith("pip install ")  # there is no uv either
+    (tmp_path / "uv").touch(mode=0o755)
+    assert next(iter(next_steps.next_steps()))[0].startswith("uv pip install ")
+
+
 def test_the_next_steps_leave_out_what_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(next_steps.util, "find_spec", lambda name: object())
     monkeypatch.setattr(next_steps, "cpu_paths", lambda: ["avx2"])
