@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from attrs import evolve, frozen
 
 from engine.errors import UsageError
-from engine.planning.levels import is_level, parted
+from engine.planning.levels import describe, is_level, parted
 from engine.planning.plan import Plan, PlannedCell, make_plan, select
 from engine.planning.recorded_cells import Levels, one_training, recorded_cell, single
 from specs import load_spec, resolve
@@ -20,6 +20,7 @@ from store import Ledger, cells, read_manifests
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.ledger.levels import level_text
+from store.ledger.manifests import key_states
 from store.ledger.overview import overview
 from store.ledger.version import check_store
 
@@ -76,15 +77,27 @@ class LoadedModel(NamedTuple):
 class Statuses(list[CellStatus]):
     """How far the cells of experiments have come: a list that a notebook shows as a table."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.data_failures: dict[str, list[tuple[str, str]]] = {}
+        """Experiment → a cell whose data could not be prepared, and why; others may share the data."""
+
     def _repr_html_(self) -> str:
-        from engine.planning.plan_html import state_matrix
+        from engine.planning.plan_html import failure_table, state_matrix
         from specs.common.markup import element
 
         parts = []
         for name in dict.fromkeys(cell.experiment for cell in self):
             cells = [cell for cell in self if cell.experiment == name]
             rows = ((cell.levels, cell.state, cell.told) for cell in cells)
-            parts.append(element("div", element("p", element("b", name)), state_matrix(rows)))
+            failures = [(cell, "data", error) for cell, error in self.data_failures.get(name, [])]
+            failures += [
+                (describe(cell.levels), stage, error)
+                for cell in cells
+                for stage, error in cell.errors.items()
+            ]
+            told = [failure_table(failures)] if failures else []
+            parts.append(element("div", element("p", element("b", name)), state_matrix(rows), *told))
         return element("div", *parts)
 
 
@@ -190,15 +203,18 @@ def execute(
         display: is told of every stage as it begins, ends or fails; by default nobody, and in a notebook an
             output of the cell.
     """
+    from engine.running.outcome_html import NotebookDisplay, import_tqdm, in_notebook
+
+    import_tqdm()
     from engine.progress import stop_on_signal
     from engine.running.cell_runner import Outcome
     from engine.running.display import Display
     from engine.running.execution import note_plan, request_for, run_plan
-    from engine.running.outcome_html import NotebookDisplay, in_notebook
     from engine.running.time_left import TimeLeft
 
     planned = spec if isinstance(spec, Plan) else plan(spec, overrides, store=store)
-    pending = due(planned, choose(planned, only or {}), retry_failed=retry_failed)[:max_cells]
+    chosen = choose(planned, only or {})
+    pending = due(planned, chosen, retry_failed=retry_failed)[:max_cells]
     request, to_warn = request_for(
         planned,
         pending,
@@ -211,7 +227,14 @@ def execute(
     )
     if not pending:
         note_plan(planned)
-        return Outcome()
+        # Without retry_failed, what failed before is not pending either.
+        stages = {
+            (stage, cell.keys[stage])
+            for cell in chosen
+            for stage, state in planned.stage_states(cell).items()
+            if state == "failed"
+        }
+        return Outcome(left_failed=len(stages))
     for warning in to_warn:
         warnings.warn(warning, stacklevel=2)
     left = TimeLeft.of(planned, pending, request.executor, retry_failed=retry_failed)
@@ -243,8 +266,15 @@ def status(store: Root | Plan, experiment: str | None = None) -> Statuses:
     check_store(place)
     ledger = Ledger(place)
     statuses = Statuses()
-    for name in [experiment] if experiment is not None else read_manifests(place):
-        for cell in cells(place, name):
+    manifests = read_manifests(place)
+    for name in [experiment] if experiment is not None else manifests:
+        listed = cells(place, name)
+        states = key_states(ledger, "data", manifests[name].get("data", ()))
+        records = [ledger.record("data", key, "failed") for key, state in states.items() if state == "failed"]
+        if records:
+            told = [(describe(record["levels"]), str(record.get("error", ""))) for record in records]
+            statuses.data_failures[name] = told
+        for cell in listed:
             failed = [stage for stage, state in cell["status"].items() if state == "failed"]
             errors = {
                 stage: str(ledger.record(stage, cell["keys"][stage], "failed").get("error", ""))
@@ -270,6 +300,9 @@ def load_adapter(
         UsageError: for levels that are not there or not single.
         StoreError: for a training that is not done.
     """
+    from engine.running.outcome_html import import_tqdm
+
+    import_tqdm()
     from engine.models.loading import load
     from engine.stages.training.files import check_adapter
     from engine.stages.training.files import load_adapter as put_on

@@ -1,9 +1,9 @@
 """`tree.ablation` and `dataset.ablation`: the analyses as methods of what `open_store` returns."""
 
 from collections.abc import Callable
-from functools import partial, update_wrapper
 from importlib import import_module
 from inspect import signature
+from types import MethodType
 from typing import Any
 
 import xarray as xr
@@ -23,7 +23,7 @@ class Ablation:
         if name.startswith("_") or name not in dir(self):
             raise AttributeError(f"no analysis {name!r}; there are {', '.join(dir(self))}")
         function = getattr(import_module(ANALYSIS), name)
-        return update_wrapper(partial(function, self._data), function)
+        return MethodType(function, self._data)  # completion and help know methods, and leave the data out
 
     def __repr__(self) -> str:
         analysis = import_module(ANALYSIS)

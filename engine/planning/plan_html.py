@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from engine.planning.levels import describe
 from engine.quantities import count
-from specs.common.markup import Markup, counted, element, quiet, state, table
+from specs.common.markup import Markup, counted, element, lines, quiet, state, table
 from specs.tables.experiment import STAGES
 from store.ledger.levels import level_text
 
 if TYPE_CHECKING:
     from engine.planning.plan import Plan, PlannedCell
 
-MOST_CONDITIONS = 60
+MOST_CONDITIONS, MOST_FAILURES = 60, 20
 _NAMES = {"cached": "done"}
 
 
@@ -56,6 +56,19 @@ def state_matrix(cells: Iterable[tuple[dict[str, Any], str, str]]) -> Markup:
     rest = len(rows) - len(shown)
     more = [quiet(f"and {count(rest, 'condition')} more")] if rest else []
     return element("div", table(header, body), *more)
+
+
+def failure_table(failures: Iterable[tuple[str, str, str]], title: str = "failed") -> Markup:
+    """Give what failed.
+
+    Args:
+        failures: which cell, which stage, and what was said.
+        title: of the column of cells.
+    """
+    rows = [(cell, stage, lines(error)) for cell, stage, error in failures]
+    rest = len(rows) - MOST_FAILURES
+    more = [quiet(f"and {count(rest, 'failure')} more")] if rest > 0 else []
+    return element("div", table((title, "stage", "error"), rows[:MOST_FAILURES]), *more)
 
 
 def _state(plan: Plan, cell: PlannedCell) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from engine.planning.levels import describe
 from engine.planning.plan import Plan, PlannedCell
+from engine.planning.plan_html import failure_table
 from engine.progress import Report
 from engine.quantities import count
 from engine.running.display import Display
@@ -29,12 +31,16 @@ def outcome_html(outcome: Outcome) -> str:
     for _, stage, summary in outcome.ran:
         seconds[stage] = seconds.get(stage, 0.0) + summary.get("seconds", 0.0)
     rows = [(stage, str(number[stage]), f"{seconds[stage]:,.0f} s") for stage in STAGES if number[stage]]
-    parts = [table(("stage", "ran", "time"), rows) if rows else quiet("Nothing was left to run.")]
+    parts = [table(("stage", "ran", "time"), rows)] if rows else []
+    if not (rows or outcome.failed or outcome.left_failed or outcome.held):
+        parts.append(quiet("Nothing was left to run."))
     if outcome.failed:
         failed = [(str(cell + 1), stage, message) for cell, stage, message in outcome.failed]
-        parts.append(table(("failed cell", "stage", "error"), failed))
+        parts.append(failure_table(failed, "failed cell"))
     if outcome.left_failed:
-        parts.append(quiet(f"{count(outcome.left_failed, 'stage')} failed before and were not tried again."))
+        parts.append(
+            quiet(f"{count(outcome.left_failed, 'stage')} failed before; retry_failed=True runs them again.")
+        )
     if outcome.held:
         parts.append(quiet(f"{count(len(outcome.held), 'cell')} left to another process."))
     return element("div", *parts)
@@ -44,6 +50,15 @@ def in_notebook() -> bool:
     """Tell whether this is the kernel of a notebook, whose cells show HTML."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def import_tqdm() -> None:
+    """Import tqdm in a notebook without its warning that ipywidgets are missing, which nothing here needs."""
+    if not in_notebook():
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tqdm.auto  # noqa: F401
 
 
 class NotebookDisplay(Display):
@@ -66,7 +81,7 @@ class NotebookDisplay(Display):
         running = [(state("running"), f"{where}  {text}") for (_, where), text in self._running.items()]
         parts = [element("p", element("b", self._plan.matrix.experiment.name), f"  {self._left}")]
         parts += [table(("", "at work"), running)] if running else []
-        parts += [table(("failed", "stage", "error"), self._failed)] if self._failed else []
+        parts += [failure_table(self._failed)] if self._failed else []
         return element("div", *parts)
 
     def begin(self, cell: PlannedCell, stage: str) -> Report:

@@ -38,6 +38,11 @@ def quiet(*children: object) -> Markup:
     return element("p", *children, style=f"{_QUIET}; margin:0.2em 0")
 
 
+def lines(text: str) -> Markup:
+    """Give a text with its line breaks."""
+    return element("span", text, style="white-space:pre-wrap")
+
+
 def table(header: Sequence[object], rows: Iterable[Sequence[object]], caption: str = "") -> Markup:
     """Give a table; the first cell of a row names it."""
     head = element("tr", *(element("th", title, scope="col", style=_CELL) for title in header))

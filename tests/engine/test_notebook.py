@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import tqdm.notebook
 
 import engine
-from engine.running.outcome_html import in_notebook
+from engine.running.outcome_html import import_tqdm, in_notebook
 from store.ledger.levels import level_text
 
 
@@ -29,6 +31,7 @@ class Handle:
 
     def __init__(self) -> None:
         self.shown: list[str] = []
+        self.kernel: Any = None
 
     def update(self, shown: Any) -> None:
         self.shown.append(text(shown))
@@ -46,7 +49,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> Handle:
         handle.update(shown)
         return handle
 
-    shell = ZMQInteractiveShell()
+    shell = handle.kernel = ZMQInteractiveShell()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
     return handle
@@ -75,9 +78,40 @@ def test_a_study_shows_itself_from_plan_to_states(write_spec, notebook: Handle, 
 
 
 def test_a_failure_is_shown_where_the_cell_ran(write_spec, notebook: Handle) -> None:
-    outcome = engine.execute(write_spec(), ['evaluate.labels=["good", "bad"]'], fail_fast=True)
+    asked = write_spec(), ['evaluate.labels=["good", "bad"]']
+    outcome = engine.execute(*asked, fail_fast=True)
     assert outcome.failed and "none of the labels" in text(outcome)
+    assert "Nothing was left to run" not in text(outcome)
     assert "none of the labels" in notebook.shown[-1]
+    error = outcome.failed[0][2]
+    (told,) = [span for span in parsed(outcome).iter("span") if span.text == error]
+    assert "\n" in error and "pre-wrap" in told.get("style", "")
+
+
+def test_what_failed_before_is_told_again(write_spec, tmp_path: Path) -> None:
+    asked = write_spec(), ['evaluate.labels=["good", "bad"]']
+    engine.execute(*asked)
+    again = engine.execute(*asked)
+    assert again.left_failed == 1  # the data that all cells share
+    assert "1 stage failed before; retry_failed=True" in text(again)
+    assert "Nothing was left to run" not in text(again)
+    states = engine.status(tmp_path / "store")
+    ((cell, error),) = states.data_failures["small"]
+    assert cell == "target=label, seed=0" and "none of the labels" in error
+    assert "none of the labels" in text(states)
+
+
+def test_a_notebook_without_widgets_gets_no_warning(
+    notebook: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "tqdm.auto", raising=False)
+    monkeypatch.delitem(sys.modules, "tqdm.autonotebook", raising=False)
+    monkeypatch.setattr(tqdm.notebook, "IProgress", None)
+    notebook.kernel.config = {"IPKernelApp": {}}  # by which tqdm knows a notebook
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        import_tqdm()
+    assert "tqdm.auto" in sys.modules
 
 
 def test_elsewhere_nothing_is_shown(write_spec, capsys: pytest.CaptureFixture[str]) -> None:

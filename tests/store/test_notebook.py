@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -53,6 +54,14 @@ def test_what_was_not_recorded_is_left_out(tmp_path: Path, probe: bool) -> None:
     node = open_store(write_synthetic(tmp_path, design))["synthetic"]
     assert "<i>a" in words(node) and "<i>a" not in node.ablation._repr_html_()
     assert len(list(parsed(node).iter("svg"))) == (4 if probe else 0)
+
+
+def test_help_on_an_analysis_asks_for_no_data(small_store: Path) -> None:
+    """And completion shows it as a function."""
+    analysis = open_store(small_store)["small"].ablation.means
+    assert inspect.ismethod(analysis) and analysis.__name__ == "means"
+    assert next(iter(inspect.signature(analysis).parameters)) == "name"
+    assert (analysis.__doc__ or "").startswith("Return")
 
 
 def test_a_large_result_shows_its_first_rows(small_store: Path) -> None:
