@@ -14,7 +14,7 @@ from specs.common.names import DERIVED_STATISTICS, NOT_APPLICABLE
 from specs.common.spelling import hint
 from store.analysis.counterfactuals import MEASURES, measure
 from store.analysis.layer_variables import layer_variable, layer_variables
-from store.analysis.samples import of_samples, sample_measure, sample_sources, sample_title
+from store.analysis.samples import check_samples, of_samples, sample_measure, sample_sources, sample_title
 from store.analysis.shapes import merge_shapes
 from store.errors import StoreError
 
@@ -49,20 +49,27 @@ def stage_nodes(data: Data, stage: str, name: str | None = None) -> dict[str, xr
     `data`: a dataset with cells, the node of a stage or of an experiment, or a store's tree with only one
     experiment. `name`: a variable, or one derived from predictions; where cells have unlike variables, those
     that have this one stand together with it alone. StoreError when the stage is not there, or the tree
-    leaves open which experiment is meant.
+    leaves open which experiment is meant, or when no cell has the samples that a name asks for.
     """
+    nodes = _nodes_of(data, stage, name)
+    if name is not None:
+        check_samples(nodes.values(), name)
+    return nodes
+
+
+def _nodes_of(data: Data, stage: str, name: str | None) -> dict[str, xr.Dataset]:
     if isinstance(data, xr.Dataset):
         return {"": with_cell_index(data)}
     if "cell" in data.dims:
         return {data.name or "": with_cell_index(data.to_dataset())}
     if stage in data.children:
-        return stage_nodes(data.children[stage], stage, name)
+        return _nodes_of(data.children[stage], stage, name)
     shapes = {name: with_cell_index(c.to_dataset()) for name, c in data.children.items() if "cell" in c.dims}
     if shapes and "summary" not in shapes:
         merged = merge_shapes(shapes)
         return merged if name is None or len(merged) == 1 else merge_shapes(_having(shapes, name)) or merged
     if len(data.children) == 1 and not shapes:
-        return stage_nodes(next(iter(data.children.values())), stage, name)
+        return _nodes_of(next(iter(data.children.values())), stage, name)
     listed = ", ".join(data.children) or "no nodes"
     raise StoreError(f"{data.path}: expected an experiment with a node {stage!r}, found {listed}")
 

@@ -1,12 +1,14 @@
 """Measures of several answers to one example, as variables by example."""
 
 import re
+from collections.abc import Iterable
 
 import xarray as xr
 
+from store.errors import StoreError
 from store.sampling import pass_at_k
 
-PASS = re.compile(r"pass_at_([1-9]\d*)")
+PASS = re.compile(r"pass_at_(0|[1-9]\d*)")
 
 
 def of_samples(name: str) -> bool:
@@ -17,6 +19,14 @@ def of_samples(name: str) -> bool:
 def sample_sources(name: str) -> list[str]:
     """Return the variables that one is derived from."""
     return ["sampled_label", "majority_label"] if name == "self_consistency" else ["sampled_label"]
+
+
+def check_samples(datasets: Iterable[xr.Dataset], name: str) -> None:
+    """Raise StoreError for a `pass_at_K` that asks for none, or for more samples than any dataset has."""
+    matched = PASS.fullmatch(name)
+    samples = max((dataset.sizes.get("sample", 0) for dataset in datasets), default=0)
+    if matched and samples and not 1 <= int(matched[1]) <= samples:
+        raise StoreError(f"{name}: expected K from 1 to {samples} (the samples of each example)")
 
 
 def sample_title(name: str) -> str:

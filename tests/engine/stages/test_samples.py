@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from analysis_data import cells
 from commands import engine
+from facts import facts
 from hypothesis import given
 from hypothesis import strategies as st
 from small_study import log_likelihood, small_spec, writer
@@ -25,6 +28,8 @@ from engine.stages.samples import majority_label
 from specs.tables.experiment import Evaluate
 from specs.tables.sampling import Sampling
 from specs.tables.target import Target
+from store import StoreError
+from store.analysis import means
 from store.sampling import pass_at_k
 
 ROWS = [
@@ -209,6 +214,19 @@ def test_majorities_and_the_summary() -> None:
     assert summary["sampled_unparsed_share"] == pytest.approx(4 / 9)
 
 
+def test_cells_of_fewer_samples_than_asked_for_stay_missing() -> None:
+    rng, shapes = np.random.default_rng(0), {}
+    for level, samples in (("few", 2), ("many", 4)):
+        labels = rng.choice(["1", "2"], size=(1, 2, 6, samples)).astype(object)
+        shape = cells(labels, "sampled_label", {"target": [level]}, ("example", "sample"))
+        shapes[f"/evaluate/{level}"] = shape.assign_coords(gold=("example", ["1"] * 6))
+    study = xr.DataTree.from_dict(shapes)
+    result = means(study, "pass_at_3", "target")["mean"]
+    assert np.isnan(result.sel(level="few")) and np.isfinite(result.sel(level="many"))
+    with pytest.raises(StoreError, match=facts("pass_at_5", "expected K from 1 to 4")):
+        means(study, "pass_at_5", "target")
+
+
 def test_the_store_has_them_and_the_analysis_reads_them(
     tmp_path: Path, tiny_model: Path, rated_file: Path
 ) -> None:
@@ -225,6 +243,10 @@ def test_the_store_has_them_and_the_analysis_reads_them(
         means = study.ablation.means(name, "target")["mean"].values
         expected = pass_at_k(right, 3, k).reshape(2, 2, -1).mean(axis=(1, 2))
         np.testing.assert_allclose(sorted(means), sorted(expected))
+    for name in ("pass_at_0", "pass_at_4"):
+        for read in (study.ablation.means, lambda name: study.ablation.change(name, "target", "label")):
+            with pytest.raises(StoreError, match=facts(name, "expected K from 1 to 3")):
+                read(name)
     assert "majority_accuracy" in study["summary"] and "sampled_accuracy" in study["summary"]
     assert "base_majority_accuracy" not in study["summary"]
     assert study.ablation.change("majority_correct", "target", "label")["difference"].sizes == {"level": 1}
