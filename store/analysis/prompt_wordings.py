@@ -90,25 +90,31 @@ def wordings(
             wordings these are. `seeds`, `examples`, `groups`, `missing`.
 
     Raises:
-        StoreError: for unknown names, for fewer than two wordings, and where a condition lacks some.
+        StoreError: for unknown names, for the seed as `random`, and where no level has two wordings or more
+            with a seed in all of them; levels that lack these beside others are named in `method`.
     """
     names = [random] if isinstance(random, str) else list(random)
-    blocks, attrs = (
+    if SEED in names:
+        raise StoreError(
+            f"random: found {SEED!r}, which is no wording; expected factors that vary the prompt"
+        )
+    parts, attrs = (
         _conditions(data, variable, names)
         if factor is None
         else _differences(data, variable, names, factor, baseline, level)
     )
+    blocks, lacking = _complete(parts, names)
     estimated = [(block, Crossed.of(block, variable, factor is not None)) for block in blocks]
     starts = [crossed.estimate.p_family() for _, crossed in estimated]
     divided = together(starts, "contrast", None, correction, 1 - confidence)
-    parts = []
+    results = []
     for (block, crossed), by in zip(estimated, divided, strict=True):
         made = summary(crossed.estimate, crossed.size, block.like, confidence, by)
         if factor is None:
             made = crossed.means(block.like, variable, confidence)
-        parts.append(made.merge(crossed.spreads(block)))
+        results.append(made.merge(crossed.spreads(block)))
     title = "condition" if factor is None else f"{factor}, against {attrs['baseline']}"
-    result = by_level(parts, level_coordinate([block.level for block in blocks], title))
+    result = by_level(results, level_coordinate([block.level for block in blocks], title))
     subject = "mean" if factor is None else "difference"
     for name in (subject, "wording_sd", "spread", *(name for name in BOUNDS if name in result)):
         long_name = TITLES.get(name, f"{subject if name == subject else name} of {in_words(variable)}")
@@ -119,16 +125,35 @@ def wordings(
         corrected = add_adjusted(result, "p_value", correction, factor)
         words = f"; two-sided p values by the same intervals, {corrected}"
         result.attrs |= {"factor": factor, "baseline": str(attrs["baseline"])}
-    counted = count(len(estimated[0][0].names), "wording")
+    fewest, most = (end(len(block.names) for block in blocks) for end in (min, max))
+    counted = f"{fewest} to {most} wordings" if fewest < most else count(most, "wording")
     covered = ", seeds" if int(result["seeds"].max()) > 1 else ""
     alone = "" if covered else " (one seed: the variation between trainings is not covered)"
     result.attrs["method"] = (
         f"{subject.capitalize()} of {in_words(variable)} over {counted} ({', '.join(names)}), "
         f"{units(result)} and {seeds_of(result)}; {confidence:.0%} intervals over wordings{covered} and "
-        f"examples as crossed random factors (the widest t interval of all and of each alone){alone}{words}."
+        f"examples as crossed random factors (the widest t interval of all and of each alone){alone}{words}"
+        f"{'; left out for missing wordings: ' * bool(lacking)}{', '.join(map(str, lacking))}."
     )
     most_seeds(result, "level")
     return result
+
+
+@frozen
+class Part:
+    """One level's values by cell."""
+
+    level: Any
+    values: Floats
+    """[cell, example, *rest]"""
+    index: pd.MultiIndex
+    """Of the cells."""
+    groups: NDArray[Any] | None
+    like: xr.DataArray
+
+
+class IncompleteError(StoreError):
+    """A level lacks wordings, or a seed that has all of them."""
 
 
 @frozen
@@ -245,7 +270,7 @@ def _between_wordings(runs: Floats, residuals: Floats, scale: Floats) -> Floats:
     return np.asarray(np.maximum(of_wordings - of_both - of_reactions + of_rest, 0.0))
 
 
-def _conditions(data: Data, variable: str, random: list[str]) -> tuple[list[Block], dict[str, Any]]:
+def _conditions(data: Data, variable: str, random: list[str]) -> tuple[list[Part], dict[str, Any]]:
     """Return the values of each condition: all factors but the seed and the wordings."""
     dataset = stage_node(data, stage_of(variable), variable)
     index = dataset.indexes["cell"]
@@ -255,18 +280,18 @@ def _conditions(data: Data, variable: str, random: list[str]) -> tuple[list[Bloc
     names = [str(name) for name in index.names if name not in (SEED, *random)]
     columns = [index.get_level_values(name) for name in names]
     words = [spell(names, [column[cell] for column in columns]) for cell in range(len(index))]
-    blocks = []
+    parts = []
     for condition in dict.fromkeys(words):
         chosen = np.flatnonzero(np.array(words) == condition)
         part = numbers(values.isel(cell=chosen).transpose("cell", "example", ...))
         like = part.isel(cell=0, example=0, drop=True)
-        blocks.append(_block(condition, part.values, index[chosen], random, example_groups(values), like))
-    return blocks, {"units": values.attrs.get("units", "")}
+        parts.append(Part(condition, part.values, index[chosen], example_groups(values), like))
+    return parts, {"units": values.attrs.get("units", "")}
 
 
 def _differences(
     data: Data, variable: str, random: list[str], factor: str, baseline: Any, level: Any
-) -> tuple[list[Block], dict[str, Any]]:
+) -> tuple[list[Part], dict[str, Any]]:
     """Return the differences of each level of a contrast, paired within each wording and seed."""
     paired = contrast(data, variable, factor, baseline, level)
     difference = paired["difference"].transpose("level", "pair", "example", ...)
@@ -278,26 +303,38 @@ def _differences(
             f"{unpaired[0]}: moves with {factor}, so no wording has two of its levels; expected all levels "
             f"in each wording ({', '.join(map(str, levels(dataset, unpaired[0])))})"
         )
-    groups, blocks = example_groups(difference), []
+    groups, parts = example_groups(difference), []
     for place, name in enumerate(difference["level"].values):
         part = difference.isel(level=place, drop=True)
         like = part.isel(pair=0, example=0, drop=True)
-        there = np.flatnonzero(np.isfinite(part.values).any(axis=tuple(range(1, part.ndim))))
-        blocks.append(_block(name, part.values[there], index[there], random, groups, like))
-    return blocks, {"units": difference.attrs.get("units", ""), "baseline": paired.attrs["baseline"]}
+        parts.append(Part(name, part.values, index, groups, like))
+    return parts, {"units": difference.attrs.get("units", ""), "baseline": paired.attrs["baseline"]}
 
 
-def _block(
-    level: Any, values: Floats, index: pd.MultiIndex, random: list[str], groups: Any, like: xr.DataArray
-) -> Block:
-    """Arrange values [cell, example, *rest] by seed and wording, other factors averaged.
+def _complete(parts: list[Part], random: list[str]) -> tuple[list[Block], list[Any]]:
+    """Arrange the parts that have wordings enough, and name the levels of the others."""
+    blocks, errors = [], {}
+    for part in parts:
+        try:
+            blocks.append(_block(part, random))
+        except IncompleteError as error:
+            errors[part.level] = error
+    if not blocks:
+        raise next(iter(errors.values()))
+    return blocks, list(errors)
 
-    Seeds that lack a wording are left out.
+
+def _block(part: Part, random: list[str]) -> Block:
+    """Arrange the values by seed and wording, other factors averaged.
+
+    Cells without any value are none, and seeds that lack a wording are left out.
     """
+    measured = np.isfinite(part.values).any(axis=tuple(range(1, part.values.ndim)))
+    values, index = part.values[measured], part.index[measured]
     by_factor = [list(dict.fromkeys(index.get_level_values(name))) for name in random]
     if max(map(len, by_factor), default=0) < 2 or min(map(len, by_factor), default=0) < 2:
-        raise StoreError(
-            f"{', '.join(random)}: expected two levels or more of each in {level}, found "
+        raise IncompleteError(
+            f"{', '.join(random)}: expected two levels or more of each in {part.level}, found "
             f"{' and '.join(str(len(known)) for known in by_factor)}"
         )
     keys = list(zip(*(index.get_level_values(name) for name in random), strict=True))
@@ -306,14 +343,13 @@ def _block(
     for seed in dict.fromkeys(seed_values(index)):
         for key in wanted:
             cells = np.flatnonzero((seed_values(index) == seed) & np.array([known == key for known in keys]))
-            measured = [values[cell] for cell in cells if np.isfinite(values[cell]).any()]
-            if measured:
-                runs.setdefault(seed, []).append(np.mean(measured, axis=0))
+            if cells.size:
+                runs.setdefault(seed, []).append(values[cells].mean(axis=0))
     complete = [of_seed for of_seed in runs.values() if len(of_seed) == len(wanted)]
     if not complete:
-        raise StoreError(f"{', '.join(random)}: no seed of {level} has all {len(wanted)} wordings")
+        raise IncompleteError(f"{', '.join(random)}: no seed of {part.level} has all {len(wanted)} wordings")
     stacked = np.stack([np.stack(of_seed) for of_seed in complete])
     shaped = stacked.reshape(len(complete), *map(len, by_factor), *stacked.shape[2:])
     spread = by_seed(values, index).spread
     words = [spell(random, key) if len(random) > 1 else str(key[0]) for key in wanted]
-    return Block(level, shaped, words, spread, groups, like)
+    return Block(part.level, shaped, words, spread, part.groups, part.like)

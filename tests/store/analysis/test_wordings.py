@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from analysis_data import at_most, cells
-from facts import facts
+from facts import facts, told
 
 from store import StoreError
 from store.analysis import change, means, wordings
@@ -138,10 +138,42 @@ def test_seeds_that_lack_a_wording_are_left_out() -> None:
     assert int(result["seeds"].item()) == 3
 
 
+def test_incomplete_levels_are_left_out_and_named() -> None:
+    def whole(values: np.ndarray) -> xr.Dataset:
+        targets = {"target": ["label", "before", "both"], "wording": ["a", "b", "c"]}
+        return cells(values, "entropy", targets, ("example",))
+
+    x = np.random.default_rng(4).random((3, 3, 2, 10))
+    one_wording, no_seed = x.copy(), x.copy()
+    one_wording[1, 1:] = np.nan
+    no_seed[1, 0, 0] = no_seed[1, 1, 1] = np.nan
+    expected = wordings(whole(x), "entropy", "wording")
+    assert "left out" not in expected.attrs["method"]
+    for values in (one_wording, no_seed):
+        data = whole(values)
+        for part in (data, data.isel(cell=np.isfinite(data["entropy"].values).any(axis=1))):
+            conditions = wordings(part, "entropy", "wording")
+            xr.testing.assert_allclose(conditions, expected.isel(level=[0, 2]))
+            assert told(conditions.attrs["method"], "3 wordings", "left out", "target=before.")
+            differences = wordings(part, "entropy", "wording", "target", "label")
+            assert differences["level"].values.tolist() == ["both"]
+            assert told(differences.attrs["method"], "left out", "before.")
+
+
+def test_a_level_of_fewer_wordings_is_counted_as_such() -> None:
+    x = np.random.default_rng(4).random((2, 3, 2, 10))
+    x[1, 2] = np.nan
+    result = wordings(study(x), "entropy", "wording")
+    np.testing.assert_allclose(result["mean"], [x[0].mean(), x[1, :2].mean()])
+    assert told(result.attrs["method"], "2 to 3 wordings")
+
+
 def test_mistakes_are_told() -> None:
     data = study(np.random.default_rng(0).normal(size=(2, 3, 2, 10)))
     with pytest.raises(StoreError, match=facts("'wordin'", "wording")):
         wordings(data, "entropy", "wordin")
+    with pytest.raises(StoreError, match=facts("random", "'seed'", "no wording")):
+        wordings(data, "entropy", "seed")
     with pytest.raises(StoreError, match=facts("wording", "two", "1")):
         wordings(data.isel(cell=data["wording"].values == "w0"), "entropy", "wording")
     index = pd.MultiIndex.from_tuples(
