@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from attrs import evolve, frozen
 
 from engine.errors import UsageError
+from engine.planning.data_labels import read_spec
 from engine.planning.levels import describe, is_level, parted
 from engine.planning.plan import Plan, PlannedCell, make_plan, select
 from engine.planning.recorded_cells import Levels, one_training, recorded_cell, single
-from specs import load_spec, resolve
+from specs import resolve
 from specs.common.spelling import least_far
 from store import Ledger, cells, read_manifests
 from store.backend.locate import place_of
@@ -117,7 +118,7 @@ def plan(spec: str | Path, overrides: Sequence[str] = (), *, store: Root | None 
     if not isinstance(spec, (str, Path)):
         raise TypeError(f"plan: expected the path of a spec, found a {type(spec).__name__}")
     settings = [overrides] if isinstance(overrides, str) else overrides
-    planned = make_plan(resolve(load_spec(spec, settings)), store)
+    planned = make_plan(resolve(read_spec(spec, settings)), store)
     check_plan(planned)
     return planned
 

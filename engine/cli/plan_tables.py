@@ -15,6 +15,7 @@ from engine.cli.grids import Column, Grid
 from engine.cli.output import FORMAT
 from engine.cli.plan_costs import cost_lines, costs_json, hours
 from engine.planning.cost import Cost
+from engine.planning.data_labels import KEY, OF_DATA
 from engine.planning.estimate import estimate
 from engine.planning.places import misplaced
 from engine.planning.plan import STATES, Plan, PlannedCell
@@ -43,6 +44,8 @@ def plan_tables(
         from engine.cli.exact_memory import exact_memory
 
         yield from (counted.line() for counted in exact_memory(plan))
+    if plan.matrix.spec.arguments.get(KEY) == OF_DATA:
+        yield f"labels, as the data have them: {', '.join(plan.matrix.experiment.evaluate.labels)}"
     for path in plan.missing():
         near = near_file(Path(path))
         hint = f'; did you mean "{near}"?' if near else ""

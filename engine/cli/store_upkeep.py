@@ -69,11 +69,12 @@ def verify(store: Root, fixing: bool) -> None:
 
 def _keys_of(specs: tuple[Path, ...], store: Root) -> dict[str, set[str]]:
     """Give the stage keys of all cells of some specs, by stage."""
+    from engine.planning.data_labels import read_spec
     from engine.planning.plan import make_plan
-    from specs import load_spec, resolve
+    from specs import resolve
 
     keys: dict[str, set[str]] = {}
     for spec in specs:
-        for stage, states in make_plan(resolve(load_spec(spec)), store).states.items():
+        for stage, states in make_plan(resolve(read_spec(spec)), store).states.items():
             keys.setdefault(stage, set()).update(states)
     return keys
