@@ -205,7 +205,14 @@ class Train:
 class Evaluate:
     """`[evaluate]`: how label accuracy is measured."""
 
-    labels: Annotated[list[str], Meta(min_length=2, description="All labels, in rating order.")] = field(
+    labels: Annotated[
+        list[str],
+        Meta(
+            min_length=2,
+            description="All labels, in rating order. If a spec names none, and no label of its data files is "
+            "one of the default, those of the files.",
+        ),
+    ] = field(
         factory=lambda: ["1", "2", "3", "4", "5"],
         metadata=read_by("data", "train", "evaluate", "lens", "probe", "along", "intervene"),
     )
