@@ -34,7 +34,8 @@ def neutral_documents(source: str) -> list[str]:
         raise DataError(message) from error
     texts = _columns(content, source) if path.suffix == ".jsonl" else [content]
     if not (documents := [text.strip() for text in texts if text.strip()]):
-        raise DataError(f'evaluate.neutral_text: "{source}" holds no text')
+        expected = 'a line like {"text": "…"} or more' if path.suffix == ".jsonl" else "a text in UTF-8"
+        raise DataError(f'evaluate.neutral_text: "{source}" holds no text; expected {expected}')
     return documents
 
 

@@ -182,7 +182,8 @@ def _examples(
             "spec names as its source"
         )
     columns = {} if adapter else column_names(data, labelled=labelled)
-    needed = {column: f"data.columns.{name}" for name, column in columns.items()}
+    places = {column: f"fields[{number}]" for number, column in enumerate(data.columns.fields)}
+    needed = {column: f"data.columns.{places.get(name, name)}" for name, column in columns.items()}
     if data.columns.explanation == OPTIONAL:
         needed.pop(OPTIONAL, None)
     if data.columns.messages is not None and data.columns.label == ANSWERED:

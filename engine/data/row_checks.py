@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, field
 
 from engine.data.cell_text import whole_number
+from engine.data.chats import MESSAGES
 from engine.data.missing_explanations import explained
 from engine.data.prompt_fields import prompt_fields
 from engine.data.visible import visible
@@ -78,6 +80,11 @@ class RowChecks:
                 "the column holds many or long texts, which are hardly labels; expected another "
                 "data.columns.label, or evaluate.labels that list what it holds"
             )
+        elif len(self._values) == 1:
+            advice = (
+                f"the column holds {spell(next(iter(self._values)))} alone, and one label is no task; "
+                "expected another data.columns.label, or rows with two labels or more"
+            )
         else:
             common = sorted(self._values.items(), key=lambda value: (-value[1], value[0]))
             counts = ", ".join(f"{spell(text)} ({times:,})" for text, times in common)
@@ -93,7 +100,7 @@ class RowChecks:
             value = row.get(name, "-")
             # A message may be left out of an example, but there must be an answer and a label.
             if value is None or (name in ("response", "label") and not visible(value)):
-                return "empty", f'column "{columns.get(name, name)}" is empty; expected a value'
+                return "empty", f"{_place(row, columns, name)} is empty; expected a value"
         label = row.get("label")
         if label is not None and (label in self._values or len(self._values) <= MOST_LABELS):
             self._values[label] += 1
@@ -116,6 +123,14 @@ class RowChecks:
                 return "duplicate"
             self._seen.add(mark)
         return None
+
+
+def _place(row: Mapping[str, str | None], columns: Mapping[str, str], name: str) -> str:
+    """Name the column of a field, and of a chat the message: its last one, or the answer behind these."""
+    column = f'column "{columns.get(name, name)}"'
+    if not row.get(MESSAGES) or columns.get(name) != columns.get(MESSAGES):
+        return column
+    return f"{column}, message {len(json.loads(str(row[MESSAGES]))) + (name == 'label')},"
 
 
 def in_order(labels: Iterable[str]) -> list[str]:

@@ -33,13 +33,19 @@ class Tokenizer(Protocol):
         """Count the tokens, added ones included."""
 
     def get_vocab(self) -> dict[str, int]:
-        """Give the id of each token's text."""
+        """Give the id of each token's name."""
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Give the id of each added token, special ones included, which are their own names."""
 
     def decode(self, token_ids: int | Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """Give the text of token ids."""
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """Give the tokens' names, which differ from their texts."""
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """Give the text of tokens by their names."""
 
     def apply_chat_template(self, conversation: Sequence[Any], **options: Any) -> Any:
         """Give messages as the model's chat template writes them."""

@@ -13,6 +13,9 @@ from engine.errors import UsageError
 from engine.models.causal_lm import AdaptedLm
 from engine.models.tokenizer import Tokenizer
 
+LISTED = 3  # texts that an error names
+NAMES = 30  # of the vocabulary that are looked through for them
+
 
 def train_rows_alone(model: AdaptedLm, tokenizer: Tokenizer, tokens: Sequence[str]) -> int:
     """Let gradients reach these tokens' rows alone of the embeddings that the adapter trains.
@@ -33,7 +36,7 @@ def train_rows_alone(model: AdaptedLm, tokenizer: Tokenizer, tokens: Sequence[st
     known = tokenizer.get_vocab()
     for token in tokens:
         if token not in known:
-            near = get_close_matches(token, known, n=3) or tokenizer.all_special_tokens
+            near = _near(tokenizer, token) or tokenizer.all_special_tokens
             raise UsageError(
                 f"lora.trained_tokens: found {token!r}, which is no token of this model; expected the text "
                 f"of one, such as {', '.join(map(repr, near))}"
@@ -55,3 +58,10 @@ def train_rows_alone(model: AdaptedLm, tokenizer: Tokenizer, tokens: Sequence[st
 
     weight.register_hook(of_rows)
     return int(weight.numel() - len(rows) * weight.shape[1])
+
+
+def _near(tokenizer: Tokenizer, token: str) -> list[str]:
+    """Give texts like one that are tokens: added ones first, then others that are named by their text."""
+    added = get_close_matches(token, tokenizer.get_added_vocab(), n=LISTED)
+    others = [name for name in get_close_matches(token, tokenizer.get_vocab(), n=NAMES) if name not in added]
+    return [*added, *(name for name in others if tokenizer.convert_tokens_to_string([name]) == name)][:LISTED]

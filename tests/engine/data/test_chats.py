@@ -125,6 +125,11 @@ def test_any_chat_comes_back_as_it_was(turns: list[dict[str, str]]) -> None:
         ([{"role": "robot", "content": "a"}], ("message 1", '"robot"', "assistant")),
         ([{"content": "a"}], ("message 1", "null", "user")),
         ([{"role": "user"}], ("message 1", "no content")),
+        (
+            [{"role": "user", "content": " "}, {"role": "assistant", "content": "yes"}],
+            ("message 1, is empty",),
+        ),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}], ("message 2, is empty",)),
         ([{"role": "user", "content": [{"type": "image"}]}], ("no text",)),
         ([{"role": "user", "content": "a"}], ("ends with", "user", "data.columns.label")),
         ([{"role": "assistant", "content": "yes"}], ("no message of the user",)),

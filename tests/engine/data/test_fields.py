@@ -87,8 +87,10 @@ def test_fields_that_cannot_be_are_refused(tmp_path: Path, text: str, key: str, 
 
 
 def test_columns_that_are_not_there_are_named(source: str) -> None:
-    with pytest.raises(DataError, match=facts("titles", "data.columns.titles", "title")):
-        read_source(Data(source=source, columns=Columns(context="", response="abstract", fields=["titles"])))
+    with pytest.raises(DataError, match=facts("titles", "data.columns.fields[1]", "title")):
+        read_source(
+            Data(source=source, columns=Columns(context="", response="abstract", fields=["title", "titles"]))
+        )
     with pytest.raises(DataError, match=facts("data.columns.fields", "graded-dialogues")):
         read_source(Data(source="graded-dialogues", columns=Columns(fields=["title"])))
 

@@ -147,7 +147,12 @@ def test_cells_that_share_a_training_share_it(write_spec, tmp_path: Path) -> Non
     ("name", "content", "told"),
     [
         ("missing.txt", None, ("evaluate.neutral_text", "missing.txt")),
-        ("empty.txt", b" \n", ("evaluate.neutral_text", "empty.txt", "no text")),
+        ("empty.txt", b" \n", ("evaluate.neutral_text", "empty.txt", "no text", "expected a text")),
+        (
+            "empty.jsonl",
+            b'{"text": ""}',
+            ("evaluate.neutral_text", "no text", 'expected a line like {"text":'),
+        ),
         ("bytes.txt", b"\xff\xfe\x00", ("evaluate.neutral_text", "bytes.txt", "UTF-8")),
         (
             "bad.jsonl",
@@ -168,5 +173,7 @@ def test_what_is_wrong_with_a_file_is_told(
 def test_an_adapter_outside_the_layers_is_refused(write_spec) -> None:
     sets = ("evaluate.neutral_text=builtin", 'lora.modules_to_save=["lm_head"]')
     flags = [word for each in sets for word in ("--set", each)]
-    result = engine("execute", write_spec(), "--only", "seed=0", "--only", "target=label", *flags, code=1)
-    assert re.search(facts("evaluate.neutral_text", "lm_head"), " ".join(result.output.split()))
+    result = engine("execute", write_spec(), "--only", "seed=0", "--only", "target=label", *flags, code=2)
+    assert re.search(
+        facts("lora.modules_to_save", "lm_head", "evaluate.neutral_text"), " ".join(result.output.split())
+    )

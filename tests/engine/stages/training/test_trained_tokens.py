@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from commands import engine
+from drawn_tokenizers import byte_bpe
 from facts import facts
 from peft import PeftModel
 from small_study import make_llama
@@ -99,6 +100,13 @@ def test_tokens_that_cannot_be_learned_are_refused(folder: Path, tmp_path: Path,
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with pytest.raises(UsageError, match=facts("lora.trained_tokens", "<pda>", "<pad>")):
         train_rows_alone(attach_adapter(load(folder), LORA), tokenizer, ["<pda>"])
+    vocabulary = byte_bpe(["Ġgood", "goods"])
+    vocabulary.add_tokens(["<good>"])
+    with pytest.raises(
+        UsageError, match=facts("lora.trained_tokens", "' good'", "'<good>', 'good', 'goods'")
+    ) as caught:
+        train_rows_alone(attach_adapter(load(folder), LORA), vocabulary, [" good"])
+    assert "Ġ" not in str(caught.value)
     norm = Lora(r=2, modules_to_save=["norm"])
     with pytest.raises(UsageError, match=facts("lora.trained_tokens", '"embed_tokens"', "modules_to_save")):
         train_rows_alone(attach_adapter(load(folder), norm), tokenizer, ["<pad>"])
