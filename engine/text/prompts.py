@@ -38,13 +38,24 @@ def prompt_text(
             "prompt.chat_template: found true, but this model's tokenizer has no chat template; "
             "expected chat_template = false"
         )
-    messages = messages_of(example) if prompt.messages else []
-    if system.text:
-        others = [each for each in messages if each["role"] != "system"]
-        messages = [{"role": "system", "content": system.text}, *others]
-    if message.text or not messages:
-        messages.append({"role": "user", "content": message.text})
-    return chat_text(tokenizer, messages)
+    if not prompt.messages:
+        return chat_text(tokenizer, _around([], system.text, message.text))
+    chat = messages_of(example)
+    try:
+        return _written(tokenizer, _around(chat, system.text, message.text))
+    except _RefusedError as refusal:
+        raise UsageError(
+            f"data.columns.messages: example {example.get('id', '?')}: {refusal}; expected "
+            f"{_instead_of_chat(tokenizer, chat, system.text, message.text)}"
+        ) from refusal
+
+
+def _around(chat: Sequence[Message], system: str, message: str) -> list[Message]:
+    """Give a chat with the spec's system message in the place of its own, and the spec's message behind."""
+    others = [each for each in chat if not system or each["role"] != "system"]
+    before = [{"role": "system", "content": system}] if system else []
+    behind = [{"role": "user", "content": message}] if message or not others else []
+    return [*before, *others, *behind]
 
 
 def chat_text(tokenizer: Tokenizer, messages: Sequence[Message]) -> Text:
@@ -52,6 +63,21 @@ def chat_text(tokenizer: Tokenizer, messages: Sequence[Message]) -> Text:
 
     UsageError, with the template's own words, where it refuses them or leaves the system message out.
     """
+    try:
+        return _written(tokenizer, messages)
+    except _RefusedError as refusal:
+        raise UsageError(f"{refusal.key}: {refusal}; expected {_instead(messages)}") from refusal
+
+
+class _RefusedError(Exception):
+    """What a chat template makes of messages that it does not write; `key`: of a spec's own messages."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"the chat template of this model's tokenizer {message}")
+        self.key = key
+
+
+def _written(tokenizer: Tokenizer, messages: Sequence[Message]) -> Text:
     marks = Marks.absent_from(message["content"] for message in messages)
     marked = [{**message, "content": marks.around(message["content"])} for message in messages]
     text = marks.read(_rendered(tokenizer, marked))
@@ -68,10 +94,8 @@ def _rendered(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
     except (TemplateError, TypeError) as error:
         system = any(message["role"] == "system" for message in messages)
-        raise UsageError(
-            f"{'prompt.system, ' if system else ''}prompt.chat_template: the chat template of this model's "
-            f'tokenizer refuses the messages: "{error}"; expected {_instead(messages)}'
-        ) from error
+        key = f"{'prompt.system, ' if system else ''}prompt.chat_template"
+        raise _RefusedError(key, f'refuses the messages: "{error}"') from error
 
 
 def _found(text: str, messages: Sequence[Message]) -> Iterator[Span]:
@@ -81,11 +105,8 @@ def _found(text: str, messages: Sequence[Message]) -> Iterator[Span]:
         content = message["content"].strip()
         start = text.find(content, place)
         if start < 0:
-            raise UsageError(
-                f"prompt.{'system' if message['role'] == 'system' else 'chat_template'}: the chat template "
-                f"of this model's tokenizer leaves out or alters the {message['role']} message "
-                f"{content[:40]!r} …; expected {_instead(messages)}"
-            )
+            key = f"prompt.{'system' if message['role'] == 'system' else 'chat_template'}"
+            raise _RefusedError(key, f"leaves out or alters the {message['role']} message {content[:40]!r} …")
         place = start + len(content)
         yield start, place
 
@@ -94,6 +115,30 @@ def _instead(messages: Sequence[Message]) -> str:
     system = any(message["role"] == "system" for message in messages)
     without = "no prompt.system (prompt.template can hold its text), or " if system else ""
     return f"{without}prompt.chat_template = false"
+
+
+def _instead_of_chat(tokenizer: Tokenizer, chat: Sequence[Message], system: str, message: str) -> str:
+    """Say what the template takes: the chat without what the spec adds, where that helps, or as text."""
+
+    def fits(messages: Sequence[Message]) -> bool:
+        try:
+            _written(tokenizer, messages)
+        except _RefusedError:
+            return False
+        return True
+
+    without = {
+        'prompt.template = ""': (system, ""),
+        "no prompt.system": ("", message),
+        'prompt.template = "" and no prompt.system': ("", ""),
+    }
+    fitting = next((words for words, added in without.items() if fits(_around(chat, *added))), None)
+    alone = "" if fits(_around([], system, "text")) or not system else ", no prompt.system"
+    text = (
+        f"prompt.messages = false{alone} and a prompt.template with {{context}} and {{response}}, which "
+        "shows chats as text"
+    )
+    return f"{fitting}, or {text}" if fitting else text
 
 
 @frozen

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from commands import engine
+from drawn_tokenizers import byte_bpe
 from facts import facts
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from spec_problems import problems_of
 import store
 from engine.data.chats import chat_fields, messages_of
 from engine.data.reading import read_source
-from engine.errors import DataError
+from engine.errors import DataError, UsageError
 from engine.planning.sizes import data_card
 from engine.text.prompts import prompt_text
 from specs.tables.data import Columns, Data
@@ -87,6 +88,45 @@ def test_a_template_asks_behind_the_chat_and_an_instruction_replaces_its_own(tok
     ]
     assert text.text == tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert [text.text[start:stop] for start, stop in text.data] == [each["content"] for each in messages]
+
+
+STRICT = (  # users and assistants in turn, and no system message
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+    "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}"
+    "{% endif %}{{ m.content }}\n{% endfor %}"
+)
+AS_TEXT = ("prompt.messages = false", "{context}")
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "prompt", "said"),
+    [
+        (0, 2, {}, ("no system here", "expected prompt.messages = false", "{context}")),
+        (1, 2, {"template": "Rate."}, ("roles must alternate", 'expected prompt.template = ""', *AS_TEXT)),
+        (1, 2, {"system": "Be brief."}, ("no system here", "expected no prompt.system", *AS_TEXT)),
+        (
+            1,
+            2,
+            {"template": "Rate.", "system": "Be brief."},
+            ("no system here", 'expected prompt.template = "" and no prompt.system', *AS_TEXT),
+        ),
+        (2, 3, {"template": "Rate."}, ("roles must alternate", "expected prompt.messages = false")),
+    ],
+)
+def test_a_chat_that_the_template_refuses_is_named_with_advice_that_works(
+    first: int, last: int, prompt: dict[str, str], said: tuple[str, ...]
+) -> None:
+    tokenizer = byte_bpe([])
+    tokenizer.chat_template = STRICT
+    chat = json.dumps(CHATS[0][first:last])
+    example = {"id": "row-7", "messages": chat, "context": "", "response": "", "label": "no"}
+    settings = Prompt(**{"template": "", "messages": True} | prompt)
+    with pytest.raises(UsageError, match=facts("data.columns.messages", "row-7", *said)) as caught:
+        prompt_text(settings, tokenizer, example, {})
+    assert "chat_template = false" not in str(caught.value)
+    assert ("prompt.system" in str(caught.value)) == ("system" in prompt)
+    text = Prompt(template="{context}{response}", messages=False)
+    assert prompt_text(text, tokenizer, example, {}).text
 
 
 def test_a_label_of_its_own_leaves_the_last_answer_in_the_chat(tmp_path: Path) -> None:
