@@ -209,8 +209,8 @@ class Evaluate:
         list[str],
         Meta(
             min_length=2,
-            description="All labels, in rating order. If a spec names none, and no label of its data files is "
-            "one of the default, those of the files.",
+            description="All labels, in rating order. If a spec names none, and no label of its data files "
+            "is one of the default, those of the files.",
         ),
     ] = field(
         factory=lambda: ["1", "2", "3", "4", "5"],
