@@ -110,4 +110,13 @@ def progress(console: Console, *more: ProgressColumn, shown: bool = True) -> Pro
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, *more, console=console, disable=not (console.is_terminal and shown))
+    return _Bars(*columns, *more, console=console, disable=not (console.is_terminal and shown))
+
+
+class _Bars(Progress):
+    """Progress bars that print nothing where they are disabled: rich 13 ends them with an empty line."""
+
+    def stop(self) -> None:
+        """Take the bars away."""
+        if not self.disable:
+            super().stop()
