@@ -79,8 +79,8 @@ def check(chip: str, warps: int, taken: KernelResources) -> None:
 def test_no_shipped_lens_tile_spills(built: dict[Build, KernelResources]) -> None:
     for build, taken in built.items():
         if build.by_row and (build.chip, build.dtype, COMPILER) == ("sm_80", "fp32", (3, 6)):
-            # One build of all keeps 16 bytes on the stack, under this compiler alone; its 80 registers are far
-            # from the limit.
+            # One build of all keeps 16 bytes on the stack, under this compiler alone; its 80 registers are
+            # far from the limit.
             assert taken.stack <= 16, (build, taken.registers, taken.stack)
             taken = attrs.evolve(taken, stack=0)
         assert taken.stack == 0, (build, taken.registers, taken.stack)
