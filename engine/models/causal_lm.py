@@ -7,6 +7,7 @@ These two classes declare what the engine uses of any of them. No object is ever
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -41,6 +42,10 @@ class CausalLm(nn.Module):
         """Let gradients pass through the embeddings' output."""
         raise NotImplementedError
 
+    def tie_weights(self, *_: Any, **__: Any) -> None:
+        """Let embeddings and unembedding share their weights, where the configuration says so."""
+        raise NotImplementedError
+
     def generate(self, **options: Any) -> Tensor:
         """Continue prompts: token ids, [rows, tokens]."""
         raise NotImplementedError
@@ -59,9 +64,21 @@ class AdaptedLm(CausalLm):
         """Read a further adapter, or the values of one that the model has."""
         raise NotImplementedError
 
+    def disable_adapter(self) -> AbstractContextManager[None]:
+        """Let the model run without its adapters inside a `with` block."""
+        raise NotImplementedError
+
     def save_pretrained(self, folder: str) -> None:
         """Write the adapters in peft's format."""
         raise NotImplementedError
+
+
+def adapter_off(model: CausalLm) -> AbstractContextManager[None]:
+    """Let a model run without its adapter, if it has one, inside the `with` block."""
+    manager: AbstractContextManager[None] = (
+        model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()  # type: ignore[operator]
+    )
+    return manager
 
 
 def without_adapter(model: CausalLm) -> CausalLm:

@@ -11,6 +11,7 @@ from engine.data.reading import read_source
 from engine.data.row_checks import LONGEST_LABEL, MOST_LABELS, in_order
 from engine.data.sources import sources
 from engine.errors import DataError
+from engine.planning.checks import MOST_BYTES
 from engine.planning.data_read import test_data
 from specs import Matrix, Spec, load_spec, resolve
 from specs.tables.data import Data
@@ -20,7 +21,6 @@ from specs.toml.describe import value as spell
 
 KEY = ("evaluate", "labels")
 OF_DATA = "the labels of the data"  # where the key comes from, for errors
-MOST_BYTES = 32 * 2**20  # of files that are read for it; a plan has to answer at once
 
 
 def read_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:

@@ -10,9 +10,8 @@ from typing import Any
 
 import attrs
 
-from engine.fingerprints import cache_folder
 from engine.models.loading import local_path
-from engine.planning.sizes import ModelCard, card_of, read_card
+from engine.planning.sizes import ModelCard, card_file, card_of, read_card
 from specs.common.whole_files import whole_file
 from specs.tables.experiment import Model
 
@@ -41,7 +40,7 @@ def _asked(name: str, revision: str | None) -> ModelCard | None:
     try:
         api = HfApi()
         info = api.model_info(name, revision=revision, timeout=SECONDS)
-        memory = cache_folder() / "cards-5" / f"hub-{info.sha}.json"
+        memory = card_file(f"hub-{info.sha}")
         if memory.is_file():
             return read_card(json.loads(memory.read_text()))
         card = _card(api, name, str(info.sha), {file.rfilename for file in info.siblings or ()})

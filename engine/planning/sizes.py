@@ -75,7 +75,7 @@ def model_card(model: Model) -> ModelCard | None:
         path = path / model.gguf_file
     if path is None or not path.exists():
         return None
-    memory = cache_folder() / "cards-5" / f"{fingerprint_path(path)}.json"
+    memory = card_file(fingerprint_path(path))
     if memory.is_file():
         return read_card(json.loads(memory.read_text()))
     check_files(path, whole=local is not None)
@@ -129,6 +129,11 @@ def card_of(
     outside = max(0, sum(others.values()) - hidden * vocabulary * (1 + twice))
     facts = facts_of(config, shapes)
     return ModelCard(layers, hidden, vocabulary, heads, body, outside, facts, chat_template)
+
+
+def card_file(name: str) -> Path:
+    """Give the file in which a card is remembered; nothing need be there yet."""
+    return cache_folder() / "cards-5" / f"{name}.json"
 
 
 def read_card(data: dict[str, Any]) -> ModelCard:

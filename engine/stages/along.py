@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 import numpy as np
 from attrs import evolve
 
 from engine.errors import DataError
 from engine.models.base_model import BaseModel
-from engine.models.causal_lm import CausalLm
+from engine.models.causal_lm import AdaptedLm, CausalLm
 from engine.models.lens import find_lens
 from engine.planning.plan import PlannedCell
 from engine.progress import Report
@@ -58,11 +59,12 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
         home = context.adapter(cell.keys["train"])
         trained, early = saved_training(home), context.settings("train", cell).early_stopping > 0
         assert trained is not None
+        adapted = cast("AdaptedLm", model)  # cells without a training have no such stage
         adapters = measured_adapters(settings.at, trained, early_stopping=early)
         with context.sink(along_family(settings.at, *families), key) as sink:
             report = checked(report, context.claim("along", key))
             for place in range(sink.start, len(adapters)):
-                with using(model, home, adapters[place]):
+                with using(adapted, home, adapters[place]):
                     parts = [_part(report, 2 * place + half, 2 * len(adapters)) for half in (0, 1)]
                     values = _measured(context, cell, model, text, rows, families[1], settings, parts)
                 sink.append(

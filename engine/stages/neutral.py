@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +18,7 @@ from engine.data.neutral_text import CHUNK, neutral_documents
 from engine.errors import DataError
 from engine.models.base_model import BaseModel
 from engine.models.batching import by_length, padding_id
-from engine.models.causal_lm import CausalLm
+from engine.models.causal_lm import CausalLm, adapter_off
 from engine.models.lens import Lens, find_lens
 from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
@@ -120,7 +118,7 @@ def _batch(
     rows = [_rows(lens, sequences, padding)]
     adapted = hasattr(model, "disable_adapter")
     if adapted:
-        with without_adapters(model):
+        with adapter_off(model):
             rows.append(_rows(lens, sequences, padding))
     count = len(wanted)
     base = torch.arange(count, device=lens.device) + (len(rows) - 1) * count
@@ -149,14 +147,6 @@ def _rows(lens: Lens, sequences: list[list[int]], padding: int) -> Tensor:
     """Give the normed states that predict a token, of all sequences one after another: [R, D]."""
     hidden = lens.last_hidden(*lens.pad(sequences, padding))
     return torch.cat([states[: len(ids) - 1] for states, ids in zip(hidden, sequences, strict=True)])
-
-
-def without_adapters(model: Any) -> AbstractContextManager[None]:
-    """Let a model run without its adapter inside the `with` block."""
-    manager: AbstractContextManager[None] = (
-        model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
-    )
-    return manager
 
 
 def summarise(values: dict[str, np.ndarray]) -> dict[str, float]:

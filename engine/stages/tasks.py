@@ -91,13 +91,13 @@ def ask(
 
 
 @contextmanager
-def _as_harness_model(model: Any, before_pass: Callable[[], None]) -> Iterator[None]:
+def _as_harness_model(model: CausalLm, before_pass: Callable[[], None]) -> Iterator[None]:
     """Let a model go through the harness as it is.
 
     The harness ties its weights, as if it had been loaded just now. A head or embeddings that were trained in
     full are not tied any more.
     """
-    model.tie_weights = lambda *_, **__: None
+    model.tie_weights = lambda *_, **__: None  # type: ignore[method-assign]
     handle = model.register_forward_pre_hook(lambda *_: before_pass())
     try:
         yield

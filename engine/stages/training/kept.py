@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
 
+from engine.models.causal_lm import AdaptedLm
 from engine.process_group.alone import ProcessGroup
 from engine.stages.training.files import ADAPTER, Trained
 from specs.common.whole_files import partial_of
@@ -94,7 +95,7 @@ class Keeper(TrainerCallback):
             control.should_training_stop = True
 
 
-def _save(model: Any, file: Path) -> None:
+def _save(model: AdaptedLm, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(file)
     save_file({name: weight.contiguous() for name, weight in _weights(model).items()}, partial)
@@ -134,7 +135,7 @@ def _trouble(file: Path) -> str:
 
 
 @contextmanager
-def using(model: Any, home: Place, adapter: Measured) -> Iterator[None]:
+def using(model: AdaptedLm, home: Place, adapter: Measured) -> Iterator[None]:
     """Let a model with the final adapter of `home` work as it was after a step, inside the `with` block."""
     if adapter.step == 0:
         with model.disable_adapter():
@@ -151,7 +152,7 @@ def using(model: Any, home: Place, adapter: Measured) -> Iterator[None]:
         _set(model, final)
 
 
-def _weights(model: Any) -> dict[str, Tensor]:
+def _weights(model: AdaptedLm) -> dict[str, Tensor]:
     """Give the weights of an adapter as peft saves them; embeddings that are frozen are none."""
     from peft import get_peft_model_state_dict
 
@@ -159,7 +160,7 @@ def _weights(model: Any) -> dict[str, Tensor]:
     return {name: weight.detach().cpu() for name, weight in weights.items()}
 
 
-def _set(model: Any, weights: dict[str, Tensor]) -> None:
+def _set(model: AdaptedLm, weights: dict[str, Tensor]) -> None:
     from peft import set_peft_model_state_dict
 
     set_peft_model_state_dict(model, weights)
