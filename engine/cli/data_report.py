@@ -16,8 +16,8 @@ from engine.data.missing_explanations import explained
 from engine.data.row_checks import KINDS
 from engine.data.sources import sources
 from engine.planning.data_read import test_data
+from engine.planning.key_parts import Cell
 from engine.planning.plan import Plan, PlannedCell, grouped
-from engine.planning.stage_keys import Cell
 from specs.tables.data import Data
 from specs.toml import keys
 from store.quality import explanation_quality

@@ -16,10 +16,11 @@ from engine.fingerprints import cache_folder
 from engine.models.loading import PACKAGE, local_path
 from engine.planning import changes
 from engine.planning.data_read import test_data, test_prompt
+from engine.planning.key_parts import Cell
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.plugins_used import used_names
 from engine.planning.sizes import ModelCard, model_card
-from engine.planning.stage_keys import Cell, data_key
+from engine.planning.stage_keys import data_key
 from specs import Problem, SpecError
 from specs.checks.reserved_names import RESERVED
 from specs.common.plugin_names import described

@@ -12,9 +12,10 @@ from engine.data.sources import sources
 from engine.errors import UsageError
 from engine.planning.data_read import test_data
 from engine.planning.identities import file_identities
+from engine.planning.key_parts import Cell
 from engine.planning.levels import describe
 from engine.planning.same_examples import same_examples
-from engine.planning.stage_keys import Cell, Keys, model_key
+from engine.planning.stage_keys import Keys, model_key
 from specs import Matrix
 from specs.tables.data import Data
 from specs.tables.experiment import STAGES

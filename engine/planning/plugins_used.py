@@ -8,7 +8,7 @@ from attrs import frozen
 
 from engine.data.sources import sources
 from engine.planning.data_read import test_data
-from engine.planning.stage_keys import Cell
+from engine.planning.key_parts import Cell
 from specs import Matrix
 from specs.registry import DATA_SETS, EXECUTORS, PUBLIC_SETS, Registry
 from specs.tables.experiment import TABLE_STAGES

@@ -8,26 +8,23 @@ that only say how to run (an empty `stages` in the field's metadata) are not par
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
-from attrs import evolve, frozen
+from attrs import evolve
 
 from engine.data.neutral_text import text_identity
 from engine.data.sources import sources
 from engine.planning.data_read import test_data, test_prompt, tested_data, trained_data
 from engine.planning.harness import tasks_identity
 from engine.planning.identities import NONE, digest, model_identity, source_identity
+from engine.planning.key_parts import Cell, Part, joined, settings_read
 from specs import Matrix
-from specs.tables.by_name import Table
 from specs.tables.data import Data
-from specs.tables.experiment import STAGES, TABLE_STAGES, Evaluate, Model, Train
+from specs.tables.experiment import STAGES, Evaluate, Model
 from specs.tables.interventions import Intervention
-from specs.tables.probe import Probe
 from specs.tables.target import CONTENT, Target
-from specs.toml.convert import field_types
-from specs.toml.describe import named
 from specs.toml.paths import data_suffix
 
 # Raise a stage's number when a change to the code alters its results.
@@ -36,14 +33,6 @@ VERSIONS = {
     "probe": 3, "along": 1, "intervene": 2,
 }  # fmt: skip
 
-Cell = tuple[int, ...]
-
-
-def fields_read(table: str, cls: type, stage: str) -> list[attrs.Attribute[Any]]:
-    """Give the fields of a table's class that can change a stage's result."""
-    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cls)
-    return [field for field in fields if stage in field.metadata.get("stages", TABLE_STAGES[table])]
-
 
 class Keys:
     """The stage keys of a matrix's cells. Each part of a key is hashed once and remembered."""
@@ -51,79 +40,77 @@ class Keys:
     def __init__(self, matrix: Matrix, remembered: Mapping[str, str] = NONE) -> None:
         self._matrix = matrix
 
-        def part(table: str, stage: str) -> _Part:
-            return _Part(
-                (table,), lambda cell: digest(_settings_read(matrix.table(table, cell), table, stage))
-            )
+        def part(table: str, stage: str) -> Part:
+            return Part((table,), lambda cell: digest(settings_read(matrix.table(table, cell), table, stage)))
 
-        def parts(stage: str, *tables: str) -> list[_Part]:
+        def parts(stage: str, *tables: str) -> list[Part]:
             return [part(table, stage) for table in tables]
 
-        def test_parts(stage: str, *tables: str) -> list[_Part]:
+        def test_parts(stage: str, *tables: str) -> list[Part]:
             """Give the parts of what the cell is tested with: its test prompt in place of the training's."""
-            asked = _Part(
+            asked = Part(
                 ("prompt", "evaluate"),
-                lambda cell: digest(_settings_read(test_prompt(matrix, cell), "prompt", stage)),
+                lambda cell: digest(settings_read(test_prompt(matrix, cell), "prompt", stage)),
             )
             return [asked, *parts(stage, *tables)]
 
-        def evaluated(settings: Callable[[Cell], Evaluate]) -> _Part:
+        def evaluated(settings: Callable[[Cell], Evaluate]) -> Part:
             """Give the part of an evaluation's settings."""
-            return _Part(
+            return Part(
                 ("evaluate", "target"),
-                lambda cell: digest(_settings_read(settings(cell), "evaluate", "evaluate")),
+                lambda cell: digest(settings_read(settings(cell), "evaluate", "evaluate")),
             )
 
-        def test_size(stage: str) -> _Part:
-            return _Part(
+        def test_size(stage: str) -> Part:
+            return Part(
                 ("data", "evaluate"),
-                lambda cell: digest(_settings_read(test_data(matrix, cell), "data", stage)),
+                lambda cell: digest(settings_read(test_data(matrix, cell), "data", stage)),
             )
 
-        model = _Part(("model",), lambda cell: model_key(matrix.table("model", cell)))
-        seed = _Part(("seed",), lambda cell: f"seed {matrix.seed(cell)};")
-        shuffling_seed = _Part(("target", "seed"), self._shuffling_seed)
-        data = _Part(
+        model = Part(("model",), lambda cell: model_key(matrix.table("model", cell)))
+        seed = Part(("seed",), lambda cell: f"seed {matrix.seed(cell)};")
+        shuffling_seed = Part(("target", "seed"), self._shuffling_seed)
+        data = Part(
             ("data", "evaluate", "prompt"),
             lambda cell: data_key(trained_data(matrix, cell), self._labels(cell), remembered),
         )
-        test = _Part(
+        test = Part(
             ("data", "evaluate", "prompt"),
             lambda cell: data_key(tested_data(matrix, cell), self._labels(cell), remembered),
         )
-        size = _Part(("data", "train"), self._trained_size)
-        alone = _Part(("data", "target"), lambda cell: self._label_alone(cell, matrix.table("data", cell)))
-        test_alone = _Part(
+        size = Part(("data", "train"), self._trained_size)
+        alone = Part(("data", "target"), lambda cell: self._label_alone(cell, matrix.table("data", cell)))
+        test_alone = Part(
             ("data", "evaluate", "target"), lambda cell: self._label_alone(cell, test_data(matrix, cell))
         )
-        closed = _Part(("evaluate",), self._labels_closed)
+        closed = Part(("evaluate",), self._labels_closed)
         tables = ("target", "train", "evaluate")
-        self._data, self._test = _joined(matrix, data), _joined(matrix, test)
-        self._model = _joined(matrix, model)
-        self._train = _joined(
+        self._data, self._test = joined(matrix, data), joined(matrix, test)
+        self._model = joined(matrix, model)
+        self._train = joined(
             matrix, model, data, size, *parts("train", "lora", "prompt", *tables), seed, alone, closed
         )
-        self._evaluate = _joined(
+        self._evaluate = joined(
             matrix,
             test,
             test_size("evaluate"),
             *test_parts("evaluate", "target", "train"),
             evaluated(self._evaluated),
-            _Part(("evaluate", "target", "seed"), self._evaluation_seed),
+            Part(("evaluate", "target", "seed"), self._evaluation_seed),
         )
-        prefix = _Part(("target",), lambda cell: digest(matrix.table("target", cell).prefix))
+        prefix = Part(("target",), lambda cell: digest(matrix.table("target", cell).prefix))
         asked = test_parts("evaluate", "train")
         plain = evaluated(lambda cell: matrix.table("evaluate", cell).plain)
-        self._base = _joined(matrix, model, test, test_size("evaluate"), prefix, *asked, plain)
-        self._neutral = _joined(matrix, _Part(("evaluate",), self._neutral_text))
-        self._tasks = _joined(
-            matrix, _Part(("evaluate",), lambda cell: tasks_identity(matrix.table("evaluate", cell)))
+        self._base = joined(matrix, model, test, test_size("evaluate"), prefix, *asked, plain)
+        self._neutral = joined(matrix, Part(("evaluate",), self._neutral_text))
+        self._tasks = joined(
+            matrix, Part(("evaluate",), lambda cell: tasks_identity(matrix.table("evaluate", cell)))
         )
-        self._evaluated_base = _joined(matrix, _Part(("evaluate",), self._is_base_evaluated))
-        self._lens = _joined(
+        self._evaluated_base = joined(matrix, Part(("evaluate",), self._is_base_evaluated))
+        self._lens = joined(
             matrix, data, *parts("lens", "data", "prompt", *tables, "probe"), shuffling_seed, alone
         )
-        self._probe = _joined(
+        self._probe = joined(
             matrix,
             test,
             test_size("probe"),
@@ -131,7 +118,7 @@ class Keys:
             shuffling_seed,
             test_alone,
         )
-        self._along = _joined(
+        self._along = joined(
             matrix,
             test,
             test_size("along"),
@@ -139,7 +126,7 @@ class Keys:
             shuffling_seed,
             test_alone,
         )
-        self._intervene = _joined(
+        self._intervene = joined(
             matrix,
             test,
             test_size("intervene"),
@@ -147,10 +134,10 @@ class Keys:
             shuffling_seed,
             test_alone,
         )
-        self._untrained = _joined(matrix, _Part(("train",), self._is_untrained))
-        self._probed = _joined(matrix, _Part(("probe",), self._is_probed))
-        self._followed = _joined(matrix, _Part(("train", "probe"), self._is_followed))
-        self._tuned = _joined(matrix, _Part(("probe",), self._is_tuned))
+        self._untrained = joined(matrix, Part(("train",), self._is_untrained))
+        self._probed = joined(matrix, Part(("probe",), self._is_probed))
+        self._followed = joined(matrix, Part(("train", "probe"), self._is_followed))
+        self._tuned = joined(matrix, Part(("probe",), self._is_tuned))
 
     def of(self, cell: Cell) -> dict[str, str]:
         """Give the cell's keys: data, test_data, train, evaluate; others where done.
@@ -238,7 +225,7 @@ class Keys:
         data = self._matrix.table("data", cell)
         if not self._matrix.table("train", cell).early_stopping:
             data = evolve(data, validation=None)
-        return digest(_settings_read(data, "data", "train"))
+        return digest(settings_read(data, "data", "train"))
 
     def _is_untrained(self, cell: Cell) -> str:
         return "untrained" if self._matrix.table("train", cell).steps == 0 else ""
@@ -289,45 +276,6 @@ def _is_drawn(target: Target) -> bool:
     return entry is not None and bool(entry.seeded)
 
 
-@frozen
-class _Part:
-    """A piece of a key: the tables whose levels decide it, and its text for a cell."""
-
-    tables: tuple[str, ...]
-    compute: Callable[[Cell], str]
-
-
-def _joined(matrix: Matrix, *parts: _Part) -> Callable[[Cell], str]:
-    """Give the joined text of some parts, in their order, for any cell.
-
-    Parts that no axis touches are computed once in all, but stand where they would stand if one did: a key
-    must not hang on what else the spec varies. Texts are digests of one length, or end with a semicolon, so
-    joining them loses nothing.
-    """
-    first = matrix.cells[0]
-    fixed = ""  # parts that no axis touches, since the last that one does
-    varying: list[tuple[Callable[[Cell], Cell], dict[Cell, str], Callable[[Cell], str], str]] = []
-    for part in parts:
-        choose = matrix.chooser(*part.tables)
-        if choose(first):
-            varying.append((choose, {}, part.compute, fixed))
-            fixed = ""
-        else:
-            fixed += part.compute(first)
-
-    def join(cell: Cell) -> str:
-        text = ""
-        for choose, known, compute, before in varying:
-            choice = choose(cell)
-            piece = known.get(choice)
-            if piece is None:
-                piece = known[choice] = before + compute(cell)
-            text += piece
-        return text + fixed
-
-    return join if varying else lambda cell: fixed
-
-
 def _combine(stage: str, text: str) -> str:
     whole = f"{stage} {VERSIONS[stage]}\n{text}"
     return hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
@@ -335,7 +283,7 @@ def _combine(stage: str, text: str) -> str:
 
 def data_key(data: Data, labels: Sequence[str], remembered: Mapping[str, str] = NONE) -> str:
     """Give the data stage's key; `labels` are those that a row may have."""
-    settings = _settings_read(data, "data", "data")
+    settings = settings_read(data, "data", "data")
     del settings["source"]  # its content counts, not its path
     # "error" and "label" make the same rows; which of them may be trained on, and how, is the train stage's.
     settings["empty_explanations"] = data.empty_explanations == "drop"
@@ -345,7 +293,7 @@ def data_key(data: Data, labels: Sequence[str], remembered: Mapping[str, str] = 
 
 def model_key(model: Model) -> str:
     """Identify a model as it is loaded, whatever device it is on."""
-    settings = _settings_read(model, "model", "train")
+    settings = settings_read(model, "model", "train")
     for name in ("id", "revision", "gguf_file"):
         del settings[name]
     return digest([model_identity(model), settings])
@@ -354,47 +302,6 @@ def model_key(model: Model) -> str:
 def _settings_done(settings: Intervention) -> dict[str, Any]:
     """Give what an intervention does, without the cells that it changes and those that it takes from."""
     return {name: value for name, value in attrs.asdict(settings).items() if name not in ("cells", "donor")}
-
-
-def _settings_read(settings: Table, table: str, stage: str) -> dict[str, Any]:
-    if isinstance(settings, Probe | Target | Train):  # two spellings of one thing have one key
-        settings = settings.in_one_spelling()
-    values = ((field, getattr(settings, field.name)) for field in fields_read(table, type(settings), stage))
-    read = {field.name: _plain(value) for field, value in values if _counts(field, value)}
-    if plugins := sorted(_plugins(settings, list(read))):
-        read["plug-ins"] = plugins
-    return read
-
-
-def _plain(value: Any) -> Any:
-    """Give a value without classes; of a list, each of its items."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return attrs.asdict(value, filter=_counts) if attrs.has(type(value)) else value
-
-
-def _counts(field: attrs.Attribute[Any], value: Any) -> bool:
-    """Tell whether a value is part of keys: one of a newer key is not, where it is the default."""
-    return not (field.metadata.get("later") and value == _default(field))
-
-
-def _default(field: attrs.Attribute[Any]) -> Any:
-    default: Any = field.default
-    return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
-
-
-def _plugins(settings: Table, names: Sequence[str]) -> Iterator[str]:
-    """Identify the plug-ins that some fields of a table name."""
-    cls: type = type(settings)
-    types = field_types(cls)
-    for field in names:
-        if (known := named(types[field])) is None:
-            continue
-        value = getattr(settings, field)
-        for text in value if isinstance(value, list) else [value]:
-            name = known.name(text)
-            if name is not None and (plugin := known.registry.identity(name)):
-                yield plugin
 
 
 assert set(VERSIONS) == set(STAGES)
