@@ -16,6 +16,7 @@ Integers = NDArray[np.intp]
 SKETCHED = 256  # groups whose residuals are kept for correlations between layers
 DUST = 1e-14  # of the values' mean size: a smaller mean is what rounding leaves of 0
 ROUNDING = 1e-10  # of the mean: what varies less does not vary
+EPSILON = float(np.finfo(float).eps)
 
 
 @frozen
@@ -91,6 +92,17 @@ class Deviations:
             example = self.scale * (self.example * other.example).sum(axis=0)
             rest = self.scale * (self.rest * other.rest).sum(axis=(0, 1)) / runs
         return np.stack([seed, example, rest])
+
+
+def excess(square: Floats, expected: Floats, size: Floats, terms: int) -> Floats:
+    """Return a variance component: a mean square less what is expected of it without the component.
+
+    The estimate's bound, 0, holds where their ratio is 1 or less, ties included: two sums that are equal may
+    differ by what rounding leaves of each. size: the values' mean size; terms: how many are summed.
+    """
+    total = square + expected
+    rounding = EPSILON * terms * (total + 2 * size * np.sqrt(total)) + (EPSILON * terms * size) ** 2
+    return np.asarray(np.where(square - expected > rounding, square - expected, 0.0))
 
 
 def _grouped(x: Floats, whole: NDArray[np.bool_], groups: Any) -> tuple[Floats, Floats]:

@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from scipy import special
 
 from store.analysis.changes import contrast, pair_values, stage_of
-from store.analysis.components import Components, Floats
+from store.analysis.components import Components, Floats, excess
 from store.analysis.nodes import SHARES, Data, stage_nodes
 from store.analysis.power import Variation
 from store.analysis.runs import by_seed, example_groups
@@ -115,14 +115,19 @@ def _read(node: Data, variable: str, factor: str, baseline: Any, level: Any, ass
         )
         return Pilot(one, one, one, seeds, examples, units if grouped else None)
     _, example, rest = (_typical(variance) for variance in alone.variances)
+
+    def beyond(square: float, expected: float) -> float:
+        size = np.asarray(_typical(alone.size))
+        return float(excess(np.asarray(square), np.asarray(expected), size, seeds * examples))
+
     like = evolve(
         like,
-        example=float(np.sqrt(max(example - rest, 0) * examples)),
+        example=float(np.sqrt(beyond(example, rest) * examples)),
         rest=float(np.sqrt(rest * seeds * examples * pairs)),
     )
     square, noise = (_typical(whole.variances[part]) * seeds for part in (0, 2))
     limits = [
-        evolve(like, seed=float(np.sqrt(max(variance - noise, 0) * pairs)))
+        evolve(like, seed=float(np.sqrt(beyond(variance, noise) * pairs)))
         for variance in (square, *_bounds(square, seeds - 1))
     ]
     return Pilot(

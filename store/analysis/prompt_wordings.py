@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from store.analysis.changes import BOUNDS, contrast, stage_of, summary
-from store.analysis.components import Components, Deviations, Floats
+from store.analysis.components import Components, Deviations, Floats, excess
 from store.analysis.families import add_adjusted, together
 from store.analysis.inference import CONFIDENCE, Estimate
 from store.analysis.monitoring import FIXED
@@ -133,10 +133,23 @@ def wordings(
         f"{subject.capitalize()} of {in_words(variable)} over {counted} ({', '.join(names)}), "
         f"{units(result)} and {seeds_of(result)}; {confidence:.0%} intervals over wordings{covered} and "
         f"examples as crossed random factors (the widest t interval of all and of each alone){alone}{words}"
+        f"{_at_bound(result)}"
         f"{'; left out for missing wordings: ' * bool(lacking)}{', '.join(map(str, lacking))}."
     )
     most_seeds(result, "level")
     return result
+
+
+def _at_bound(result: xr.Dataset) -> str:
+    """Say where no variation between wordings is left."""
+    at_zero = result["wording_sd"] == 0
+    names = [str(level.item()) for level, zero in zip(result["level"], at_zero, strict=True) if zero.any()]
+    if not names:
+        return ""
+    return (
+        f"; wording_sd is at its bound, 0, for {', '.join(names)}: wordings differ no more than seeds and "
+        "examples alone let expect"
+    )
 
 
 @frozen
@@ -219,7 +232,7 @@ class Crossed:
             estimate,
             standardised(components, block.spread),
             runs.mean(axis=0),
-            _between_wordings(runs, residuals, spread.scale),
+            _between_wordings(runs, residuals, spread),
         )
 
     def means(self, like: xr.DataArray, variable: str, confidence: float) -> xr.Dataset:
@@ -249,25 +262,26 @@ class Crossed:
         return labelled(block.like, columns)
 
 
-def _between_wordings(runs: Floats, residuals: Floats, scale: Floats) -> Floats:
+def _between_wordings(runs: Floats, residuals: Floats, spread: Deviations) -> Floats:
     """Return the variance between wordings, from deviations of runs [seed, wording, *rest] and residuals.
 
     residuals: [seed, wording, group, *rest], times the groups' weights. By the expected mean squares of the
     crossed design; with one seed, what wordings and the training have together counts as the wordings'.
     """
     seeds, number = runs.shape[:2]
+    terms = seeds * number * residuals.shape[2]
     by_wording = runs.mean(axis=0)
     of_wordings = (by_wording**2).sum(axis=0) / (number - 1)
     reactions = residuals.mean(axis=0)  # of examples to wordings
-    of_reactions = scale * (reactions**2).sum(axis=(0, 1)) / (number - 1)
+    of_reactions = spread.scale * (reactions**2).sum(axis=(0, 1)) / (number - 1)
     if seeds == 1:
-        return np.asarray(np.maximum(of_wordings - of_reactions, 0.0))
+        return excess(of_wordings, of_reactions, spread.size, terms)
     together_ = runs - by_wording - runs.mean(axis=1, keepdims=True)
     df = seeds * (seeds - 1) * (number - 1)
     of_both = (together_**2).sum(axis=(0, 1)) / df
     rest = residuals - reactions - residuals.mean(axis=1, keepdims=True)
-    of_rest = scale * (rest**2).sum(axis=(0, 1, 2)) / df
-    return np.asarray(np.maximum(of_wordings - of_both - of_reactions + of_rest, 0.0))
+    of_rest = spread.scale * (rest**2).sum(axis=(0, 1, 2)) / df
+    return excess(of_wordings + of_rest, of_both + of_reactions, spread.size, terms)
 
 
 def _conditions(data: Data, variable: str, random: list[str]) -> tuple[list[Part], dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 import xarray as xr
 from analysis_data import at_most, cells
 from facts import facts, told
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from store import StoreError
 from store.analysis import change, means, wordings
@@ -184,3 +188,47 @@ def test_mistakes_are_told() -> None:
     zipped = zipped.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "cell"))
     with pytest.raises(StoreError, match=facts("wording", "moves with target")):
         wordings(zipped, "entropy", "wording", "target", "label")
+
+
+def exact_component(x: np.ndarray) -> Fraction:
+    """The variance between wordings of whole numbers [wording, seed, example], by rational arithmetic.
+
+    By the mean squares of a design of three crossed factors (Searle, Casella & McCulloch, 1992, chapter 4).
+    """
+    sizes, whole = x.shape, np.vectorize(Fraction)(x)
+
+    def effect(*kept: int) -> Any:
+        """Deviations of the means over all other axes, lower effects taken out."""
+        mean = whole
+        for axis in {0, 1, 2} - {*kept}:
+            mean = mean.sum(axis=axis, keepdims=True) / Fraction(sizes[axis])
+        lower = [other for number in range(len(kept)) for other in combinations(kept, number)]
+        return mean - sum(effect(*other) for other in lower)
+
+    def square(*kept: int) -> Fraction:
+        others = np.prod([sizes[axis] for axis in {0, 1, 2} - {*kept}], dtype=int)
+        df = np.prod([sizes[axis] - 1 for axis in kept], dtype=int)
+        return Fraction(int(others)) * (effect(*kept) ** 2).sum() / Fraction(int(df))
+
+    if sizes[1] == 1:
+        return (square(0) - square(0, 2)) / sizes[2]
+    return (square(0) - square(0, 1) - square(0, 2) + square(0, 1, 2)) / (sizes[1] * sizes[2])
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_a_variance_at_its_bound_is_0_and_said(data: st.DataObject) -> None:
+    """Equal mean squares are equal whatever their rounding: one example that a single wording changes, say."""
+    shape = tuple(data.draw(st.integers(low, high)) for low, high in ((2, 4), (1, 3), (4, 13)))
+    x = np.zeros(shape)
+    for _ in range(data.draw(st.integers(0, 3))):
+        wording, example = (data.draw(st.integers(0, shape[axis] - 1)) for axis in (0, 2))
+        x[wording, :, example] = 1
+    if data.draw(st.booleans()):
+        x = np.array(data.draw(st.lists(st.integers(0, 1), min_size=x.size, max_size=x.size))).reshape(shape)
+    result = wordings(study(1.0 - x[None]), "entropy", "wording")
+    expected = exact_component(x.astype(int))
+    found = result["wording_sd"].item()
+    assert (found == 0) == (expected <= 0)
+    assert found**2 == pytest.approx(max(float(expected), 0.0), rel=1e-9)
+    assert ("at its bound, 0, for target=label" in result.attrs["method"]) == (found == 0)
