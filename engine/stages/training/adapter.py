@@ -18,9 +18,15 @@ from engine.process_group.alone import ALONE, ProcessGroup
 from engine.stages.training.modules import check_named, check_trained, unseen_modules
 from specs.tables.experiment import Lora
 
-# What peft says of its own work with every adapter: names of transformers that it uses, and that GPT-2's
-# Conv1D keeps its weights transposed, which it sees by itself.
-NOISE = ("`is_gradient_checkpointing` is deprecated", "fan_in_fan_out is set to False but the target module")
+# What peft says of its own work with every adapter: names of transformers that it uses, that GPT-2's Conv1D
+# keeps its weights transposed, which it sees by itself, and that an adapter of tied embeddings unties them or
+# is saved with them, which is meant here: each module that a spec names is trained and saved by itself.
+NOISE = (
+    "`is_gradient_checkpointing` is deprecated",
+    "fan_in_fan_out is set to False but the target module",
+    "Model (has|with) `tie_word_embeddings=True`",
+    "Setting `save_embedding_layers` to `True` as embedding layers found",
+)
 
 
 @contextlib.contextmanager

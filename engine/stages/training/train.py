@@ -17,7 +17,7 @@ from engine.models.tokenizer import Tokenizer
 from engine.planning.passes import Passes, without_estimate
 from engine.process_group.alone import ALONE, IGNORED, ProcessGroup
 from engine.progress import Report, StopRequest
-from engine.stages.training.adapter import attach_adapter
+from engine.stages.training.adapter import attach_adapter, quiet
 from engine.stages.training.arguments import arguments, global_seed
 from engine.stages.training.budget import within_budget
 from engine.stages.training.callbacks import Reporter, Saver
@@ -87,7 +87,7 @@ def train_adapter(
     chosen = passes(kept) if passes else without_estimate(settings)
     set_seed(global_seed(seed))
     trackers = settings.report_to if ranks.rank == 0 else []
-    with as_it_was(base), logging_to(home.scratch() / LOGS, trackers, run):
+    with quiet(), as_it_was(base), logging_to(home.scratch() / LOGS, trackers, run):
         model = attach_adapter(base, lora, ranks)
         untrained = train_rows_alone(model, tokenizer, lora.trained_tokens)
         stopping = EarlyStopping(settings.validate_every, settings.early_stopping) if validated else None

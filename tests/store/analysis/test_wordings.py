@@ -218,7 +218,7 @@ def exact_component(x: np.ndarray) -> Fraction:
 @settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_a_variance_at_its_bound_is_0_and_said(data: st.DataObject) -> None:
-    """Equal mean squares are equal whatever their rounding: one example that a single wording changes, say."""
+    """Equal mean squares are equal however they are rounded: an example that one wording changes, say."""
     shape = tuple(data.draw(st.integers(low, high)) for low, high in ((2, 4), (1, 3), (4, 13)))
     x = np.zeros(shape)
     for _ in range(data.draw(st.integers(0, 3))):

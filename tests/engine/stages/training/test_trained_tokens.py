@@ -7,21 +7,24 @@ from typing import Any
 
 import pytest
 import torch
+from attrs import evolve
 from commands import engine
 from drawn_tokenizers import byte_bpe
 from facts import facts
 from peft import PeftModel
 from small_study import make_llama
 from spec_problems import problems_of
-from trainings import load
+from trainings import FAST, load, train
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import engine as api
 import store
 from engine.errors import UsageError
 from engine.stages.training.adapter import attach_adapter
+from engine.stages.training.files import load_adapter
 from engine.stages.training.trained_tokens import train_rows_alone
 from specs.tables.experiment import Lora
+from store.backend.locate import place_of
 
 LORA = Lora(r=2, modules_to_save=["embed_tokens"], trained_tokens=["<pad>"])
 
@@ -82,6 +85,29 @@ def test_a_study_learns_its_pause_token_and_leaves_all_others(
     assert tree["summary"].to_dataset()["trained_parameters"].item() == trained
     assert tree["evaluate"].to_dataset()["label_logprob"].notnull().all()
     assert api.load_adapter(tmp_path / "pause.store", "seed=0").model is not None
+
+
+TRAINED = [
+    Lora(r=2, modules_to_save=["embed_tokens"]),
+    Lora(r=2, modules_to_save=["lm_head"]),
+    Lora(r=2, target_modules=["q_proj", "embed_tokens"]),
+    LORA,
+]
+
+
+@pytest.mark.parametrize("lora", TRAINED)
+@pytest.mark.parametrize("folder", [True], indirect=True, ids=["tied"])
+def test_an_adapter_of_tied_embeddings_warns_of_nothing(
+    folder: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder, lora: Lora
+) -> None:
+    """Trained, with a checkpoint, saved and loaded: the copy is what it gives, and the other stays."""
+    tokenizer, base = AutoTokenizer.from_pretrained(folder), load(folder)
+    train(base, tokenizer, tmp_path, lora=lora, settings=evolve(FAST, checkpoint_every=1))
+    model = load_adapter(base, place_of(tmp_path))
+    assert [str(warning.message) for warning in recwarn if "embed" in str(warning.message)] == []
+    bare = model.get_base_model()
+    ends = bare.get_input_embeddings(), bare.get_output_embeddings()
+    assert sum(hasattr(end, "modules_to_save") or hasattr(end, "lora_embedding_A") for end in ends) == 1
 
 
 def test_gradients_of_other_rows_are_none(folder: Path) -> None:
