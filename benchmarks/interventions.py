@@ -28,7 +28,8 @@ from engine.stages.interventions.sequences import chunks
 from engine.stages.training.adapter import attach_adapter
 from engine.text.targets import TargetEncoder
 from kernels import lens_statistics
-from specs.tables.experiment import Evaluate, Lora
+from specs.tables.evaluate import Evaluate
+from specs.tables.experiment import Lora
 from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
 from specs.tables.target import Prompt, Target

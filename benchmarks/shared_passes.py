@@ -27,7 +27,7 @@ from engine.stages.probe_layout import layer_numbers, probe_family
 from engine.stages.watched_passes import KeepingRun, KeptPasses
 from engine.text.targets import Example, TargetEncoder
 from kernels import lens_statistics
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.tables.probe import Probe
 from specs.tables.target import Prompt, Target
 

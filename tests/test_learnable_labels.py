@@ -15,7 +15,7 @@ from engine.models.lens import find_lens
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate, summarise
 from engine.stages.training.loss import Collator, completion_loss
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.tables.target import Prompt, Target
 
 WORDS = {"good": "nice", "bad": "poor"}

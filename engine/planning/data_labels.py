@@ -15,7 +15,7 @@ from engine.planning.checks import MOST_BYTES
 from engine.planning.data_read import test_data
 from specs import Matrix, Spec, load_spec, resolve
 from specs.tables.data import Data
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.toml import keys, overlay
 from specs.toml.describe import value as spell
 

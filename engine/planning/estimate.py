@@ -44,8 +44,9 @@ from engine.planning.training_memory import (
     training_memory,
 )
 from specs.tables.data import Data
+from specs.tables.evaluate import Evaluate
 from specs.tables.executor import Executor
-from specs.tables.experiment import Evaluate, Lora, Model, Train
+from specs.tables.experiment import Lora, Model, Train
 from specs.tables.probe import Probe
 from specs.tables.target import Target
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.errors import DataError, UsageError
 from engine.planning.identities import digest
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.toml.paths import near_file
 from store.backend.records import hash_file
 

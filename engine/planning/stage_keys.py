@@ -22,7 +22,8 @@ from engine.planning.identities import NONE, digest, model_identity, source_iden
 from engine.planning.key_parts import Cell, Part, joined, settings_read
 from specs import Matrix
 from specs.tables.data import Data
-from specs.tables.experiment import STAGES, Evaluate, Model
+from specs.tables.evaluate import Evaluate
+from specs.tables.experiment import STAGES, Model
 from specs.tables.interventions import Intervention
 from specs.tables.target import CONTENT, Target
 from specs.toml.paths import data_suffix

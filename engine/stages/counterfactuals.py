@@ -12,7 +12,7 @@ from engine.models.scoring import predictions, score_spellings
 from engine.text.counterfactuals import Counterfactual
 from engine.text.lengths import question_behind
 from engine.text.targets import Example, TargetEncoder
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from store import Coordinate, Variable
 
 AXES = ("example", "counterfactual")

@@ -35,7 +35,7 @@ from engine.text.answers import ParsedAnswer
 from engine.text.counterfactuals import counterfactuals
 from engine.text.lengths import position_limit
 from engine.text.targets import Example, TargetEncoder
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.tables.probe import Probe
 from specs.tables.target import Target
 from store import Coordinate, Family, Variable

@@ -13,7 +13,7 @@ from engine.data.missing_explanations import check_explanations, label_alone, re
 from engine.text.lengths import Limit, evaluated_length, fitting, intervened_length, probed_length
 from engine.text.targets import Example, TargetEncoder
 from specs.tables.data import Data
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.tables.probe import Probe
 
 Stage = Literal["evaluate", "probe", "intervene"]

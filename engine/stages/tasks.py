@@ -30,7 +30,7 @@ from engine.progress import Report
 from engine.stages.context import Context
 from specs.common.names import TASK_PREFIX
 from specs.common.spelling import hint
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 
 BOOTSTRAPS = 1000  # draws for the standard errors of metrics that are no means
 

@@ -15,7 +15,7 @@ from engine.models.scoring import Question, Spelling, constrained_spelling, scor
 from engine.text.answers import ParsedAnswer, answer_of, read_answer
 from engine.text.lengths import position_limit, question_behind
 from engine.text.targets import Example, TargetEncoder
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 
 
 @frozen

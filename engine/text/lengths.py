@@ -13,7 +13,7 @@ from engine.models.causal_lm import CausalLm
 from engine.models.scoring import Question
 from engine.text.positions import WatchedText
 from engine.text.targets import Example, TargetEncoder
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.tables.probe import Probe
 
 LISTED = 5  # examples that an error names

@@ -12,7 +12,8 @@ from specs.common.names import SIMILARITIES
 from specs.common.spelling import nearest, one_of
 from specs.errors import Problem
 from specs.tables.data import Data
-from specs.tables.experiment import Evaluate, Lora, Train
+from specs.tables.evaluate import Evaluate
+from specs.tables.experiment import Lora, Train
 from specs.tables.probe import PositionRange, Probe
 from specs.tables.target import Prompt, Target
 from specs.toml.convert import structure, tables

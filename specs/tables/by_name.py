@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal, Protocol, TypeVar, overload
 
 from specs.tables.data import Data
-from specs.tables.experiment import Evaluate, Lora, Model, Train
+from specs.tables.evaluate import Evaluate
+from specs.tables.experiment import Lora, Model, Train
 from specs.tables.probe import Probe
 from specs.tables.target import Prompt, Target
 

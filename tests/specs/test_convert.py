@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specs.tables.data import Data
-from specs.tables.experiment import Evaluate, Experiment, Lora, Model, Train
+from specs.tables.evaluate import Evaluate
+from specs.tables.experiment import Experiment, Lora, Model, Train
 from specs.tables.probe import Probe
 from specs.toml.convert import field_types, structure, table_class, tables, unknown_key, unstructure
 from specs.toml.describe import members, split_annotated

@@ -27,7 +27,7 @@ from engine.stages.interventions.heads import Means, head_means
 from engine.stages.interventions.runs import SweepRuns
 from engine.stages.interventions.sequences import Answers, chunks
 from engine.text.targets import Example, TargetEncoder
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.tables.probe import Probe
 from store import Coordinate, Family, Variable
 

@@ -18,7 +18,7 @@ from engine.errors import DataError
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate, evaluation_family
 from engine.text.counterfactuals import counterfactuals
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.tables.target import Target
 
 KINDS = ["reference", "other", "agreeing", "contradicting", "empty"]

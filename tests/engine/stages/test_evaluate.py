@@ -18,7 +18,7 @@ from engine.errors import EngineError, Interrupted
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate, evaluation_family, summarise
 from engine.text.answers import read_answer
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.tables.target import Target
 
 ROWS = [

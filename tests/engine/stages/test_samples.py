@@ -25,7 +25,7 @@ from engine.models.sampling import drawn_places, numbers, probabilities
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate, evaluation_family, summarise
 from engine.stages.samples import majority_label
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.tables.sampling import Sampling
 from specs.tables.target import Target
 from store import StoreError

@@ -24,7 +24,8 @@ from engine.models.base_model import as_it_was
 from engine.stages import tasks
 from engine.stages.tasks import ask, summarise
 from engine.stages.training.files import load_adapter
-from specs.tables.experiment import Evaluate, Lora
+from specs.tables.evaluate import Evaluate
+from specs.tables.experiment import Lora
 from store.backend.locate import place_of
 
 ONE = ("--only", "seed=0", "--only", "target=label")

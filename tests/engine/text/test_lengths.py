@@ -26,7 +26,7 @@ from engine.text.lengths import (
     probed_length,
     question_behind,
 )
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.tables.probe import Probe
 from specs.tables.target import Prompt, Target
 from store import Ledger, open_store

@@ -27,7 +27,8 @@ from engine.stages.interventions.intervene import InterventionRun
 from engine.stages.training.adapter import attach_adapter
 from engine.stages.training.files import Trained, load_adapter, save_adapter
 from kernels import lens_statistics
-from specs.tables.experiment import Evaluate, Lora
+from specs.tables.evaluate import Evaluate
+from specs.tables.experiment import Lora
 from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
 from store.backend.locate import place_of
