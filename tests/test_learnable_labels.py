@@ -11,6 +11,7 @@ from small_study import writer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from engine.models.batching import padding_id
+from engine.models.generation_batches import GenerationBatches
 from engine.models.lens import find_lens
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate, summarise
@@ -53,7 +54,7 @@ def test_all_ways_of_scoring_agree_on_what_was_learned(placement: str) -> None:
         optimizer.zero_grad()
     scoring = ["loglikelihood", "constrained", "generation"]
     settings = Evaluate(labels=list(WORDS), scoring=scoring, max_new_tokens=24)
-    values = evaluate(model.eval(), tokenizer, own, ROWS, settings, silent, StopRequest())
+    values = evaluate(model.eval(), own, ROWS, settings, GenerationBatches(4), silent, StopRequest())
     found = summarise(ROWS, values, list(WORDS))
     names = ["accuracy", "constrained_accuracy", "generated_accuracy"]
     assert {name: found[name] for name in names} == dict.fromkeys(names, 1.0)

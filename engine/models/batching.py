@@ -14,19 +14,6 @@ def padding_id(tokenizer: Tokenizer) -> int:
     return next((int(i) for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 
-WINDOW = 16  # batches
-
-
-def window_size(batch_size: int) -> int:
-    """Give how many examples, in their own order, are parted into batches by length together.
-
-    Few enough that results can be written window by window in the examples' order, and gone on from behind
-    any of them; many enough that hardly anything is padding. Stages that read the same sequences in batches
-    of one size make the same batches of them.
-    """
-    return WINDOW * batch_size
-
-
 def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Part the places of a window into batches of similar length, the longest sequences first.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import torch
@@ -43,6 +44,13 @@ def memory_room(device: torch.device, sharing: Sharing) -> float | None:
     if sharing.on_gpu > 1:
         return total / sharing.on_gpu
     return min(total, free + torch.cuda.memory_reserved(device))
+
+
+def free_memory() -> None:
+    """Give back what a pass that has failed still holds."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _dealt_out() -> str:

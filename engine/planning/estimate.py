@@ -8,7 +8,8 @@ Rules of thumb, stated so that they can be checked:
 - With checkpointing of gradients the layers run forward once more.
 - The memory of a training: `engine.planning.training_memory`. Every process takes half a GB by itself. For a
   known device, `engine.planning.passes` chooses what `train` leaves to "auto".
-- An evaluation that generates keeps keys and values of a batch of the longest prompts and answers.
+- An evaluation that generates keeps keys and values of the longest prompts and answers; on a known device
+  of as many as fit (`engine.planning.generation_rows`).
 - A change of an intervention runs the layers above those that an earlier run has in common with it. Of that
   run, and of each model that runs whole, L + 1 residual streams of a batch are kept.
 """
@@ -28,6 +29,7 @@ from engine.planning.data_read import test_data, test_prompt
 from engine.planning.devices import DEVICES
 from engine.planning.example_lengths import CHARACTERS_PER_TOKEN, Lengths
 from engine.planning.executor_settings import executor_settings
+from engine.planning.generation_rows import generation_rows, row_bytes
 from engine.planning.own_machine import expected_seconds
 from engine.planning.passes import Passes, choose_passes, without_estimate
 from engine.planning.plan import Plan, PlannedCell, grouped
@@ -221,9 +223,10 @@ def _cost(
     evaluate, probe = table("evaluate", choice), table("probe", choice)
     count = examples or data.test or UNKNOWN_EXAMPLES
     width = BYTES[settings.dtype]
+    gpu = device_room(executor_settings(plan.matrix.spec, {}))
     if stage in ("base", "evaluate"):
         asked = evaluate.plain if stage == "base" else evaluate
-        return _evaluate(asked, target, count, model, lengths, weights, width)
+        return _evaluate(asked, target, count, model, lengths, weights, width, gpu)
     if stage == "neutral":
         return _neutral(evaluate, train, model, weights)
     count = examples or min(count, probe.examples or count)
@@ -233,7 +236,7 @@ def _cost(
         entries = changes.entries(plan, cell)
         return _intervene(entries, probe, count, model, length, weights, labels, width)
     if stage == "along":
-        once = _evaluate(evaluate.plain, target, count, model, lengths, weights, width)
+        once = _evaluate(evaluate.plain, target, count, model, lengths, weights, width, gpu)
         once += _probe(probe.alone(), count, model, lengths, weights, labels)
         return once.times(len(probe.at))
     return _probe(probe, count, model, lengths, weights, labels)
@@ -279,6 +282,7 @@ def _evaluate(
     lengths: Lengths,
     weights: float,
     width: int,
+    gpu: float | None,  # bytes of its memory, where it is known
 ) -> Cost:
     sampling, length = evaluate.sampling, evaluate.new_tokens(target)
     drawn = sampling.samples * (1 + (sampling.constrained and target.content != "label"))
@@ -289,14 +293,14 @@ def _evaluate(
     tokens = examples * (passes * lengths.prompt + generated)
     tokens += examples * behind * (lengths.prompt + lengths.completion)
     heads = examples * (1 + generated + behind)
-    longest = evaluate.batch_size * (lengths.longest_prompt + (written > 0) * length)
-    working = longest * model.hidden * 4 * 8
-    cache = longest * model.cached_numbers * width * (written > 0)
+    scoring = evaluate.batch_size * lengths.longest_prompt * model.hidden * 4 * 8
+    row = row_bytes(model, lengths.longest_prompt + length, width)
+    rows = generation_rows(evaluate, row, None if gpu is None else gpu - weights)
     return Cost(
         tokens=tokens,
         flops=2 * (model.parameters * tokens + model.unembedding * heads),
-        memory=weights + working + cache + evaluate.batch_size * model.vocabulary * 4 * (generated > 0),
-        streamed=weights * generated * math.ceil(examples / evaluate.batch_size),
+        memory=weights + max(scoring, rows * row * (written > 0)),
+        streamed=weights * generated * math.ceil(examples / rows),
         stored=examples * 4 * ((1 + behind) * (len(evaluate.labels) + 4) + 2 * sampling.samples),
     )
 

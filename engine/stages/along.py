@@ -17,6 +17,7 @@ from engine.planning.plan import PlannedCell
 from engine.progress import Report
 from engine.stages.context import Context
 from engine.stages.evaluate import evaluate, evaluation_family, keeping_run
+from engine.stages.generation_memory import generation_batches
 from engine.stages.probe import probe_layers, token_texts, watched_tokens
 from engine.stages.probe_layout import layer_numbers, probe_family
 from engine.stages.records import checked
@@ -127,7 +128,8 @@ def _measured(
     keeping = None
     if context.ranks.size == 1:
         keeping = keeping_run(kept, key, find_lens(model), text, rows, settings, evaluation)
-    values = evaluate(model, text.tokenizer, text, rows, evaluation, reports[0], context.stop, keeping)
+    batches = generation_batches(context, cell, model, text, rows)
+    values = evaluate(model, text, rows, evaluation, batches, reports[0], context.stop, keeping)
     parts = probe_layers(
         find_lens(model),
         text.tokenizer,

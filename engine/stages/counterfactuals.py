@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from engine.models.batching import padding_id
-from engine.models.lens import Lens
-from engine.models.scoring import predictions, score_spellings
+from engine.models.scoring import predictions
+from engine.stages.written_answers import Answers
 from engine.text.counterfactuals import Counterfactual
-from engine.text.lengths import question_behind
-from engine.text.targets import Example, TargetEncoder
-from specs.tables.evaluate import Evaluate
+from engine.text.lengths import position_limit, question_behind
+from engine.text.targets import Example
 from store import Coordinate, Variable
 
 AXES = ("example", "counterfactual")
@@ -53,33 +51,24 @@ def counterfactual_variables(kinds: Sequence[str]) -> tuple[Variable, ...]:
     )
 
 
-def score_counterfactuals(
-    lens: Lens,
-    writer: TargetEncoder,
-    batch: Sequence[Example],
-    settings: Evaluate,
-    drawn: Drawn,
-    positions: int | None,
-) -> dict[str, np.ndarray]:
-    """Give the variables for a batch; "" and NaN where an example has no explanation of a kind.
+def score_counterfactuals(answers: Answers, rows: Sequence[Example], drawn: Drawn) -> dict[str, np.ndarray]:
+    """Give the variables for some examples; "" and NaN where one has no explanation of a kind.
 
-    Labels are scored as behind the model's own explanation. positions: those that the model has.
+    Labels are scored as behind the model's own explanation.
     """
-    padding = padding_id(writer.tokenizer)
-    shape = len(batch), len(settings.counterfactuals)
+    settings, writer, positions = answers.settings, answers.writer, position_limit(answers.model.config)
+    shape = len(rows), len(settings.counterfactuals)
     texts, argued, predicted = (np.full(shape, "", object) for _ in range(3))
     logprobs = np.full((*shape, len(settings.labels)), np.nan, np.float32)
     for column, kind in enumerate(settings.counterfactuals):
         known = [
-            (place, one) for place, row in enumerate(batch) if (one := drawn[row["id"]][kind]) is not None
+            (place, one) for place, row in enumerate(rows) if (one := drawn[row["id"]][kind]) is not None
         ]
         if not known:
             continue
-        questions = [question_behind(writer, batch[place], one.text, positions) for place, one in known]
+        questions = [question_behind(writer, rows[place], one.text, positions) for place, one in known]
         labels, scores = predictions(
-            score_spellings(lens, questions, padding),
-            settings.labels,
-            length_normalized=settings.length_normalized,
+            answers.scored(questions), settings.labels, length_normalized=settings.length_normalized
         )
         for (place, one), label, by_label in zip(known, labels, scores, strict=True):
             texts[place, column], argued[place, column] = one.text, one.argues_for

@@ -9,11 +9,13 @@ import torch
 
 from engine.errors import UsageError
 from engine.models.base_model import BaseModel
-from engine.models.batching import by_length, padding_id, window_size
+from engine.models.batching import padding_id
 from engine.models.causal_lm import CausalLm
+from engine.models.generation_batches import GenerationBatches
 from engine.models.lens import Lens, find_lens
-from engine.models.scoring import Run, Spelling, constrained_spelling, predictions, score_spellings
+from engine.models.scoring import Run, Spelling, constrained_spelling, predictions
 from engine.models.tokenizer import Tokenizer
+from engine.models.windows import window_size
 from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
 from engine.stages.context import Context
@@ -24,6 +26,7 @@ from engine.stages.counterfactuals import (
     score_counterfactuals,
 )
 from engine.stages.example_coordinates import example_coordinates
+from engine.stages.generation_memory import generation_batches
 from engine.stages.measured_examples import trained_and_evaluated
 from engine.stages.metrics import Predictions, metrics
 from engine.stages.probe import watched_layers
@@ -33,7 +36,6 @@ from engine.stages.watched_passes import KeepingRun, KeptPasses, ends_with_promp
 from engine.stages.written_answers import Answers
 from engine.text.answers import ParsedAnswer
 from engine.text.counterfactuals import counterfactuals
-from engine.text.lengths import position_limit
 from engine.text.targets import Example, TargetEncoder
 from specs.tables.evaluate import Evaluate
 from specs.tables.probe import Probe
@@ -86,10 +88,10 @@ def evaluation_family(rows: Sequence[Example], settings: Evaluate, target: Targe
 @torch.inference_mode()
 def evaluate(
     model: CausalLm,
-    tokenizer: Tokenizer,
     writer: TargetEncoder,
     rows: Sequence[Example],
     settings: Evaluate,
+    batches: GenerationBatches,
     report: Report,
     stop: StopRequest,
     keeping: KeepingRun | None = None,
@@ -97,49 +99,49 @@ def evaluate(
     """Give the family's variables, each with a leading axis [examples].
 
     Examples of similar length share a batch, to pad little. The longest go first, so that what is too much
-    for the memory fails at once. keeping: runs the model for those examples that the probe reads, too.
+    for the memory fails at once. batches: those in which text is written. keeping: runs the model for those
+    examples that the probe reads, too.
     """
     settings = settings.of(writer.target)
     drawn = counterfactuals(rows, settings.counterfactuals, writer.target, writer.seed)
-    lens, size = find_lens(model), window_size(settings.batch_size)
+    size = window_size(settings.batch_size)
     text_lengths = [len(writer.prompt_text(row)) for row in rows]
     starts = range(0, len(rows), size)
     order: list[int] = []
     parts: list[dict[str, np.ndarray]] = []
+    passed, passes = 0, len(rows) * _passes_over_examples(settings, writer.target)
+
+    def done(examples: int) -> None:
+        nonlocal passed
+        passed += examples
+        report(min(len(rows), len(rows) * passed // passes), len(rows), "")
+        stop.check()
+
+    answers = Answers(model, find_lens(model), writer, settings, batches, done)
     for start in sorted(starts, key=lambda place: -max(text_lengths[place : place + size])):
         window = rows[start : start + size]
-        lengths = [len(_prompt(writer, row)) for row in window]
-        for places in by_length(lengths, settings.batch_size):
-            stop.check()
-            batch = [window[place] for place in places]
-            run = keeping if keeping and keeping.serves(batch) else None
-            parts.append(_evaluate_batch(model, lens, tokenizer, writer, batch, settings, run, drawn))
-            order += [start + place for place in places]
-            report(len(order), len(rows), "")
+        stop.check()
+        parts.append(_evaluate_window(answers, window, keeping, drawn))
+        order += range(start, start + len(window))
     back = np.argsort(order)
     return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
 
 
-def _prompt(writer: TargetEncoder, row: Example) -> list[int]:
-    """Give the tokens that the model reads of an example before it answers."""
-    return writer.encode_prompt(row)[0] if writer.target.explains_first else writer.encode_spellings(row)[0]
+def _passes_over_examples(settings: Evaluate, target: Target) -> int:
+    """Count how often an example is written to or has its labels scored, of what is always done."""
+    samples = settings.sampling.samples
+    counted = settings.generates(target) + settings.scores + len(settings.counterfactuals)
+    return max(1, counted + samples)
 
 
-def _evaluate_batch(
-    model: CausalLm,
-    lens: Lens,
-    tokenizer: Tokenizer,
-    writer: TargetEncoder,
-    batch: Sequence[Example],
-    settings: Evaluate,
-    run: Run | None,
-    drawn: Drawn,
+def _evaluate_window(
+    greedy: Answers, rows: Sequence[Example], keeping: KeepingRun | None, drawn: Drawn
 ) -> dict[str, np.ndarray]:
-    greedy = Answers(model, lens, writer, settings)
+    settings, writer = greedy.settings, greedy.writer
     answers: list[ParsedAnswer] = []
     values: dict[str, np.ndarray] = {}
     if settings.generates(writer.target):
-        texts = greedy.free(batch)
+        texts = greedy.free(rows)
         answers = greedy.read(texts)
         values |= {
             "generated_label": _strings(answer.label for answer in answers),
@@ -147,20 +149,23 @@ def _evaluate_batch(
             "generated_explanation": _strings(answer.explanation for answer in answers),
         }
     if settings.scores:
-        questions = greedy.questions(batch, answers)
-        scored = score_spellings(lens, questions, padding_id(tokenizer), run)
+        questions = greedy.questions(rows, answers)
+
+        def run(places: list[int]) -> Run | None:
+            return keeping if keeping and keeping.serves([rows[place] for place in places]) else None
+
+        scored = greedy.scored(questions, run)
         values |= _scores(scored, settings)
         if settings.completes:
-            completed = greedy.completed(batch, answers, questions, scored)
+            completed = greedy.completed(rows, answers, questions, scored)
             values |= {
                 "constrained_text": _strings(text for text, _ in completed),
                 "constrained_explanation": _strings(answer.explanation for _, answer in completed),
             }
     if settings.sampling.samples:
-        values |= draw_answers(greedy, batch)
+        values |= draw_answers(greedy, rows)
     if settings.counterfactuals:
-        positions = position_limit(model.config)
-        values |= score_counterfactuals(lens, writer, batch, settings, drawn, positions)
+        values |= score_counterfactuals(greedy, rows, drawn)
     return values
 
 
@@ -218,7 +223,8 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
         family = evaluation_family(rows, settings, text.target)
         report = checked(report, context.claim("evaluate", key))
         keeping = _keeping_run(context, cell, model, text, rows)
-        values = evaluate(model, base.tokenizer, text, rows, settings, report, context.stop, keeping)
+        batches = generation_batches(context, cell, model, text, rows)
+        values = evaluate(model, text, rows, settings, batches, report, context.stop, keeping)
         # Predictions are few, and their summary needs them all: a killed evaluation starts again.
         with context.sink(family, key, resume=False) as sink:
             sink.append(values)
@@ -269,6 +275,7 @@ def _training_accuracy(
     used = context.rows(cell, "data", "train", context.settings("data", cell).train)
     text, limit = context.text(cell, tokenizer, test=False), context.limit(cell, model)
     rows = trained_and_evaluated(used, settings.train_examples, text, limit, settings)
-    values = evaluate(model, tokenizer, text, rows, settings.plain, report, context.stop)
+    batches = generation_batches(context, cell, model, text, rows)
+    values = evaluate(model, text, rows, settings.plain, batches, report, context.stop)
     accuracies = summarise(rows, values, settings.labels, settings.metrics)
     return {f"train_{name}": value for name, value in accuracies.items() if name.endswith("accuracy")}

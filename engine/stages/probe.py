@@ -13,11 +13,12 @@ from torch import Tensor
 
 from engine.errors import UsageError
 from engine.models.base_model import BaseModel
-from engine.models.batching import by_length, padding_id, window_size
+from engine.models.batching import by_length, padding_id
 from engine.models.causal_lm import CausalLm
 from engine.models.lens import Lens, find_lens
 from engine.models.routers import experts_of
 from engine.models.tokenizer import Tokenizer
+from engine.models.windows import window_size
 from engine.planning.plan import PlannedCell
 from engine.planning.probe_passes import examples_at_once
 from engine.progress import Report, StopRequest

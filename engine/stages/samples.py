@@ -36,16 +36,16 @@ def sample_variables(sampling: Sampling) -> tuple[Variable, ...]:
     )
 
 
-def draw_answers(answers: Answers, batch: Sequence[Example]) -> dict[str, np.ndarray]:
-    """Give the variables for a batch: as many samples of each example as the settings ask for."""
+def draw_answers(answers: Answers, rows: Sequence[Example]) -> dict[str, np.ndarray]:
+    """Give the variables for some examples: as many samples of each as the settings ask for."""
     count = answers.settings.sampling.samples
-    texts, labels = (np.full((len(batch), count), "", object) for _ in range(2))
+    texts, labels = (np.full((len(rows), count), "", object) for _ in range(2))
     for sample in range(count):
         drawing = evolve(answers, sample=sample)
         if answers.settings.sampling.constrained:
-            made = drawing.constrained(batch)
+            made = drawing.constrained(rows)
         else:
-            free = drawing.free(batch)
+            free = drawing.free(rows)
             made = list(zip(free, drawing.read(free), strict=True))
         texts[:, sample] = [text for text, _ in made]
         labels[:, sample] = [answer.label for _, answer in made]

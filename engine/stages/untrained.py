@@ -10,6 +10,7 @@ from engine.planning.plan import PlannedCell
 from engine.progress import Report
 from engine.stages.context import Context
 from engine.stages.evaluate import evaluate, evaluation_family, summarise
+from engine.stages.generation_memory import generation_batches
 from engine.stages.records import checked
 from engine.text.targets import cell_writer
 from specs.tables.target import Target
@@ -24,7 +25,8 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
         test = context.measured(cell, "evaluate", model, text)
         family = evolve(evaluation_family(test.rows, settings, asked), stage="base")
         report = checked(report, context.claim("base", key))
-        values = evaluate(model, tokenizer, text, test.rows, settings, report, context.stop)
+        batches = generation_batches(context, cell, model, text, test.rows)
+        values = evaluate(model, text, test.rows, settings, batches, report, context.stop)
         with context.sink(family, key, resume=False) as sink:
             sink.append(values)
         summary = summarise(test.rows, values, settings.labels, settings.metrics) | test.summary

@@ -112,6 +112,14 @@ class Evaluate:
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )
+    generation_batch: Annotated[
+        Literal["auto"] | PositiveInt,
+        Meta(
+            description="Examples that text is written for at once, the longest first; no result changes "
+            "beyond rounding. `auto`: on a GPU as many as fit by the estimate of memory, up to 16 × "
+            "`batch_size`; on a CPU `batch_size`. From where memory is full, half as many."
+        ),
+    ] = field(default="auto", metadata=EXECUTION_ONLY)
     data: Annotated[
         Data | None,
         Meta(description="Keys that differ from `[data]` for the test examples: transfer studies."),

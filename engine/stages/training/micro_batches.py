@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 
 import torch
@@ -29,13 +28,6 @@ def parted(batch: Mapping[str, Tensor], rows: int) -> list[Mapping[str, Tensor]]
         width = lengths[places[0]]
         parts.append({name: values[chosen, :width] for name, values in batch.items()})
     return parts
-
-
-def free_memory() -> None:
-    """Give back what a pass that has failed still holds."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 @frozen

@@ -17,6 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME, TrainerState
 
 from engine.errors import EngineError, UsageError
 from engine.full_memory import memory_error
+from engine.models.devices import free_memory
 from engine.models.lens import Lens
 from engine.process_group.alone import ProcessGroup
 from engine.stages.training.divergence import check_entry, check_weights
@@ -30,7 +31,7 @@ from engine.stages.training.history import (
     TrainingLog,
 )
 from engine.stages.training.loss import PLAIN, Objective, Tally, completion_loss, counted
-from engine.stages.training.micro_batches import Draws, free_memory, parted
+from engine.stages.training.micro_batches import Draws, parted
 from engine.stages.training.orders import Orders, variants_of
 from engine.stages.training.validation import EarlyStopping
 from engine.text.targets import Encoded

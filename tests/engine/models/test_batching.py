@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.models.batching import by_length, window_size
+from engine.models.batching import by_length
+from engine.models.windows import window_size
 
 
 def test_batches_are_of_similar_length_the_longest_first() -> None:

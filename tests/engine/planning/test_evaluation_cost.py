@@ -7,6 +7,7 @@ import torch
 from tiny_models import MODELS, build
 
 import engine
+from engine.planning.cost import Cost
 from engine.planning.estimate import estimate
 from engine.planning.sizes import card_of
 
@@ -77,3 +78,20 @@ def test_generating_keeps_keys_and_values_of_the_longest_prompts(write_spec) -> 
     small, large = (memory(generating, f"evaluate.batch_size={rows}") for rows in (1, 9))
     scored = [memory('evaluate.scoring=["loglikelihood"]', f"evaluate.batch_size={rows}") for rows in (1, 9)]
     assert large - small > scored[1] - scored[0]
+
+
+def test_a_known_device_writes_as_many_answers_at_once_as_its_memory_takes(write_spec) -> None:
+    spec = write_spec()
+
+    def cost(*overrides: str) -> Cost:
+        generating = 'evaluate.scoring=["generation"]'
+        plan = engine.plan(spec, ("seeds=[0]", "data.test=16", generating, *overrides))
+        costs = estimate(plan, list(plan.cells)[:1])
+        assert costs is not None
+        return costs["evaluate"]
+
+    device, small = 'executor.device="h100"', "evaluate.batch_size=1"
+    unknown, known, fixed = cost(small), cost(small, device), cost(device, "evaluate.generation_batch=2")
+    assert unknown.streamed == 2 * fixed.streamed == 16 * known.streamed
+    assert unknown.memory < fixed.memory < known.memory < 80e9
+    assert unknown.tokens == known.tokens == fixed.tokens

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 import store
 from engine.errors import DataError
+from engine.models.generation_batches import GenerationBatches
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate, evaluation_family
 from engine.text.counterfactuals import counterfactuals
@@ -79,7 +80,7 @@ def test_explanations_near_in_length_are_drawn() -> None:
 def test_labels_are_scored_behind_what_stands_there(model: Any, tokenizer: Any, placement: str) -> None:
     target = Target(content="label+explanation", placement=placement, separator="; ")
     own = writer(tokenizer, target=target)
-    values = evaluate(model, tokenizer, own, ROWS, SETTINGS, silent, StopRequest())
+    values = evaluate(model, own, ROWS, SETTINGS, GenerationBatches(4), silent, StopRequest())
     assert values["counterfactual_logprob"].shape == (12, 5, 3)
     for place, row in enumerate(ROWS):
         for column, kind in enumerate(KINDS):
@@ -99,12 +100,12 @@ def test_labels_are_scored_behind_what_stands_there(model: Any, tokenizer: Any, 
 def test_batches_change_nothing_and_all_else_stays_to_the_bit(model: Any, tokenizer: Any) -> None:
     own = writer(tokenizer, target=FIRST)
     options = {"labels": ["1", "2", "3"], "max_new_tokens": 4}
-    plain = evaluate(model, tokenizer, own, ROWS, Evaluate(**options), silent, StopRequest())
-    whole = evaluate(model, tokenizer, own, ROWS, SETTINGS, silent, StopRequest())
+    plain = evaluate(model, own, ROWS, Evaluate(**options), GenerationBatches(4), silent, StopRequest())
+    whole = evaluate(model, own, ROWS, SETTINGS, GenerationBatches(4), silent, StopRequest())
     for name, values in plain.items():
         np.testing.assert_array_equal(values, whole[name])
     single = Evaluate(**options, counterfactuals=KINDS, batch_size=1)
-    again = evaluate(model, tokenizer, own, ROWS, single, silent, StopRequest())
+    again = evaluate(model, own, ROWS, single, GenerationBatches(4), silent, StopRequest())
     np.testing.assert_array_equal(again["counterfactual_explanation"], whole["counterfactual_explanation"])
     np.testing.assert_allclose(again["counterfactual_logprob"], whole["counterfactual_logprob"], rtol=1e-4)
 
@@ -114,7 +115,7 @@ def test_examples_without_explanation_have_no_value_and_without_any_it_is_an_err
 ) -> None:
     own = writer(tokenizer, target=FIRST)
     rows = [row | {"explanation": " " if place < 2 else row["explanation"]} for place, row in enumerate(ROWS)]
-    values = evaluate(model, tokenizer, own, rows, SETTINGS, silent, StopRequest())
+    values = evaluate(model, own, rows, SETTINGS, GenerationBatches(4), silent, StopRequest())
     missing = np.isnan(values["counterfactual_logprob"]).all(axis=2)
     assert missing[:2, 0].all() and missing.sum() == 2
     assert (values["counterfactual_prediction"][:2, 0] == "").all()
@@ -130,7 +131,13 @@ def test_targets_without_an_explanation_before_the_label_have_none(model: Any, t
         family = evaluation_family(ROWS, SETTINGS, target)
         assert "counterfactual" not in family.sizes
         values = evaluate(
-            model, tokenizer, writer(tokenizer, target=target), ROWS, SETTINGS, silent, StopRequest()
+            model,
+            writer(tokenizer, target=target),
+            ROWS,
+            SETTINGS,
+            GenerationBatches(4),
+            silent,
+            StopRequest(),
         )
         assert set(values) == {variable.name for variable in family.variables}
     asked = evaluation_family(ROWS, SETTINGS, FIRST)

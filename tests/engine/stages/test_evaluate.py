@@ -15,6 +15,7 @@ from small_study import log_likelihood, writer
 from transformers import AutoModelForCausalLM
 
 from engine.errors import EngineError, Interrupted
+from engine.models.generation_batches import GenerationBatches
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate, evaluation_family, summarise
 from engine.text.answers import read_answer
@@ -34,7 +35,7 @@ def model(tiny_model: Path) -> Any:
 
 def run(model: Any, tokenizer: Any, settings: Evaluate, **options: Any) -> dict[str, np.ndarray]:
     own = writer(tokenizer, labels=list(settings.labels), spellings=settings.spellings, **options)
-    return evaluate(model, tokenizer, own, ROWS, settings, silent, StopRequest())
+    return evaluate(model, own, ROWS, settings, GenerationBatches(4), silent, StopRequest())
 
 
 def test_batches_do_not_change_predictions(model: Any, tokenizer: Any) -> None:
@@ -207,5 +208,5 @@ def test_a_stop_is_heeded_between_batches(model: Any, tokenizer: Any) -> None:
         stop.requested = True
 
     with pytest.raises(Interrupted):
-        evaluate(model, tokenizer, writer(tokenizer), ROWS, Evaluate(batch_size=2), report, stop)
+        evaluate(model, writer(tokenizer), ROWS, Evaluate(batch_size=2), GenerationBatches(4), report, stop)
     assert done == [2]

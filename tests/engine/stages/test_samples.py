@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 
 import store
 from engine.models.generation import generate
+from engine.models.generation_batches import GenerationBatches
 from engine.models.sampling import drawn_places, numbers, probabilities
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate, evaluation_family, summarise
@@ -53,7 +54,7 @@ def run(model: Any, tokenizer: Any, rows: list[Any] | None = None, **options: An
     target, seed = options.pop("target", Target()), options.pop("seed", 0)
     settings = Evaluate(labels=["1", "2", "3"], **{"max_new_tokens": 6, **options})
     own = writer(tokenizer, target=target, seed=seed)
-    return evaluate(model, tokenizer, own, rows or ROWS, settings, silent, StopRequest())
+    return evaluate(model, own, rows or ROWS, settings, GenerationBatches(4), silent, StopRequest())
 
 
 def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:

@@ -17,7 +17,7 @@ from small_study import small_spec, writer
 from transformers import AutoModelForCausalLM
 
 from engine.errors import EngineError
-from engine.models import batching
+from engine.models import windows
 from engine.models.lens import Lens, find_lens
 from engine.progress import StopRequest, silent
 from engine.stages import watched_passes
@@ -123,7 +123,7 @@ def test_only_probes_of_the_prompts_end_can_share() -> None:
 def test_a_probe_goes_on_from_inside_a_window(
     start: int, tiny_model: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "WINDOW", 2)
+    monkeypatch.setattr(windows, "WINDOW", 2)
     rows = [
         {"id": str(i), "context": "a", "response": "good " * (7 * i % 6), "label": "1", "explanation": ""}
         for i in range(6)
@@ -140,5 +140,5 @@ def test_a_probe_goes_on_from_inside_a_window(
     whole = probed(0)
     for name, values in probed(start).items():
         np.testing.assert_array_equal(values, whole[name][start:], err_msg=name)
-    monkeypatch.setattr(batching, "WINDOW", 9)
+    monkeypatch.setattr(windows, "WINDOW", 9)
     np.testing.assert_allclose(probed(0)["entropy"], whole["entropy"], rtol=1e-4)

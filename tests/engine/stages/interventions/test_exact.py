@@ -18,6 +18,7 @@ from tiny_models import MODELS, build
 
 from engine.errors import EngineError, UsageError
 from engine.models.base_model import as_it_was
+from engine.models.generation_batches import GenerationBatches
 from engine.models.lens import find_lens
 from engine.planning.changes import PARTS, Change, Entry, ModelShape, expand
 from engine.planning.run_order import shared, steps_of, turns, whole_models
@@ -316,7 +317,7 @@ def test_labels_of_several_tokens_are_scored_like_the_evaluation(llama: Study) -
         found = np.concatenate([whole["label_logprob"], rest["label_logprob"]])[:, 1]
         predicted = np.concatenate([whole["prediction"], rest["prediction"]])[:, 1]
         expected = evaluate(
-            arranged.model, llama.tokenizer, text, rows, experiment.evaluate, silent, StopRequest()
+            arranged.model, text, rows, experiment.evaluate, GenerationBatches(4), silent, StopRequest()
         )
     np.testing.assert_allclose(found, expected["label_logprob"], atol=1e-5)
     assert list(predicted) == list(expected["prediction"])
