@@ -131,6 +131,7 @@ OTHER: dict[str, Any] = {
     "evaluate.too_long": "drop",
     "evaluate.train_examples": 3,
     "evaluate.batch_size": 2,
+    "evaluate.generation_batch": 2,
     "probe.layers": [0],
     "probe.positions": ["completion_end"],
     "probe.watch": ["yes"],
