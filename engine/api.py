@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from attrs import evolve, frozen
 
 from engine.errors import UsageError
-from engine.planning.data_labels import read_spec
+from engine.planning.from_spec import plan_from_spec
 from engine.planning.levels import describe, is_level, parted
-from engine.planning.plan import Plan, PlannedCell, make_plan, select
+from engine.planning.plan import Plan, PlannedCell, select
 from engine.planning.recorded_cells import Levels, one_training, recorded_cell, single
-from specs import resolve
 from specs.common.spelling import least_far
 from store import Ledger, cells, read_manifests
 from store.backend.locate import place_of
@@ -118,7 +117,7 @@ def plan(spec: str | Path, overrides: Sequence[str] = (), *, store: Root | None 
     if not isinstance(spec, (str, Path)):
         raise TypeError(f"plan: expected the path of a spec, found a {type(spec).__name__}")
     settings = [overrides] if isinstance(overrides, str) else overrides
-    planned = make_plan(resolve(read_spec(spec, settings)), store)
+    planned = plan_from_spec(spec, settings, store)
     check_plan(planned)
     return planned
 

@@ -273,13 +273,11 @@ for command in (
 
 def _plan(spec: Path, overrides: tuple[str, ...], store: Root | None, *, checked: bool = False) -> Plan:
     from engine.api import plan
-    from engine.planning.data_labels import read_spec
-    from engine.planning.plan import make_plan
-    from specs import resolve
+    from engine.planning.from_spec import plan_from_spec
 
     if checked:  # before anything runs: what the files at hand tell to be wrong
         return plan(spec, overrides, store=store)
-    return make_plan(resolve(read_spec(spec, overrides)), store)
+    return plan_from_spec(spec, overrides, store)
 
 
 def _asked(planned: Plan, only: tuple[str, ...], *, failed: bool, pending: bool) -> list[PlannedCell]:

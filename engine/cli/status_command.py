@@ -82,11 +82,9 @@ def status(
 
 def _plan(target: Path | Place, overrides: tuple[str, ...], store: Root | None) -> Plan | None:
     """Give the plan of a spec, None for a store."""
-    from engine.planning.data_labels import read_spec
-    from engine.planning.plan import make_plan
-    from specs import resolve
+    from engine.planning.from_spec import plan_from_spec
 
-    return make_plan(resolve(read_spec(Path(str(target)), overrides)), store) if is_spec(target) else None
+    return plan_from_spec(Path(str(target)), overrides, store) if is_spec(target) else None
 
 
 def _going_on(facts: dict[str, Any]) -> bool:

@@ -69,12 +69,10 @@ def verify(store: Root, fixing: bool) -> None:
 
 def _keys_of(specs: tuple[Path, ...], store: Root) -> dict[str, set[str]]:
     """Give the stage keys of all cells of some specs, by stage."""
-    from engine.planning.data_labels import read_spec
-    from engine.planning.plan import make_plan
-    from specs import resolve
+    from engine.planning.from_spec import plan_from_spec
 
     keys: dict[str, set[str]] = {}
     for spec in specs:
-        for stage, states in make_plan(resolve(read_spec(spec)), store).states.items():
+        for stage, states in plan_from_spec(spec, store=store).states.items():
             keys.setdefault(stage, set()).update(states)
     return keys
