@@ -36,7 +36,7 @@ def main() -> None:
         geometry = Geometry(probe, layers, len(rows))
         family = probe_family(rows, layers, watched, probe, lens.heads)
         parts = probe_layers(
-            lens, writer.tokenizer, writer, rows, family, probe, silent, StopRequest(), geometry=geometry
+            [lens], writer.tokenizer, writer, rows, family, probe, silent, StopRequest(), geometry=geometry
         )
         list(parts)
         if names:

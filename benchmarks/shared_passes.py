@@ -53,7 +53,7 @@ def main() -> None:
 
     def probed() -> None:
         take = partial(kept.take, key)
-        list(probe_layers(lens, tokenizer, writer, rows, family, probe, silent, stop, take=take))
+        list(probe_layers([lens], tokenizer, writer, rows, family, probe, silent, stop, take=take))
 
     def apart() -> None:
         evaluated()

@@ -17,6 +17,7 @@ from specs.checks.analysis import analysis_problems
 from specs.checks.annotate import annotate_problems
 from specs.checks.interventions import intervention_problems
 from specs.checks.settings import RULES, prompt_problems, settings_problems
+from specs.common.names import LENS
 from specs.errors import Problem, SpecError
 from specs.rules import ContrastPair, Pattern, ResolvedRules, read_rules
 from specs.tables.by_name import TableOf
@@ -254,7 +255,7 @@ def resolve(spec: Spec) -> Matrix:
     if not problems:
         matrix = Matrix(spec, axes, rules, cells)
         problems = [*_without_pairs(matrix, rules), *_unfit(matrix), *_without_donors(matrix)]
-        problems += _without_references(matrix, rules)
+        problems += [*_without_references(matrix, rules), *_lens_twice(matrix)]
     if problems:
         raise SpecError(map(spec.place, problems))
     return matrix
@@ -338,6 +339,14 @@ def _without_references(matrix: Matrix, rules: ResolvedRules) -> Iterator[Proble
             yield Problem(None, f"probe.against[{index}]", message)
         if any(matrix.table("model", cell) != matrix.table("model", other) for cell, other in pairs):
             yield Problem(None, f"probe.against[{index}]", "expected levels that leave the model as it is")
+
+
+def _lens_twice(matrix: Matrix) -> Iterator[Problem]:
+    """A factor of the name of the dim that several lenses of one cell lie along."""
+    several = (cell for cell in matrix.distinct("probe") if len(matrix.table("probe", cell).lenses) > 1)
+    if any(axis.name == LENS for axis in matrix.axes) and any(several):
+        message = "the lenses of a list in probe.lens lie along a dim of this name; expected another factor"
+        yield Problem(None, f"factors.{LENS}", message)
 
 
 def _unfit(matrix: Matrix) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ import xarray as xr
 
 from specs.common.markup import Markup, element, quiet, sparkline, table
 from store.analysis.condition_means import means
-from store.analysis.nodes import SEED, factors, levels, stage_node
+from store.analysis.nodes import SEED, factors, first_lens, levels, stage_node
 from store.errors import FAULTS, StoreError
 
 MOST_CONDITIONS, MOST_ROWS = 24, 40
@@ -51,7 +51,7 @@ def _experiment(node: xr.DataTree) -> Markup:
 
 def _means(node: xr.DataTree, name: str) -> xr.Dataset | None:
     try:
-        return means(node, name)
+        return first_lens(means(node, name))
     except FAULTS:
         raise
     except StoreError:  # not recorded, or in several shapes

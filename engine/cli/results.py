@@ -258,13 +258,15 @@ def _cells(row: Record) -> tuple[Text | str, str, Text | str, str]:
 def entropy_figure(experiment: xr.DataTree) -> bytes:
     """Draw, as PNG, lens entropy by layer, one line per condition and panel per watch position.
 
-    Of a range of positions the first is drawn. Line: mean over examples and seeds; band: its 95 % interval.
+    Of a range of positions, and of several lenses, the first is drawn. Line: mean over examples and seeds;
+    band: its 95 % interval.
     StoreError when the store has no entropy.
     """
     from store import plots
     from store.analysis import means
+    from store.analysis.nodes import first_lens
 
-    by_layer = means(experiment, "entropy")
+    by_layer = first_lens(means(experiment, "entropy"))
     drawn = [name for name in by_layer["position"].values if name.endswith("[0]") or "[" not in name]
     by_layer = by_layer.sel(position=drawn)
     width = min(plots.WIDE, 1.3 * plots.COLUMN * len(drawn))

@@ -16,7 +16,7 @@ from engine.planning.levels import describe, is_level, parted
 from engine.terminal import joined, styled
 from specs.common.spelling import hint
 from store import open_store
-from store.analysis.nodes import stage_nodes
+from store.analysis.nodes import first_lens, stage_nodes
 from store.backend.location import Root
 from store.ledger.levels import level_text
 from store.ledger.vocabulary import probed_vocabularies
@@ -43,7 +43,7 @@ def show(
 
     cell: FACTOR=LEVEL, as many as single out one cell. example: an id, by default the first. With one watch
     position (or `position`) ranks of the watched tokens stand beside entropy and top token; several stand
-    side by side. UsageError for what is not there, or not single.
+    side by side. Of several lenses the first is read. UsageError for what is not there, or not single.
     """
     node = _experiment(root, experiment)
     probe, levels = _one_cell(node, _pairs(cell))
@@ -95,7 +95,7 @@ def _one_cell(node: xr.DataTree, wanted: dict[str, str]) -> tuple[xr.Dataset, di
         raise UsageError(f"{node.name}: expected a cell that has been probed, found none")
     matching: list[tuple[xr.Dataset, dict[str, Any]]] = []
     seen: dict[str, dict[Any, None]] = {}
-    for dataset in stage_nodes(node, "probe").values():
+    for dataset in map(first_lens, stage_nodes(node, "probe").values()):
         names = [str(name) for name in dataset.indexes["cell"].names]
         for number, key in enumerate(dataset.indexes["cell"]):
             plain = (level.item() if isinstance(level, np.generic) else level for level in key)

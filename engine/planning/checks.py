@@ -23,6 +23,7 @@ from engine.planning.sizes import ModelCard, model_card
 from engine.planning.stage_keys import data_key
 from specs import Problem, SpecError
 from specs.checks.reserved_names import RESERVED
+from specs.common.names import LENS
 from specs.common.plugin_names import described
 from specs.registry import METRICS, REGISTRIES, STATISTICS
 from specs.tables.data import Data
@@ -68,7 +69,7 @@ def _namesakes(plan: Plan) -> Iterator[Problem]:
 def _names_of_plugins(plan: Plan) -> Iterator[Problem]:
     """Yield variables of plug-ins whose names the results or the spec's factors have already."""
     matrix = plan.matrix
-    taken = RESERVED | {axis.name for axis in matrix.axes}
+    taken = RESERVED | {LENS} | {axis.name for axis in matrix.axes}
     for table, key, registry in (("probe", "statistics", STATISTICS), ("evaluate", "metrics", METRICS)):
         for cell in matrix.distinct(table):
             for name in filter(registry.plugin, getattr(matrix.table(table, cell), key)):

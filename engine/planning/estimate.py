@@ -344,7 +344,7 @@ def _probe(
     rows = examples * size.rows
     tokens = examples * (lengths.prompt + lengths.completion)
     others = len(probe.against)  # each runs the model once more, and compares rows of both
-    products = 1 + 2 * others + ("renyi_2" in probe.statistics)
+    products = len(probe.lenses) * (1 + 2 * others + ("renyi_2" in probe.statistics))
     return Cost(
         tokens=tokens,
         flops=2 * (1 + others) * model.parameters * tokens

@@ -14,7 +14,7 @@ KEPT_BYTES = 1 << 30  # of the streams at a pass's watch positions
 class ProbeSize:
     """What a probe takes of one example, and of a forward pass."""
 
-    rows: int  # of the lens, of one example
+    rows: int  # of one lens, of one example
     stored: int  # bytes of one example in the store
     kept: int  # bytes of the streams of a forward pass, and of all examples' for geometry
     flops: int  # of geometry, in all
@@ -27,9 +27,10 @@ def probe_size(
     layers = blocks + 1 if probe.layers == "all" else len(probe.layers)
     positions = len(probe.position_names)
     watched = {"labels": labels, "next": 1}.get(str(probe.watch), len(probe.watch))
-    per_row = 4 * (len(probe.recorded) + probe.heads * heads)
+    of_lens = 4 * (len(probe.recorded) - probe.records_activation)
+    of_lens += 8 * (watched + probe.top_k + len(probe.against))
+    per_row = 4 * (probe.records_activation + probe.heads * heads) + len(probe.lenses) * of_lens
     per_row += 4 * (2 + experts) * (probe.routers and experts > 0)
-    per_row += 8 * (watched + probe.top_k + len(probe.against))
     stored = layers * positions * per_row + 4 * positions * (probe.watch == "next")
     kept = examples_at_once(probe, layers, width) * _kept(probe, layers, width)
     if not probe.geometry:
@@ -52,5 +53,6 @@ def examples_at_once(probe: Probe, layers: int, width: int) -> int:
 
 
 def _kept(probe: Probe, layers: int, width: int) -> int:
-    """Give the bytes that are kept of one example: streams, before and behind the norm, and of references."""
-    return layers * len(probe.position_names) * width * (24 if probe.against else 8)
+    """Give the bytes that are kept of one example: streams before the norm, behind it, and of references."""
+    numbers = 1 + len(probe.lenses) + 4 * (len(probe.against) > 0)
+    return 4 * layers * len(probe.position_names) * width * numbers

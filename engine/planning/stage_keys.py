@@ -248,7 +248,7 @@ class Keys:
         return "followed" if probe.at and probe.enabled and not self._is_untrained(cell) else ""
 
     def _is_tuned(self, cell: Cell) -> str:
-        return "tuned" if self._matrix.table("probe", cell).lens == "tuned" else ""
+        return "tuned" if "tuned" in self._matrix.table("probe", cell).lenses else ""
 
     def _label_alone(self, cell: Cell, data: Data) -> str:
         """Mark a target whose empty explanations leave the label alone; any other has none that are empty."""

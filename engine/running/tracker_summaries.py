@@ -18,6 +18,7 @@ from engine.running.display import Display
 from engine.stages.training.tracker_runs import TAG, TrackerRun, variables
 from engine.stages.training.trackers import LOGS
 from store import open_store
+from store.analysis.nodes import first_lens
 
 
 @frozen
@@ -107,7 +108,7 @@ def _results(plan: Plan, cell: PlannedCell) -> Results:
     numbers = {str(key): float(values.squeeze()) for key, values in summary.data_vars.items()}
     by_layer: dict[str, dict[int, float]] = {}
     if "probe" in node.children and node["probe"].data_vars:
-        probe = node["probe"].to_dataset()
+        probe = first_lens(node["probe"].to_dataset())
         for key, values in probe.data_vars.items():
             if set(values.dims) != {"cell", "example", "layer", "position"} or values.dtype.kind != "f":
                 continue

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from engine.data import prepare
 from engine.data.missing_explanations import check_explanations
 from engine.errors import DamagedAdapterError, DamagedDataError, DamagedLensError, DataError
 from engine.models import translators
 from engine.models.causal_lm import CausalLm
+from engine.models.lens import Lens
 from engine.models.tokenizer import Tokenizer
 from engine.models.translators import Translators
 from engine.planning.data_read import tested_data, trained_data
@@ -98,6 +99,12 @@ class Context(StageRecords):
             self.ledger.clear("train", key)
             raise DamagedAdapterError(f"{error}; --retry-failed trains it again") from error
         return home
+
+    def lenses(self, cell: PlannedCell, lens: Lens) -> list[Lens]:
+        """Give the lenses through which the cell's probe reads a model, whose logit lens is given."""
+        names = self.settings("probe", cell).lenses
+        tuned = self.translators(cell, lens.device)
+        return [evolve(lens, translators=tuned) if name == "tuned" else lens for name in names]
 
     def translators(self, cell: PlannedCell, device: torch.device) -> Translators | None:
         """Give the translators of the cell's tuned lens, checked against what was recorded of them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from engine.models.lens import Lens
 from engine.planning.plan import PlannedCell
 from engine.stages.adapter_layout import arrangement
 from engine.stages.context import Context
+from engine.stages.lens_values import LensValues, normed_layers
 from kernels import lens_statistics
 
 # Lets another model run inside a `with` block; None: the model itself.
@@ -46,34 +47,42 @@ def reference_models(
 
 
 def divergences(
-    lens: Lens,
-    normed: Tensor,
+    lenses: Sequence[Lens],
+    read: Sequence[LensValues],
     references: Mapping[str, Reference],
-    run: Callable[[str], Tensor],
+    run: Callable[[str], Sequence[Tensor]],
+    layers: Sequence[int],
     backend: str,
 ) -> dict[str, Tensor]:
     """Compare lens distributions with those of A references, layer by layer.
 
     Args:
-        normed: [L, N, D] the model's streams after the final norm.
+        lenses: through which both models are read.
+        read: what each of the Q lenses made of this model's L layers at N positions.
         references: by name, in the order of the result; the model itself is 0 from itself.
-        run: gives the same streams of the model that runs now, a reference by this name.
+        run: gives the streams of the model that runs now, a reference by this name: [N, D] of each layer.
+        layers: their numbers.
         backend: of the probe kernel.
 
     Returns:
-        kl_against, KL(reference ‖ model), and js_against, Jensen-Shannon divergences: [L, N, A], in nats.
+        kl_against, KL(reference ‖ model), and js_against, Jensen-Shannon divergences: [L, N, A] of a single
+            lens, [L, N, Q, A] of several; in nats.
     """
-    kl = torch.zeros(*normed.shape[:2], len(references), device=normed.device)
+    normed = read[0].normed
+    kl = torch.zeros(*normed.shape[:2], len(lenses), len(references), device=normed.device)
     js = torch.zeros_like(kl)
     for place, (name, reference) in enumerate(references.items()):
         if reference is None:
             continue
         with reference():
-            rows = torch.cat([normed, run(name)]).flatten(0, 1)
-        count = len(rows) // 2
-        opposite = torch.arange(count, 2 * count, device=rows.device).repeat(2)
-        result = lens_statistics(rows, lens.unembedding, top_k=0, final_rows=opposite, backend=backend)
-        assert result.kl_final is not None and result.js_final is not None
-        kl[..., place] = result.kl_final[:count].view(kl.shape[:2])
-        js[..., place] = result.js_final[:count].view(js.shape[:2])
-    return {"kl_against": kl, "js_against": js}
+            hidden = run(name)
+        for number, (lens, own) in enumerate(zip(lenses, read, strict=True)):
+            rows = torch.cat([own.normed, normed_layers(lens, hidden, layers)]).flatten(0, 1)
+            count = len(rows) // 2
+            opposite = torch.arange(count, 2 * count, device=rows.device).repeat(2)
+            result = lens_statistics(rows, lens.unembedding, top_k=0, final_rows=opposite, backend=backend)
+            assert result.kl_final is not None and result.js_final is not None
+            kl[..., number, place] = result.kl_final[:count].view(kl.shape[:2])
+            js[..., number, place] = result.js_final[:count].view(js.shape[:2])
+    values = {"kl_against": kl, "js_against": js}
+    return {name: found.squeeze(2) if len(lenses) == 1 else found for name, found in values.items()}

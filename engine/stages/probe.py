@@ -25,13 +25,14 @@ from engine.progress import Report, StopRequest
 from engine.stages.context import Context
 from engine.stages.divergences import Reference, divergences, reference_models
 from engine.stages.geometry import Geometry, geometry_variables, with_geometry
+from engine.stages.lens_values import lens_values, of_layers, together
 from engine.stages.probe_layout import layer_numbers, probe_family
 from engine.stages.records import checked
-from engine.stages.statistics import LayerStates, function_names, layer_values
+from engine.stages.statistics import function_names
 from engine.stages.watched_passes import Sequences, Streams, watched_pass
 from engine.text.positions import MISSING, WatchedText
 from engine.text.targets import Example, TargetEncoder
-from kernels import LensStatistics, choose_backend, collision_entropy, lens_statistics
+from kernels import choose_backend
 from specs.tables.probe import Probe
 from store import Family, write_vocabulary
 
@@ -68,7 +69,7 @@ def watched_layers(probe: Probe, count: int) -> list[int]:
 
 @torch.inference_mode()
 def probe_layers(
-    lens: Lens,
+    lenses: Sequence[Lens],
     tokenizer: Tokenizer,
     writer: TargetEncoder,
     rows: Sequence[Example],
@@ -86,11 +87,12 @@ def probe_layers(
 
     Each variable has a leading axis [examples of the part]. Examples of similar length share a batch. Of a
     forward pass only the residual streams at the watch positions are kept, [L, B, P, D], and of these the N
-    positions that the examples have. All their rows go through the probe kernel in one call, which never
-    holds [rows, vocabulary] logits. take: gives what is known of a pass already, by its sequences and watch
-    positions. references: the models that this one is compared with; each runs the same batch. geometry:
-    takes the streams of all.
+    positions that the examples have. All their rows go through the probe kernel in one call for each lens,
+    which never holds [rows, vocabulary] logits. lenses: of one model, in the family's order. take: gives what
+    is known of a pass already, by its sequences and watch positions. references: the models that this one is
+    compared with; each runs the same batch. geometry: takes the streams of all.
     """
+    lens = lenses[0]
     wanted = watched_layers(probe, len(lens.layers))
     keep = [wanted.index(layer) for layer in layer_numbers(probe, len(lens.layers))]
     watch_ids = [int(i) for c in family.coordinates if c.name == "watch_id" for i in c.values]
@@ -109,24 +111,22 @@ def probe_layers(
             known = take(*inputs)
             streams = known or watched_pass(lens, wanted, probe, padding, *inputs)[0]
             streams = found.of_streams(streams.to(lens.device))
-            states = _states(lens, streams, wanted, probe)
+            values = _beside_lenses(lens, streams, wanted, probe)
             collect = partial(geometry.add, [first + place for place in batch], found.present)
             collect("", streams.hidden)
+            watched = found.next_rows(len(wanted)) if probe.watch == "next" else watch_ids
+            read = [lens_values(each, streams.hidden, wanted, watched, probe) for each in lenses]
+            values |= together(read)
             if references:
                 again = partial(_other_model, lens, wanted, probe, padding, inputs, found, collect)
-                states.others.update(divergences(lens, states.normed, references, again, probe.backend))
-            watched = found.next_rows(len(wanted)) if probe.watch == "next" else watch_ids
-            result = _statistics(lens, states.normed, watched, probe)
-            if "renyi_2" in probe.statistics:
-                normed, lse = states.normed.flatten(0, 1), result.logsumexp
-                entropies = collision_entropy(normed, lens.unembedding, lse, backend=probe.backend)
-                states.others["renyi_2"] = entropies.view(states.normed.shape[:2])
-            parts.append(_by_example(result, states, keep, family, found, probe))
+                values |= divergences(lenses, read, references, again, wanted, probe.backend)
+            lost = torch.stack([one.lost for one in read]).sum(dim=0, dtype=torch.int32)
+            parts.append(_by_example(values, lost, keep, family, found, probe))
             order += batch
             report(first + len(order), len(rows), "")
         kept = np.argsort(order)[max(start - first, 0) :]
         yield (
-            result.backend,
+            read[0].backend,
             {name: np.concatenate([part[name] for part in parts])[kept] for name in parts[0]},
         )
 
@@ -165,26 +165,14 @@ class FoundPositions:
         return spread
 
 
-@frozen(eq=False)
-class States:
-    """What is kept of one forward pass, of L layers and N positions of its examples."""
-
-    normed: Tensor  # [L, N, D] after the final norm
-    others: dict[str, Tensor]  # by variable, [L, N, ...]: functions of hidden states, of heads, divergences
-
-
-def _states(lens: Lens, streams: Streams, layers: list[int], probe: Probe) -> States:
-    """Make of the streams what the probe asks for."""
-    others = {"head_entropy": torch.stack(streams.heads)} if streams.heads else {}
+def _beside_lenses(lens: Lens, streams: Streams, layers: list[int], probe: Probe) -> dict[str, Tensor]:
+    """Give what the probe asks of streams that no lens has a part in, by variable: [L, N, …]."""
+    values = {"head_entropy": torch.stack(streams.heads)} if streams.heads else {}
     if streams.routers and streams.routers[0].shape[-1]:
-        others |= router_values(torch.stack(streams.routers))
-    for name in function_names(probe):
-        by_layer = [
-            layer_values(name, LayerStates(hidden, layer, lens, probe.backend))
-            for hidden, layer in zip(streams.hidden, layers, strict=True)
-        ]
-        others[name] = torch.stack(by_layer)
-    return States(_stacked(lens, streams, layers), others)
+        values |= router_values(torch.stack(streams.routers))
+    for name in function_names(probe, of_lens=False):
+        values[name] = of_layers(name, lens, streams.hidden, layers, probe)
+    return values
 
 
 def router_values(probabilities: Tensor) -> dict[str, Tensor]:
@@ -193,12 +181,6 @@ def router_values(probabilities: Tensor) -> dict[str, Tensor]:
     entropy = -torch.xlogy(probabilities, probabilities).sum(dim=-1)
     top = probabilities.nan_to_num().argmax(dim=-1).where(known, MISSING).int()
     return {"router_entropy": entropy, "top_expert": top, "expert_probability": probabilities}
-
-
-def _stacked(lens: Lens, streams: Streams, layers: list[int]) -> Tensor:
-    """Give streams behind the final norm, [L, N, D]."""
-    normed = [lens.normed(hidden, layer) for hidden, layer in zip(streams.hidden, layers, strict=True)]
-    return torch.stack(normed)
 
 
 def _other_model(
@@ -210,39 +192,23 @@ def _other_model(
     found: FoundPositions,
     collect: Callable[[str, Sequence[Tensor]], None],
     name: str,
-) -> Tensor:
-    """Run the model that is set now, a reference, over a batch: streams behind the final norm, [L, N, D]."""
+) -> Sequence[Tensor]:
+    """Run the model that is set now, a reference, over a batch: streams [N, D] of each layer."""
     streams, _ = watched_pass(lens, layers, evolve(probe, heads=False, routers=False), padding, *inputs)
     streams = found.of_streams(streams)
     collect(name, streams.hidden)
-    return _stacked(lens, streams, layers)
-
-
-def _statistics(lens: Lens, hidden: Tensor, watch_ids: list[int] | Tensor, probe: Probe) -> LensStatistics:
-    layers, per_layer, width = hidden.shape
-    final = torch.arange(per_layer, device=hidden.device) + (layers - 1) * per_layer
-    needs_final = {"kl_final", "js_final"} & set(probe.statistics)
-    return lens_statistics(
-        hidden.reshape(-1, width),
-        lens.unembedding,
-        watch_ids=watch_ids,
-        top_k=probe.top_k,
-        final_rows=final.repeat(layers) if needs_final else None,
-        backend=probe.backend,
-    )
+    return streams.hidden
 
 
 def _by_example(
-    result: LensStatistics,
-    states: States,
+    by_layer: Mapping[str, Tensor],
+    lost: Tensor,
     keep: list[int],
     family: Family,
     found: FoundPositions,
     probe: Probe,
 ) -> dict[str, np.ndarray]:
-    shape = states.normed.shape[:2]
-    names = {"top_logprob": "top_logprobs", "top_id": "top_ids"}
-    lost = torch.isnan(result.logsumexp).view(shape).sum(dim=0, dtype=torch.int32)
+    """Give the family's variables, [B, L, P, …], of values by layer [L, N, …] and of lost layers [N]."""
     values = {
         "nonfinite": found.spread(lost.cpu().numpy(), 0).sum(axis=1, dtype=np.int32),
         "next_id": found.next_ids.cpu().numpy().astype(np.int32),
@@ -252,13 +218,9 @@ def _by_example(
     for variable in family.variables:
         if variable.name in values or variable.name in of_all:
             continue
-        if variable.name in states.others:
-            by_layer = states.others[variable.name].cpu().numpy()
-        else:
-            rows = getattr(result, names.get(variable.name, variable.name)).cpu().numpy()
-            by_layer = rows.reshape(*shape, *rows.shape[1:])
-        fill = np.nan if by_layer.dtype.kind == "f" else MISSING
-        by_position = found.spread(np.moveaxis(by_layer[keep], 0, 1), fill)  # [B, P, L, ...]
+        rows = by_layer[variable.name].cpu().numpy()
+        fill = np.nan if rows.dtype.kind == "f" else MISSING
+        by_position = found.spread(np.moveaxis(rows[keep], 0, 1), fill)  # [B, P, L, ...]
         if "watch" in family.sizes and variable.name.startswith("watch_") and not watched_everywhere:
             by_position[values["next_id"] == MISSING] = fill
         values[variable.name] = np.moveaxis(by_position, 1, 2)  # [B, L, P, ...]
@@ -284,11 +246,12 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
             context.sink(family, key, resume=not settings.geometry) as sink,
         ):
             report = checked(report, context.claim("probe", key))
-            lens = evolve(find_lens(arranged), translators=context.translators(cell, lens.device))
+            lens = find_lens(arranged)
+            lenses = context.lenses(cell, lens)
             keep = [watched_layers(settings, len(lens.layers)).index(layer) for layer in layers]
             geometry = Geometry(settings, keep, len(rows))
             parts = probe_layers(
-                lens,
+                lenses,
                 tokenizer,
                 text,
                 rows,
@@ -309,7 +272,7 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
             **sink.placement,
             "attributes": {
                 "backend": backend,
-                "lens": settings.lens,
+                "lens": ", ".join(settings.lenses),
                 "vocabulary": context.ranks.lead(
                     lambda: write_vocabulary(context.plan.root, token_texts(tokenizer))
                 ),

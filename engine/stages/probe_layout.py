@@ -9,6 +9,7 @@ from engine.stages.example_coordinates import example_coordinates
 from engine.stages.geometry import AXES, geometry_coordinates, geometry_variables
 from engine.stages.statistics import Statistic, function_names
 from engine.text.targets import Example
+from specs.common.names import LENS, LENS_TITLE
 from specs.registry import STATISTICS
 from specs.tables.probe import Probe
 from store import Coordinate, Family, Variable
@@ -38,22 +39,26 @@ def probe_family(
     watched: text → token id; empty where each position's own next token is watched. against: the names of
     the models that this one is compared with. experts: of each router, 0 where the model has none.
     """
+    several = len(probe.lenses) > 1
+    read = (*AXES, LENS) if several else AXES  # of what a lens has a part in
     variables = [
-        _variable(name)
+        _variable(name, read)
         for name in STATISTICS.built_in
         if name in probe.statistics and name not in function_names(probe)
     ]
+    counted = "layers x positions x lenses" if several else "layers x positions"
     variables.append(
-        Variable("nonfinite", ("example",), "int32", "1", "rows with a NaN or Inf, of layers x positions")
+        Variable("nonfinite", ("example",), "int32", "1", f"rows with a NaN or Inf, of {counted}")
     )
-    variables += map(_variable, function_names(probe))
+    of_lens = function_names(probe, of_lens=True)
+    variables += (_variable(name, read if name in of_lens else AXES) for name in function_names(probe))
     if probe.heads:
         meaning = "entropy of the head's attention weights; none at the embedding"
         variables.append(Variable("head_entropy", (*AXES, "head"), "float32", "nat", meaning))
     if against:
         meanings = {"kl_against": "KL(other || model)", "js_against": "Jensen-Shannon divergence"}
         variables += [
-            Variable(name, (*AXES, "against"), "float32", "nat", f"{meaning} of lens distributions, by layer")
+            Variable(name, (*read, "against"), "float32", "nat", f"{meaning} of lens distributions, by layer")
             for name, meaning in meanings.items()
         ]
     own_tokens = probe.watch == "next"
@@ -69,19 +74,21 @@ def probe_family(
         ]
     if watched or own_tokens:
         variables += [
-            Variable("watch_logprob", (*AXES, "watch"), "float32", "nat", "log-probability"),
-            Variable("watch_rank", (*AXES, "watch"), "int32", "1", "rank in the vocabulary, 0 = top"),
+            Variable("watch_logprob", (*read, "watch"), "float32", "nat", "log-probability"),
+            Variable("watch_rank", (*read, "watch"), "int32", "1", "rank in the vocabulary, 0 = top"),
         ]
     if probe.top_k:
         variables += [
-            Variable("top_logprob", (*AXES, "top"), "float32", "nat", "log-probability"),
-            Variable("top_id", (*AXES, "top"), "int32", "1", "token id"),
+            Variable("top_logprob", (*read, "top"), "float32", "nat", "log-probability"),
+            Variable("top_id", (*read, "top"), "int32", "1", "token id"),
         ]
     coordinates = [
         *example_coordinates(rows),
         Coordinate("layer", "layer", list(layers), long_name="layer, 0 = embedding"),
         Coordinate("position", "position", probe.position_names, long_name="watch position"),
     ]
+    if several:
+        coordinates.append(Coordinate(LENS, LENS, probe.lenses, long_name=LENS_TITLE))
     if own_tokens:
         coordinates.append(Coordinate("watch", "watch", ["next"], long_name="the text's next token"))
     if watched:
@@ -101,6 +108,6 @@ def probe_family(
     return Family(stage="probe", coordinates=tuple(coordinates), variables=tuple(variables))
 
 
-def _variable(name: str) -> Variable:
+def _variable(name: str, axes: tuple[str, ...]) -> Variable:
     statistic = STATISTICS.get(name, Statistic)
-    return Variable(name, AXES, "float32", statistic.units, statistic.meaning)
+    return Variable(name, axes, "float32", statistic.units, statistic.meaning)

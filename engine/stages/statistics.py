@@ -35,11 +35,20 @@ class Statistic:
     meaning: str
     values: Callable[[LayerStates], Tensor] | None = None  # [R]; None: lens kernels have it by this name
     version: str = "1"  # of a plug-in: part of stage keys, to be raised when any value changes
+    of_lens: bool = True  # False: of hidden states alone, the same whatever lens reads them
 
 
-def function_names(probe: Probe) -> list[str]:
-    """Name the statistics that a probe records beside the kernel's, each once."""
-    return [name for name in probe.recorded if STATISTICS.get(name, Statistic).values is not None]
+def function_names(probe: Probe, *, of_lens: bool | None = None) -> list[str]:
+    """Name the statistics that a probe records beside the kernel's, each once.
+
+    of_lens: those alone that a lens has a part in (True), or none (False); None: both.
+    """
+    known = {name: STATISTICS.get(name, Statistic) for name in probe.recorded}
+    return [
+        name
+        for name, statistic in known.items()
+        if statistic.values is not None and of_lens in (None, statistic.of_lens)
+    ]
 
 
 def layer_values(name: str, states: LayerStates) -> Tensor:
@@ -73,7 +82,10 @@ for _name, _built_in in {
     "watch_entropy": Statistic("nat", "entropy within the watched tokens, renormalised"),
     "renyi_2": Statistic("nat", "Rényi entropy of order 2 of the lens distribution, -log of the sum of p²"),
     "activation_entropy": Statistic(
-        "nat", "entropy of the residual stream's energy over its coordinates", _activation_entropy
+        "nat",
+        "entropy of the residual stream's energy over its coordinates",
+        _activation_entropy,
+        of_lens=False,
     ),
 }.items():
     STATISTICS.add(_name, _built_in)

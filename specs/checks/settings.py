@@ -181,12 +181,20 @@ def _probe(settings: Probe) -> Iterator[Problem]:
         yield Problem(None, "probe.layers", 'expected "all" or at least one layer, found none')
     yield from _ranges(settings)
     yield from _geometry(settings)
-    if settings.against and settings.lens == "tuned":
+    yield from _lenses(settings)
+    yield from _along(settings)
+
+
+def _lenses(settings: Probe) -> Iterator[Problem]:
+    """Yield lenses that are named twice, and those that two models do not share."""
+    for index, name in enumerate(settings.lenses):
+        if name in settings.lenses[:index]:
+            yield Problem(None, f"probe.lens[{index}]", f"{spell(name)} is listed twice")
+    if settings.against and "tuned" in settings.lenses:
         message = (
             'expected "logit" beside probe.against: each model has a tuned lens of its own; found "tuned"'
         )
         yield Problem(None, "probe.lens", message)
-    yield from _along(settings)
 
 
 def _along(settings: Probe) -> Iterator[Problem]:
@@ -202,8 +210,11 @@ def _along(settings: Probe) -> Iterator[Problem]:
         if later <= earlier:
             message = f"expected more than {earlier}, which stands before it; found {later}"
             yield Problem(None, f"probe.at[{index}]", message)
-    if settings.at and settings.lens == "tuned":
-        message = 'expected "logit" beside probe.at: a tuned lens is of the final adapter; found "tuned"'
+    if settings.at and settings.lenses != ["logit"]:
+        message = (
+            'expected "logit" alone beside probe.at: a tuned lens is of the final adapter; '
+            f"found {spell(settings.lens)}"
+        )
         yield Problem(None, "probe.lens", message)
 
 

@@ -31,6 +31,14 @@ LENS_STATISTICS = (
 )  # fmt: skip
 """Statistics of an example's layers that the lens kernels compute."""
 
+LENS = "lens"
+"""The dim of a probe's variables where a spec reads layers through several lenses."""
+
+LENS_TITLE = "lens through which layers are read"
+
+Lens = Literal["logit", "tuned"]
+LENSES: tuple[Lens, ...] = get_args(Lens)
+
 DERIVED_STATISTICS = {
     "renyi_inf": ("nat", "min-entropy of the lens distribution"),
     "top_mass": ("1", "probability on the kept top tokens"),

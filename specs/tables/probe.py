@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from attrs import evolve, field, frozen
 from msgspec import Meta
 
-from specs.common.names import ACTIVATION_ENTROPY, LENS_STATISTICS, STEP
+from specs.common.names import ACTIVATION_ENTROPY, LENS_STATISTICS, STEP, Lens
 from specs.registry import STATISTICS, Named
 from specs.tables.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
 from specs.tables.tuned import Tuned
@@ -55,11 +55,12 @@ class Probe:
 
     enabled: Annotated[bool, Meta(description="Probe at all.")] = field(default=True, metadata=EXECUTION_ONLY)
     lens: Annotated[
-        Literal["logit", "tuned"],
+        Lens | Annotated[list[Lens], Meta(min_length=1)],
         Meta(
             description="`logit`: final norm, then unembedding, of each layer's residual stream; `tuned`: "
             "the same behind an affine translator per layer, trained once per trained model to come near "
-            "the final layer (arXiv 2303.08112)."
+            "the final layer (arXiv 2303.08112). A list reads the same streams through each of them, along "
+            "the dim `lens`; where one is read alone (contrasts, figures, the report), it is the first."
         ),
     ] = "logit"
     tuned: Annotated[Tuned, Meta(description="The training of the tuned lens.")] = field(
@@ -152,6 +153,11 @@ class Probe:
     ] = field(default="auto", metadata=EXECUTION_ONLY)
 
     @property
+    def lenses(self) -> list[Lens]:
+        """The lenses through which layers are read, in the spec's order."""
+        return self.lens if isinstance(self.lens, list) else [self.lens]
+
+    @property
     def places(self) -> list[Position]:
         """The watch positions, each range as a table."""
         return [
@@ -201,9 +207,13 @@ class Probe:
         return evolve(self, against=[], geometry=[], routers=False)
 
     def in_one_spelling(self) -> Probe:
-        """Give the same settings: ranges as tables, the activation entropy by `activation`, step 0 whole."""
+        """Give the same settings in one spelling.
+
+        Ranges as tables, one lens without a list, the activation entropy by `activation`, step 0 whole.
+        """
         return evolve(
             self,
+            lens=self.lens if len(self.lenses) > 1 else self.lenses[0],
             positions=self.places,
             activation=self.records_activation,
             statistics=[name for name in self.statistics if name != ACTIVATION_ENTROPY],

@@ -13,7 +13,17 @@ from store.analysis.families import add_adjusted, put_adjusted, sharing, togethe
 from store.analysis.inference import CONFIDENCE
 from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.multiplicity import NAMES, Correction, adjust, check
-from store.analysis.nodes import Data, at, factors, levels, other_levels, spec_of, spell, stage_nodes
+from store.analysis.nodes import (
+    Data,
+    at,
+    factors,
+    first_lens,
+    levels,
+    other_levels,
+    spec_of,
+    spell,
+    stage_nodes,
+)
 from store.errors import FAULTS, StoreError
 
 MOST_DETAILED = 100
@@ -74,7 +84,8 @@ def contrasts(
     """Return every declared contrast of an experiment in every outcome, corrected over the spec's family.
 
     Outcomes: correct, generated_correct, absolute_error, brier, nll, entropy, and what `[analysis]` names.
-    Without declared contrasts every factor is compared with its first level.
+    Without declared contrasts every factor is compared with its first level. Layers are read through the
+    spec's first lens.
 
     Args:
         analysis: what stands in place of the spec's `[analysis]`, as {"family": "spec"}: `contrast` corrects
@@ -244,7 +255,7 @@ def parts(data: Data, outcome: str, summary: xr.Dataset, factor: str) -> Iterato
         raise
     except StoreError:
         return
-    for whole in wholes:
+    for whole in map(first_lens, wholes):
         varying = [name for name in factors(summary) if name != factor and len(levels(summary, name)) > 1]
         held = {name: str(levels(whole, name)[0]) for name in varying if len(levels(whole, name)) == 1}
         yield Part(whole, held, tuple(name for name in varying if name not in held), False)

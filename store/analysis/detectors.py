@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from store.analysis.nodes import check_factor, numbers, ratings, stage_node, stage_nodes
+from store.analysis.nodes import check_factor, first_lens, numbers, ratings, stage_node, stage_nodes
 from store.errors import FAULTS, StoreError
 from store.quality import explanation_quality, names_label
 
@@ -132,7 +132,7 @@ def entropy_collapse(data: xr.DataTree, nearly_zero: float, positions: Sequence[
             continue
         known = [str(position) for position in part["position"].values]
         at = next((known.index(p) for p in positions if p in known), 0)
-        entropy = numbers(part["entropy"].isel(layer=-1, position=at)).values
+        entropy = numbers(first_lens(part)["entropy"].isel(layer=-1, position=at)).values
         finite = entropy[np.isfinite(entropy)]
         if not finite.size:
             shares[cell] = np.nan, "no finite entropy"

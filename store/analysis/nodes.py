@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from specs.common.names import DERIVED_STATISTICS, NOT_APPLICABLE
+from specs.common.names import DERIVED_STATISTICS, LENS, LENS_TITLE, NOT_APPLICABLE
 from specs.common.spelling import hint
 from store.analysis.counterfactuals import MEASURES, measure
 from store.analysis.layer_variables import layer_variable, layer_variables
@@ -30,6 +30,7 @@ DIMS = frozenset(
         "intervention",
         "label",
         "layer",
+        LENS,
         "neighbour",
         "position",
         "sample",
@@ -160,7 +161,7 @@ def with_cell_index(dataset: xr.Dataset) -> xr.Dataset:
     """
     if isinstance(dataset.indexes.get("cell"), pd.MultiIndex):
         return dataset
-    cell_dims = [dim for dim in dataset.dims if dim not in DIMS]
+    cell_dims = [dim for dim in dataset.dims if dim not in DIMS or _is_factor(dataset, dim)]
     names = [name for name, values in dataset.coords.items() if values.dims == ("cell",)]
     if names:
         index = pd.MultiIndex.from_arrays([_levels(dataset[name]) for name in names], names=names)
@@ -175,6 +176,16 @@ def with_cell_index(dataset: xr.Dataset) -> xr.Dataset:
     else:
         raise StoreError(f"expected data with a dimension 'cell', found {tuple(map(str, dataset.dims))}")
     return dataset.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "cell"))
+
+
+def _is_factor(dataset: xr.Dataset, dim: Hashable) -> bool:
+    """Tell whether what could be the dim of several lenses is a factor over them, as specs may have one."""
+    return dim == LENS and "cell" not in dataset.dims and dataset[LENS].attrs.get("long_name") != LENS_TITLE
+
+
+def first_lens(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a probe's data as its spec's first lens reads them, where several do."""
+    return dataset.isel({LENS: 0}, drop=True) if LENS in dataset.dims else dataset
 
 
 def _levels(values: xr.DataArray) -> NDArray[Any]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import xarray as xr
 
-from specs.common.names import LENS_STATISTICS
+from specs.common.names import LENS, LENS_STATISTICS
 from specs.common.thresholds import SATURATED
 from store.analysis import means, saturation
 from store.analysis.declared import chosen_contrasts
-from store.analysis.nodes import levels, stage_nodes
+from store.analysis.nodes import first_lens, levels, stage_nodes
 from store.backend.records import Json
 from store.errors import FAULTS, StoreError
 from store.report.encode import rounded
@@ -52,21 +52,30 @@ def layers(node: xr.DataTree, places: Places) -> Json:
 
 
 def _averages(dataset: xr.Dataset) -> Iterator[tuple[str, str, xr.Dataset]]:
-    """Yield name, title and means of what is drawn by layer: statistics, and divergences of each model."""
+    """Yield name, title and means of what is drawn by layer: statistics, and divergences of each model.
+
+    Through each lens, where there are several; the first has the name alone.
+    """
     for name in _drawn(dataset):
         averages = means(dataset, name)
-        yield name, str(averages["mean"].attrs["long_name"]), averages
+        yield from _by_lens(name, str(averages["mean"].attrs["long_name"]), averages)
     for name, title in DIVERGENCES.items():
         if name not in dataset:
             continue
         averages = means(dataset, name)
         for other in averages["against"].values:
             of_other = averages.sel(against=other).assign_attrs(averages.attrs)
-            yield (
-                f"{name}: {other}",
-                f"{title} {'the untrained model' if other == 'base' else other}",
-                of_other,
-            )
+            titled = f"{title} {'the untrained model' if other == 'base' else other}"
+            yield from _by_lens(f"{name}: {other}", titled, of_other)
+
+
+def _by_lens(name: str, title: str, averages: xr.Dataset) -> Iterator[tuple[str, str, xr.Dataset]]:
+    if LENS not in averages.dims:
+        yield name, title, averages
+        return
+    for number, lens in enumerate(averages[LENS].values):
+        through = averages.isel({LENS: number}, drop=True).assign_attrs(averages.attrs)
+        yield f"{name}: {lens} lens" if number else name, f"{title}, {lens} lens", through
 
 
 def _drawn(dataset: xr.Dataset) -> list[str]:
@@ -74,7 +83,8 @@ def _drawn(dataset: xr.Dataset) -> list[str]:
     beside = (
         str(name)
         for name, values in dataset.data_vars.items()
-        if name not in LENS_STATISTICS and set(values.dims) == {"cell", "example", "layer", "position"}
+        if name not in LENS_STATISTICS
+        and set(values.dims) - {LENS} == {"cell", "example", "layer", "position"}
     )
     return [*(name for name in STATISTICS if name in dataset), *beside]
 
@@ -82,7 +92,8 @@ def _drawn(dataset: xr.Dataset) -> list[str]:
 def saturations(node: xr.DataTree, spec: Json, places: Places) -> Json:
     """Return the share of examples not yet saturated by condition, position and layer; and each contrast."""
     probes(node)
-    saturated = saturation(node, permutations=1)  # its tests are those against declared baselines, below
+    # Its tests are those against declared baselines, below.
+    saturated = first_lens(saturation(node, permutations=1))
     curves = []
     for level, position in _product(saturated):
         shown = saturated.sel(level=level, position=position)
@@ -112,7 +123,7 @@ def _against(node: xr.DataTree, spec: Json) -> Json:
         (contrast.factor, contrast.baseline) for contrast in chosen_contrasts(spec, summary)
     ):
         try:
-            saturated = saturation(node, factor, baseline, permutations=1)
+            saturated = first_lens(saturation(node, factor, baseline, permutations=1))
         except FAULTS:
             raise
         except StoreError:  # a contrast need not exist among the probed cells

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from store.analysis.nodes import SEED, by_condition, numbers, stage_nodes
+from store.analysis.nodes import SEED, by_condition, first_lens, numbers, stage_nodes
 from store.backend.location import Root
 from store.backend.records import Json
 from store.ledger.vocabulary import probed_vocabularies
@@ -31,9 +31,9 @@ def samples(root: Root, node: xr.DataTree, places: Places, budget: int) -> Json:
     """Return, per shape of the probe, some examples in one cell (the first seed) of each condition.
 
     Examples are drawn without replacement, random seed 0: at most 40, fewer where the arrays would pass
-    `budget` bytes, but at least one.
+    `budget` bytes, but at least one. Of several lenses the first is read.
     """
-    shapes = probes(node)
+    shapes = [first_lens(part) for part in probes(node)]
     return {"shapes": [_shape(root, node, part, places, budget // len(shapes)) for part in shapes]}
 
 

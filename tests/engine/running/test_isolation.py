@@ -168,8 +168,8 @@ BOUNDARIES = [
     ("peft.peft_model.set_peft_model_state_dict", RuntimeError("injected"), False),
     ("engine.stages.untrained.evaluate", torch.OutOfMemoryError("injected"), True),
     ("engine.stages.probe.probe_layers", RuntimeError("injected"), False),
-    ("engine.stages.probe.lens_statistics", RuntimeError("injected"), True),
-    ("engine.stages.probe.lens_statistics", KeyboardInterrupt(), False),
+    ("engine.stages.lens_values.lens_statistics", RuntimeError("injected"), True),
+    ("engine.stages.lens_values.lens_statistics", KeyboardInterrupt(), False),
 ]
 
 

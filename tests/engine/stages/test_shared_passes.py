@@ -63,7 +63,7 @@ def test_a_shared_pass_gives_what_two_give_to_the_bit(
     with passes() as shared:
         engine("execute", tmp_path / "together/small.toml", *ONE)
     injected = faults.raising(RuntimeError("injected"))
-    with passes() as twice, faults.calls("engine.stages.probe.lens_statistics", injected, at=3):
+    with passes() as twice, faults.calls("engine.stages.lens_values.lens_statistics", injected, at=3):
         engine("execute", tmp_path / "apart/small.toml", *ONE, code=1)
         evaluated = len(twice)
         engine("execute", tmp_path / "apart/small.toml", *ONE, "--retry-failed")
@@ -133,7 +133,7 @@ def test_a_probe_goes_on_from_inside_a_window(
     family = probe_family(rows, range(4), {"1": 5}, probe, 4)
 
     def probed(first: int) -> dict[str, np.ndarray]:
-        parts = probe_layers(lens, tokenizer, text, rows, family, probe, silent, StopRequest(), start=first)
+        parts = probe_layers([lens], tokenizer, text, rows, family, probe, silent, StopRequest(), start=first)
         values = [part for _, part in parts]
         return {name: np.concatenate([part[name] for part in values]) for name in values[0]}
 
