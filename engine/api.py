@@ -106,7 +106,7 @@ def plan(spec: str | Path, overrides: Sequence[str] = (), *, store: Root | None 
 
     Args:
         spec: the TOML file.
-        overrides: `KEY=VALUE`, as `--set` takes them.
+        overrides: `KEY=VALUE`, as `--set` takes them, or "--unset KEY".
         store: folder or URL of the store; by default the spec's own.
 
     Raises:
@@ -190,7 +190,7 @@ def execute(
 
     Args:
         spec: the TOML file, or what `plan` gives.
-        overrides: `KEY=VALUE`, as `--set` takes them.
+        overrides: `KEY=VALUE`, as `--set` takes them, or "--unset KEY".
         store: folder or URL of the store; by default the spec's own.
         only: factor → level or list of levels; or texts such as "target=label".
         max_cells: run at most so many cells.

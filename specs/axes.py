@@ -15,10 +15,11 @@ from specs.common.spelling import nearest, one_of
 from specs.errors import Problem
 from specs.tables.experiment import TABLE_STAGES, Experiment
 from specs.toml import keys
-from specs.toml.convert import field_types, structure, table_class, tables, unknown_key
+from specs.toml.convert import structure
 from specs.toml.describe import split_annotated
 from specs.toml.describe import value as spell
 from specs.toml.keys import join
+from specs.toml.known_keys import field_types, table_class, tables, unknown_key
 
 Label = str | int | float | bool
 

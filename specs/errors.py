@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 MOST_LINES = 20  # that a person would read; what many keys have in common shows in the first
 
@@ -20,12 +20,16 @@ class Problem:
     hint: str = ""
     line: int | None = None
     column: int | None = None
+    choices: str = ""
+    """What could stand in the place of an unknown key; of several such problems the first shows it."""
 
     def __str__(self) -> str:
         place = ""
         if self.file is not None:
             place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
         text = f"{self.key}: {self.message}" if self.key else self.message
+        if self.choices:
+            text += f"; expected one of {self.choices}"
         if self.hint:
             text += f'; did you mean "{self.hint}"?'
         return f"{place}  {text}" if place else text
@@ -36,7 +40,8 @@ class SpecError(Exception):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         unique = dict.fromkeys(problems)
-        self.problems = sorted(unique, key=lambda p: (str(p.file or ""), p.line or 0, p.column or 0, p.key))
+        in_order = sorted(unique, key=lambda p: (str(p.file or ""), p.line or 0, p.column or 0, p.key))
+        self.problems = list(_choices_once(in_order))
         super().__init__("\n".join(self.lines()))
 
     def lines(self) -> list[str]:
@@ -45,6 +50,14 @@ class SpecError(Exception):
             return [str(problem) for problem in self.problems]
         listed = [str(problem) for problem in self.problems[: MOST_LINES - 1]]
         return [*listed, f"… and {len(self.problems) - len(listed):,} more problems"]
+
+
+def _choices_once(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Yield problems, each list of choices with the first that has it alone."""
+    told = set()
+    for problem in problems:
+        yield evolve(problem, choices="") if problem.choices in told else problem
+        told.add(problem.choices)
 
 
 class PluginError(SpecError):

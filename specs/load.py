@@ -21,11 +21,13 @@ from specs.tables.experiment import Experiment
 from specs.toml import keys, overlay
 from specs.toml.convert import structure
 from specs.toml.describe import found
-from specs.toml.locate import Places, locate, positions, stands_twice
+from specs.toml.known_keys import is_key, key_like
+from specs.toml.locate import Places, doubled, locate, positions
+from specs.toml.overrides import read_overrides
 from specs.toml.parse import TooLargeError, parse, words
 from specs.toml.paths import from_here
 from specs.toml.text import absolute, is_there, read_text
-from specs.toml.unset import UNSET, taken_back, without
+from specs.toml.unset import nothing_to_take_back, pruned, taken_back, without
 
 
 @frozen(slots=False)
@@ -94,22 +96,26 @@ class Spec:
 
 
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
-    """The spec in `path` with `KEY=VALUE` overrides; SpecError names all that is wrong with it."""
-    changes, arguments, problems = _read_overrides(overrides)
+    """The spec in `path` with overrides, `KEY=VALUE` or `--unset KEY`; SpecError names all that is wrong."""
+    changes, arguments, problems = read_overrides(overrides)
     try:
         sources = _read_chain(Path(path))
     except SpecError as error:  # without the whole text, any further problem would be a guess
         raise SpecError([*problems, *error.problems]) from None
     raw: dict[str, Any] = {}
     for source in reversed(sources):
-        for path_of in taken_back(source.raw):
-            if not keys.exists(raw, path_of):
-                message = "there is nothing to unset: no file that this one extends sets this key"
-                problems.append(source.problem(keys.join(path_of), message))
-        raw = _extend(raw, source.raw)
-    for path_of in taken_back(changes):
-        if not keys.exists(raw, path_of):
-            problems.append(Problem(None, "", f"--set {arguments[path_of]}: the spec does not set this key"))
+        child = source.raw
+        for path_of in nothing_to_take_back(raw, child):
+            message = "there is nothing to unset: no file that this one extends sets this key"
+            problems.append(source.problem(keys.join(path_of), message, key_like(path_of, raw)))
+            child = pruned(child, path_of)
+        raw = _extend(raw, child)
+    for path_of in nothing_to_take_back(raw, changes):
+        known = is_key(path_of)
+        message = "the spec does not set this key" + (", whose default holds" if known else "")
+        hint = key_like(path_of, raw)
+        problems.append(Problem(None, "", f"{arguments[path_of]}: {message}", "" if known else hint))
+        changes = pruned(changes, path_of)
     raw = _laid_over(raw, changes)
     experiment, structural = structure(overlay.expand(raw), Experiment)
     if experiment is not None and not problems:
@@ -176,27 +182,36 @@ def _read(file: Path) -> SpecFile:
     try:
         return SpecFile(file, text, parse(text), file.parent if file.is_file() else Path())
     except tomllib.TOMLDecodeError as error:
-        problem = _syntax_problem(file, text, error)
+        problems = _syntax_problems(file, text, error)
     except TooLargeError as error:
-        problem = Problem(file, "", str(error), line=error.line)
-    raise SpecError([problem])
+        problems = [Problem(file, "", str(error), line=error.line)]
+    raise SpecError(problems)
 
 
-def _syntax_problem(file: Path, text: str, error: tomllib.TOMLDecodeError) -> Problem:
+def _syntax_problems(file: Path, text: str, error: tomllib.TOMLDecodeError) -> list[Problem]:
     place = re.search(r"\(at line (\d+), column (\d+)\)$", str(error))
     line, column = (int(place[1]), int(place[2])) if place else (text.count("\n") + 1, None)
-    said = _doubled(text, error) or words(error)
-    return Problem(file, "", f"not TOML: {said}", line=line, column=column)
+    first = Problem(file, "", f"not TOML: {words(error)}", line=line, column=column)
+    if not re.match("Cannot (overwrite|declare|mutate)|Duplicate", str(error)):
+        return [first]
+    twice = doubled(text)
+    told = [
+        Problem(
+            file,
+            "",
+            f"not TOML: {_stands_often(path, lines)}",
+            line=lines[-1],
+            column=column if lines[-1] == line else None,
+        )
+        for path, lines in twice.items()
+    ]
+    return told if any(line in lines for lines in twice.values()) else [first, *told]
 
 
-def _doubled(text: str, error: tomllib.TOMLDecodeError) -> str:
-    """What is wrong where a key or table stands twice, with the line of the first; "" for another mistake."""
-    if not re.match("Cannot (overwrite|declare|mutate)|Duplicate", str(error)) or not (
-        twice := stands_twice(text)
-    ):
-        return ""
-    path, first, second = twice
-    return f"`{keys.join(path)}` stands in lines {first} and {second}; expected each key and table once"
+def _stands_often(path: keys.Path, lines: Sequence[int]) -> str:
+    *others, last = lines
+    places = f"{', '.join(map(str, others))} and {last}"
+    return f"`{keys.join(path)}` stands in lines {places}; expected each key and table once"
 
 
 def _nearest_file(spelled: Path, file: Path) -> str:
@@ -230,45 +245,11 @@ def _extend(parent: dict[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read_overrides(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[keys.Path, str], list[Problem]]:
-    """What `--set` changes, which argument sets which key, and the arguments that cannot be read."""
-    changes: dict[str, Any] = {}
-    arguments: dict[keys.Path, str] = {}
-    problems: list[Problem] = []
-    for argument in overrides:
-        try:
-            key, value = _parse_override(argument)
-        except ValueError as error:
-            problems.append(Problem(None, "", f"--set {argument}: {error}"))
-        else:
-            arguments[key] = argument
-            changes = keys.merge(changes, keys.nest(key, value))
-    return changes, arguments, problems
-
-
-def _parse_override(argument: str) -> tuple[keys.Path, Any]:
-    key, equals, text = (part.strip() for part in argument.partition("="))
-    if not equals or not key:
-        raise ValueError("expected KEY=VALUE, as in train.lr=1e-4")
-    path = keys.split(key)
-    if text == "null":  # which TOML does not have
-        return path, UNSET
-    if path[0] == "extends" or any(isinstance(part, int) for part in path):
-        raise ValueError(f"`{key}` cannot be set from outside a file")
-    try:
-        parsed = parse(f"value = {text}")
-    except tomllib.TOMLDecodeError as error:
-        if not text or text[0] in "[{\"'":
-            raise ValueError(f"not a TOML value: {words(error)}") from None
-        return path, text  # a bare word: quotes would be lost to the shell anyway
-    return path, parsed["value"] if len(parsed) == 1 else text
-
-
 def _place(problem: Problem, sources: Sequence[SpecFile], arguments: Mapping[keys.Path, str]) -> Problem:
     path = keys.split(problem.key) if problem.key else ()
     for key, argument in arguments.items():
         if path[: len(key)] == key:
-            return _from_set(problem, argument)
+            return _from_argument(problem, argument)
     for length in range(len(path), -1, -1):  # what is missing belongs to the table that should have held it
         for source in sources:
             if keys.exists(source.raw, path[:length]):
@@ -276,9 +257,9 @@ def _place(problem: Problem, sources: Sequence[SpecFile], arguments: Mapping[key
                 return attrs.evolve(problem, file=source.file, line=line, column=column)
         for key, argument in arguments.items():
             if path[:length] == key[:length]:
-                return _from_set(problem, argument)
+                return _from_argument(problem, argument)
     return problem
 
 
-def _from_set(problem: Problem, argument: str) -> Problem:
-    return attrs.evolve(problem, message=f"{problem.message} (from --set {argument})")
+def _from_argument(problem: Problem, argument: str) -> Problem:
+    return attrs.evolve(problem, message=f"{problem.message} (from {argument})")

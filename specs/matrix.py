@@ -24,8 +24,9 @@ from specs.tables.by_name import TableOf
 from specs.tables.experiment import OVERLAID, TABLE_STAGES
 from specs.tables.interventions import Intervention
 from specs.toml import keys, overlay
-from specs.toml.convert import structure, tables
+from specs.toml.convert import structure
 from specs.toml.describe import value as spell
+from specs.toml.known_keys import tables
 from specs.toml.paths import anchor, holds_path, store_problems
 
 if TYPE_CHECKING:

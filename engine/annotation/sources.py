@@ -21,6 +21,7 @@ from specs import Matrix, Spec
 from specs.registry import DATA_SETS
 from specs.tables.annotate import COLUMNS, Annotate
 from specs.tables.data import Data
+from specs.toml.paths import no_such
 
 Row = Mapping[str, str]
 
@@ -98,7 +99,7 @@ def _output(settings: Annotate, matrix: Matrix, cell: tuple[int, ...], folder: P
 def _golden(file: Path, rows: list[Row], settings: Annotate) -> Iterator[Golden]:
     known = {row["id"]: row for row in rows}
     if not file.is_file():
-        raise DataError(f'annotate.golden: found "{file}", which is no file')
+        raise DataError(f"annotate.golden: {no_such(file, 'file')}")
     names = ("id", "context", "response", *settings.dimensions)
     for at, raw in read_file(file, names).rows:
         record = {name: cell_text(raw[name], at, name) or "" for name in names if name in raw}

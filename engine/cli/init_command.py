@@ -47,7 +47,7 @@ def init(
     """Write a spec for a data set: a CSV, JSONL or Parquet file, a folder of them, a hub id."""
     from engine.cli import new_spec
     from engine.data.looking import look
-    from specs.toml.paths import located
+    from specs.toml.paths import located, no_such
 
     given = {
         "label": label, "response": response, "context": context,
@@ -58,6 +58,8 @@ def init(
     if os.path.lexists(file):
         raise UsageError(f"{file}: is there already; expected -o with another file")
     source = located(data, Path.cwd())
+    if Path(source).is_absolute() and not Path(source).exists():
+        raise UsageError(f"init: {no_such(data)}")
     seen = look(source, dimension=new_spec.DIMENSION)
     roles = _fixed(data, seen, given) if seen.fixed else _Choice(data, seen, given, yes).roles()
     labels = list(seen.own_labels) or labels_of(data, seen, roles.label)

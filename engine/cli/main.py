@@ -178,10 +178,13 @@ def execute(
 def data(spec: Path, overrides: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     """Show the data of a spec: splits, labels, quality of the explanations, token lengths by condition."""
     from engine.cli.data_report import data_facts, data_rows, data_tables
+    from engine.planning.missing_files import check_sources
 
     check_one(as_json=as_json, as_csv=as_csv)
     console = Terminal()
-    facts_of_data = data_facts(_plan(spec, overrides, None))
+    planned = _plan(spec, overrides, None)
+    check_sources(planned.matrix)
+    facts_of_data = data_facts(planned)
     if as_json:
         say_json({"format": FORMAT, "data": list(facts_of_data)})
     elif as_csv:
@@ -203,12 +206,16 @@ def annotate(spec: Path, overrides: tuple[str, ...], only_plan: bool, only_repor
     """Rate and explain the conversations of a spec by an ensemble of language models."""
     from engine.annotation.run import run, show_plan, show_report
     from engine.annotation.sources import jobs
+    from engine.planning.missing_files import check_sources
     from specs import load_spec, resolve
 
     if only_plan and only_report:
         raise UsageError("--plan and --report: expected one of the two")
     console, loaded = Terminal(), load_spec(spec, overrides)
-    for job in (sources_to_rate := jobs(loaded, resolve(loaded))):
+    matrix = resolve(loaded)
+    sources_to_rate = jobs(loaded, matrix)
+    check_sources(matrix, tested=False)
+    for job in sources_to_rate:
         if only_plan or only_report:
             (show_plan if only_plan else show_report)(job, console)
     if not (only_plan or only_report):

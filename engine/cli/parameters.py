@@ -114,7 +114,7 @@ SPEC = click.argument("spec", type=click.Path(path_type=Path))
 
 
 def _unset(ctx: click.Context, _param: click.Parameter, keys: tuple[str, ...]) -> None:
-    ctx.meta["unset"] = tuple(f"{key}=null" for key in keys)
+    ctx.meta["unset"] = tuple(f"--unset {key}" for key in keys)
 
 
 def _with_unset(ctx: click.Context, _param: click.Parameter, overrides: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.data.neutral_documents import DOCUMENTS
 from engine.errors import DataError
-from specs.toml.paths import near_file
+from specs.toml.paths import no_such
 
 BUILT_IN = "builtin"
 CHUNK = 256  # tokens that are measured together, at most
@@ -26,9 +26,8 @@ def neutral_documents(source: str) -> list[str]:
     try:
         content = path.read_text("utf-8")
     except FileNotFoundError:
-        near = near_file(path)
-        hint = f'; did you mean "{near}"?' if near else f'; expected "{BUILT_IN}" or a file'
-        raise DataError(f'evaluate.neutral_text: found no file "{source}"{hint}') from None
+        told = no_such(path, f'file, nor "{BUILT_IN}"')
+        raise DataError(f"evaluate.neutral_text: {told}") from None
     except (OSError, UnicodeDecodeError) as error:
         message = f'evaluate.neutral_text: "{source}" cannot be read ({error}); expected a text in UTF-8'
         raise DataError(message) from error

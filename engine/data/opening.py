@@ -14,7 +14,7 @@ from engine.errors import DataError
 from specs.common.spelling import nearest
 from specs.registry import DATA_SETS, PUBLIC_SETS
 from specs.tables.data import Data
-from specs.toml.paths import DATA_FILES, data_suffix, near_file
+from specs.toml.paths import DATA_FILES, data_suffix, near_file, no_such
 
 
 def open_source(
@@ -26,9 +26,7 @@ def open_source(
     reach.
     """
     if source.path is not None and source.missing:
-        near = near_file(source.path)
-        hint = f'; did you mean "{near}"?' if near else ""
-        raise DataError(f'data.source: found "{source}", which is no file or folder{hint}')
+        raise DataError(f"data.source: {no_such(source.path)}")
     if source.path is not None and source.path.is_file():
         yield None, read_file(source.path, wanted)
         return
@@ -118,12 +116,10 @@ def _failure(source: DataSource, split: str, error: Exception) -> str:
     reason = f"{error.__cause__ or error}"
     expected = f'neither "{NAME}", nor a {", ".join(DATA_FILES)} file, nor a hub data set within reach'
     text = f'data.source: found "{source}" (split "{split}"), which is {expected}: {reason}'
-    near = nearest(str(source), (*DATA_SETS, *PUBLIC_SETS))
-    if near and source.public is None:
-        text += f'; did you mean "{near}"?'
     if datasets.config.HF_HUB_OFFLINE:
         text += (
             "; HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set, so a hub data set must be in the cache already, "
             "or be a local copy: data.source = its folder, data.adapter = its name"
         )
-    return text
+    near = nearest(str(source), (*DATA_SETS, *PUBLIC_SETS)) or near_file(Path(str(source)))
+    return text if source.public or not near else f'{text}; did you mean "{near}"?'

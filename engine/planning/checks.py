@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
-
-from attrs import evolve
 
 from engine.data.prepare import no_validation, split_sizes, too_many
 from engine.data.sources import sources
@@ -28,7 +25,7 @@ from specs.common.plugin_names import described
 from specs.registry import METRICS, REGISTRIES, STATISTICS
 from specs.tables.data import Data
 from specs.toml.describe import value as spell
-from specs.toml.paths import looks_local, near_file
+from specs.toml.paths import looks_local, no_such
 
 # Larger files are counted by the data stage alone: a plan has to answer at once.
 MOST_BYTES = 32 * 2**20
@@ -94,8 +91,7 @@ def _missing_models(plan: Plan) -> Iterator[Problem]:
     for cell in plan.matrix.distinct("model"):
         name = plan.matrix.table("model", cell).id
         if not name.startswith(PACKAGE) and looks_local(name) and local_path(name) is None:
-            problem = _problem(plan, "model.id", cell, f'no such file or folder: "{name}"')
-            yield evolve(problem, hint=near_file(Path(name).expanduser()))
+            yield _problem(plan, "model.id", cell, no_such(name))
 
 
 def _cards(plan: Plan) -> dict[Cell, ModelCard]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.errors import DataError, UsageError
 from engine.planning.identities import digest
 from specs.tables.evaluate import Evaluate
-from specs.toml.paths import near_file
+from specs.toml.paths import no_such
 from store.backend.records import hash_file
 
 PACKAGE = "lm-eval"
@@ -37,9 +37,7 @@ def _files(folder: str) -> dict[str, str]:
     """Hash the files of a folder by name, but for those that Python and editors make there."""
     path = Path(folder)
     if not path.is_dir():
-        near = near_file(path)
-        hint = f'; did you mean "{near}"?' if near else ""
-        raise DataError(f'evaluate.task_folder: found no folder "{folder}"{hint}')
+        raise DataError(f"evaluate.task_folder: {no_such(path, 'folder')}")
     names = {file: file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()}
     return {
         name.as_posix(): hash_file(file)

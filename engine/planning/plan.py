@@ -14,6 +14,7 @@ from engine.planning.data_read import test_data
 from engine.planning.identities import file_identities
 from engine.planning.key_parts import Cell
 from engine.planning.levels import describe
+from engine.planning.missing_files import check_texts_and_tasks
 from engine.planning.same_examples import same_examples
 from engine.planning.stage_keys import Keys, model_key
 from specs import Matrix
@@ -157,6 +158,7 @@ class Plan:
 
 def make_plan(matrix: Matrix, store: Root | None = None) -> Plan:
     """Compute all stage keys and look up their states. Reads the store's ledger, writes nothing."""
+    check_texts_and_tasks(matrix)
     root = place_of(store or matrix.spec.store)
     plan = Plan(matrix, root, _cells(matrix, Keys(matrix)), {})
     plan.look_up()

@@ -12,8 +12,8 @@ from engine.planning.key_parts import Cell
 from specs import Matrix
 from specs.registry import DATA_SETS, EXECUTORS, PUBLIC_SETS, Registry
 from specs.tables.experiment import TABLE_STAGES
-from specs.toml.convert import field_types
 from specs.toml.describe import named
+from specs.toml.known_keys import field_types
 
 
 @frozen

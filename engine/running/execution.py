@@ -18,6 +18,7 @@ from engine.planning.plan import Plan, PlannedCell, check_donors
 from engine.planning.plugins_used import used_plugins
 from engine.planning.warnings import changed_files
 from engine.progress import StopRequest
+from engine.quantities import count
 from engine.running.disk_space import check_space, memory_warning
 from engine.running.display import Display
 from engine.running.kernels_owner import check_kernels
@@ -27,6 +28,7 @@ from engine.running.run_log import logged
 from engine.running.tracker_summaries import tracked
 from specs.tables.executor import Executor
 from specs.tables.experiment import STAGES
+from specs.toml.paths import no_such
 from store import Ledger, StoreWriter, read_manifests, write_manifest
 from store.ledger.manifests import lost_cells
 
@@ -198,8 +200,8 @@ def check_files(plan: Plan, described: dict[str, Any]) -> None:
     missing = plan.missing()
     lost = lost_cells(plan.root, plan.matrix.experiment.name, described) if missing else 0
     if lost:
-        raise DataError(
-            f"data.source: {missing[0]} is missing, and {lost} finished cells of this experiment were made "
-            "before the store noted what such files held; they stay in the store; expected the file, or "
-            "another experiment's name"
+        more = (
+            f", and without it {count(lost, 'finished cell')} would be none of this experiment; they stay in "
+            "the store; expected the file, or another name of the experiment"
         )
+        raise DataError(f"data.source: {no_such(missing[0], more=more)}")

@@ -8,6 +8,7 @@ from engine.errors import DataError
 from engine.planning.plan import PlannedCell
 from engine.planning.stage_keys import data_key
 from engine.stages.context import Context
+from specs.toml.paths import no_such
 
 
 def run(context: Context, cell: PlannedCell, *, test: bool) -> None:
@@ -18,10 +19,8 @@ def run(context: Context, cell: PlannedCell, *, test: bool) -> None:
         missing = [source for source in sources(data) if source.missing]
         if missing:
             table = "data" if key == cell.keys["data"] else "evaluate.data"
-            raise DataError(
-                f"{table}.source: {missing[0]} is missing, and examples are to be made of it; expected this "
-                "file or folder, or another; finished results stay in the store"
-            )
+            told = no_such(str(missing[0]), more=", and examples are to be made of it; finished results stay")
+            raise DataError(f"{table}.source: {told}")
         if data_key(data, labels, context.plan.remembered) != key:
             raise DataError(f"data.source: {data.source} has changed since the plan was made; run it again")
         home = context.home("data", key)

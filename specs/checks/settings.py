@@ -16,9 +16,10 @@ from specs.tables.evaluate import Evaluate
 from specs.tables.experiment import Lora, Train
 from specs.tables.probe import PositionRange, Probe
 from specs.tables.target import Prompt, Target
-from specs.toml.convert import structure, tables
+from specs.toml.convert import structure
 from specs.toml.describe import value as spell
 from specs.toml.keys import join
+from specs.toml.known_keys import tables
 
 TEMPLATE_FIELDS = ("response", "dimension", "labels")
 SYSTEM_FIELDS = ("dimension", "labels")

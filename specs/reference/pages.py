@@ -14,8 +14,9 @@ from specs.tables.design import Contrast, Factor
 from specs.tables.experiment import OVERLAID, TABLE_STAGES, Experiment
 from specs.tables.interventions import Intervention
 from specs.tables.probe import PositionRange
-from specs.toml.convert import field_types, table_class, unstructure
+from specs.toml.convert import unstructure
 from specs.toml.describe import expected, split_annotated, value
+from specs.toml.known_keys import field_types, table_class
 
 # Tables that stand in an array or under a name of the user's choice.
 _REPEATED: tuple[tuple[str, type], ...] = (

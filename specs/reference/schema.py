@@ -9,8 +9,8 @@ import msgspec
 
 from specs.reference.pages import reference_markdown
 from specs.tables.experiment import OVERLAID, Experiment
-from specs.toml.convert import field_types, tables
 from specs.toml.describe import named
+from specs.toml.known_keys import field_types, tables
 
 __all__ = ["json_schema", "reference_markdown"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 from cattrs import Converter
@@ -21,12 +20,11 @@ from cattrs.errors import (
 from cattrs.gen import make_dict_structure_fn, mapping_structure_factory
 from msgspec import Meta
 
-from specs.common.spelling import nearest, one_of
+from specs.common.spelling import nearest
 from specs.errors import Problem
-from specs.tables.experiment import OVERLAID, Experiment
 from specs.toml.describe import expected, found, members, named, split_annotated
 from specs.toml.keys import Path, join, split
-from specs.toml.other_names import OTHER_NAMES
+from specs.toml.known_keys import unknown_key
 from specs.toml.parse import MAX_INTEGER
 
 T = TypeVar("T")
@@ -218,58 +216,3 @@ def _step(error: Exception) -> Path:
         if isinstance(note, IterableValidationNote):
             return (note.index,)
     return ()
-
-
-@cache
-def field_types(cls: type) -> dict[str, Any]:
-    """The annotated type of every key of a table, in order."""
-    return get_type_hints(cls, include_extras=True)
-
-
-def table_class(type_: Any) -> type | None:
-    """The attrs class behind a key that holds a table (optional or not), else None."""
-    bare, _ = split_annotated(type_)
-    classes = [member for member in members(bare) if attrs.has(member)]
-    return classes[0] if classes else None
-
-
-@cache
-def tables() -> dict[str, type]:
-    """Every table with fixed keys, by key path; "" is the top level."""
-    known: dict[str, type] = {"": Experiment}
-
-    def visit(cls: type, at: str) -> None:
-        for name, type_ in field_types(cls).items():
-            inner = table_class(type_)
-            if inner is not None:
-                known[at + name] = inner
-                visit(inner, f"{at}{name}.")
-
-    visit(Experiment, "")
-    return known
-
-
-def _overlays() -> set[str]:
-    """The tables that repeat the keys of another, with those in them."""
-    places = tuple(f"evaluate.{table}" for table in OVERLAID)
-    return {name for name in tables() if name.startswith(places)}
-
-
-def unknown_key(cls: type, path: Path) -> Problem:
-    """The problem of a key that `cls` lacks: where it belongs, or how it may be meant."""
-    key = str(path[-1])
-    own_keys = field_types(cls)
-    if other := next((other for other in (f"{key}s", key.removesuffix("s")) if other in own_keys), None):
-        return Problem(None, join(path), "unknown key", other)
-    if (other := OTHER_NAMES.get(key)) is not None:
-        return Problem(None, join(path), f"unknown key; here it is called `{other}`")
-    homes = [
-        f"[{name}]" if name else "the top level"
-        for name, table in tables().items()
-        if key in field_types(table) and table is not cls and name not in _overlays()
-    ]
-    if homes:
-        return Problem(None, join(path), f"unknown key; `{key}` belongs to {one_of(homes)}")
-    hint = nearest(key, own_keys)
-    known = "" if hint else f"; expected one of {', '.join(own_keys)}"
-    return Problem(None, join(path), f"unknown key{known}", hint)

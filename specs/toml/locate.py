@@ -27,9 +27,9 @@ def positions(text: str) -> Places:
     return {path: (line + 1, _column(lines[line], column)) for path, (line, column) in places.items()}
 
 
-def stands_twice(text: str) -> tuple[Path, int, int] | None:
-    """The first key or table that `text` writes twice, and the lines, counted from 1, of both; or None."""
-    lines: dict[Path, int] = {}
+def doubled(text: str) -> dict[Path, list[int]]:
+    """Every key and table that `text` writes more than once, with the lines, counted from 1, of all."""
+    lines: dict[Path, list[int]] = {}
     lengths: dict[Path, int] = {}
     for node in _parsed(text):
         at: Path = ()
@@ -41,11 +41,8 @@ def stands_twice(text: str) -> tuple[Path, int, int] | None:
         for pair in pairs:
             written += _keys_of(pair, at)
         for path, place in written:
-            line = place.start_point.row + 1
-            if path in lines:
-                return path, lines[path], line
-            lines[path] = line
-    return None
+            lines.setdefault(path, []).append(place.start_point.row + 1)
+    return {path: places for path, places in lines.items() if len(places) > 1}
 
 
 def _parsed(text: str) -> list[Node]:

@@ -24,6 +24,9 @@ PATHS: tuple[keys.Path, ...] = (
     ("evaluate", "task_folder"), ("model", "id"),
 )  # fmt: skip
 
+# Where nothing but a path stands, or this word.
+PATHS_ALONE: dict[keys.Path, str] = {("evaluate", "neutral_text"): "builtin", ("evaluate", "task_folder"): ""}
+
 
 def holds_path(key: keys.Path) -> bool:
     """Tell whether what stands at a key may be, or hold, a path."""
@@ -38,7 +41,11 @@ def anchor(raw: Mapping[str, Any], folder: Callable[[keys.Path], Path]) -> dict[
     anchored = dict(raw)
     for key in PATHS:
         if keys.exists(raw, key):
-            value = located(keys.leaf(raw, key), folder(key))
+            value = keys.leaf(raw, key)
+            if key not in PATHS_ALONE:
+                value = located(value, folder(key))
+            elif isinstance(value, str) and value != PATHS_ALONE[key]:
+                value = str(absolute(folder(key) / Path(value).expanduser()))
             anchored = keys.merge(anchored, keys.nest(key, value))
     return anchored
 
@@ -62,11 +69,36 @@ def located(value: Any, folder: Path) -> Any:
 
 
 def near_file(path: Path) -> str:
-    """The name of the file or folder beside a missing one that may be meant, or ""."""
+    """The file or folder that may be meant by one that is missing, or "".
+
+    Of one in a folder that is there, its name; else that of the folder, with what follows if that is there.
+    """
+    if not path.parent.exists() and path.parent != path:
+        folder = near_file(path.parent)
+        within = Path(folder) / path.name
+        return str(within) if folder and (_first_there(path).parent / within).exists() else folder
     try:
         return nearest(path.name, [other.name for other in path.parent.iterdir()])
     except OSError:
         return ""
+
+
+def _first_there(path: Path) -> Path:
+    """The outermost part of a path that is missing."""
+    return path if path.parent.exists() or path.parent == path else _first_there(path.parent)
+
+
+def no_such(path: str | Path, what: str = "file or folder", more: str = "") -> str:
+    """What is said wherever something is missing that a spec or a command names: found, expected, nearest.
+
+    Args:
+        path: where nothing is.
+        what: what was expected there.
+        more: what follows from that.
+    """
+    near = near_file(Path(path).expanduser())
+    hint = f'; did you mean "{near}"?' if near else ""
+    return f'found "{path}", which is no {what}{more}{hint}'
 
 
 def _is_built_in(value: str) -> bool:

@@ -11,9 +11,9 @@ from specs.tables.data import Data
 from specs.tables.evaluate import Evaluate
 from specs.tables.experiment import Experiment, Lora, Model, Train
 from specs.tables.probe import Probe
-from specs.toml.convert import field_types, structure, table_class, tables, unknown_key, unstructure
+from specs.toml.convert import structure, unstructure
 from specs.toml.describe import members, split_annotated
-from specs.toml.other_names import OTHER_NAMES
+from specs.toml.known_keys import field_types, table_class, tables, unknown_key
 
 MINIMAL: dict[str, Any] = {"name": "demo", "model": {"id": "m"}, "data": {"source": "s"}}
 
@@ -129,15 +129,6 @@ def test_all_mistakes_are_reported() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OTHER_NAMES)
-def test_the_names_of_other_trainers_lead_to_ours(name: str) -> None:
-    table, _, key = OTHER_NAMES[name].partition(".")
-    assert key in field_types(tables()[table])
-    assert not any(name in field_types(cls) for cls in tables().values())  # which would be its own home
-    for cls in (Train, Experiment):
-        assert OTHER_NAMES[name] in unknown_key(cls, ("somewhere", name)).message
-
-
 @pytest.mark.parametrize(("cls", "key", "hint"), [
     (Experiment, "seed", "seeds"), (Evaluate, "label", "labels"), (Data, "sources", "source"),
 ])  # fmt: skip
@@ -146,8 +137,8 @@ def test_one_letter_s_is_what_is_meant(cls: type, key: str, hint: str) -> None:
 
 
 def test_an_unknown_key_without_neighbours_lists_what_there_is() -> None:
-    (message,) = problems_of({"id": "m", "qqqq": 1}, Model).values()
-    assert message.startswith("unknown key; expected one of id, gguf_file, revision,")
+    _, (problem,) = structure({"id": "m", "qqqq": 1}, Model)
+    assert str(problem).startswith("qqqq: unknown key; expected one of id, gguf_file, revision,")
 
 
 def test_values_keep_their_types() -> None:

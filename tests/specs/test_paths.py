@@ -114,12 +114,41 @@ def test_what_is_not_there_cannot_be_taken_back(tmp_path: Path) -> None:
     write(tmp_path / "base.toml", BASE)
     spec = write(tmp_path / "spec.toml", 'extends = "base.toml"\n[train]\nlrr = { unset = true }\n')
     assert problems(spec) == [
-        "spec.toml:3:1  train.lrr: there is nothing to unset: no file that this one extends sets this key"
+        "spec.toml:3:1  train.lrr: there is nothing to unset: no file that this one extends sets this key; "
+        'did you mean "train.lr"?'
     ]
+    spec.write_text('extends = "base.toml"\ntarin.lr = { unset = true }\n')
+    (line,) = problems(spec)
+    assert "tarin.lr: there is nothing to unset" in line and 'did you mean "train.lr"?' in line
     (line,) = problems(tmp_path / "base.toml", "train.steps=null")
-    assert line.startswith("--set train.steps=null: the spec does not set")
+    assert line == "--set train.steps=null: the spec does not set this key, whose default holds"
     (line,) = problems(tmp_path / "base.toml", "model.id=null")
     assert "model.id" in line and "required" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "end"),
+    [
+        ("tarin.lr", 'the spec does not set this key; did you mean "train.lr"?'),
+        ("train.steps", "the spec does not set this key, whose default holds"),
+        ("probe.tuned.lr", "the spec does not set this key, whose default holds"),
+        ("data.sorce", 'the spec does not set this key; did you mean "data.source"?'),
+        ("factors.traget", 'the spec does not set this key; did you mean "factors.target"?'),
+        ("zzzzzz", "the spec does not set this key"),
+        ("a b", "expected a key, as in train.lr, found 'a b'"),
+        ("", "expected a key, as in train.lr, found ''"),
+    ],
+)
+def test_a_key_that_cannot_be_taken_back_is_named_once_as_it_was_typed(
+    tmp_path: Path, key: str, end: str
+) -> None:
+    spec = write(tmp_path / "spec.toml", f"{BASE}[factors.target.levels]\na = {{ lora.r = 1 }}\n")
+    assert problems(spec, f"--unset {key}") == [f"--unset {key}: {end}"]
+
+
+def test_what_is_missing_without_a_key_that_was_taken_back_names_the_argument(tmp_path: Path) -> None:
+    (line,) = problems(write(tmp_path / "spec.toml", BASE), "--unset model.id")
+    assert line == "model.id: missing; this key is required (from --unset model.id)"
 
 
 @pytest.mark.parametrize(
@@ -138,12 +167,40 @@ def test_a_key_that_stands_twice_is_named_with_both_lines(
     assert f"`{key}` stands in lines {lines[0]} and {lines[1]}" in line
 
 
+def test_all_keys_that_stand_twice_are_named(tmp_path: Path) -> None:
+    text = 'seeds = [0]\nseeds = [1]\n[train]\nlr = 1\nlr = 2\n[[contrasts]]\nfactor = "a"\nfactor = "b"\n'
+    text += '[[contrasts]]\nfactor = "a"\n[train]\nlr = 3\n'
+    told = problems(write(tmp_path / "spec.toml", BASE + text))
+    expected = (
+        ("seeds", "4 and 5"), ("contrasts[0].factor", "10 and 11"), ("train", "6 and 14"),
+        ("train.lr", "7, 8 and 15"),
+    )  # fmt: skip
+    assert len(told) == 4
+    for line, (key, lines) in zip(told, expected, strict=True):
+        assert f"`{key}` stands in lines {lines}; expected each key and table once" in line
+
+
+def test_another_mistake_of_this_kind_is_told_beside_them(tmp_path: Path) -> None:
+    told = problems(write(tmp_path / "spec.toml", "a = {}\na.b = 1\nb = 1\nb = 2\n"))
+    assert len(told) == 2
+    assert "`a` has its value already" in told[0] and "`b` stands in lines 3 and 4" in told[1]
+
+
 def test_five_thousand_unknown_keys_are_twenty_lines(tmp_path: Path) -> None:
     spec = write(tmp_path / "spec.toml", BASE + "[train]\n" + "".join(f"k{n} = 1\n" for n in range(5000)))
     with pytest.raises(SpecError) as error:
         load_spec(spec)
     assert len(error.value.problems) == 5000
     assert len(error.value.lines()) == 20 and error.value.lines()[-1] == "… and 4,981 more problems"
+    assert [line for line in error.value.lines() if "expected one of" in line] == error.value.lines()[:1]
+    assert "epochs, steps" in error.value.lines()[0]
+
+
+def test_each_table_says_once_what_keys_it_has(tmp_path: Path) -> None:
+    wrong = "[train]\nqqq = 1\nzzz = 2\n[lora]\nqqq = 1\nwww = 2\n"
+    told = problems(write(tmp_path / "spec.toml", BASE + wrong))
+    assert ["expected one of" in line for line in told] == [True, False, True, False]
+    assert "epochs, steps" in told[0] and "r, alpha" in told[2]
 
 
 def test_mistakes_of_settings_are_told_with_all_others(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from engine.errors import DataError
 from engine.planning.stage_keys import Keys
 from specs import load_spec, resolve
 from specs.tables.experiment import TABLE_STAGES
-from specs.toml.convert import field_types, tables
+from specs.toml.known_keys import field_types, tables
 
 KEYS = ("data", "test_data", "base", "train", "evaluate", "lens", "probe", "intervene")
 # Which keys follow when a stage's own result changes.

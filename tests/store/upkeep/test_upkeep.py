@@ -260,7 +260,7 @@ def test_a_data_file_that_is_gone_takes_no_results_along(
     assert "4 pending" in engine("plan", spec, "--set", "probe.top_k=1").output
     run(tmp_path, "execute", spec, "--set", "probe.top_k=1")
     output = engine("execute", spec, "--store", tmp_path / "new", code=1).output
-    assert told(output, "data.source", str(data), "missing")
+    assert told(output, "data.source", f'found "{data}", which is no file or folder')
     assert told(output, "finished results")
     data.write_bytes(rated_file.read_bytes().replace(b"message 1", b"message x"))
     with monkeypatch.context() as patch:
@@ -275,8 +275,10 @@ def test_a_data_file_that_is_gone_takes_no_results_along(
     del manifest["files"]
     write_json(place_of(root), "experiments/small.json", manifest)
     named = (root / "experiments/small.json").read_bytes()
-    message = f"{data} is missing, and 4 finished cells of this experiment were made before"
-    assert message in engine("execute", spec, code=2).output
+    output = engine("execute", spec, code=2).output
+    assert told(
+        output, "data.source", f'found "{data}", which is no file or folder', "4 finished cells", "stay"
+    )
     assert (root / "experiments/small.json").read_bytes() == named
 
 
