@@ -7,6 +7,12 @@ class StoreError(Exception):
     """A store cannot be read or written as asked; the message names the file or the entry at fault."""
 
 
+class UnknownExperimentError(StoreError):
+    """A store has no experiment of the name that was asked for."""
+
+    exit_code = 2
+
+
 class LostClaimError(StoreError):
     """Another process has taken a stage over, or finished it first; nothing of it may be written any more."""
 

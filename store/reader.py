@@ -12,7 +12,6 @@ import xarray as xr
 
 import store.accessor  # noqa: F401  (registers tree.ablation and dataset.ablation)
 from specs.common.names import UNTRAINED_STAGES
-from specs.common.spelling import hint
 from store.arrays.cell_axis import cell_index, with_cells
 from store.arrays.cell_index import coordinates_of
 from store.arrays.families import family_name
@@ -26,7 +25,7 @@ from store.errors import MEND, DamagedError, StoreError
 from store.ledger.ledger import Ledger
 from store.ledger.levels import factor_names, level_text
 from store.ledger.lost_records import check_records
-from store.ledger.manifests import manifest_names, read_manifests, unnamed
+from store.ledger.manifests import read_manifests, unknown_experiment, unnamed
 from store.ledger.overview import fetch_records, overview
 from store.ledger.row_keys import GROUP, group_keys
 from store.ledger.version import check_store
@@ -57,8 +56,7 @@ def open_store(
     check_store(place)
     manifests = read_manifests(place, experiment)
     if experiment is not None and not manifests:
-        known = manifest_names(place)
-        raise StoreError(f"{place}: no experiment {experiment!r}{hint(experiment, known)}")
+        raise unknown_experiment(place, experiment)
     if not manifests and (trouble := unnamed(place)):
         raise StoreError(trouble)
     nodes: dict[str, xr.Dataset] = {}

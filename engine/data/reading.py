@@ -274,14 +274,4 @@ def _check_columns(wanted: Mapping[str, str], columns: Sequence[str], where: str
             hint = f'; did you mean "{near}"? The' if near else "; the"
             raise DataError(
                 f'{where}: found no column "{column}" ({reason}){hint} columns are {", ".join(columns)}'
-                f"{_other_separator(columns)}"
             )
-
-
-def _other_separator(columns: Sequence[str]) -> str:
-    """Say what a table of one column may have between its cells instead of commas."""
-    signs = {";": "semicolons", "\t": "tabs", "|": "bars"}
-    between = [name for sign, name in signs.items() if len(columns) == 1 and sign in columns[0]]
-    if not between:
-        return ""
-    return f"; {between[0]} seem to part its cells: expected commas in a .csv file, tabs in a .tsv file"

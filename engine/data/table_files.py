@@ -26,6 +26,7 @@ _MARKS = {
     b"\xff\xfe\x00\x00": "UTF-32", b"\x00\x00\xfe\xff": "UTF-32",
     b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
 }  # fmt: skip
+_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}  # that may part the cells of a line
 _LARGEST_CELL = 2**31 - 1  # characters: as many as the csv module can be told to admit
 
 
@@ -78,6 +79,7 @@ def _separated(path: Path, delimiter: str) -> Table:
         name for name in header if name
     ]  # a separator at the end of each line makes a column without one
     _check_names(names, str(path))
+    _check_delimiter(names, delimiter, path)
 
     def rows() -> Iterator[tuple[str, Raw]]:
         with stream, _reading(path, lambda: f"line {reader.line_num}"):
@@ -179,6 +181,19 @@ def _check_names(names: Sequence[str], where: str) -> None:
     twice = [name for name, number in Counter(names).items() if number > 1]
     if twice:
         raise DataError(f'{where}: found the column "{twice[0]}" more than once; expected each name once')
+
+
+def _check_delimiter(names: Sequence[str], delimiter: str, path: Path) -> None:
+    """Raise DataError for a table of one column whose name has what may be meant to part columns."""
+    meant = next((sign for sign in _SIGNS if sign != delimiter and len(names) == 1 and sign in names[0]), "")
+    if not meant:
+        return
+    suffix, other = data_suffix(path) or "", {",": ".csv", "\t": ".tsv"}.get(meant)
+    renamed = f", or the name {path.name.replace(suffix, other)}" if other else ": save it with these"
+    raise DataError(
+        f"{path}, line 1: found {_SIGNS[meant]} between the names of columns, {names[0]!r:.80}; expected "
+        f"{_SIGNS[delimiter]} in a {suffix} file{renamed}"
+    )
 
 
 @contextmanager

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UsageError
 from engine.planning.levels import describe, is_level, parted
 from specs import Matrix, resolve
+from specs.common.spelling import hint
 from store import StoreError, cells, read_manifests
 from store.backend.location import Place
 from store.ledger.levels import level_text
 
 if TYPE_CHECKING:
     from xarray import DataTree
+
+SHOWN = 3  # cells that an error names
 
 Levels = Mapping[str, Any]
 """Factor → a level, or a list of levels."""
@@ -43,32 +47,60 @@ def one_training(place: Place, cell: Levels, experiment: str | None) -> tuple[st
         UsageError: for levels that are not there or not single.
         StoreError: for a training that is not done.
     """
+    names = [experiment] if experiment is not None else list(read_manifests(place))
+    listed = {name: cells(place, name) for name in names}
+    _check_levels(place, cell, [known["levels"] for known in chain.from_iterable(listed.values())])
     trainings: dict[str, tuple[str, dict[str, Any]]] = {}
-    every: dict[str, tuple[str, dict[str, Any]]] = {}
-    for name in [experiment] if experiment is not None else read_manifests(place):
-        for known in cells(place, name):
-            if unknown := [factor for factor in cell if factor not in known["levels"]]:
-                raise UsageError(
-                    f"{place}: no factor {unknown[0]!r}; expected levels of {', '.join(known['levels'])}, "
-                    f"as in {describe(known['levels'])}"
-                )
-            if known["status"]["train"] == "done":
-                every.setdefault(known["keys"]["train"], (name, known["levels"]))
-            if all(is_level(known["levels"][factor], level) for factor, level in cell.items()):
-                if known["status"]["train"] == "done":
-                    trainings.setdefault(known["keys"]["train"], (name, known["levels"]))
-                elif len(cell) == len(known["levels"]):
-                    raise StoreError(
-                        f"{place}: the training of {describe(known['levels'])} is {known['status']['train']}"
-                    )
+    every: list[dict[str, Any]] = []
+    for name, known in [(name, known) for name, cells_of in listed.items() for known in cells_of]:
+        levels, state = known["levels"], known["status"]["train"]
+        if state == "done":
+            every.append(levels)
+        if any(factor not in levels or not is_level(levels[factor], cell[factor]) for factor in cell):
+            continue
+        if state == "done":
+            trainings.setdefault(known["keys"]["train"], (name, levels))
+        elif len(cell) == len(levels):
+            raise StoreError(f"{place}: the training of {describe(levels)} is {state}")
     if len(trainings) != 1:
-        examples = "; ".join(describe(levels) for _, levels in list((trainings or every).values())[:3])
+        found = list(trainings.values())
+        if len({name for name, _ in found}) == len(found) > 1:  # each experiment has one
+            raise UsageError(f"{place}: {describe(dict(cell))} {_several_experiments(found)}")
+        told = dict.fromkeys(map(describe, [levels for _, levels in found] or every))
+        examples = "; ".join(list(told)[:SHOWN])
         raise UsageError(
             f"{place}: {describe(dict(cell)) or 'no level'} names {len(trainings)} finished trainings; "
             "expected one" + (f", such as {examples}" if examples else "; none is finished")
         )
     ((key, (name, levels)),) = trainings.items()
     return name, key, levels
+
+
+def _check_levels(place: Place, cell: Levels, known: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UsageError for a factor that no cell has, or a level that none of its cells has."""
+    factors = list(dict.fromkeys(chain.from_iterable(known)))
+    for factor, level in cell.items():
+        levels = list(dict.fromkeys(level_text(one[factor]) for one in known if factor in one))
+        if known and not levels:
+            raise UsageError(
+                f"{place}: no factor {factor!r}{hint(factor, factors)}; expected levels of "
+                f"{', '.join(factors)}, as in {describe(dict(known[0]))}"
+            )
+        if known and not any(is_level(one[factor], level) for one in known if factor in one):
+            raise UsageError(
+                f"{place}: {factor}={level}: the factor has no such level; expected one of "
+                f"{', '.join(levels)}{hint(str(level), levels)}"
+            )
+
+
+def _several_experiments(found: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """Say that experiments have a training each on the same levels, and how one is chosen."""
+    names = [name for name, _ in found]
+    listed = f"{', '.join(names[:-1])} and {names[-1]}"
+    return (
+        f"names {len(names)} finished trainings, of the experiments {listed}; expected one of them "
+        f'by --experiment, or in Python experiment="{names[0]}"'
+    )
 
 
 def recorded_cell(experiment: dict[str, Any], levels: dict[str, Any]) -> tuple[Matrix, tuple[int, ...]]:

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from specs.common.names import UNTRAINED_STAGES
+from specs.common.spelling import hint
 from store.backend.locate import place_of, seen
 from store.backend.location import Place, Root
 from store.backend.records import Json, parse_json, parse_record, read_file, read_json, write_json
-from store.errors import MEND, DamagedError, StoreError
+from store.errors import MEND, DamagedError, StoreError, UnknownExperimentError
 from store.lease.lock import locked
 from store.ledger.history import declare, recorded
 from store.ledger.ledger import Ledger
@@ -145,6 +146,13 @@ def manifest_names(place: Place) -> list[str]:
     return sorted(filter(is_name, names))
 
 
+def unknown_experiment(place: Place, name: str) -> UnknownExperimentError:
+    """Return the error of a name that no experiment of a store has."""
+    known = manifest_names(place)
+    there = f"there are {', '.join(known)}" if known else "there is none"
+    return UnknownExperimentError(f"{place}: no experiment {name!r}; {there}{hint(name, known)}")
+
+
 def is_name(name: str) -> bool:
     """Tell whether a name may be that of an experiment."""
     return _NAME.fullmatch(name) is not None
@@ -186,8 +194,7 @@ def cells(root: Root, experiment: str) -> list[Json]:
     """
     manifests = read_manifests(root, experiment)
     if experiment not in manifests:
-        known = ", ".join(manifest_names(place_of(root))) or "none"
-        raise StoreError(f"{root}: no experiment {experiment!r}; there are {known}")
+        raise unknown_experiment(place_of(root), experiment)
     listed: list[Json] = manifests[experiment]["cells"]
     ledger = Ledger(root)
     keys: dict[str, set[str]] = {}

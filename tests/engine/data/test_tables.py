@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 from pyarrow import ipc, parquet
 
 from engine.data import json_rows
+from engine.data.looking import look
 from engine.data.prepare import SPLITS, load, prepare
 from engine.data.reading import read_source
+from engine.data.table_files import read_file
 from engine.data.visible import visible
 from engine.errors import DataError
 from specs.tables.data import Columns, Data
@@ -363,9 +365,32 @@ def test_what_was_read_is_what_is_trained_on(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("sign", "said"), [(";", "semicolons"), ("\t", "tabs")])
-def test_cells_that_are_parted_otherwise_are_told(tmp_path: Path, sign: str, said: str) -> None:
-    file = tmp_path / "a.csv"
-    file.write_text(f"context{sign}response{sign}label\na{sign}b{sign}1\n")
-    with pytest.raises(DataError, match=facts(said, "commas")):
+@pytest.mark.parametrize(
+    ("name", "sign", "said"),
+    [
+        ("a.csv", ";", ("semicolons", "commas", "save it")),
+        ("a.csv", "\t", ("tabs", "commas", "a.tsv")),
+        ("a.csv", "|", ("bars", "commas")),
+        ("a.tsv", ",", ("commas", "tabs", "a.csv")),
+        ("a.tsv", ";", ("semicolons", "tabs")),
+        ("a.csv.gz", "\t", ("tabs", "commas", "a.tsv.gz")),
+    ],
+)
+def test_cells_that_are_parted_otherwise_are_told_at_once(
+    tmp_path: Path, name: str, sign: str, said: tuple[str, ...]
+) -> None:
+    """Also where commas in the text make rows of several cells, and to whom names no columns."""
+    file = tmp_path / name
+    text = f"context{sign}response{sign}label\na, b{sign}b{sign}1\nc{sign}d\te,f{sign}2\n".encode()
+    file.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    pattern = facts(f"{name}, line 1: found", *said)
+    with pytest.raises(DataError, match=pattern):
         read_source(Data(source=str(file)), labels=["1", "2"])
+    with pytest.raises(DataError, match=pattern):
+        look(str(file), "naturalness")
+
+
+def test_one_column_of_a_plain_name_is_a_table(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("only one: column\na\n")
+    assert read_file(file).columns == ["only one: column"]

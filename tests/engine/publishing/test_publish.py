@@ -20,9 +20,11 @@ from small_study import small_spec
 from transformers import AutoModelForCausalLM
 
 import engine as python
+from engine.errors import UsageError
 from store import open_store
 
 CELL = "target=label+explanation,seed=1"
+SIZE = "[factors.size.levels]\nsmall = { lora.r = 2 }\n"
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +99,52 @@ def test_a_cell_of_no_seed_of_its_own_is_told_over_seeds(study: Path, tmp_path: 
         (("--cell", CELL, "--to", "hub", "-o", "x"), "expected --repo, without -o"),
         (("--cell", "target=label", "--to", "folder", "-o", "x"), "names 2 finished trainings"),
         (("--cell", "size=label", "--to", "folder", "-o", "x"), "no factor 'size'"),
+        (
+            ("--cell", "targt=label", "--to", "folder", "-o", "x"),
+            "no factor 'targt'; the nearest is 'target'",
+        ),
+        (
+            ("--cell", "target=labl,seed=0", "--to", "folder", "-o", "x"),
+            "target=labl: the factor has no such level; expected one of label, label+explanation; the "
+            "nearest is 'label'",
+        ),
+        (("--cell", "target=label,seed=7", "--to", "folder", "-o", "x"), "seed=7: the factor has no such"),
+        (("--cell", CELL, "--to", "folder", "-o", "x", "--experiment", "smal"), "the nearest is 'small'"),
         (("--cell", CELL, "--to", "folder", "-o", "FULL"), "holds something"),
     ],
 )
 def test_what_cannot_be_published_is_told(study: Path, options: tuple[str, ...], said: str) -> None:
     options = tuple(str(study.parent) if option == "FULL" else option for option in options)
     assert told(engine("publish", study, *options, code=2).output, said)
+
+
+def test_two_experiments_with_such_a_cell_are_told_apart_by_name(
+    study: Path, tmp_path: Path, tiny_model: Path, rated_file: Path
+) -> None:
+    """Where both have one training it is that; the error tells the option, and Python's argument."""
+    store = ("--store", tmp_path / "store")
+    engine("execute", small_spec(tmp_path, tiny_model, rated_file, name="same"), *store)
+    longer = small_spec(tmp_path, tiny_model, rated_file, SIZE, name="longer", train="steps = 3")
+    engine("execute", longer, *store)
+
+    def published(*options: object, cell: str = CELL, code: int = 0) -> str:
+        folder = tmp_path / f"adapter-{len(options)}"
+        to_folder = ("--cell", cell, "--to", "folder", "-o", folder)
+        return engine("publish", tmp_path / "store", *to_folder, *options, code=code).output
+
+    of_size = "target=label+explanation,seed=1,size=small"
+    assert published(code=2) == (
+        f"error: {tmp_path}/store: target=label+explanation, seed=1 names 2 finished trainings, of the "
+        "experiments longer and same; expected one of them by --experiment, or in Python "
+        'experiment="longer"\n'
+    )
+    with pytest.raises(UsageError, match='experiment="longer"'):
+        python.load_adapter(tmp_path / "store", CELL)
+    published("--experiment", "same")
+    assert "no factor 'szie'; the nearest is 'size'" in published(
+        cell=of_size.replace("size", "szie"), code=2
+    )
+    published(cell=of_size)  # a factor that the other experiment does not have
 
 
 def test_the_hub_is_sent_the_same_files_and_no_path(study: Path, published: Path, tiny_model: Path) -> None:
