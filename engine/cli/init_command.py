@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from attrs import define
+from attrs import define, evolve, field
 
 from engine.errors import UsageError
 from engine.terminal import say
-from specs.common.spelling import nearest
+from specs.common.spelling import hint
 
 if TYPE_CHECKING:
     from engine.cli.new_spec import NewSpec, Roles
@@ -61,9 +62,11 @@ def init(
     if Path(source).is_absolute() and not Path(source).exists():
         raise UsageError(f"init: {no_such(data)}")
     seen = look(source, dimension=new_spec.DIMENSION)
-    roles = _fixed(data, seen, given) if seen.fixed else _Choice(data, seen, given, yes).roles()
-    labels = list(seen.own_labels) or labels_of(data, seen, roles.label)
-    new_spec.check_labels(data, roles.label, labels)
+    if seen.fixed:
+        roles, labels = _fixed(data, seen, given), list(seen.own_labels)
+    else:
+        roles, labels = _Choice(data, seen, given, yes).roles(), []
+    labels = labels or list(seen.columns[roles.label].labels)
     model_id, chats = _model(model, file)
     spec = new_spec.NewSpec(
         name=name,
@@ -80,7 +83,8 @@ def init(
     for line in _told(data, spec):
         say(line)
     say(f"wrote {file}: {cells}")
-    say(f"next: engine plan {file}\n      engine execute {file}", lines=True)
+    commands = [shlex.join(["engine", name, str(file)]) for name in ("plan", "execute")]
+    say(f"next: {commands[0]}\n      {commands[1]}", lines=True)
 
 
 def _name_of(data: str) -> str:
@@ -101,28 +105,35 @@ class _Choice:
     seen: Look
     given: dict[str, str | None]
     yes: bool
+    mistakes: list[str] = field(factory=list)
 
     def roles(self) -> Roles:
-        """Give the column of each role."""
-        from engine.cli.new_spec import Roles
+        """Give the column of each role; SpecError with all that is wrong with options and columns."""
+        from engine.cli.new_spec import Roles, label_mistakes
+        from specs import Problem, SpecError
 
         for role, column in self.given.items():
             if column and column not in self.seen.columns:
-                raise _no_column(self.data, role, column, self.seen)
+                self.mistakes.append(_no_column(role, column, self.seen))
         label = self._needed("label", ())
-        labels_of(self.data, self.seen, label)
-        response = self._needed("response", (label, self.given["context"], self.given["explanation"]))
+        found = label in self.seen.columns and self.seen.columns[label].labels
+        taken = (label, self.given["context"], self.given["explanation"])
+        # Of a mistaken label nothing follows for the text.
+        response = self._needed("response", taken) if found else self.given["response"] or ""
         context = self._optional("context", (label, response))
         explanation = self._optional("explanation", (label, response, context))
         group = self._optional("group", (label, response, context, explanation))
         chosen = [name for name in (label, response, context, explanation) if name]
-        if len(set(chosen)) < len(chosen):
-            twice = next(name for name in chosen if chosen.count(name) > 1)
-            raise UsageError(f'{self.data}: column "{twice}" was given two roles; expected one each')
+        for twice in sorted({name for name in chosen if chosen.count(name) > 1}):
+            self.mistakes.append(f'column "{twice}" was given two roles; expected one each')
+        if label in self.seen.columns:
+            self.mistakes += label_mistakes(self.seen, label)
+        if self.mistakes:
+            raise SpecError([Problem(None, "", f"{self.data}: {mistake}") for mistake in self.mistakes])
         return Roles(label, response, context, explanation or None, group or None)
 
     def _needed(self, role: str, taken: Iterable[str | None]) -> str:
-        """Give the column of a role that every spec has."""
+        """Give the column of a role that every spec has; "" where it cannot be told."""
         from engine.cli.new_spec import several
         from engine.data.looking import likely, told
 
@@ -133,18 +144,20 @@ class _Choice:
         what = "of 2 to 30 short values that repeat" if role == "label" else "of texts"
         if not fitting:
             known = ", ".join(self.seen.columns)
-            raise UsageError(f"{self.data}: no column {what} among {known}; expected {option} COLUMN")
+            self.mistakes.append(f"no column {what} among {known}; expected {option} COLUMN")
+            return ""
         if self.yes or told(role, fitting):
             return fitting[0]
-        if sys.stdin.isatty() and sys.stdout.isatty():
+        if not self.mistakes and sys.stdin.isatty() and sys.stdout.isatty():
             say(f"Which column holds the {'label' if role == 'label' else 'rated text'}?")
             for name in fitting:
                 say(f"  {several([name], self.seen)}")
             return str(click.prompt("column", type=click.Choice(fitting), default=fitting[0]))
-        raise UsageError(
-            f"{self.data}: which column holds the {role} cannot be told; expected {option} with "
+        self.mistakes.append(
+            f"which column holds the {role} cannot be told; expected {option} with "
             f"{several(fitting[:5], self.seen)}, or --yes for the first"
         )
+        return ""
 
     def _optional(self, role: str, taken: Iterable[str | None]) -> str:
         """Give the column of a role that a data set may lack, by its name alone; "" for none."""
@@ -160,12 +173,11 @@ class _Choice:
         return named[0] if len(named) == 1 or (named and named[0].lower() == role) else ""
 
 
-def _no_column(data: str, role: str, column: str, seen: Look) -> UsageError:
+def _no_column(role: str, column: str, seen: Look) -> str:
     option = "--text" if role == "response" else f"--{role}"
-    near = nearest(column, seen.columns)
-    hint = f'; did you mean "{near}"?' if near else ";"
-    return UsageError(
-        f"{data}: {option} {column}: no such column{hint} The columns are {', '.join(seen.columns)}"
+    return (
+        f"{option} {column}: no such column{hint(column, seen.columns)}; expected one of "
+        f"{', '.join(seen.columns)}"
     )
 
 
@@ -179,18 +191,6 @@ def _fixed(data: str, seen: Look, given: dict[str, str | None]) -> Roles:
         raise UsageError(f"{data}: has no ratings; `engine annotate` makes them, in a file to begin with")
     explained = "explanation" in seen.columns
     return Roles("label", "response", "context", "explanation" if explained else None)
-
-
-def labels_of(data: str, seen: Look, column: str) -> list[str]:
-    """Give the labels that a column holds; UsageError where it holds none."""
-    held = seen.columns[column]
-    if labels := held.labels:
-        return list(labels)
-    kinds = len(held.values)
-    some = f"{kinds} different values" if kinds != 1 else f'"{next(iter(held.values))}" alone'
-    if kinds > 1 and held.single:
-        some = f"more than {kinds - 1} different values, or long ones"
-    raise UsageError(f'{data}: column "{column}" holds {some}; expected 2 to 30 labels')
 
 
 def _model(given: str | None, file: Path) -> tuple[str, bool]:
@@ -227,9 +227,8 @@ def _write(file: Path, spec: NewSpec) -> str:
         draft.write_text(spec.text(), "utf-8")
         try:
             planned = plan(draft)
-        except SpecError as error:
-            first = error.problems[0]
-            raise UsageError(f"{spec.source}: {first.key}: {first.message}") from None
+        except SpecError as error:  # the draft's lines are nobody's, for it is not kept
+            raise SpecError([evolve(wrong, file=None) for wrong in error.problems]) from None
         try:
             os.link(draft, file)  # unlike a renaming it never takes another file's place
         except FileExistsError:

@@ -260,19 +260,25 @@ def ordered(labels: Sequence[str]) -> list[str]:
     return in_order(labels)
 
 
-def check_labels(source: str, column: str, labels: Sequence[str]) -> None:
-    """DataError for labels that answers could not tell apart."""
-    alike: dict[str, str] = {}
-    for label in labels:
+def label_mistakes(seen: Look, column: str) -> list[str]:
+    """Say what is wrong with a column's values as labels: their number, and what cannot be told apart."""
+    held = seen.columns[column]
+    if not held.labels:
+        kinds = len(held.values)
+        some = f"{kinds} different values" if kinds != 1 else f"{spell(next(iter(held.values)))} alone"
+        if kinds > 1 and held.single:
+            some = f"more than {kinds - 1} different values, or long ones"
+        return [f'column "{column}" holds {some}; expected 2 to 30 labels']
+    mistakes, alike = [], dict[str, str]()
+    for label in held.labels:
         if label.strip() != label:
-            raise DataError(
-                f'{source}: column "{column}" holds {spell(label)}; expected no spaces around labels'
+            mistakes.append(f'column "{column}" holds {spell(label)}; expected no spaces around labels')
+        elif (other := alike.setdefault(label.casefold(), label)) != label:
+            mistakes.append(
+                f'column "{column}" holds {spell(other)} and {spell(label)}, which differ in case alone; '
+                "expected one spelling of each label"
             )
-        if (other := alike.setdefault(label.casefold(), label)) != label:
-            raise DataError(
-                f'{source}: column "{column}" holds {spell(other)} and {spell(label)}, which differ in case '
-                "alone; expected one spelling of each label"
-            )
+    return mistakes
 
 
 def default_model() -> str:

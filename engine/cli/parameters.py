@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,9 +89,8 @@ class ResultsParameter(StoreParameter):
         spec = load_spec(Path(value))
         store = place_of(spec.store)
         if not store.distant and not Path(str(store)).is_dir():
-            raise UsageError(
-                f"{store}: nothing has been executed yet; `engine execute {value}` makes this store"
-            )
+            command = shlex.join(["engine", "execute", str(value)])
+            raise UsageError(f"{store}: nothing has been executed yet; `{command}` makes this store")
         return Results(store, spec.experiment.name)
 
 

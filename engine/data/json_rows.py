@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from attrs import define
 
+from engine.data.mistakes import Mistakes
 from engine.errors import DataError
 
 CHUNK = 2**16  # characters that are read at once from a list
@@ -45,7 +46,8 @@ def json_rows(stream: IO[str], where: str, *, lines: bool) -> Iterator[dict[str,
     """Yield the objects of a text; with `lines` it holds one per line, else it may be one list, too.
 
     Numbers are text, digit for digit; NaN is None. No more than an object or a chunk of the text is in
-    memory. DataError names the line of what is not JSON, or no object.
+    memory. DataError names the line of what is not JSON, or no object; of lines all that are wrong, at the
+    end.
     """
     if not lines:
         window = _Window(stream)
@@ -54,13 +56,29 @@ def json_rows(stream: IO[str], where: str, *, lines: bool) -> Iterator[dict[str,
             return
         stream.seek(0)
     expected = "one object per line" if lines else "a list of objects, or one object per line"
+    mistakes = Mistakes(where)
+    begun = False
     for number, line in enumerate(stream, start=1):
         if text := line.strip(" \t\r\n"):
-            at = f"{where}, line {number}"
-            row, end = _decoded(text, 0, at, expected)
-            if text[end:].strip():
-                raise DataError(f"{at}: found more behind the object; expected {expected}")
-            yield _checked(row, at)
+            if lines and not begun and text.startswith("["):
+                raise DataError(
+                    f"{where}, line {number}: found a list; expected {expected}; a .json file may hold a list"
+                )
+            begun = True
+            try:
+                row = _row(text, f"{where}, line {number}", expected)
+            except DataError as error:
+                mistakes.note(str(error))
+            else:
+                yield row
+    mistakes.close()
+
+
+def _row(text: str, at: str, expected: str) -> dict[str, Any]:
+    row, end = _decoded(text, 0, at, expected)
+    if text[end:].strip():
+        raise DataError(f"{at}: found more behind the object; expected {expected}")
+    return _checked(row, at)
 
 
 @define

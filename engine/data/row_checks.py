@@ -12,6 +12,7 @@ from attrs import define, field
 from engine.data.cell_text import whole_number
 from engine.data.chats import MESSAGES
 from engine.data.missing_explanations import explained
+from engine.data.mistakes import LISTED
 from engine.data.prompt_fields import prompt_fields
 from engine.data.visible import visible
 from engine.errors import DataError
@@ -26,7 +27,6 @@ KINDS = {
     "duplicate": "the same as an earlier row",
 }
 MISTAKES = ("empty", "label")
-LISTED = 5  # mistakes that an error lists
 MOST_LABELS, LONGEST_LABEL = 30, 60  # different values of a column that may be labels, and their characters
 
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 from attrs import frozen
 
 from engine.data.json_rows import json_rows
+from engine.data.mistakes import Mistakes
 from engine.errors import DataError
 from engine.quantities import count
 from specs.toml.paths import DATA_FILES, data_suffix
@@ -83,21 +84,23 @@ def _separated(path: Path, delimiter: str) -> Table:
 
     def rows() -> Iterator[tuple[str, Raw]]:
         with stream, _reading(path, lambda: f"line {reader.line_num}"):
-            number = 0
+            number, mistakes = 0, Mistakes(str(path))
             for cells in reader:
                 if not cells:
                     continue
                 number += 1
                 place = f"{path}, row {number}"
                 if any(cells[len(header) :]):
-                    raise DataError(
+                    mistakes.note(
                         f"{place} (line {reader.line_num}): found {count(len(cells), 'cell')}; expected "
                         f"{len(header)}, as there are names in the first line"
                     )
+                    continue
                 # Some programs leave the separators of empty last cells out.
                 cells += [""] * (len(header) - len(cells))
                 fields = zip(header, cells, strict=False)
                 yield place, {name: cell or None for name, cell in fields if name}
+            mistakes.close()
 
     return Table(str(path), names, rows())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from engine.planning.plan import Plan
@@ -24,8 +25,8 @@ def older_store(plan: Plan) -> list[str]:
         return []
     return [
         f"store: this spec's store is {here}, for a path is relative to the file in which it stands; "
-        f"{former} in the current folder holds results of {spec.experiment.name}, too: --store {former} goes "
-        "on with them, or move that folder there"
+        f"{former} in the current folder holds results of {spec.experiment.name}, too: "
+        f"--store {shlex.quote(str(former))} goes on with them, or move that folder there"
     ]
 
 

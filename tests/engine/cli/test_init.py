@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -231,6 +232,7 @@ def test_a_person_at_a_terminal_is_asked(tiny_model: Path, tmp_path: Path) -> No
         (["header.csv"], ("header.csv", "no rows")),
         (["set.csv", "--name", "a b"], ("name", "a b")),
         (["set.csv", "--model", "./no-model"], ("model.id", "no-model")),
+        (["rows.csv"], ("rows.csv", "row 2 (line 3)", "3 cells", "expected 2")),
     ],
 )
 def test_wrong_input_is_one_sentence(
@@ -242,11 +244,44 @@ def test_wrong_input_is_one_sentence(
     write_csv(tmp_path / "case.csv", cases)
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "header.csv").write_text("text,label\n")
+    (tmp_path / "rows.csv").write_text("text,label\na b c,1\nd e f,1,2\ng h i,2\n")
     model = [] if "--model" in arguments else ["--model", tiny_model]
     code, output = command("init", *arguments, *model)
     assert code == 2, output
     assert told(output, *facts) and len(output.splitlines()) == 1, output
     assert not list(tmp_path.glob("*.toml")) and not list(tmp_path.glob(".*"))
+
+
+def test_all_mistakes_of_options_and_columns_are_told_at_once(tiny_model: Path, tmp_path: Path) -> None:
+    tones = ["yes", "Yes", " no", "maybe", "MAYBE"]
+    rows = [row | {"tone": tones[place % 5]} for place, row in enumerate(reviews())]
+    write_csv(tmp_path / "set.csv", rows)
+    wrong = ("--label", "tone", "--text", "txet", "--group", "gruop", "--explanation", "tone")
+    lines = engine("init", "set.csv", *wrong, "--model", tiny_model, code=2).output.splitlines()
+    assert all(line.startswith("set.csv: ") for line in lines)
+    expected = (
+        ("--text txet", "no such column", "'text'", "id, text, sentiment, tone"),
+        ("--group gruop", "no such column"),
+        ('"tone"', "two roles"),
+        ('"yes" and "Yes"', "case"),
+        ('" no"', "no spaces"),
+        ('"maybe" and "MAYBE"', "case"),
+    )
+    assert len(lines) == len(expected)
+    assert all(told(line, *facts) for line, facts in zip(lines, expected, strict=True)), lines
+    assert not list(tmp_path.glob("*.toml"))
+
+
+def test_the_next_commands_can_be_pasted_into_a_shell(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "it's my data"
+    folder.mkdir()
+    write_csv(folder / "set.csv", reviews())
+    spec = folder / "a spec.toml"
+    output = engine("init", folder / "set.csv", "--model", tiny_model, "-o", spec).output
+    commands = [line.removeprefix("next:").strip() for line in output.splitlines()[-2:]]
+    assert [shlex.split(line) for line in commands] == [
+        ["engine", "plan", str(spec)], ["engine", "execute", str(spec)],
+    ]  # fmt: skip
 
 
 def test_no_file_is_ever_overwritten(tiny_model: Path, tmp_path: Path) -> None:

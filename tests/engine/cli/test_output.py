@@ -202,5 +202,7 @@ def test_a_spec_that_never_ran_says_how_to_run_it(name: str, write_spec) -> None
     code, output = command(name, write_spec(), *more)
     assert code == 2 and told(output, "store", "nothing has been executed yet", "engine execute")
     assert len(output.splitlines()) == 1
+    spaced = write_spec().rename(write_spec().with_name("my study.toml"))
+    assert f"`engine execute '{spaced}'`" in command(name, spaced, *more)[1]
     code, output = command(name, "smal.toml", *more)
     assert code == 2 and told(output, "smal.toml", "no such file")

@@ -216,7 +216,8 @@ LINE = '{"context": "m", "response": "r", "label": "1"}'
         ("a.csv", HEADER.encode() + "m,café,1,w\n".encode("latin-1"), r"line 2.*0xe9"),
         ("a.jsonl", f"{LINE}\n\n{LINE[:-1]}\n", "line 3: not JSON"),
         ("a.jsonl", f"{LINE}{LINE}", r"line 1.*object"),
-        ("a.jsonl", f"[{LINE}]", r"line 1.*object.*columns"),
+        ("a.jsonl", f"[{LINE}]", r"line 1: found a list.*\.json file"),
+        ("a.jsonl", f"{LINE}\n[{LINE}]", r"line 2.*object.*columns"),
         ("a.json", f"[{LINE},\n\n {LINE}\n{LINE}]", r'line 4.*JSON.*"\{".*"," or "\]"'),
         ("a.json", f"[{LINE},\n{LINE}", r"line 2.*JSON.*end"),
         ("a.json", f"[{LINE},\n1]", "line 2: expected an object"),
@@ -388,6 +389,36 @@ def test_cells_that_are_parted_otherwise_are_told_at_once(
         read_source(Data(source=str(file)), labels=["1", "2"])
     with pytest.raises(DataError, match=pattern):
         look(str(file), "naturalness")
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad", "told"),
+    [
+        (
+            "a.jsonl",
+            LINE,
+            (LINE[:-1], "[1]", f"{LINE} x"),
+            ("line 2: not", "line 3: exp", "line 5: found more"),
+        ),
+        ("a.csv", "m,r,1,w", ("m,r,1,w,x", "m,r,1,w,,y", "a,b,c,d,e"), ("row 1 (line 2)", "row 2", "row 4")),
+    ],
+)
+def test_all_rows_that_cannot_be_read_are_told_at_once(
+    tmp_path: Path, name: str, good: str, bad: tuple[str, ...], told: tuple[str, ...]
+) -> None:
+    file = tmp_path / name
+    first = LINE if name == "a.jsonl" else HEADER.rstrip()
+    lines = [first, bad[0], bad[1], good, bad[2]]
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError) as error:
+        list(read_file(file).rows)
+    head, *listed = str(error.value).splitlines()
+    assert head == f"{file}: 3 rows cannot be read"
+    assert len(listed) == 3 and all(part in line for part, line in zip(told, listed, strict=True))
+    file.write_text("\n".join([*lines, *[bad[2]] * 9]) + "\n")
+    with pytest.raises(DataError, match="12 rows cannot be read") as error:
+        list(read_file(file).rows)
+    assert len(str(error.value).splitlines()) == 7 and str(error.value).endswith("… and 7 more")
 
 
 def test_one_column_of_a_plain_name_is_a_table(tmp_path: Path) -> None:
