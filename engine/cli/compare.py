@@ -10,10 +10,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 from attrs import frozen
 
-from engine.cli.grids import Column, Grid, varying
 from engine.errors import UsageError
-from engine.planning.levels import describe
-from engine.quantities import count
 from store import StoreError, open_store, read_manifests
 from store.analysis import change
 from store.analysis.nodes import stage_node
@@ -64,21 +61,26 @@ class StoreComparison:
     def _numbers(self) -> Iterator[dict[str, Any]]:
         for name, values in self.numbers.data_vars.items():
             a, b = values.sel(store="A").values, values.sel(store="B").values
+            if not (np.isfinite(a).any() or np.isfinite(b).any()):  # of labels that are words, say
+                continue
+            both = np.isfinite(a) & np.isfinite(b)
+            differences = (b - a)[both]
             low, high = self.intervals.get(str(name), (np.nan, np.nan))
             yield {
                 "number": str(name),
-                "a": float(a.mean()),
-                "b": float(b.mean()),
-                "difference": float((b - a).mean()),
+                "cells": int(both.sum()),
+                "a": _mean(a[both] if both.any() else a),
+                "b": _mean(b[both] if both.any() else b),
+                "difference": _mean(differences),
                 "low": low,
                 "high": high,
-                "lowest": float((b - a).min()),
-                "highest": float((b - a).max()),
+                "lowest": float(differences.min()) if both.any() else np.nan,
+                "highest": float(differences.max()) if both.any() else np.nan,
             }
 
     def _cells(self) -> Iterator[dict[str, Any]]:
-        shown = [name for name in BY_CELL if name in self.numbers]
         difference = self.numbers.sel(store="B") - self.numbers.sel(store="A")
+        shown = [name for name in BY_CELL if name in difference and np.isfinite(difference[name]).any()]
         for number, levels in enumerate(self.both):
             differences = {name: float(difference[name][number]) for name in shown}
             yield {"levels": self._levels(levels), "differences": differences}
@@ -87,54 +89,10 @@ class StoreComparison:
         return dict(zip(self.factors, levels, strict=True))
 
 
-def comparison_tables(facts: dict[str, Any]) -> Iterator[Grid | str]:
-    """Yield a comparison for a terminal."""
-    name = facts["experiment"]
-    both = count(facts["cells_in_both"], "cell")
-    yield (
-        f"{name}: {both} in both ({facts['from_equal_inputs']} of them from equal inputs), "
-        f"{len(facts['only_in_a'])} only in A, {len(facts['only_in_b'])} only in B"
-    )
-    for where in ("a", "b"):
-        for levels in facts[f"only_in_{where}"]:
-            yield f"only in {where.upper()}  {describe(levels)}"
-    if facts["numbers"]:
-        titles = ("A", "B", "B − A", "95 % interval", "lowest to highest")
-        grid = Grid.of(
-            f"{name}: means over the cells in both, differences paired by cell", ["number"], titles
-        )
-        for row in facts["numbers"]:
-            interval = f"{row['low']:+.3g} to {row['high']:+.3g}" if np.isfinite(row["low"]) else ""
-            extremes = f"{row['lowest']:+.3g} to {row['highest']:+.3g}"
-            values = f"{row['a']:.4g}", f"{row['b']:.4g}", f"{row['difference']:+.3g}"
-            grid.add(row["number"], *values, interval, extremes)
-        yield grid
-    if rows := facts.get("by_cell"):
-        names, fixed = varying([row["levels"] for row in rows])
-        shown = list(rows[0]["differences"])
-        grid = Grid.of(f"{name}: B − A of every cell", names or ["cell"], shown)
-        grid.caption = f"all: {fixed}" if fixed else ""
-        for row in rows:
-            levels = [level_text(row["levels"][factor]) for factor in names] or ["all"]
-            grid.add(*levels, *(f"{value:+.3g}" for value in row["differences"].values()))
-        yield grid
-    if facts["settings"]:
-        columns = [Column("key", "name"), Column("A", "words"), Column("B", "words")]
-        grid = Grid(f"{name}: settings and versions that differ", columns)
-        for row in facts["settings"]:
-            grid.add(row["key"], row["a"], row["b"])
-        yield grid
-    else:
-        yield "no setting and no version differs"
-
-
-def comparison_rows(facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield a row per number; a row per cell where cells were asked for."""
-    if "by_cell" not in facts:
-        yield from ({"experiment": facts["experiment"], **row} for row in facts["numbers"])
-        return
-    for row in facts["by_cell"]:
-        yield {"experiment": facts["experiment"], **row["levels"], **row["differences"]}
+def _mean(values: np.ndarray) -> float:
+    """Give the mean of the values that there are."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else np.nan
 
 
 def compare_stores(a: Root, b: Root, experiment: str | None = None) -> list[StoreComparison]:

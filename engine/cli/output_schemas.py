@@ -147,7 +147,7 @@ def compare() -> Schema:
     by_cell = _table({"levels": LEVELS, "differences": _by_name(NUMBER)})
     one = {
         "experiment": TEXT, "cells_in_both": COUNT, "from_equal_inputs": COUNT, "only_in_a": _list(LEVELS),
-        "only_in_b": _list(LEVELS), "numbers": _list(_table({"number": TEXT, **number})),
+        "only_in_b": _list(LEVELS), "numbers": _list(_table({"number": TEXT, "cells": COUNT, **number})),
         "settings": _list(_table({"key": TEXT, "a": TEXT, "b": TEXT})),
     }  # fmt: skip
     experiments = _list(_table(one, {"by_cell": _list(by_cell)}))

@@ -72,13 +72,21 @@ def report(of: Results, output: Path | None, experiment: str | None, serve: bool
 @click.argument("of_b", type=RESULTS, metavar="SPEC_B|STORE_B")
 @EXPERIMENT
 @click.option("--cells", is_flag=True, help="List the differences of every cell.")
+@click.option("--all", "every", is_flag=True, help="Show all rows of long tables.")
 @JSON
 @CSV
 def compare(
-    of_a: Results, of_b: Results, experiment: str | None, cells: bool, as_json: bool, as_csv: bool
+    of_a: Results,
+    of_b: Results,
+    experiment: str | None,
+    cells: bool,
+    every: bool,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Compare two stores: cells, results, settings and versions."""
-    from engine.cli.compare import compare_stores, comparison_rows, comparison_tables
+    from engine.cli.compare import compare_stores
+    from engine.cli.compare_tables import comparison_rows, comparison_tables
     from store.ledger.history import record_look
 
     check_one(as_json=as_json, as_csv=as_csv)
@@ -99,7 +107,7 @@ def compare(
         say_csv(row for facts in compared for row in comparison_rows(facts))
     else:
         for facts in compared:
-            for part in comparison_tables(facts):
+            for part in comparison_tables(facts, every=every):
                 Terminal().print(part, soft_wrap=isinstance(part, str))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
+from string import Formatter
 from typing import Any
 
 from engine.planning.levels import describe
@@ -25,7 +27,7 @@ A LoRA adapter of an ablation study: experiment `{experiment}`, cell `{levels}`.
 
 {load}
 {notes}
-The prompt is {prompt}. Its template:
+The prompt is {prompt}. It reads, with an example's own texts in braces:
 
 {template}
 
@@ -67,6 +69,8 @@ def model_card(published: PublishedCell, base: str, name: str) -> str:
     model, prompt = matrix.table("model", cell), matrix.table("prompt", cell)
     evaluate, target = matrix.table("evaluate", cell), matrix.table("target", cell)
     packages: dict[str, str] = published.record["provenance"]["packages"]
+    study = {"dimension": matrix.table("data", cell).dimension, "labels": ", ".join(evaluate.labels)}
+    texts = [_filled(text, study) for text in (prompt.system, prompt.template) if text]
     with_explanation = "" if target.content == "label" else f"; it was trained on `{target.content}`"
     return CONTENT.format(
         header=_header(published, base),
@@ -77,7 +81,7 @@ def model_card(published: PublishedCell, base: str, name: str) -> str:
         load=_fenced("python", _load(model, base, name)),
         notes=_notes(published),
         prompt="a user's message in the tokenizer's chat template" if prompt.chat_template else "plain text",
-        template=_fenced("text", "\n\n".join(filter(None, [prompt.system, prompt.template]))),
+        template=_fenced("text", "\n\n".join(texts)),
         labels=", ".join(evaluate.labels),
         target=with_explanation,
         results=_results(published),
@@ -143,6 +147,14 @@ def _load(model: Model, base: str, name: str) -> str:
             f"model = PeftModel.from_pretrained(base, {_text(name)}).eval()",
             f"tokenizer = AutoTokenizer.from_pretrained({_text(base)}{of_tokenizer})",
         ]
+    )
+
+
+def _filled(template: str, study: Mapping[str, str]) -> str:
+    """Fill in the fields that all examples share; those of an example stay, in braces."""
+    parts = Formatter().parse(template)
+    return "".join(
+        literal + ("" if name is None else study.get(name, f"{{{name}}}")) for literal, name, _, _ in parts
     )
 
 

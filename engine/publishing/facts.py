@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -175,5 +176,7 @@ def _mean(chosen: Any, levels: dict[str, Any], outcome: str, title: str) -> Meas
     except StoreError:  # not recorded
         return None
     mean, low, high = (float(result[name].squeeze()) for name in ("mean", "low", "high"))
+    if isnan(mean):  # of labels that are words, say
+        return None
     examples, seeds = int(result["examples"].squeeze()), int(result["seeds"].squeeze())
     return Measured(describe(levels), title, mean, low, high, examples, seeds)

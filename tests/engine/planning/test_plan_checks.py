@@ -68,7 +68,7 @@ def test_a_model_that_is_spelled_as_a_path_but_is_not_there(write_spec, tiny_mod
     spec = write_spec()
     spec.write_text(spec.read_text().replace(str(tiny_model), name))
     output = engine("plan", spec, code=2).output
-    assert f"{spec}:{line_of(spec, name)}:" in output and told(output, "no such file")
+    assert f"{spec}:{line_of(spec, name)}:" in output and told(output, "which is no file or folder")
 
 
 def test_a_hub_id_is_no_path(write_spec, tiny_model) -> None:

@@ -118,6 +118,30 @@ def test_what_cannot_be_published_is_told(study: Path, options: tuple[str, ...],
     assert told(engine("publish", study, *options, code=2).output, said)
 
 
+def test_a_card_says_what_the_model_reads_and_leaves_out_what_no_example_has(
+    tmp_path: Path, tiny_model: Path, rated_file: Path
+) -> None:
+    """The dimension and labels of the cell; absolute errors are none between words."""
+    words = {"1": "poor", "2": "fair", "3": "good"}
+    rows = [json.loads(line) for line in rated_file.read_text().splitlines()]
+    lines = [json.dumps(row | {"rating": words[row["rating"]]}) + "\n" for row in rows]
+    (tmp_path / "words.jsonl").write_text("".join(lines))
+    template = "{context} {response} {{x}}: the {dimension}, {labels}?"
+    text = small_spec(tmp_path, tiny_model, tmp_path / "words.jsonl").read_text()
+    text = text.replace('labels = ["1", "2", "3"]', 'labels = ["poor", "fair", "good"]')
+    text = text.replace(
+        'template = "{context} {response}:"', f"template = '{template}'\nsystem = 'A {{dimension}}'"
+    )
+    (tmp_path / "small.toml").write_text(text.replace("[data]", '[data]\ndimension = "warmth"'))
+    engine("execute", tmp_path / "small.toml", "--only", "target=label", "--only", "seed=0")
+    folder = ("--to", "folder", "-o", tmp_path / "adapter")
+    engine("publish", tmp_path / "small.toml", "--cell", "target=label,seed=0", *folder)
+    card = (tmp_path / "adapter/README.md").read_text()
+    assert "```text\nA warmth\n\n{context} {response} {x}: the warmth, poor, fair, good?\n```" in card
+    results = card.partition("## Results")[2].partition("## Data")[0]
+    assert "absolute error" not in results and "nan" not in results and "Brier score" in results
+
+
 def test_two_experiments_with_such_a_cell_are_told_apart_by_name(
     study: Path, tmp_path: Path, tiny_model: Path, rated_file: Path
 ) -> None:
