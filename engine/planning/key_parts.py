@@ -13,8 +13,8 @@ from specs.tables.by_name import Table
 from specs.tables.experiment import TABLE_STAGES, Train
 from specs.tables.probe import Probe
 from specs.tables.target import Target
-from specs.toml.convert import field_types
 from specs.toml.describe import named
+from specs.toml.known_keys import field_types
 
 Cell = tuple[int, ...]
 

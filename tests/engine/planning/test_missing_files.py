@@ -11,7 +11,7 @@ from commands import engine
 
 from engine.errors import DataError
 from engine.planning.harness import tasks_identity
-from specs.tables.experiment import Evaluate
+from specs.tables.evaluate import Evaluate
 from specs.toml.paths import near_file, no_such
 
 EVALUATED = '[evaluate.data]\nsource = "{test}"\n'
