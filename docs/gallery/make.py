@@ -46,7 +46,7 @@ SETS = Design(
     probe=False,
 )
 STEPS = [0.0, 0.1, 0.25, 0.5, 1.0]  # shares of a training after which `trained` was probed
-# What draws each figure; `study` and `sets` are experiments, `trained` has a node `along`.
+# What draws each figure; `study` and `sets` are experiments, `trained` has a node `along`, `parts` a `probe`.
 CODE = {
     "change": """\
 result = study.ablation.relative_entropy("target", "label")
@@ -54,6 +54,9 @@ figure = plots.change(result.sel(position="prompt_end"))""",
     "means": """\
 result = study.ablation.means("entropy", "target")
 figure = plots.means(result.sel(position="prompt_end"))""",
+    "attribution": """\
+result = parts.ablation.means("label_attribution")
+figure = plots.attribution(result.sel(level="target=label"))""",
     "along": """\
 result = trained.ablation.means("entropy", stage="along")
 figure = plots.along(result)""",
@@ -87,8 +90,9 @@ figure = plots.panels(plots.change, result, "position")""",
 HEAD = """\
 # Gallery
 
-Every figure of `store.plots`, with the lines that draw it. `study`, `sets` and `trained` are experiments of
-a synthetic store, whose numbers are drawn at random; `study = store.open_store(root)["NAME"]` opens yours.
+Every figure of `store.plots`, with the lines that draw it. `study`, `sets`, `trained` and `parts` are
+experiments of a synthetic store, whose numbers are drawn at random; `study = store.open_store(root)["NAME"]`
+opens yours.
 [analysis.md](analysis.md) says what each analysis does, and `result.attrs["method"]` what bands and
 marks are.
 
@@ -114,6 +118,33 @@ def trained() -> xr.DataTree:
     return xr.DataTree.from_dict({"along": node}, name="trained")
 
 
+def attributed() -> xr.DataTree:
+    """Give an experiment whose labels' logits were attributed to what blocks add."""
+    rng = np.random.default_rng(1)
+    components, layers, examples = ["embedding", "attention", "mlp", "bias"], 9, 60
+    shape = np.zeros((layers, len(components)))
+    shape[0, [0, 3]] = [0.1, -0.05]
+    shape[1:, 1] = 0.5 * np.exp(-((np.arange(1, layers) - 5) ** 2) / 4)
+    shape[1:, 2] = np.linspace(-0.2, 0.5, layers - 1)
+    values = shape + (shape != 0) * 0.4 * rng.normal(size=(3, examples, layers, len(components)))
+    values[:, :, 1:, [0, 3]] = values[:, :, :1, [1, 2]] = np.nan
+    by_label = np.stack([values, -values], axis=-1)
+    axes = ("cell", "example", "layer", "component", "watch")
+    node = xr.Dataset(
+        {"attribution": (axes, by_label / 2, {"units": "nat", "long_name": "attribution"})},
+        {
+            "target": ("cell", np.array(["label"] * 3, object)),
+            "seed": ("cell", [0, 1, 2]),
+            "layer": ("layer", range(layers), {"long_name": "layer, 0 = embedding"}),
+            "component": ("component", components),
+            "watch": ("watch", ["1", "2"]),
+            "watch_id": ("watch", [16, 17]),
+            "gold": ("example", np.array(["1"] * examples, object)),
+        },
+    )
+    return xr.DataTree.from_dict({"probe": node}, name="parts")
+
+
 def main(page: Path = PAGE, images: Path = IMAGES) -> None:
     """Write the page and the figures."""
     mpl.use("Agg")
@@ -127,7 +158,7 @@ def main(page: Path = PAGE, images: Path = IMAGES) -> None:
             write_synthetic(root, design)
         tree = store.open_store(root)
         names: dict[str, Any] = {"study": tree["study"], "sets": tree["sets"], "root": root}
-        names["trained"] = trained()
+        names |= {"trained": trained(), "parts": attributed()}
         names |= {"store": store, "plots": plots}
         for name, code in CODE.items():
             with warnings.catch_warnings():

@@ -349,6 +349,7 @@ def _probe(
         tokens=tokens,
         flops=2 * (1 + others) * model.parameters * tokens
         + 2 * products * model.unembedding * rows
+        + 2 * (1 + ("renyi_2" in probe.statistics)) * model.unembedding * examples * size.within
         + size.flops,
         memory=weights + size.kept + 64e6,
         stored=examples * size.stored,

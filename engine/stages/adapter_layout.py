@@ -9,10 +9,10 @@ from attrs import frozen
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
-from torch import nn
 
 from engine.errors import UsageError
 from engine.models.base_model import as_it_was
+from engine.models.block_parts import attention_modules
 from engine.models.causal_lm import CausalLm
 from engine.models.lens import find_lens
 from engine.planning.run_order import Adapter, Step
@@ -119,12 +119,3 @@ def adapted_sites(
                 "lora.modules_to_save = []"
             )
     return tuple(sites)
-
-
-def attention_modules(layer: nn.Module) -> list[nn.Module]:
-    """Give a layer's attention, by the names that transformers uses: self_attn, attn, attention, ..."""
-    return [
-        child
-        for name, child in layer.named_children()
-        if ("attn" in name or "attention" in name or name == "mixer") and "norm" not in name
-    ]

@@ -7,9 +7,11 @@ from typing import Literal
 from engine.errors import UsageError
 from engine.models.attention_heads import check_heads
 from engine.models.base_model import BaseModel, as_it_was
+from engine.models.block_streams import check_blocks
 from engine.models.lens import find_lens
 from engine.planning.plan import PlannedCell
 from engine.stages.adapter_layout import adapted_sites
+from engine.stages.attribution import check_attribution
 from engine.stages.context import Context
 from engine.stages.probe import watched_tokens
 from engine.stages.probe_layout import layer_numbers
@@ -26,7 +28,7 @@ Checked = Literal["evaluate", "probe", "intervene", "tasks"]
 def check(context: Context, cell: PlannedCell, stage: Checked, base: BaseModel) -> None:
     """Raise what a stage would fail of.
 
-    That is a backend, layers or heads that are not here, an adapter outside the layers by which
+    That is a backend, layers, heads or streams that are not here, an adapter outside the layers by which
     interventions take it apart, long examples, and labels that cannot be scored, watched, or read once
     they are written. Of tasks, that there are none of their names.
     """
@@ -59,3 +61,7 @@ def _check_probe(settings: Probe, base: BaseModel) -> None:
     layer_numbers(settings, len(lens.layers))
     if settings.heads:
         check_heads(lens)
+    if settings.streams or settings.attribution:
+        check_blocks(lens, settings.streams)
+    if settings.attribution:
+        check_attribution(lens, per_head=settings.attribution_per_head)

@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.errors import UsageError
 from engine.models.base_model import BaseModel
 from engine.models.batching import by_length, padding_id
+from engine.models.block_streams import BlockKinds, check_blocks
 from engine.models.causal_lm import CausalLm
 from engine.models.lens import Lens, find_lens
 from engine.models.routers import experts_of
@@ -27,12 +28,14 @@ from engine.stages.divergences import Reference, divergences, reference_models
 from engine.stages.geometry import Geometry, geometry_variables, with_geometry
 from engine.stages.lens_values import lens_values, of_layers, together
 from engine.stages.probe_layout import layer_numbers, probe_family
+from engine.stages.probe_streams import attribution_values, stream_values
 from engine.stages.records import checked
 from engine.stages.statistics import function_names
 from engine.stages.watched_passes import Sequences, Streams, watched_pass
 from engine.text.positions import MISSING, WatchedText
 from engine.text.targets import Example, TargetEncoder
 from kernels import choose_backend
+from specs.common.names import STREAM
 from specs.tables.probe import Probe
 from store import Family, write_vocabulary
 
@@ -82,6 +85,7 @@ def probe_layers(
     take: Callable[[Sequences, Sequences], Streams | None] = lambda _sequences, _places: None,
     references: Mapping[str, Reference] = NO_REFERENCES,
     geometry: Geometry | None = None,
+    blocks: BlockKinds | None = None,
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Yield the backend that served and the family's variables for the rows from `start` on, part by part.
 
@@ -90,9 +94,11 @@ def probe_layers(
     positions that the examples have. All their rows go through the probe kernel in one call for each lens,
     which never holds [rows, vocabulary] logits. lenses: of one model, in the family's order. take: gives what
     is known of a pass already, by its sequences and watch positions. references: the models that this one is
-    compared with; each runs the same batch. geometry: takes the streams of all.
+    compared with; each runs the same batch. geometry: takes the streams of all. blocks: what the model's
+    blocks add, where logits are attributed to it.
     """
     lens = lenses[0]
+    logit_lens = evolve(lens, translators=None)
     wanted = watched_layers(probe, len(lens.layers))
     keep = [wanted.index(layer) for layer in layer_numbers(probe, len(lens.layers))]
     watch_ids = [int(i) for c in family.coordinates if c.name == "watch_id" for i in c.values]
@@ -114,9 +120,12 @@ def probe_layers(
             values = _beside_lenses(lens, streams, wanted, probe)
             collect = partial(geometry.add, [first + place for place in batch], found.present)
             collect("", streams.hidden)
-            watched = found.next_rows(len(wanted)) if probe.watch == "next" else watch_ids
-            read = [lens_values(each, streams.hidden, wanted, watched, probe) for each in lenses]
+            watched = found.next_rows if probe.watch == "next" else (lambda _: watch_ids)
+            read = [lens_values(each, streams.hidden, wanted, watched(len(wanted)), probe) for each in lenses]
             values |= together(read)
+            values |= stream_values(logit_lens, streams, wanted, watched, probe)
+            if blocks is not None:
+                values |= attribution_values(logit_lens, streams, wanted, blocks, watched, probe)
             if references:
                 again = partial(_other_model, lens, wanted, probe, padding, inputs, found, collect)
                 values |= divergences(lenses, read, references, again, wanted, probe.backend)
@@ -194,7 +203,7 @@ def _other_model(
     name: str,
 ) -> Sequence[Tensor]:
     """Run the model that is set now, a reference, over a batch: streams [N, D] of each layer."""
-    streams, _ = watched_pass(lens, layers, evolve(probe, heads=False, routers=False), padding, *inputs)
+    streams, _ = watched_pass(lens, layers, probe.residual(), padding, *inputs)
     streams = found.of_streams(streams)
     collect(name, streams.hidden)
     return streams.hidden
@@ -221,7 +230,8 @@ def _by_example(
         rows = by_layer[variable.name].cpu().numpy()
         fill = np.nan if rows.dtype.kind == "f" else MISSING
         by_position = found.spread(np.moveaxis(rows[keep], 0, 1), fill)  # [B, P, L, ...]
-        if "watch" in family.sizes and variable.name.startswith("watch_") and not watched_everywhere:
+        of_tokens = "watch" in variable.dims or variable.name.removeprefix(STREAM).startswith("watch_")
+        if "watch" in family.sizes and of_tokens and not watched_everywhere:
             by_position[values["next_id"] == MISSING] = fill
         values[variable.name] = np.moveaxis(by_position, 1, 2)  # [B, L, P, ...]
     return {variable.name: values[variable.name] for variable in family.variables if variable.name in values}
@@ -238,7 +248,9 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
         layers = layer_numbers(settings, len(lens.layers))
         watched = watched_tokens(tokenizer, text, rows[0], settings)
         others = list(cell.references)
-        family = probe_family(rows, layers, watched, settings, lens.heads, others, experts_of(lens))
+        blocks = check_blocks(lens, settings.streams) if settings.attribution else None
+        added = blocks.kinds if blocks else ()
+        family = probe_family(rows, layers, watched, settings, lens.heads, others, experts_of(lens), added)
         backend = choose_backend(lens.device, settings.backend)
         with (
             reference_models(context, cell, model) as (arranged, references),
@@ -263,6 +275,7 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
                 take=partial(context.kept.take, key),
                 references=references,
                 geometry=geometry,
+                blocks=blocks,
             )
             if settings.geometry:
                 parts = with_geometry(parts, geometry, list(references))

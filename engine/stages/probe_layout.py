@@ -8,6 +8,7 @@ from engine.errors import UsageError
 from engine.stages.example_coordinates import example_coordinates
 from engine.stages.geometry import AXES, geometry_coordinates, geometry_variables
 from engine.stages.statistics import Statistic, function_names
+from engine.stages.stream_layout import lens_names, stream_coordinates, stream_variables
 from engine.text.targets import Example
 from specs.common.names import LENS, LENS_TITLE
 from specs.registry import STATISTICS
@@ -33,19 +34,17 @@ def probe_family(
     heads: int,
     against: Sequence[str] = (),
     experts: int = 0,
+    added: Sequence[str] = (),
 ) -> Family:
     """Give the store's layout of the statistics for these examples, layers, watched tokens and heads.
 
     watched: text → token id; empty where each position's own next token is watched. against: the names of
-    the models that this one is compared with. experts: of each router, 0 where the model has none.
+    the models that this one is compared with. experts: of each router, 0 where the model has none. added: the
+    kinds of what the model's blocks add, where logits are attributed to them.
     """
     several = len(probe.lenses) > 1
     read = (*AXES, LENS) if several else AXES  # of what a lens has a part in
-    variables = [
-        _variable(name, read)
-        for name in STATISTICS.built_in
-        if name in probe.statistics and name not in function_names(probe)
-    ]
+    variables = [_variable(name, read) for name in lens_names(probe)]
     counted = "layers x positions x lenses" if several else "layers x positions"
     variables.append(
         Variable("nonfinite", ("example",), "int32", "1", f"rows with a NaN or Inf, of {counted}")
@@ -72,6 +71,7 @@ def probe_family(
             Variable("top_expert", AXES, "int32", "1", "expert of the highest probability"),
             Variable("expert_probability", (*AXES, "expert"), "float32", "1", "the router's probability"),
         ]
+    variables += stream_variables(probe, bool(watched or own_tokens))
     if watched or own_tokens:
         variables += [
             Variable("watch_logprob", (*read, "watch"), "float32", "nat", "log-probability"),
@@ -101,7 +101,8 @@ def probe_family(
     coordinates += geometry_coordinates(probe, [row["id"] for row in rows])
     if probe.routers and experts:
         coordinates.append(Coordinate("expert", "expert", list(range(experts)), long_name="expert"))
-    if probe.heads:
+    coordinates += stream_coordinates(probe, layers, added)
+    if probe.heads or probe.attribution_per_head:
         coordinates.append(Coordinate("head", "head", list(range(heads)), long_name="attention head"))
     if probe.top_k:
         coordinates.append(Coordinate("top", "top", list(range(probe.top_k)), long_name="place, 0 = top"))

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from engine.errors import EngineError
 from engine.models.attention_heads import watching_heads
+from engine.models.block_parts import KINDS
+from engine.models.block_streams import watching_blocks
+from engine.models.head_outputs import watching_head_outputs
 from engine.models.lens import Lens
 from engine.models.routers import watching_routers
 from engine.text.positions import position_indices
@@ -38,6 +41,8 @@ class Streams:
     hidden: list[Tensor]  # L of [B, P, D]
     heads: list[Tensor]  # L of [B, P, H]: attention entropies, where they are asked for
     routers: list[Tensor]  # L of [B, P, X]: probabilities of experts, where they are asked for
+    within: list[Tensor]  # L of [B, P, S, D]: streams within blocks, those of `streams_within`
+    head_outputs: list[Tensor]  # L of [B, P, H * head width], where heads are told apart
 
     def to(self, device: torch.device) -> Streams:
         """Give the same on another device."""
@@ -50,7 +55,12 @@ class Streams:
     @property
     def parts(self) -> tuple[list[Tensor], ...]:
         """All lists of tensors."""
-        return self.hidden, self.heads, self.routers
+        return self.hidden, self.heads, self.routers, self.within, self.head_outputs
+
+
+def streams_within(probe: Probe) -> list[str]:
+    """Name what a pass keeps within blocks: the streams asked for, and what attribution takes apart."""
+    return list(dict.fromkeys([*probe.streams, *(KINDS if probe.attribution else ())]))
 
 
 def watched_pass(
@@ -68,8 +78,11 @@ def watched_pass(
         hidden = enter(lens.watching(list(layers), positions))
         heads = enter(watching_heads(lens, layers, positions, backend)) if probe.heads else []
         routers = enter(watching_routers(lens, layers, positions)) if probe.routers else []
+        outputs = enter(watching_head_outputs(lens, layers, positions)) if probe.attribution_per_head else []
+        names = streams_within(probe)
+        within = enter(watching_blocks(lens, layers, positions, names)) if names else []
         last = lens.last_hidden(ids, mask)
-    return Streams(hidden, heads, routers), last
+    return Streams(hidden, heads, routers, within, outputs), last
 
 
 def backend_of(probe: Probe, operation: str) -> str:

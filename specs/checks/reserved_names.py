@@ -6,7 +6,18 @@ result of `store.analysis`; tests hold both lists against the layouts and result
 
 from __future__ import annotations
 
-from specs.common.names import AGREEMENT, DERIVED_OUTCOMES, GEOMETRY, GRAM, SIMILARITIES
+from specs.common.names import (
+    AGREEMENT,
+    ATTRIBUTION,
+    DERIVED_ATTRIBUTIONS,
+    DERIVED_OUTCOMES,
+    GEOMETRY,
+    GRAM,
+    HEAD_ATTRIBUTION,
+    LENS_STATISTICS,
+    SIMILARITIES,
+    STREAM,
+)
 
 _KINDS = ("", "constrained_", "generated_")
 _EVALUATION = frozenset({
@@ -21,6 +32,10 @@ _PROBE = frozenset({
     "top_id", "top_logprob", "watch", "watch_entropy", "watch_id", "watch_logprob", "watch_mass",
     "watch_rank",
 })  # fmt: skip
+
+_STREAMED = (
+    *LENS_STATISTICS, "renyi_2", "top_id", "top_logprob", "watch_logprob", "watch_rank",
+)  # fmt: skip
 
 # Of each node: variables, coordinates and dimensions.
 NODES: dict[str, frozenset[str]] = {
@@ -62,6 +77,7 @@ NODES: dict[str, frozenset[str]] = {
     "probe": _PROBE | {
         *GEOMETRY, *(f"{name}_against" for name in SIMILARITIES), GRAM, "against", "expert",
         "expert_probability", "js_against", "kl_against", "neighbour", "router_entropy", "top_expert",
+        *(f"{STREAM}{name}" for name in _STREAMED), ATTRIBUTION, HEAD_ATTRIBUTION, "component", "stream",
     },
     "along": _EVALUATION | _PROBE | {"optimizer_step", "step"},
     "intervene": frozenset({
@@ -91,4 +107,4 @@ RESULTS = frozenset({
 # The axis that every matrix has, and the dimensions of arrays on disk.
 WORDS = frozenset({"row", "seed", "statistic"})
 
-RESERVED = frozenset(DERIVED_OUTCOMES).union(WORDS, RESULTS, *NODES.values())
+RESERVED = frozenset((*DERIVED_OUTCOMES, *DERIVED_ATTRIBUTIONS)).union(WORDS, RESULTS, *NODES.values())

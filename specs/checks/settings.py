@@ -182,6 +182,7 @@ def _probe(settings: Probe) -> Iterator[Problem]:
         yield Problem(None, "probe.layers", 'expected "all" or at least one layer, found none')
     yield from _ranges(settings)
     yield from _geometry(settings)
+    yield from _streams(settings)
     yield from _lenses(settings)
     yield from _along(settings)
 
@@ -247,6 +248,19 @@ def _geometry(settings: Probe) -> Iterator[Problem]:
                 '"curvature" is along the positions of a range; expected one of 3 or more in probe.positions'
             )
             yield Problem(None, at, message)
+
+
+def _streams(settings: Probe) -> Iterator[Problem]:
+    """Yield what streams and attribution lack: tokens whose logits are attributed."""
+    for index, name in enumerate(settings.streams):
+        if name in settings.streams[:index]:
+            yield Problem(None, f"probe.streams[{index}]", f"{spell(name)} is listed twice")
+    if settings.attribution and settings.watch == []:
+        message = "expected watched tokens beside probe.attribution, which is of their logits; found none"
+        yield Problem(None, "probe.watch", message)
+    if settings.attribution_per_head and not settings.attribution:
+        message = "expected only beside probe.attribution = true; found it false"
+        yield Problem(None, "probe.attribution_per_head", message)
 
 
 # Table → its rules; every cell's table is held against them, each distinct one once.

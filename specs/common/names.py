@@ -69,6 +69,21 @@ SIMILARITIES = {
 GRAM = "gram"
 """What `probe.geometry` calls the inner products of residual streams, from which similarities follow."""
 
+STREAM = "stream_"
+"""What the name of a statistic begins with where it is of streams within a block."""
+
+ATTRIBUTION, HEAD_ATTRIBUTION = "attribution", "head_attribution"
+"""What each component, and each attention head, adds to the watched tokens' logits."""
+
+DERIVED_ATTRIBUTIONS = {
+    "label_attribution": ("nat", "added to the true label's logit, less the mean of the other labels'"),
+    "label_head_attribution": (
+        "nat",
+        "added by a head to the true label's logit, less the mean of the other labels'",
+    ),
+}
+"""By component or head, from what the probe stores: units and meaning."""
+
 STEP = "_step"
 """What the name of a statistic ends with where it stands for the change from the layer below."""
 

@@ -46,6 +46,7 @@ Geometry = Literal[
     "matrix_entropy", "matrix_entropy_2", "effective_rank", "stable_rank", "participation_ratio",
     "anisotropy", "intrinsic_dimension", "curvature", "cka", "procrustes", "gram",
 ]  # fmt: skip
+Stream = Literal["attention", "mlp", "before_attention", "after_attention"]
 Position = Literal["prompt_end", "label", "completion_end", "explanation", "prompt"] | int | PositionRange
 
 
@@ -103,6 +104,25 @@ class Probe:
             description="Also, in models with experts, the entropy of each layer's router at the watch "
             "positions, its top expert and all probabilities; nothing in other models."
         ),
+    ] = field(default=False, metadata=LATER | read_by("probe"))
+    streams: Annotated[
+        list[Stream],
+        Meta(
+            description="Also the statistics of streams within each block, through final norm and "
+            "unembedding like the residual stream behind it: what attention and MLP add to it, and the "
+            "residual stream before attention and after it (between attention and MLP). `stream_entropy` "
+            "and others, with the dim `stream`."
+        ),
+    ] = field(factory=list, metadata=LATER | read_by("probe"))
+    attribution: Annotated[
+        bool,
+        Meta(
+            description="Also what the embedding, and each block's attention and MLP, add to the logits "
+            "of the watched tokens, with the final norm's scale held as it is (direct logit attribution)."
+        ),
+    ] = field(default=False, metadata=LATER | read_by("probe"))
+    attribution_per_head: Annotated[
+        bool, Meta(description="With `attribution`, also what each attention head adds.")
     ] = field(default=False, metadata=LATER | read_by("probe"))
     activation: Annotated[
         bool,
@@ -204,7 +224,19 @@ class Probe:
 
     def alone(self) -> Probe:
         """Give the same settings without what `along` leaves to the probe of the final adapter."""
-        return evolve(self, against=[], geometry=[], routers=False)
+        return evolve(
+            self,
+            against=[],
+            geometry=[],
+            routers=False,
+            streams=[],
+            attribution=False,
+            attribution_per_head=False,
+        )
+
+    def residual(self) -> Probe:
+        """Give the same settings for a model whose residual streams alone are read, to compare with."""
+        return evolve(self.alone(), heads=False)
 
     def in_one_spelling(self) -> Probe:
         """Give the same settings in one spelling.

@@ -10,7 +10,14 @@ from scipy.special import xlogy
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from specs.common.names import DERIVED_STATISTICS, STEP
+from specs.common.names import (
+    ATTRIBUTION,
+    DERIVED_ATTRIBUTIONS,
+    DERIVED_STATISTICS,
+    HEAD_ATTRIBUTION,
+    STEP,
+    STREAM,
+)
 
 Compute = Callable[[xr.Dataset], xr.DataArray]
 
@@ -21,15 +28,19 @@ def layer_variable(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
     `renyi_inf` is −log of the highest probability, the Rényi entropy of order ∞; `top_mass` the probability
     on the kept top tokens, `top_entropy` the entropy within them, renormalised; `label_surprisal` and
     `next_surprisal` minus the log-probability of the true label's token and of the text's next one.
+    `label_attribution` is the attribution of the true label's token, less the mean of the other labels';
+    `label_head_attribution` the same of each head. `stream_NAME` is NAME of the streams within blocks.
     `NAME_step` is the change of a statistic from the probed layer below, NaN at the first: where entropy
     rises the layer takes further tokens into account, where it falls it leaves some out (expansion and
     pruning; Entropy-Lens, arXiv 2502.16570).
     """
+    if name.startswith(STREAM):
+        return _of_streams(dataset, name)
     if name.endswith(STEP):
         return _step(dataset, name)
     for source, compute in SOURCES.get(name, ()):
         if source in dataset.data_vars and _has_tokens(dataset, name):
-            units, long_name = DERIVED_STATISTICS[name]
+            units, long_name = (DERIVED_STATISTICS | DERIVED_ATTRIBUTIONS)[name]
             whole = dataset[source]
             like = whole.isel({dim: 0 for dim in ("top", "watch") if dim in whole.dims}, drop=True)
             values = _lazy(like, dataset[[source]], compute, name)
@@ -39,7 +50,21 @@ def layer_variable(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
 
 def layer_variables(dataset: xr.Dataset) -> list[str]:
     """Return the names of what can be derived, without changes from layer to layer."""
-    return [name for name in SOURCES if layer_variable(dataset, name) is not None]
+    known = [*SOURCES, *(STREAM + name for name in SOURCES)]
+    return [name for name in known if layer_variable(dataset, name) is not None]
+
+
+def _of_streams(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
+    """Return a statistic derived from those of streams, which have its sources' names behind a prefix."""
+    sources = {str(v): str(v).removeprefix(STREAM) for v in dataset.data_vars if str(v).startswith(STREAM)}
+    if not sources:
+        return None
+    kept = [*sources, *(["next_id"] if "next_id" in dataset.data_vars else [])]
+    values = layer_variable(dataset[kept].rename(sources), name.removeprefix(STREAM))
+    if values is None:
+        return None
+    title = f"{values.attrs['long_name']}, of a stream within the block"
+    return values.rename(name).assign_attrs(long_name=title)
 
 
 def _step(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
@@ -58,7 +83,7 @@ def _step(dataset: xr.Dataset, name: str) -> xr.DataArray | None:
 
 def _has_tokens(dataset: xr.Dataset, name: str) -> bool:
     """Tell whether the watched tokens are those that a surprisal is of."""
-    if name == "label_surprisal":
+    if name.startswith("label_"):
         return "watch_id" in dataset.coords and "gold" in dataset.coords
     return name != "next_surprisal" or "next_id" in dataset.data_vars
 
@@ -92,6 +117,12 @@ def _label_surprisal(part: xr.Dataset) -> xr.DataArray:
     return -values.where(part["watch"] == part["gold"]).max("watch")
 
 
+def _label_attribution(part: xr.Dataset) -> xr.DataArray:
+    values = part[next(iter(part.data_vars))].astype(float)
+    gold = part["watch"] == part["gold"]
+    return values.where(gold).max("watch") - values.where(~gold).mean("watch")
+
+
 def _next_surprisal(part: xr.Dataset) -> xr.DataArray:
     return -part["watch_logprob"].astype(float).isel(watch=0, drop=True)
 
@@ -102,6 +133,8 @@ SOURCES: dict[str, list[tuple[str, Compute]]] = {
     "top_entropy": [("top_logprob", _top_entropy)],
     "label_surprisal": [("watch_logprob", _label_surprisal)],
     "next_surprisal": [("watch_logprob", _next_surprisal)],
+    "label_attribution": [(ATTRIBUTION, _label_attribution)],
+    "label_head_attribution": [(HEAD_ATTRIBUTION, _label_attribution)],
 }
 
 

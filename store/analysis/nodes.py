@@ -10,7 +10,13 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from specs.common.names import DERIVED_STATISTICS, LENS, LENS_TITLE, NOT_APPLICABLE
+from specs.common.names import (
+    DERIVED_ATTRIBUTIONS,
+    DERIVED_STATISTICS,
+    LENS,
+    LENS_TITLE,
+    NOT_APPLICABLE,
+)
 from specs.common.spelling import hint
 from store.analysis.counterfactuals import MEASURES, measure
 from store.analysis.layer_variables import layer_variable, layer_variables
@@ -23,6 +29,7 @@ DIMS = frozenset(
     {
         "against",
         "cell",
+        "component",
         "counterfactual",
         "example",
         "expert",
@@ -35,6 +42,7 @@ DIMS = frozenset(
         "position",
         "sample",
         "step",
+        "stream",
         "top",
         "watch",
     }
@@ -366,7 +374,7 @@ def in_words(name: str) -> str:
         return sample_title(name)
     if name in MEASURES:
         return MEASURES[name][2]
-    known = DERIVED | DERIVED_STATISTICS
+    known = DERIVED | DERIVED_STATISTICS | DERIVED_ATTRIBUTIONS
     return known[name][1] if name in known else name
 
 

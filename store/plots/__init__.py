@@ -6,6 +6,7 @@ writes PDF and SVG whose text can be edited. docs/analysis.md has examples.
 """
 
 from specs.common.lazy_names import public_names
+from store.plots.attributions import attribution
 from store.plots.curves import calibration_curve, training
 from store.plots.interventions import intervention_effects
 from store.plots.layers import along, change, means, rank_trajectory, saturation
@@ -19,6 +20,7 @@ __all__ = [
     "COLUMN",
     "WIDE",
     "along",
+    "attribution",
     "calibration_curve",
     "change",
     "confusion",

@@ -20,11 +20,13 @@ def means(result: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Ax
     """Draw means by layer, one line per level, with their intervals as bands.
 
     Args:
-        result: the result of the analysis `means`, such as lens entropy by condition, of one position.
+        result: the result of the analysis `means`, such as lens entropy by condition, of one position. Of one
+            level there may be several streams (`probe.streams`), with a line for each.
     """
     need(result, "mean", "low", "high", source="means")
     with drawing(ax, SIZE) as ax:
-        handles, title = _curves(ax, only(result, "level", "layer"), "mean")
+        series = _series(result)
+        handles, title = _curves(ax, only(result, series, "layer"), "mean", series)
         if result["mean"].attrs.get("units") == "nat":
             ax.set_ylim(bottom=min(0, ax.get_ylim()[0]) if float(result["mean"].min()) < 0 else 0)
         if key:
@@ -58,7 +60,7 @@ def change(result: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, k
     """
     name = "effect" if "effect" in result else "difference"
     need(result, name, "low", "high", "p_adjusted", source="change or effects")
-    series = "term" if "term" in result.dims else "level"
+    series = "term" if "term" in result.dims else _series(result)
     if series == "term":
         result = result.sel(term=result["order"] > 0)
     with drawing(ax, SIZE) as ax:
@@ -115,6 +117,11 @@ def saturation(result: xr.Dataset, ax: Axes | None = None, *, key: bool = True) 
         if key:
             legend(ax, handles, title)
     return ax
+
+
+def _series(result: xr.Dataset) -> str:
+    """Return the dim that has a line for each entry: the streams of one level, else the levels."""
+    return "stream" if result.sizes.get("level", 1) == 1 and result.sizes.get("stream", 1) > 1 else "level"
 
 
 def _curves(

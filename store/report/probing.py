@@ -5,10 +5,11 @@ from typing import Any
 
 import xarray as xr
 
-from specs.common.names import LENS, LENS_STATISTICS
+from specs.common.names import LENS, LENS_STATISTICS, STREAM
 from specs.common.thresholds import SATURATED
 from store.analysis import means, saturation
 from store.analysis.declared import chosen_contrasts
+from store.analysis.layer_variables import layer_variable
 from store.analysis.nodes import first_lens, levels, stage_nodes
 from store.backend.records import Json
 from store.errors import FAULTS, StoreError
@@ -22,6 +23,7 @@ DIVERGENCES = {
     "cka_against": "CKA of residual streams, on the same input, with",
     "procrustes_against": "Procrustes distance of residual streams, on the same input, from",
 }
+LABEL_ATTRIBUTION = "label_attribution"
 TESTED = ("difference", "difference_low", "difference_high", "p_adjusted")
 POINTS = ("mean", "low", "high")
 
@@ -59,6 +61,12 @@ def _averages(dataset: xr.Dataset) -> Iterator[tuple[str, str, xr.Dataset]]:
     for name in _drawn(dataset):
         averages = means(dataset, name)
         yield from _by_lens(name, str(averages["mean"].attrs["long_name"]), averages)
+    for name, dim in _parted(dataset):
+        averages = means(dataset, name)
+        title = str(averages["mean"].attrs["long_name"])
+        for part in averages[dim].values:
+            of_part = averages.sel({dim: part}).assign_attrs(averages.attrs)
+            yield f"{name}: {part}", f"{title}: {part}", of_part
     for name, title in DIVERGENCES.items():
         if name not in dataset:
             continue
@@ -87,6 +95,13 @@ def _drawn(dataset: xr.Dataset) -> list[str]:
         and set(values.dims) - {LENS} == {"cell", "example", "layer", "position"}
     )
     return [*(name for name in STATISTICS if name in dataset), *beside]
+
+
+def _parted(dataset: xr.Dataset) -> Iterator[tuple[str, str]]:
+    """Yield what is drawn for each stream within a block, or each part of a logit, with the dim of these."""
+    yield from ((name, "stream") for name in (f"{STREAM}{known}" for known in STATISTICS) if name in dataset)
+    if layer_variable(dataset, LABEL_ATTRIBUTION) is not None:
+        yield LABEL_ATTRIBUTION, "component"
 
 
 def saturations(node: xr.DataTree, spec: Json, places: Places) -> Json:

@@ -11,9 +11,10 @@ from small_study import small_spec
 import store
 from specs import SpecError, load_spec, resolve
 from specs.checks.reserved_names import NODES, RESERVED
-from specs.common.names import GEOMETRY, GRAM, SIMILARITIES
+from specs.common.names import GEOMETRY, GRAM, LENS_STATISTICS, SIMILARITIES
 
 FACTORS = {"target", "seed"}
+STATISTICS = [*LENS_STATISTICS, "renyi_2"]
 
 
 def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_file: Path) -> None:
@@ -22,8 +23,9 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
     for number, probe in enumerate(
         (
             'lens = "tuned", tuned = { steps = 2 }',
-            'against = ["base"], watch = "next", statistics = ["entropy", "renyi_2"], at = [0, 1.0], '
-            f'geometry = {[*GEOMETRY, *SIMILARITIES, GRAM]}, positions = ["prompt"]',
+            f'against = ["base"], watch = "next", statistics = {STATISTICS}, at = [0, 1.0], '
+            f'geometry = {[*GEOMETRY, *SIMILARITIES, GRAM]}, positions = ["prompt"], '
+            'streams = ["attention", "mlp"], attribution = true, attribution_per_head = true',
             "at = [1.0]",
         )
     ):

@@ -9,13 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.errors import EngineError
+from engine.models.head_outputs import output_projection
 from engine.models.lens import Lens
 from engine.planning.changes import Change
-from engine.stages.adapter_layout import attention_modules
-
-# The names of the projection behind the heads in the attention modules of transformers.
-PROJECTIONS = ("o_proj", "out_proj", "c_proj", "dense", "wo")
 
 Means = Mapping[int, Tensor]  # by layer, the heads' mean outputs [H * head width]
 
@@ -61,15 +57,3 @@ def head_means(
                 stack.callback(output_projection(lens, layer).register_forward_pre_hook(add).remove)
             lens.last_hidden(ids, lens.needed(mask))
     return {layer: total / tokens for layer, total in sums.items()}
-
-
-def output_projection(lens: Lens, layer: int) -> nn.Module:
-    """Give the module that mixes a layer's heads; EngineError where none is known by its name."""
-    for attention in attention_modules(lens.layers[layer - 1]):
-        for module_name, module in attention.named_modules():
-            if module_name.rpartition(".")[2] in PROJECTIONS:
-                return module
-    raise EngineError(
-        f"interventions: found no output projection in the attention of layer {layer} of "
-        f"{type(lens.decoder).__name__}; looked for {', '.join(PROJECTIONS)}"
-    )

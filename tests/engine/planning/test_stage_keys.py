@@ -146,13 +146,20 @@ OTHER: dict[str, Any] = {
     "probe.activation": True,
     "probe.geometry": ["anisotropy"],
     "probe.routers": True,
+    "probe.streams": ["mlp"],
+    "probe.attribution": True,
+    "probe.attribution_per_head": True,
     "probe.top_k": 2,
     "probe.examples": 3,
     "probe.batch_size": 2,
     "probe.backend": "reference",
 }
 # What else a setting needs so that something reads it.
-READ_BESIDE = {"train.epochs": ("train.steps=null",), "target.filler": ('target.content="label+filler"',)}
+READ_BESIDE = {
+    "train.epochs": ("train.steps=null",),
+    "target.filler": ('target.content="label+filler"',),
+    "probe.attribution_per_head": ("probe.attribution=true",),
+}
 # Covered by tests of their own: what they change is content or the presence of a stage, not a setting.
 ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",

@@ -49,6 +49,8 @@ probe.heads = true
 probe.against = ["base", { target = "label" }]
 probe.geometry = ["effective_rank", "cka", "gram"]
 probe.at = [0, 1.0]
+probe.streams = ["mlp"]
+probe.attribution = true
 interventions = [{ name = "off", kind = "mask" }]
 [factors.target.levels]
 label = { target.content = "label" }

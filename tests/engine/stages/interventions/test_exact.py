@@ -223,7 +223,7 @@ def test_heads_are_replaced_where_they_enter_the_projection(study: Study) -> Non
     lens = find_lens(model)
 
     def columns(layer: int, heads: tuple[int, ...]) -> tuple[Any, list[int]]:
-        from engine.stages.interventions.heads import output_projection
+        from engine.models.head_outputs import output_projection
 
         projection = output_projection(lens, layer)
         width = projection.lora_A["default"].in_features // count
