@@ -21,8 +21,6 @@ from specs.tables.probe import Probe
 
 # The ids of watched tokens by a number of layers: [J] for all rows, or [layers N, J].
 WatchIds = Callable[[int], Sequence[int] | Tensor]
-    [int], Sequence[int] | Tensor
-]  # by a number of layers: [J] for all rows, or [layers N, J]
 
 
 def stream_values(
