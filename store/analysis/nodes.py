@@ -25,28 +25,10 @@ from store.analysis.shapes import merge_shapes
 from store.errors import StoreError
 
 SEED = "seed"
-DIMS = frozenset(
-    {
-        "against",
-        "cell",
-        "component",
-        "counterfactual",
-        "example",
-        "expert",
-        "head",
-        "intervention",
-        "label",
-        "layer",
-        LENS,
-        "neighbour",
-        "position",
-        "sample",
-        "step",
-        "stream",
-        "top",
-        "watch",
-    }
-)
+DIMS = frozenset({
+    "against", "cell", "component", "counterfactual", "example", "expert", "head", "intervention", "label",
+    "layer", LENS, "neighbour", "position", "sample", "step", "stream", "top", "watch",
+})  # fmt: skip
 BLOCK_BYTES = 2**28
 Data = xr.Dataset | xr.DataTree
 Floats = NDArray[np.float64]

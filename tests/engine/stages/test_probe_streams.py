@@ -271,7 +271,7 @@ attribution = true
 top_k = 0
 """
     engine("execute", small_spec(tmp_path, tiny_model, rated_file, more), "--only", "seed=0")
-    probe = store.open_store(tmp_path / "store")["small/probe"].to_dataset().sel(target=EXPLAINED)
+    probe = store.open_store(tmp_path / "store")["small/probe"].to_dataset().sel(target=EXPLAINED, seed=0)
     known = (probe["next_id"] != -1).values
     logits = probe["attribution"].sum(["layer", "component"], min_count=1).squeeze("watch").values
     assert known[:, :3].any() and not known[:, 3].any()
