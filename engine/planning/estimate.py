@@ -31,7 +31,7 @@ from engine.planning.example_lengths import CHARACTERS_PER_TOKEN, Lengths
 from engine.planning.executor_settings import executor_settings
 from engine.planning.generation_rows import generation_rows, row_bytes
 from engine.planning.own_machine import expected_seconds
-from engine.planning.passes import Passes, choose_passes, without_estimate
+from engine.planning.passes import FILLED, Passes, choose_passes, without_estimate
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.probe_passes import probe_size
 from engine.planning.run_order import turns, whole_models
@@ -295,7 +295,7 @@ def _evaluate(
     heads = examples * (1 + generated + behind)
     scoring = evaluate.batch_size * lengths.longest_prompt * model.hidden * 4 * 8
     row = row_bytes(model, lengths.longest_prompt + length, width)
-    rows = generation_rows(evaluate, row, None if gpu is None else gpu - weights)
+    rows = generation_rows(evaluate, row, None if gpu is None else FILLED * gpu - weights)
     return Cost(
         tokens=tokens,
         flops=2 * (model.parameters * tokens + model.unembedding * heads),

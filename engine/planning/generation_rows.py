@@ -8,7 +8,6 @@ rounding, so they are part of no key.
 from __future__ import annotations
 
 from engine.models.windows import window_size
-from engine.planning.passes import FILLED
 from engine.planning.sizes import ModelCard
 from specs.tables.evaluate import Evaluate
 
@@ -16,14 +15,14 @@ from specs.tables.evaluate import Evaluate
 def generation_rows(evaluate: Evaluate, row: float, free: float | None) -> int:
     """Give the rows of a generation.
 
-    row: bytes of one (`row_bytes`). free: bytes of a GPU beside the weights; None on a CPU, which a batch
-    keeps busy, and on a device that is not known: there as many as `evaluate.batch_size`.
+    row: bytes of one (`row_bytes`). free: bytes of a GPU to be filled beside the weights; None on a CPU,
+    which a batch keeps busy, and on a device that is not known: there as many as `evaluate.batch_size`.
     """
     if evaluate.generation_batch != "auto":
         return evaluate.generation_batch
     if free is None:
         return evaluate.batch_size
-    return min(max(1, int(FILLED * free / row)), window_size(evaluate.batch_size))
+    return min(max(1, int(free / row)), window_size(evaluate.batch_size))
 
 
 def row_bytes(model: ModelCard, tokens: float, width: int) -> float:

@@ -12,6 +12,7 @@ from engine.models.generation_batches import GenerationBatches
 from engine.models.lens import find_lens
 from engine.planning.cards import Cards
 from engine.planning.generation_rows import generation_rows, row_bytes
+from engine.planning.passes import FILLED
 from engine.planning.plan import PlannedCell
 from engine.planning.training_memory import BYTES
 from engine.stages.context import Context
@@ -30,5 +31,5 @@ def generation_batches(
         return GenerationBatches(generation_rows(settings, 0, None))
     longest = max(rows, key=lambda row: len(writer.prompt_text(row)))
     tokens = len(writer.encode_prompt(longest)[0]) + settings.new_tokens(writer.target)
-    free = room - torch.cuda.memory_allocated(device)
+    free = FILLED * room - torch.cuda.memory_allocated(device)
     return GenerationBatches(generation_rows(settings, row_bytes(card, tokens, BYTES[loaded.dtype]), free))

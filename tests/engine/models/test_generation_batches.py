@@ -111,6 +111,6 @@ def test_rows_fill_what_is_free_and_no_more(name: str) -> None:
     for free in (0.0, row, 7.3 * row, 1e15):
         rows = generation_rows(Evaluate(batch_size=2), row, free)
         assert rows == 1 or rows * row <= free
-        assert rows == min(32, max(1, int(0.95 * free / row)))
+        assert rows == min(32, max(1, int(free / row)))
     assert generation_rows(Evaluate(batch_size=2), row, None) == 2
     assert generation_rows(Evaluate(generation_batch=50), row, row) == 50
