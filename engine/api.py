@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import evolve, frozen
 
-from engine.errors import UsageError
 from engine.planning.from_spec import plan_from_spec
-from engine.planning.levels import describe, is_level, parted
-from engine.planning.plan import Plan, PlannedCell, select
-from engine.planning.recorded_cells import Levels, one_training, recorded_cell, single
-from specs.common.spelling import least_far
+from engine.planning.levels import Wanted, describe, has_levels, known_levels, named_levels
+from engine.planning.plan import Plan, PlannedCell
+from engine.planning.recorded_cells import one_training, recorded_cell
 from store import Ledger, cells, read_manifests
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
-from store.ledger.levels import level_text
 from store.ledger.manifests import key_states
 from store.ledger.overview import overview
 from store.ledger.version import check_store
@@ -30,9 +27,6 @@ if TYPE_CHECKING:
 
     from engine.running.cell_runner import Outcome
     from engine.running.display import Display
-
-Wanted = Levels | str | Sequence[str]
-"""Levels, or texts as the command line takes them: "target=label"."""
 
 
 @frozen
@@ -122,44 +116,11 @@ def plan(spec: str | Path, overrides: Sequence[str] = (), *, store: Root | None 
     return planned
 
 
-def levels_of(wanted: Wanted, name: str) -> Levels:
-    """Give levels by factor, also of texts such as "target=label"; an error names the argument `name`."""
-    if isinstance(wanted, Mapping):
-        return wanted
-    levels: dict[str, list[str]] = {}
-    if isinstance(wanted, str):
-        wanted = parted(wanted)
-    if not isinstance(wanted, Sequence) or not all(isinstance(text, str) for text in wanted):
-        raise TypeError(f"{name}: expected factor → level, as {{'target': 'label'}}, found {wanted!r:.80}")
-    for text in wanted:
-        factor, equals, level = text.partition("=")
-        if not equals:
-            raise UsageError(f"{name} {text}: expected FACTOR=LEVEL, as in target=label")
-        levels.setdefault(factor, []).append(level)
-    return levels
-
-
-def choose(planned: Plan, only: Wanted) -> list[PlannedCell]:
+def choose(planned: Plan, only: Wanted, option: str = "only") -> list[PlannedCell]:
     """Give the cells of a plan on the named levels; UsageError for a factor or a level that there is not."""
-    only = levels_of(only, "only")
-    known = {axis.name: [level.label for level in axis.levels] for axis in planned.matrix.axes}
-    pairs = []
-    for factor, asked in only.items():
-        levels = asked if isinstance(asked, (list, tuple)) else [asked]
-        if factor not in known:
-            typed = f"{factor}={levels[0] if levels else ''}"
-            raise UsageError(
-                f'only {typed}: no factor "{factor}"; did you mean "{least_far(factor, known)}"?'
-            )
-        for level in levels:
-            meant = [label for label in known[factor] if is_level(label, level)]
-            if not meant:
-                raise UsageError(
-                    f'only {factor}={level}: factor "{factor}" has no level "{level}"; '
-                    f"expected one of {', '.join(map(level_text, known[factor]))}"
-                )
-            pairs.append((factor, str(meant[0])))
-    return select(planned, pairs)
+    known = known_levels(map(planned.levels, planned.cells))
+    named = named_levels(only, known, option)
+    return [cell for cell in planned.cells if has_levels(planned.levels(cell), named)]
 
 
 def due(planned: Plan, chosen: Sequence[PlannedCell], *, retry_failed: bool = False) -> list[PlannedCell]:
@@ -192,7 +153,7 @@ def execute(
         spec: the TOML file, or what `plan` gives.
         overrides: `KEY=VALUE`, as `--set` takes them, or "--unset KEY".
         store: folder or URL of the store; by default the spec's own.
-        only: factor → level or list of levels; or texts such as "target=label".
+        only: factor → level or list of levels; or text such as "target=label,seed=0,1", or texts.
         max_cells: run at most so many cells.
         fail_fast: end after the first failed stage.
         retry_failed: run failed stages again.
@@ -285,7 +246,7 @@ def status(store: Root | Plan, experiment: str | None = None) -> Statuses:
 
 
 def load_adapter(
-    store: Root, cell: Levels | str, *, experiment: str | None = None, model: str | None = None
+    store: Root, cell: Wanted, *, experiment: str | None = None, model: str | None = None
 ) -> LoadedModel:
     """Load the base model with the adapter of one trained cell, in evaluation mode.
 
@@ -308,7 +269,7 @@ def load_adapter(
     from engine.stages.training.files import load_adapter as put_on
 
     place = place_of(store)
-    name, key, levels = one_training(place, single(cell), experiment)
+    name, key, levels = one_training(place, cell, experiment)
     record = Ledger(place).record("train", key)
     matrix, choice = recorded_cell(read_manifests(place)[name]["spec"], levels)
     settings = matrix.table("model", choice)

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -111,6 +112,20 @@ def progress(console: Console, *more: ProgressColumn, shown: bool = True) -> Pro
         TimeRemainingColumn(),
     )
     return _Bars(*columns, *more, console=console, disable=not (console.is_terminal and shown))
+
+
+def live(console: Console, draw: Callable[[ConsoleOptions], Iterable[RenderableType]]) -> Live:
+    """Return what keeps lines at the foot of a terminal, drawn anew some times a second; what is printed
+    meanwhile goes above them.
+
+    draw: the lines, by the width and height that there are.
+    """
+
+    class Lines:
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[RenderableType]:
+            return draw(options)
+
+    return Live(Lines(), console=console, transient=True, refresh_per_second=4)
 
 
 class _Bars(Progress):

@@ -34,6 +34,15 @@ def cell_table(cells: Iterable[tuple[int, Mapping[str, Any], Mapping[str, str]]]
     return grid
 
 
+def no_cell(*, failed: bool, pending: bool) -> str:
+    """Say that no cell is to be listed, by the states that were asked for."""
+    if failed and pending:
+        return "no stage failed, and none is pending"
+    if failed or pending:
+        return "no stage failed" if failed else "no stage is pending"
+    return "no cell is on all of these levels"
+
+
 def _stages(states: Mapping[str, str]) -> Text:
     """Give the state that most stages have, and in brackets the stages of others."""
     by_state: dict[str, list[str]] = {}

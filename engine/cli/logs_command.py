@@ -3,59 +3,80 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import click
 
-from engine.cli.parameters import EXPERIMENT, RESULTS, Results
+from engine.cli.parameters import EXPERIMENT, ONLY
+from engine.cli.spec_or_store import OF_ANY, Results
 from engine.errors import UsageError
 from engine.terminal import say
 from store.backend.locate import place_of
+from store.backend.location import Place
 
-SECONDS = 1.0  # between two looks for new lines
+SECONDS, FAR = 1.0, 10.0  # between two looks for new lines, in a folder and in a bucket
+Event = Mapping[str, Any]
 
 
 @click.command()
-@click.argument("of", type=RESULTS, metavar="SPEC|STORE")
-@click.option("--cell", multiple=True, metavar="FACTOR=LEVEL,…", help="Only these cells; repeatable.")
+@OF_ANY
+@ONLY
 @click.option("--all", "every", is_flag=True, help="All executions, not the newest alone.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is written, until Ctrl-C.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Go on with what is written, also by later executions, until Ctrl-C."
+)
 @EXPERIMENT
-def logs(of: Results, cell: tuple[str, ...], every: bool, follow: bool, experiment: str | None) -> None:
+def logs(of: Results, only: tuple[str, ...], every: bool, follow: bool, experiment: str | None) -> None:
     """Show what executions have logged: stages as they begin, go on, end or fail."""
-    from engine.api import levels_of
-    from engine.planning.levels import parted
-    from engine.running.run_log import log_names, read_events
-
-    wanted = levels_of([part for text in cell for part in parted(text)], "--cell")
+    name = experiment or of.experiment
+    if not follow:
+        of.check()
     place = place_of(of.store)
-    names = log_names(place, experiment or of.experiment)
-    if not names:
-        raise UsageError(f"{of.store}: holds no log; `engine execute` writes one")
-    for name in names if every else names[-1:]:
-        read = 0
-        while True:
-            events, read = read_events(place, name, read)
-            for record in events:
-                if _is_of(record, wanted):
-                    say(_line(record))
-            if not follow or name != names[-1]:
-                break
+    if not _names(of, name):
+        if not follow:
+            raise UsageError(f"{of.store}: holds no log; `engine execute` writes one")
+        say(f"{of.store}: no log yet; waiting for `engine execute` (Ctrl-C ends this)", error=True)
+        while not _names(of, name):
             time.sleep(SECONDS)
+    names = _names(of, name)
+    passed = set() if every else set(names[:-1])
+    read: dict[str, int] = {}
+    while True:
+        for log in (log for log in names if log not in passed):
+            events, read[log] = _events(place, log, read.get(log, 0), only)
+            for event in events:
+                say(_line(event))
+        if not follow:
+            return
+        time.sleep(FAR if place.distant else SECONDS)
+        names = _names(of, name)
 
 
-def _is_of(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    from engine.planning.levels import is_level
+def _names(of: Results, experiment: str | None) -> list[str]:
+    from engine.running.run_log import log_names
 
-    return all(
-        factor in record["levels"] and any(is_level(record["levels"][factor], text) for text in texts)
-        for factor, texts in wanted.items()
-    )
+    return log_names(place_of(of.store), experiment) if of.is_there else []
 
 
-def _line(record: Mapping[str, Any]) -> str:
+def _events(place: Place, log: str, start: int, only: Sequence[str]) -> tuple[Iterator[Event], int]:
+    """Give the new events of a log on these levels, and where the next will begin."""
+    from engine.planning.levels import has_levels, known_levels, named_levels
+    from engine.running.run_log import read_events
+    from store import read_manifests
+
+    events, end = read_events(place, log, start)
+    if not only:
+        return iter(events), end
+    cells = (cell for manifest in read_manifests(place).values() for cell in manifest["cells"])
+    named = named_levels(only, known_levels(one["levels"] for one in (*cells, *events)), "--only")
+    return (event for event in events if has_levels(event["levels"], named)), end
+
+
+def _line(event: Event) -> str:
     from engine.planning.levels import describe
 
-    where = f"cell {record['cell']} {describe(record['levels'])}"
-    return f"{record['time']}  {record['event']:<7}{where}: {record['stage']}  {record['text']}".rstrip()
+    written = datetime.fromisoformat(event["time"]).astimezone().strftime("%m-%d %H:%M:%S")
+    where = f"cell {event['cell']} {describe(event['levels'])}"
+    return f"{written}  {event['event']:<7}{where}: {event['stage']}  {event['text']}".rstrip()

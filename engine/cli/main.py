@@ -73,6 +73,7 @@ def plan(
     """Show what a spec amounts to: cells, what is cached, what the rest will cost and what it would find."""
     from engine.cli import plan_tables as render
     from engine.cli import power_tables
+    from engine.cli.cell_tables import no_cell
 
     check_one(as_json=as_json, as_csv=as_csv)
     console = Terminal()
@@ -96,7 +97,8 @@ def plan(
     elif as_csv:
         say_csv(render.plan_rows(planned, cells=show_cells, shown=shown))
     else:
-        for part in render.plan_tables(planned, cells=show_cells, exact=exact, shown=shown):
+        none = no_cell(failed=failed, pending=pending)
+        for part in render.plan_tables(planned, cells=show_cells, exact=exact, shown=shown, none=none):
             console.print(part, soft_wrap=isinstance(part, (Text, str)))
         for part in power_tables.plan_lines(power_tables.rows(planned, pilot)):
             console.print(part, soft_wrap=isinstance(part, (Text, str)))
@@ -134,13 +136,13 @@ def execute(
     verbose: bool,
 ) -> None:
     """Run what is pending: train, evaluate, probe; results go to the store."""
-    from engine.api import choose, due, levels_of
+    from engine.api import choose, due
     from engine.planning.levels import describe
 
     if quiet and verbose:
         raise UsageError("--quiet and --verbose: expected one of the two")
     planned = _plan(spec, overrides, store, checked=True)
-    chosen = choose(planned, levels_of(only, "--only"))
+    chosen = choose(planned, only, "--only")
     pending = due(planned, chosen, retry_failed=retry_failed)[:max_cells]
     console = Terminal()
     if dry_run:
@@ -150,24 +152,27 @@ def execute(
             f"{len(pending)} of {count(len(planned.cells), 'cell')} would run; store: {planned.root}"
         )
         return
-    from engine.cli.session import nothing_to_do, run
+    from engine.cli.session import nothing_to_do, run, told_of_errors
     from engine.running.execution import request_for
 
-    request, warnings_found = request_for(
-        planned,
-        pending,
-        executor=executor,
-        workers=workers,
-        fail_fast=not keep_going,
-        retry_failed=retry_failed,
-        wait=not no_wait,
-        ignore_space=ignore_space,
-    )
-    for warning in warnings_found:
-        say(f"warning: {warning}", error=True)
-    if pending:
-        sys.exit(run(planned, pending, console, request, quiet=quiet, verbose=verbose))
-    sys.exit(nothing_to_do(planned, chosen, console, quiet=quiet))
+    with told_of_errors(planned, console):
+        request, warnings_found = request_for(
+            planned,
+            pending,
+            executor=executor,
+            workers=workers,
+            fail_fast=not keep_going,
+            retry_failed=retry_failed,
+            wait=not no_wait,
+            ignore_space=ignore_space,
+        )
+        for warning in warnings_found:
+            say(f"warning: {warning}", error=True)
+        if pending:
+            code = run(planned, pending, console, request, quiet=quiet, verbose=verbose)
+        else:
+            code = nothing_to_do(planned, chosen, console, quiet=quiet)
+    sys.exit(code)
 
 
 @cli.command()
@@ -289,11 +294,11 @@ def _plan(spec: Path, overrides: tuple[str, ...], store: Root | None, *, checked
 
 def _asked(planned: Plan, only: tuple[str, ...], *, failed: bool, pending: bool) -> list[PlannedCell]:
     """Give the cells of these levels and states; all where none is named."""
-    from engine.api import choose, levels_of
+    from engine.api import choose
 
     states = {"failed"} if failed else set()
     states |= {"pending", "running"} if pending else set()
-    cells = choose(planned, levels_of(only, "--only"))
+    cells = choose(planned, only, "--only")
     return [cell for cell in cells if not states or planned.state(cell) in states]
 
 

@@ -132,10 +132,14 @@ def status() -> Schema:
     }
     failure = {"stage": TEXT, "key": TEXT, "levels": LEVELS, "error": TEXT, "traceback": TEXT}
     signature = {"signature": TEXT, "cells": COUNT, "of": COUNT, "first": TEXT}
+    at_work = {
+        "cell": COUNT, "levels": LEVELS, "stage": TEXT, "time": TEXT, "done": COUNT, "total": COUNT,
+        "text": TEXT,
+    }  # fmt: skip
     one = {
         "name": TEXT, "executed": {"type": "boolean"},
         "stages": _by_name(_states("done", "running", "failed", "pending")), "cells": _list(_table(cell)),
-        "failures": _list(_table(failure)), "probe_backends": _list(TEXT),
+        "failures": _list(_table(failure)), "at_work": _list(_table(at_work)), "probe_backends": _list(TEXT),
         "signatures": _list(_table(signature)), "engine": _or_null(TEXT), "git": _or_null(TEXT),
     }  # fmt: skip
     return _table({**FORMATTED, "store": TEXT, "experiments": _list(_table(one))})

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from attrs import frozen
 from click.shell_completion import CompletionItem
 
-from engine.errors import UsageError
-from specs.toml.text import STANDARD_INPUT
 from store import StoreError
 from store.backend.locate import place_of
-from store.backend.location import Place, Root, is_url
+from store.backend.location import Place, is_url
 
 if TYPE_CHECKING:
     Base = click.ParamType[Any]
@@ -64,51 +60,20 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-@frozen
-class Results:
-    """Where results lie: a store, and the experiment of the spec that named it (None: all)."""
-
-    store: Root
-    experiment: str | None = None
-
-
-class ResultsParameter(StoreParameter):
-    """A store that is there, by its folder, its URL, or a spec whose results it holds."""
-
-    name = "spec|store"
-
-    def __init__(self) -> None:
-        super().__init__(exists=True)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Give the store; UsageError for a spec that has none yet, SpecError for one that cannot be read."""
-        if not is_spec(value):
-            return Results(super().convert(value, param, ctx))
-        from specs import load_spec
-
-        spec = load_spec(Path(value))
-        store = place_of(spec.store)
-        if not store.distant and not Path(str(store)).is_dir():
-            command = shlex.join(["engine", "execute", str(value)])
-            raise UsageError(f"{store}: nothing has been executed yet; `{command}` makes this store")
-        return Results(store, spec.experiment.name)
-
-
-def is_spec(value: Any) -> bool:
-    """Tell whether SPEC|STORE is a spec: a file, a pipe, or what is spelled like one."""
-    if isinstance(value, (Place, Results)) or is_url(str(value)):
-        return False
-    path = Path(value)
-    return path == STANDARD_INPUT or (path.exists() and not path.is_dir()) or path.suffix == ".toml"
-
-
 STORE = StoreParameter(exists=True)
 NEW_STORE = StoreParameter(exists=False)
-RESULTS = ResultsParameter()
-AT = click.option("--store", type=NEW_STORE, help="Folder or URL of the store.")
-ONLY = click.option("--only", multiple=True, metavar="FACTOR=LEVEL", help="Only these cells; repeatable.")
+AT = click.option("--store", type=NEW_STORE, help="Folder or URL of the store; by default the spec's.")
+LEVELS = "FACTOR=LEVEL,…"
+ONLY = click.option(
+    "--only", "--cell", "only", multiple=True, metavar=LEVELS,
+    help="Only cells on these levels: target=a,b,seed=0 is a or b, with seed 0; repeatable.",
+)  # fmt: skip
 FAILED = click.option("--failed", is_flag=True, help="Only cells that have failed.")
 PENDING = click.option("--pending", is_flag=True, help="Only cells that are not done.")
+CELL = click.option(
+    "--cell", "--only", "cell", multiple=True, metavar=LEVELS,
+    help="The cell, by as many factors as single it out: target=a,seed=0.",
+)  # fmt: skip
 EXPERIMENT = click.option("--experiment", metavar="NAME", help="This experiment alone.")
 SPEC = click.argument("spec", type=click.Path(path_type=Path))
 

@@ -30,11 +30,17 @@ MAX_LEVELS = 12  # levels listed in a table before it is cut
 
 
 def plan_tables(
-    plan: Plan, *, cells: bool, exact: bool = False, shown: Sequence[PlannedCell] | None = None
+    plan: Plan,
+    *,
+    cells: bool,
+    exact: bool = False,
+    shown: Sequence[PlannedCell] | None = None,
+    none: str = "",
 ) -> Iterator[Grid | Text | str]:
     """Yield the factors, the stages with their states and costs, and with `cells` every cell.
 
-    exact: count the memory of trainings, too. shown: list these cells alone.
+    exact: count the memory of trainings, too. shown: list these cells alone. none: what
+    is said where there are none.
     """
     yield _factor_table(plan)
     costs = estimate(plan)
@@ -70,7 +76,8 @@ def plan_tables(
         yield styled(f"model.trust_remote_code is on: {model}'s own code will run here.", "red")
     if cells:
         chosen = plan.cells if shown is None else shown
-        yield cell_table((cell.index, plan.levels(cell), plan.stage_states(cell)) for cell in chosen)
+        listed = ((cell.index, plan.levels(cell), plan.stage_states(cell)) for cell in chosen)
+        yield cell_table(listed) if chosen else f"{plan.matrix.experiment.name}: {none}"
 
 
 def _factor_table(plan: Plan) -> Grid:

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
-from engine.cli.parameters import EXPERIMENT, RESULTS, Results
+from engine.cli.parameters import CELL, EXPERIMENT
+from engine.cli.spec_or_store import OF, Results
 from engine.errors import UsageError
 from engine.terminal import say
 
 
 @click.command()
-@click.argument("of", type=RESULTS, metavar="SPEC|STORE")
-@click.option("--cell", required=True, metavar="FACTOR=LEVEL,…", help="The cell whose adapter it is.")
+@OF
+@CELL
 @click.option("--to", "form", required=True, type=click.Choice(["folder", "hub"]), help="Where it goes.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The folder: a new one, or empty.")
 @click.option("--repo", metavar="OWNER/NAME", help="The hub's repository; made if it is new.")
@@ -24,7 +25,7 @@ from engine.terminal import say
 @EXPERIMENT
 def publish(
     of: Results,
-    cell: str,
+    cell: tuple[str, ...],
     form: str,
     output: Path | None,
     repo: str | None,

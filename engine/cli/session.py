@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from engine.cli.output import FORMAT
@@ -39,7 +40,7 @@ def run(
 
     quiet: show what fails and what was run alone. verbose: also each stage's numbers, and tracebacks.
     """
-    from engine.cli.progress_bars import TerminalDisplay
+    from engine.cli.terminal_display import TerminalDisplay
     from engine.progress import ignore_terminal, stop_on_signal
     from engine.running.time_left import TimeLeft
 
@@ -77,8 +78,10 @@ def run(
     if not quiet:
         show_results(plan.root, console, plan.matrix.experiment.name)
     failed = len(outcome.failed) + outcome.left_failed
-    told = f"ran {ran or 'nothing'}" + (f"; {count(failed, 'stage')} failed" if failed else "")
-    _tell_end(plan, "failed" if failed else "done", told, console)
+    summary = [f"ran {ran or 'nothing'}"]
+    summary += [f"{count(len(outcome.held), 'cell')} left to another process"] * bool(outcome.held)
+    summary += [f"{count(failed, 'stage')} failed"] * bool(failed)
+    _tell_end(plan, "failed" if failed else "done", "; ".join(summary), console)
     return 1 if failed else 0
 
 
@@ -97,13 +100,31 @@ def _tell_end(plan: Plan, state: str, summary: str, console: Console) -> None:
 def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Console, *, quiet: bool = False) -> int:
     """Say that no work is left in these cells, and what failed before; give the exit code."""
     failed = [cell for cell in chosen if plan.state(cell) == "failed"]
-    console.print(f"Nothing to do: {count(len(chosen) - len(failed), 'cell')} done in {plan.root}")
+    done = f"{count(len(chosen) - len(failed), 'cell')} done"
+    console.print(f"Nothing to do: {done} in {plan.root}")
+    before = f"{count(len(failed), 'cell')} failed before" if failed else ""
     if failed:
-        console.print(f"{count(len(failed), 'cell')} failed before; --retry-failed runs what failed again")
+        console.print(f"{before}; --retry-failed runs what failed again")
     note_plan(plan)
     if not quiet:
         show_results(plan.root, console, plan.matrix.experiment.name)
+    summary = "; ".join(filter(None, [f"nothing to do: {done}", before]))
+    _tell_end(plan, "failed" if failed else "done", summary, console)
     return 1 if failed else 0
+
+
+@contextmanager
+def told_of_errors(plan: Plan, console: Console) -> Iterator[None]:
+    """Run the person's own command where an execution ends by an error, and pass that on."""
+    try:
+        yield
+    except Exception as error:
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        _tell_end(plan, "failed", told[0], console)
+        raise
+    except KeyboardInterrupt:
+        _tell_end(plan, "stopped", "Stopped.", console)
+        raise
 
 
 def show_results(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.errors import UsageError
-from engine.planning.levels import describe, is_level, parted
+from engine.planning.levels import describe, has_levels, known_levels, named_levels
 from engine.terminal import joined, styled
 from specs.common.spelling import hint
 from store import open_store
@@ -33,7 +33,7 @@ SHADES = ("#f7fbff", "#d6e6f4", "#abd0e6", "#6aaed6", "#3787c0", "#105ba4")
 
 def show(
     root: Root,
-    cell: Iterable[str],
+    cell: Sequence[str],
     example: str | None,
     experiment: str | None,
     position: str | None,
@@ -46,7 +46,7 @@ def show(
     side by side. Of several lenses the first is read. UsageError for what is not there, or not single.
     """
     node = _experiment(root, experiment)
-    probe, levels = _one_cell(node, _pairs(cell))
+    probe, levels = _one_cell(node, cell)
     ids = [str(name) for name in probe["example"].values]
     chosen = _known("--example", example, ids) if example is not None else ids[0]
     shown = probe.isel(example=ids.index(chosen))
@@ -79,42 +79,26 @@ def _known(option: str, given: str, known: list[str]) -> str:
     return given
 
 
-def _pairs(cell: Iterable[str]) -> dict[str, str]:
-    pairs = {}
-    for text in (part for texts in cell for part in parted(texts)):
-        factor, equals, level = text.partition("=")
-        if not equals:
-            raise UsageError(f"--cell {text}: expected FACTOR=LEVEL, as in target=label")
-        pairs[factor.strip()] = level.strip()
-    return pairs
-
-
-def _one_cell(node: xr.DataTree, wanted: dict[str, str]) -> tuple[xr.Dataset, dict[str, Any]]:
+def _one_cell(node: xr.DataTree, wanted: Sequence[str]) -> tuple[xr.Dataset, dict[str, Any]]:
     """Give the probe data of the one cell on the wanted levels, and all its levels."""
     if "probe" not in node.children:
         raise UsageError(f"{node.name}: expected a cell that has been probed, found none")
-    matching: list[tuple[xr.Dataset, dict[str, Any]]] = []
-    seen: dict[str, dict[Any, None]] = {}
+    probed: list[tuple[xr.Dataset, int, dict[str, Any]]] = []
     for dataset in map(first_lens, stage_nodes(node, "probe").values()):
         names = [str(name) for name in dataset.indexes["cell"].names]
         for number, key in enumerate(dataset.indexes["cell"]):
             plain = (level.item() if isinstance(level, np.generic) else level for level in key)
-            levels = dict(zip(names, plain, strict=True))
-            for name, level in levels.items():
-                seen.setdefault(name, {})[level] = None
-            if all(name in levels and is_level(levels[name], text) for name, text in wanted.items()):
-                matching.append((dataset.isel(cell=number), levels))
-    for name, level in wanted.items():
-        if name not in seen:
-            raise UsageError(f"--cell {name}={level}: no factor {name!r}{hint(name, seen)}")
-        if not any(is_level(other, level) for other in seen[name]):
-            texts = list(map(level_text, seen[name]))
-            raise UsageError(f"--cell {name}={level}: expected one of {', '.join(texts)}{hint(level, texts)}")
+            probed.append((dataset, number, dict(zip(names, plain, strict=True))))
+    known = known_levels(levels for *_, levels in probed)
+    named = named_levels(wanted, known, "--cell")
+    matching = [(dataset, number, levels) for dataset, number, levels in probed if has_levels(levels, named)]
     if len(matching) != 1:
-        left = {name: known for name, known in seen.items() if name not in wanted and len(known) > 1}
-        also = " and ".join(f"{name} ({', '.join(map(level_text, known))})" for name, known in left.items())
+        single = {name for name, levels in named.items() if len(levels) == 1}
+        left = {name: of for name, of in known.items() if name not in single and len(of) > 1}
+        also = " and ".join(f"{name} ({', '.join(map(level_text, of))})" for name, of in left.items())
         raise UsageError(f"--cell: expected one cell, found {len(matching)}; name {also or 'other levels'}")
-    return matching[0]
+    ((dataset, number, levels),) = matching
+    return dataset.isel(cell=number), levels
 
 
 def _detail(shown: xr.Dataset, position: str, texts: list[str] | None) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,10 @@ import click
 from rich.text import Text
 
 from engine.cli.output import CSV, JSON, check_one, say_csv, say_json
-from engine.cli.parameters import AT, FAILED, NEW_STORE, ONLY, PENDING, SET, FiniteRange, is_spec
+from engine.cli.parameters import AT, FAILED, NEW_STORE, ONLY, PENDING, SET, FiniteRange
+from engine.cli.spec_or_store import Results, check_alone, is_spec
 from engine.errors import UsageError
 from engine.terminal import Terminal
-from specs.common.spelling import hint
 from store.backend.location import Place, Root
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--traceback", is_flag=True, help="Show where in the code failed stages failed.")
 @click.option(
     "--watch", type=FiniteRange(min=0.1), is_flag=False, flag_value=5.0, metavar="[SECONDS]",
-    help="Show it again every so many seconds (5), until nothing is left to run.",
+    help="Show it again every so many seconds (5), until nothing is at work any more.",
 )  # fmt: skip
 @JSON
 @CSV
@@ -51,16 +52,23 @@ def status(
 ) -> None:
     """Show what is done, running or failed, and why."""
     from engine.cli import status_tables as render
+    from engine.cli.status_watch import Watch
 
     check_one(as_json=as_json, as_csv=as_csv)
     if watch is not None and (as_json or as_csv):
         raise UsageError("--watch: expected tables, without --json and --csv")
     planned = _plan(target, overrides, store)
     root = target if planned is None else planned.root
+    if planned is None and watch is None:
+        Results(root).check()
     listed = cells or bool(only) or failed or pending
+    repeated = Watch.of(root)
     while True:
+        if watch is not None:
+            repeated.look()
         facts = render.status_facts(root, planned)
-        chosen = _chooser(facts, only, failed=failed, pending=pending)
+        of_levels = _on_levels(facts, only)
+        chosen = _in_states(of_levels, failed=failed, pending=pending)
         if as_json:
             for experiment in facts["experiments"]:
                 experiment["cells"] = list(filter(chosen, experiment["cells"]))
@@ -71,10 +79,17 @@ def status(
             console = Terminal()
             if watch is not None:
                 console.clear()
-            for part in render.status_tables(facts, tracebacks=traceback, chosen=chosen if listed else None):
+            asked = render.Asked(chosen, failed=failed, pending=pending) if listed else None
+            for part in render.status_tables(facts, tracebacks=traceback, asked=asked, width=console.width):
                 console.print(part, soft_wrap=isinstance(part, Text))
-        if watch is None or not _going_on(facts):
+        if watch is None:
             return
+        everything = (cell for experiment in facts["experiments"] for cell in experiment["cells"])
+        if why := repeated.ended(filter(of_levels, everything), str(target)):
+            console.print(why, soft_wrap=True)
+            return
+        at_work = "at work" if repeated.at_work else "waiting for `engine execute` to begin"
+        console.print(f"{datetime.now():%H:%M:%S}  {at_work}; again in {watch:g} s, Ctrl-C ends this")
         time.sleep(watch)
         if planned is not None:
             planned.look_up()
@@ -84,43 +99,25 @@ def _plan(target: Path | Place, overrides: tuple[str, ...], store: Root | None) 
     """Give the plan of a spec, None for a store."""
     from engine.planning.from_spec import plan_from_spec
 
-    return plan_from_spec(Path(str(target)), overrides, store) if is_spec(target) else None
+    if not is_spec(target):
+        check_alone(target, store, overrides)
+        return None
+    return plan_from_spec(Path(str(target)), overrides, store)
 
 
-def _going_on(facts: dict[str, Any]) -> bool:
-    """Tell whether a cell may still change."""
-    cells = (cell for experiment in facts["experiments"] for cell in experiment["cells"])
-    return any({"running", "pending"} & set(cell["stages"].values()) for cell in cells)
+def _on_levels(facts: dict[str, Any], only: tuple[str, ...]) -> Callable[[dict[str, Any]], bool]:
+    """Give the function that tells whether a cell is on levels; UsageError for some that no cell has."""
+    from engine.planning.levels import has_levels, known_levels, named_levels
+
+    cells = (cell["levels"] for experiment in facts["experiments"] for cell in experiment["cells"])
+    named = named_levels(only, known_levels(cells), "--only")
+    return lambda cell: has_levels(cell["levels"], named)
 
 
-def _chooser(
-    facts: dict[str, Any], only: tuple[str, ...], *, failed: bool, pending: bool
+def _in_states(
+    of_levels: Callable[[dict[str, Any]], bool], *, failed: bool, pending: bool
 ) -> Callable[[dict[str, Any]], bool]:
-    """Give the function that tells whether a cell is asked for; UsageError for levels that no cell has."""
-    from engine.api import levels_of
-    from engine.planning.levels import is_level
-    from store.ledger.levels import level_text
-
-    wanted = levels_of(only, "--only")
-    cells = [cell for experiment in facts["experiments"] for cell in experiment["cells"]]
-    for factor, texts in wanted.items():
-        known = dict.fromkeys(
-            level_text(cell["levels"][factor]) for cell in cells if factor in cell["levels"]
-        )
-        if not known:
-            factors = dict.fromkeys(name for cell in cells for name in cell["levels"])
-            raise UsageError(f"--only {factor}={texts[0]}: no factor {factor!r}{hint(factor, factors)}")
-        for text in texts:
-            if not any(is_level(cell["levels"].get(factor), text) for cell in cells):
-                raise UsageError(f"--only {factor}={text}: expected one of {', '.join(known)}")
+    """Give the function that tells whether such a cell is in a state that is asked for, too."""
     states = {"failed"} if failed else set()
     states |= {"pending", "running"} if pending else set()
-
-    def chosen(cell: dict[str, Any]) -> bool:
-        of_level = all(
-            factor in cell["levels"] and any(is_level(cell["levels"][factor], text) for text in texts)
-            for factor, texts in wanted.items()
-        )
-        return of_level and (not states or cell["state"] in states)
-
-    return chosen
+    return lambda cell: of_levels(cell) and (not states or cell["state"] in states)

@@ -6,14 +6,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from attrs import frozen
 from rich.text import Text
 
-from engine.cli.cell_tables import cell_table
-from engine.cli.grids import Grid
+from engine.cli.cell_tables import cell_table, no_cell
+from engine.cli.grids import Grid, varying
 from engine.cli.output import FORMAT
+from engine.cli.progress_lines import Line, drawn
 from engine.planning.levels import describe
 from engine.planning.plan import Plan
 from engine.quantities import count
+from engine.running.at_work import STAGE
+from engine.running.run_log import under_way
 from engine.terminal import joined, styled
 from store import Ledger, StoreError, cells, read_manifests
 from store.backend.locate import place_of
@@ -27,6 +31,16 @@ Facts = dict[str, Any]
 STATES = ("done", "running", "failed", "pending")
 # Looking for signatures reads what the cells hold; above this many cells the report does it.
 SCREENED_CELLS = 500
+WIDE = 120  # characters of a line on what is at work
+
+
+@frozen
+class Asked:
+    """Cells that are to be listed, and the states by which they were asked for."""
+
+    chosen: Callable[[Facts], bool]
+    failed: bool = False
+    pending: bool = False
 
 
 def status_facts(root: Root, plan: Plan | None = None) -> Facts:
@@ -63,23 +77,24 @@ def status_rows(facts: Facts, chosen: Callable[[Facts], bool]) -> Iterator[Facts
 
 
 def status_tables(
-    facts: Facts, *, tracebacks: bool = False, chosen: Callable[[Facts], bool] | None = None
+    facts: Facts, *, tracebacks: bool = False, asked: Asked | None = None, width: int = 80
 ) -> Iterator[Grid | Text | str]:
     """Yield what is done, running and failed, with the errors.
 
-    chosen: list these cells, too.
+    asked: cells that are listed, too. width: of the lines on what is at work.
     """
     if not any(experiment["executed"] for experiment in facts["experiments"]):
         for experiment in facts["experiments"]:
             total = count(len(experiment["cells"]), "cell")
             yield _counts(f"{experiment['name']}: {total} for {facts['store']}", experiment["stages"])
-            yield from _listed(experiment, chosen)
+            yield from _listed(experiment, asked)
         yield f"{facts['store']}: nothing has been executed yet"
         return
     for experiment in facts["experiments"]:
         total = count(len(experiment["cells"]), "cell")
         yield _counts(f"{experiment['name']}: {total} in {facts['store']}", experiment["stages"])
-        yield from _listed(experiment, chosen)
+        yield from _at_work(experiment, width)
+        yield from _listed(experiment, asked)
         yield from _notes(experiment)
         for failure in experiment["failures"]:
             # First what happened, for a person who reads no further.
@@ -92,14 +107,27 @@ def status_tables(
             yield "--traceback shows where in the code"
 
 
-def _listed(experiment: Facts, chosen: Callable[[Facts], bool] | None) -> Iterator[Grid | str]:
-    if chosen is None:
+def _listed(experiment: Facts, asked: Asked | None) -> Iterator[Grid | str]:
+    if asked is None:
         return
-    listed = [cell for cell in experiment["cells"] if chosen(cell)]
+    listed = [cell for cell in experiment["cells"] if asked.chosen(cell)]
     if listed:
         yield cell_table((cell["cell"] - 1, cell["levels"], cell["stages"]) for cell in listed)
     else:
-        yield f"{experiment['name']}: no such cell"
+        of_data = asked.failed and not asked.pending and experiment["failures"]
+        none = no_cell(failed=asked.failed, pending=asked.pending)
+        yield f"{experiment['name']}: {'no stage of these cells failed' if of_data else none}"
+
+
+def _at_work(experiment: Facts, width: int) -> Iterator[Text]:
+    """Yield a line for each stage that an execution says to be at work at."""
+    names, _ = varying([cell["levels"] for cell in experiment["cells"]])
+    lines = []
+    for event in experiment["at_work"]:
+        name = describe({factor: event["levels"][factor] for factor in names if factor in event["levels"]})
+        number = f"{event['cell']}/{len(experiment['cells'])}"
+        lines.append(Line(number, name, event["stage"], event["done"], event["total"], event["text"]))
+    yield from drawn(lines, min(width, WIDE)) if lines else ()
 
 
 def _notes(experiment: Facts) -> Iterator[Text | str]:
@@ -151,6 +179,7 @@ def _planned(name: str, plan: Plan) -> Facts:
         "stages": _counted({stage: by_key for stage, by_key in plan.states.items() if by_key}),
         "cells": listed,
         "failures": [],
+        "at_work": [],
         "probe_backends": [],
         "signatures": [],
         "engine": None,
@@ -204,6 +233,7 @@ def _executed(ledger: Ledger, name: str, manifest: dict[str, Any]) -> Facts:
             }
             for (stage, key), record in records.items()
         ],
+        "at_work": under_way(root, name, ledger.running(STAGE)),
         "probe_backends": sorted(map(str, backends)),
         "signatures": list(_signatures(root, name, evaluated)),
         "engine": manifest["packages"]["ablation-engine"],

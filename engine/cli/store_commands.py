@@ -8,13 +8,12 @@ from typing import Any
 import click
 
 from engine.cli.output import CSV, FORMAT, JSON, check_one, say_csv, say_json
-from engine.cli.parameters import EXPERIMENT, RESULTS, Results
+from engine.cli.parameters import CELL, EXPERIMENT, NEW_STORE
+from engine.cli.spec_or_store import OF, Results, results_of
 from engine.errors import UsageError
 from engine.terminal import Terminal, followed, say
 from specs.common.names import EXPORT_FORMATS
 from store.backend.location import Place, Root
-
-OF = click.argument("of", type=RESULTS, metavar="SPEC|STORE")
 
 
 @click.command()
@@ -68,16 +67,16 @@ def report(of: Results, output: Path | None, experiment: str | None, serve: bool
 
 
 @click.command()
-@click.argument("of_a", type=RESULTS, metavar="SPEC_A|STORE_A")
-@click.argument("of_b", type=RESULTS, metavar="SPEC_B|STORE_B")
+@click.argument("target_a", type=NEW_STORE, metavar="SPEC_A|STORE_A")
+@click.argument("target_b", type=NEW_STORE, metavar="SPEC_B|STORE_B")
 @EXPERIMENT
 @click.option("--cells", is_flag=True, help="List the differences of every cell.")
 @click.option("--all", "every", is_flag=True, help="Show all rows of long tables.")
 @JSON
 @CSV
 def compare(
-    of_a: Results,
-    of_b: Results,
+    target_a: Path | Place,
+    target_b: Path | Place,
     experiment: str | None,
     cells: bool,
     every: bool,
@@ -90,6 +89,7 @@ def compare(
     from store.ledger.history import record_look
 
     check_one(as_json=as_json, as_csv=as_csv)
+    of_a, of_b = (results_of(target).check() for target in (target_a, target_b))
     named = {of.experiment for of in (of_a, of_b)} - {None}
     if len(named) > 1 and experiment is None:
         raise UsageError(f"compare: expected specs of one experiment, found {' and '.join(map(str, named))}")
@@ -139,7 +139,7 @@ def export(of: Results, form: Any, experiment: str | None, output: Path | None, 
 
 @click.command()
 @OF
-@click.option("--cell", multiple=True, metavar="FACTOR=LEVEL,…", help="The cell to show; repeatable.")
+@CELL
 @click.option("--example", metavar="ID", help="A test example; by default the first.")
 @click.option("--position", help="Only this watch position, with the ranks of the watched tokens.")
 @EXPERIMENT

@@ -8,26 +8,24 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from engine.cli.parameters import RESULTS, STORE, Results
+from engine.cli.spec_or_store import OF, Results
 from engine.terminal import Terminal, styled
 from store.backend.location import Root
 
-AT = click.argument("store", type=STORE)
-
 
 @click.command()
-@click.argument("results", type=RESULTS, metavar="SPEC|STORE")
+@OF
 @click.option("--delete", is_flag=True, help="Delete what is listed; without this nothing is touched.")
 @click.option(
     "--keep-spec", "specs", multiple=True, type=click.Path(path_type=Path), metavar="SPEC",
     help="Spare what this spec needs, too; repeatable.",
 )  # fmt: skip
-def gc(results: Results, delete: bool, specs: tuple[Path, ...]) -> None:
+def gc(of: Results, delete: bool, specs: tuple[Path, ...]) -> None:
     """List, or delete, what no experiment of a store needs any more."""
     from engine.quantities import si
     from store.upkeep.garbage import delete_garbage, find_garbage
 
-    store = results.store
+    store = of.store
     keep = _keys_of(specs, store)
     garbage_found = (delete_garbage if delete else find_garbage)(store, keep)
     table = Table(box=None, pad_edge=False)
@@ -47,13 +45,14 @@ def gc(results: Results, delete: bool, specs: tuple[Path, ...]) -> None:
 
 
 @click.command()
-@AT
+@OF
 @click.option("--fix", "fixing", is_flag=True, help="Mark broken stages as to be done again.")
-def verify(store: Root, fixing: bool) -> None:
+def verify(of: Results, fixing: bool) -> None:
     """Read all results of a store and check them; exit code 1 where anything is wrong."""
     from store.upkeep.mend import fix
     from store.upkeep.verify import verify as check
 
+    store = of.store
     verified, console = check(store), Terminal()
     for note in verified.notes:
         console.print(note, soft_wrap=True)

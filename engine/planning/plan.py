@@ -194,20 +194,6 @@ def _states(ledger: Ledger, stage: str, cells: Iterable[PlannedCell]) -> dict[st
     return {key: state(key) for key in wanted}
 
 
-def select(plan: Plan, only: Iterable[tuple[str, str]]) -> list[PlannedCell]:
-    """Give the cells on the named levels: `only` holds (factor, level as text), several levels of one
-    factor meaning any of them.
-    """
-    wanted: dict[str, set[str]] = {}
-    for factor, level in only:
-        wanted.setdefault(factor, set()).add(level)
-    return [
-        cell
-        for cell in plan.cells
-        if all(str(plan.levels(cell)[factor]) in levels for factor, levels in wanted.items())
-    ]
-
-
 def check_donors(plan: Plan, cells: Sequence[PlannedCell]) -> None:
     """Raise UsageError where a cell reads an adapter that these cells do not train."""
     trained = {cell.keys["train"] for cell in cells}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UsageError
-from engine.planning.levels import describe, is_level, parted
+from engine.planning.levels import Wanted, describe, has_levels, known_levels, named_levels
 from specs import Matrix, resolve
-from specs.common.spelling import hint
 from store import StoreError, cells, read_manifests
 from store.backend.location import Place
+from store.backend.records import Json
 from store.ledger.levels import level_text
 
 if TYPE_CHECKING:
@@ -20,77 +19,39 @@ if TYPE_CHECKING:
 
 SHOWN = 3  # cells that an error names
 
-Levels = Mapping[str, Any]
-"""Factor → a level, or a list of levels."""
 
-
-def single(cell: Levels | str) -> Levels:
-    """Give one level by factor; also of text, which cannot name a level twice."""
-    if isinstance(cell, Mapping):
-        return cell
-    if not isinstance(cell, str):
-        raise TypeError(f"cell: expected factor → level, as {{'target': 'label'}}, found {cell!r:.80}")
-    parts = [text.partition("=") for text in parted(cell)]
-    if (
-        parts
-        and all(equals for _, equals, _ in parts)
-        and len({factor for factor, *_ in parts}) == len(parts)
-    ):
-        return {factor: level for factor, _, level in parts}
-    return {cell: ""}  # no factor, as the search says with those that there are
-
-
-def one_training(place: Place, cell: Levels, experiment: str | None) -> tuple[str, str, dict[str, Any]]:
+def one_training(place: Place, wanted: Wanted, experiment: str | None) -> tuple[str, str, dict[str, Any]]:
     """Give experiment, train key and levels of the one training on these levels.
 
     Raises:
         UsageError: for levels that are not there or not single.
         StoreError: for a training that is not done.
     """
-    names = [experiment] if experiment is not None else list(read_manifests(place))
-    listed = {name: cells(place, name) for name in names}
-    _check_levels(place, cell, [known["levels"] for known in chain.from_iterable(listed.values())])
-    trainings: dict[str, tuple[str, dict[str, Any]]] = {}
-    every: list[dict[str, Any]] = []
-    for name, known in [(name, known) for name, cells_of in listed.items() for known in cells_of]:
-        levels, state = known["levels"], known["status"]["train"]
-        if state == "done":
-            every.append(levels)
-        if any(factor not in levels or not is_level(levels[factor], cell[factor]) for factor in cell):
-            continue
-        if state == "done":
-            trainings.setdefault(known["keys"]["train"], (name, levels))
-        elif len(cell) == len(levels):
-            raise StoreError(f"{place}: the training of {describe(levels)} is {state}")
+    experiments = [experiment] if experiment is not None else read_manifests(place)
+    recorded = [(name, cell) for name in experiments for cell in cells(place, name)]
+    named = named_levels(wanted, known_levels(cell["levels"] for _, cell in recorded), "cell")
+    meant = [(name, cell) for name, cell in recorded if has_levels(cell["levels"], named)]
+    trainings, every = _finished(meant), _finished(recorded)
+    if not trainings and len(meant) == 1:
+        ((_, cell),) = meant
+        raise StoreError(f"{place}: the training of {describe(cell['levels'])} is {cell['status']['train']}")
     if len(trainings) != 1:
         found = list(trainings.values())
         if len({name for name, _ in found}) == len(found) > 1:  # each experiment has one
-            raise UsageError(f"{place}: {describe(dict(cell))} {_several_experiments(found)}")
-        told = dict.fromkeys(map(describe, [levels for _, levels in found] or every))
-        examples = "; ".join(list(told)[:SHOWN])
+            raise UsageError(f"{place}: {_levels(named) or 'no level'} {_several_experiments(found)}")
+        shown = dict.fromkeys(describe(levels) for _, levels in (trainings or every).values())
+        examples = "; ".join(list(shown)[:SHOWN])
+        told = _levels(named)
         raise UsageError(
-            f"{place}: {describe(dict(cell)) or 'no level'} names {len(trainings)} finished trainings; "
+            f"{place}: {told or 'no level'} names {len(trainings)} finished trainings; "
             "expected one" + (f", such as {examples}" if examples else "; none is finished")
         )
     ((key, (name, levels)),) = trainings.items()
     return name, key, levels
 
 
-def _check_levels(place: Place, cell: Levels, known: Sequence[Mapping[str, Any]]) -> None:
-    """Raise UsageError for a factor that no cell has, or a level that none of its cells has."""
-    factors = list(dict.fromkeys(chain.from_iterable(known)))
-    for factor, level in cell.items():
-        levels = list(dict.fromkeys(level_text(one[factor]) for one in known if factor in one))
-        if known and not levels:
-            raise UsageError(
-                f"{place}: no factor {factor!r}{hint(factor, factors)}; expected levels of "
-                f"{', '.join(factors)}, as in {describe(dict(known[0]))}"
-            )
-        if known and not any(is_level(one[factor], level) for one in known if factor in one):
-            raise UsageError(
-                f"{place}: {factor}={level}: the factor has no such level; expected one of "
-                f"{', '.join(levels)}{hint(str(level), levels)}"
-            )
+def _levels(named: Mapping[str, Iterable[Any]]) -> str:
+    return ", ".join(f"{factor}={','.join(map(level_text, of))}" for factor, of in named.items())
 
 
 def _several_experiments(found: Sequence[tuple[str, dict[str, Any]]]) -> str:
@@ -101,6 +62,15 @@ def _several_experiments(found: Sequence[tuple[str, dict[str, Any]]]) -> str:
         f"names {len(names)} finished trainings, of the experiments {listed}; expected one of them "
         f'by --experiment, or in Python experiment="{names[0]}"'
     )
+
+
+def _finished(recorded: Iterable[tuple[str, Json]]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Give the finished trainings of cells: key → experiment, and the levels of the first that has it."""
+    trainings: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, cell in recorded:
+        if cell["status"]["train"] == "done":
+            trainings.setdefault(cell["keys"]["train"], (name, cell["levels"]))
+    return trainings
 
 
 def recorded_cell(experiment: dict[str, Any], levels: dict[str, Any]) -> tuple[Matrix, tuple[int, ...]]:

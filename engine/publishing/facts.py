@@ -11,8 +11,8 @@ from attrs import frozen
 
 from engine.errors import DataError, UsageError
 from engine.planning.identities import source_identity
-from engine.planning.levels import describe
-from engine.planning.recorded_cells import Levels, one_training, recorded_cell, select_cells, single
+from engine.planning.levels import Wanted, describe
+from engine.planning.recorded_cells import one_training, recorded_cell, select_cells
 from engine.stages.training.files import check_adapter
 from specs import Matrix
 from specs.tables.experiment import TABLE_STAGES
@@ -69,7 +69,7 @@ class PublishedCell:
         return f"{self.experiment}: {describe(self.levels)}"
 
 
-def published_cell(place: Place, cell: Levels | str, experiment: str | None = None) -> PublishedCell:
+def published_cell(place: Place, cell: Wanted, experiment: str | None = None) -> PublishedCell:
     """Gather what is published of the one training that levels name, its files checked.
 
     Raises:
@@ -77,7 +77,7 @@ def published_cell(place: Place, cell: Levels | str, experiment: str | None = No
         StoreError: for a training that is not done.
         DamagedAdapterError: for files that are not those that were recorded.
     """
-    name, key, levels = one_training(place, single(cell), experiment)
+    name, key, levels = one_training(place, cell, experiment)
     ledger, manifest = Ledger(place), read_manifests(place)[name]
     record, home = ledger.record("train", key), place.under(f"train/{key}")
     if not record.get("files"):

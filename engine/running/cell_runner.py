@@ -18,7 +18,7 @@ from engine.models.causal_lm import CausalLm
 from engine.planning.levels import describe
 from engine.planning.plan import Plan, PlannedCell, by_training, grouped
 from engine.progress import Report, StopRequest, silent
-from engine.running.display import Display
+from engine.running.display import LOADING, Display
 from engine.running.memory import failure
 from engine.stages.cell_stages import MEASURES, Stages
 from engine.stages.checks import Checked
@@ -278,7 +278,11 @@ class CellRunner:
         if self.stages.ranks.any(not kept) or self._base is None:
             self._base = None
             gc.collect()
-            self._base, self._loaded = self.stages.base(cell), wanted
+            self.display.begin(cell, LOADING)
+            try:
+                self._base, self._loaded = self.stages.base(cell), wanted
+            finally:
+                self.display.left(cell, LOADING)
         return self._base
 
     def _is_due(self, stage: str, key: str) -> bool:
@@ -303,7 +307,25 @@ class CellRunner:
 
         A failure is recorded either way, with its traceback, and never stops other cells.
         """
-        report, ledger = self.display.begin(cell, stage) if recorded else silent, self.stages.ledger
+        if not recorded:
+            return self._try(cell, stage, key, action, silent, recorded=False)
+        report = self.display.begin(cell, stage)
+        try:
+            return self._try(cell, stage, key, action, report, recorded=True)
+        finally:
+            self.display.left(cell, stage)
+
+    def _try(
+        self,
+        cell: PlannedCell,
+        stage: str,
+        key: str,
+        action: Callable[[Report], Result],
+        report: Report,
+        *,
+        recorded: bool,
+    ) -> Result:
+        ledger = self.stages.ledger
         try:
             result = self.stages.ranks.together(lambda: action(report))
         except (HeldElsewhereError, LostClaimError) as error:

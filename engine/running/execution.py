@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from engine.planning.plugins_used import used_plugins
 from engine.planning.warnings import changed_files
 from engine.progress import StopRequest
 from engine.quantities import count
+from engine.running.at_work import at_work, events_of, run_name
 from engine.running.disk_space import check_space, memory_warning
-from engine.running.display import Display
+from engine.running.display import Display, Waits
 from engine.running.kernels_owner import check_kernels
 from engine.running.machine_checks import check_machine
 from engine.running.provenance import provenance
@@ -29,7 +31,8 @@ from engine.running.tracker_summaries import tracked
 from specs.tables.executor import Executor
 from specs.tables.experiment import STAGES
 from specs.toml.paths import no_such
-from store import Ledger, StoreWriter, read_manifests, write_manifest
+from store import Ledger, StoreError, StoreWriter, read_manifests, write_manifest
+from store.backend.locate import place_of
 from store.ledger.manifests import lost_cells
 
 if TYPE_CHECKING:
@@ -87,8 +90,9 @@ def run_plan(
     check_files(plan, described)
     write_manifest(plan.root, plan.matrix.experiment.name, described)
     plan.look_up()  # from here on `engine gc` spares what the plan finds
-    with logged(plan, tracked(plan, display)) as shown:
-        return _run(plan, cells, request, shown, stop, where)
+    run, ledger = run_name(), Ledger(plan.root, request.executor.lease)
+    with at_work(ledger, run), logged(plan, tracked(plan, display), run) as shown:
+        return _run(plan, cells, request, shown, stop, where, run)
 
 
 def note_plan(plan: Plan) -> None:
@@ -112,6 +116,7 @@ def _run(
     display: Display,
     stop: StopRequest,
     where: dict[str, Any],
+    run: str,
 ) -> Outcome:
     from engine.planning.estimate import estimator
     from engine.running import cell_runner as execute
@@ -121,6 +126,7 @@ def _run(
     from engine.running.lost_workers import loss
     from engine.running.resume_progress import progress_on_disk
     from engine.running.scheduler import Policy, Scheduler
+    from engine.running.worker_events import WorkerEvents
     from engine.stages.cell_stages import Stages
 
     settings = request.executor
@@ -130,13 +136,14 @@ def _run(
     stages = Stages(plan, ledger, StoreWriter(plan.root), where, stop)
     execution = execute.CellRunner(plan, stages, options, display, stop)
     if settings.kind == "local" and settings.workers is None and settings.ranks == 1:
-        silent = Display()
-        return Scheduler(plan, ledger, InProcess(execution), policy, silent, stop).run(cells)
+        return Scheduler(plan, ledger, InProcess(execution), policy, Waits(display), stop).run(cells)
     root = plan.root.absolute()
-    here = (settings.workers or 1) * settings.ranks if settings.kind == "local" else 1
-    sharing = Sharing(processes=here, on_gpu=settings.workers_per_gpu)
+    here = settings.kind == "local"
+    home, name = place_of(root.scratch()) if here else root, events_of(run)
+    processes = (settings.workers or 1) * settings.ranks
+    sharing = Sharing(processes=processes if here else 1, on_gpu=settings.workers_per_gpu)
     spec = plan.matrix.spec.anchored()
-    job = Job(spec, root, options, settings.lease, settings.ranks, settings.grace, sharing)
+    job = Job(spec, root, options, settings.lease, settings.ranks, settings.grace, sharing, home.under(name))
     whole = estimator(plan)(cells)
     # First of all, for what it refuses should not wait for data.
     executor = make_executor(job, settings, stop, Resources(whole.memory if whole else None))
@@ -162,9 +169,15 @@ def _run(
         stop,
         estimator(plan),
         partial(progress_on_disk, plan.root),
-        partial(loss, plan, (settings.workers or 1) * settings.ranks),
+        partial(loss, plan, processes),
+        WorkerEvents(plan, home.under(name), display),
     )
-    outcome = coordinator.run(ready, batch)
+    display.waits("waiting for workers to start")
+    try:
+        outcome = coordinator.run(ready, batch)
+    finally:
+        with suppress(StoreError, OSError):
+            home.remove_all(name)
     outcome.add(prepared)
     return outcome
 

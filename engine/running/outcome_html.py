@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 from engine.planning.levels import describe
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.plan_html import failure_table
-from engine.progress import Report
 from engine.quantities import count
-from engine.running.display import Display
+from engine.running.progress_display import AtWork, ProgressDisplay
 from engine.running.time_left import TimeLeft
 from specs.common.markup import Markup, element, quiet, state, table
 from specs.tables.experiment import STAGES
@@ -61,14 +60,13 @@ def import_tqdm() -> None:
         import tqdm.auto  # noqa: F401
 
 
-class NotebookDisplay(Display):
+class NotebookDisplay(ProgressDisplay):
     """One output that says how far an execution is, and what failed."""
 
     def __init__(self, plan: Plan, left: TimeLeft) -> None:
         from IPython.display import display  # type: ignore[import-not-found]
 
-        self._plan, self._left = plan, left
-        self._running: dict[tuple[int, str], str] = {}
+        super().__init__(plan, left)
         self._failed: list[tuple[str, str, str]] = []
         self._last = 0.0
         self._handle: Any = display(self, display_id=True)
@@ -78,48 +76,35 @@ class NotebookDisplay(Display):
 
     def html(self) -> Markup:
         """Give how far it is."""
-        running = [(state("running"), f"{where}  {text}") for (_, where), text in self._running.items()]
-        parts = [element("p", element("b", self._plan.matrix.experiment.name), f"  {self._left}")]
-        parts += [table(("", "at work"), running)] if running else []
+        rows = [(state("running"), self._told(work)) for work in self.at_work]
+        parts = [element("p", element("b", self.plan.matrix.experiment.name), f"  {self.over_all}")]
+        parts += [table(("", "at work"), rows)] if rows else []
         parts += [failure_table(self._failed)] if self._failed else []
         return element("div", *parts)
 
-    def begin(self, cell: PlannedCell, stage: str) -> Report:
-        """Show what is at work."""
-        place = (cell.index, self._where(cell, stage))
-        self._running[place] = ""
-        self._show()
+    def changed(self) -> None:
+        """Show what has begun or ended."""
+        self._last = time.monotonic()
+        self._handle.update(self)
 
-        def report(done: int, total: int, text: str) -> None:
-            self._running[place] = f"{done}/{total} {text}".strip()
-            self._show(seldom=True)
-
-        return report
-
-    def done(self, cell: PlannedCell, stage: str, summary: dict[str, float]) -> None:
-        """Count a stage."""
-        self._running.pop((cell.index, self._where(cell, stage)), None)
-        self._left.done(cell, stage, summary)
-        self._show()
+    def moved(self) -> None:
+        """Show now and then that something has gone on."""
+        if time.monotonic() - self._last >= SECONDS:
+            self.changed()
 
     def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
         """Show a failure."""
-        self._running.pop((cell.index, self._where(cell, stage)), None)
-        self._left.failed(cell, stage)
-        self._failed.append((describe(self._plan.levels(cell)), stage, message))
-        self._show()
+        self._failed.append((describe(self.plan.levels(cell)), stage, message))
+        super().failed(cell, stage, message)
 
     def lost(self, cell: PlannedCell, stage: str, message: str) -> None:
         """Show how a worker died."""
-        self._running.pop((cell.index, self._where(cell, stage)), None)
-        self._failed.append((describe(self._plan.levels(cell)), stage, message))
-        self._show()
+        self._failed.append((describe(self.plan.levels(cell)), stage, message))
+        super().lost(cell, stage, message)
+        self.changed()
 
-    def _where(self, cell: PlannedCell, stage: str) -> str:
-        return f"cell {cell.index + 1}/{len(self._plan.cells)} {describe(self._plan.levels(cell))}: {stage}"
-
-    def _show(self, *, seldom: bool = False) -> None:
-        if seldom and time.monotonic() - self._last < SECONDS:
-            return
-        self._last = time.monotonic()
-        self._handle.update(self)
+    def _told(self, work: AtWork) -> str:
+        levels = describe(self.plan.levels(work.cell))
+        steps = f"{work.done:,}/{work.total:,}" if work.total else ""
+        text = " ".join(filter(None, [steps, work.text]))
+        return f"cell {work.cell.index + 1}/{len(self.plan.cells)} {levels}: {work.stage}  {text}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,24 +14,28 @@ from typing import IO, Any
 
 from engine.planning.plan import Plan, PlannedCell
 from engine.progress import Report
-from engine.running.display import Display
+from engine.running.display import Display, Relay
 from store.backend.location import Place
 from store.errors import StoreError
 
 FOLDER = "logs"
+_PROGRESS = re.compile(r"(?:(\d+)/(\d+) ?)?(.*)", re.DOTALL)  # as the event "runs" tells it
 SECONDS = 10.0  # between two lines on the progress of a stage
 
 
-class LoggedDisplay(Display):
+class LoggedDisplay(Relay):
     """Passes everything on to another display, and writes it to a file."""
 
     def __init__(self, display: Display, plan: Plan, file: IO[str]) -> None:
-        self._display, self._plan, self._file = display, plan, file
+        super().__init__(display)
+        self._plan, self._file = plan, file
+        self._open: set[tuple[int, str]] = set()  # what has begun and not ended
 
     def begin(self, cell: PlannedCell, stage: str) -> Report:
         """Log that a stage begins, and now and then how far it is."""
-        shown = self._display.begin(cell, stage)
+        shown = super().begin(cell, stage)
         self._write(cell, stage, "begins", "")
+        self._open.add((cell.index, stage))
         last = time.monotonic()
 
         def report(done: int, total: int, text: str) -> None:
@@ -45,18 +49,24 @@ class LoggedDisplay(Display):
 
     def done(self, cell: PlannedCell, stage: str, summary: dict[str, float]) -> None:
         """Log a stage's numbers."""
-        self._display.done(cell, stage, summary)
+        super().done(cell, stage, summary)
         self._write(cell, stage, "done", ", ".join(f"{name} {value:.6g}" for name, value in summary.items()))
 
     def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
         """Log a failure."""
-        self._display.failed(cell, stage, message)
+        super().failed(cell, stage, message)
         self._write(cell, stage, "failed", message)
 
     def lost(self, cell: PlannedCell, stage: str, message: str) -> None:
         """Log how a worker died."""
-        self._display.lost(cell, stage, message)
+        super().lost(cell, stage, message)
         self._write(cell, stage, "lost", message)
+
+    def left(self, cell: PlannedCell, stage: str) -> None:
+        """Log the end of what has not come to a result or a failure."""
+        super().left(cell, stage)
+        if (cell.index, stage) in self._open:
+            self._write(cell, stage, "ends", "")
 
     def _write(self, cell: PlannedCell, stage: str, event: str, text: str) -> None:
         record = {
@@ -67,6 +77,8 @@ class LoggedDisplay(Display):
             "event": event,
             "text": text,
         }
+        if event != "runs":
+            self._open.discard((cell.index, stage))
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
@@ -92,23 +104,30 @@ class SentLog(io.StringIO):
         with suppress(StoreError, OSError):
             self._place.write(self._name, self.getvalue().encode())
 
+    def close(self) -> None:
+        """Send what is left."""
+        if not self.closed:
+            self.send()
+        super().close()
+
 
 @contextmanager
-def logged(plan: Plan, display: Display) -> Iterator[Display]:
+def logged(plan: Plan, display: Display, run: str) -> Iterator[Display]:
     """Give a display that logs too."""
-    begun = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    name = f"{plan.matrix.experiment.name}-{begun}-{os.getpid()}.jsonl"
-    if plan.root.distant:
-        log = SentLog(plan.root, f"{FOLDER}/{name}")
-        try:
-            yield LoggedDisplay(display, plan, log)
-        finally:
-            log.send()
-        return
-    folder = Path(str(plan.root)) / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("a", encoding="utf-8") as stream:
+    stream = lines_to(plan.root.under(FOLDER), f"{plan.matrix.experiment.name}-{run}.jsonl")
+    try:
         yield LoggedDisplay(display, plan, stream)
+    finally:
+        stream.close()
+
+
+def lines_to(place: Place, name: str) -> IO[str]:
+    """Open a file whose lines others read as they come; into a bucket they are sent now and then."""
+    if place.distant:
+        return SentLog(place, name)
+    folder = Path(str(place))
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / name).open("a", encoding="utf-8")
 
 
 def log_names(place: Place, experiment: str | None = None) -> list[str]:
@@ -126,3 +145,25 @@ def read_events(place: Place, name: str, start: int = 0) -> tuple[list[Mapping[s
     content = place.read(f"{FOLDER}/{name}")
     end = max(start, content.rfind(b"\n") + 1)
     return [json.loads(line) for line in content[start:end].splitlines()], end
+
+
+def under_way(place: Place, experiment: str, runs: Collection[str]) -> list[dict[str, Any]]:
+    """Give the stages that the logs of executions say to be at work at, with how far each is.
+
+    runs: the names of the executions.
+    """
+    found = []
+    for name in log_names(place, experiment) if runs else ():
+        if name.removesuffix(".jsonl").removeprefix(f"{experiment}-") not in runs:
+            continue
+        last: dict[tuple[int, str], Mapping[str, Any]] = {}
+        for event in read_events(place, name)[0]:
+            at = event["cell"], event["stage"]
+            last.pop(at, None)
+            if event["event"] in ("begins", "runs"):
+                last[at] = event
+        for event in last.values():
+            done, total, text = _PROGRESS.fullmatch(event["text"]).groups("")  # type: ignore[union-attr]
+            progress = {"done": int(done or 0), "total": int(total or 0), "text": text}
+            found.append({key: event[key] for key in ("cell", "levels", "stage", "time")} | progress)
+    return found

@@ -11,9 +11,11 @@ from attrs import define, evolve, field, frozen
 
 from engine.planning.plan import Plan, PlannedCell, by_training
 from engine.progress import StopRequest
+from engine.quantities import count
 from engine.running.cell_runner import Outcome
 from engine.running.display import Display
 from engine.running.executors.base import Finished, Resources, UnitExecutor, Work
+from engine.running.worker_events import WorkerEvents
 from specs.tables.experiment import STAGES
 from store import Ledger
 
@@ -54,11 +56,12 @@ class Scheduler:
     ledger: Ledger
     executor: UnitExecutor
     policy: Policy
-    display: Display  # silent where the executor itself says what happens
+    display: Display  # told of no stage where the executor itself tells what happens
     stop: StopRequest
     cost: CostOf = _unknown  # of cells, by which long units go first and each gets its memory
     reached: Callable[[str, str], Hashable] = _unseen  # how far a stage and key have come on disk
     explain: Callable[[Finished, PlannedCell, str], str] = _as_told  # why a worker was lost at a stage
+    events: WorkerEvents | None = None  # what workers tell of their stages meanwhile
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     outcome: Outcome = field(factory=Outcome)
@@ -88,6 +91,8 @@ class Scheduler:
     def _round(self) -> None:
         """Run what is submitted to its end, and what is held as soon as it can go on."""
         for finished in self.executor.as_completed():
+            if self.events:
+                self.events.look(now=finished is not None)
             if finished is not None:
                 self._take(finished)
             if self._ends_early():
@@ -96,6 +101,8 @@ class Scheduler:
                 self._submit_free()
 
     def _take(self, finished: Finished) -> None:
+        if self.events:
+            self.events.end(finished.work.cells)
         if finished.outcome is None:
             for work in self._after_loss(finished):
                 # As a whole: were it to go on behind the stage that a dead worker's claim still holds, and
@@ -117,6 +124,8 @@ class Scheduler:
         """Submit held units that can go on; if that is the policy, wait for other processes until one can."""
         while not (submitted := self._submit_free()) and self.policy.wait:
             self.stop.check()
+            held = count(sum(len(work.cells) for work in self._held), "cell")
+            self.display.waits(f"waiting for {held} that another process has")
             self.sleep(self.policy.poll)
         return submitted
 
@@ -146,10 +155,13 @@ class Scheduler:
 
     def _add(self, outcome: Outcome) -> None:
         self.outcome.add(outcome)
+        told = self.events.told if self.events else ()
         for index, stage, summary in outcome.ran:
-            self.display.done(self.plan.cells[index], stage, summary)
+            if (index, stage) not in told:
+                self.display.done(self.plan.cells[index], stage, summary)
         for index, stage, message in outcome.failed:
-            self.display.failed(self.plan.cells[index], stage, message)
+            if (index, stage) not in told:
+                self.display.failed(self.plan.cells[index], stage, message)
 
     def _after_loss(self, finished: Finished) -> list[Work]:
         """Give a lost unit again; after the last attempt at a stage, what of the unit does not need it.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from attrs import define, field, frozen
 
@@ -14,6 +15,7 @@ from specs.tables.executor import Executor
 from specs.tables.experiment import STAGES
 from store import Ledger, StoreError
 
+PACE = 3.0  # seconds of a stage's own progress that tell how long it will take
 READ = 4  # records of stages alike that are read: seconds of one and the same work differ little
 CONSUMERS = {
     "data": STAGES,
@@ -35,6 +37,39 @@ class Run:
 
 
 @define
+class Going:
+    """A run that has begun: when it did, and the first and the newest report on its progress."""
+
+    began: float
+    first: tuple[float, int] | None = None  # time, units done: not 0 where it goes on where it was stopped
+    last: tuple[float, int] | None = None
+    total: int = 0
+
+    def report(self, now: float, done: int, total: int) -> None:
+        """Take in how far it is."""
+        self.first, self.last, self.total = self.first or (now, done), (now, done), total
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds that a unit takes; None as long as too little is known."""
+        if self.first is None or self.last is None:
+            return None
+        seconds, units = (self.last[at] - self.first[at] for at in (0, 1))
+        return seconds / units if units > 0 and seconds >= PACE else None
+
+    @property
+    def whole(self) -> float | None:
+        """Seconds that such a run takes from its start, by its own pace."""
+        return None if self.pace is None else self.pace * self.total
+
+    def rest(self, expected: float | None, now: float) -> float | None:
+        """Seconds until it ends, by its own pace, or else by what such a run is expected to take."""
+        if self.pace is not None and self.last is not None:
+            return max(0.0, self.pace * (self.total - self.last[1]) - (now - self.last[0]))
+        return None if expected is None else max(0.0, expected - (now - self.began))
+
+
+@define
 class TimeLeft:
     """The stages of an execution, what they are expected to take, and those that have ended."""
 
@@ -44,6 +79,9 @@ class TimeLeft:
     _total: int = 0
     _seconds: dict[Hashable, list[float]] = field(factory=lambda: defaultdict(list))
     _work: dict[str, list[tuple[float, float]]] = field(factory=lambda: defaultdict(list))  # FLOPs, seconds
+    _going: dict[tuple[str, str], Going] = field(factory=dict)
+    _most: int = 0  # stages at work at a time
+    clock: Callable[[], float] = time.monotonic
 
     @classmethod
     def of(
@@ -102,14 +140,32 @@ class TimeLeft:
             if run.flops:
                 self._work[run.stage].append((run.flops, seconds))
 
+    def begin(self, cell: PlannedCell, stage: str) -> None:
+        """Note that a stage has begun."""
+        if (key := self._due_key(cell, stage)) is not None:
+            self._going[stage, key] = Going(self.clock())
+            self._most = max(self._most, len(self._going))
+
+    def runs(self, cell: PlannedCell, stage: str, done: int, total: int) -> None:
+        """Note how far a stage has come."""
+        if going := self._going.get((stage, self._due_key(cell, stage) or "")):
+            going.report(self.clock(), done, total)
+
+    def stop(self, cell: PlannedCell, stage: str) -> None:
+        """Note that a stage that had begun is not at work any more."""
+        for key in _keys(cell, stage):
+            self._going.pop((stage, key), None)
+
     def done(self, cell: PlannedCell, stage: str, summary: Mapping[str, float]) -> None:
         """Note that a stage has ended, and its seconds."""
-        key = next((key for key in _keys(cell, stage) if (stage, key) in self._due), None)
+        key = self._due_key(cell, stage)
+        self.stop(cell, stage)
         if key is not None:
             self._measure(self._due.pop((stage, key)), summary.get("seconds"))
 
     def failed(self, cell: PlannedCell, stage: str) -> None:
         """Note that a stage has failed, and with it what needs its result."""
+        self.stop(cell, stage)
         lacking = [each for each in self._cells if set(_keys(each, stage)) & set(_keys(cell, stage))]
         for name in CONSUMERS.get(stage, (stage,)):
             for key in (key for each in lacking for key in _keys(each, name)):
@@ -122,28 +178,50 @@ class TimeLeft:
         The longest unit of work goes to the first free worker, as when units are handed out.
         """
         units: dict[str, float] = defaultdict(float)
+        now, paced = self.clock(), self._paced()
         for run in self._due.values():
-            seconds = self._expected(run)
+            seconds = self._expected(run, paced)
+            if going := self._going.get((run.stage, run.key)):
+                seconds = going.rest(seconds, now)
             if seconds is None:
                 return None
             units[run.training] += seconds
-        if self.workers is None:
+        workers = self.workers or self._most  # or those that were seen at work
+        if not workers:
             return None
-        busy = [0.0] * self.workers
+        busy = [0.0] * workers
         for unit in sorted(units.values(), reverse=True):
             busy[busy.index(min(busy))] += unit
         return max(busy)
 
-    def _expected(self, run: Run) -> float | None:
-        """Give a run's seconds: by runs of its kind, by those of its stage or of all, or by the estimate."""
-        if known := self._seconds.get(run.kind):
+    def _paced(self) -> list[tuple[Run, float]]:
+        """Give the runs at work whose own pace says how long they take as a whole, and those seconds."""
+        at_work = ((self._due.get(place), going.whole) for place, going in self._going.items())
+        return [(run, seconds) for run, seconds in at_work if run is not None and seconds is not None]
+
+    def _expected(self, run: Run, paced: Sequence[tuple[Run, float]] = ()) -> float | None:
+        """Give a run's seconds: by runs of its kind, by those of its stage or of all, or by the estimate.
+
+        Runs that have ended count, or where there are none those at work, by their pace.
+        """
+        if known := self._seconds.get(run.kind) or [s for other, s in paced if other.kind == run.kind]:
             return sum(known) / len(known)
         if run.stage == "data":
             return 0.0  # next to the others
-        work = self._work.get(run.stage) or [pair for pairs in self._work.values() for pair in pairs]
+        under_way = [(other.stage, (other.flops, seconds)) for other, seconds in paced if other.flops]
+        work = (
+            self._work.get(run.stage)
+            or [pair for stage, pair in under_way if stage == run.stage]
+            or [pair for pairs in self._work.values() for pair in pairs]
+            or [pair for _, pair in under_way]
+        )
         if work and run.flops:
             return run.flops * sum(seconds for _, seconds in work) / sum(flops for flops, _ in work)
         return run.seconds or None
+
+    def _due_key(self, cell: PlannedCell, stage: str) -> str | None:
+        """Give the key of a cell's stage that is to be done; None where there is none."""
+        return next((key for key in _keys(cell, stage) if (stage, key) in self._due), None)
 
     def __str__(self) -> str:
         """Say how many stages have ended, and the time left where it is known."""

@@ -13,8 +13,7 @@ from attrs import field, frozen
 from engine.errors import told
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.recorded_cells import select_cells
-from engine.progress import Report
-from engine.running.display import Display
+from engine.running.display import Display, Relay
 from engine.stages.training.tracker_runs import TAG, TrackerRun, variables
 from engine.stages.training.trackers import LOGS
 from store import open_store
@@ -29,11 +28,12 @@ class Results:
     by_layer: dict[str, dict[int, float]] = field(factory=dict)
 
 
-class TrackedDisplay(Display):
+class TrackedDisplay(Relay):
     """Passes everything on to another display, and tells trackers of each cell that becomes whole."""
 
     def __init__(self, display: Display, plan: Plan) -> None:
-        self._display, self._plan = display, plan
+        super().__init__(display)
+        self._plan = plan
         self._waiting = {
             cell.index: (cell, names, lacking)
             for cell in plan.cells
@@ -41,27 +41,15 @@ class TrackedDisplay(Display):
             and (lacking := self._lacking(cell))
         }
 
-    def begin(self, cell: PlannedCell, stage: str) -> Report:
-        """Pass on that a stage begins."""
-        return self._display.begin(cell, stage)
-
     def done(self, cell: PlannedCell, stage: str, summary: dict[str, float]) -> None:
         """Tell trackers of the cells of which this was the last stage."""
-        self._display.done(cell, stage, summary)
+        super().done(cell, stage, summary)
         ended = (stage, cell.keys[stage])
         for other, names, lacking in list(self._waiting.values()):
             if lacking == {ended}:
                 del self._waiting[other.index]
                 _tell(self._plan, other, names)
             lacking.discard(ended)
-
-    def failed(self, cell: PlannedCell, stage: str, message: str) -> None:
-        """Pass on a failure."""
-        self._display.failed(cell, stage, message)
-
-    def lost(self, cell: PlannedCell, stage: str, message: str) -> None:
-        """Pass on how a worker died."""
-        self._display.lost(cell, stage, message)
 
     def _lacking(self, cell: PlannedCell) -> set[tuple[str, str]]:
         """Give the stages behind the data that are not done yet, with their keys."""

@@ -92,8 +92,9 @@ class Executor:
     notify: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
         Meta(
-            description="Shell command that `engine execute` runs at its end: done, failed or stopped. Its "
-            "environment has ABLATION_EXPERIMENT, ABLATION_STORE, ABLATION_STATE and ABLATION_SUMMARY."
+            description="Shell command that every `engine execute` runs at its end: done (also where nothing "
+            "was left to do), failed or stopped. Its environment has ABLATION_EXPERIMENT, ABLATION_STORE, "
+            "ABLATION_STATE and ABLATION_SUMMARY."
         ),
     ] = None
     sbatch: Annotated[

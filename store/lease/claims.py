@@ -131,6 +131,15 @@ class Claims:
         newest = _newest(self._place, _folder(stage, key, self._top))
         return newest is None or self._abandoned(newest[1])
 
+    def at_work(self) -> list[tuple[str, str]]:
+        """Return stage and key of all claims whose owners may be at work.
+
+        An owner on another machine is known to be dead after a lease in which every call found the same beat.
+        """
+        stages = filter(is_plain, self._place.names(self._top))
+        keys = ((stage, key) for stage in stages for key in self._place.names(f"{self._top}/{stage}"))
+        return [(stage, key) for stage, key in keys if is_plain(key) and not self.free(stage, key)]
+
     def silent(self) -> dict[str, str]:
         """Return the owners that have been silent for this store's lease: token → last beat."""
         now = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_a_study_shows_itself_from_plan_to_states(write_spec, notebook: Handle, 
     marks = [span.text for span in parsed(states).iter("span")]
     assert marks.count("✓") == 2 and marks.count("·") == 2
     assert [cell.state for cell in states] == ["done", "done", "pending", "pending"]
+
+
+def test_workers_show_what_they_are_at_in_a_notebook(write_spec, notebook: Handle) -> None:
+    spec = write_spec(train="steps = 60")
+    engine.execute(spec, only="target=label", workers=2)
+    for cell in (1, 2):
+        steps = rf"cell {cell}/4 target=label, seed={cell - 1}: train  \d+/60 loss \d"
+        assert any(re.search(steps, update) for update in notebook.shown), cell
+    assert any("waiting for workers to start" in update for update in notebook.shown)
+    both = [update for update in notebook.shown if "cell 1/4" in update and "cell 2/4" in update]
+    assert both and "at work" not in notebook.shown[-1]
+    assert re.search(r"small +8/8 stages$", notebook.shown[-1].strip())
 
 
 def test_a_failure_is_shown_where_the_cell_ran(write_spec, notebook: Handle) -> None:

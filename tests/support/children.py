@@ -25,7 +25,7 @@ FORKS.set_forkserver_preload(
     [
         "children",
         "engine.cli.main",
-        "engine.cli.progress_bars",
+        "engine.cli.terminal_display",
         "engine.cli.results",
         "engine.running.executors.worker",
         "engine.running.scheduler",

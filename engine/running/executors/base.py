@@ -25,6 +25,7 @@ class Job:
     ranks: int = 1  # processes that share a unit
     grace: float = 60.0  # seconds that they have to save and end
     sharing: Sharing = SOLE
+    events: Place | None = None  # the folder to which workers write what they do
 
 
 @frozen

@@ -11,6 +11,8 @@ from engine.running.cell_runner import CellRunner, Outcome
 from engine.running.display import Display
 from engine.running.executors.base import Job, Work
 from engine.running.provenance import provenance
+from engine.running.run_log import lines_to
+from engine.running.worker_events import WorkerDisplay, worker_file
 from engine.stages.cell_stages import Stages
 from specs import resolve
 from specs.tables.experiment import STAGES
@@ -30,9 +32,16 @@ class Worker:
         ledger = ranks.led(Ledger, lambda: Ledger(job.root, job.lease))
         writer = ranks.led(StoreWriter, lambda: StoreWriter(job.root))
         stages = Stages(plan, ledger, writer, provenance(), stop, ranks, job.sharing)
-        return cls(CellRunner(plan, stages, job.options, Display(), stop))
+        return cls(CellRunner(plan, stages, job.options, _display(job, ranks), stop))
 
     def run(self, work: Work) -> Outcome:
         """Run a unit."""
         self.execution.stages.ledger.claims.believe(work.silent)
         return self.execution.run(work.cells)
+
+
+def _display(job: Job, ranks: ProcessGroup) -> Display:
+    """Give what tells the execution's process of this one's work; of several ranks the first does."""
+    if job.events is None or ranks.rank != 0:
+        return Display()
+    return WorkerDisplay(lines_to(job.events, worker_file()))

@@ -208,7 +208,7 @@ def test_five_mistakes_are_five_lines_and_exit_code_2(tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["plan", "missing.toml"], 2, "missing.toml  no such file"),
-        (["execute", "SPEC", "--only", "tarket=label"], 2, '"tarket" … "target"'),
+        (["execute", "SPEC", "--only", "tarket=label"], 2, "'tarket' … 'target'"),
         (["execute", "SPEC", "--only", "target=lable"], 2, "label, label+explanation"),
         (["execute", "SPEC", "--only", "target"], 2, "--only target … FACTOR=LEVEL"),
         (["execute", "SPEC", "--max-cells", "0"], 2, "0 is not in the range"),

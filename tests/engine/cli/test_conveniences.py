@@ -49,15 +49,32 @@ def test_the_list_of_commands_has_whole_sentences() -> None:
     assert "..." not in output.partition("Commands:")[2]
 
 
-def test_a_command_of_ones_own_is_told_of_the_end(write_spec, tmp_path: Path) -> None:
+def test_a_command_of_ones_own_is_told_of_every_end(write_spec, tmp_path: Path) -> None:
     note = f'echo "$ABLATION_EXPERIMENT $ABLATION_STATE $ABLATION_SUMMARY" >> "{tmp_path}/told"'
     spec = write_spec(f"[executor]\nnotify = '''{note}'''\n")
     one = ("--set", "seeds=[0]", "--only", "target=label")
+
+    def heard() -> str:
+        (line,) = (tmp_path / "told").read_text().splitlines()
+        (tmp_path / "told").unlink()
+        return line
+
     assert told(engine("plan", spec).output, "executor.notify", "shell")
+    engine("execute", spec, *one, "--dry-run")
+    assert not (tmp_path / "told").exists()
     engine("execute", spec, *one)
-    assert (tmp_path / "told").read_text() == "small done ran 1 data, 1 base, 1 train, 1 evaluate, 1 probe\n"
-    broken = ("--set", "lora.target_modules=nothing", "--set", "executor.notify=exit 3")
-    output = engine("execute", spec, *one, *broken, code=1).output
+    assert heard() == "small done ran 1 data, 1 base, 1 train, 1 evaluate, 1 probe"
+    engine("execute", spec, *one, "-q")
+    assert heard() == "small done nothing to do: 1 cell done"
+    bad = (*one, "--set", "lora.target_modules=nothing")
+    engine("execute", spec, *bad, code=1)
+    assert told(heard(), "small failed", "ran", "1 stage failed")
+    engine("execute", spec, *bad, code=1)
+    assert told(heard(), "small failed nothing to do", "0 cells done", "1 cell failed before")
+    code, output = command("execute", spec, "--executor", "ray", "--set", "executor.address='nowhere'")
+    assert code != 0 and output.strip().splitlines()[-1].removeprefix("error: ")[:30] in heard()
+    broken = (*bad, "--set", "lora.r=3", "--set", "executor.notify=exit 3")
+    output = engine("execute", spec, *broken, code=1).output
     assert told(output, "executor.notify", "exit 3", "ended with 3")
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from engine.api import choose
 from engine.planning.devices import DEVICES
 from engine.planning.estimate import stage_costs
 from engine.planning.memory_fit import fit_warnings
-from engine.planning.plan import make_plan, select
+from engine.planning.plan import make_plan
 from specs import load_spec, resolve
 
 ROOT = Path(__file__).parents[3] / "specs" / "studies"
@@ -38,7 +39,7 @@ def test_a_study_fits(study: str, quantization: str, tmp_path: Path) -> None:
     options = [f"model.quantization={quantization}", f"executor.device={CARDS[quantization][0]}", "seeds=[0]"]
     plan = make_plan(resolve(load_spec(ROOT / f"{study}.toml", options)), tmp_path / "store")
     if study == "causality":  # hundreds of changes to each cell, alike in all sets
-        plan = evolve(plan, cells=select(plan, [("set", "coqa")]))
+        plan = evolve(plan, cells=choose(plan, {"set": "coqa"}))
     room = DEVICES[CARDS[quantization][0]].memory * 1e9
     costs = [cost for _, _, cost in stage_costs(plan)]
     assert costs and all(cost is not None and 0 < cost.memory <= 0.95 * room for cost in costs)

@@ -6,12 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import command, engine
+from commands import engine
 from facts import told
 
 import engine as python
-from engine.api import levels_of
-from engine.planning.levels import is_level, parted
 from engine.planning.warnings import plan_warnings
 
 SAME = '[factors.rank]\npath = "lora.r"\nvalues = [4, 8]\n[factors.way.levels]\nplain = {}\n'
@@ -84,38 +82,6 @@ def test_a_file_that_the_former_rule_would_have_found_is_named(
     spec.write_text('extends = "../base.toml"\nname = "below"\n')
     output = engine("plan", spec).output
     assert told(output, "not there yet", "rated.jsonl", "relative to the file", "below/rated.jsonl")
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("target=label, seed=0", ["target=label", "seed=0"]),
-        ("target=label,seed=0,", ["target=label", "seed=0"]),
-        ("wording=yes, or no,seed=1", ["wording=yes, or no", "seed=1"]),
-        ("x=a=b", ["x=a=b"]),
-        ("", []),
-    ],
-)
-def test_a_comma_parts_levels_where_a_factor_follows(text: str, parts: list[str]) -> None:
-    assert parted(text) == parts
-
-
-def test_levels_are_named_as_toml_and_as_python_write_them() -> None:
-    assert is_level(True, "true") and is_level(True, "True") and not is_level(True, "1")
-    assert is_level(None, "-") and is_level(0.1, "0.1") and is_level("true", "true")
-    assert levels_of("a=x, y, b=true", "only") == {"a": ["x, y"], "b": ["true"]}
-
-
-def test_only_takes_levels_with_commas_and_booleans(write_spec) -> None:
-    spec = write_spec(
-        '[factors.chat]\npath = "lora.dora"\nvalues = [true, false]\n'
-        '[factors.way.levels]\n"a, b" = {}\nc = { train.lr = 1e-3 }\n'
-    )
-    dry = ("--dry-run", "--set", "seeds=[0]")
-    output = engine("execute", spec, "--only", "chat=true", "--only", "way=a, b", *dry).output
-    assert told(output, "2 of 8 cells would run") and "way=a, b" in output
-    code, output = command("execute", spec, "--only", "chat=yes", *dry)
-    assert code == 2 and told(output, "chat=yes", "true, false")
 
 
 def test_counterfactuals_that_no_cell_can_have_are_told(write_spec) -> None:

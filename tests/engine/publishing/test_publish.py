@@ -101,14 +101,14 @@ def test_a_cell_of_no_seed_of_its_own_is_told_over_seeds(study: Path, tmp_path: 
         (("--cell", "size=label", "--to", "folder", "-o", "x"), "no factor 'size'"),
         (
             ("--cell", "targt=label", "--to", "folder", "-o", "x"),
-            "no factor 'targt'; the nearest is 'target'",
+            "no factor 'targt'; expected one of target, seed; the nearest is 'target'",
         ),
         (
             ("--cell", "target=labl,seed=0", "--to", "folder", "-o", "x"),
-            "target=labl: the factor has no such level; expected one of label, label+explanation; the "
-            "nearest is 'label'",
+            'target=labl: factor "target" has no level "labl"; expected one of label, label+explanation; '
+            "the nearest is 'label'",
         ),
-        (("--cell", "target=label,seed=7", "--to", "folder", "-o", "x"), "seed=7: the factor has no such"),
+        (("--cell", "target=label,seed=7", "--to", "folder", "-o", "x"), 'seed=7: factor "seed" has no'),
         (("--cell", CELL, "--to", "folder", "-o", "x", "--experiment", "smal"), "the nearest is 'small'"),
         (("--cell", CELL, "--to", "folder", "-o", "FULL"), "holds something"),
     ],
@@ -165,7 +165,7 @@ def test_two_experiments_with_such_a_cell_are_told_apart_by_name(
     with pytest.raises(UsageError, match='experiment="longer"'):
         python.load_adapter(tmp_path / "store", CELL)
     published("--experiment", "same")
-    assert "no factor 'szie'; the nearest is 'size'" in published(
+    assert "no factor 'szie'; expected one of target, size, seed; the nearest is 'size'" in published(
         cell=of_size.replace("size", "szie"), code=2
     )
     published(cell=of_size)  # a factor that the other experiment does not have

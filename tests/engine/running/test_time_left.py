@@ -96,3 +96,64 @@ def test_records_of_like_stages_tell_the_time_and_execute_says_it(write_spec: An
     measured = sum(sum(seconds) for seconds in known._seconds.values())
     assert known.seconds == pytest.approx(measured)  # the other seed does the same once more
     assert str(known).startswith(("0/6 stages, about ", "0/6 stages, less than "))
+
+
+def at_work(plan: Plan, executor: Executor = LOCAL) -> tuple[TimeLeft, list[float]]:
+    """What is left, by a clock that is set by hand."""
+    known, now = left(plan, executor), [0.0]
+    known.clock = lambda: now[0]
+    return known, now
+
+
+def test_a_stage_at_work_tells_the_time_by_its_own_pace(write_spec: Any) -> None:
+    """A training of 100 steps that is gone on with at step 50, at half a second a step."""
+    plan = engine.api.plan(write_spec())
+    known, now = at_work(plan)
+    first, other = plan.cells[0], plan.cells[1]
+    known.done(first, "data", {})
+    known.begin(first, "train")
+    for seconds, step in ((8.0, 50), (9.0, 52), (10.0, 54)):
+        now[0] = seconds
+        known.runs(first, "train", step, 100)
+    assert known.seconds is None  # two seconds of it tell too little
+    now[0] = 12.0
+    known.runs(first, "train", 58, 100)
+    flops = {(run.stage, run.key): run.flops for run in known._due.values()}
+    rate = 50 / flops.pop(("train", first.keys["train"]))  # seconds per FLOP, of 100 steps
+    assert known._expected(known._due["train", other.keys["train"]], known._paced()) == pytest.approx(50)
+    assert known.seconds == pytest.approx(42 * 0.5 + rate * sum(flops.values()))
+    now[0] = 17.0  # nothing was heard for five seconds
+    assert known.seconds == pytest.approx(42 * 0.5 - 5 + rate * sum(flops.values()))
+    now[0] = 1000.0
+    assert known.seconds == pytest.approx(rate * sum(flops.values()))
+    known.stop(first, "train")  # its worker is gone: nothing is known any more
+    assert known.seconds is None
+
+
+def test_a_stage_at_work_counts_down_by_what_others_took(write_spec: Any) -> None:
+    plan = engine.api.plan(write_spec())
+    known, now = at_work(plan)
+    known.done(plan.cells[0], "train", {"seconds": 100.0})
+    before = known.seconds
+    assert before is not None
+    known.begin(plan.cells[1], "train")
+    now[0] = 30.0
+    assert known.seconds == pytest.approx(before - 30)
+    now[0] = 500.0
+    assert known.seconds == pytest.approx(before - 100)
+
+
+def test_workers_that_nobody_counts_are_those_at_work(write_spec: Any) -> None:
+    plan = engine.api.plan(write_spec())
+    unknown, _ = at_work(plan, Executor(kind="ray"))
+    two, _ = at_work(plan, Executor(workers=2))
+    for known in (unknown, two):
+        known.done(plan.cells[0], "train", {"seconds": 100.0})
+    assert unknown.seconds is None
+    for known in (unknown, two):
+        for cell in plan.cells[1:3]:
+            known.begin(cell, "train")
+    assert unknown.seconds == pytest.approx(two.seconds)
+    unknown.done(plan.cells[1], "train", {"seconds": 100.0})
+    two.done(plan.cells[1], "train", {"seconds": 100.0})
+    assert unknown.seconds == pytest.approx(two.seconds)
