@@ -41,8 +41,10 @@ class Streams:
     hidden: list[Tensor]  # L of [B, P, D]
     heads: list[Tensor]  # L of [B, P, H]: attention entropies, where they are asked for
     routers: list[Tensor]  # L of [B, P, X]: probabilities of experts, where they are asked for
-    within: list[Tensor]  # L of [B, P, S, D]: streams within blocks, those of `streams_within`
-    head_outputs: list[Tensor]  # L of [B, P, H * head width], where heads are told apart
+    # L of [B, P, S, D]: streams within blocks, those of `streams_within`
+    within: list[Tensor] = field(factory=list)
+    # L of [B, P, H * head width], where heads are told apart
+    head_outputs: list[Tensor] = field(factory=list)
 
     def to(self, device: torch.device) -> Streams:
         """Give the same on another device."""
