@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 
 from attrs import frozen
 
+from engine.data.chats import MESSAGES
+from engine.data.explanations import FURTHER
 from specs.errors import PluginError
 from specs.registry import DATA_SETS
 
 FIELDS = ("id", "context", "response", "label", "explanation", "group")
 NEEDED = FIELDS[:4]
+# Keys of `data.columns` that a set with columns of its own cannot have; the others are not read there.
+REFUSED_COLUMNS = ("fields", MESSAGES, FURTHER)
 
 
 @frozen

@@ -13,7 +13,7 @@ from attrs import define, field
 
 from engine.data.cell_text import cell_text, whole_number
 from engine.data.chats import MESSAGES, chat_fields
-from engine.data.data_sets import DataSet, data_set_rows
+from engine.data.data_sets import REFUSED_COLUMNS, DataSet, data_set_rows
 from engine.data.explanations import FURTHER, explanation_fields
 from engine.data.missing_explanations import explained
 from engine.data.opening import open_source
@@ -77,7 +77,7 @@ def read_source(
 
 def _check_no_columns(data: Data, source: DataSource) -> None:
     """Raise DataError where a spec names columns that a built-in or public set cannot have."""
-    for name in ("fields", MESSAGES, FURTHER):
+    for name in REFUSED_COLUMNS:
         if value := getattr(data.columns, name):
             raise DataError(
                 f'data.columns.{name}: found {json.dumps(value)}, but "{source}" has its own columns alone; '

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from engine.data.data_sets import REFUSED_COLUMNS
 from engine.data.sources import sources
 from specs import Matrix
 from specs.tables.data import Columns, Data
 from specs.tables.target import Prompt
+
+# Those of the shipped studies: results on data sets that are made stand that are known by them.
+OF_STUDIES = Columns(label="{dimension}", explanation="{dimension}_explanation", group="group")
 
 
 def trained_data(matrix: Matrix, cell: tuple[int, ...]) -> Data:
@@ -36,18 +40,20 @@ def test_prompt(matrix: Matrix, cell: tuple[int, ...]) -> Prompt:
 
 
 def as_read(data: Data, prompt: Prompt) -> Data:
-    """Give the same data without columns that a public set does not have, and a dimension that nobody reads.
+    """Give the same data without columns that no source has, and a dimension that nobody reads.
 
-    The dimension is read by prompts that show it, by data sets that the engine or a plug-in makes, and by
-    columns that are named after it. The columns of data sets that are made are not read, either, but results
-    stand that are known by them.
+    Public sets and data sets that the engine or a plug-in makes have columns of their own; of those that a
+    spec names, the ones that it cannot name for such a set stay, for the data stage refuses them. The
+    dimension is read by prompts that show it, by data sets that are made, and by columns named after it.
     """
     origins = sources(data)
-    if all(source.adapter for source in origins):
-        data = evolve(data, columns=Columns())
+    made = any(source.data_set is not None for source in origins)
+    own = all(source.adapter or source.data_set is not None for source in origins)
+    if own and not (made and data.columns == OF_STUDIES):
+        refused = {name: getattr(data.columns, name) for name in REFUSED_COLUMNS}
+        data = evolve(data, columns=evolve(Columns(), **refused))
     columns = (data.columns.label, data.columns.explanation, *data.columns.further_explanations)
     named = any("{dimension}" in (name or "") for name in columns)
-    made = any(source.data_set is not None for source in origins)
     if named or made or prompt.shows("dimension"):
         return data
     return evolve(data, dimension=Data(source="").dimension)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import specs
 from engine.errors import DataError
 from engine.planning.stage_keys import Keys
 from specs import load_spec, resolve
@@ -390,6 +391,9 @@ NEEDLESS = [
     (WITHOUT_DIMENSION, 'data.dimension="on-topic"'),
     ((*WITHOUT_DIMENSION, 'prompt.system="Be {{dimension}}."'), 'data.dimension="on-topic"'),
     (('data.source="coqa"',), 'data.columns.label="grade"'),
+    (('data.source="graded-dialogues"',), 'data.columns.label="grade"'),
+    (('data.source="graded-dialogues/people"',), 'data.columns={ response = "text", explanation = "why" }'),
+    (('data.source=["coqa", "graded-dialogues"]',), 'data.columns.group="thread"'),
     ((*WITHOUT_DIMENSION, 'data.source="coqa"'), 'data.dimension="on-topic"'),
 ]
 
@@ -401,6 +405,30 @@ def test_what_nothing_reads_changes_no_key(
     text = BASE.format(**files)
     (before,) = keys_of(text, files["folder"], *beside)
     assert keys_of(text, files["folder"], *beside, needless) == [before]
+
+
+@pytest.mark.parametrize("column", ['fields=["title"]', 'messages="chat"', 'further_explanations=["why"]'])
+@pytest.mark.parametrize("source", ["graded-dialogues", "coqa"])
+def test_columns_that_the_data_stage_refuses_are_no_part_of_what_is_done(
+    files: dict[str, str], source: str, column: str
+) -> None:
+    text, of_source = BASE.format(**files), f'data.source="{source}"'
+    (before,) = keys_of(text, files["folder"], of_source)
+    (after,) = keys_of(text, files["folder"], of_source, f"data.columns.{column}")
+    assert {"data", "train", "evaluate"} <= changed(before, after)
+
+
+@pytest.mark.parametrize(
+    ("study", "key"),
+    [
+        ("demo", "045574436f1cebd207ad8e2ebc586758"),
+        ("small", "d1b98291c4aba74b1b3ac90fb9559371"),
+        ("cross-domain-small", "4db72b7e2e40baecc880d909967d5598"),
+    ],
+)
+def test_shipped_studies_keep_the_data_that_they_have_made(study: str, key: str) -> None:
+    matrix = resolve(load_spec(Path(specs.__file__).parent / "studies" / f"{study}.toml"))
+    assert Keys(matrix).of(matrix.cells[0])["data"] == key
 
 
 @pytest.mark.parametrize(
