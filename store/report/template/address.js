@@ -24,7 +24,7 @@ function writeAddress() {
   if (address !== location.hash && (address !== "#" || location.hash)) history.replaceState(null, "", address === "#" ? location.pathname + location.search : address);
 }
 
-// Take what is shown from the page's address; what it names and this report lacks is left out.
+// Take what is shown from the page's address; what it names and this report lacks is left out, and said.
 function readAddress() {
   const [section, text = ""] = location.hash.slice(1).split(/\?(.*)/s);
   const parts = new URLSearchParams(text);
@@ -33,23 +33,34 @@ function readAddress() {
   forget();
   state.query = parts.get("search") ?? "";
   const { factors, conditions, samples } = state.experiment;
+  const asked = parts.get("experiment");
+  if (asked && asked !== state.experiment.name) state.lost.push(`the experiment “${asked}”`);
   for (const text of parts.getAll("hide")) {
     const factor = factors.find(({ name, levels }) => levels.some((level) => text === `${name}=${level}`));
-    if (factor) state.hidden.set(factor.name, (state.hidden.get(factor.name) ?? new Set()).add(text.slice(factor.name.length + 1)));
+    if (!factor) state.lost.push(`the level ${text}`);
+    else state.hidden.set(factor.name, (state.hidden.get(factor.name) ?? new Set()).add(text.slice(factor.name.length + 1)));
   }
   for (const label of parts.getAll("pin").slice(0, MOST_PINS)) {
     const index = conditions.findIndex((condition) => condition.label === label);
     if (index >= 0) state.pins.push(index);
+    else state.lost.push(`the condition “${label}”`);
   }
   for (const name of parts.getAll("example")) {
-    for (const [shape, { examples }] of (samples.shapes ?? []).entries()) {
-      if (examples.includes(name)) state.choices.set(`lens-${shape}-example`, String(examples.indexOf(name)));
-    }
+    const holding = [...(samples.shapes ?? []).entries()].filter(([, { examples }]) => examples.includes(name));
+    if (!holding.length) state.lost.push(`the example “${name}”${partOf(samples)}`);
+    for (const [shape, { examples }] of holding) state.choices.set(`lens-${shape}-example`, String(examples.indexOf(name)));
   }
   for (const [key, value] of parts) if (key.startsWith("choose ")) state.choices.set(key.slice("choose ".length), value);
 }
 
+// How many examples a report holds, where they are not all.
+function partOf({ shapes = [] }) {
+  const cut = shapes.find(({ examples, total }) => examples.length < total);
+  return cut ? ` (this page holds ${cut.examples.length} of ${cut.total})` : "";
+}
+
 function forget() {
+  state.lost = [];
   state.hidden.clear();
   state.choices.clear();
   state.query = "";

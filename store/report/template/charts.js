@@ -8,6 +8,7 @@ const MARKS = [
 ];
 const mark = (series, x, y, r = 3) => MARKS[series % MARKS.length](x, y, r);
 
+const LETTER = 8; // width of a digit of a tick, at the most
 const LARGEST = 7; // half the width of the mark of the largest weight
 
 // series: [{label, x: [], y: [], low: [], high: [], strong: [], weight: [], slot}]; slot fixes colour, dash and mark;
@@ -22,17 +23,18 @@ function lineChart({ title, series, xTitle, yTitle, xDigits = 0, yDigits = 2, ze
 
   function lineSvg(width) {
     const height = Math.round(Math.min(300, Math.max(220, width * 0.58)));
-    const frame = { left: 46, top: 28, right: width - 12, bottom: height - 44 };
     const all = series.flatMap((own) => [...own.y, ...(own.low ?? []), ...(own.high ?? [])]);
     const [low, high] = domain ?? padded(extent(zero ? [...all, 0] : all));
+    const yTicks = ticks(low, high, 6);
+    const widest = Math.max(...yTicks.values.map((value) => tickText(value, yTicks).length));
+    const frame = { left: Math.max(46, 14 + LETTER * widest), top: 28, right: width - 12, bottom: height - 44 };
     const xDomain = diagonal ? [0, 1] : extent(places);
     const x = linear(xDomain, [frame.left + 6, frame.right - 6]);
     const y = linear([low, high], [frame.bottom, frame.top]);
-    const yTicks = ticks(low, high, 6);
     const xTicks = ticks(...xDomain, Math.min(8, width / 60));
     if (xDigits === 0 && !diagonal) {
       xTicks.values = xTicks.values.filter(Number.isInteger);
-      xTicks.digits = 0;
+      Object.assign(xTicks, { digits: 0, power: 0 });
     }
     const most = Math.max(...series.flatMap(({ weight }) => weight ?? []));
     const cursor = draw("line", { class: "cursor", y1: frame.top, y2: frame.bottom, x1: -9, x2: -9 });

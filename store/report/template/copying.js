@@ -29,6 +29,28 @@ function copyButton(name, label, make) {
   return el("span", { class: "copy" }, el("button", { type: "button", class: "copying", "data-copy": name, "aria-label": label, title: label, onclick: copy }, name), told);
 }
 
+// Copies the address of what is shown; where there is no clipboard, shows it to be copied by hand.
+function linkButton(what, address) {
+  const href = address();
+  const told = el("span", { class: "told", "aria-live": "polite" });
+  const copy = async (event) => {
+    event.preventDefault();
+    const whole = location.href.split("#")[0] + href;
+    history.replaceState(null, "", href);
+    try {
+      await navigator.clipboard.writeText(whole);
+      told.replaceChildren(" link copied");
+      setTimeout(() => told.replaceChildren(), 3000);
+    } catch {
+      const field = el("input", { class: "link", readonly: true, value: whole, "aria-label": `Link to ${what}` });
+      told.replaceChildren(" copy it from here: ", field);
+      field.focus();
+      field.select();
+    }
+  };
+  return el("span", { class: "permalink" }, el("a", { href, onclick: copy }, `Copy a link to ${what}`), told);
+}
+
 const fileName = (title, ending) => `${state.experiment.name}-${title}`.replaceAll(/[^\p{L}\p{N}.+=-]+/gu, "-").slice(0, 80) + `.${ending}`;
 
 function figureButtons(title, picture, series) {

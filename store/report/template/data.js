@@ -11,6 +11,8 @@ const state = {
   query: "", // words that the levels of a condition have to hold
   pins: [], // conditions to compare, by index
   section: "",
+  lost: [], // what the page's address names and this report lacks
+  unpinned: null, // the condition that the last pin took the place of
 };
 
 function visible(index) {
@@ -51,19 +53,39 @@ function unpack(packed) {
 
 const missing = (value) => value === null || value === undefined || Number.isNaN(value);
 
-function fixed(value, digits = 2) {
+const MOST_DECIMALS = 6; // of a number in a table; a smaller one is written with a power of ten
+const NOISE = 1e-12; // what is left of 0 by rounding
+
+// A number with so many decimals, whatever its size.
+function decimals(value, digits) {
   if (missing(value)) return "–";
   const text = value.toFixed(digits);
   return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
 }
 
-const signed = (value, digits = 2) => (value > 0 && Number(value.toFixed(digits)) !== 0 ? "+" : "") + fixed(value, digits);
+// Places behind the point that a number needs for two significant digits.
+const placesOf = (value) => 1 - Math.floor(Math.log10(Math.abs(value)));
 
-// Digits that tell even small numbers from 0: two of the largest one, four at most.
+// A number with so many decimals, and with more where it would have fewer than two significant digits of them.
+function fixed(value, digits = 2) {
+  if (missing(value) || digits < 1 || Math.abs(value) < NOISE) return decimals(value, digits);
+  const places = Math.max(digits, placesOf(value));
+  return places > MOST_DECIMALS ? value.toExponential(1).replaceAll("-", "−") : decimals(value, places);
+}
+
+const withSign = (value, text) => (value > 0 && /[1-9]/.test(text) ? `+${text}` : text);
+const signed = (value, digits = 2) => withSign(value, fixed(value, digits));
+
+// Digits that tell even small numbers from 0: two of the largest one. For a map, whose cells are of one scale.
 function finer(digits, values) {
   const most = Math.max(...extent(values).map(Math.abs));
-  return most > 0 ? Math.min(4, Math.max(digits, 1 - Math.floor(Math.log10(most)))) : digits;
+  return most > NOISE ? Math.max(digits, placesOf(most)) : digits;
 }
+
+const mapped = (value, digits) => (digits > MOST_DECIMALS ? signed(value) : withSign(value, decimals(value, digits)));
+
+// The two ends of a scale, with the digits that tell them apart.
+const apart = (low, high, digits = 0) => [low, high].map((end) => decimals(end, Math.min(20, high > low ? Math.max(digits, placesOf(high - low) - 1) : digits)));
 
 function interval(low, high, digits = 2, write = fixed) {
   return missing(low) || missing(high) ? "no interval" : `[${write(low, digits)}, ${write(high, digits)}]`;

@@ -118,7 +118,7 @@ function oneCondition(key, shown, redraw) {
 function effectCell(own, n, most, digits) {
   const value = own.effect[n];
   const sure = !missing(own.p[n]) && own.p[n] < ALPHA;
-  return { text: `${signed(value, digits)}${sure ? "*" : ""}`, share: missing(value) ? null : value / most, title: `${own.changed[n]}: ${signed(value, digits)} ${interval(own.low[n], own.high[n], digits, signed)}, p ${pValue(own.p[n])}` };
+  return { text: `${mapped(value, digits)}${sure ? "*" : ""}`, share: missing(value) ? null : value / most, title: `${own.changed[n]}: ${signed(value, digits)} ${interval(own.low[n], own.high[n], digits, signed)}, p ${pValue(own.p[n])}` };
 }
 
 // How much of the whole difference to the other model goes with each set of layers.
@@ -155,7 +155,7 @@ function entropyMap(own, shown, redraw) {
   const { changed, entropy } = shown.find(({ condition }) => condition === picked.condition);
   const most = strongest(entropy.effect.flat());
   const digits = finer(2, entropy.effect.flat());
-  const cells = entropy.effect.map((row, n) => row.map((value, layer) => ({ text: `${signed(value, digits)}${entropy.sure[n][layer] ? "*" : ""}`, share: missing(value) ? null : value / most, title: `${changed[n]}: ${signed(value, digits)} nat in layer ${entropy.layer[layer]}` })));
+  const cells = entropy.effect.map((row, n) => row.map((value, layer) => ({ text: `${mapped(value, digits)}${entropy.sure[n][layer] ? "*" : ""}`, share: missing(value) ? null : value / most, title: `${changed[n]}: ${signed(value, digits)} nat in layer ${entropy.layer[layer]}` })));
   return [
     picked.element,
     heatTable({ caption: "Change in lens entropy (nat) of each layer where the label is predicted", rowTitle: "changed", columnTitle: "layer", rows: changed, columns: entropy.layer.map(String), cells, ends: endsOf(most, digits, "nat"), sign: true, tall: changed.length > 14, fine: true }),

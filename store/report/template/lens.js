@@ -64,7 +64,7 @@ function lensView(experiment, redraw) {
       those.length > 1 && pickedShape.element,
       example.element,
       el("span", { class: "steps" }, el("button", { type: "button", onclick: step(-1), "aria-label": "Previous example" }, "←"), el("button", { type: "button", onclick: step(1), "aria-label": "Next example" }, "→")),
-      el("a", { class: "permalink", href: addressOf("lens", new Map([...state.choices, [`${key}-example`, String(view.e)]])) }, "Link to this example"),
+      linkButton("this example", () => addressOf("lens", new Map([...state.choices, [`${key}-example`, String(view.e)]]))),
       mode.element,
       mode.value !== "positions" && position.element),
     el("div", { class: "lens" }, lensGrid(view, detail), detail),
@@ -190,9 +190,9 @@ const lensCsv = ({ samples: { shapes } }) => [
     const read = lensReader(shape);
     return shape.conditions.flatMap((condition, c) => (visible(condition) ? shape.examples.flatMap((example, e) => shape.positions.flatMap((position, p) => shape.layers.map((layer, l) => [
       ...levelCells(condition), shape.seeds[c], example, position, layer,
-      fixed(read.entropy(c, e, l, p), 3), fixed(read.maxProb(c, e, l, p), 5), fixed(read.kl(c, e, l, p), 3),
+      decimals(read.entropy(c, e, l, p), 3), decimals(read.maxProb(c, e, l, p), 5), decimals(read.kl(c, e, l, p), 3),
       Array.from({ length: shape.top }, (_, k) => tokenText(shape, read.topPlace(c, e, l, p, k))).join(" "),
-      shape.watch.map((text, k) => `${text}=${fixed(read.watchRank(c, e, l, p, k), 0)}`).join(" "),
+      shape.watch.map((text, k) => `${text}=${decimals(read.watchRank(c, e, l, p, k), 0)}`).join(" "),
     ]))) : []));
   }),
 ];

@@ -39,7 +39,7 @@ function results(experiment, redraw) {
     table({
       caption: "Means with 95% intervals. ↑ higher is better, ↓ lower is better; no brackets: one seed, and an interval takes two",
       columns: [
-        { title: "Condition" }, { title: "Seeds", number: true }, { title: "Examples", number: true }, { title: `${plotted.title}, ${fixed(...scaled(plotted, domain[0]))} to ${fixed(...scaled(plotted, domain[1]))}` },
+        { title: "Condition" }, { title: "Seeds", number: true }, { title: "Examples", number: true }, { title: `${plotted.title}, ${apart(...domain.map((end) => (plotted.share ? 100 * end : end)), plotted.share ? 0 : 2).join(" to ")}` },
         ...metrics.map((metric) => ({ title: `${metric.title}${metric.share ? " (%)" : ""} ${metric.lower_is_better ? "↓" : "↑"}`, number: true })),
       ],
       rows: [...rows, ...references],
@@ -47,8 +47,6 @@ function results(experiment, redraw) {
     howMade(`${plotted.method} Last rows: the untrained model asked for the label alone, one label for all examples (Brier score and log-likelihood: of the labels' shares), and what uniform guesses expect.`),
   ];
 }
-
-const scaled = (metric, value) => (metric.share ? [100 * value, 0] : [value, 2]);
 
 const resultsCsv = (experiment) => [
   [...levelHeader(), "metric", "mean", "low", "high", "seeds", "examples"],
@@ -221,7 +219,7 @@ function transfer(experiment, redraw) {
     const digits = own.share ? 1 : 2;
     const cells = rows.map(([, r]) => columns.map(([, c]) => ({ text: write(own.value[r][c], digits), share: missing(own.value[r][c]) ? null : (own.value[r][c] - low) / (high - low || 1), title: interval(own.low[r][c], own.high[r][c], digits, write) })));
     const within = inWords(own.within);
-    return heatTable({ caption: `${own.title}${own.share ? " (%)" : ""}${within ? `: ${within}` : ""}`, rowTitle: "trained on", columnTitle: "tested on", rows: rows.map(([level]) => level), columns: columns.map(([level]) => level), cells, ends: [write(low, digits), write(high, digits)] });
+    return heatTable({ caption: `${own.title}${own.share ? " (%)" : ""}${within ? `: ${within}` : ""}`, rowTitle: "trained on", columnTitle: "tested on", rows: rows.map(([level]) => level), columns: columns.map(([level]) => level), cells, ends: apart(...[low, high].map((end) => (own.share ? 100 * end : end)), digits) });
   });
   return [picked.element, el("div", { class: "tiles" }, maps), those.length > MOST_MAPS && note(`The first ${MOST_MAPS} of ${those.length} matrices; filter to see others.`), howMade(those[0].method, "Point at a cell for its interval.")];
 }

@@ -51,12 +51,15 @@ function accuracyWords(row) {
 
 const points = (value, digits = 1) => (missing(value) ? "–" : signed(100 * value, digits));
 
+// The layers of each position in which a statistic differs for sure.
+const sureLayers = ({ layer, position, p_adjusted: p }) => position.map((_, place) => layer.filter((_, n) => !missing(p[place][n]) && p[place][n] < ALPHA));
+
 function layerWords(row) {
   const { entropy } = row.layers;
   if (!entropy) return "not probed";
   return el("ul", { class: "plain" }, entropy.position.map((position, index) => {
-    const [difference, p] = [entropy.difference[index], entropy.p_adjusted[index]];
-    const sure = entropy.layer.filter((_, layer) => !missing(p[layer]) && p[layer] < ALPHA);
+    const difference = entropy.difference[index];
+    const sure = sureLayers(entropy)[index];
     const there = difference.map((value, layer) => [Math.abs(value ?? 0), layer]);
     const [, most] = there.reduce((best, own) => (own[0] > best[0] ? own : best), [-1, 0]);
     const largest = `largest ${signed(difference[most])} nat at layer ${entropy.layer[most]}`;
@@ -69,7 +72,9 @@ function sureWords(row) {
   const notes = own ?? Object.values(row.layers)[0];
   const basis = own ? `, ${plural(own.examples, "example")}` : "";
   const seeds = notes.seeds < 2 ? "1 seed: variation between trainings not covered" : plural(notes.seeds, "seed");
-  return `${own ? `accuracy p = ${pValue(own.p_adjusted)}, ` : ""}layers at p < ${ALPHA}, both corrected; ${seeds}${basis}; ${standingWords(row)}`.replace("= <", "<");
+  const tests = [own && `accuracy p = ${pValue(own.p_adjusted)}`.replace("= <", "<"), row.layers.entropy && `${sureLayers(row.layers.entropy).some(({ length }) => length) ? "" : "no "}layers at p < ${ALPHA}`].filter(Boolean);
+  const corrected = ["", ", corrected", ", both corrected"][tests.length];
+  return `${tests.join(", ")}${corrected}; ${seeds}${basis}; ${standingWords(row)}`.replace(/^; /, "");
 }
 
 // Which outcomes the spec asked for before there were results; all others are exploratory.
@@ -92,9 +97,10 @@ function matrix(experiment) {
   return [
     el("dl", { class: "facts" }, experiment.factors.map(({ name, levels }) => el("div", {}, el("dt", {}, name), el("dd", {}, levels.slice(0, 12).join(", ") + (levels.length > 12 ? `, … (${levels.length})` : ""))))),
     el("p", { class: "states" }, Object.entries(STATES).map(([name, { sign, text }]) => {
-      const count = experiment.cells.filter((cell) => cell.state === name).length;
+      const count = experiment.cells.filter((cell) => cell.state === name && visible(cell.condition)).length;
       return count > 0 && el("span", { class: `state ${name}` }, `${sign} ${text}: ${count}`);
     })),
+    state.unpinned !== null && unpinnedNote(),
     table({
       caption: "State of every cell: conditions by seed",
       columns: [{ title: "Condition" }, ...seeds.map((seed) => ({ title: seed === "" ? "cell" : `seed ${seed}` }))],

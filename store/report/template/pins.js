@@ -5,13 +5,18 @@ const MOST_PINS = 2;
 function pinButton(index) {
   const pinned = state.pins.includes(index);
   const toggle = () => {
-    state.pins = pinned ? state.pins.filter((own) => own !== index) : [...state.pins, index].slice(-MOST_PINS);
+    const pins = pinned ? state.pins.filter((own) => own !== index) : [...state.pins, index];
+    state.unpinned = pins.length > MOST_PINS ? pins[0] : null;
+    state.pins = pins.slice(-MOST_PINS);
     render();
     document.querySelector(`#matrix [data-pin="${index}"]`)?.focus({ preventScroll: true });
   };
   const name = `Pin ${shortLabel(index)}, to compare`;
   return el("button", { type: "button", class: "pin", "data-pin": index, "aria-pressed": String(pinned), "aria-label": name, title: name, onclick: toggle });
 }
+
+// What a third pin has done.
+const unpinnedNote = () => el("p", { class: "note", role: "status" }, `Two conditions can be pinned: ${shortLabel(state.unpinned)} no longer is.`);
 
 // Conditions in the order in which they are drawn: those that are pinned first.
 const pinnedFirst = (a, b) => state.pins.includes(b) - state.pins.includes(a) || a - b;

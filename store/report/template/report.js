@@ -12,7 +12,8 @@ function render() {
   count.textContent = `${shown} of ${plural(experiment.conditions.length, "condition")} shown`;
   const there = ({ only, key, when }) => (!only || !experiment[key].missing) && (!when || when());
   const sections = [...SECTIONS.filter(there), ...experiment.panels.map(panelSection)];
-  document.getElementById("main").replaceChildren(...sections.map((section) => drawSection(section, experiment)));
+  const lost = state.lost.length > 0 && el("p", { class: "note", id: "lost", role: "status" }, `The address names what this report does not show: ${state.lost.join("; ")}.`);
+  document.getElementById("main").replaceChildren(...[lost, ...sections.map((section) => drawSection(section, experiment))].filter(Boolean));
   document.getElementById("contents").replaceChildren(
     el("ol", {}, sections.map(({ id, title }) => el("li", {}, el("a", { href: `#${id}` }, title)))),
   );

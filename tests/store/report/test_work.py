@@ -161,6 +161,28 @@ def test_two_conditions_are_pinned_by_keys_and_stand_side_by_side(
     assert again.locator("#pair").count() == 0
 
 
+def test_a_third_pin_says_whose_place_it_takes(show: Callable[..., Page], report: Path) -> None:
+    page = at_synthetic(show(report))
+    for place in (0, 1):
+        page.click(f"#matrix [data-pin='{place}']")
+    assert page.locator("#matrix [role='status']").count() == 0
+    page.click("#matrix [data-pin='2']")
+    said = page.inner_text("#matrix [role='status']")
+    assert "label · 8" in said and "no longer" in said
+    pinned = page.locator("#matrix [data-pin][aria-pressed='true']")
+    assert [pin.get_attribute("data-pin") for pin in pinned.all()] == ["1", "2"]
+    page.click("#matrix [data-pin='2']")
+    assert page.locator("#matrix [role='status']").count() == 0
+
+
+def test_the_matrix_counts_what_the_filters_leave(show: Callable[..., Page], report: Path) -> None:
+    page = at_synthetic(show(report))
+    assert "complete: 8" in page.inner_text("#matrix .states")
+    page.fill("#search", "rank=16")
+    page.locator("#filter-count:has-text('2 of 4')").wait_for()
+    assert "complete: 4" in page.inner_text("#matrix .states")
+
+
 def test_a_figure_is_copied_as_a_drawing_and_as_a_picture(show: Callable[..., Page], report: Path) -> None:
     page = at_synthetic(show(report))
     figure = page.locator("#training figure.chart").first
@@ -214,11 +236,51 @@ def test_a_link_leads_to_an_example(show: Callable[..., Page], report: Path) -> 
     page.click("#lens [aria-label='Next example']")
     page.click("#lens [aria-label='Next example']")
     chosen = page.locator("#lens [data-choice$='-example'] option:checked").inner_text()
-    link = page.get_attribute("#lens .permalink", "href")
-    assert link is not None and link.startswith("#lens?")
+    page.click("#lens .permalink a")
+    page.locator("#lens .permalink:has-text('link copied')").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    link = page.get_attribute("#lens .permalink a", "href")
+    assert link is not None and link.startswith("#lens?") and copied == report.as_uri() + link
     linked = show(report, link)
     assert linked.locator("#lens [data-choice$='-example'] option:checked").inner_text() == chosen
-    assert abs(top(linked, "lens")) < 300
+    assert abs(top(linked, "lens")) < 300 and linked.locator("#lost").count() == 0
+
+
+def test_without_a_clipboard_a_link_is_shown_to_be_copied(browser: Browser, report: Path) -> None:
+    page = browser.new_page()
+    page.add_init_script("delete Navigator.prototype.clipboard")
+    page.goto(report.as_uri())
+    page.wait_for_selector("#provenance")
+    at_synthetic(page).click("#lens .permalink a")
+    field = page.locator("#lens .permalink input")
+    href = page.get_attribute("#lens .permalink a", "href")
+    assert field.input_value() == f"{report.as_uri()}{href}"
+    assert page.evaluate("document.activeElement.selectionEnd") == len(field.input_value())
+    page.close()
+
+
+def test_what_an_address_names_and_the_report_lacks_is_said(show: Callable[..., Page], report: Path) -> None:
+    page = show(report, "#lens?experiment=synthetic&example=example-99&pin=nobody&hide=rank%3D99")
+    said = page.inner_text("#lost")
+    assert all(name in said for name in ("“example-99”", "“nobody”", "rank=99"))
+    assert page.locator("#lens [data-choice$='-example']").count() == 1  # the rest is shown
+    assert "“other-store”" in show(report, "#lens?experiment=other-store").inner_text("#lost")
+    page = show(report, "#lens?experiment=synthetic&example=example-1&pin=" + "target%3Dlabel%2C%20rank%3D8")
+    assert page.locator("#lost").count() == 0, page.inner_text("#lost")
+
+
+def test_how_sure_names_layers_only_where_there_are_some(
+    show: Callable[..., Page], tmp_path: Path, report: Path
+) -> None:
+    words = at_synthetic(show(report)).locator("#short tbody tr")
+    for row in words.all():
+        _, layers, sure = row.locator("td").all_inner_texts()
+        assert ("no layers at p < 0.05" in sure) == ("entropy in layers" not in layers)
+    contrasts = [{"factor": "target", "baseline": "label"}]
+    design = Design({"target": TARGETS}, contrasts=contrasts, examples=6, layers=3, probe=False)
+    root = write_synthetic(tmp_path / "store", design)
+    sure = show(write_report(root, tmp_path / "page.html")).inner_text("#short tbody td:last-child")
+    assert "layers" not in sure and sure.startswith("accuracy p ") and ", corrected;" in sure
 
 
 def test_the_specs_of_two_experiments_are_compared(show: Callable[..., Page], report: Path) -> None:
