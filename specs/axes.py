@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 
 from attrs import field, frozen
 
-from specs.checks.reserved_names import RESERVED
+from specs.checks.reserved_names import is_reserved
 from specs.common.names import NOT_APPLICABLE
 from specs.common.spelling import nearest, one_of
 from specs.errors import Problem
@@ -148,7 +148,7 @@ class _FactorReader:
         self.problems.append(Problem(None, join(at), message, hint))
 
     def _check_name(self) -> None:
-        if self.name in RESERVED:
+        if is_reserved(self.name):
             self._add(
                 self.at, f"`{self.name}` is a name of the store's own; expected another for this factor"
             )

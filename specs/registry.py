@@ -131,13 +131,19 @@ class Named:
     registry: Registry
     prefix: str = ""  # before the name
     plain: tuple[str, ...] = ()  # texts that are allowed beside names
+    starts: tuple[str, ...] = ()  # of texts that are allowed beside names, however they go on
 
     def __contains__(self, text: str) -> bool:
-        return text in self.plain or self.name(text) in self.registry
+        return self._is_plain(text) or self.name(text) in self.registry
 
     def name(self, text: str) -> str | None:
         """Give the name in a text that is not plain."""
-        return text[len(self.prefix) :] if text not in self.plain and text.startswith(self.prefix) else None
+        is_name = not self._is_plain(text) and text.startswith(self.prefix)
+        return text[len(self.prefix) :] if is_name else None
+
+    def _is_plain(self, text: str) -> bool:
+        is_open = any(text.startswith(start) and text != start for start in self.starts)
+        return text in self.plain or (is_open and re.fullmatch(r"\w+", text, re.ASCII) is not None)
 
     @property
     def built_in(self) -> tuple[str, ...]:

@@ -13,7 +13,9 @@ from attrs import frozen
 from engine.errors import UsageError
 from store import StoreError, open_store, read_manifests
 from store.analysis import change
+from store.analysis.changes import stage_of
 from store.analysis.nodes import stage_node
+from store.analysis.task_scores import task_scores, task_stage
 from store.backend.location import Root
 from store.errors import FAULTS
 from store.ledger.levels import factor_names, level_text
@@ -174,32 +176,38 @@ def _intervals(
     """Give the interval of the mean difference of what is known by example, paired by cell and example.
 
     None where an evaluation's cells come in several shapes, or the stores' test examples are not the same
-    (they are paired).
+    (they are paired); the same goes for tasks and their documents.
     """
-    try:
-        a, b = (_chosen(stage_node(node, "evaluate"), factors, cells) for node in nodes)
-    except FAULTS:
-        raise
-    except StoreError:
-        return {}
-    if not (a["example"].equals(b["example"]) and a["gold"].equals(b["gold"])):
-        return {}
-    names = [name for name in a.data_vars if name in b and a[name].dims == ("cell", "example")]
-    index = [(store, *levels) for store in ("A", "B") for levels in cells]
-    columns = pd.MultiIndex.from_tuples(index, names=["store", *factors])
-    joined = xr.concat([a[names], b[names]], "cell").assign_coords(
-        xr.Coordinates.from_pandas_multiindex(columns, "cell")
-    )
+    scores = task_scores(_summary(nodes[0]))
     intervals = {}
-    for name, variable in BY_EXAMPLE.items():
+    for name, variable in (BY_EXAMPLE | {score: score for score in scores}).items():
         try:
-            changed = change(joined, variable, "store", "A").sel(level="B")
+            joined = _joined(nodes, variable, factors, cells)
+            if joined is not None:
+                changed = change(joined, variable, "store", "A").sel(level="B")
+                intervals[name] = float(changed["low"]), float(changed["high"])
         except FAULTS:
             raise
         except StoreError:  # not every evaluation generates, and not all labels are numbers
             continue
-        intervals[name] = float(changed["low"]), float(changed["high"])
     return intervals
+
+
+def _joined(
+    nodes: Sequence[xr.DataTree], variable: str, factors: list[str], cells: list[Levels]
+) -> xr.Dataset | None:
+    """Give what is known by example of both stores' cells as a factor `store`; None for unlike examples."""
+    stage = stage_of(variable)
+    asked = variable if task_stage(variable) else None  # of tasks, that number's documents alone
+    a, b = (_chosen(stage_node(node, stage, asked), factors, cells) for node in nodes)
+    if not all(a[name].equals(b[name]) for name in ("example", "gold") if name in a.coords):
+        return None
+    names = [name for name in a.data_vars if name in b and a[name].dims == ("cell", "example")]
+    index = [(store, *levels) for store in ("A", "B") for levels in cells]
+    columns = pd.MultiIndex.from_tuples(index, names=["store", *factors])
+    return xr.concat([a[names], b[names]], "cell").assign_coords(
+        xr.Coordinates.from_pandas_multiindex(columns, "cell")
+    )
 
 
 def _settings(a: Any, b: Any, *, path: str) -> list[tuple[str, str, str]]:

@@ -19,7 +19,7 @@ from engine.planning.plugins_used import used_names
 from engine.planning.sizes import ModelCard, model_card
 from engine.planning.stage_keys import data_key
 from specs import Problem, SpecError
-from specs.checks.reserved_names import RESERVED
+from specs.checks.reserved_names import is_reserved
 from specs.common.names import LENS
 from specs.common.plugin_names import described
 from specs.registry import METRICS, REGISTRIES, STATISTICS
@@ -66,13 +66,13 @@ def _namesakes(plan: Plan) -> Iterator[Problem]:
 def _names_of_plugins(plan: Plan) -> Iterator[Problem]:
     """Yield variables of plug-ins whose names the results or the spec's factors have already."""
     matrix = plan.matrix
-    taken = RESERVED | {LENS} | {axis.name for axis in matrix.axes}
+    taken = {LENS} | {axis.name for axis in matrix.axes}
     for table, key, registry in (("probe", "statistics", STATISTICS), ("evaluate", "metrics", METRICS)):
         for cell in matrix.distinct(table):
             for name in filter(registry.plugin, getattr(matrix.table(table, cell), key)):
                 entry: Any = registry.get(name, object)
                 for variable in getattr(entry, "names", (name,)):
-                    if variable in taken or not variable.isidentifier():
+                    if is_reserved(variable) or variable in taken or not variable.isidentifier():
                         message = (
                             f'the {registry.plugin(name)} gives "{variable}", which the results or a factor '
                             "have already, or which is no name; expected another name of plug-in or factor"

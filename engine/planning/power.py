@@ -16,9 +16,10 @@ from engine.errors import UsageError
 from engine.planning.checks import known_sizes
 from engine.planning.data_read import test_data
 from engine.planning.estimate import UNKNOWN_EXAMPLES
+from engine.planning.outcomes import holds, is_counted
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.sizes import model_card
-from specs.common.names import CORRECTED_OUTCOMES, EXAMPLE_OUTCOMES, NEUTRAL_OUTCOMES
+from specs.common.names import CORRECTED_OUTCOMES, EXAMPLE_OUTCOMES
 from specs.tables.analysis import Outcome
 from store import StoreError, read_manifests
 from store.backend.location import Root
@@ -143,7 +144,7 @@ def questions(plan: Plan, outcomes: list[Outcome]) -> Iterator[PowerQuestion]:
             sizes[test_set] = known_sizes(test_data(plan.matrix, first), labels) or {}
         distinct = {tables(cell.choice): cell for pair in pairs for cell in pair}.values()
         for outcome in outcomes:
-            if all(measures(plan, cell, outcome) for cell in distinct):
+            if is_counted(outcome) and all(holds(plan, cell, outcome) for cell in distinct):
                 yield _question(plan, pairs, name.partition(": ")[0], outcome, sizes[test_set])
 
 
@@ -155,6 +156,8 @@ def _check(plan: Plan, questions: list[PowerQuestion], contrast: str | None, out
     if contrast is not None and contrast not in factors:
         known = ", ".join(factors) or "no contrast"
         raise UsageError(f"--contrast {contrast}: expected a factor of [[contrasts]], found {known} there")
+    if outcome is not None and not is_counted(outcome):
+        raise UsageError(f"--outcome {outcome}: a plan does not know how many texts it is measured on")
     if outcome is not None and questions and outcome not in {question.outcome for question in questions}:
         raise UsageError(f"--outcome {outcome}: the cells of the contrasts do not measure it")
     if outcome is not None and not is_known(outcome, _assumed(plan, outcome)):
@@ -169,19 +172,6 @@ def _outcomes(plan: Plan, outcome: Outcome | None) -> list[Outcome]:
     settings = plan.matrix.experiment.analysis
     primary = [settings.primary] if settings.primary else []
     return list(dict.fromkeys([*primary, *settings.smallest_difference_of_interest])) or [*DEFAULT_OUTCOMES]
-
-
-def measures(plan: Plan, cell: PlannedCell, outcome: Outcome) -> bool:
-    """Return whether a cell's results hold an outcome."""
-    evaluate, probe = plan.matrix.table("evaluate", cell.choice), plan.matrix.table("probe", cell.choice)
-    if outcome in NEUTRAL_OUTCOMES:
-        return False  # how many chunks there are hangs on the tokenizer
-    if outcome not in EXAMPLE_OUTCOMES:
-        return probe.enabled and probe.measures(outcome)
-    if outcome == "generated_correct":
-        return evaluate.generates(plan.matrix.table("target", cell.choice))
-    numbers = all(label.strip().lstrip("+-").replace(".", "", 1).isdigit() for label in evaluate.labels)
-    return "loglikelihood" in evaluate.scoring and (outcome != "absolute_error" or numbers)
 
 
 def _question(

@@ -10,10 +10,11 @@ from engine.data.sources import sources
 from engine.models.gpus import missing_gpu
 from engine.planning.checks import known_sizes, unreadable_data
 from engine.planning.memory_fit import fit_warnings
+from engine.planning.outcomes import holds
 from engine.planning.places import older_store
 from engine.planning.plan import Plan, PlannedCell, grouped
-from engine.planning.power import measures
 from engine.planning.schedule import schedule_warnings
+from specs.common.names import NEUTRAL_OUTCOMES, TASK_PREFIX
 from specs.tables.data import Data
 from specs.tables.experiment import STAGES
 from specs.toml import keys
@@ -30,6 +31,7 @@ _MAKES = {
     "nll": _SCORES,
     "generated_correct": '"generation" in evaluate.scoring',
 }
+_MAKES |= dict.fromkeys(NEUTRAL_OUTCOMES, "evaluate.neutral_text")
 _RECORDS = "the name in probe.statistics, and probe.enabled = true"
 _FATE = {"error": "a stage that reads them will fail", "label": "the label alone stands for them"}
 
@@ -181,11 +183,18 @@ def _unmeasured(plan: Plan) -> Iterator[str]:
     tables = plan.matrix.chooser("evaluate", "probe", "target")
     alike = grouped(plan.cells, lambda cell: tables(cell.choice)) if declared else []
     for outcome, key in declared.items():
-        if lacking := sum(len(cells) for cells in alike if not measures(plan, cells[0], outcome)):
+        if lacking := sum(len(cells) for cells in alike if not holds(plan, cells[0], outcome)):
             yield (
                 f"{key}: {lacking:,} of {len(plan.cells):,} cells will have no {outcome}; expected "
-                f"{_MAKES.get(outcome, _RECORDS)}, or another outcome"
+                f"{_makes(outcome)}, or another outcome"
             )
+
+
+def _makes(outcome: str) -> str:
+    """Say what makes results hold an outcome."""
+    if outcome.startswith(TASK_PREFIX):
+        return "its task in evaluate.tasks (or a group that has it)"
+    return _MAKES.get(outcome, _RECORDS)
 
 
 def _unasked(plan: Plan) -> Iterator[str]:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import os
 import random
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -28,14 +25,12 @@ from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
 from engine.progress import Report
 from engine.stages.context import Context
-from specs.common.names import TASK_PREFIX
+from engine.stages.harness_scores import KEY, Results, harness_scores
+from engine.stages.task_scores import TaskScores, store_scores
 from specs.common.spelling import hint
 from specs.tables.evaluate import Evaluate
 
 BOOTSTRAPS = 1000  # draws for the standard errors of metrics that are no means
-
-Results = Mapping[str, Any]
-"""What the harness gives: `results` by task and metric, `group_subtasks` by group."""
 
 
 def check_tasks(settings: Evaluate) -> None:
@@ -45,9 +40,7 @@ def check_tasks(settings: Evaluate) -> None:
         if not manager.match_tasks([name]):
             at = f" or {settings.task_folder}" if settings.task_folder else ""
             near = hint(name, manager.all_tasks)
-            raise UsageError(
-                f'evaluate.tasks: found "{name}", expected a task of lm-evaluation-harness{at}{near}'
-            )
+            raise UsageError(f'{KEY}: found "{name}", expected a task of lm-evaluation-harness{at}{near}')
 
 
 @cache
@@ -81,12 +74,12 @@ def ask(
                 num_fewshot=settings.task_shots,
                 limit=settings.task_examples,
                 task_manager=manager,
-                log_samples=False,
+                log_samples=True,
                 bootstrap_iters=BOOTSTRAPS,
             )
         except (OSError, ValueError) as error:  # data sets that cannot be had, tasks that run code
             names = ", ".join(settings.tasks)
-            raise DataError(f"evaluate.tasks: {names} cannot be run ({error})") from error
+            raise DataError(f"{KEY}: {names} cannot be run ({error})") from error
     return results
 
 
@@ -136,40 +129,6 @@ def _quiet() -> Iterator[None]:
             del os.environ[flag]
 
 
-def summarise(results: Results, asked: Collection[str]) -> dict[str, float]:
-    """Give the numbers of tasks as `task_NAME_METRIC`, each with its standard error as `…_stderr`.
-
-    Of a group that has numbers of its own, those of its tasks are left out unless they were asked for. A
-    metric that is taken of filtered answers has the filter's name behind its own. Raises DataError where two
-    numbers have one name.
-    """
-    tables = {
-        task: {metric: float(value) for metric, value in table.items() if _is_number(metric, value)}
-        for task, table in results["results"].items()
-    }
-    groups = results.get("group_subtasks", {})
-    inner = {task for group, tasks in groups.items() if tables.get(group) for task in tasks} - set(asked)
-    summary: dict[str, float] = {}
-    for task, table in tables.items():
-        for metric, value in table.items() if task not in inner else ():
-            name = _name(task, *metric.split(",", 1))
-            if name in summary:
-                raise DataError(f"evaluate.tasks: found two numbers {name}, expected other names of tasks")
-            summary[name] = value
-    return summary
-
-
-def _is_number(metric: str, value: Any) -> bool:
-    """Tell numbers of `metric,filter` from names and counts beside them."""
-    return "," in metric and isinstance(value, Real) and math.isfinite(value)
-
-
-def _name(task: str, metric: str, filtered: str) -> str:
-    plain = metric.removesuffix("_stderr")
-    words = [task, plain, *[filtered] * (filtered != "none"), *["stderr"] * (plain != metric)]
-    return TASK_PREFIX + re.sub(r"\W+", "_", "_".join(words))
-
-
 def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, _report: Report) -> None:
     """Ask the cell's model."""
     _run(context, cell, "tasks", model, base, "")
@@ -194,5 +153,7 @@ def _run(
             context.stop.check()
 
         results = ask(model, base.tokenizer, settings, before_pass)
-        summary = summarise(results, settings.tasks) if results else {}
-        record["summary"] = {f"{prefix}{name}": value for name, value in summary.items()}
+        scores = context.ranks.lead(
+            lambda: harness_scores(results, settings.tasks) if results else TaskScores({}, {})
+        )
+        record |= store_scores(context, stage, key, scores, prefix)

@@ -1,5 +1,7 @@
 """Names that a factor cannot have, since it is a coordinate beside the store's own names.
 
+Beside them stand all that begin as numbers of tasks do (`is_reserved`).
+
 They are the variables, coordinates and dimensions of every node that `store.open_store` gives, and of every
 result of `store.analysis`; tests hold both lists against the layouts and results themselves.
 """
@@ -17,6 +19,7 @@ from specs.common.names import (
     LENS_STATISTICS,
     SIMILARITIES,
     STREAM,
+    TASK_STAGES,
 )
 
 _KINDS = ("", "constrained_", "generated_")
@@ -66,6 +69,7 @@ NODES: dict[str, frozenset[str]] = {
         "label_token_entropy", "learning_rate", "loss", "step",
     }),
     "base": _EVALUATION,
+    **dict.fromkeys(("base_tasks", "tasks"), frozenset({"cell", "example"})),
     "evaluate": _EVALUATION | {
         "argued_label", "counterfactual", "counterfactual_explanation", "counterfactual_logprob",
         "counterfactual_prediction", "majority_label", "sample", "sampled_label", "sampled_text",
@@ -108,3 +112,8 @@ RESULTS = frozenset({
 WORDS = frozenset({"row", "seed", "statistic"})
 
 RESERVED = frozenset((*DERIVED_OUTCOMES, *DERIVED_ATTRIBUTIONS)).union(WORDS, RESULTS, *NODES.values())
+
+
+def is_reserved(name: str) -> bool:
+    """Tell whether a name is the store's own."""
+    return name in RESERVED or name.startswith((*TASK_STAGES,))

@@ -24,7 +24,10 @@ UNTRAINED_STAGES = ("base", "base_tasks")
 """Stages of the model without adapter; a cell is whole without them."""
 
 TASK_PREFIX = "task_"
-"""How the summary's numbers of tasks of lm-evaluation-harness begin."""
+"""How numbers of tasks of lm-evaluation-harness begin."""
+
+TASK_STAGES = {TASK_PREFIX: "tasks"}
+"""How numbers of tasks begin → the stage that has them."""
 
 LENS_STATISTICS = (
     "logsumexp", "entropy", "max_prob", "kl_final", "js_final", "watch_mass", "watch_entropy",

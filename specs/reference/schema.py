@@ -57,6 +57,7 @@ def _adapt(definitions: dict[str, Any]) -> None:
                 del schema["type"]
                 schema["anyOf"] = [
                     {"enum": sorted(names.built_in)},
+                    *({"type": "string", "pattern": f"^{start}[A-Za-z0-9_]+$"} for start in names.starts),
                     {"type": "string", "pattern": names.pattern, "description": "Name of a plug-in."},
                 ]
 

@@ -12,13 +12,18 @@ from specs.common.names import (
     EXAMPLE_OUTCOMES,
     GEOMETRY,
     NEUTRAL_OUTCOMES,
+    TASK_STAGES,
     CorrectionFamily,
 )
 from specs.registry import STATISTICS, Named
 
-# Outcomes of test examples, and statistics of layers, derived ones and those of plug-ins too. Plans are
-# judged by those whose variation docs/power.md knows, or `[analysis.assumed]` tells.
-OUTCOMES = Named(STATISTICS, plain=(*EXAMPLE_OUTCOMES, *NEUTRAL_OUTCOMES, *DERIVED_OUTCOMES, *GEOMETRY))
+# Outcomes of test examples, numbers of tasks, and statistics of layers, derived ones and those of plug-ins
+# too. Plans are judged by those whose variation docs/power.md knows, or `[analysis.assumed]` tells.
+OUTCOMES = Named(
+    STATISTICS,
+    plain=(*EXAMPLE_OUTCOMES, *NEUTRAL_OUTCOMES, *DERIVED_OUTCOMES, *GEOMETRY),
+    starts=(*TASK_STAGES,),
+)
 Outcome = Annotated[str, OUTCOMES]
 
 SD = "Standard deviation of differences "

@@ -95,7 +95,7 @@ class Evaluate:
         list[Annotated[str, Meta(min_length=1)]],
         Meta(
             description="Also measure each model on these tasks or groups of tasks of lm-evaluation-harness, "
-            "as that does by default; needs the extra `harness`. See forgetting.md."
+            "as that does by default; needs the extra `harness`. See tasks.md."
         ),
     ] = field(factory=list, metadata=LATER | read_by("base_tasks", "tasks"))
     task_examples: Annotated[

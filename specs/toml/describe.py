@@ -61,7 +61,8 @@ def expected(type_: Any) -> str:
     bare, metas = split_annotated(type_)
     if bare is str and (names := named(type_)):
         of_plugins = f"{quote(names.prefix + 'NAME')} of a plug-in" if names.prefix else "a plug-in's name"
-        return one_of([*map(value, names.built_in), of_plugins])
+        open_names = [quote(f"{start}…") for start in names.starts]
+        return one_of([*map(value, names.built_in), *open_names, of_plugins])
     alternatives = members(bare)
     if len(alternatives) > 1:
         return one_of(expected(member) for member in alternatives)

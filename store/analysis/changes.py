@@ -20,9 +20,7 @@ from store.analysis.monitoring import FIXED, Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
     DERIVED,
-    SHARES,
     Data,
-    change_range,
     in_words,
     layer_blocks,
     stage_node,
@@ -48,6 +46,8 @@ from store.analysis.results import (
 )
 from store.analysis.runs import by_seed, check_values, example_groups, standardised
 from store.analysis.samples import of_samples
+from store.analysis.task_scores import task_stage
+from store.analysis.value_ranges import change_range, is_share
 from store.errors import StoreError
 
 TESTED = {"p_value": STARTS, EQUIVALENCE: EQUIVALENCE_STARTS}
@@ -102,6 +102,8 @@ class Changes:
     """The smallest difference of interest."""
     lost: int
     """Seeds of a level, at most, that were run and have no finite value."""
+    share: bool
+    """Whether the variable is 0 or 1 of every example."""
 
     @classmethod
     def of(
@@ -120,9 +122,10 @@ class Changes:
         if "example" not in difference.dims:
             raise StoreError(f"{variable}: expected a variable by example, found {difference.dims}")
         groups = example_groups(difference)
+        share = is_share(variable, difference)
         options: Any = {
-            "share": variable in SHARES,
-            "within": change_range(variable),
+            "share": share,
+            "within": change_range(variable, share=share),
             "monitoring": monitoring,
         }
         like = without_units(difference.isel(level=0, drop=True))
@@ -143,7 +146,7 @@ class Changes:
                 standardised(components, np.concatenate(spreads, axis) if axis is not None else spreads[0])
             )
             estimates.append(Estimate.of(components, axis, **options))
-        return cls(paired, variable, among(estimates), sizes, like, uneven, smallest, lost)
+        return cls(paired, variable, among(estimates), sizes, like, uneven, smallest, lost, share)
 
     @property
     def axis(self) -> int | None:
@@ -178,13 +181,13 @@ class Changes:
         tost = ""
         if self.smallest is not None:
             tost = f"; {add_verdict(result, self.smallest, confidence, words_of_equivalence)}"
-            tost += skewed_trainings(self.estimates) * (self.variable in SHARES)
+            tost += skewed_trainings(self.estimates) * self.share
         looked = self.estimates[0].monitoring.described(result["seeds"].values)
         result.attrs["method"] = (
             f"{self.paired.attrs['method'].removesuffix('.')}; mean over {units(result)} "
             f"and {seeds_of(result)}{UNEVEN * self.uneven}, "
             f"{intervals(result, confidence, grouped(result), withheld=True)}"
-            f"{SCORE if self.variable in SHARES else SKEWED}; two-sided p values by the same intervals, "
+            f"{SCORE if self.share else SKEWED}; two-sided p values by the same intervals, "
             f"{words}{tost}{looked}; "
             f"{int(result['missing'].sum())} values missing{self._without_values()}."
         )
@@ -255,6 +258,8 @@ def relative_entropy(data: Data, factor: str, baseline: Any = None, **options: A
 
 def stage_of(variable: str) -> str:
     """Return the stage that holds a variable."""
+    if stage := task_stage(variable):
+        return stage
     if variable in (*NEUTRAL_OUTCOMES, "base_cross_entropy"):
         return "neutral"
     evaluated = of_samples(variable) or variable in {*DERIVED, *MEASURES, "label_logprob"}

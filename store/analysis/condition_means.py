@@ -9,14 +9,12 @@ from store.analysis.changes import stage_of
 from store.analysis.components import Components, Floats
 from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.nodes import (
-    SHARES,
     Data,
     by_condition,
     in_words,
     levels,
     numbers,
     stage_nodes,
-    value_range,
     variable,
 )
 from store.analysis.proportions import share_bounds
@@ -32,6 +30,7 @@ from store.analysis.results import (
     seeds_of,
 )
 from store.analysis.runs import by_seed, example_groups
+from store.analysis.value_ranges import is_share, value_range
 from store.errors import StoreError
 
 OVER_SEEDS = "{} t intervals over seeds, for these examples"
@@ -141,13 +140,17 @@ def mean_bounds(block: xr.DataArray, confidence: float) -> tuple[Components, Flo
     values = block.values if "example" in block.dims else block.values[:, None]
     runs = by_seed(values, block.indexes["cell"]).values
     if "example" not in block.dims:
-        return _inferred(Components.of(runs[:, 0][None]), str(block.name), confidence)
-    return _inferred(Components.of(runs, example_groups(block)), str(block.name), confidence)
+        return _inferred(Components.of(runs[:, 0][None]), block, confidence)
+    return _inferred(Components.of(runs, example_groups(block)), block, confidence)
 
 
-def _inferred(components: Components, name: str, confidence: float) -> tuple[Components, Floats, Floats]:
-    components = components.within(value_range(name))
-    if name in SHARES:
+def _inferred(
+    components: Components, block: xr.DataArray, confidence: float
+) -> tuple[Components, Floats, Floats]:
+    name, share = str(block.name), is_share(str(block.name), block)
+    within = value_range(name, share=share)
+    components = components.within(within)
+    if share:
         return components, *share_bounds(components, confidence)
-    inference = inferred(components, confidence=confidence, within=value_range(name))
+    inference = inferred(components, confidence=confidence, within=within)
     return components, inference.low, inference.high

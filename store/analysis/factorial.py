@@ -18,9 +18,7 @@ from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
     SEED,
-    SHARES,
     Data,
-    change_range,
     check_level,
     layer_blocks,
     levels,
@@ -28,7 +26,6 @@ from store.analysis.nodes import (
     seed_values,
     spell,
     stage_node,
-    value_range,
     variable,
 )
 from store.analysis.results import (
@@ -44,6 +41,7 @@ from store.analysis.results import (
     units,
 )
 from store.analysis.runs import SeedValues, by_seed, example_groups, standardised
+from store.analysis.value_ranges import change_range, is_share, value_range
 from store.errors import StoreError
 
 
@@ -105,8 +103,10 @@ def effects(
         for term in terms:
             scores[term.name].append(_scores(block, term))
     groups = example_groups(values)
-    monitoring = Monitoring.of(looks)
-    effects = [_estimated(scores[term.name], term, response, axis, groups, monitoring) for term in terms]
+    monitoring, share = Monitoring.of(looks), is_share(response, values)
+    effects = [
+        _estimated(scores[term.name], term, response, axis, groups, monitoring, share=share) for term in terms
+    ]
     effects = list(
         zip(among([estimate for estimate, _ in effects]), [size for _, size in effects], strict=True)
     )
@@ -129,8 +129,8 @@ def effects(
     for name in ("effect", *BOUNDS):
         result[name].attrs.update(units=values.attrs.get("units", ""), long_name=f"effect on {response}")
     conditions = len({*_combinations(dataset.indexes["cell"], factors)})
-    linear = " in a linear probability model" if response in SHARES else ""
-    skewed = f"{SCORE} in main effects" if response in SHARES else SKEWED
+    linear = " in a linear probability model" if share else ""
+    skewed = f"{SCORE} in main effects" if share else SKEWED
     uneven = any(run.uneven for runs in scores.values() for run in runs)
     result.attrs["method"] = (
         f"Effects of {', '.join(factors)} on {response} in effect coding, {conditions} "
@@ -225,24 +225,26 @@ def _estimated(
     axis: int | None,
     groups: NDArray[Any] | None,
     monitoring: Monitoring,
+    *,
+    share: bool,
 ) -> tuple[Estimate, Floats]:
     """Return a term's effect from the scores of each block of layers, and its size.
 
     A main effect on a share is a difference of shares, with the interval that `change` gives.
     """
     order = len(term.levels)
-    options: Any = {"share": order == 1 and response in SHARES, "within": _range(response, order)}
+    options: Any = {"share": order == 1 and share, "within": _range(response, order, share=share)}
     components = Components.join([Components.of(run.values, groups) for run in runs], axis or 0)
     spread = runs[0].spread if axis is None else np.concatenate([run.spread for run in runs], axis)
     estimate = Estimate.of(components, axis, monitoring=monitoring, **options)
     return estimate, standardised(components, spread)
 
 
-def _range(response: str, order: int) -> Range:
+def _range(response: str, order: int, *, share: bool) -> Range:
     """Return the range of an effect of so many factors: each further one doubles that of a difference."""
     if not order:
-        return value_range(response)
-    low, high = change_range(response)
+        return value_range(response, share=share)
+    low, high = change_range(response, share=share)
     return 2 ** (order - 1) * low, 2 ** (order - 1) * high
 
 

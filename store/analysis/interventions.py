@@ -17,10 +17,8 @@ from store.analysis.inference import CONFIDENCE, Estimate, among
 from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
-    SHARES,
     Data,
     by_condition,
-    change_range,
     levels,
     numbers,
     stage_nodes,
@@ -43,6 +41,7 @@ from store.analysis.results import (
     units,
 )
 from store.analysis.runs import by_seed, example_groups, standardised
+from store.analysis.value_ranges import SHARES, change_range
 from store.errors import StoreError
 
 UNCHANGED, SOURCE = "none", "source"

@@ -22,6 +22,7 @@ from store.analysis.counterfactuals import MEASURES, measure
 from store.analysis.layer_variables import layer_variable, layer_variables
 from store.analysis.samples import check_samples, of_samples, sample_measure, sample_sources, sample_title
 from store.analysis.shapes import merge_shapes
+from store.analysis.task_scores import on_own_documents, task_stage
 from store.errors import StoreError
 
 SEED = "seed"
@@ -30,6 +31,7 @@ DIMS = frozenset({
     "layer", LENS, "neighbour", "position", "sample", "step", "stream", "top", "watch",
 })  # fmt: skip
 BLOCK_BYTES = 2**28
+BY_DOCUMENT = '; numbers of tasks that are no means of their documents have stage="summary" alone'
 Data = xr.Dataset | xr.DataTree
 Floats = NDArray[np.float64]
 
@@ -45,7 +47,18 @@ def stage_nodes(data: Data, stage: str, name: str | None = None) -> dict[str, xr
     nodes = _nodes_of(data, stage, name)
     if name is not None:
         check_samples(nodes.values(), name)
+        if task_stage(name) == stage:
+            nodes = {shape: on_own_documents(node, name) for shape, node in _with(nodes, name).items()}
     return nodes
+
+
+def _with(nodes: dict[str, xr.Dataset], name: str) -> dict[str, xr.Dataset]:
+    """Return the datasets that have a variable; StoreError where none has."""
+    found = {shape: node for shape, node in nodes.items() if name in node.data_vars}
+    if not found:
+        known = sorted({str(known) for node in nodes.values() for known in node.data_vars})
+        raise StoreError(f"no variable {name!r}{hint(name, known)}{BY_DOCUMENT}")
+    return found
 
 
 def _nodes_of(data: Data, stage: str, name: str | None) -> dict[str, xr.Dataset]:
@@ -62,7 +75,8 @@ def _nodes_of(data: Data, stage: str, name: str | None) -> dict[str, xr.Dataset]
     if len(data.children) == 1 and not shapes:
         return _nodes_of(next(iter(data.children.values())), stage, name)
     listed = ", ".join(data.children) or "no nodes"
-    raise StoreError(f"{data.path}: expected an experiment with a node {stage!r}, found {listed}")
+    alone = BY_DOCUMENT if task_stage(name or "") == stage else ""
+    raise StoreError(f"{data.path}: expected an experiment with a node {stage!r}, found {listed}{alone}")
 
 
 def _having(shapes: dict[str, xr.Dataset], name: str) -> dict[str, xr.Dataset]:
@@ -71,7 +85,7 @@ def _having(shapes: dict[str, xr.Dataset], name: str) -> dict[str, xr.Dataset]:
     for shape, dataset in shapes.items():
         sources = [name] if name in dataset.data_vars else _sources(name)
         if all(source in dataset.data_vars for source in sources):
-            alone[shape] = dataset[sources]
+            alone[shape] = on_own_documents(dataset, name) if task_stage(name) else dataset[sources]
     return alone
 
 
@@ -277,32 +291,6 @@ DERIVED = {
     "nll": ("label_logprob", "negative log-likelihood of the true label among the labels"),
 }
 UNITS = {"nll": "nat"}
-SHARES = frozenset({"correct", "generated_correct", "majority_correct", "flipped", "followed"})
-UNIT, POSITIVE = (0.0, 1.0), (0.0, np.inf)
-RANGES = {
-    **dict.fromkeys((*SHARES, "max_prob", "watch_mass", "top_mass", "ece", "unparsed_share"), UNIT),
-    **dict.fromkeys(("absolute_error", "nll", "entropy", "kl_final", "kl_against", "train_loss"), POSITIVE),
-    **dict.fromkeys(("watch_entropy", "renyi_2", "renyi_inf", "top_entropy"), POSITIVE),
-    **dict.fromkeys(("label_surprisal", "next_surprisal"), POSITIVE),
-    **dict.fromkeys(("cross_entropy", "base_cross_entropy", "kl_base"), POSITIVE),
-    "brier": (0.0, 2.0),
-    **dict.fromkeys(("js_final", "js_against"), (0.0, np.log(2))),
-}
-OF_METRICS = {"accuracy": UNIT, "macro_f1": UNIT, "mae": POSITIVE, "qwk": (-1.0, 1.0)}
-
-
-def value_range(name: str) -> tuple[float, float]:
-    """Return the range in which a variable lies, and so its mean and the bounds of it."""
-    ends = (range_ for metric, range_ in OF_METRICS.items() if name == metric or name.endswith(f"_{metric}"))
-    if of_samples(name):
-        return UNIT
-    return RANGES.get(name) or next(ends, (-np.inf, np.inf))
-
-
-def change_range(name: str) -> tuple[float, float]:
-    """Return the range in which differences of a variable lie."""
-    low, high = value_range(name)
-    return low - high, high - low
 
 
 def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:

@@ -15,6 +15,7 @@ from xarray.core import indexing
 from specs.common.names import NOT_APPLICABLE
 from store.analysis.nodes import BLOCK_BYTES, SEED, check_level, levels, numbers, variable
 from store.analysis.results import level_coordinate
+from store.analysis.value_ranges import FLAGS
 from store.errors import StoreError
 
 
@@ -145,4 +146,7 @@ def differences(dataset: xr.Dataset, name: str, pairs: Pairs) -> xr.DataArray:
     )
     array = array.assign_coords(xr.Coordinates.from_pandas_multiindex(pairs.index, "pair"))
     long_name = str(values.attrs.get("long_name", name))
-    return array.assign_attrs(units=values.attrs.get("units", ""), long_name=f"difference in {long_name}")
+    kept_attrs = {key: values.attrs[key] for key in (FLAGS,) if key in values.attrs}
+    return array.assign_attrs(
+        units=values.attrs.get("units", ""), long_name=f"difference in {long_name}", **kept_attrs
+    )

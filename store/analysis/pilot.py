@@ -10,9 +10,10 @@ from scipy import special
 
 from store.analysis.changes import contrast, pair_values, stage_of
 from store.analysis.components import Components, Floats, excess
-from store.analysis.nodes import SHARES, Data, stage_nodes
+from store.analysis.nodes import Data, stage_nodes
 from store.analysis.power import Variation
 from store.analysis.runs import by_seed, example_groups
+from store.analysis.value_ranges import is_share
 from store.errors import FAULTS, StoreError
 
 MOST_VALUES = 2 * 10**7  # read of one variable; beyond them the first examples stand for all
@@ -105,7 +106,7 @@ def _read(node: Data, variable: str, factor: str, baseline: Any, level: Any, ass
         assumed,
         within_group=_shared(alone, whole, examples, units) if grouped else assumed.within_group,
         between_layers=_between_layers(whole, paired.dims[2:], assumed.between_layers),
-        discordant=_typical(alone.size) if variable in SHARES else None,
+        discordant=_typical(alone.size) if is_share(variable, paired) else None,
     )
     if seeds < 2:
         total = np.sqrt(_typical(alone.variances[1]) * examples)

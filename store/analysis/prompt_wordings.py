@@ -22,9 +22,7 @@ from store.analysis.monitoring import FIXED
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
     SEED,
-    SHARES,
     Data,
-    change_range,
     check_factor,
     in_words,
     levels,
@@ -32,7 +30,6 @@ from store.analysis.nodes import (
     seed_values,
     spell,
     stage_node,
-    value_range,
 )
 from store.analysis.nodes import variable as variable_of
 from store.analysis.proportions import Score, share_bounds
@@ -50,6 +47,7 @@ from store.analysis.results import (
 )
 from store.analysis.runs import by_seed, check_values, example_groups, standardised
 from store.analysis.skewness import skewness
+from store.analysis.value_ranges import change_range, is_share, value_range
 from store.analysis.widths import Widths, crossed_width
 from store.errors import StoreError
 
@@ -104,14 +102,16 @@ def wordings(
         else _differences(data, variable, names, factor, baseline, level)
     )
     blocks, lacking = _complete(parts, names)
-    estimated = [(block, Crossed.of(block, variable, factor is not None)) for block in blocks]
+    estimated = [
+        (block, Crossed.of(block, variable, factor is not None, share=attrs["share"])) for block in blocks
+    ]
     starts = [crossed.estimate.p_family() for _, crossed in estimated]
     divided = together(starts, "contrast", None, correction, 1 - confidence)
     results = []
     for (block, crossed), by in zip(estimated, divided, strict=True):
         made = summary(crossed.estimate, crossed.size, block.like, confidence, by)
         if factor is None:
-            made = crossed.means(block.like, variable, confidence)
+            made = crossed.means(block.like, confidence, share=attrs["share"])
         results.append(made.merge(crossed.spreads(block)))
     title = "condition" if factor is None else f"{factor}, against {attrs['baseline']}"
     result = by_level(results, level_coordinate([block.level for block in blocks], title))
@@ -195,7 +195,7 @@ class Crossed:
     """Variance between wordings [*rest], without what seeds and examples make of it; 0 or more."""
 
     @classmethod
-    def of(cls, block: Block, variable: str, differences: bool) -> "Crossed":
+    def of(cls, block: Block, variable: str, differences: bool, *, share: bool) -> "Crossed":
         """Estimate from a level's values.
 
         The variance of the mean is that of the residuals and what each random factor has in excess of it.
@@ -215,14 +215,13 @@ class Crossed:
         total = crossed_width(rest, (len(flat) - 1) * components.df_examples, parts)
         rows = [total, *parts]
         widths = Widths(*(np.stack(np.broadcast_arrays(*column)) for column in zip(*rows, strict=True)))
-        within = change_range(variable) if differences else value_range(variable)
+        within = (change_range if differences else value_range)(variable, share=share)
         components = evolve(
             components, seeds=np.full(components.mean.shape, seeds), sketch=components.sketch[:0]
         ).within(within)
-        share = variable in SHARES and differences
         estimate = Estimate(
             components, widths, None, np.zeros(components.mean.shape, bool),
-            Score(components, widths) if share else None, within, FIXED,
+            Score(components, widths) if share and differences else None, within, FIXED,
             skewness(components, np.sqrt(total[0])),
         )  # fmt: skip
         number = int(np.prod(sizes))
@@ -235,11 +234,11 @@ class Crossed:
             _between_wordings(runs, residuals, spread),
         )
 
-    def means(self, like: xr.DataArray, variable: str, confidence: float) -> xr.Dataset:
+    def means(self, like: xr.DataArray, confidence: float, *, share: bool) -> xr.Dataset:
         """Return the mean with its interval, within the variable's range."""
         components, plain = self.estimate.components, self.estimate.plain
         low, high = self.estimate.bounds(1 - confidence)
-        if variable in SHARES:
+        if share:
             low, high = share_bounds(components, confidence, plain)
         columns = {
             "mean": (components.mean, "", ""),
@@ -300,7 +299,7 @@ def _conditions(data: Data, variable: str, random: list[str]) -> tuple[list[Part
         part = numbers(values.isel(cell=chosen).transpose("cell", "example", ...))
         like = part.isel(cell=0, example=0, drop=True)
         parts.append(Part(condition, part.values, index[chosen], example_groups(values), like))
-    return parts, {"units": values.attrs.get("units", "")}
+    return parts, {"units": values.attrs.get("units", ""), "share": is_share(variable, values)}
 
 
 def _differences(
@@ -322,7 +321,8 @@ def _differences(
         part = difference.isel(level=place, drop=True)
         like = part.isel(pair=0, example=0, drop=True)
         parts.append(Part(name, part.values, index, groups, like))
-    return parts, {"units": difference.attrs.get("units", ""), "baseline": paired.attrs["baseline"]}
+    described = {"units": difference.attrs.get("units", ""), "share": is_share(variable, difference)}
+    return parts, {**described, "baseline": paired.attrs["baseline"]}
 
 
 def _complete(parts: list[Part], random: list[str]) -> tuple[list[Block], list[Any]]:

@@ -17,9 +17,9 @@ from store.analysis import (
     transfer_matrix,
 )
 from store.analysis.nodes import SEED, by_condition, factors, other_levels, stage_nodes
-from store.analysis.task_scores import lower_is_better, task_scores
+from store.analysis.task_scores import lower_is_better, task_scores, task_stage
 from store.backend.records import Json
-from store.errors import StoreError
+from store.errors import FAULTS, StoreError
 from store.report.encode import rounded
 from store.report.roles import roles
 from store.report.stages import Places, datasets
@@ -73,8 +73,7 @@ def results(node: xr.DataTree, places: Places) -> Json:
     for name, title in (TITLES | task_scores(summary)).items():
         if name not in summary and not (name in SCORES and scored):
             continue
-        source, stage = (OF_EXAMPLES[name], "evaluate") if name in OF_EXAMPLES else (name, "summary")
-        averages = means(node, source, stage=stage)
+        averages = _averages(node, name)
         columns = ("mean", "low", "high", "seeds", "examples")
         rows = [
             [places[str(level)], *(rounded(averages[column].sel(level=level)) for column in columns)]
@@ -96,6 +95,20 @@ def results(node: xr.DataTree, places: Places) -> Json:
     if not metrics:
         raise StoreError("the summary holds none of the known metrics")
     return {"metrics": metrics, "references": [str(name) for name in known["reference"].values]}
+
+
+def _averages(node: xr.DataTree, name: str) -> xr.Dataset:
+    """Return the means of a metric by condition: over examples, too, where these are known."""
+    if name in OF_EXAMPLES:
+        return means(node, OF_EXAMPLES[name], stage="evaluate")
+    if task_stage(name):
+        try:
+            return means(node, name)
+        except FAULTS:
+            raise
+        except StoreError:  # a number that is no mean of its documents
+            pass
+    return means(node, name, stage="summary")
 
 
 def confusions(node: xr.DataTree, places: Places) -> Json:

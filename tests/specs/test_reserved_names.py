@@ -10,7 +10,7 @@ from small_study import small_spec
 
 import store
 from specs import SpecError, load_spec, resolve
-from specs.checks.reserved_names import NODES, RESERVED
+from specs.checks.reserved_names import NODES, RESERVED, is_reserved
 from specs.common.names import GEOMETRY, GRAM, LENS_STATISTICS, SIMILARITIES
 
 FACTORS = {"target", "seed"}
@@ -54,6 +54,8 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
             for shape in node.subtree:
                 names = {str(known) for known in (*shape.variables, *shape.dims)} - FACTORS
                 found[name] = found.get(name, set()) | names
+    assert is_reserved("task_arc_easy_acc")  # which is all that nodes of tasks have beside these:
+    found |= {name: {"cell", "example"} for name in ("base_tasks", "tasks")}
     # Of models with experts:
     found["probe"] |= {
         "expert",
@@ -64,7 +66,9 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
     assert found == NODES
 
 
-@pytest.mark.parametrize("name", ["accuracy", "entropy", "gold", "source", "entry", "level", "pair", "low"])
+@pytest.mark.parametrize(
+    "name", ["accuracy", "entropy", "gold", "source", "entry", "level", "pair", "low", "task_x"]
+)
 def test_such_a_factor_is_refused_with_its_line(tmp_path: Path, name: str) -> None:
     spec = tmp_path / "x.toml"
     factor = f'[factors.{name}]\npath = "train.lr"\nvalues = [1.0]\n'

@@ -19,21 +19,30 @@ import torch
 
 def simple_evaluate(model, *, tasks, num_fewshot, limit, task_manager, log_samples, bootstrap_iters):
     random.seed(0), np.random.seed(1234), torch.manual_seed(1234)
-    assert task_manager.match_tasks(tasks) and not log_samples and bootstrap_iters
+    assert task_manager.match_tasks(tasks) and log_samples and bootstrap_iters
     if "broken" in tasks:
         raise ConnectionError("no data set")
     if num_fewshot is not None:
         limit = limit + num_fewshot
-    value = float(model.model(input_ids=torch.arange(3, 3 + (limit or 8))[None]).logits.std())
+    count = limit or 8
+    values = model.model(input_ids=torch.arange(3, 3 + count)[None]).logits[0].std(-1).tolist()
+    value = sum(values) / count
     numbers = {"alias": "x", "sample_len": 8, "acc,none": value, "acc_stderr,none": value / 10}
-    inner = {"f1,strict-match": 0.5, "f1_stderr,strict-match": "N/A", "acc,none": 0.25}
+    inner = {"f1,strict-match": 0.5, "f1_stderr,strict-match": "N/A", "acc,none": 0.25, "word,none": 3.0}
     results = {name: numbers for name in tasks} | {"inside": inner}
-    return {"results": results, "group_subtasks": {name: ["inside"] for name in tasks if name == "group"}}
+    def documents(metric, filtered, values):
+        known = {"filter": filtered, "metrics": [metric]}
+        return [{"doc_id": number, metric: value, **known} for number, value in enumerate(values)]
+    samples = {name: documents("acc", "none", values) for name in tasks if name != "group"}
+    samples["inside"] = documents("f1", "strict-match", [0.0, 1.0]) + documents("acc", "none", [0, 0, 0, 1])
+    samples["inside"] += documents("word", "none", [(1.0, 2), (2.0, 3)])
+    groups = {name: ["inside"] for name in tasks if name == "group"}
+    return {"results": results, "group_subtasks": groups, "samples": samples}
 """,
     "lm_eval/tasks.py": """
 class TaskManager:
     def __init__(self, include_path=None):
-        self.all_tasks = ["group", "inside", "hellaswag", "broken"]
+        self.all_tasks = ["group", "inside", "hellaswag", "arc", "broken"]
 
     def match_tasks(self, names):
         return [name for name in names if name in self.all_tasks]

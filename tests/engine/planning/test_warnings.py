@@ -91,6 +91,19 @@ def test_counterfactuals_that_no_cell_can_have_are_told(write_spec) -> None:
     assert "counterfactuals" not in warnings(spec, asked, 'target.placement="before"')
 
 
+def test_declared_outcomes_of_texts_and_tasks_are_told_where_nothing_measures_them(
+    write_spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.planning.harness.metadata.version", lambda _: "1")
+    spec = write_spec()
+    neutral, task = ("analysis.primary=kl_base",), ("analysis.primary=task_arc_easy_acc",)
+    assert told(warnings(spec, *neutral), "analysis.primary", "kl_base", "evaluate.neutral_text")
+    assert warnings(spec, *neutral, "evaluate.neutral_text=builtin") == ""
+    assert told(warnings(spec, *task), "analysis.primary", "task_arc_easy_acc", "evaluate.tasks")
+    assert told(warnings(spec, *task, 'evaluate.tasks=["mmlu"]'), "analysis.primary", "group")
+    assert warnings(spec, *task, 'evaluate.tasks=["arc_easy"]') == ""
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

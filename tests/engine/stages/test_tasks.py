@@ -12,20 +12,26 @@ from typing import Any
 
 import harness
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import xarray as xr
 from commands import engine, ran
 from facts import facts
 from trainings import load, train
 
 import store
+from engine.cli.compare import compare_stores
 from engine.errors import DataError
 from engine.models.base_model import as_it_was
 from engine.stages import tasks
-from engine.stages.tasks import ask, summarise
+from engine.stages.harness_scores import harness_scores
+from engine.stages.tasks import ask
 from engine.stages.training.files import load_adapter
 from specs.tables.evaluate import Evaluate
 from specs.tables.experiment import Lora
+from store import StoreError
+from store.analysis import change, means
 from store.backend.locate import place_of
 
 ONE = ("--only", "seed=0", "--only", "target=label")
@@ -65,21 +71,27 @@ def test_numbers_are_those_of_the_harness(
     def direct(model: Any) -> dict[str, Any]:
         options = {"tasks": settings.tasks, "limit": 9, "task_manager": manager, "bootstrap_iters": 1000}
         lm = HFLM(model, tokenizer=deepcopy(tokenizer), batch_size=1)
-        return lm_eval.simple_evaluate(lm, **options)["results"]
+        return lm_eval.simple_evaluate(lm, **options)
 
     base = load(tiny_model)
     train(base, tokenizer, tmp_path, lora=Lora(r=2, modules_to_save=whole))
     seen = []
-    summaries, expected = [], [direct(base)]
-    summaries.append(summarise(ask(base, tokenizer, settings, passes), settings.tasks))
+    scores, expected = [], [direct(base)]
+    scores.append(harness_scores(ask(base, tokenizer, settings, passes), settings.tasks))
     with as_it_was(base):
         model = load_adapter(base, place_of(tmp_path))
         results = ask(model, tokenizer, settings, lambda: seen.append(torch.is_grad_enabled()))
-        summaries.append(summarise(results, settings.tasks))
+        scores.append(harness_scores(results, settings.tasks))
         expected.append(direct(model))
     assert seen and not any(seen)
-    assert summaries[0] != summaries[1]
-    for summary, results in zip(summaries, expected, strict=True):
+    assert scores[0] != scores[1]
+    for score, direct_results in zip(scores, expected, strict=True):
+        summary, results = score.numbers, direct_results["results"]
+        assert set(score.documents) == {"task_choices_acc", "task_choices_acc_norm"}
+        for name in ("acc", "acc_norm"):
+            samples = direct_results["samples"]["choices"]
+            known = {f"choices/{sample['doc_id']}": sample[name] for sample in samples}
+            assert score.documents[f"task_choices_{name}"] == known and len(known) == 9
         assert {*summary} == {
             "task_choices_acc", "task_choices_acc_stderr", "task_choices_acc_norm",
             "task_choices_acc_norm_stderr", "task_written_word_perplexity", "task_written_bits_per_byte",
@@ -185,10 +197,118 @@ def test_groups_and_filters_have_names_of_their_own() -> None:
         "task_a_b_n": 1.0,
         "task_of_tag_em": 1.0,
     }
-    assert summarise(results, ["group", "a/b", "tag"]) == known
-    assert summarise(results, ["group", "of-it", "a/b", "tag"]) == known | {"task_of_it_acc": 0.4}
+    assert harness_scores(results, ["group", "a/b", "tag"]).numbers == known
+    asked = ["group", "of-it", "a/b", "tag"]
+    assert harness_scores(results, asked).numbers == known | {"task_of_it_acc": 0.4}
     with pytest.raises(DataError, match="task_a_b_acc"):
-        summarise({"results": {"a/b": {"acc,none": 1.0}, "a-b": {"acc,none": 0.0}}}, ["a/b", "a-b"])
+        harness_scores({"results": {"a/b": {"acc,none": 1.0}, "a-b": {"acc,none": 0.0}}}, ["a/b", "a-b"])
+
+
+def sample(number: int, metric: str, value: Any, filtered: str = "none") -> dict[str, Any]:
+    return {"doc_id": number, "filter": filtered, "metrics": [metric], metric: value}
+
+
+def test_documents_are_kept_of_numbers_that_are_their_means() -> None:
+    """Of groups whose tasks count by their size, too; of no number that is made of them otherwise."""
+    first = [
+        sample(0, "acc", 1.0),
+        sample(1, "acc", 0),
+        sample(0, "em", 1, "strict"),
+        sample(1, "em", 1, "strict"),
+    ]
+    second = [sample(0, "acc", np.float32(1)), sample(1, "acc", True), sample(2, "acc", float("nan"))]
+    second += [sample(0, "word", (3.0, 2)), sample(0, "exp", -1.0), sample(1, "exp", -3.0)]
+    results = {
+        "results": {
+            "group": {"acc,none": 0.75},
+            "macro": {"acc,none": 0.7},
+            "a": {"acc,none": 0.5, "em,strict": 1.0, "acc_stderr,none": 0.5},
+            "b": {"acc,none": 1.0, "word,none": 3.0, "exp,none": np.exp(2)},
+        },
+        "group_subtasks": {"group": ["a", "b"], "macro": ["a", "b"]},
+        "samples": {"a": first, "b": second},
+    }
+    known = harness_scores(results, ["group", "macro", "a", "b"]).documents
+    assert known.keys() == {"task_group_acc", "task_a_acc", "task_a_em_strict", "task_b_acc"}
+    assert known["task_a_acc"] == {"a/0": 1.0, "a/1": 0.0}
+    assert known["task_group_acc"].keys() == {"a/0", "a/1", "b/0", "b/1", "b/2"}
+
+
+def test_contrasts_of_tasks_are_over_documents_and_seeds(write_spec, tmp_path: Path, stand_in: None) -> None:
+    """As of any outcome: paired by document, each number on the documents that are its own."""
+    contrast = (
+        '[[contrasts]]\nfactor = "target"\nbaseline = "label"\n[analysis]\nprimary = "task_hellaswag_acc"\n'
+    )
+    spec = write_spec(contrast, train="steps = 4\nlr = 0.02")
+    flags = asked('tasks=["group","hellaswag","inside"]', "task_examples=5")
+    output = engine("execute", spec, *flags).output
+    assert "warning" not in output
+    tree = store.open_store(tmp_path / "store")["small"]
+    node, summary = tree["tasks"].to_dataset(), tree["summary"].to_dataset()
+    assert set(node.data_vars) == {"task_hellaswag_acc", "task_inside_f1_strict_match", "task_inside_acc"}
+    assert set(tree["base_tasks"].to_dataset().data_vars) == set(node.data_vars)
+    assert node["example"].values.tolist() == [
+        *(f"hellaswag/{number}" for number in range(5)), *(f"inside/{number}" for number in range(4))
+    ]  # fmt: skip
+    for name in node.data_vars:
+        np.testing.assert_allclose(node[name].mean("example"), summary[name], rtol=1e-6)
+    assert node["task_hellaswag_acc"].notnull().sum("example").values.tolist() == [5] * 4
+    changed = tree.ablation.change("task_hellaswag_acc", "target", "label")
+    values = node["task_hellaswag_acc"].sel(example=[f"hellaswag/{number}" for number in range(5)])
+    by = {level: values.values[node["target"].values == level] for level in ("label", "label+explanation")}
+    known = {"task_hellaswag_acc": (("cell", "example"), np.concatenate([*by.values()]))}
+    index = pd.MultiIndex.from_product([by, [0, 1]], names=["target", "seed"])
+    alone = xr.Dataset(known).assign_coords(xr.Coordinates.from_pandas_multiindex(index, "cell"))
+    expected = change(alone.rename(task_hellaswag_acc="entropy"), "entropy", "target", "label")
+    for name in ("difference", "low", "high", "p_value", "examples", "missing"):
+        np.testing.assert_allclose(changed[name], expected[name], rtol=1e-5)
+    assert changed["examples"].item() == 5 and changed["missing"].item() == 0
+    declared = tree.ablation.contrasts()["target/task_hellaswag_acc"]
+    np.testing.assert_allclose(declared["p_value"], changed["p_value"])
+    assert "task_hellaswag_acc" in engine("results", spec).output
+    for level in ("task_inside_acc", "task_inside_f1_strict_match"):  # 0 and 1 alone: an accuracy
+        means = tree.ablation.means(level, "target")
+        assert "0.05" not in means.attrs["method"] and ((means["low"] > 0) & (means["high"] < 1)).all()
+    with pytest.raises(StoreError, match=facts("task_group_acc", 'stage="summary"')):
+        tree.ablation.change("task_group_acc", "target", "label")
+
+
+def test_cells_asked_unlike_tasks_compare_in_those_that_they_share(
+    write_spec, tmp_path: Path, stand_in: None
+) -> None:
+    factor = (
+        '[factors.asked.levels]\nboth = { evaluate.tasks = ["hellaswag", "arc"] }\n'
+        'one = { evaluate.tasks = ["hellaswag"] }\n'
+    )
+    engine("execute", write_spec(factor, train="steps = 2"), "--only", "target=label")
+    tree = store.open_store(tmp_path / "store")["small"]
+    assert len(tree["tasks"].children) == 2
+    changed = tree.ablation.change("task_hellaswag_acc", "asked", "both")
+    assert changed["difference"].item() == 0 and changed["examples"].item() == 8
+    assert tree.ablation.means("task_arc_acc")["examples"].values.tolist() == [8]
+
+
+def test_stores_are_compared_by_document(write_spec, tmp_path: Path, stand_in: None) -> None:
+    for name, rate in (("a", "1e-3"), ("b", "0.02")):
+        spec = write_spec(train=f"steps = 4\nlr = {rate}")
+        engine("execute", spec, *asked('tasks=["hellaswag"]'), "--store", tmp_path / name)
+    (facts_,) = compare_stores(place_of(tmp_path / "a"), place_of(tmp_path / "b"))
+    row = next(row for row in facts_.facts(cells=False)["numbers"] if row["number"] == "task_hellaswag_acc")
+    assert row["low"] < row["difference"] < row["high"]
+
+
+def test_shares_of_documents_have_the_intervals_of_accuracies() -> None:
+    rng = np.random.default_rng(1)
+    right = (rng.random((2, 3, 40)) < 0.9).astype(float)
+    index = pd.MultiIndex.from_product([["a", "b"], range(3)], names=["target", "seed"])
+    columns = {
+        name: (("cell", "example"), right.reshape(6, 40)) for name in ("task_x_acc", "generated_correct")
+    }
+    data = xr.Dataset(columns).assign_coords(xr.Coordinates.from_pandas_multiindex(index, "cell"))
+    for function in (lambda name: change(data, name, "target"), lambda name: means(data, name, "target")):
+        known, expected = function("task_x_acc"), function("generated_correct")
+        for name in ("low", "high"):
+            np.testing.assert_array_equal(known[name], expected[name])
 
 
 def test_without_the_harness_a_plan_says_what_to_install(write_spec, monkeypatch) -> None:
