@@ -19,6 +19,7 @@ EXTRAS = {
     "obstore": ("cloud", "stores in buckets"),
     "dask": ("dask", "stores larger than memory"),
     "lm_eval": ("harness", "tasks of lm-evaluation-harness"),
+    "inspect_ai": ("inspect", "tasks of Inspect"),
     "tensorboard": ("tensorboard", "TensorBoard"),
 }
 

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
 
 from engine.errors import EngineError
 from engine.models.batching import padding_id
@@ -29,10 +35,12 @@ def generate(
     max_new_tokens: int,
     ends: Sequence[int] | None = None,
     draws: LogitsProcessor | None = None,
+    stops: Sequence[str] = (),
 ) -> list[list[int]]:
     """Give the likeliest token after each prompt, and so on, up to and with an end token if one comes.
 
     draws: leaves one token to be the likeliest, instead of the model's own (`engine.models.sampling.Draws`).
+    stops: texts; one is gone on from no further than to the token with which it is whole.
     `ends`: ids of the end tokens; by default the tokenizer's own, with which targets end in training. What
     the model's own generation config says (penalties, suppressed and forced tokens, other ends, …) is left
     aside: the text is that of the model's logits alone. EngineError where these are NaN.
@@ -54,10 +62,16 @@ def generate(
             attention_mask=mask.to(device),
             generation_config=config,
             logits_processor=LogitsProcessorList([watch, *([draws] if draws else [])]),
+            stopping_criteria=_stopping(tokenizer, stops),
         )
     if bool(watch.seen):
         raise EngineError(f"generation: found NaN logits; {FINITE}")
     return [_ended(row, set(ends)) for row in output[:, length:].tolist()]
+
+
+def _stopping(tokenizer: Tokenizer, stops: Sequence[str]) -> StoppingCriteriaList:
+    """Give what ends a row where one of the texts is whole."""
+    return StoppingCriteriaList([StopStringCriteria(tokenizer, list(stops))] if stops else [])
 
 
 class _NanWatch(LogitsProcessor):

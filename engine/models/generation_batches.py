@@ -30,6 +30,8 @@ class GenerationBatches:
         max_new_tokens: int,
         draws: Callable[[Sequence[int]], LogitsProcessor | None] = lambda _places: None,
         done: Callable[[int], None] = lambda _count: None,
+        ends: Sequence[int] | None = None,
+        stops: Sequence[str] = (),
     ) -> list[list[int]]:
         """Give what `engine.models.generation.generate` gives, in the order of the prompts.
 
@@ -44,7 +46,7 @@ class GenerationBatches:
             batch = [prompts[place] for place in places]
             try:
                 written: list[list[int]] | None = generate(
-                    model, tokenizer, batch, max_new_tokens, draws=draws(places)
+                    model, tokenizer, batch, max_new_tokens, ends, draws(places), stops
                 )
             except (RuntimeError, MemoryError) as error:
                 self._take_fewer(len(places), len(batch[0]) + max_new_tokens, error)

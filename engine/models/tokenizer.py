@@ -38,7 +38,9 @@ class Tokenizer(Protocol):
     def get_added_vocab(self) -> dict[str, int]:
         """Give the id of each added token, special ones included, which are their own names."""
 
-    def decode(self, token_ids: int | Iterable[int], *, skip_special_tokens: bool = False) -> str:
+    def decode(
+        self, token_ids: int | Iterable[int], *, skip_special_tokens: bool = False, **options: Any
+    ) -> str:
         """Give the text of token ids."""
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from engine.planning.inspect_tasks import Reference
 from engine.planning.plan import Plan, PlannedCell
-from specs.common.names import EXAMPLE_OUTCOMES, NEUTRAL_OUTCOMES, TASK_PREFIX
+from specs.common.names import (
+    EXAMPLE_OUTCOMES,
+    INSPECT_PREFIX,
+    NEUTRAL_OUTCOMES,
+    TASK_PREFIX,
+    TASK_STAGES,
+)
 from specs.common.task_names import number_name
 from specs.tables.analysis import Outcome
 
@@ -13,6 +20,9 @@ def holds(plan: Plan, cell: PlannedCell, outcome: Outcome) -> bool:
     evaluate, probe = plan.matrix.table("evaluate", cell.choice), plan.matrix.table("probe", cell.choice)
     if outcome.startswith(TASK_PREFIX):
         return _is_of(outcome, TASK_PREFIX, evaluate.tasks)
+    if outcome.startswith(INSPECT_PREFIX):
+        names = [name for task in evaluate.inspect.tasks for name in Reference.of(task).names]
+        return _is_of(outcome, INSPECT_PREFIX, names)
     if outcome in NEUTRAL_OUTCOMES:
         return evaluate.neutral_text is not None
     if outcome not in EXAMPLE_OUTCOMES:
@@ -28,7 +38,7 @@ def is_counted(outcome: Outcome) -> bool:
 
     Chunks of neutral text hang on the tokenizer, documents of tasks on data that only the tasks know.
     """
-    return outcome not in NEUTRAL_OUTCOMES and not outcome.startswith(TASK_PREFIX)
+    return outcome not in NEUTRAL_OUTCOMES and not outcome.startswith((*TASK_STAGES,))
 
 
 def _is_of(outcome: str, prefix: str, tasks: list[str]) -> bool:

@@ -19,6 +19,7 @@ from engine.data.sources import sources
 from engine.planning.data_read import test_data, test_prompt, tested_data, trained_data
 from engine.planning.harness import tasks_identity
 from engine.planning.identities import NONE, digest, model_identity, source_identity
+from engine.planning.inspect_tasks import inspect_identity
 from engine.planning.key_parts import Cell, Part, joined, settings_read
 from specs import Matrix
 from specs.tables.data import Data
@@ -30,8 +31,8 @@ from specs.toml.paths import data_suffix
 
 # Raise a stage's number when a change to the code alters its results.
 VERSIONS = {
-    "data": 4, "base": 1, "base_tasks": 1, "train": 3, "evaluate": 5, "neutral": 1, "tasks": 2, "lens": 2,
-    "probe": 3, "along": 1, "intervene": 2,
+    "data": 4, "base": 1, "base_tasks": 1, "base_inspect": 1, "train": 3, "evaluate": 5, "neutral": 1,
+    "tasks": 2, "inspect": 1, "lens": 2, "probe": 3, "along": 1, "intervene": 2,
 }  # fmt: skip
 
 
@@ -107,6 +108,10 @@ class Keys:
         self._tasks = joined(
             matrix, Part(("evaluate",), lambda cell: tasks_identity(matrix.table("evaluate", cell)))
         )
+        self._inspect = joined(
+            matrix,
+            Part(("evaluate",), lambda cell: inspect_identity(matrix.table("evaluate", cell).inspect)),
+        )
         self._evaluated_base = joined(matrix, Part(("evaluate",), self._is_base_evaluated))
         self._lens = joined(
             matrix, data, *parts("lens", "data", "prompt", *tables, "probe"), shuffling_seed, alone
@@ -158,11 +163,12 @@ class Keys:
             keys["base"] = _combine("base", f"evaluate {VERSIONS['evaluate']};{self._base(cell)}")
         if text := self._neutral(cell):
             keys["neutral"] = _combine("neutral", train + text)
-        if asked := self._tasks(cell):
-            keys["tasks"] = _combine("tasks", train + asked)
-            if "base" in keys:
-                versioned = f"tasks {VERSIONS['tasks']};{self._model(cell)}{asked}"
-                keys["base_tasks"] = _combine("base_tasks", versioned)
+        for stage, identity in (("tasks", self._tasks), ("inspect", self._inspect)):
+            if asked := identity(cell):
+                keys[stage] = _combine(stage, train + asked)
+                if "base" in keys:
+                    versioned = f"{stage} {VERSIONS[stage]};{self._model(cell)}{asked}"
+                    keys[f"base_{stage}"] = _combine(f"base_{stage}", versioned)
         if self._probed(cell):
             lens = ""
             if self._tuned(cell):

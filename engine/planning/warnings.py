@@ -14,7 +14,7 @@ from engine.planning.outcomes import holds
 from engine.planning.places import older_store
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.schedule import schedule_warnings
-from specs.common.names import NEUTRAL_OUTCOMES, TASK_PREFIX
+from specs.common.names import INSPECT_PREFIX, NEUTRAL_OUTCOMES, TASK_PREFIX
 from specs.tables.data import Data
 from specs.tables.experiment import STAGES
 from specs.toml import keys
@@ -194,6 +194,8 @@ def _makes(outcome: str) -> str:
     """Say what makes results hold an outcome."""
     if outcome.startswith(TASK_PREFIX):
         return "its task in evaluate.tasks (or a group that has it)"
+    if outcome.startswith(INSPECT_PREFIX):
+        return "its task in evaluate.inspect.tasks"
     return _MAKES.get(outcome, _RECORDS)
 
 

@@ -136,7 +136,7 @@ class CellRunner:
                     if self._measure(cell, "lens", model, base):
                         self._measure(cell, "probe", model, base)
                     self.stages.kept.drop()
-                    for stage in ("neutral", "tasks", "along"):
+                    for stage in ("neutral", "tasks", "inspect", "along"):
                         self._measure(cell, stage, model, base)
                     self._measure(cell, "intervene", model, base)
         except _ChangedBaseError:

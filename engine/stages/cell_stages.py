@@ -12,7 +12,18 @@ from engine.models.base_model import BaseModel
 from engine.models.causal_lm import CausalLm
 from engine.planning.plan import PlannedCell
 from engine.progress import Report
-from engine.stages import along, checks, data, evaluate, neutral, probe, tasks, tuned_lens, untrained
+from engine.stages import (
+    along,
+    checks,
+    data,
+    evaluate,
+    inspect_tasks,
+    neutral,
+    probe,
+    tasks,
+    tuned_lens,
+    untrained,
+)
 from engine.stages.checks import Checked
 from engine.stages.context import Context
 from engine.stages.interventions import stage as interventions
@@ -21,9 +32,11 @@ from engine.stages.training import stage as training
 MEASURES: Mapping[str, Callable[[Context, PlannedCell, CausalLm, BaseModel, Report], None]] = {
     "base": untrained.run,
     "base_tasks": tasks.run_untrained,
+    "base_inspect": inspect_tasks.run_untrained,
     "evaluate": evaluate.run,
     "neutral": neutral.run,
     "tasks": tasks.run,
+    "inspect": inspect_tasks.run,
     "lens": tuned_lens.run,
     "probe": probe.run,
     "along": along.run,

@@ -13,6 +13,7 @@ from engine.planning.plan import PlannedCell
 from engine.stages.adapter_layout import adapted_sites
 from engine.stages.attribution import check_attribution
 from engine.stages.context import Context
+from engine.stages.inspect_tasks import check_inspect
 from engine.stages.probe import watched_tokens
 from engine.stages.probe_layout import layer_numbers
 from engine.stages.tasks import check_tasks
@@ -21,7 +22,7 @@ from engine.text.token_checks import check_generated, check_tokens, check_watche
 from kernels import choose_backend
 from specs.tables.probe import Probe
 
-Checked = Literal["evaluate", "probe", "intervene", "tasks"]
+Checked = Literal["evaluate", "probe", "intervene", "tasks", "inspect"]
 """The stages that can fail of what is known before a training."""
 
 
@@ -34,6 +35,9 @@ def check(context: Context, cell: PlannedCell, stage: Checked, base: BaseModel) 
     """
     if stage == "tasks":
         check_tasks(context.settings("evaluate", cell))
+        return
+    if stage == "inspect":
+        check_inspect(context.settings("evaluate", cell).inspect, context.ranks)
         return
     if stage == "probe":
         _check_probe(context.settings("probe", cell), base)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from attrs import frozen
 
 from engine.errors import DataError
+from engine.models.base_model import BaseModel
+from engine.models.causal_lm import CausalLm
+from engine.models.tokenizer import Tokenizer
+from engine.planning.plan import PlannedCell
 from engine.stages.context import Context
+from engine.stages.foreign_harness import Work
+from specs.common.names import UNTRAINED_STAGES
+from specs.tables.evaluate import Evaluate
 from store import Coordinate, Family, Variable
 
 CLOSE = 1e-6  # of two numbers that differ by rounding alone
@@ -51,20 +57,38 @@ def task_family(stage: str, scores: TaskScores) -> Family:
     )
 
 
-def store_scores(
-    context: Context, stage: str, key: str, scores: TaskScores, prefix: str = ""
-) -> dict[str, Any]:
-    """Store what is known by document; give what the stage's record says of it. prefix: of its numbers."""
-    record: dict[str, Any] = {"summary": {f"{prefix}{name}": value for name, value in scores.numbers.items()}}
-    if scores.documents:
-        family = task_family(stage, scores)
-        documents = family.coordinates[0].values
-        with context.sink(family, key, resume=False) as sink:
-            sink.append(
-                {
-                    name: np.array([values.get(str(document), np.nan) for document in documents], np.float32)
-                    for name, values in scores.documents.items()
-                }
-            )
-        record |= sink.placement
-    return record
+Ask = Callable[[CausalLm, Tokenizer, Evaluate, Callable[[], None]], tuple[TaskScores, Work]]
+"""Runs the tasks of some settings on a model; called before each pass is what comes last."""
+
+
+def score(
+    context: Context, cell: PlannedCell, stage: str, model: CausalLm, base: BaseModel, ask: Ask
+) -> None:
+    """Run a stage that asks tasks of a model: numbers to its record, what is known by document to arrays."""
+    settings, key = context.settings("evaluate", cell), cell.keys[stage]
+    prefix = "base_" if stage in UNTRAINED_STAGES else ""
+    with context.committing(stage, key, base) as record:
+        claim = context.claim(stage, key)
+
+        def before_pass() -> None:
+            claim.check()
+            context.stop.check()
+
+        scores, work = ask(model, base.tokenizer, settings, before_pass)
+        scores = context.ranks.lead(lambda: scores)
+        if scores.documents:
+            family = task_family(stage, scores)
+            with context.sink(family, key, resume=False) as sink:
+                sink.append(_columns(family, scores))
+            record |= sink.placement
+        record["summary"] = {f"{prefix}{name}": value for name, value in scores.numbers.items()}
+        record["work"] = work.as_json
+
+
+def _columns(family: Family, scores: TaskScores) -> dict[str, np.ndarray]:
+    """Give the values of each number along all documents of the family."""
+    documents = [str(document) for document in family.coordinates[0].values]
+    return {
+        name: np.array([values.get(document, np.nan) for document in documents], np.float32)
+        for name, values in scores.documents.items()
+    }

@@ -69,7 +69,7 @@ NODES: dict[str, frozenset[str]] = {
         "label_token_entropy", "learning_rate", "loss", "step",
     }),
     "base": _EVALUATION,
-    **dict.fromkeys(("base_tasks", "tasks"), frozenset({"cell", "example"})),
+    **dict.fromkeys(("base_tasks", "base_inspect", "tasks", "inspect"), frozenset({"cell", "example"})),
     "evaluate": _EVALUATION | {
         "argued_label", "counterfactual", "counterfactual_explanation", "counterfactual_logprob",
         "counterfactual_prediction", "majority_label", "sample", "sampled_label", "sampled_text",

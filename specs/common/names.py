@@ -20,13 +20,16 @@ EXAMPLE_OUTCOMES = ("correct", "generated_correct", "absolute_error", "brier", "
 NEUTRAL_OUTCOMES = ("cross_entropy", "kl_base")
 """Outcomes of chunks of neutral text."""
 
-UNTRAINED_STAGES = ("base", "base_tasks")
+UNTRAINED_STAGES = ("base", "base_tasks", "base_inspect")
 """Stages of the model without adapter; a cell is whole without them."""
 
 TASK_PREFIX = "task_"
 """How numbers of tasks of lm-evaluation-harness begin."""
 
-TASK_STAGES = {TASK_PREFIX: "tasks"}
+INSPECT_PREFIX = "inspect_"
+"""How numbers of tasks of Inspect begin."""
+
+TASK_STAGES = {TASK_PREFIX: "tasks", INSPECT_PREFIX: "inspect"}
 """How numbers of tasks begin → the stage that has them."""
 
 LENS_STATISTICS = (

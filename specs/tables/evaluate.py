@@ -10,6 +10,7 @@ from msgspec import Meta
 from specs.registry import METRICS, Named
 from specs.tables.data import Data
 from specs.tables.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
+from specs.tables.inspect_tasks import InspectTasks
 from specs.tables.sampling import Sampling
 from specs.tables.target import Prompt, Target
 
@@ -109,6 +110,7 @@ class Evaluate:
         Annotated[str, Meta(min_length=1)] | None,
         Meta(description="Folder with tasks of your own, as YAML files of lm-evaluation-harness."),
     ] = field(default=None, metadata=LATER | read_by("base_tasks", "tasks"))
+    inspect: InspectTasks = field(factory=InspectTasks, metadata=LATER | read_by("base_inspect", "inspect"))
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )

@@ -28,8 +28,8 @@ from specs.tables.signatures import Signatures
 from specs.tables.target import Prompt, Target
 
 STAGES = (
-    "data", "base", "base_tasks", "train", "evaluate", "neutral", "tasks", "lens", "probe", "along",
-    "intervene",
+    "data", "base", "base_tasks", "base_inspect", "train", "evaluate", "neutral", "tasks", "inspect", "lens",
+    "probe", "along", "intervene",
 )  # fmt: skip
 
 # The stages that read each table, unless a field's metadata says otherwise.

@@ -19,9 +19,11 @@ from specs.toml.text import absolute
 DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")  # each also with .gz, in any case
 
 
+_TASK_FILE = re.compile(r"\.py(@.*)?$")
+TASKS: keys.Path = ("evaluate", "inspect", "tasks")
 PATHS: tuple[keys.Path, ...] = (
     ("data", "source"), ("evaluate", "data", "source"), ("evaluate", "neutral_text"),
-    ("evaluate", "task_folder"), ("model", "id"),
+    ("evaluate", "task_folder"), TASKS, ("model", "id"),
 )  # fmt: skip
 
 # Where nothing but a path stands, or this word.
@@ -42,7 +44,9 @@ def anchor(raw: Mapping[str, Any], folder: Callable[[keys.Path], Path]) -> dict[
     for key in PATHS:
         if keys.exists(raw, key):
             value = keys.leaf(raw, key)
-            if key not in PATHS_ALONE:
+            if key == TASKS:
+                value = _located_tasks(value, folder(key))
+            elif key not in PATHS_ALONE:
                 value = located(value, folder(key))
             elif isinstance(value, str) and value != PATHS_ALONE[key]:
                 value = str(absolute(folder(key) / Path(value).expanduser()))
@@ -66,6 +70,13 @@ def located(value: Any, folder: Path) -> Any:
     path = folder / Path(value).expanduser()
     local = data_suffix(path) or looks_local(value) or (path.exists() and not _is_built_in(value))
     return str(absolute(path)) if local else value
+
+
+def _located_tasks(value: Any, folder: Path) -> Any:
+    """Return tasks of Inspect with their files absolute; PACKAGE/TASK as it is, whatever lies there."""
+    if not isinstance(value, list):
+        return value
+    return [located(item, folder) if _TASK_FILE.search(str(item)) else item for item in value]
 
 
 def near_file(path: Path) -> str:
@@ -112,8 +123,9 @@ def data_suffix(path: Path) -> str | None:
 
 
 def looks_local(value: str) -> bool:
-    """Whether a model or data set is spelled as a path; a hub id has one slash at the most."""
-    return value.startswith((".", "/", "~")) or value.endswith(".gguf") or value.count("/") > 1
+    """Whether a model, data set or task is spelled as a path; a hub id has one slash at the most."""
+    is_file = value.endswith(".gguf") or _TASK_FILE.search(value) is not None
+    return value.startswith((".", "/", "~")) or is_file or value.count("/") > 1
 
 
 def store_problems(store: str | None) -> Iterator[Problem]:

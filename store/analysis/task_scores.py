@@ -1,4 +1,4 @@
-"""Numbers of tasks of lm-evaluation-harness: how they are called, and what is known of single documents."""
+"""Numbers of tasks of benchmarks: how they are called, and what is known of single documents."""
 
 from collections.abc import Iterable
 

@@ -54,8 +54,9 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
             for shape in node.subtree:
                 names = {str(known) for known in (*shape.variables, *shape.dims)} - FACTORS
                 found[name] = found.get(name, set()) | names
-    assert is_reserved("task_arc_easy_acc")  # which is all that nodes of tasks have beside these:
-    found |= {name: {"cell", "example"} for name in ("base_tasks", "tasks")}
+    # All that nodes of tasks have beside cells and documents:
+    assert is_reserved("task_arc_easy_acc") and is_reserved("inspect_letters_mean")
+    found |= {name: {"cell", "example"} for name in ("base_tasks", "base_inspect", "tasks", "inspect")}
     # Of models with experts:
     found["probe"] |= {
         "expert",

@@ -28,6 +28,8 @@ FOLLOWERS = {
     "lens": {"lens", "probe"},
     "probe": {"probe"},
     "base_tasks": set(),  # which the cells of BASE do not have
+    "base_inspect": set(),  # which the cells of BASE do not have
+    "inspect": set(),  # which the cells of BASE do not have
     "neutral": set(),  # which the cells of BASE do not have
     "tasks": set(),  # which the cells of BASE do not have
     "along": set(),  # which the cells of BASE do not have
@@ -166,8 +168,8 @@ ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
     "probe.enabled", "probe.lens", "probe.against", "probe.at", "prompt.messages", "train.tokens",
     "train.label_tokens", "evaluate.counterfactuals", "evaluate.sampling", "evaluate.neutral_text",
-    "evaluate.task_examples", "evaluate.task_folder", "evaluate.task_shots", "evaluate.tasks",
-    "lora.trained_tokens",
+    "evaluate.inspect", "evaluate.task_examples", "evaluate.task_folder", "evaluate.task_shots",
+    "evaluate.tasks", "lora.trained_tokens",
 }  # fmt: skip
 
 
