@@ -48,7 +48,7 @@ class ChangedWeightsError(EngineError):
 
 
 class DamagedLensError(EngineError):
-    """A tuned lens's saved translators cannot be read, or are not those that were saved."""
+    """A fitted lens cannot be read, or is not the one that was saved."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the person asked for it

@@ -23,6 +23,7 @@ SECONDS = 60.0  # between two lines on what is at work, where no terminal is
 SHOWN = {
     "train": {"train_loss": "loss {:.3f}"},
     "lens": {"lens_kl": "KL {:.3f}"},
+    "jacobian": {"jacobian_error": "standard error {:.1%}"},
     "evaluate": {"accuracy": "accuracy {:.1%}", "mae": "mean error {:.2f}"},
 }
 # What was not measured or trained as a person may think, where there is any.

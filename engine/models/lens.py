@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from engine.errors import EngineError
 from engine.models.batching import pad_right
 from engine.models.causal_lm import CausalLm, without_adapter
+from engine.models.jacobians import Jacobians
 from engine.models.packing import nothing_packed
 from engine.models.translators import Translators
 from engine.models.unembedding import unembedding_of
@@ -27,12 +28,14 @@ FINAL_NORMS = (
 PROJECTIONS = ("project_out",)  # from the layers' width to the unembedding's, behind the norm
 DEPTHS = ("decoder_layers", "num_decoder_layers", "num_hidden_layers", "num_layers")
 
+Maps = Translators | Jacobians
+
 
 @frozen
 class Lens:
     """Final norm, then unembedding, of a model (logit lens: nostalgebraist, 2020).
 
-    With translators before them it is a tuned lens.
+    With maps before them it is a tuned lens, or a Jacobian lens.
     """
 
     decoder: nn.Module
@@ -41,13 +44,18 @@ class Lens:
     unembedding: Unembedding
     width: int  # D of the residual streams; OPT projects some of its models' to another for the unembedding
     heads: int  # of each layer, as the config says; 0 where it names no one number
-    translators: Translators | None = None
+    maps: Maps | None = None  # of each layer's stream to what the final norm is to read
 
     def normed(self, hidden: Tensor, layer: int) -> Tensor:
         """Give a layer's residual stream [..., D] as the unembedding is to read it."""
-        translated = hidden if self.translators is None else self.translators.translate(hidden, layer)
-        normed: Tensor = self.norm(translated)
+        mapped = hidden if self.maps is None else self.maps.translate(hidden, layer)
+        normed: Tensor = self.norm(mapped)
         return normed
+
+    @property
+    def lacking(self) -> frozenset[int]:
+        """The layers that this lens cannot read."""
+        return self.maps.lacking if isinstance(self.maps, Jacobians) else frozenset()
 
     def last_hidden(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Run the decoder alone: normed hidden states [B, T, D] of the last layer, without logits.

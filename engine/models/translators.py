@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,10 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from engine.errors import DamagedLensError
-from specs.common.whole_files import partial_of, whole_file
+from engine.models import lens_files
+from engine.models.lens_files import CheckpointFile
 from store.backend.location import Place
-from store.backend.result_files import RESULTS, file_trouble
-from store.errors import DamagedError
+from store.backend.result_files import RESULTS
 
 FILE = RESULTS["lens"]
 
@@ -55,38 +53,21 @@ def translated(hidden: Tensor, weight: Tensor, bias: Tensor, operands: torch.dty
     return (rows + product + bias.unsqueeze(-2)).to(hidden.dtype)
 
 
-@frozen(eq=False)
-class Checkpoint:
-    """Where a training of translators stands, in one file that is replaced as a whole."""
+@frozen
+class Checkpoint(CheckpointFile):
+    """Where a training of translators stands."""
 
-    file: Path
-
-    def write(self, translators: Translators, momentum: Translators, curve: np.ndarray) -> None:
+    def keep(self, translators: Translators, momentum: Translators, curve: np.ndarray) -> None:
         """Keep translators, the optimiser's momentum, and the curve [steps so far, L]."""
-        names = {"momentum_weight": momentum.weight, "momentum_bias": momentum.bias}
-        with whole_file(self.file) as temporary:
-            _write(temporary, translators, curve, names)
+        more = {"momentum_weight": momentum.weight, "momentum_bias": momentum.bias}
+        self.write(_tensors(translators, curve) | more)
 
-    def read(self, device: torch.device) -> tuple[Translators, Translators, np.ndarray] | None:
+    def kept(self, device: torch.device) -> tuple[Translators, Translators, np.ndarray] | None:
         """Give what was kept; None where there is nothing, or nothing whole."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            kept = load_file(self.file, device=str(device))
-        except (FileNotFoundError, SafetensorError):
+        if (kept := self.read(device)) is None:
             return None
         momentum = Translators(kept["momentum_weight"], kept["momentum_bias"])
         return Translators(kept["weight"], kept["bias"]), momentum, kept["curve"].cpu().numpy()
-
-    def drop(self) -> None:
-        """Remove it."""
-        self.file.unlink(missing_ok=True)
-
-
-def checkpoint_of(home: Place) -> Checkpoint:
-    """Give the checkpoint of the training of `home`, on this machine."""
-    return Checkpoint(home.scratch() / "checkpoint.safetensors")
 
 
 def save(home: Place, translators: Translators, curve: np.ndarray) -> bool:
@@ -94,19 +75,11 @@ def save(home: Place, translators: Translators, curve: np.ndarray) -> bool:
 
     False, changing nothing, when another owner of this training has saved its own first.
     """
-    scratch = home.scratch()
-    scratch.mkdir(parents=True, exist_ok=True)
-    partial = partial_of(scratch / FILE)
-    _write(partial, translators, curve, {})
-    return home.publish(partial, FILE)
+    return lens_files.save(home, FILE, _tensors(translators, curve))
 
 
-def _write(file: Path, translators: Translators, curve: np.ndarray, more: dict[str, Tensor]) -> None:
-    from safetensors.torch import save_file
-
-    tensors = {"weight": translators.weight, "bias": translators.bias, "curve": torch.from_numpy(curve)}
-    tensors |= more
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
+def _tensors(translators: Translators, curve: np.ndarray) -> dict[str, Tensor]:
+    return {"weight": translators.weight, "bias": translators.bias, "curve": torch.from_numpy(curve)}
 
 
 def read(home: Place, device: torch.device) -> tuple[Translators, np.ndarray] | None:
@@ -114,36 +87,17 @@ def read(home: Place, device: torch.device) -> tuple[Translators, np.ndarray] | 
 
     DamagedLensError where they cannot be read.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+    if (tensors := lens_files.read(home, FILE, device)) is None:
+        return None
     try:
-        if (file := _saved(home)) is None:
-            return None
-        tensors = load_file(file, device=str(device))
-        curve = tensors["curve"].cpu().numpy()
-        return Translators(tensors["weight"], tensors["bias"]), curve
-    except (SafetensorError, DamagedError, KeyError) as error:
-        raise DamagedLensError(f"{home}/{FILE}: not a whole file of translators: {error}") from error
+        return Translators(tensors["weight"], tensors["bias"]), tensors["curve"].cpu().numpy()
+    except KeyError as error:
+        raise lens_files.damaged(home, FILE, error) from error
 
 
 def checked(home: Place, device: torch.device, recorded: Mapping[str, Any]) -> Translators:
     """Give saved translators; DamagedLensError where they are not the file that the done record names."""
-    try:
-        file = _saved(home)
-        if trouble := "missing" if file is None else file_trouble(file, recorded[FILE]):
-            raise DamagedLensError(f"{home}/{FILE}: {trouble}")
-    except DamagedError as error:
-        raise DamagedLensError(str(error)) from error
+    lens_files.check(home, FILE, recorded)
     saved_lens = read(home, device)
     assert saved_lens is not None
     return saved_lens[0]
-
-
-def _saved(home: Place) -> Path | None:
-    """Give the file of translators on this machine, None where there is none."""
-    try:
-        file = home.local(FILE)
-    except FileNotFoundError:
-        return None
-    return file if file.exists() else None

@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
 from attrs import evolve
 
-from engine.data.neutral_text import BUILT_IN, CHUNK, neutral_documents
+from engine.data.neutral_text import CHUNK, neutral_documents
 from engine.planning import changes
 from engine.planning.cards import Cards
 from engine.planning.cost import Cost
@@ -30,6 +30,7 @@ from engine.planning.devices import DEVICES
 from engine.planning.example_lengths import CHARACTERS_PER_TOKEN, Lengths
 from engine.planning.executor_settings import executor_settings
 from engine.planning.generation_rows import generation_rows, row_bytes
+from engine.planning.lens_costs import lens_cost
 from engine.planning.own_machine import expected_seconds
 from engine.planning.passes import FILLED, Passes, choose_passes, without_estimate
 from engine.planning.plan import Plan, PlannedCell, grouped
@@ -45,6 +46,7 @@ from engine.planning.training_memory import (
     adapter_size,
     training_memory,
 )
+from specs.common.names import BUILT_IN_TEXT, FIT_STAGES
 from specs.tables.data import Data
 from specs.tables.evaluate import Evaluate
 from specs.tables.executor import Executor
@@ -170,6 +172,7 @@ _TABLES = {
     "evaluate": (*_TEXTS, "evaluate"),
     "neutral": ("model", "train", "evaluate"),
     "lens": (*_TEXTS, "probe"),
+    "jacobian": (*_TEXTS, "probe"),
     "probe": (*_TEXTS, "evaluate", "probe"),
     "along": (*_TEXTS, "evaluate", "probe"),
     "intervene": (*_TEXTS, "evaluate", "probe"),
@@ -196,13 +199,14 @@ def _cost(
     longest: tuple[float, float] | None = None,
 ) -> Cost | None:
     table, choice = plan.matrix.table, cell.choice
-    trains = stage in ("train", "lens")
+    trains = stage in ("train", *FIT_STAGES)
     data = table("data", choice) if trains else test_data(plan.matrix, choice)
     settings, train = table("model", choice), table("train", choice)
     model, texts = cards.model(settings), cards.data(data)
     if model is None:
         return None
-    target = Target() if stage == "base" else table("target", choice)
+    plain = stage == "base" or stage in table("probe", choice).fitted("base")
+    target = Target() if plain else table("target", choice)
     prompt = table("prompt", choice) if trains else test_prompt(plan.matrix, choice)
     lengths = Lengths.of(train, prompt, target, texts)
     weights = _weight_bytes(settings, model, ranks)
@@ -218,8 +222,9 @@ def _cost(
         passes, memory = choose_passes(train, needed, room, ranks)
         kept = len(table("probe", choice).kept_along)
         return _train(passes.applied(train), lora, data, model, lengths, memory, passes, kept)
-    if stage == "lens":
-        return _lens(table("probe", choice), data, model, lengths, weights)
+    if stage in FIT_STAGES:
+        count = data.train or UNKNOWN_EXAMPLES
+        return lens_cost(table("probe", choice), stage, count, lengths, model, settings, weights)
     evaluate, probe = table("evaluate", choice), table("probe", choice)
     count = examples or data.test or UNKNOWN_EXAMPLES
     width = BYTES[settings.dtype]
@@ -306,7 +311,8 @@ def _evaluate(
 
 
 def _neutral(evaluate: Evaluate, train: Train, model: ModelCard, weights: float) -> Cost:
-    tokens = sum(map(len, neutral_documents(evaluate.neutral_text or BUILT_IN))) / CHARACTERS_PER_TOKEN
+    source = evaluate.neutral_text or BUILT_IN_TEXT
+    tokens = sum(map(len, neutral_documents(source))) / CHARACTERS_PER_TOKEN
     models = 1 if train.steps == 0 else 2  # with the adapter, and without
     working = evaluate.batch_size * CHUNK * model.hidden * 4 * 8
     return Cost(
@@ -314,25 +320,6 @@ def _neutral(evaluate: Evaluate, train: Train, model: ModelCard, weights: float)
         flops=2 * models * (model.parameters + model.unembedding) * tokens,
         memory=weights + working + 64e6,
         stored=16 * math.ceil(tokens / CHUNK),
-    )
-
-
-def _lens(probe: Probe, data: Data, model: ModelCard, lengths: Lengths, weights: float) -> Cost:
-    length = lengths.prompt + lengths.completion
-    batch = min(probe.batch_size * length, probe.tuned.tokens)
-    tokens = probe.tuned.steps * min(probe.tuned.tokens, (data.train or UNKNOWN_EXAMPLES) * length)
-    translators = 4 * model.layers * model.hidden * (model.hidden + 1)
-    rows = tokens * model.layers
-    # Of a block of rows, half a GiB on a GPU, and tiles of their slopes beside them.
-    logits = 1.7 * min(512 * 2**20, 4 * model.vocabulary * batch * (model.layers + 1))
-    # Logits and the gradient of every layer; a translation forward, and backward by its weights.
-    per_row = 2 * 2 * model.unembedding + 2 * 2 * model.hidden**2
-    return Cost(
-        tokens=tokens,
-        flops=2 * (model.parameters + model.unembedding) * tokens + per_row * rows,
-        memory=weights + 3 * translators + 4 * 4 * batch * model.layers * model.hidden + logits,
-        stored=translators + 4 * probe.tuned.steps * model.layers,
-        scratch=4 * translators,  # with the momentum, and for a moment two checkpoints
     )
 
 
@@ -350,6 +337,7 @@ def _probe(
         flops=2 * (1 + others) * model.parameters * tokens
         + 2 * products * model.unembedding * rows
         + 2 * (1 + ("renyi_2" in probe.statistics)) * model.unembedding * examples * size.within
+        + 2 * (len(probe.lenses) - ("logit" in probe.lenses)) * model.hidden**2 * rows * (1 + others)
         + size.flops,
         memory=weights + size.kept + 64e6,
         stored=examples * size.stored,

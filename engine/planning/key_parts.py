@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
+from engine.planning.identities import digest
 from specs import Matrix
 from specs.tables.by_name import Table
 from specs.tables.experiment import TABLE_STAGES, Train
@@ -31,6 +32,11 @@ class Part:
 
     tables: tuple[str, ...]
     compute: Callable[[Cell], str]
+
+
+def table_part(matrix: Matrix, table: str, stage: str) -> Part:
+    """Give the part of what a stage reads of a table."""
+    return Part((table,), lambda cell: digest(settings_read(matrix.table(table, cell), table, stage)))
 
 
 def joined(matrix: Matrix, *parts: Part) -> Callable[[Cell], str]:

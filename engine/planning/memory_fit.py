@@ -16,6 +16,7 @@ _SIZES = {
     "evaluate": "evaluate.batch_size",
     "neutral": "evaluate.batch_size",
     "lens": "probe.tuned.tokens",
+    "jacobian": "probe.batch_size",
     "probe": "probe.batch_size",
     "along": "probe.batch_size",
     "intervene": "probe.batch_size",

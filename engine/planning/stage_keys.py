@@ -20,8 +20,10 @@ from engine.planning.data_read import test_data, test_prompt, tested_data, train
 from engine.planning.harness import tasks_identity
 from engine.planning.identities import NONE, digest, model_identity, source_identity
 from engine.planning.inspect_tasks import inspect_identity
-from engine.planning.key_parts import Cell, Part, joined, settings_read
+from engine.planning.key_parts import Cell, Part, joined, settings_read, table_part
+from engine.planning.lens_keys import LensKeys
 from specs import Matrix
+from specs.common.names import FIT_STAGES
 from specs.tables.data import Data
 from specs.tables.evaluate import Evaluate
 from specs.tables.experiment import STAGES, Model
@@ -32,7 +34,7 @@ from specs.toml.paths import data_suffix
 # Raise a stage's number when a change to the code alters its results.
 VERSIONS = {
     "data": 4, "base": 1, "base_tasks": 1, "base_inspect": 1, "train": 3, "evaluate": 5, "neutral": 1,
-    "tasks": 2, "inspect": 1, "lens": 2, "probe": 3, "along": 1, "intervene": 2,
+    "tasks": 2, "inspect": 1, "lens": 2, "jacobian": 1, "probe": 3, "along": 1, "intervene": 2,
 }  # fmt: skip
 
 
@@ -42,11 +44,8 @@ class Keys:
     def __init__(self, matrix: Matrix, remembered: Mapping[str, str] = NONE) -> None:
         self._matrix = matrix
 
-        def part(table: str, stage: str) -> Part:
-            return Part((table,), lambda cell: digest(settings_read(matrix.table(table, cell), table, stage)))
-
         def parts(stage: str, *tables: str) -> list[Part]:
-            return [part(table, stage) for table in tables]
+            return [table_part(matrix, table, stage) for table in tables]
 
         def test_parts(stage: str, *tables: str) -> list[Part]:
             """Give the parts of what the cell is tested with: its test prompt in place of the training's."""
@@ -113,9 +112,7 @@ class Keys:
             Part(("evaluate",), lambda cell: inspect_identity(matrix.table("evaluate", cell).inspect)),
         )
         self._evaluated_base = joined(matrix, Part(("evaluate",), self._is_base_evaluated))
-        self._lens = joined(
-            matrix, data, *parts("lens", "data", "prompt", *tables, "probe"), shuffling_seed, alone
-        )
+        self._lenses = LensKeys(matrix, data, (shuffling_seed, alone))
         self._probe = joined(
             matrix,
             test,
@@ -143,7 +140,6 @@ class Keys:
         self._untrained = joined(matrix, Part(("train",), self._is_untrained))
         self._probed = joined(matrix, Part(("probe",), self._is_probed))
         self._followed = joined(matrix, Part(("train", "probe"), self._is_followed))
-        self._tuned = joined(matrix, Part(("probe",), self._is_tuned))
 
     def of(self, cell: Cell) -> dict[str, str]:
         """Give the cell's keys: data, test_data, train, evaluate; others where done.
@@ -169,17 +165,17 @@ class Keys:
                 if "base" in keys:
                     versioned = f"{stage} {VERSIONS[stage]};{self._model(cell)}{asked}"
                     keys[f"base_{stage}"] = _combine(f"base_{stage}", versioned)
+        lenses = ""
         if self._probed(cell):
-            lens = ""
-            if self._tuned(cell):
-                lens = keys["lens"] = _combine("lens", train + self._lens(cell))
+            keys |= (fitted := self._fitted_lenses(cell, train))
+            lenses = "".join(fitted.values()) + self._lenses.file(cell)
             references = self.references(cell)
             against = f"\n{digest(references)}" if references else ""
-            keys["probe"] = _combine("probe", train + lens + self._probe(cell) + against)
+            keys["probe"] = _combine("probe", train + lenses + self._probe(cell) + against)
         if self._followed(cell):
             # What it does is what those two stages do.
             versions = f"evaluate {VERSIONS['evaluate']};probe {VERSIONS['probe']};"
-            keys["along"] = _combine("along", f"{versions}{train}{self._along(cell)}")
+            keys["along"] = _combine("along", f"{versions}{train}{lenses}{self._along(cell)}")
         if sources := self.sources(cell):
             done = [
                 [_settings_done(settings), sources[settings.name], self._matrix.donor_name(cell, donor)]
@@ -210,6 +206,16 @@ class Keys:
             return {}
         others = self._matrix.references(cell)
         return {name: "" if other is None else self._adapter(other) for name, other in others.items()}
+
+    def _fitted_lenses(self, cell: Cell, train: str) -> dict[str, str]:
+        """Give the keys of the stages that fit the lenses of the cell's probe."""
+        probe, untrained = self._matrix.table("probe", cell), _combine("train", self._model(cell))
+        fitted = {*probe.fitted("trained"), *probe.fitted("base")}
+        return {
+            stage: _combine(stage, self._lenses.fitted(stage, cell, train, untrained))
+            for stage in FIT_STAGES
+            if stage in fitted
+        }
 
     def _train_key(self, cell: Cell) -> str:
         return _combine("train", self._model(cell) if self._untrained(cell) else self._train(cell))
@@ -252,9 +258,6 @@ class Keys:
         """Tell whether the adapters along the cell's training are measured."""
         probe = self._matrix.table("probe", cell)
         return "followed" if probe.at and probe.enabled and not self._is_untrained(cell) else ""
-
-    def _is_tuned(self, cell: Cell) -> str:
-        return "tuned" if "tuned" in self._matrix.table("probe", cell).lenses else ""
 
     def _label_alone(self, cell: Cell, data: Data) -> str:
         """Mark a target whose empty explanations leave the label alone; any other has none that are empty."""

@@ -8,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TypeVar, cast, get_args
+from typing import Literal, TypeVar, cast, get_args
 
 from attrs import define, field, frozen
 
@@ -130,15 +130,15 @@ class CellRunner:
                 if due:
                     self._train(ready, base)
                 self._keep_steps(ready[0], base)
+                fitted = {cell.index: self._fit(cell, "base", base.model, base) for cell in ready}
                 model = self._adapted(ready[0], base)
                 for cell in ready:
                     self._measure(cell, "evaluate", model, base)
-                    if self._measure(cell, "lens", model, base):
+                    if reading := fitted[cell.index] and self._fit(cell, "trained", model, base):
                         self._measure(cell, "probe", model, base)
                     self.stages.kept.drop()
-                    for stage in ("neutral", "tasks", "inspect", "along"):
+                    for stage in ("neutral", "tasks", "inspect", *["along"] * reading, "intervene"):
                         self._measure(cell, stage, model, base)
-                    self._measure(cell, "intervene", model, base)
         except _ChangedBaseError:
             self._run_training(cells)  # what is left of it
         except _UnavailableError:
@@ -262,6 +262,13 @@ class CellRunner:
             self.outcome.held.append(cell.index)
             return False
         return True
+
+    def _fit(
+        self, cell: PlannedCell, on: Literal["trained", "base"], model: CausalLm, base: BaseModel
+    ) -> bool:
+        """Fit the cell's lenses of one kind of model; tell whether what reads through them can run."""
+        stages = self.stages.settings("probe", cell).fitted(on)
+        return all(self._measure(cell, stage, model, base) for stage in stages)
 
     def _wait_for_donors(self, cell: PlannedCell, stage: str) -> None:
         """Leave a stage until its donors are trained; for good where one has failed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from engine.models.translators import checkpoint_of
+from engine.models.lens_files import CheckpointFile
 from engine.stages.training.files import newest_checkpoint
 from store.backend.location import Place
 from store.backend.records import read_json
@@ -20,8 +20,8 @@ def progress_on_disk(root: Place, stage: str, key: str) -> Hashable:
     home = root.under(f"{stage}/{key}")
     if stage == "train":
         return newest_checkpoint(home.scratch())
-    if stage == "lens":
-        file = checkpoint_of(home).file
+    if stage in ("lens", "jacobian"):
+        file = CheckpointFile.of(home).file
         return file.stat().st_mtime_ns if file.exists() else None
     if stage not in ("probe", "along", "intervene"):
         return None

@@ -19,8 +19,11 @@ PACE = 3.0  # seconds of a stage's own progress that tell how long it will take
 READ = 4  # records of stages alike that are read: seconds of one and the same work differ little
 CONSUMERS = {
     "data": STAGES,
-    "train": ("train", "evaluate", "neutral", "tasks", "inspect", "lens", "probe", "along", "intervene"),
-    "lens": ("lens", "probe"),
+    "train": (
+        "train", "evaluate", "neutral", "tasks", "inspect", "lens", "jacobian", "probe", "along", "intervene",
+    ),
+    "lens": ("lens", "probe", "along"),
+    "jacobian": ("jacobian", "probe", "along"),
 }
 
 

@@ -131,7 +131,7 @@ def _measured(
     batches = generation_batches(context, cell, model, text, rows)
     values = evaluate(model, text, rows, evaluation, batches, reports[0], context.stop, keeping)
     parts = probe_layers(
-        [find_lens(model)],
+        context.lenses(cell, find_lens(model)),
         text.tokenizer,
         text,
         rows,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
+
+import torch
 
 from engine.errors import UsageError
 from engine.models.attention_heads import check_heads
 from engine.models.base_model import BaseModel, as_it_was
 from engine.models.block_streams import check_blocks
+from engine.models.jacobians import published
 from engine.models.lens import find_lens
 from engine.planning.plan import PlannedCell
 from engine.stages.adapter_layout import adapted_sites
@@ -29,8 +33,8 @@ Checked = Literal["evaluate", "probe", "intervene", "tasks", "inspect"]
 def check(context: Context, cell: PlannedCell, stage: Checked, base: BaseModel) -> None:
     """Raise what a stage would fail of.
 
-    That is a backend, layers, heads or streams that are not here, an adapter outside the layers by which
-    interventions take it apart, long examples, and labels that cannot be scored, watched, or read once
+    That is a backend, layers, heads, streams or a fitted lens that are not here, an adapter outside the layers
+    by which interventions take it apart, long examples, and labels that cannot be scored, watched, or read once
     they are written. Of tasks, that there are none of their names.
     """
     if stage == "tasks":
@@ -63,6 +67,8 @@ def _check_probe(settings: Probe, base: BaseModel) -> None:
     except ValueError as error:
         raise UsageError(f"probe.{error}") from error
     layer_numbers(settings, len(lens.layers))
+    if "jacobian" in settings.lenses and settings.jacobian.path is not None:
+        published(Path(settings.jacobian.path), len(lens.layers), lens.width, torch.device("cpu"))
     if settings.heads:
         check_heads(lens)
     if settings.streams or settings.attribution:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from attrs import evolve, field, frozen
 
 from engine.data import prepare
 from engine.data.missing_explanations import check_explanations
 from engine.errors import DamagedAdapterError, DamagedDataError, DamagedLensError, DataError
-from engine.models import translators
+from engine.models import jacobians, translators
 from engine.models.causal_lm import CausalLm
-from engine.models.lens import Lens
+from engine.models.jacobians import Jacobians
+from engine.models.lens import Lens, Maps
 from engine.models.tokenizer import Tokenizer
-from engine.models.translators import Translators
 from engine.planning.data_read import tested_data, trained_data
 from engine.planning.plan import PlannedCell
 from engine.stages.measured_examples import Measured, Stage, measured
@@ -22,11 +24,24 @@ from engine.stages.training.files import ADAPTER, check_adapter
 from engine.stages.watched_passes import KeptPasses
 from engine.text.lengths import Limit, limit_of
 from engine.text.targets import TargetEncoder, cell_writer
+from specs.common.names import FitStage
 from specs.tables.data import Data
 from store.backend.location import Place
 
 if TYPE_CHECKING:
     import torch
+
+
+Map = TypeVar("Map", covariant=True)
+
+
+class LensModule(Protocol[Map]):
+    """A module of the maps of a kind of lens."""
+
+    FILE: str
+
+    def checked(self, home: Place, device: torch.device, recorded: Mapping[str, Any]) -> Map:
+        """Give saved maps; DamagedLensError where they are not those that were recorded."""
 
 
 @frozen
@@ -102,19 +117,25 @@ class Context(StageRecords):
 
     def lenses(self, cell: PlannedCell, lens: Lens) -> list[Lens]:
         """Give the lenses through which the cell's probe reads a model, whose logit lens is given."""
-        names = self.settings("probe", cell).lenses
-        tuned = self.translators(cell, lens.device)
-        return [evolve(lens, translators=tuned) if name == "tuned" else lens for name in names]
+        maps: dict[str, Callable[[], Maps | None]] = {
+            "logit": lambda: None,
+            "tuned": lambda: self._fitted(cell, "lens", translators, lens.device),
+            "jacobian": lambda: self._jacobians(cell, lens),
+        }
+        return [evolve(lens, maps=maps[name]()) for name in self.settings("probe", cell).lenses]
 
-    def translators(self, cell: PlannedCell, device: torch.device) -> Translators | None:
-        """Give the translators of the cell's tuned lens, checked against what was recorded of them."""
-        if "lens" not in cell.keys:
-            return None
-        key = cell.keys["lens"]
-        home, files = self.home("lens", key), self.ledger.record("lens", key)["files"]
+    def _jacobians(self, cell: PlannedCell, lens: Lens) -> Jacobians:
+        if (path := self.settings("probe", cell).jacobian.path) is not None:
+            return jacobians.published(Path(path), len(lens.layers), lens.width, lens.device)
+        return self._fitted(cell, "jacobian", jacobians, lens.device)
+
+    def _fitted(self, cell: PlannedCell, stage: FitStage, kind: LensModule[Map], device: torch.device) -> Map:
+        """Give the maps of a fitted lens, checked against what was recorded of them."""
+        key = cell.keys[stage]
+        home, files = self.home(stage, key), self.ledger.record(stage, key)["files"]
         try:
-            return translators.checked(home, device, files)
+            return kind.checked(home, device, files)
         except DamagedLensError as error:
-            self.put_aside(home, translators.FILE)
-            self.ledger.clear("lens", key)
-            raise DamagedLensError(f"{error}; --retry-failed trains it again") from error
+            self.put_aside(home, kind.FILE)
+            self.ledger.clear(stage, key)
+            raise DamagedLensError(f"{error}; --retry-failed fits it again") from error

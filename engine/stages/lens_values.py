@@ -27,7 +27,7 @@ class LensValues:
 
     normed: Tensor  # [L, N, D]: the streams as the unembedding reads them
     values: dict[str, Tensor]  # by variable of the store, [L, N, …]
-    lost: Tensor  # [N]: layers with a NaN or Inf
+    lost: Tensor  # [N]: layers with a NaN or Inf, those aside that the lens cannot read
     backend: str  # that served
 
 
@@ -58,7 +58,9 @@ def lens_values(
     if "renyi_2" in probe.statistics:
         rows, lse = normed.flatten(0, 1), result.logsumexp
         values["renyi_2"] = collision_entropy(rows, lens.unembedding, lse, backend=probe.backend).view(shape)
-    return LensValues(normed, values, torch.isnan(result.logsumexp).view(shape).sum(dim=0), result.backend)
+    read = [place for place, layer in enumerate(layers) if layer not in lens.lacking]
+    lost = torch.isnan(result.logsumexp).view(shape)[read].sum(dim=0)
+    return LensValues(normed, values, lost, result.backend)
 
 
 def of_layers(name: str, lens: Lens, hidden: Sequence[Tensor], layers: Sequence[int], probe: Probe) -> Tensor:

@@ -11,53 +11,24 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from attrs import frozen
 from torch import Tensor
 
-from engine.data.neutral_text import CHUNK, neutral_documents
-from engine.errors import DataError
+from engine.data.neutral_text import CHUNK, NEUTRAL_TEXT, neutral_documents
 from engine.models.base_model import BaseModel
 from engine.models.batching import by_length, padding_id
 from engine.models.causal_lm import CausalLm, adapter_off
 from engine.models.lens import Lens, find_lens
-from engine.models.tokenizer import Tokenizer
 from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
 from engine.stages.adapter_layout import adapted_sites
 from engine.stages.context import Context
 from engine.stages.records import checked
+from engine.text.chunks import Chunk, chunks
 from engine.text.lengths import position_limit
 from kernels import lens_statistics
 from store import Coordinate, Family, Variable
 
 AXIS = "example"  # of chunks: analyses know it as that of the units that are measured
-
-
-@frozen
-class Chunk:
-    """A piece of a document, as token ids, the one that begins a text among them."""
-
-    document: int
-    number: int
-    ids: list[int]
-
-
-def chunks(tokenizer: Tokenizer, documents: Sequence[str], longest: int) -> list[Chunk]:
-    """Part documents into chunks of so many tokens at most; of each, all tokens but the first are predicted.
-
-    Every chunk begins with the token that begins a text, where the tokenizer has one. What is left at a
-    document's end counts if it has a token to predict. Raises DataError where nothing has.
-    """
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    room = longest - len(start)
-    parts = []
-    for document, text in enumerate(documents):
-        ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-        pieces = [[*start, *ids[place : place + room]] for place in range(0, len(ids), room)]
-        parts += [Chunk(document, number, piece) for number, piece in enumerate(pieces) if len(piece) > 1]
-    if not parts:
-        raise DataError("evaluate.neutral_text: found no text of two tokens")
-    return parts
 
 
 def neutral_family(parts: Sequence[Chunk]) -> Family:
@@ -169,10 +140,10 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
     """Measure the cell's model on the neutral text."""
     settings, key = context.settings("evaluate", cell), cell.keys["neutral"]
     with context.committing("neutral", key, base) as record:
-        adapted_sites(model, "evaluate.neutral_text")  # norm and unembedding are the same for both models
+        adapted_sites(model, NEUTRAL_TEXT)  # norm and unembedding are the same for both models
         assert settings.neutral_text is not None
         longest = min(CHUNK, position_limit(model.config) or CHUNK)
-        parts = chunks(base.tokenizer, neutral_documents(settings.neutral_text), longest)
+        parts = chunks(base.tokenizer, neutral_documents(settings.neutral_text), longest, NEUTRAL_TEXT)
         report = checked(report, context.claim("neutral", key))
         backend = context.settings("probe", cell).backend
         values = measure(

@@ -1,4 +1,4 @@
-"""The lens stage: the translators of a tuned lens, trained on the training examples of a trained model."""
+"""The lens stage: the translators of a tuned lens, trained for a cell's model or the one without adapter."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from engine.models.translators import Checkpoint, Translators, translated
 from engine.planning.plan import PlannedCell
 from engine.progress import Report, StopRequest
 from engine.stages.context import Context
+from engine.stages.lens_texts import fitting_texts
 from engine.stages.records import checked
-from engine.stages.training.train import short_enough
 from engine.stages.watched_passes import backend_of
 from engine.text.targets import Encoded
-from engine.text.token_checks import encoded_split
 from kernels import lens_divergence
 from specs.tables.tuned import Tuned
 from store import Coordinate, Family, Variable
@@ -57,7 +56,7 @@ def tune(
     """
     layers = len(lens.layers)
     curve = np.empty((settings.steps, layers), np.float32)
-    kept = checkpoint.read(lens.device) if checkpoint else None
+    kept = checkpoint.kept(lens.device) if checkpoint else None
     start = len(kept[2]) if kept else 0
     translators = kept[0] if kept else Translators.identity(layers, lens.width, lens.device)
     parameters = [translators.weight.requires_grad_(), translators.bias.requires_grad_()]
@@ -91,7 +90,7 @@ def tune(
         optimizer.step()
         if checkpoint and (step + 1) % KEPT_EVERY == 0:
             buffers = (optimizer.state[parameter]["momentum_buffer"] for parameter in parameters)
-            checkpoint.write(translators, Translators(*buffers), curve[: step + 1])
+            checkpoint.keep(translators, Translators(*buffers), curve[: step + 1])
         report(step + 1, settings.steps, f"KL {curve[step].mean():.3f}")
     return Translators(*(parameter.detach() for parameter in parameters)), curve
 
@@ -167,13 +166,11 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
     """Train the translators of the cell's tuned lens; goes on from its checkpoint."""
     settings, key = context.settings("probe", cell), cell.keys["lens"]
     with context.committing("lens", key, base) as record:
-        text = context.text(cell, base.tokenizer, test=False)
-        rows = context.trained_rows(cell)["train"]
-        examples = short_enough(encoded_split(text, rows, "train"), context.limit(cell, model))
+        examples = fitting_texts(context, cell, model, base.tokenizer, "lens")
         lens, home = find_lens(model), context.home("lens", key)
         saved = _saved_lens(context, home, lens.device)
         if saved is None:
-            claim, checkpoint = context.claim("lens", key), translators.checkpoint_of(home)
+            claim, checkpoint = context.claim("lens", key), Checkpoint.of(home)
             saved = tune(
                 lens,
                 examples,

@@ -53,7 +53,8 @@ NODES: dict[str, frozenset[str]] = {
         | {f"{name}_examples_label_alone" for name in ("probed", "intervened")}
         | {
             "along_examples", "along_examples_too_long", "cell", "completion_tokens", "ece",
-            "interventions", "kept_step", "lens_examples", "lens_kl",
+            "interventions", "jacobian_error", "jacobian_texts", "jacobian_tokens", "kept_step",
+            "lens_examples", "lens_kl",
             "lens_kl_untrained", "neutral_base_perplexity", "neutral_cross_entropy", "neutral_kl",
             "neutral_perplexity", "neutral_tokens", "probed_examples", "test_examples", "train_examples",
             "train_end_loss", "train_examples_label_alone", "train_examples_too_long",
@@ -78,6 +79,7 @@ NODES: dict[str, frozenset[str]] = {
         "base_cross_entropy", "cell", "cross_entropy", "example", "group", "kl_base", "tokens",
     }),
     "lens": frozenset({"cell", "layer", "step", "translator_kl"}),
+    "jacobian": frozenset({"cell", "jacobian_error", "jacobian_norm", "layer"}),
     "probe": _PROBE | {
         *GEOMETRY, *(f"{name}_against" for name in SIMILARITIES), GRAM, "against", "expert",
         "expert_probability", "js_against", "kl_against", "neighbour", "router_entropy", "top_expert",

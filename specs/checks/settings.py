@@ -192,11 +192,15 @@ def _lenses(settings: Probe) -> Iterator[Problem]:
     for index, name in enumerate(settings.lenses):
         if name in settings.lenses[:index]:
             yield Problem(None, f"probe.lens[{index}]", f"{spell(name)} is listed twice")
-    if settings.against and "tuned" in settings.lenses:
-        message = (
-            'expected "logit" beside probe.against: each model has a tuned lens of its own; found "tuned"'
-        )
-        yield Problem(None, "probe.lens", message)
+    own = {"lens": "tuned", "jacobian": "jacobian"}
+    for stage in settings.fitted("trained"):
+        for key in ("against", "at"):
+            if getattr(settings, key):
+                message = (
+                    f"found {spell(own[stage])} beside probe.{key}, where each model has a lens of its own; "
+                    f'expected "logit", or probe.{own[stage]}.fitted_on = "base"'
+                )
+                yield Problem(None, "probe.lens", message)
 
 
 def _along(settings: Probe) -> Iterator[Problem]:
@@ -212,12 +216,6 @@ def _along(settings: Probe) -> Iterator[Problem]:
         if later <= earlier:
             message = f"expected more than {earlier}, which stands before it; found {later}"
             yield Problem(None, f"probe.at[{index}]", message)
-    if settings.at and settings.lenses != ["logit"]:
-        message = (
-            'expected "logit" alone beside probe.at: a tuned lens is of the final adapter; '
-            f"found {spell(settings.lens)}"
-        )
-        yield Problem(None, "probe.lens", message)
 
 
 def _ranges(settings: Probe) -> Iterator[Problem]:

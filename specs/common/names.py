@@ -23,6 +23,10 @@ NEUTRAL_OUTCOMES = ("cross_entropy", "kl_base")
 UNTRAINED_STAGES = ("base", "base_tasks", "base_inspect")
 """Stages of the model without adapter; a cell is whole without them."""
 
+FitStage = Literal["lens", "jacobian"]
+FIT_STAGES: tuple[FitStage, ...] = get_args(FitStage)
+"""Stages that fit a lens, on a cell's trained model or once for all on the one without adapter."""
+
 TASK_PREFIX = "task_"
 """How numbers of tasks of lm-evaluation-harness begin."""
 
@@ -42,8 +46,10 @@ LENS = "lens"
 
 LENS_TITLE = "lens through which layers are read"
 
-Lens = Literal["logit", "tuned"]
-LENSES: tuple[Lens, ...] = get_args(Lens)
+Lens = Literal["logit", "tuned", "jacobian"]
+
+TRAINED_TEXTS, BUILT_IN_TEXT = "train", "builtin"
+"""Texts on which a lens is fitted that are no file: a cell's training examples, and the package's own."""
 
 DERIVED_STATISTICS = {
     "renyi_inf": ("nat", "min-entropy of the lens distribution"),

@@ -170,7 +170,7 @@ values = ["naturalness", "coherence"]
 
 `[evaluate.prompt]` lays keys over `[prompt]` in the same way. What a model answers hangs on the wording of
 the question, so one training can be tested with several (FormatSpread: Sclar et al., arXiv 2310.11324). The
-probe and the interventions read the test prompt, too; the tuned lens is trained with the training's.
+probe and the interventions read the test prompt, too; fitted lenses read the training's.
 
 ```toml
 extends = "explanations.toml"

@@ -149,7 +149,7 @@ class Data:
     ] = 0.1
     seed: Annotated[int, Meta(ge=0, description="Seed of split and order; independent of the run seeds.")] = 0
     train: Annotated[PositiveInt | None, Meta(description="Training examples; default: all.")] = field(
-        default=None, metadata=read_by("train", "lens")
+        default=None, metadata=read_by("train", "lens", "jacobian")
     )
     validation: Annotated[
         PositiveInt | None, Meta(description="Validation examples (early stopping); default: all.")

@@ -28,7 +28,7 @@ class Evaluate:
         ),
     ] = field(
         factory=lambda: ["1", "2", "3", "4", "5"],
-        metadata=read_by("data", "train", "evaluate", "lens", "probe", "along", "intervene"),
+        metadata=read_by("data", "train", "evaluate", "lens", "jacobian", "probe", "along", "intervene"),
     )
     spellings: Annotated[
         dict[str, list[Annotated[str, Meta(pattern=r"^\S(.*\S)?$")]]],

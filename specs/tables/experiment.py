@@ -29,15 +29,15 @@ from specs.tables.target import Prompt, Target
 
 STAGES = (
     "data", "base", "base_tasks", "base_inspect", "train", "evaluate", "neutral", "tasks", "inspect", "lens",
-    "probe", "along", "intervene",
+    "jacobian", "probe", "along", "intervene",
 )  # fmt: skip
 
 # The stages that read each table, unless a field's metadata says otherwise.
 TABLE_STAGES: dict[str, tuple[str, ...]] = {
     "model": ("train",),
     "data": ("data",),
-    "prompt": ("train", "evaluate", "lens", "probe", "along", "intervene"),
-    "target": ("train", "evaluate", "lens", "probe", "along", "intervene"),
+    "prompt": ("train", "evaluate", "lens", "jacobian", "probe", "along", "intervene"),
+    "target": ("train", "evaluate", "lens", "jacobian", "probe", "along", "intervene"),
     "lora": ("train",),
     "train": ("train",),
     "evaluate": ("evaluate", "along"),
@@ -140,7 +140,9 @@ class Train:
             "left out; for longer test examples see `evaluate.too_long`. A model with fewer positions sets a "
             "lower limit.",
         ),
-    ] = field(default=1024, metadata=read_by("train", "evaluate", "lens", "probe", "along", "intervene"))
+    ] = field(
+        default=1024, metadata=read_by("train", "evaluate", "lens", "jacobian", "probe", "along", "intervene")
+    )
     early_stopping: Annotated[
         int,
         Meta(

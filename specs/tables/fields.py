@@ -8,6 +8,26 @@ from msgspec import Meta
 
 PositiveInt = Annotated[int, Meta(ge=1)]
 
+FittedOn = Annotated[
+    Literal["trained", "base"],
+    Meta(
+        description="The model on which the lens is fitted. `trained`: each cell's own; `base`: the model "
+        "without adapter, once for all cells that start from it. Of training examples it then reads prompts "
+        "and labels alone, the same whatever the target."
+    ),
+]
+"""Which model a lens is fitted on."""
+
+Corpus = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        description="Texts on which the lens is fitted. `train`: prompts and true answers of the cell's "
+        "training examples; `builtin`: plain texts of this package; or a file, as `evaluate.neutral_text`.",
+    ),
+]
+"""What a lens is fitted on."""
+
 FloatType = Literal["float32", "bfloat16", "float16"]
 """Types of weights and of arithmetic."""
 

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from attrs import evolve, field, frozen
 from msgspec import Meta
 
-from specs.common.names import ACTIVATION_ENTROPY, LENS_STATISTICS, STEP, Lens
+from specs.common.names import ACTIVATION_ENTROPY, LENS_STATISTICS, STEP, FitStage, Lens
 from specs.registry import STATISTICS, Named
 from specs.tables.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
+from specs.tables.jacobian import Jacobian
 from specs.tables.tuned import Tuned
 
 Statistic = Annotated[str, Named(STATISTICS)]
@@ -60,12 +61,17 @@ class Probe:
         Meta(
             description="`logit`: final norm, then unembedding, of each layer's residual stream; `tuned`: "
             "the same behind an affine translator per layer, trained once per trained model to come near "
-            "the final layer (arXiv 2303.08112). A list reads the same streams through each of them, along "
-            "the dim `lens`; where one is read alone (contrasts, figures, the report), it is the first."
+            "the final layer (arXiv 2303.08112); `jacobian`: the same behind a matrix per layer, the mean "
+            "derivative of the final layer's stream by the layer's (Gurnee et al. 2026). A list reads the "
+            "same streams through each of them, along the dim `lens`; where one is read alone (contrasts, "
+            "figures, the report), it is the first."
         ),
     ] = "logit"
     tuned: Annotated[Tuned, Meta(description="The training of the tuned lens.")] = field(
         factory=Tuned, metadata=read_by("lens")
+    )
+    jacobian: Annotated[Jacobian, Meta(description="The matrices of the Jacobian lens.")] = field(
+        factory=Jacobian, metadata=LATER | read_by("jacobian")
     )
     layers: Annotated[
         Literal["all"] | list[int],
@@ -176,6 +182,15 @@ class Probe:
     def lenses(self) -> list[Lens]:
         """The lenses through which layers are read, in the spec's order."""
         return self.lens if isinstance(self.lens, list) else [self.lens]
+
+    def fitted(self, on: Literal["trained", "base"]) -> list[FitStage]:
+        """Give the stages that fit this probe's lenses on a cell's trained model, or on the base model."""
+        stages: list[FitStage] = []
+        if "tuned" in self.lenses and self.tuned.fitted_on == on:
+            stages.append("lens")
+        if "jacobian" in self.lenses and self.jacobian.path is None and self.jacobian.fitted_on == on:
+            stages.append("jacobian")
+        return stages
 
     @property
     def places(self) -> list[Position]:

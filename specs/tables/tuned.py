@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
-from specs.tables.fields import LATER, read_by
+from specs.common.names import TRAINED_TEXTS
+from specs.tables.fields import LATER, Corpus, FittedOn, read_by
 
 _BY_LENS = read_by("lens")
 
@@ -41,3 +42,5 @@ class Tuned:
             "gradients' sums, the logits and KL stay in float32."
         ),
     ] = field(default="float32", metadata={**_BY_LENS, **LATER})
+    corpus: Corpus = field(default=TRAINED_TEXTS, metadata={**_BY_LENS, **LATER})
+    fitted_on: FittedOn = field(default="trained", metadata={**_BY_LENS, **LATER})

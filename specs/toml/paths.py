@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from specs.common.names import BUCKET_SCHEMES, BUCKET_URLS
+from specs.common.names import BUCKET_SCHEMES, BUCKET_URLS, BUILT_IN_TEXT, TRAINED_TEXTS
 from specs.common.spelling import nearest
 from specs.errors import Problem
 from specs.registry import DATA_SETS, PUBLIC_SETS
@@ -23,11 +23,17 @@ _TASK_FILE = re.compile(r"\.py(@.*)?$")
 TASKS: keys.Path = ("evaluate", "inspect", "tasks")
 PATHS: tuple[keys.Path, ...] = (
     ("data", "source"), ("evaluate", "data", "source"), ("evaluate", "neutral_text"),
-    ("evaluate", "task_folder"), TASKS, ("model", "id"),
+    ("evaluate", "task_folder"), TASKS, ("model", "id"), ("probe", "tuned", "corpus"),
+    ("probe", "jacobian", "corpus"), ("probe", "jacobian", "path"),
 )  # fmt: skip
-
-# Where nothing but a path stands, or this word.
-PATHS_ALONE: dict[keys.Path, str] = {("evaluate", "neutral_text"): "builtin", ("evaluate", "task_folder"): ""}
+# Where every text is a path but these words.
+FILES: Mapping[keys.Path, tuple[str, ...]] = {
+    ("evaluate", "neutral_text"): (BUILT_IN_TEXT,),
+    ("evaluate", "task_folder"): (),
+    ("probe", "tuned", "corpus"): (TRAINED_TEXTS, BUILT_IN_TEXT),
+    ("probe", "jacobian", "corpus"): (TRAINED_TEXTS, BUILT_IN_TEXT),
+    ("probe", "jacobian", "path"): (),
+}
 
 
 def holds_path(key: keys.Path) -> bool:
@@ -43,13 +49,13 @@ def anchor(raw: Mapping[str, Any], folder: Callable[[keys.Path], Path]) -> dict[
     anchored = dict(raw)
     for key in PATHS:
         if keys.exists(raw, key):
-            value = keys.leaf(raw, key)
+            leaf = keys.leaf(raw, key)
             if key == TASKS:
-                value = _located_tasks(value, folder(key))
-            elif key not in PATHS_ALONE:
-                value = located(value, folder(key))
-            elif isinstance(value, str) and value != PATHS_ALONE[key]:
-                value = str(absolute(folder(key) / Path(value).expanduser()))
+                value = _located_tasks(leaf, folder(key))
+            elif key in FILES:
+                value = _file(leaf, folder(key), FILES[key])
+            else:
+                value = located(leaf, folder(key))
             anchored = keys.merge(anchored, keys.nest(key, value))
     return anchored
 
@@ -77,6 +83,13 @@ def _located_tasks(value: Any, folder: Path) -> Any:
     if not isinstance(value, list):
         return value
     return [located(item, folder) if _TASK_FILE.search(str(item)) else item for item in value]
+
+
+def _file(value: Any, folder: Path, words: tuple[str, ...]) -> Any:
+    """Return the absolute path of a file, however it is spelled; a word as it is."""
+    if not isinstance(value, str) or not value or value in words:
+        return value
+    return str(absolute(folder / Path(value).expanduser()))
 
 
 def near_file(path: Path) -> str:

@@ -10,7 +10,12 @@ from store.backend.location import Place
 from store.backend.records import Json, hash_file
 
 # What the stages of this name keep under STAGE/KEY/; anything else there is scaffolding.
-RESULTS = {"data": "examples.jsonl", "train": "adapter", "lens": "translators.safetensors"}
+RESULTS = {
+    "data": "examples.jsonl",
+    "train": "adapter",
+    "lens": "translators.safetensors",
+    "jacobian": "jacobians.safetensors",
+}
 _KEPT = re.compile(r"adapter-\d+\.safetensors")  # adapters along a training, beside the final one
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from specs.common.names import UNTRAINED_STAGES
+from specs.common.names import FIT_STAGES, UNTRAINED_STAGES
 from store.backend.location import Place
 from store.backend.records import Json
 from store.backend.result_files import RESULTS
@@ -17,7 +17,7 @@ from store.errors import MEND, DamagedError
 from store.ledger.ledger import Ledger, progress_name, record_name
 from store.ledger.row_keys import GROUP, group_keys
 
-UNTRAINED = ("train", *UNTRAINED_STAGES)  # stages that need no trained model
+UNTRAINED = ("train", *UNTRAINED_STAGES, *FIT_STAGES)  # stages that may need no trained model
 
 
 def check_records(ledger: Ledger, cells: Iterable[Json]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import xarray as xr
 
 from store.analysis import means
+from store.analysis.nodes import first_lens
 from store.backend.records import Json
 from store.errors import FAULTS, StoreError
 from store.report.encode import rounded
@@ -36,7 +37,7 @@ def along(node: xr.DataTree, places: Places) -> Json:
 def _averages(dataset: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     for name in (*OF_ANSWERS, *OF_LAYERS):
         try:
-            yield name, means(dataset, name, stage="along")
+            yield name, first_lens(means(dataset, name, stage="along"))
         except FAULTS:
             raise
         except StoreError:  # not every study scores, generates and records all

@@ -22,7 +22,7 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
     found: dict[str, set[str]] = {}
     for number, probe in enumerate(
         (
-            'lens = "tuned", tuned = { steps = 2 }',
+            'lens = ["tuned", "jacobian"], tuned = { steps = 2 }, jacobian = { skip = 0 }',
             f'against = ["base"], watch = "next", statistics = {STATISTICS}, at = [0, 1.0], '
             f'geometry = {[*GEOMETRY, *SIMILARITIES, GRAM]}, positions = ["prompt"], '
             'streams = ["attention", "mlp"], attribution = true, attribution_per_head = true',
@@ -64,7 +64,8 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
         "router_entropy",
         "top_expert",
     }  # of models with experts
-    assert found == NODES
+    assert "lens" in found["probe"]  # a dim of several lenses alone, where no factor may have the name
+    assert found | {"probe": found["probe"] - {"lens"}} == NODES
 
 
 @pytest.mark.parametrize(

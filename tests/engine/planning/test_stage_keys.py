@@ -19,13 +19,14 @@ from specs import load_spec, resolve
 from specs.tables.experiment import TABLE_STAGES
 from specs.toml.known_keys import field_types, tables
 
-KEYS = ("data", "test_data", "base", "train", "evaluate", "lens", "probe", "intervene")
+KEYS = ("data", "test_data", "base", "train", "evaluate", "lens", "probe", "intervene")  # of BASE
 # Which keys follow when a stage's own result changes.
 FOLLOWERS = {
     "data": set(KEYS),
     "train": {"train", "evaluate", "lens", "probe", "intervene"},
     "evaluate": {"evaluate"},
     "lens": {"lens", "probe"},
+    "jacobian": {"jacobian", "probe"},
     "probe": {"probe"},
     "base_tasks": set(),  # which the cells of BASE do not have
     "base_inspect": set(),  # which the cells of BASE do not have
@@ -145,6 +146,9 @@ OTHER: dict[str, Any] = {
     "probe.tuned.weight_decay": 0.0,
     "probe.tuned.seed": 4,
     "probe.tuned.precision": "bfloat16",
+    "probe.jacobian.prompts": 7,
+    "probe.jacobian.max_tokens": 60,
+    "probe.jacobian.skip": 3,
     "probe.heads": True,
     "probe.activation": True,
     "probe.geometry": ["anisotropy"],
@@ -166,7 +170,9 @@ READ_BESIDE = {
 # Covered by tests of their own: what they change is content or the presence of a stage, not a setting.
 ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
-    "probe.enabled", "probe.lens", "probe.against", "probe.at", "prompt.messages", "train.tokens",
+    "probe.enabled", "probe.lens", "probe.jacobian.path", "probe.jacobian.corpus",
+    "probe.jacobian.fitted_on", "probe.tuned.corpus", "probe.tuned.fitted_on",
+    "probe.against", "probe.at", "prompt.messages", "train.tokens",
     "train.label_tokens", "evaluate.counterfactuals", "evaluate.sampling", "evaluate.neutral_text",
     "evaluate.inspect", "evaluate.task_examples", "evaluate.task_folder", "evaluate.task_shots",
     "evaluate.tasks", "lora.trained_tokens",
@@ -196,7 +202,7 @@ def toml(value: Any) -> str:
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
-    return {name for name in KEYS if before.get(name) != after.get(name)}
+    return {name for name in (*KEYS, "jacobian") if before.get(name) != after.get(name)}
 
 
 def readers(key: str) -> tuple[str, ...]:
@@ -208,7 +214,7 @@ def readers(key: str) -> tuple[str, ...]:
 
 
 def test_the_list_of_settings_is_complete() -> None:
-    inner = ("data.columns", "probe.tuned", "target.loss")
+    inner = ("data.columns", "probe.tuned", "probe.jacobian", "target.loss")
     known = {
         f"{table}.{name}"
         for table in (*TABLE_STAGES, *inner)
@@ -233,6 +239,14 @@ def test_a_setting_changes_the_stages_that_read_it_and_their_followers(
         or ("evaluate" in readers(key) and table != "target")
     ):
         expected |= {"base"}  # the untrained model, asked for the label alone
+    without = set() if key.startswith("probe.jacobian") else expected - {"jacobian"}
+    assert changed(before, after) == without
+    # A Jacobian lens beside the tuned one: it follows what that follows, but for the settings of each.
+    both = (*beside, 'probe.lens=["tuned", "jacobian"]')
+    (before,) = keys_of(text, files["folder"], *both)
+    (after,) = keys_of(text, files["folder"], *both, f"{key}={toml(OTHER[key])}")
+    if {"data", "train", "jacobian"} & set(readers(key)):
+        expected |= {"jacobian", "probe"}
     assert changed(before, after) == expected
 
 
@@ -242,7 +256,7 @@ def test_a_chat_shown_message_by_message_changes_what_reads_prompts(files: dict[
     (before,) = keys_of(text, files["folder"], *chats)
     (after,) = keys_of(text, files["folder"], *chats, "prompt.messages=true")
     expected: set[str] = set().union(*(FOLLOWERS[stage] for stage in TABLE_STAGES["prompt"]))
-    assert changed(before, after) == expected | {"base"}
+    assert changed(before, after) == (expected | {"base"}) - {"jacobian"}
 
 
 def test_what_is_measured_along_a_training_is_read_by_that_alone(files: dict[str, str]) -> None:
@@ -258,7 +272,9 @@ def test_what_is_measured_along_a_training_is_read_by_that_alone(files: dict[str
         beside = (*options, *READ_BESIDE.get(key, ()))
         (before,) = keys_of(text, files["folder"], *beside)
         (after,) = keys_of(text, files["folder"], *beside, f"{key}={toml(other)}")
-        reached = {*readers(key)} & {"data", "train", "along"} and not key.startswith("probe.tuned")
+        reached = {*readers(key)} & {"data", "train", "along"} and not key.startswith(
+            ("probe.tuned", "probe.jacobian")
+        )
         assert (before["along"] != after["along"]) == bool(reached), key
     for off in ("probe.enabled=false", "train.steps=0"):
         (after,) = keys_of(text, files["folder"], *options, off)
@@ -313,6 +329,55 @@ def test_tasks_are_known_by_the_harness_and_what_it_is_asked(
     assert after["tasks"] != known["tasks"]
     monkeypatch.setattr("engine.planning.harness.metadata.version", lambda _: "2")
     assert follow() == both
+
+
+TARGETS = """
+[factors.target.levels]
+label = { target.content = "label" }
+both = { target.content = "label+explanation" }
+"""
+
+
+def test_fitted_lenses_are_known_by_their_texts_and_model(files: dict[str, str], tmp_path: Path) -> None:
+    """Shared where they are fitted on the model without adapter; a text by what it says, not by its path."""
+    folder = files["folder"]
+    text = BASE.format(**files).replace('"tuned"', '["tuned", "jacobian"]') + TARGETS
+    for name, words in (("a.txt", "some words"), ("b.txt", "some words"), ("c.txt", "other words")):
+        (tmp_path / name).write_text(words)
+
+    def keys(stage: str, **settings: str) -> list[str]:
+        table = {"lens": "tuned", "jacobian": "jacobian"}[stage]
+        options = [f"probe.{table}.{key}={value}" for key, value in settings.items()]
+        return [cell[stage] for cell in keys_of(text, folder, *options)]
+
+    for stage in ("lens", "jacobian"):
+        own, plain = keys(stage), keys(stage, fitted_on="trained", corpus="train")
+        assert own == plain and len(set(own)) == 2
+        assert len(set(keys(stage, fitted_on="base"))) == 1
+        a, b, c = (keys(stage, corpus=tmp_path / f"{name}.txt") for name in "abc")
+        assert a == b and len({*own, *a, *c, *keys(stage, corpus="builtin")}) == 8
+        shared = keys(stage, corpus="builtin", fitted_on="base")
+        assert len(set(shared)) == 1
+        changes = (
+            "data.train=3",
+            'prompt.template="{context} {response}"',
+            "train.lr=0.5",
+            "train.max_length=99",
+        )
+        for change in changes:  # nothing of them has a part in a text of its own
+            on = f"probe.{'tuned' if stage == 'lens' else stage}"
+            options = (f"{on}.corpus=builtin", f"{on}.fitted_on=base", change)
+            assert [cell[stage] for cell in keys_of(text, folder, *options)] == shared, change
+
+
+def test_a_jacobian_lens_follows_the_release_of_transformers(
+    files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, both = BASE.format(**files), 'probe.lens=["tuned", "jacobian"]'
+    (before,) = keys_of(text, files["folder"], both)
+    monkeypatch.setattr("engine.planning.lens_keys.metadata.version", lambda _: "0.1")
+    (after,) = keys_of(text, files["folder"], both)
+    assert changed(before, after) == {"jacobian", "probe"}
 
 
 def test_what_a_probe_is_compared_with_is_in_its_key_alone(files: dict[str, str]) -> None:

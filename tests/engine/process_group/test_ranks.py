@@ -35,10 +35,13 @@ examples = 4
 batch_size = 3
 heads = true
 activation = true
-lens = "tuned"
+lens = ["tuned", "jacobian"]
 [probe.tuned]
 steps = 2
 tokens = 60
+[probe.jacobian]
+skip = 2
+max_tokens = 24
 
 [[interventions]]
 name = "graft"
@@ -61,7 +64,7 @@ max_grad_norm = 0.1
 gradient_checkpointing = true
 """
 TWO = ("--set", "executor.ranks=2", "--set", "executor.batch=2")
-ALL = "Ran 1 data, 1 base, 2 train, 2 evaluate, 2 lens, 2 probe, 2 intervene"
+ALL = "Ran 1 data, 1 base, 2 train, 2 evaluate, 2 lens, 2 jacobian, 2 probe, 2 intervene"
 CHECKPOINT = "train/*/checkpoints/*/trainer_state.json"
 
 

@@ -128,7 +128,7 @@ def mean_kl(lens: Lens) -> Tensor:
 def test_every_layer_comes_nearer_and_the_last_stays(name: str) -> None:
     lens = find_lens(tiny_models.adapt(model_of(name)))
     tuned, _ = trained(lens, Tuned(steps=60, tokens=60))
-    before, after = mean_kl(lens), mean_kl(evolve(lens, translators=tuned))
+    before, after = mean_kl(lens), mean_kl(evolve(lens, maps=tuned))
     assert (after[:-1] < before[:-1]).all()
     assert before[-1].abs() < 1e-5 and torch.equal(after[-1], before[-1])
 
@@ -305,7 +305,7 @@ def test_a_kill_in_the_midst_of_it_leaves_nothing_half(write_spec, tmp_path: Pat
     assert killed.exitcode == -signal.SIGKILL, (tmp_path / "output").read_text()
     assert not list(root.glob("lens/*/translators*"))
     (kept,) = root.rglob("checkpoint.safetensors")
-    _, _, curve = translators.Checkpoint(kept).read(torch.device("cpu")) or ()
+    _, _, curve = translators.Checkpoint(kept).kept(torch.device("cpu")) or ()
     assert len(curve) == tune.KEPT_EVERY
     assert store.open_store(root)["small"].attrs["cells_complete"] == 0
     assert "Ran 1 lens, 1 probe" in run(tmp_path, *arguments)

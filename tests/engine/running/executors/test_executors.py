@@ -23,7 +23,7 @@ from small_study import small_spec
 
 from engine.cpu_share import cpu_share
 from engine.errors import Interrupted, UsageError
-from engine.models.translators import checkpoint_of
+from engine.models.lens_files import CheckpointFile
 from engine.planning.cost import Cost
 from engine.planning.estimate import estimator
 from engine.planning.executor_settings import executor_settings
@@ -355,7 +355,7 @@ def test_a_probe_and_a_lens_have_come_as_far_as_is_on_disk(tmp_path: Path) -> No
     root, key = place_of(tmp_path), "0" * 32
     marks = [{stage: progress_on_disk(root, stage, key) for stage in STAGES}]
     write_json(root, progress_name(key), {"family": "f", "row": 0, "items": 8})
-    (file := checkpoint_of(root.under(f"lens/{key}")).file).parent.mkdir(parents=True)
+    (file := CheckpointFile.of(root.under(f"lens/{key}")).file).parent.mkdir(parents=True)
     file.write_bytes(b"")
     marks.append({stage: progress_on_disk(root, stage, key) for stage in STAGES})
     assert set(marks[0].values()) == {None}
