@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from engine.data.neutral_text import BUILT_IN
 from engine.data.sources import sources
 from engine.planning.data_read import test_data
 from specs import Matrix, Problem, SpecError
+from specs.common.names import BUILT_IN_TEXT
 from specs.tables.data import Data
 from specs.toml.paths import no_such
 
@@ -47,8 +47,8 @@ def _tables(matrix: Matrix, cell: tuple[int, ...], *, tested: bool) -> Iterator[
 def _texts_and_tasks(matrix: Matrix) -> Iterator[Found]:
     for cell in matrix.distinct("evaluate"):
         evaluate = matrix.table("evaluate", cell)
-        if (text := evaluate.neutral_text) not in (None, BUILT_IN) and not Path(str(text)).exists():
-            yield "evaluate.neutral_text", cell, no_such(str(text), f'file, nor "{BUILT_IN}"')
+        if (text := evaluate.neutral_text) not in (None, BUILT_IN_TEXT) and not Path(str(text)).exists():
+            yield "evaluate.neutral_text", cell, no_such(str(text), f'file, nor "{BUILT_IN_TEXT}"')
         if (folder := evaluate.task_folder) is not None and not Path(folder).exists():
             yield "evaluate.task_folder", cell, no_such(folder, "folder")
 

@@ -20,7 +20,16 @@ READ = 4  # records of stages alike that are read: seconds of one and the same w
 CONSUMERS = {
     "data": STAGES,
     "train": (
-        "train", "evaluate", "neutral", "tasks", "inspect", "lens", "jacobian", "probe", "along", "intervene",
+        "train",
+        "evaluate",
+        "neutral",
+        "tasks",
+        "inspect",
+        "lens",
+        "jacobian",
+        "probe",
+        "along",
+        "intervene",
     ),
     "lens": ("lens", "probe", "along"),
     "jacobian": ("jacobian", "probe", "along"),

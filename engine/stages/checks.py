@@ -33,9 +33,9 @@ Checked = Literal["evaluate", "probe", "intervene", "tasks", "inspect"]
 def check(context: Context, cell: PlannedCell, stage: Checked, base: BaseModel) -> None:
     """Raise what a stage would fail of.
 
-    That is a backend, layers, heads, streams or a fitted lens that are not here, an adapter outside the layers
-    by which interventions take it apart, long examples, and labels that cannot be scored, watched, or read once
-    they are written. Of tasks, that there are none of their names.
+    That is a backend, layers, heads, streams or a fitted lens that are not here, an adapter outside the
+    layers by which interventions take it apart, long examples, and labels that cannot be scored, watched, or
+    read once they are written. Of tasks, that there are none of their names.
     """
     if stage == "tasks":
         check_tasks(context.settings("evaluate", cell))

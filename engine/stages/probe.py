@@ -98,7 +98,7 @@ def probe_layers(
     blocks add, where logits are attributed to it.
     """
     lens = lenses[0]
-    logit_lens = evolve(lens, translators=None)
+    logit_lens = evolve(lens, maps=None)
     wanted = watched_layers(probe, len(lens.layers))
     keep = [wanted.index(layer) for layer in layer_numbers(probe, len(lens.layers))]
     watch_ids = [int(i) for c in family.coordinates if c.name == "watch_id" for i in c.values]

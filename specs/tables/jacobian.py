@@ -34,9 +34,8 @@ class Jacobian:
     ] = field(default=16, metadata=_BY_JACOBIAN)
     fitted_on: FittedOn = field(default="trained", metadata=_BY_JACOBIAN)
     path: Annotated[
-        str | None,
+        Annotated[str, Meta(min_length=1)] | None,
         Meta(
-            min_length=1,
             description="A file with a fitted lens, in place of fitting one: `.safetensors`, or weights that "
             "torch saved (`.pt`), as they are published; pickled code in it is refused. Nothing else of this "
             "table is read then.",

@@ -142,8 +142,8 @@ class Probe:
         Meta(
             description="Also how far each layer's lens distribution is from that of another model on the "
             'same input (KL and JS): `"base"`, the model without adapter, or factor → level: the cell that '
-            "has these levels and equals this one in all else, seed included. For the logit lens; in "
-            "`[probe]` alone, not in a level."
+            "has these levels and equals this one in all else, seed included. For lenses that both models "
+            "share (`fitted_on`); in `[probe]` alone, not in a level."
         ),
     ] = field(factory=list, metadata=LATER | read_by("probe"))
     at: Annotated[
@@ -152,7 +152,8 @@ class Probe:
             description="Also evaluate and probe the adapters along the training, after these shares of its "
             "planned steps (`[0, 0.1, 0.5, 1.0]`: 0 is the untrained model, 1.0 the final adapter) or after "
             "these steps (`[0, 10, 50]`). The result is the node `along`, with the dim `step`. A training "
-            "that has ended earlier stays at its final adapter. For the logit lens."
+            "that has ended earlier stays at its final adapter. For lenses that all adapters share "
+            "(`fitted_on`)."
         ),
     ] = field(factory=list, metadata=LATER | read_by("along"))
     geometry: Annotated[

@@ -277,7 +277,7 @@ def test_a_store_with_a_lens_is_looked_after(write_spec, tmp_path: Path) -> None
     assert "its content has changed" in engine("verify", root, code=1).output
     # The probe does not read what has changed, and says how to go on.
     output = engine("execute", spec, *only, "--set", "probe.top_k=1", code=1).output
-    assert "DamagedLensError" in output and "--retry-failed trains it again" in output
+    assert "DamagedLensError" in output and "--retry-failed fits it again" in output
     assert (
         "Ran 1 lens, 1 probe"
         in engine("execute", spec, *only, "--set", "probe.top_k=1", "--retry-failed").output
