@@ -255,7 +255,7 @@ def test_a_damaged_kept_adapter_is_told_and_kept_again(whole: Callable[..., Path
         ("[0.5, 0.1]", ("probe.at[1]", "0.5", "0.1")),
         ("[2.0]", ("probe.at[0]", "2.0")),
         ("[-1]", ("probe.at[0]", "-1")),
-        ('[0.5]\nlens = "tuned"', ("probe.lens", "logit", "probe.at", "tuned")),
+        ('[0.5]\nlens = "tuned"', ("probe.lens", "tuned", "probe.at", "logit")),
     ],
 )
 def test_what_is_wrong_is_told(write_spec, at: str, told: tuple[str, ...]) -> None:
