@@ -38,6 +38,10 @@ class CausalLm(nn.Module):
         """Compute activations again in the backward pass in place of keeping them."""
         raise NotImplementedError
 
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        raise NotImplementedError
+
     def enable_input_require_grads(self) -> None:
         """Let gradients pass through the embeddings' output."""
         raise NotImplementedError

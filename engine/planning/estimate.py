@@ -124,15 +124,27 @@ def device_room(settings: Executor) -> float | None:
     return DEVICES[settings.device].memory * 1e9 / settings.workers_per_gpu
 
 
-def training_passes(
-    plan: Plan, cell: PlannedCell, longest: tuple[float, float], room: float | None, ranks: int
-) -> Passes:
-    """Choose how a training's batches go through the model where it runs.
+def training_cost(
+    plan: Plan,
+    cell: PlannedCell,
+    room: float | None,
+    ranks: int = 1,
+    longest: tuple[float, float] | None = None,
+    cards: Cards | None = None,
+) -> Cost | None:
+    """Estimate a training where it runs, with its memory and passes; None where that is unknown.
 
     longest: tokens of the longest example, and of the longest completion. room: bytes that this process may
     take on its device.
     """
-    cost = _cost(plan, cell, "train", Cards(), ranks, room=room, longest=longest)
+    return _cost(plan, cell, "train", cards or Cards(), ranks, room=room, longest=longest)
+
+
+def training_passes(
+    plan: Plan, cell: PlannedCell, longest: tuple[float, float], room: float | None, ranks: int
+) -> Passes:
+    """Choose how a training's batches go through the model; the arguments are those of `training_cost`."""
+    cost = training_cost(plan, cell, room, ranks, longest)
     known = cost.passes if cost else None
     return known or without_estimate(plan.matrix.table("train", cell.choice))
 

@@ -56,6 +56,15 @@ class Executor:
             "loads it once.",
         ),
     ] = 1
+    together: Annotated[
+        Literal["auto"] | Count,
+        Meta(
+            description="Trainings of one base model, with batches of one shape and the same steps, that go "
+            "through it in one pass; fewer where memory has room for fewer. Each keeps its own optimiser, "
+            "order of data, stop and checkpoints, and comes to the result that it has alone, up to rounding. "
+            "`auto`: 1."
+        ),
+    ] = "auto"
     gpus: Annotated[int, Meta(ge=0, description="`slurm`: GPUs per job.")] = 1
     memory: Annotated[
         Annotated[float, Meta(gt=0)] | None,

@@ -96,6 +96,22 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 # Releases of transformers differ in which they have.
 MODELS = {name: model for name, model in MODELS.items() if hasattr(transformers, model[0])}
 
+# Of the family of each of these a mask might do more than hide padding: sliding windows, soft-caps, positions
+# counted by the mask, routers, states that run on.
+MORE: dict[str, tuple[str, dict[str, Any]]] = {
+    "mamba": ("MambaConfig", {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "state_size": 8}),
+    "bloom": ("BloomConfig", {"vocab_size": 96, "hidden_size": 32, "n_layer": 3, "n_head": 4}),
+    "gemma 2, windows of 4": ("Gemma2Config", SMALL | {"sliding_window": 4, "attn_logit_softcapping": 2.0}),
+    "gpt-j": ("GPTJConfig", {"vocab_size": 96, "n_embd": 32, "n_layer": 3, "n_head": 4, "rotary_dim": 4}),
+    "olmo2": ("Olmo2Config", SAME_HEADS),
+    "qwen3-moe": (
+        "Qwen3MoeConfig",
+        SMALL | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    ),
+}  # fmt: skip
+TRAINABLE = MODELS | {name: model for name, model in MORE.items() if hasattr(transformers, model[0])}
+del TRAINABLE["cohere, scaled by 0"]  # which has no gradient
+
 
 def build(kind: str, options: dict[str, Any], **more: Any) -> Any:
     """A model of a config class, its output bias drawn as well; `more` goes to `from_config`."""
@@ -118,3 +134,10 @@ def adapt(model: Any) -> Any:
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
     return adapted
+
+
+def without_dropout(kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with every dropout that a config class has by default set to 0."""
+    known = getattr(transformers, kind)(**options).to_dict()
+    shares = {name for name, value in known.items() if "drop" in name and isinstance(value, float)}
+    return options | dict.fromkeys(shares, 0.0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from engine.errors import Interrupted
 from engine.progress import StopRequest, silent
 from engine.stages.training.files import Trained
+from engine.stages.training.together.side_by_side import Beside, side_by_side
 from engine.stages.training.train import train_adapter
 from engine.text.targets import Encoded
 from specs.tables.experiment import Lora, Train
@@ -82,3 +84,19 @@ def token_losses(model: Any, examples: Sequence[Encoded]) -> list[float]:
         first = len(example.prompt)
         losses += [-logits[first + i - 1, token].item() for i, token in enumerate(example.completion)]
     return losses
+
+
+def together(
+    base: Any, tokenizer: Any, folder: Path, trainings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Trained | Exception]:
+    """Do trainings side by side, each into a folder of its name; give what was saved, or what it raised."""
+    found: dict[str, Trained | Exception] = {}
+
+    def training(name: str, options: Mapping[str, Any], beside: Beside) -> None:
+        try:
+            found[name] = train(base, tokenizer, folder / name, beside=beside, **options)
+        except Exception as error:
+            found[name] = error
+
+    side_by_side(base, [partial(training, name, options) for name, options in trainings.items()])
+    return found

@@ -40,6 +40,11 @@ class OneDevice(TrainingArguments):
         return 1
 
     @property
+    def recomputes(self) -> bool:
+        """Tell whether activations are computed anew in the backward pass."""
+        return bool(getattr(self, _CHECKPOINTING))
+
+    @property
     def device(self) -> torch.device:
         """Give the model's device."""
         _ = super().device  # sets accelerate up
@@ -54,7 +59,7 @@ def arguments(
     trackers: Sequence[str],
     device: torch.device,
     run: TrackerRun | None = None,
-) -> TrainingArguments:
+) -> OneDevice:
     """Give the Trainer's arguments for the spec's settings.
 
     Precision, orders of the examples and validations are not among them: `CompletionTrainer` sees to these.

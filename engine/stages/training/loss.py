@@ -135,6 +135,40 @@ def counted(inputs: Mapping[str, Tensor]) -> Tensor:
     return (segments.flatten() == kinds[:, None]).sum(1)
 
 
+@frozen
+class TrainingRows:
+    """The rows of one training in a pass, and what its loss is made of."""
+
+    inputs: Mapping[str, Tensor]
+    """A batch of the `Collator`."""
+    counts: Tensor | None = None
+    """Tokens by segment of all batches of the optimiser step; those of this batch by default."""
+    objective: Objective = PLAIN
+    tally: Tally | None = None
+    """Takes in the batch's tokens."""
+    first: int = 0
+    """The place of the first row among those of the pass."""
+
+    def predicted(self) -> tuple[Tensor, Tensor]:
+        """Give row and column, [N] each, of the labels behind the first column that count."""
+        rows, columns = (self.inputs["labels"][:, 1:] != IGNORED).nonzero(as_tuple=True)
+        return rows, columns
+
+    def loss(self, rows: Tensor, columns: Tensor, log_probs: Tensor) -> Tensor:
+        """Give the objective, in nats, by the log-probabilities [N, V] at what is `predicted`."""
+        device = log_probs.device
+        tokens = sent(self.inputs["labels"][:, 1:][rows, columns], device)
+        segments = self.inputs["segments"][:, 1:][rows, columns]
+        counts = counted(self.inputs) if self.counts is None else self.counts
+        if self.tally is not None:
+            self.tally.add(log_probs.detach(), tokens, segments)
+        if self.objective.is_plain:
+            return nn.functional.nll_loss(log_probs, tokens, reduction="sum") / sent(counts.sum(), device)
+        losses = nn.functional.nll_loss(log_probs, tokens, reduction="none")
+        coefficients = self.objective.coefficients(counts).to(losses.dtype)[segments.to(counts.device)]
+        return (losses * sent(coefficients, device)).sum()
+
+
 def completion_loss(
     lens: Lens,
     inputs: Mapping[str, Tensor],
@@ -144,32 +178,30 @@ def completion_loss(
 ) -> Tensor:
     """Give an objective, in nats, over the labelled tokens; a plain one is the causal model's own loss.
 
-    Logits are made for the labelled positions alone, not [B, T, V] of them. Where these are is read off the
-    batch before it is sent to the model's device: nothing waits for a GPU.
-
-    Args:
-        lens: the model's lens.
-        inputs: a batch of the `Collator`.
-        counts: tokens by segment of all batches of the optimiser step; those of this batch by default.
-        objective: the weights of tokens.
-        tally: takes in the batch's tokens.
+    The arguments are those of `TrainingRows`.
     """
-    device = lens.device
     mask = lens.needed(inputs["attention_mask"])
-    hidden = lens.last_hidden(sent(inputs["input_ids"], device), None if mask is None else sent(mask, device))
-    labels = inputs["labels"][:, 1:]
-    rows, columns = (labels != IGNORED).nonzero(as_tuple=True)
-    tokens, segments = sent(labels[rows, columns], device), inputs["segments"][:, 1:][rows, columns]
-    counts = counted(inputs) if counts is None else counts
-    predicting = hidden[:, :-1][sent(rows, device), sent(columns, device)]
+    ids = sent(inputs["input_ids"], lens.device)
+    hidden = lens.last_hidden(ids, None if mask is None else sent(mask, lens.device))
+    return row_losses(lens, hidden, [TrainingRows(inputs, counts, objective, tally)])[0]
+
+
+def row_losses(lens: Lens, hidden: Tensor, trainings: Sequence[TrainingRows]) -> list[Tensor]:
+    """Give the objective of each of some trainings, by the hidden states [B, T, D] of all their rows.
+
+    Logits are made for the labelled positions alone, not [B, T, V] of them. Where these are is read off the
+    batches before they are sent to the model's device: nothing waits for a GPU.
+    """
+    places = [training.predicted() for training in trainings]
+    rows = torch.cat([rows + training.first for training, (rows, _) in zip(trainings, places, strict=True)])
+    columns = torch.cat([columns for _, columns in places])
+    predicting = hidden[:, :-1][sent(rows, lens.device), sent(columns, lens.device)]
     log_probs = nn.functional.log_softmax(lens.logits(predicting), -1)
-    if tally is not None:
-        tally.add(log_probs.detach(), tokens, segments)
-    if objective.is_plain:
-        return nn.functional.nll_loss(log_probs, tokens, reduction="sum") / sent(counts.sum(), device)
-    losses = nn.functional.nll_loss(log_probs, tokens, reduction="none")
-    coefficients = objective.coefficients(counts).to(losses.dtype)[segments.to(counts.device)]
-    return (losses * sent(coefficients, device)).sum()
+    sizes = [len(rows) for rows, _ in places]
+    parts = torch.split(log_probs, sizes) if len(places) > 1 else [log_probs]
+    return [
+        training.loss(*place, part) for training, place, part in zip(trainings, places, parts, strict=True)
+    ]
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:

@@ -15,6 +15,10 @@ from engine.planning.levels import describe
 from engine.planning.plan import Plan, PlannedCell
 
 TAG = "ablation.run"  # by which MLflow finds a run again
+RUN_VARIABLES = (
+    "WANDB_PROJECT", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_NAME", "WANDB_RUN_GROUP",
+    "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TAGS",
+)  # fmt: skip
 
 
 @frozen
@@ -48,16 +52,9 @@ class TrackerRun:
     @property
     def environment(self) -> dict[str, str]:
         """Variables by which trackers know the run; what a person has set stays."""
-        tags = {TAG: self.id, "condition": self.group}
-        return {
-            "WANDB_PROJECT": self.experiment,
-            "WANDB_RUN_ID": self.id,
-            "WANDB_RESUME": "allow",
-            "WANDB_NAME": self.name,
-            "WANDB_RUN_GROUP": self.group,
-            "MLFLOW_EXPERIMENT_NAME": self.experiment,
-            "MLFLOW_TAGS": json.dumps(tags),
-        }
+        tags = json.dumps({TAG: self.id, "condition": self.group})
+        values = (self.experiment, self.id, "allow", self.name, self.group, self.experiment, tags)
+        return dict(zip(RUN_VARIABLES, values, strict=True))
 
 
 @contextmanager

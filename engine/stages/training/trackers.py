@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import UsageError
-from engine.stages.training.tracker_runs import TrackerRun, variables
+from engine.stages.training.tracker_runs import RUN_VARIABLES, TrackerRun, variables
 from specs.common.spelling import nearest
 from store.backend.location import Place
 
 LOGS = "logs"  # their name in a training's folder
 # The variables that tell trackers where to write; what a person has set stays.
 FOLDERS = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR")
+VARIABLES = (*FOLDERS, *RUN_VARIABLES)  # all that a training sets for its trackers
 
 
 def check_trackers(names: Iterable[str]) -> None:

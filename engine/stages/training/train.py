@@ -34,6 +34,7 @@ from engine.stages.training.kept import Keep, Keeper, nothing
 from engine.stages.training.loss import PLAIN, Collator, Objective, completion_loss
 from engine.stages.training.modules import trained_modules
 from engine.stages.training.orders import variants_of
+from engine.stages.training.together.side_by_side import Beside
 from engine.stages.training.tracker_runs import TrackerRun
 from engine.stages.training.trackers import LOGS, logging_to
 from engine.stages.training.trained_tokens import train_rows_alone
@@ -69,6 +70,7 @@ def train_adapter(
     run: TrackerRun | None = None,
     keep: Keep = nothing,
     until: int | None = None,
+    beside: Beside | None = None,
 ) -> Trained:
     """Fine-tune an adapter on `base` and save it as `adapter` of `home`; give what is saved with it.
 
@@ -77,9 +79,12 @@ def train_adapter(
     checkpoint saved, when a stop is requested. Whatever happens, the base model is as it was. `passes`
     chooses, by the examples, how batches go through the model where the settings leave it to "auto". `run` is
     what trackers call the training. `keep` names the steps whose adapters are saved, too. With `until`, a
-    training that was done before is done again up to that step, for these alone.
+    training that was done before is done again up to that step, for these alone. `beside` is its place beside
+    others on the same base model, with which it does its passes together: the result is that of training
+    alone, up to rounding.
     """
-    started = time.perf_counter()
+    started = beside.clock() if beside else time.perf_counter()
+    base = beside.own(base) if beside else base
     limit = limit_of(base, settings.max_length)
     kept = short_enough(examples, limit)
     settings = within_budget(settings, kept, seed)
@@ -103,6 +108,7 @@ def train_adapter(
             started=started,
             rows=chosen.rows,
             objective=objective,
+            beside=beside,
             model=model,
             args=arguments(
                 settings, chosen, seed, checkpoints, trackers, next(base.parameters()).device, run
@@ -138,6 +144,7 @@ def train_adapter(
                 "validation_examples_too_long": float(len(validation) - len(validated)),
             }
         passes_done = chosen.as_json() | {"out_of_memory": trainer.history.halvings}
+        passes_done |= {"together": beside.count} if beside else {}
         trained = Trained(
             summary, trainer.history.curves(), trained_modules(model), passes_done,
             trainer.state.max_steps,

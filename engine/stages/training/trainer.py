@@ -30,9 +30,11 @@ from engine.stages.training.history import (
     VALIDATION_LOSS,
     TrainingLog,
 )
-from engine.stages.training.loss import PLAIN, Objective, Tally, completion_loss, counted
+from engine.stages.training.loss import PLAIN, Objective, Tally, TrainingRows, completion_loss, counted
 from engine.stages.training.micro_batches import Draws, parted
 from engine.stages.training.orders import Orders, variants_of
+from engine.stages.training.together.joint_passes import Pass
+from engine.stages.training.together.side_by_side import Beside
 from engine.stages.training.validation import EarlyStopping
 from engine.text.targets import Encoded
 from specs.tables.experiment import Train
@@ -46,7 +48,8 @@ class CompletionTrainer(Trainer):
     """Trainer whose loss unembeds only the positions that predict a completion token.
 
     `train.precision` below float32 is an autocast over the whole loss, decoder and head; what is trained
-    stays in float32, and so does the cross-entropy. `started`: when this process began, by `perf_counter`.
+    stays in float32, and so does the cross-entropy. `started`: when this process began, by `perf_counter` or
+    the clock of `beside`: the training's place beside others, with which it does its passes together.
     `rows`: most examples of a batch that go through the model at once, of all ranks together; fewer once
     memory was full.
     """
@@ -63,6 +66,7 @@ class CompletionTrainer(Trainer):
         started: float,
         rows: int,
         objective: Objective = PLAIN,
+        beside: Beside | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -70,6 +74,7 @@ class CompletionTrainer(Trainer):
         self._lens, self._ranks, self._settings, self._seed = lens, ranks, settings, seed
         self._validation, self._stopping = validation, stopping
         self._started, self.rows, self._objective = started, rows, objective
+        self._beside, self._clock = beside, beside.clock if beside else time.perf_counter
         self._former: float | None = None  # seconds of the processes before this one
         self._batches: list[dict[str, Tensor]] = []  # of the optimiser step under way
         self._passes = 0  # of that step
@@ -93,7 +98,7 @@ class CompletionTrainer(Trainer):
         """Give the seconds since the training began, without those between its processes."""
         if self._former is None:
             self._former = self.history.seconds
-        return self._former + time.perf_counter() - self._started
+        return self._former + self._clock() - self._started
 
     @property
     def is_over(self) -> bool:
@@ -203,9 +208,24 @@ class CompletionTrainer(Trainer):
         losses = []
         for part in parted(batch, self.rows):
             with self._ranks.drawing(self.args.seed, self.state.global_step, self._passes):
-                losses.append(super().training_step(model, self._ranks.share(part), *items))
+                losses.append(self._pass(model, self._ranks.share(part), *items))
             self._passes += 1
         return torch.stack(losses).sum()
+
+    def _pass(self, model: nn.Module, part: Mapping[str, Tensor], items: Tensor | None = None) -> Tensor:
+        """Let rows go through the model and back, beside those of other trainings where they can."""
+        if self._beside is not None:
+            rows = TrainingRows(part, items, self._objective, self._tally)
+            autocast, anew = self.compute_loss_context_manager, self.args.recomputes
+            loss = self._beside.passed(Pass(self.model, rows, self._scaled, autocast, anew))
+            if loss is not None:
+                return loss
+        return super().training_step(model, part, items)
+
+    def _scaled(self, loss: Tensor) -> Tensor:
+        """Give a loss as it goes backward: float16's gradients are scaled."""
+        scaler = self.accelerator.scaler
+        return loss if scaler is None else scaler.scale(loss)
 
     def _take_fewer(self, batch: Mapping[str, Tensor], step: int, error: Exception) -> None:
         """Halve the rows of a pass where memory was full; else raise what was the matter.

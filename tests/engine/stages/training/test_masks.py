@@ -6,28 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
-from tiny_models import MODELS, SAME_HEADS, SMALL, adapt, build
+from tiny_models import MODELS, TRAINABLE, adapt, build
 
 from engine.models.lens import Lens, find_lens
 from engine.stages.training.loss import Collator, completion_loss
 from engine.text.targets import Encoded
 
-# Of the family of each of these a mask might do more than hide padding: sliding windows, soft-caps, positions
-# counted by the mask, routers, states that run on.
-MORE: dict[str, tuple[str, dict[str, Any]]] = {
-    "mamba": ("MambaConfig", {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "state_size": 8}),
-    "bloom": ("BloomConfig", {"vocab_size": 96, "hidden_size": 32, "n_layer": 3, "n_head": 4}),
-    "gemma 2, windows of 4": ("Gemma2Config", SMALL | {"sliding_window": 4, "attn_logit_softcapping": 2.0}),
-    "gpt-j": ("GPTJConfig", {"vocab_size": 96, "n_embd": 32, "n_layer": 3, "n_head": 4, "rotary_dim": 4}),
-    "olmo2": ("Olmo2Config", SAME_HEADS),
-    "qwen3-moe": (
-        "Qwen3MoeConfig",
-        SMALL | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
-    ),
-}  # fmt: skip
-ALL = MODELS | {name: model for name, model in MORE.items() if hasattr(transformers, model[0])}
-del ALL["cohere, scaled by 0"]  # which has no gradient
 EXAMPLES = [
     Encoded([10 + place for place in range(prompt)], [40 + number, *range(50, 50 + completion)], prompt)
     for number, (prompt, completion) in enumerate([(20, 3), (3, 1), (9, 8), (1, 2)])
@@ -53,12 +37,12 @@ def test_what_is_compared_has_padding_and_no_mask() -> None:
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", TRAINABLE)
 def test_without_a_mask_the_gradient_is_the_same(
     name: str, attention: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     try:
-        model = adapt(build(*ALL[name], attn_implementation=attention))
+        model = adapt(build(*TRAINABLE[name], attn_implementation=attention))
     except ValueError as error:
         pytest.skip(str(error))
     model.float()
