@@ -6,6 +6,7 @@ These two classes declare what the engine uses of any of them. No object is ever
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -75,6 +76,19 @@ class AdaptedLm(CausalLm):
     def save_pretrained(self, folder: str) -> None:
         """Write the adapters in peft's format."""
         raise NotImplementedError
+
+
+def recompute_activations(model: CausalLm, *, anew: bool) -> None:
+    """Have activations computed anew in the backward pass, or kept.
+
+    Releases of transformers 5 differ in what they call it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        if anew:
+            model.gradient_checkpointing_enable()
+        else:
+            model.gradient_checkpointing_disable()
 
 
 def adapter_off(model: CausalLm) -> AbstractContextManager[None]:

@@ -85,10 +85,17 @@ def _lengths(plan: Plan, cells: Sequence[PlannedCell]) -> dict[int, float]:
     return found
 
 
-def group_memory(plan: Plan, cells: Sequence[PlannedCell], room: float | None = None) -> float | None:
-    """Estimate the bytes that trainings together take at most: the model once, all else of each.
+def groups_memory(plan: Plan, cells: Iterable[PlannedCell], most: int) -> float:
+    """Estimate the bytes that the largest group of these trainings takes; 0 where none is known."""
+    groups = [group for group in training_groups(plan, cells, most) if len(group) > 1] if most > 1 else []
+    sizes = [group_memory(plan, [training[0] for training in group]) for group in groups]
+    return max((size for size in sizes if size is not None), default=0.0)
 
-    All batches are as wide as the widest. None where it is unknown.
+
+def group_memory(plan: Plan, cells: Sequence[PlannedCell], room: float | None = None) -> float | None:
+    """Estimate the bytes that trainings take together: the model once, all else of each.
+
+    All batches are as wide as the widest. None where that is unknown.
     """
     cards = Cards()
     costs = [training_cost(plan, cell, room, cards=cards) for cell in cells]
@@ -117,7 +124,7 @@ def fitting(plan: Plan, cells: Sequence[PlannedCell], room: float | None) -> int
 
 
 def told_alone(plan: Plan, cells: Iterable[PlannedCell], settings: Executor) -> list[str]:
-    """Say which trainings do not go together although that is asked for, and why, in a line for each reason."""
+    """Say which trainings cannot go together where that is asked for, in a line for each reason."""
     if settings.together in ("auto", 1):
         return []
     if settings.ranks > 1:

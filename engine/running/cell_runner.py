@@ -16,12 +16,15 @@ from engine.errors import ChangedWeightsError, DoneElsewhereError, HeldElsewhere
 from engine.models.base_model import BaseModel, as_it_was
 from engine.models.causal_lm import CausalLm
 from engine.planning.levels import describe
-from engine.planning.plan import Plan, PlannedCell, by_training, grouped
+from engine.planning.plan import Plan, PlannedCell, grouped
+from engine.planning.training_groups import training_groups
 from engine.progress import Report, StopRequest, silent
 from engine.running.display import LOADING, Display
 from engine.running.memory import failure
+from engine.running.stage_ends import ChangedBaseError, FailFastError, HeldError, UnavailableError
 from engine.stages.cell_stages import MEASURES, Stages
 from engine.stages.checks import Checked
+from engine.stages.training.together.side_by_side import Beside, side_by_side
 from specs.common.names import UNTRAINED_STAGES
 from store import LostClaimError
 
@@ -35,6 +38,7 @@ class Options:
 
     fail_fast: bool = False
     retry_failed: bool = False
+    together: int = 1  # trainings of one model in one pass
 
 
 @define
@@ -62,22 +66,6 @@ class Outcome:
         return outcome_html(self)
 
 
-class _UnavailableError(Exception):
-    """A stage has failed, now or before, so what consumes its result cannot run."""
-
-
-class _ChangedBaseError(_UnavailableError):
-    """A stage has just failed because the base model's weights changed: the others need another model."""
-
-
-class _HeldError(Exception):
-    """Another process is running a stage, so what consumes its result has to wait."""
-
-
-class _FailFastError(Exception):
-    """A stage has failed, and the person wants to stop at the first failure."""
-
-
 @define
 class CellRunner:
     """Runs cells of a plan in this process. Between its runs it keeps the model that it loaded last."""
@@ -92,19 +80,26 @@ class CellRunner:
     _loaded: tuple[str, str] | None = None
     _given_up: set[str] = field(factory=set)  # keys of failed stages that are not tried again
 
-    def run(self, cells: Iterable[PlannedCell]) -> Outcome:
-        """Run all that is pending in these cells. Raises Interrupted after Ctrl-C."""
+    def run(self, cells: Iterable[PlannedCell], *, together: bool = True) -> Outcome:
+        """Run all that is pending in these cells. Raises Interrupted after Ctrl-C.
+
+        together: whether trainings may go side by side where the options say so.
+        """
         self.outcome = Outcome()
-        with contextlib.suppress(_FailFastError):  # recorded in the outcome
-            for same_training in by_training(self.plan, cells):
-                self.stop.check()
-                self._run_training(same_training)
+        most = self.options.together if together else 1
+        with contextlib.suppress(FailFastError):  # recorded in the outcome
+            for group in training_groups(self.plan, cells, most):
+                if len(group) > 1:
+                    self._train_together(group)
+                for same_training in group:
+                    self.stop.check()
+                    self._run_training(same_training)
         return self.outcome
 
     def prepare_data(self, cells: Iterable[PlannedCell]) -> Outcome:
         """Run the data stages alone."""
         self.outcome = Outcome()
-        with contextlib.suppress(_FailFastError):
+        with contextlib.suppress(FailFastError):
             for cell, *_ in grouped(cells, lambda cell: (cell.keys["data"], cell.keys["test_data"])):
                 self._refresh([cell])
                 self._has_data(cell)
@@ -112,17 +107,14 @@ class CellRunner:
 
     def _run_training(self, cells: list[PlannedCell]) -> None:
         """Run the cells that share one training: train once, then evaluate and probe each of them."""
-        self._refresh(cells)
-        pending = [cell for cell in cells if self.plan.state(cell) != "cached"]
-        ready = [cell for cell in pending if self._has_data(cell) and self.plan.state(cell) != "cached"]
+        ready = self._ready(cells)
         if not ready:
             return
         try:
             self._check_free(ready)
             due = self._is_due("train", ready[0].keys["train"])
             if due:
-                check = partial(self.stages.check_training, ready[0])
-                self._attempt(ready[0], "train", ready[0].keys["train"], lambda _: check(), recorded=False)
+                self._check_training(ready[0])
             with self._lent_base(ready[0]) as base:
                 for cell in ready:
                     for stage in UNTRAINED_STAGES:
@@ -139,12 +131,53 @@ class CellRunner:
                     self.stages.kept.drop()
                     for stage in ("neutral", "tasks", "inspect", *["along"] * reading, "intervene"):
                         self._measure(cell, stage, model, base)
-        except _ChangedBaseError:
+        except ChangedBaseError:
             self._run_training(cells)  # what is left of it
-        except _UnavailableError:
+        except UnavailableError:
             pass
-        except _HeldError:
+        except HeldError:
             self.outcome.held += [cell.index for cell in ready]
+
+    def _ready(self, cells: list[PlannedCell]) -> list[PlannedCell]:
+        """Give those of some cells that are pending, and have their data."""
+        self._refresh(cells)
+        pending = [cell for cell in cells if self.plan.state(cell) != "cached"]
+        return [cell for cell in pending if self._has_data(cell) and self.plan.state(cell) != "cached"]
+
+    def _train_together(self, group: list[list[PlannedCell]]) -> None:
+        """Do trainings side by side, as many at once as memory has room for."""
+        due = [ready for cells in group if (ready := self._due_training(cells))]
+        with contextlib.suppress(UnavailableError):  # the model cannot be loaded, or has changed
+            while len(due) > 1:
+                self.stop.check()
+                with self._lent_base(due[0][0]) as base:
+                    most = self.stages.fitting([cells[0] for cells in due], base)
+                    if most > 1:
+                        trainings = [partial(self._train_beside, cells, base) for cells in due[:most]]
+                        side_by_side(base.model, trainings)
+                due = due[most:]
+
+    def _due_training(self, cells: list[PlannedCell]) -> list[PlannedCell]:
+        """Give the cells of a training that can begin now; none where it cannot, or is done."""
+        ready = self._ready(cells)
+        with contextlib.suppress(UnavailableError, HeldError):
+            key = ready[0].keys["train"] if ready else ""
+            if ready and self._is_due("train", key) and self.stages.ledger.free("train", key):
+                self._check_training(ready[0])
+                return ready
+        return []
+
+    def _train_beside(self, cells: list[PlannedCell], base: BaseModel, beside: Beside) -> None:
+        try:
+            self._train(cells, base, beside)
+        except ChangedBaseError:
+            raise
+        except (UnavailableError, HeldError):
+            pass  # recorded; the others do not need this one
+
+    def _check_training(self, cell: PlannedCell) -> None:
+        check = partial(self.stages.check_training, cell)
+        self._attempt(cell, "train", cell.keys["train"], lambda _: check(), recorded=False)
 
     def _has_data(self, cell: PlannedCell) -> bool:
         """Prepare the cell's data where that is due."""
@@ -154,10 +187,11 @@ class CellRunner:
                     prepare = partial(self.stages.prepare_data, cell, test=name == "test_data")
                     with contextlib.suppress(DoneElsewhereError):
                         self._attempt(cell, "data", cell.keys[name], prepare)
-        except _UnavailableError:
+        except UnavailableError:
             return False
-        except _HeldError:
-            self.outcome.held.append(cell.index)
+        except HeldError:
+            if cell.index not in self.outcome.held:
+                self.outcome.held.append(cell.index)
             return False
         return True
 
@@ -178,7 +212,7 @@ class CellRunner:
                     states[key] = "pending"
 
     def _check_free(self, cells: list[PlannedCell]) -> None:
-        """Raise _HeldError, before a model is loaded for it, where no stage can run now."""
+        """Raise HeldError, before a model is loaded for it, where no stage can run now."""
         key = cells[0].keys["train"]
         due = [("train", key)]
         if self.plan.states["train"][key] == "cached":
@@ -190,7 +224,7 @@ class CellRunner:
             ]
         free = [self.stages.ledger.free(stage, key) for stage, key in due]  # all, so that all are watched
         if not any(free):
-            raise _HeldError
+            raise HeldError
 
     @contextlib.contextmanager
     def _lent_base(self, cell: PlannedCell) -> Iterator[BaseModel]:
@@ -208,17 +242,18 @@ class CellRunner:
                 message = f"{levels}: the weights of the base model changed meanwhile; it is loaded again"
                 warnings.warn(message, stacklevel=2)
 
-    def _train(self, cells: list[PlannedCell], base: BaseModel) -> None:
-        """Train the adapter that the cells share."""
+    def _train(self, cells: list[PlannedCell], base: BaseModel, beside: Beside | None = None) -> None:
+        """Train the adapter that the cells share, beside others where it has a place there."""
         cell = cells[0]
         checked = [
             self._check(each, stage, base) for each in cells for stage in CHECKED if stage in each.keys
         ]
         taken_from = {donor for other in self.plan.cells for donor in other.donors}
         if not any(checked) and cell.keys["train"] not in taken_from:
-            raise _UnavailableError  # nothing that the training is for can run
+            raise UnavailableError  # nothing that the training is for can run
         with contextlib.suppress(DoneElsewhereError):
-            self._attempt(cell, "train", cell.keys["train"], partial(self.stages.train, cell, base))
+            train = partial(self.stages.train, cell, base, beside=beside)
+            self._attempt(cell, "train", cell.keys["train"], train)
 
     def _keep_steps(self, cell: PlannedCell, base: BaseModel) -> None:
         """Have the adapters along the cell's training that a stage needs, and that were not kept."""
@@ -236,7 +271,7 @@ class CellRunner:
         key = cell.keys[stage]
         if self.plan.states[stage][key] not in ("cached", "failed"):
             check = partial(self.stages.check, cell, stage, base)
-            with contextlib.suppress(_UnavailableError):
+            with contextlib.suppress(UnavailableError):
                 self._attempt(cell, stage, key, lambda _: check(), recorded=False)
         return self.plan.states[stage][key] != "failed"
 
@@ -254,11 +289,11 @@ class CellRunner:
                 self._attempt(cell, stage, key, partial(self.stages.measure, stage, cell, model, base))
         except DoneElsewhereError:
             pass
-        except _ChangedBaseError:
+        except ChangedBaseError:
             raise
-        except _UnavailableError:
+        except UnavailableError:
             return False  # recorded; the cell's other measurement does not need this one
-        except _HeldError:
+        except HeldError:
             self.outcome.held.append(cell.index)
             return False
         return True
@@ -275,9 +310,9 @@ class CellRunner:
         self._refresh([cell])
         states = [self.plan.states["train"][donor] for donor in cell.donors_of(stage)]
         if "failed" in states:
-            raise _UnavailableError
+            raise UnavailableError
         if set(states) != {"cached"}:
-            raise _HeldError
+            raise HeldError
 
     def _load(self, cell: PlannedCell) -> BaseModel:
         wanted = self.plan.model(cell)
@@ -298,7 +333,7 @@ class CellRunner:
         if state == "failed" and (key in self._given_up or not self.options.retry_failed):
             self.outcome.left_failed += key not in self._given_up
             self._given_up.add(key)
-            raise _UnavailableError
+            raise UnavailableError
         return state != "cached"
 
     def _attempt(
@@ -337,7 +372,7 @@ class CellRunner:
             result = self.stages.ranks.together(lambda: action(report))
         except (HeldElsewhereError, LostClaimError) as error:
             ledger.release(stage, key)
-            raise _HeldError from error
+            raise HeldError from error
         except DoneElsewhereError:
             ledger.release(stage, key)
             self.plan.states[stage][key] = "cached"
@@ -349,7 +384,7 @@ class CellRunner:
             if not recorded or not ledger.has(stage, key):
                 self._record_failure(cell, stage, key, error)
                 changed = isinstance(error, ChangedWeightsError)
-                raise (_ChangedBaseError if changed else _UnavailableError) from error
+                raise (ChangedBaseError if changed else UnavailableError) from error
             elsewhere = ledger.lost(stage, key)
             ledger.release(stage, key)
             if elsewhere:  # and it failed of what its taker has swept away
@@ -382,10 +417,10 @@ class CellRunner:
             self.stages.ledger.fail(stage, key, record)
         except LostClaimError as lost:
             self.stages.ledger.release(stage, key)
-            raise _HeldError from lost
+            raise HeldError from lost
         self.plan.states[stage][key] = "failed"
         self._given_up.add(key)
         self.outcome.failed.append((cell.index, stage, message))
         self.display.failed(cell, stage, message)
         if self.options.fail_fast:
-            raise _FailFastError from error
+            raise FailFastError from error

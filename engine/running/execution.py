@@ -17,6 +17,7 @@ from engine.planning.executor_settings import executor_settings
 from engine.planning.places import older_store
 from engine.planning.plan import Plan, PlannedCell, check_donors
 from engine.planning.plugins_used import used_plugins
+from engine.planning.training_groups import groups_memory, most_together, told_alone
 from engine.planning.warnings import changed_files
 from engine.progress import StopRequest
 from engine.quantities import count
@@ -66,13 +67,13 @@ def request_for(
     if not cells:
         return request, []
     check_donors(plan, cells)
-    changed = [*older_store(plan), *changed_files(plan)]
+    changed = [*older_store(plan), *changed_files(plan), *told_alone(plan, cells, settings)]
     costs = estimate(plan, cells)
     if costs is None:  # the model is not on this machine yet
         return request, changed
     workers = settings.workers or 1
     if not ignore_space:
-        check_space(plan, costs, workers)
+        check_space(plan, costs, workers * most_together(settings, len(cells)))
     if settings.kind == "local" and (lacking := memory_warning(plan, cells, costs, workers * settings.ranks)):
         changed.append(lacking)
     return request, changed
@@ -130,7 +131,9 @@ def _run(
     from engine.stages.cell_stages import Stages
 
     settings = request.executor
-    options = execute.Options(fail_fast=request.fail_fast, retry_failed=request.retry_failed)
+    pending = {cell.keys["train"] for cell in cells if plan.states["train"][cell.keys["train"]] != "cached"}
+    together = most_together(settings, len(pending))
+    options = execute.Options(request.fail_fast, request.retry_failed, together)
     policy = Policy(request.wait, min(1.0, settings.lease / 10), settings.retries, request.fail_fast)
     ledger = Ledger(plan.root, settings.lease)
     stages = Stages(plan, ledger, StoreWriter(plan.root), where, stop)
@@ -146,7 +149,8 @@ def _run(
     job = Job(spec, root, options, settings.lease, settings.ranks, settings.grace, sharing, home.under(name))
     whole = estimator(plan)(cells)
     # First of all, for what it refuses should not wait for data.
-    executor = make_executor(job, settings, stop, Resources(whole.memory if whole else None))
+    most = max(whole.memory, groups_memory(plan, cells, together)) if whole else None
+    executor = make_executor(job, settings, stop, Resources(most))
     try:
         # Every unit needs its data: made here, it keeps no worker waiting.
         prepared = execution.prepare_data(cells)
@@ -171,6 +175,7 @@ def _run(
         partial(progress_on_disk, plan.root),
         partial(loss, plan, processes),
         WorkerEvents(plan, home.under(name), display),
+        together=together,
     )
     display.waits("waiting for workers to start")
     try:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, evolve, field, frozen
 
-from engine.planning.plan import Plan, PlannedCell, by_training
+from engine.planning.plan import Plan, PlannedCell
+from engine.planning.training_groups import groups_memory, training_groups
 from engine.progress import StopRequest
 from engine.quantities import count
 from engine.running.cell_runner import Outcome
@@ -64,6 +65,7 @@ class Scheduler:
     events: WorkerEvents | None = None  # what workers tell of their stages meanwhile
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+    together: int = 1  # trainings that go side by side
     outcome: Outcome = field(factory=Outcome)
     _held: list[Work] = field(factory=list)
     _next_look: float = -math.inf
@@ -73,7 +75,7 @@ class Scheduler:
     def run(self, cells: Iterable[PlannedCell], batch: int = 1) -> Outcome:
         """Run what is pending in these cells, `batch` trainings a unit. Raises Interrupted after Ctrl-C."""
         try:
-            self._submit(units(self.plan, cells, batch, self.cost))
+            self._submit(units(self.plan, cells, batch, self.cost, self.together))
             self._round()
             while self._held and not self._ends_early() and self._wait_for_held():
                 self._round()
@@ -85,8 +87,9 @@ class Scheduler:
     def _submit(self, works: Iterable[Work]) -> None:
         silent = self.ledger.claims.silent()
         for work in works:
-            cost = self.cost(work.cells)
-            self.executor.submit(evolve(work, silent=silent), Resources(cost.memory if cost else None))
+            cost, together = self.cost(work.cells), self.together if work.together else 1
+            memory = max(cost.memory, groups_memory(self.plan, work.cells, together)) if cost else None
+            self.executor.submit(evolve(work, silent=silent), Resources(memory))
 
     def _round(self) -> None:
         """Run what is submitted to its end, and what is held as soon as it can go on."""
@@ -167,6 +170,7 @@ class Scheduler:
         """Give a lost unit again; after the last attempt at a stage, what of the unit does not need it.
 
         Attempts count from where the stage last came further: a worker may be taken away at any time.
+        Trainings go one by one then, so that one that kills its worker takes no other with it.
         """
         cells = finished.work.cells
         at = self._lost_at(cells)
@@ -181,14 +185,14 @@ class Scheduler:
         why = self.explain(finished, cell, stage)
         if deaths <= self.policy.retries:
             self.display.lost(cell, stage, f"{why}; trying again, {deaths} of {self.policy.retries}")
-            return [finished.work]
+            return [evolve(finished.work, together=False)]
         message = f"lost {deaths} times, the last time: {why}"
         record = {"error": message, "traceback": message, "levels": self.plan.levels(cell)}
         self.ledger.fail(stage, key, record)
         self._add(Outcome(failed=[(cell.index, stage, message)]))
         name = "train" if stage in ("data", "train") else stage
         rest = tuple(each for each in cells if each.keys.get(name) != cell.keys[name])
-        return [evolve(finished.work, cells=rest)] if rest else []
+        return [evolve(finished.work, cells=rest, together=False)] if rest else []
 
     def _lost_at(self, cells: Iterable[PlannedCell]) -> tuple[PlannedCell, str] | None:
         """Give the stage that the unit's worker died at: the first that can run and has not ended."""
@@ -209,31 +213,48 @@ class Scheduler:
         return self.ledger.has(stage, key) or self.ledger.has(stage, key, "failed")
 
 
-def units(plan: Plan, cells: Iterable[PlannedCell], batch: int, cost: CostOf = _unknown) -> list[Work]:
-    """Give the units of work: cells that share a training, up to `batch` trainings of one model together.
+def units(
+    plan: Plan, cells: Iterable[PlannedCell], batch: int, cost: CostOf = _unknown, together: int = 1
+) -> list[Work]:
+    """Give the units of work: cells that share a training, up to `batch` trainings of one model in each.
+
+    Trainings that go side by side, `together` at most, are of one unit, also where these are more.
 
     The model with the longest training comes first, and of each model the longest, but for those that take
     from others: what is left for the end is short (Graham, SIAM J. Appl. Math. 17, 1969).
     """
-    groups = [
-        (plan.model(group[0]), group_cost.flops if (group_cost := cost(group)) else 0.0, group)
-        for group in by_training(plan, cells)
-    ]
+    groups = [_Group.of(plan, trainings, cost) for trainings in training_groups(plan, cells, together)]
     longest: dict[Hashable, float] = {}
-    for model, flops, _ in groups:
-        longest[model] = max(flops, longest.get(model, 0.0))
+    for group in groups:
+        longest[group.model] = max(group.flops, longest.get(group.model, 0.0))
 
-    def place(entry: tuple[tuple[str, str], float, list[PlannedCell]]) -> tuple[Any, ...]:
-        model, flops, group = entry
-        return -longest[model], model, any(cell.donors for cell in group), -flops
+    def place(group: _Group) -> tuple[Any, ...]:
+        takes = any(cell.donors for cell in group.cells)
+        return -longest[group.model], group.model, takes, -group.flops
 
     works: list[Work] = []
     trainings = 0
-    for model, _, group in sorted(groups, key=place):
-        if works and works[-1].model == model and trainings < batch:
-            works[-1] = evolve(works[-1], cells=(*works[-1].cells, *group))
-            trainings += 1
+    for group in sorted(groups, key=place):
+        if works and works[-1].model == group.model and trainings + group.trainings <= batch:
+            works[-1] = evolve(works[-1], cells=(*works[-1].cells, *group.cells))
+            trainings += group.trainings
         else:
-            works.append(Work(tuple(group), model, rank=len(works)))
-            trainings = 1
+            works.append(Work(group.cells, group.model, rank=len(works)))
+            trainings = group.trainings
     return works
+
+
+@frozen
+class _Group:
+    """Cells of one unit in any case."""
+
+    cells: tuple[PlannedCell, ...]
+    model: tuple[str, str]
+    trainings: int
+    flops: float  # 0 where that is unknown
+
+    @classmethod
+    def of(cls, plan: Plan, trainings: list[list[PlannedCell]], cost: CostOf) -> _Group:
+        cells = tuple(cell for training in trainings for cell in training)
+        known = cost(cells)
+        return cls(cells, plan.model(cells[0]), len(trainings), known.flops if known else 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -29,6 +29,7 @@ from engine.stages.checks import Checked
 from engine.stages.context import Context
 from engine.stages.interventions import stage as interventions
 from engine.stages.training import stage as training
+from engine.stages.training.together.side_by_side import Beside
 
 MEASURES: Mapping[str, Callable[[Context, PlannedCell, CausalLm, BaseModel, Report], None]] = {
     "base": untrained.run,
@@ -67,9 +68,15 @@ class Stages(Context):
         """Raise what a stage behind the training would fail of."""
         checks.check(self, cell, stage, base)
 
-    def train(self, cell: PlannedCell, base: BaseModel, report: Report) -> None:
-        """Train the cell's adapter; the base model is left as it was."""
-        training.run(self, cell, base, report)
+    def train(
+        self, cell: PlannedCell, base: BaseModel, report: Report, *, beside: Beside | None = None
+    ) -> None:
+        """Train the cell's adapter, beside others where it has a place; the base model is left as it was."""
+        training.run(self, cell, base, report, beside)
+
+    def fitting(self, cells: Sequence[PlannedCell], base: BaseModel) -> int:
+        """Give how many of these cells' trainings, from the first on, memory has room for at once."""
+        return training.fitting(self, cells, base)
 
     def lacking(self, cell: PlannedCell) -> set[int]:
         """Give the steps whose adapters stages along the cell's training need, and that were not kept."""

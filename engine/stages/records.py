@@ -89,7 +89,8 @@ class StageRecords:
             raise ChangedWeightsError(
                 "the weights of the base model have changed since it was loaded, so nothing of this is kept"
             )
-        record |= {"started": started, "seconds": time.time() - started, "provenance": self.provenance}
+        taken = {"seconds": time.time() - started} | record  # a stage that shares its time tells its own
+        record |= {"started": started, **taken, "provenance": self.provenance}
         if files := result_files(self.plan.root, stage, key):
             record["files"] = files
         self.ledger.commit(stage, key, record)

@@ -42,6 +42,7 @@ class Work:
     cells: tuple[PlannedCell, ...]
     model: Hashable  # units that agree in it load the same model
     rank: int = 0  # its place among all units, which it keeps when it is given again
+    together: bool = True  # whether its trainings may go side by side
     # Owners of claims that the submitter found silent for a lease: token → last beat.
     silent: dict[str, str] = field(factory=dict, eq=False)
 

@@ -26,7 +26,7 @@ class InProcess:
         """Run the units in the order in which they came."""
         while self._queue:
             work = self._queue.popleft()
-            yield Finished(work, self.execution.run(work.cells))
+            yield Finished(work, self.execution.run(work.cells, together=work.together))
 
     def cancel(self) -> None:
         """Drop what has not begun."""

@@ -37,7 +37,7 @@ class Worker:
     def run(self, work: Work) -> Outcome:
         """Run a unit."""
         self.execution.stages.ledger.claims.believe(work.silent)
-        return self.execution.run(work.cells)
+        return self.execution.run(work.cells, together=work.together)
 
 
 def _display(job: Job, ranks: ProcessGroup) -> Display:

@@ -11,7 +11,6 @@ autocast; where a GPU's autocast computes in float32 and a CPU's does not, `_Lik
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
-from engine.models.causal_lm import CausalLm
+from engine.models.causal_lm import CausalLm, recompute_activations
 from engine.models.lens import Lens, find_lens
 from engine.stages.training.adapter import attach_adapter
 from engine.stages.training.trainer import AUTOCAST
@@ -111,9 +110,7 @@ def _count(
         base = _empty(config, model)
         adapted = attach_adapter(base, lora)
     if recompute:
-        with warnings.catch_warnings():  # releases of transformers 5 differ in what they call it
-            warnings.simplefilter("ignore", FutureWarning)
-            base.gradient_checkpointing_enable()
+        recompute_activations(base, anew=True)
         base.enable_input_require_grads()
     adapted.train()
     mode = FakeTensorMode(allow_non_fake_inputs=True)

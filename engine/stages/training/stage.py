@@ -15,6 +15,7 @@ from engine.models.base_model import BaseModel
 from engine.models.causal_lm import CausalLm
 from engine.models.devices import memory_room
 from engine.models.lens import find_lens
+from engine.planning import training_groups
 from engine.planning.estimate import training_passes
 from engine.planning.passes import Passes
 from engine.planning.plan import STATES, Plan, PlannedCell
@@ -25,6 +26,7 @@ from engine.stages.training.files import ADAPTER, Trained, check_adapter, load_a
 from engine.stages.training.history import UNITS, curves_family
 from engine.stages.training.kept import Keep, kept_steps, lacking, measured_adapters
 from engine.stages.training.loss import Objective
+from engine.stages.training.together.side_by_side import Beside
 from engine.stages.training.tracker_runs import TrackerRun
 from engine.stages.training.trackers import check_trackers
 from engine.stages.training.train import train_adapter
@@ -32,8 +34,13 @@ from engine.text.targets import Encoded, Example, TargetEncoder
 from engine.text.token_checks import check_tokens, encoded_split, encoded_variants, token_count
 
 
-def run(context: Context, cell: PlannedCell, base: BaseModel, report: Report) -> None:
-    """Train the cell's adapter; the base model is left as it was."""
+def run(
+    context: Context, cell: PlannedCell, base: BaseModel, report: Report, beside: Beside | None = None
+) -> None:
+    """Train the cell's adapter; the base model is left as it was.
+
+    beside: its place beside other trainings, whose time is not counted as its own.
+    """
     settings, key = context.settings("train", cell), cell.keys["train"]
     with context.committing("train", key, base) as record:
         if settings.steps == 0:
@@ -41,7 +48,7 @@ def run(context: Context, cell: PlannedCell, base: BaseModel, report: Report) ->
             return
         text, rows = context.text(cell, base.tokenizer, test=False), context.trained_rows(cell)
         encoded = _encoded(text, rows, base)
-        trained = _saved(context, cell) or _trained(context, cell, base, encoded, report)
+        trained = _saved(context, cell) or _trained(context, cell, base, encoded, report, beside=beside)
         family = curves_family(len(trained.curves["loss"]))
         with context.sink(family, key, resume=False) as sink:
             sink.append(trained.curves)
@@ -56,6 +63,8 @@ def run(context: Context, cell: PlannedCell, base: BaseModel, report: Report) ->
             "modules": trained.modules,
             "passes": trained.passes,
         }
+        if beside is not None:
+            record["seconds"] = beside.clock()
 
 
 def _encoded(
@@ -75,6 +84,7 @@ def _trained(
     encoded: Mapping[str, Sequence[Encoded]],
     report: Report,
     again: Collection[int] = (),
+    beside: Beside | None = None,
 ) -> Trained:
     """Train the cell's adapter; `again`: do it up to these steps only, to keep their adapters."""
     settings, key = context.settings("train", cell), cell.keys["train"]
@@ -98,6 +108,7 @@ def _trained(
         run=TrackerRun.of(context.plan, cell),
         keep=(lambda _planned: again) if again else keep,
         until=max(again, default=None),
+        beside=beside,
     )
 
 
@@ -138,8 +149,9 @@ def keep_again(
         if before is not None and not np.array_equal(again, before.curves["loss"][: len(again)]):
             warnings.warn(
                 f"train {key}: it was done again up to step {max(steps)} for probe.at, and its losses differ "
-                "from those of the first time, by the arithmetic of another machine or release: the adapters "
-                "along it are near those that it went through, not the same",
+                "from those of the first time, by the arithmetic of another machine or release, or of "
+                "trainings side by side: the adapters along it are near those that it went through, not the "
+                "same",
                 stacklevel=2,
             )
     finally:
@@ -151,6 +163,13 @@ def _passes(context: Context, cell: PlannedCell, base: BaseModel, examples: Sequ
     longest = max(map(len, examples)), max(len(example.completion) for example in examples)
     room = context.ranks.lead(lambda: memory_room(find_lens(base.model).device, context.sharing))
     return training_passes(context.plan, cell, longest, room, context.ranks.size)
+
+
+def fitting(context: Context, cells: Sequence[PlannedCell], base: BaseModel) -> int:
+    """Give how many of these cells' trainings, from the first on, memory has room for at once."""
+    return training_groups.fitting(
+        context.plan, cells, memory_room(find_lens(base.model).device, context.sharing)
+    )
 
 
 def load(context: Context, cell: PlannedCell, base: BaseModel) -> CausalLm:

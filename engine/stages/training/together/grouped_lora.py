@@ -144,15 +144,13 @@ class GroupedLora(nn.Module):
         whole = len(stack.adapters) == len(layout.sizes)
         inputs = self._inputs(layout.by_training(x), stack, layout, whole=whole)
         h, b = torch.bmm(inputs, stack.a.transpose(1, 2)), stack.b.transpose(1, 2)
-        factor = 1.0
-        if isinstance(stack.scale, float):
-            factor = stack.scale
-        else:
-            h = (h * stack.scale).to(h.dtype)
         plain = result.reshape(len(layout.sizes), -1, result.shape[-1])
-        if whole and h.dtype == result.dtype:
-            return torch.baddbmm(plain, h, b, alpha=factor).view(result.shape)
-        delta = torch.bmm(h, b) * factor
+        # float16 is to overflow where it does in peft's order of products: steps are left out for that.
+        if whole and h.dtype == result.dtype != torch.float16:
+            if isinstance(stack.scale, float):
+                return torch.baddbmm(plain, h, b, alpha=stack.scale).view(result.shape)
+            return torch.baddbmm(plain, (h * stack.scale).to(h.dtype), b).view(result.shape)
+        delta = torch.bmm(h, b) * stack.scale
         if whole:
             return (plain + delta).to(result.dtype).view(result.shape)
         return plain.index_add(0, stack.places, delta.to(result.dtype)).view(result.shape)

@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.lora import layer as lora_layers
 from torch import Tensor, nn
 
-from engine.models.causal_lm import AdaptedLm, CausalLm
+from engine.models.causal_lm import AdaptedLm, CausalLm, recompute_activations
 from engine.models.lens import Lens, find_lens
 from engine.stages.training.loss import sent
 from engine.stages.training.together.grouped_lora import NAME, Adapter, GroupedLora, RowLayout, Stack
@@ -130,10 +130,7 @@ class JointModel:
         """Get ready for a pass that is trained by, with activations computed anew or not."""
         self.model.train()
         if checkpointing != self._checkpointing:
-            if checkpointing:
-                self.model.gradient_checkpointing_enable()
-            else:
-                self.model.gradient_checkpointing_disable()
+            recompute_activations(self.model, anew=checkpointing)
             self._checkpointing = checkpointing
 
     def hidden(self, ids: Tensor, mask: Tensor, layout: RowLayout) -> Tensor:

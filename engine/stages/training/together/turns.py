@@ -51,6 +51,7 @@ class Turn(Generic[Asked, Answer]):
     _asked: list[Asked] = field(factory=list)  # one, or none
     _answers: list[Answer] = field(factory=list)
     _ending: BaseException | None = None
+    _runs: bool = False
     _go: threading.Semaphore = field(factory=_semaphore)
     _back: threading.Semaphore = field(factory=_semaphore)
     _thread: threading.Thread | None = None
@@ -84,7 +85,7 @@ class Turn(Generic[Asked, Answer]):
     def go_on(self) -> None:
         """Let the function run until it asks or ends."""
         self.state.enter()
-        self._since = time.perf_counter()
+        self._since, self._runs = time.perf_counter(), True
         try:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True)
@@ -92,6 +93,7 @@ class Turn(Generic[Asked, Answer]):
             else:
                 self._go.release()
             self._back.acquire()
+            self._runs = False
         finally:
             self.seconds += time.perf_counter() - self._since
             self.state.leave()
@@ -101,10 +103,9 @@ class Turn(Generic[Asked, Answer]):
         self._ending = error
         if self._thread is None or self.has_ended:
             return
-        if self._asked:
-            self._asked.clear()
+        if not self._runs:
             self.go_on()
-        else:  # it runs: the caller was interrupted while it waited for it
+        else:  # the caller was interrupted while it waited for it
             identity, kind = ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(type(error))
             ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, kind)
             self._back.acquire(timeout=ENDING)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from joint_gradients import Cell, adapted, alone, together
-from tiny_models import SMALL, TRAINABLE, build, without_dropout
-from torch.utils._python_dispatch import TorchDispatchMode
+from tiny_models import TRAINABLE, build, without_dropout
 
 from engine.stages.training.loss import Objective
 from engine.text.targets import Encoded

@@ -12,13 +12,12 @@ import torch
 from attrs import evolve
 from safetensors.torch import load_file
 from tiny_models import build, without_dropout
-from trainings import FAST, interrupted, load, many, saved_weights, together, train
+from trainings import interrupted, load, many, saved_weights, together, train
 
 from engine.errors import EngineError, Interrupted
-from engine.progress import StopRequest, silent
+from engine.progress import StopRequest
 from engine.stages.training.files import Trained
 from engine.stages.training.loss import Objective
-from engine.stages.training.together import joint_passes
 from specs.tables.experiment import Lora, Train
 
 ROWS = many(14)
@@ -118,3 +117,151 @@ def test_each_adapter_is_that_of_training_alone(base: Any, tokenizer: Any, tmp_p
         assert difference(*folders, file) < 1e-9
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
     assert not any(parameter.requires_grad for parameter in base.parameters())
+
+
+def test_one_that_fails_takes_no_other_with_it(base: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """By a rate at which its weights become infinite, at its validation, or before its first step."""
+    worst = evolve(BASE, lr=1e200, schedule="constant", warmup=0.0)
+    lacking = {"examples": ROWS[:5], "settings": evolve(BASE, early_stopping=1)}
+    trainings = {
+        "diverges": TRAININGS["plain"] | {"settings": worst},
+        "plain": TRAININGS["plain"],
+        "lacks": lacking,
+        "dropout": TRAININGS["dropout"],
+    }
+    expected = each_alone(
+        base, tokenizer, tmp_path / "alone", {n: trainings[n] for n in ("plain", "dropout")}
+    )
+    found = together(base, tokenizer, tmp_path / "together", trainings)
+    for name, trained in expected.items():
+        assert_same(found[name], trained, 1e-6)
+        assert difference(tmp_path / "together" / name, tmp_path / "alone" / name) < 1e-9
+    assert isinstance(found["diverges"], EngineError) and "the training has diverged" in str(
+        found["diverges"]
+    )
+    assert isinstance(found["lacks"], EngineError) and "validation" in str(found["lacks"])
+
+
+def stopping_after(step: int, stop: StopRequest) -> dict[str, Any]:
+    """Options of a training that asks for all to stop once it has done a step."""
+
+    def report(done: int, total: int, text: str) -> None:
+        stop.requested |= done == step
+
+    return {"stop": stop, "report": report}
+
+
+STOPPED = ("plain", "dropout", "accumulated", "stopped early", "micro batches")
+
+
+@pytest.mark.parametrize("first", ["together", "alone"])
+def test_a_stopped_training_goes_on_together_or_alone(
+    base: Any, tokenizer: Any, tmp_path: Path, first: str
+) -> None:
+    """Checkpoints are the same: of dropout, moments, schedule, the best adapter and the log so far."""
+    trainings = {name: TRAININGS[name] for name in STOPPED}
+    expected = each_alone(base, tokenizer, tmp_path / "alone", trainings)
+    if first == "together":
+        stop = StopRequest()
+        asking = {name: options | {"stop": stop} for name, options in trainings.items()}
+        asking["dropout"] |= stopping_after(3, stop)
+        found = together(base, tokenizer, tmp_path / "stopped", asking)
+        assert all(isinstance(error, Interrupted) for error in found.values())
+        assert all((tmp_path / "stopped" / name / "checkpoints").is_dir() for name in trainings)
+        resumed: Any = each_alone(base, tokenizer, tmp_path / "stopped", trainings)
+    else:
+        for step, (name, options) in enumerate(trainings.items(), 2):  # each has come as far as it has
+            interrupted(step, base, tokenizer, tmp_path / "stopped" / name, **options)
+        resumed = together(base, tokenizer, tmp_path / "stopped", trainings)
+    for name, trained in expected.items():
+        assert_same(resumed[name], trained, 1e-6)
+        assert difference(tmp_path / "stopped" / name, tmp_path / "alone" / name) < 1e-9, name
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_in_each_precision_the_first_steps_agree(
+    llama: Any, tokenizer: Any, tmp_path: Path, precision: str
+) -> None:
+    """As far as its rounding lets them: half precision goes other ways soon."""
+    settings = evolve(BASE, steps=3, precision=precision, lr=1e-3, warmup=0.0, schedule="constant")
+    trainings = {
+        f"{rank}": {"examples": ROWS[rank:], "lora": Lora(r=rank, alpha=3.0), "settings": settings}
+        for rank in (1, 2, 4)
+    }
+    expected = each_alone(llama, tokenizer, tmp_path / "alone", trainings)
+    found = together(llama, tokenizer, tmp_path / "together", trainings)
+    within = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}[precision]
+    for name, trained in expected.items():
+        result = found[name]
+        assert isinstance(result, Trained), result
+        np.testing.assert_allclose(result.curves["loss"], trained.curves["loss"], rtol=within)
+        np.testing.assert_allclose(result.curves["grad_norm"], trained.curves["grad_norm"], rtol=10 * within)
+        weights = saved_weights(tmp_path / "together" / name)
+        assert {weight.dtype for weight in weights.values()} == {torch.float32}
+
+
+def test_activations_that_are_computed_anew_change_nothing(base: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """But dropout would be drawn anew, so a training with it does its own passes, and says so."""
+    anew = evolve(BASE, steps=6, gradient_checkpointing=True)
+    trainings = {
+        name: {**TRAININGS[name], "settings": anew, "lora": evolve(TRAININGS[name]["lora"], dropout=share)}
+        for name, share in (("plain", 0.0), ("dropout", 0.2), ("accumulated", 0.0))
+    }
+    expected = each_alone(base, tokenizer, tmp_path / "alone", trainings)
+    with pytest.warns(UserWarning, match="dropout would be drawn anew"):
+        found = together(base, tokenizer, tmp_path / "together", trainings)
+    for name, trained in expected.items():
+        assert_same(found[name], trained, 1e-6)
+        assert difference(tmp_path / "together" / name, tmp_path / "alone" / name) < 1e-9, name
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [{"dora": True}, {"target_modules": ["c_attn"], "modules_to_save": ["ln_f"]}],
+    ids=["dora", "norm"],
+)
+def test_what_cannot_go_along_is_trained_in_its_turns(
+    base: Any, tokenizer: Any, tmp_path: Path, lora: dict[str, Any]
+) -> None:
+    trainings = {
+        "plain": TRAININGS["plain"],
+        "other": TRAININGS["dropout"] | {"lora": Lora(r=2, **lora)},
+        "dropout": TRAININGS["dropout"],
+    }
+    expected = each_alone(base, tokenizer, tmp_path / "alone", trainings)
+    with pytest.warns(
+        UserWarning, match="1 training cannot go beside others: .* is no matrix of a plain"
+    ) as told:
+        found = together(base, tokenizer, tmp_path / "together", trainings)
+    assert sum("beside others" in str(warning.message) for warning in told) == 1
+    for name, trained in expected.items():
+        assert_same(found[name], trained, 1e-6)
+        assert difference(tmp_path / "together" / name, tmp_path / "alone" / name) < 1e-9, name
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("rows", [4, 2])
+def test_full_memory_lets_fewer_go_together(
+    base: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, backward: bool
+) -> None:
+    """Of four trainings with two rows each; where two are too many, each goes on by itself."""
+    names = ("plain", "dropout", "in epochs", "kept along")
+    trainings = {name: TRAININGS[name] for name in names}
+    expected = each_alone(base, tokenizer, tmp_path / "alone", trainings)
+
+    def full(_gradient: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    def watch(_module: Any, _arguments: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        if len(hidden) > rows and hidden.requires_grad:
+            hidden.register_hook(full) if backward else full(None)
+
+    hook = base.transformer.h[1].register_forward_hook(watch)
+    with pytest.warns(UserWarning, match="memory was full with 4 trainings at once; they go on 2 at once"):
+        found = together(base, tokenizer, tmp_path / "together", trainings)
+    hook.remove()
+    for name, trained in expected.items():
+        assert_same(found[name], trained, 1e-6)
+        assert found[name].passes["out_of_memory"] == []
+        assert difference(tmp_path / "together" / name, tmp_path / "alone" / name) < 1e-9, name
