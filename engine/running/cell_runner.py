@@ -6,7 +6,7 @@ import contextlib
 import gc
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import Literal, TypeVar, cast, get_args
 
@@ -76,6 +76,7 @@ class CellRunner:
     display: Display
     stop: StopRequest
     outcome: Outcome = field(factory=Outcome)
+    donated: Collection[str] = ()  # train keys that cells read which this process does not know
     _base: BaseModel | None = None
     _loaded: tuple[str, str] | None = None
     _given_up: set[str] = field(factory=set)  # keys of failed stages that are not tried again
@@ -248,7 +249,7 @@ class CellRunner:
         checked = [
             self._check(each, stage, base) for each in cells for stage in CHECKED if stage in each.keys
         ]
-        taken_from = {donor for other in self.plan.cells for donor in other.donors}
+        taken_from = {donor for other in self.plan.cells for donor in other.donors} | {*self.donated}
         if not any(checked) and cell.keys["train"] not in taken_from:
             raise UnavailableError  # nothing that the training is for can run
         with contextlib.suppress(DoneElsewhereError):

@@ -86,10 +86,12 @@ class Scheduler:
 
     def _submit(self, works: Iterable[Work]) -> None:
         silent = self.ledger.claims.silent()
+        donors = {donor for cell in self.plan.cells for donor in cell.donors}
         for work in works:
+            donated = frozenset(donors & {cell.keys["train"] for cell in work.cells})
             cost, together = self.cost(work.cells), self.together if work.together else 1
             memory = max(cost.memory, groups_memory(self.plan, work.cells, together)) if cost else None
-            self.executor.submit(evolve(work, silent=silent), Resources(memory))
+            self.executor.submit(evolve(work, silent=silent, donated=donated), Resources(memory))
 
     def _round(self) -> None:
         """Run what is submitted to its end, and what is held as soon as it can go on."""

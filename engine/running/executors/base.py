@@ -43,6 +43,7 @@ class Work:
     model: Hashable  # units that agree in it load the same model
     rank: int = 0  # its place among all units, which it keeps when it is given again
     together: bool = True  # whether its trainings may go side by side
+    donated: frozenset[str] = field(default=frozenset(), eq=False)  # train keys that other cells take from
     # Owners of claims that the submitter found silent for a lease: token → last beat.
     silent: dict[str, str] = field(factory=dict, eq=False)
 

@@ -37,6 +37,8 @@ class Worker:
     def run(self, work: Work) -> Outcome:
         """Run a unit."""
         self.execution.stages.ledger.claims.believe(work.silent)
+        self.execution.plan.cells[:] = work.cells
+        self.execution.donated = work.donated
         return self.execution.run(work.cells, together=work.together)
 
 
