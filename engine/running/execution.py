@@ -139,7 +139,8 @@ def _run(
     stages = Stages(plan, ledger, StoreWriter(plan.root), where, stop)
     execution = execute.CellRunner(plan, stages, options, display, stop)
     if settings.kind == "local" and settings.workers is None and settings.ranks == 1:
-        return Scheduler(plan, ledger, InProcess(execution), policy, Waits(display), stop).run(cells)
+        own, waits = InProcess(execution), Waits(display)
+        return Scheduler(plan, ledger, own, policy, waits, stop, together=together).run(cells)
     root = plan.root.absolute()
     here = settings.kind == "local"
     home, name = place_of(root.scratch()) if here else root, events_of(run)
