@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from children import contents, run, start
-from commands import engine
+from commands import engine as command
 from safetensors.numpy import load as load_weights
 from small_study import spec_text
 
 import engine.api
-from engine.planning.training_groups import fitting, group_memory, training_groups
-from engine.running.scheduler import units
-from specs.tables.executor import Executor
 from store import Ledger, open_store
 
 TRAIN = """
@@ -94,3 +91,70 @@ def test_workers_take_trainings_that_go_together(study: Path, tmp_path: Path) ->
     run(tmp_path, "execute", study / "study.toml", "--store", tmp_path / "store", "--workers", 2, *TOGETHER)
     assert passes(tmp_path / "store") == [4] * 8
     assert_near(contents(tmp_path / "store"), contents(study / "store"))
+
+
+def wait_for(root: Path, pattern: str, count: int) -> None:
+    deadline = time.monotonic() + 300
+    while len(list(root.glob(pattern))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("again", [TOGETHER, ()], ids=["together", "alone"])
+def test_trainings_go_on_behind_a_kill_or_a_stop(
+    study: Path, tmp_path: Path, how: signal.Signals, again: tuple[str, ...]
+) -> None:
+    """All claims end with the process, and each goes on from its own checkpoint, to the same but rounding.
+
+    To the same bits it does not: how sums are rounded depends on how many rows a product has.
+    """
+    root = tmp_path / "store"
+    words = ("execute", study / "study.toml", "--store", root)
+    child = start(tmp_path, *words, *TOGETHER)
+    wait_for(root, "train/*/checkpoints/checkpoint-2", 8)
+    os.kill(child.pid or 0, how)
+    child.join(120)
+    assert child.exitcode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert not Ledger(root).done("train")
+    if how == signal.SIGINT:
+        assert not list(root.glob("claims/*/*/*.json"))
+    run(tmp_path, *words, *again)
+    assert_near(contents(root), contents(study / "store"))
+
+
+def test_one_that_fails_is_the_only_one(study: Path, tmp_path: Path) -> None:
+    """Its failure is recorded for it alone; what it needs is told, and all others are complete."""
+    text = (study / "study.toml").read_text().replace("train.lr = 1e-3", "train.lr = 1e30")
+    (tmp_path / "study.toml").write_text(text)
+    words = ("execute", tmp_path / "study.toml", "--store", tmp_path / "store", "--set", "seeds=[0]")
+    output = command(*words, *TOGETHER, code=1).output
+    assert output.count(": train  EngineError: train: the training has diverged") == 2
+    ledger, tree = Ledger(tmp_path / "store"), open_store(tmp_path / "store")
+    assert len(ledger.failed("train")) == 2 and len(ledger.done("train")) == 2
+    assert tree["small"].attrs["cells_complete"] == 2
+    whole = contents(study / "store")
+    for name, value in contents_of_adapters(ledger).items():
+        assert_near({name: value}, {name: whole[name]})
+    stopped = command(*words, *TOGETHER, "--fail-fast", "--retry-failed", code=1).output
+    assert stopped.count("the training has diverged") == 2  # of the first one, and once more at the end
+    assert not list((tmp_path / "store").glob("claims/*/*/*.json"))
+
+
+def contents_of_adapters(ledger: Ledger) -> dict[str, bytes]:
+    names = [f"train/{key}/adapter" for key in ledger.done("train")]
+    files = {name: ledger.place.local(name) / "adapter_model.safetensors" for name in names}
+    return {f"{name}/{file.name}": file.read_bytes() for name, file in files.items()}
+
+
+def test_one_that_another_process_holds_is_left_to_it(study: Path, tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    held = engine.api.plan(study / "study.toml", store=root).cells[2].keys["train"]
+    other = Ledger(root)
+    assert other.start("train", held) is not None
+    words = ("execute", study / "study.toml", "--store", root, "--set", "seeds=[0]", "--no-wait", *TOGETHER)
+    output = command(*words).output
+    other.release("train", held)
+    assert passes(root) == [3] * 3, output
+    run(tmp_path, *words)
+    assert passes(root) == [1, 3, 3, 3]
