@@ -11,8 +11,8 @@ from specs.common.lazy_names import lazy_names
 if TYPE_CHECKING:
     from engine.api import CellStatus, LoadedModel, execute, load_adapter, plan, status
     from engine.planning.plan import Plan
-    from engine.running.cell_runner import Outcome
     from engine.running.display import Display
+    from engine.running.outcome import Outcome
 
     __version__: str
 
@@ -20,7 +20,7 @@ _HOMES = {
     "CellStatus": "api",
     "Display": "running.display",
     "LoadedModel": "api",
-    "Outcome": "running.cell_runner",
+    "Outcome": "running.outcome",
     "Plan": "planning.plan",
     "execute": "api",
     "load_adapter": "api",

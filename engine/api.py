@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from engine.running.cell_runner import Outcome
     from engine.running.display import Display
+    from engine.running.outcome import Outcome
 
 
 @frozen
@@ -168,9 +168,9 @@ def execute(
 
     import_tqdm()
     from engine.progress import stop_on_signal
-    from engine.running.cell_runner import Outcome
     from engine.running.display import Display
     from engine.running.execution import note_plan, request_for, run_plan
+    from engine.running.outcome import Outcome
     from engine.running.time_left import TimeLeft
 
     planned = spec if isinstance(spec, Plan) else plan(spec, overrides, store=store)

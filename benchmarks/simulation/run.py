@@ -25,10 +25,11 @@ from benchmarks.simulation.work import Costs, Records, SimulatedLedger, Simulate
 from engine.planning.estimate import estimator
 from engine.planning.plan import Plan, PlannedCell, make_plan
 from engine.progress import StopRequest
-from engine.running.cell_runner import CellRunner, Options
+from engine.running.cell_runner import CellRunner
 from engine.running.display import Display
 from engine.running.executors.in_process import InProcess
 from engine.running.executors.worker import Worker
+from engine.running.outcome import Options
 from engine.running.scheduler import Policy, Scheduler, units
 from specs import load_spec, resolve
 from specs.tables.experiment import STAGES

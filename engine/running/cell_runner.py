@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import Literal, TypeVar, cast, get_args
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from engine.errors import ChangedWeightsError, DoneElsewhereError, HeldElsewhereError, Interrupted
 from engine.models.base_model import BaseModel, as_it_was
@@ -21,6 +21,7 @@ from engine.planning.training_groups import training_groups
 from engine.progress import Report, StopRequest, silent
 from engine.running.display import LOADING, Display
 from engine.running.memory import failure
+from engine.running.outcome import Options, Outcome
 from engine.running.stage_ends import ChangedBaseError, FailFastError, HeldError, UnavailableError
 from engine.stages.cell_stages import MEASURES, Stages
 from engine.stages.checks import Checked
@@ -30,40 +31,6 @@ from store import LostClaimError
 
 Result = TypeVar("Result")
 CHECKED: tuple[Checked, ...] = get_args(Checked)  # those that can fail of what is known before the training
-
-
-@frozen
-class Options:
-    """How to execute; nothing here changes a result."""
-
-    fail_fast: bool = False
-    retry_failed: bool = False
-    together: int = 1  # trainings of one model in one pass
-
-
-@define
-class Outcome:
-    """What an execution did; cells are named by their index in the plan."""
-
-    ran: list[tuple[int, str, dict[str, float]]] = field(factory=list)  # cell, stage, summary
-    failed: list[tuple[int, str, str]] = field(factory=list)  # cell, stage, message
-    left_failed: int = 0  # stages that failed in an earlier execution and were not tried again
-    held: list[int] = field(factory=list)  # cells with a stage that another live process is running
-
-    def add(self, other: Outcome) -> None:
-        """Take in what another execution did; what is held is a state, and not added up.
-
-        Args:
-            other: the outcome of some of the cells.
-        """
-        self.ran += other.ran
-        self.failed += other.failed
-        self.left_failed += other.left_failed
-
-    def _repr_html_(self) -> str:
-        from engine.running.outcome_html import outcome_html
-
-        return outcome_html(self)
 
 
 @define

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import field, frozen
 
@@ -26,6 +26,7 @@ from engine.running.disk_space import check_space, memory_warning
 from engine.running.display import Display, Waits
 from engine.running.kernels_owner import check_kernels
 from engine.running.machine_checks import check_machine
+from engine.running.outcome import Options, Outcome
 from engine.running.provenance import provenance
 from engine.running.run_log import logged
 from engine.running.tracker_summaries import tracked
@@ -35,9 +36,6 @@ from specs.toml.paths import no_such
 from store import Ledger, StoreError, StoreWriter, read_manifests, write_manifest
 from store.backend.locate import place_of
 from store.ledger.manifests import lost_cells
-
-if TYPE_CHECKING:
-    from engine.running.cell_runner import Outcome
 
 
 @frozen
@@ -133,7 +131,7 @@ def _run(
     settings = request.executor
     pending = {cell.keys["train"] for cell in cells if plan.states["train"][cell.keys["train"]] != "cached"}
     together = most_together(settings, len(pending))
-    options = execute.Options(request.fail_fast, request.retry_failed, together)
+    options = Options(request.fail_fast, request.retry_failed, together)
     policy = Policy(request.wait, min(1.0, settings.lease / 10), settings.retries, request.fail_fast)
     ledger = Ledger(plan.root, settings.lease)
     stages = Stages(plan, ledger, StoreWriter(plan.root), where, stop)

@@ -18,7 +18,7 @@ from specs.common.markup import Markup, element, quiet, state, table
 from specs.tables.experiment import STAGES
 
 if TYPE_CHECKING:
-    from engine.running.cell_runner import Outcome
+    from engine.running.outcome import Outcome
 
 SECONDS = 0.5  # between two updates: a notebook keeps up with a few a second
 

@@ -13,9 +13,9 @@ from engine.planning.plan import Plan, PlannedCell
 from engine.planning.training_groups import groups_memory, training_groups
 from engine.progress import StopRequest
 from engine.quantities import count
-from engine.running.cell_runner import Outcome
 from engine.running.display import Display
 from engine.running.executors.base import Finished, Resources, UnitExecutor, Work
+from engine.running.outcome import Outcome
 from engine.running.worker_events import WorkerEvents
 from specs.tables.experiment import STAGES
 from store import Ledger

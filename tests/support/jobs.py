@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.planning.plan import make_plan
-from engine.running.cell_runner import Options
 from engine.running.executors.base import Job, Work
+from engine.running.outcome import Options
 from engine.running.scheduler import units
 from specs import load_spec, resolve
 

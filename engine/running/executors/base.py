@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from engine.full_memory import SOLE, Sharing
 from engine.planning.plan import PlannedCell
-from engine.running.cell_runner import Options, Outcome
+from engine.running.outcome import Options, Outcome
 from specs import Spec
 from store.backend.location import Place
 

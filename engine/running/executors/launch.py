@@ -18,10 +18,10 @@ from attrs import frozen
 
 from engine.errors import Interrupted, LostRankError, UsageError
 from engine.progress import StopRequest
-from engine.running.cell_runner import Outcome
 from engine.running.executors.base import Job, Work
 from engine.running.executors.imports import same_packages
 from engine.running.executors.rank import serve
+from engine.running.outcome import Outcome
 
 _TICK = 0.2  # seconds between looks at the ranks
 _IMPORTS = ["engine.running.executors.worker", "torch.distributed.fsdp", "peft"]

@@ -21,13 +21,13 @@ from engine.cpu_share import cpu_share
 from engine.errors import Interrupted, LostRankError
 from engine.full_memory import oom_kills
 from engine.progress import StopRequest
-from engine.running.cell_runner import Outcome
 from engine.running.executors.base import Finished, Job, Resources, Work
 from engine.running.executors.imports import same_packages
 from engine.running.executors.launch import visible_gpus
 from engine.running.executors.parent import follow_parent
 from engine.running.executors.queue import Queue
 from engine.running.executors.tree import end, tree
+from engine.running.outcome import Outcome
 
 _SPAWN = multiprocessing.get_context("spawn")
 _TICK = 0.5  # seconds between looks at a stop request

@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.running.cell_runner import Outcome
+    from engine.running.outcome import Outcome
 
 
 def serve(unit: bytes, rank: int, meeting: str, threads: int) -> Outcome | None:

@@ -6,10 +6,10 @@ import pickle
 from functools import lru_cache
 
 from engine.progress import StopRequest
-from engine.running.cell_runner import Outcome
 from engine.running.executors.base import Job, Work
 from engine.running.executors.launch import Launcher
 from engine.running.executors.worker import Worker
+from engine.running.outcome import Outcome
 
 
 def worker_of(job: Job, stop: StopRequest) -> Worker | Launcher:

@@ -18,11 +18,11 @@ from submitit.core.utils import UncompletedJobError
 
 from engine.errors import Interrupted, UsageError
 from engine.progress import StopRequest
-from engine.running.cell_runner import Outcome
 from engine.running.executors.base import Finished, Job, Resources, Work
 from engine.running.executors.imports import same_packages
 from engine.running.executors.remote import worker_of
 from engine.running.executors.tree import end, tree
+from engine.running.outcome import Outcome
 from specs.tables.executor import Executor as Settings
 
 _Pair: TypeAlias = "tuple[submitit.Job[Outcome], Work]"

@@ -7,9 +7,10 @@ from attrs import frozen
 from engine.planning.plan import Plan
 from engine.process_group.alone import ALONE, ProcessGroup
 from engine.progress import StopRequest
-from engine.running.cell_runner import CellRunner, Outcome
+from engine.running.cell_runner import CellRunner
 from engine.running.display import Display
 from engine.running.executors.base import Job, Work
+from engine.running.outcome import Outcome
 from engine.running.provenance import provenance
 from engine.running.run_log import lines_to
 from engine.running.worker_events import WorkerDisplay, worker_file

@@ -189,8 +189,9 @@ def test_data_that_changes_after_the_plan_is_not_taken_for_the_planned(
 ) -> None:
     from engine.planning.plan import make_plan
     from engine.progress import StopRequest
-    from engine.running.cell_runner import CellRunner, Options
+    from engine.running.cell_runner import CellRunner
     from engine.running.display import Display
+    from engine.running.outcome import Options
     from engine.stages.cell_stages import Stages
     from specs import load_spec, resolve
     from store import Ledger, StoreWriter

@@ -25,9 +25,10 @@ from engine.models.base_model import BaseModel, as_it_was
 from engine.planning.plan import make_plan
 from engine.process_group.alone import ALONE
 from engine.progress import StopRequest
-from engine.running.cell_runner import CellRunner, Options, Outcome
+from engine.running.cell_runner import CellRunner
 from engine.running.display import Display
 from engine.running.execution import manifest
+from engine.running.outcome import Options, Outcome
 from engine.stages.cell_stages import Stages
 from engine.stages.training.adapter import attach_adapter
 from specs import load_spec, resolve

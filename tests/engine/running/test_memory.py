@@ -21,10 +21,10 @@ from engine.errors import EngineError
 from engine.planning.plan import Plan, make_plan
 from engine.progress import StopRequest
 from engine.running import memory
-from engine.running.cell_runner import Options
 from engine.running.executors.base import Job, Resources
 from engine.running.executors.local import LocalExecutor, slots
 from engine.running.lost_workers import loss
+from engine.running.outcome import Options
 from engine.running.scheduler import units
 from specs import load_spec, resolve
 

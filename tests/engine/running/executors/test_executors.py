@@ -29,11 +29,11 @@ from engine.planning.estimate import estimator
 from engine.planning.executor_settings import executor_settings
 from engine.planning.plan import PlannedCell, make_plan
 from engine.progress import StopRequest
-from engine.running.cell_runner import Options, Outcome
 from engine.running.display import Display
 from engine.running.executors.base import Finished, Job, Resources, Work
 from engine.running.executors.local import LocalExecutor, slots
 from engine.running.executors.queue import Queue
+from engine.running.outcome import Options, Outcome
 from engine.running.resume_progress import progress_on_disk
 from engine.running.scheduler import Policy, Scheduler, units
 from specs import SpecError, load_spec, resolve
