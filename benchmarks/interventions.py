@@ -2,8 +2,9 @@
 
 A random-weight Llama of 30 layers with a LoRA adapter; windows of 1, 2, 4 and 8 layers, masked. Alone, every
 change is one whole forward pass, its labels scored and its layers probed; in the sweep the layers that it has
-in common with an earlier one are not run again. Ratios of processor time and of the clock, both measured in
-one run, alternating.
+in common with an earlier one are not run again. With `--grid`: patches of 8 positions by layer, as rows of
+one batch against one change in a batch. Ratios of processor time and of the clock, both measured in one run,
+alternating.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ import argparse
 import time
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from engine.models.batching import padding_id
-from engine.planning.changes import Change, Entry, ModelShape, expand
+from engine.planning.changes import SAME, Change, Entry, ModelShape
 from engine.planning.run_order import steps_of
+from engine.planning.sweeps import expand
 from engine.progress import StopRequest, silent
 from engine.stages.adapter_layout import arrangement
+from engine.stages.interventions import intervene
 from engine.stages.interventions.intervene import InterventionRun
+from engine.stages.interventions.layer_parts import LayerParts
+from engine.stages.interventions.places import Asked
 from engine.stages.interventions.residual import record
 from engine.stages.interventions.sequences import chunks
 from engine.stages.training.adapter import attach_adapter
@@ -69,14 +75,21 @@ def alone(own: InterventionRun, rows: list[dict[str, str]], changes: list[Change
     for change in changes:
         steps = steps_of(change, own.arrangement.trained, LAYERS)
         for first in range(0, len(rows), size):
-            questions = [own.writer.encode_spellings(row) for row in rows[first : first + size]]
-            for chunk in chunks(questions, padding_id(own.tokenizer), lens.device):
+            asked = {SAME: [Asked.of(own.writer, row) for row in rows[first : first + size]]}
+            for chunk in chunks(asked, padding_id(own.tokenizer), lens):
                 with torch.inference_mode(), own.arrangement.changed(steps):
-                    states = torch.stack([chunk.batch.at(s) for s in record(lens, chunk.batch).states])
+                    ran = record(lens, chunk.batch, LayerParts({}, {}))
+                    states = torch.stack([chunk.batch.at(state) for state in ran.states])
                     normed = lens.norm(states[:, chunk.leading, 0])
                     flat = normed.flatten(0, 1)
                     lens_statistics(flat, lens.unembedding, top_k=0, backend=own.probe.backend)
                     torch.log_softmax(lens.logits(normed[-1]), dim=-1)
+
+
+def one_by_one(own: InterventionRun, rows: list[dict[str, str]], changes: list[Change]) -> None:
+    """The sweep, but every change in a batch of its own."""
+    with mock.patch.object(intervene, "PACKED_TOKENS", 1):
+        list(own.run(rows, changes, silent, StopRequest()))
 
 
 def main() -> None:
@@ -86,23 +99,32 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=16)
     parser.add_argument("--stride", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--grid", action="store_true", help="rows of one batch against one change in each")
     options = parser.parse_args()
     rows = [
         {"id": str(i), "context": CONTEXT, "response": RESPONSE, "label": "1"}
         for i in range(options.examples)
     ]
     settings = Intervention(name="off", kind="mask", width=[1, 2, 4, 8], stride=options.stride)
+    if options.grid:
+        positions = list(range(-8, 0))
+        settings = Intervention(
+            name="grid", kind="patch", positions=positions, grid=True, stride=options.stride
+        )
     changes = expand([Entry(settings, "", "base")], ModelShape(LAYERS, 4))
     ratios = []
     model, tokenizer, writer = experiment(options.width)
     with arrangement(model, {}) as arranged:
-        probe = Probe(batch_size=8)
+        probe = Probe(batch_size=options.batch)
         own = InterventionRun(arranged, tokenizer, writer, Evaluate(labels=LABELS), probe)
         for _ in range(options.rounds):
             spent = []
             for run in (
                 lambda: list(own.run(rows, changes, silent, StopRequest())),
-                lambda: alone(own, rows, changes[2:]),
+                (lambda: one_by_one(own, rows, changes))
+                if options.grid
+                else (lambda: alone(own, rows, changes[2:])),
             ):
                 clock, processor = time.perf_counter(), time.process_time()
                 run()

@@ -307,7 +307,7 @@ def _without_pairs(matrix: Matrix, rules: ResolvedRules) -> Iterator[Problem]:
 
 
 def _without_donors(matrix: Matrix) -> Iterator[Problem]:
-    """Interventions that no cell has, and those whose donors are no cells, or of another model."""
+    """Interventions that no cell has, and those whose donors or positions are none of some cell."""
     experiment = matrix.experiment
     if not experiment.interventions:
         return
@@ -322,6 +322,9 @@ def _without_donors(matrix: Matrix) -> Iterator[Problem]:
                 wrong.setdefault(settings.name, ("donor", message))
             elif donor is not None and matrix.table("model", donor) != matrix.table("model", cell):
                 wrong.setdefault(settings.name, ("donor", "the donor has another model than the cell"))
+            if settings.within_explanation and not matrix.table("target", cell).explains_first:
+                message = "a cell has no explanation before its label; name those that have one by `cells`"
+                wrong.setdefault(settings.name, ("positions", message))
     for index, settings in enumerate(experiment.interventions):
         if settings.name not in used:
             wrong[settings.name] = ("cells", "no cell has these levels")

@@ -35,7 +35,14 @@ DESIGN = Design(
     layers=17,
     interventions=(
         {"name": "off", "kind": "mask", "width": [1, 4]},
-        {"name": "replace", "kind": "residual", "donor": {"target": "label"}, "width": [1]},
+        {
+            "name": "grid",
+            "kind": "patch",
+            "donor": "own",
+            "input": "other label",
+            "grid": True,
+            "positions": [-6, -5, -4, -3, -2, "prompt_end"],
+        },
     ),
 )
 SETS = Design(
@@ -69,6 +76,9 @@ figure = plots.saturation(result.sel(position="prompt_end"))""",
     "intervention_effects": """\
 result = study.ablation.select(rank=4).ablation.intervention_effects("off", "log_odds")
 figure = plots.intervention_effects(result)""",
+    "patching_grid": """\
+result = study.ablation.select(target="label", rank=4).ablation.patching_grid("grid", "logit_difference")
+figure = plots.patching_grid(result)""",
     "calibration_curve": """\
 figure = plots.calibration_curve(study.ablation.calibration_curve("target"))""",
     "confusion": """\

@@ -1,17 +1,46 @@
-"""From `[[interventions]]` to single changes of a model with so many layers and heads."""
+"""Single changes to a model, and the interventions of a spec that they come from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from attrs import frozen
 
-from attrs import evolve, frozen
-
-from engine.errors import UsageError
+from engine.planning.key_parts import Cell
 from engine.planning.plan import Plan, PlannedCell
-from specs.checks.interventions import SOURCE, UNCHANGED
+from specs import Matrix
 from specs.tables.interventions import Intervention
 
 PARTS = frozenset({"attention", "mlp"})
+OWN = "default"
+"""The name of the adapter that a cell's model was trained with; peft's."""
+SAME = "same"
+"""The input of a run that reads what the changed model reads."""
+OTHERS = ("other example", "other label")
+"""The inputs that are other examples."""
+
+# A token's place: n < 0 counted from the label's (-1 predicts it), all tokens of a segment, or its n-th one.
+Place = int | str | tuple[str, int]
+Part = tuple[str, int]  # attention, mlp or heads, and the layer
+
+
+@frozen
+class Path:
+    """From what parts of some layers write, straight to what a part of a later layer reads."""
+
+    sender: str  # attention, mlp or heads
+    layers: tuple[int, ...]  # the senders', ascending
+    heads: tuple[int, ...]  # the senders', where they are heads
+    receiver: str  # final, attention, mlp or heads
+    layer: int  # the receiver's
+    receiver_heads: tuple[int, ...] = ()
+
+    @property
+    def end(self) -> str:
+        """The receiver in words: final, mlp 5, head 5.3 (of layer 5)."""
+        if self.receiver == "final":
+            return "final"
+        if len(self.receiver_heads) == 1:
+            return f"head {self.layer}.{self.receiver_heads[0]}"
+        return f"{self.receiver} {self.layer}"
 
 
 @frozen
@@ -20,15 +49,65 @@ class Change:
 
     name: str
     entry: str  # the intervention of the spec that it is part of
-    kind: str  # mask, graft, patch, heads; none: the model as it is; source: what others take from
+    kind: str  # one of the spec's; none: the model as it is; source: what others take from
     layers: tuple[int, ...] = ()  # ascending
     source: str = ""  # train key of the adapter that is taken from, "": none, the model without adapter
     source_name: str = ""
     parts: frozenset[str] = PARTS
     alpha: float = 0.0
-    positions: tuple[int, ...] | None = None  # relative to the label's, -1: the one that predicts it
+    positions: tuple[Place, ...] | None = None  # None: all
     heads: tuple[int, ...] = ()
     ablation: str = "zero"
+    stream: str = "residual"  # or attention, mlp
+    input: str = SAME  # what the run reads that is taken from
+    position: str = ""  # of a grid, in words
+    path: Path | None = None
+
+    @property
+    def part(self) -> str:
+        """What of a layer something else stands for; "" where the weights change."""
+        if self.path:
+            return "residual" if self.path.receiver == "final" else self.path.receiver
+        return {"heads": "heads", "patch": self.stream, "ablate": self.stream}.get(self.kind, "")
+
+    @property
+    def written(self) -> str:
+        """What of its layers is put in or ablated: a stream, or heads; "" where the weights change."""
+        return self.path.sender if self.path else self.part
+
+    @property
+    def received(self) -> str:
+        """The end of its path, "" where it has none."""
+        return self.path.end if self.path else ""
+
+    @property
+    def value(self) -> str:
+        """What stands there: zero, mean, run or path (`run_order.Put`)."""
+        ablation = "run" if self.ablation == "resample" else self.ablation
+        return {"patch": "run", "path": "path"}.get(self.kind, ablation)
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether parts of another run are put in, which is kept for that."""
+        return bool(self.part) and self.value in ("run", "path")
+
+    @property
+    def changed_layers(self) -> tuple[int, ...]:
+        """The layers that do something else."""
+        return (self.path.layer,) if self.path else self.layers
+
+    @property
+    def parts_read(self) -> tuple[set[Part], set[Part]]:
+        """What is read of the run that is taken from, and of the model's own, beside residual streams."""
+        path = self.path
+        if path is None:
+            layers = () if self.part == "residual" else self.layers
+            return {(self.part, layer) for layer in layers}, set()
+        written = "attention" if path.sender == "heads" else path.sender
+        own_parts = {(written, layer) for layer in path.layers}
+        if path.receiver == "mlp":
+            own_parts.add(("attention", path.layer))
+        return {(path.sender, layer) for layer in path.layers}, own_parts
 
 
 @frozen
@@ -41,120 +120,33 @@ class ModelShape:
 
 @frozen
 class Entry:
-    """An intervention of the spec on one cell, with the train key and the name of what it takes from."""
+    """An intervention of the spec on one cell, and the run that it takes from."""
 
     settings: Intervention
-    source: str
+    source: str  # train key of its adapter, "": none
     source_name: str
+    input: str = SAME
+    prompted: Cell | None = None  # the cell whose prompt that run reads, if not the changed one's
 
 
 def entries(plan: Plan, cell: PlannedCell) -> list[Entry]:
     """Give the interventions that change the cell's model."""
     return [
-        Entry(settings, cell.sources[settings.name], plan.matrix.donor_name(cell.choice, donor))
+        _entry(plan.matrix, cell, settings, donor)
         for settings, donor in plan.matrix.interventions(cell.choice)
         if settings.name in cell.sources
     ]
 
 
-def expand(entries: Iterable[Entry], model: ModelShape) -> list[Change]:
-    """Give all changes, after the model as it is (`none`) and every model that one of them takes from.
-
-    Raises UsageError where an entry names layers or heads that the model lacks, or gives no change.
-    """
-    entries = list(entries)
-    sources = {e.source: e.source_name for e in entries if e.settings.kind != "heads"}
-    all_changes = [Change(UNCHANGED, UNCHANGED, UNCHANGED)]
-    for source, name in sources.items():
-        all_changes.append(Change(f"all of {name}", SOURCE, SOURCE, source=source, source_name=name))
-    for entry in entries:
-        all_changes += _Sweep(entry, model).changes()
-    return all_changes
-
-
-@frozen
-class _Sweep:
-    entry: Entry
-    model: ModelShape
-
-    @property
-    def at(self) -> str:
-        return f"interventions: {self.entry.settings.name}"
-
-    def changes(self) -> Iterator[Change]:
-        settings = self.entry.settings
-        takes = settings.kind != "heads"
-        whole = Change(
-            "",
-            settings.name,
-            settings.kind,
-            source=self.entry.source if takes else "",
-            source_name=self.entry.source_name if takes else "",
-            parts=frozenset(settings.modules),
-            alpha=settings.alpha if settings.kind == "mask" else 0.0,
-            positions=_offsets(settings),
-            ablation=settings.ablation,
-        )
-        for layers in self._layer_sets():
-            for heads in self._head_sets():
-                name = f"{settings.name}, {_spelled(layers, 'layer')}"
-                if 0 < len(heads) < self.model.heads:
-                    name += f", {_spelled(heads, 'head')}"
-                yield evolve(whole, name=name, layers=layers, heads=heads)
-
-    def _layer_sets(self) -> list[tuple[int, ...]]:
-        """Give the sets of layers, each ascending."""
-        settings, layers = self.entry.settings, self._layers()
-        count = len(layers)
-        if settings.sweep == "together":
-            return [layers]
-        if settings.sweep == "below":
-            return [layers[: end + 1] for end in range(0, count, settings.stride)]
-        if settings.sweep == "above":
-            return [layers[start:] for start in range(0, count, settings.stride)]
-        if max(settings.width) > count:
-            raise UsageError(f"{self.at}.width: found {max(settings.width)}; expected at most {count} layers")
-        return [
-            layers[start : start + width]
-            for width in settings.width
-            for start in range(0, count - width + 1, settings.stride)
-        ]
-
-    def _layers(self) -> tuple[int, ...]:
-        count, named = self.model.layers, self.entry.settings.layers
-        if named == "all":
-            return tuple(range(1, count + 1))
-        for layer in named:
-            if not (1 <= layer <= count or -count <= layer <= -1):
-                raise UsageError(f"{self.at}.layers: found {layer}; expected 1 to {count}, or -{count} to -1")
-        return tuple(sorted({layer if layer > 0 else count + 1 + layer for layer in named}))
-
-    def _head_sets(self) -> list[tuple[int, ...]]:
-        count, named = self.model.heads, self.entry.settings.heads
-        if self.entry.settings.kind != "heads":
-            return [()]
-        if not count:
-            raise UsageError(f"{self.at}.kind: found heads, but the model's config names no number of heads")
-        if named == "each":
-            return [(head,) for head in range(count)]
-        if named == "all":
-            return [tuple(range(count))]
-        for head in named:
-            if head >= count:
-                raise UsageError(f"{self.at}.heads: found {head}; expected 0 to {count - 1} for this model")
-        return [tuple(sorted(named))]
-
-
-def _offsets(settings: Intervention) -> tuple[int, ...] | None:
-    if settings.positions == "all":
-        return None
-    return tuple(sorted({-1 if position == "prompt_end" else position for position in settings.positions}))
-
-
-def _spelled(numbers: tuple[int, ...], thing: str) -> str:
-    """Give "layer 3", "layers 3-6" or "layers 1,4"."""
-    if len(numbers) == 1:
-        return f"{thing} {numbers[0]}"
-    if numbers == tuple(range(numbers[0], numbers[-1] + 1)):
-        return f"{thing}s {numbers[0]}-{numbers[-1]}"
-    return f"{thing}s {','.join(map(str, numbers))}"
+def _entry(matrix: Matrix, cell: PlannedCell, settings: Intervention, donor: Cell | None) -> Entry:
+    source, name = cell.sources[settings.name], matrix.donor_name(cell.choice, donor)
+    if settings.takes_own:
+        name = "own"
+    if source == cell.keys["train"]:
+        source = OWN
+    read = settings.reads
+    if read == SAME:
+        return Entry(settings, source, name)
+    if read == "donor":
+        return Entry(settings, source, f"{name}, its prompt", f"prompt of {name}", donor)
+    return Entry(settings, source, f"{name}, {read.replace('other', 'another')}", read)

@@ -18,6 +18,7 @@ from engine.planning.plan import Plan, PlannedCell
 from engine.planning.plugins_used import used_names
 from engine.planning.sizes import ModelCard, model_card
 from engine.planning.stage_keys import data_key
+from engine.planning.sweeps import expand
 from specs import Problem, SpecError
 from specs.checks.reserved_names import is_reserved
 from specs.common.names import LENS
@@ -136,7 +137,7 @@ def _interventions(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Prob
                 continue
             tried.add((name, choice))
             try:
-                changes.expand([entry], changes.ModelShape(card.layers, card.heads))
+                expand([entry], changes.ModelShape(card.layers, card.heads))
             except UsageError as error:
                 # "interventions: NAME.KEY: …"; the key says where that stands in the spec
                 _, _, told = str(error).partition(f"{name}.")

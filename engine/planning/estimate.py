@@ -30,12 +30,12 @@ from engine.planning.devices import DEVICES
 from engine.planning.example_lengths import CHARACTERS_PER_TOKEN, Lengths
 from engine.planning.executor_settings import executor_settings
 from engine.planning.generation_rows import generation_rows, row_bytes
+from engine.planning.intervention_cost import intervention_cost
 from engine.planning.lens_costs import lens_cost
 from engine.planning.own_machine import expected_seconds
 from engine.planning.passes import FILLED, Passes, choose_passes, without_estimate
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.probe_passes import probe_size
-from engine.planning.run_order import turns, whole_models
 from engine.planning.schedule import trained_examples
 from engine.planning.sizes import ModelCard
 from engine.planning.training_memory import (
@@ -251,7 +251,7 @@ def _cost(
     if stage == "intervene":
         length = lengths.prompt + (lengths.completion if target.explains_first else 0)
         entries = changes.entries(plan, cell)
-        return _intervene(entries, probe, count, model, length, weights, labels, width)
+        return intervention_cost(entries, probe, count, model, length, weights, labels, width)
     if stage == "along":
         once = _evaluate(evaluate.plain, target, count, model, lengths, weights, width, gpu)
         once += _probe(probe.alone(), count, model, lengths, weights, labels)
@@ -353,34 +353,4 @@ def _probe(
         + size.flops,
         memory=weights + size.kept + 64e6,
         stored=examples * size.stored,
-    )
-
-
-def _intervene(
-    entries: list[changes.Entry],
-    probe: Probe,
-    examples: int,
-    model: ModelCard,
-    length: float,  # tokens of an example
-    weights: float,
-    labels: int,
-    width: int,  # bytes of a number in the residual streams
-) -> Cost:
-    sweep = changes.expand(entries, changes.ModelShape(model.layers, model.heads))
-    # Models whose streams are kept run whole, once; a change above what an earlier run has in common with it.
-    own_key = "own"  # no source has this for its key
-    kept = len(whole_models(sweep, own_key))
-    above = [model.layers - turn.start for turn in turns(sweep, own_key, model.layers)]
-    averages = any(change.kind == "heads" and change.ablation == "mean" for change in sweep)
-    passes = kept + averages + sum(above) / model.layers
-    lens_rows = examples * (kept * (model.layers + 1) + sum(count + 1 for count in above) + len(sweep))
-    batch = probe.batch_size * length * model.hidden
-    return Cost(
-        tokens=examples * length * passes,
-        flops=2 * model.parameters * examples * length * passes + 2 * model.unembedding * lens_rows,
-        memory=weights
-        + batch * ((kept + 1) * (model.layers + 1) * width + 4 * 8)
-        + probe.batch_size * (model.layers + 1) * model.hidden * 8
-        + 64e6,
-        stored=examples * len(sweep) * 4 * (labels + model.layers + 1 + 4),
     )

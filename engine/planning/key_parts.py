@@ -12,6 +12,7 @@ from engine.planning.identities import digest
 from specs import Matrix
 from specs.tables.by_name import Table
 from specs.tables.experiment import TABLE_STAGES, Train
+from specs.tables.interventions import Intervention
 from specs.tables.probe import Probe
 from specs.tables.target import Target
 from specs.toml.describe import named
@@ -79,6 +80,12 @@ def settings_read(settings: Table, table: str, stage: str) -> dict[str, Any]:
     if plugins := sorted(_plugins(settings, list(read))):
         read["plug-ins"] = plugins
     return read
+
+
+def done_by(settings: Intervention) -> dict[str, Any]:
+    """Give what an intervention does, without the cells that it changes and those that it takes from."""
+    done: dict[str, Any] = _plain(settings)
+    return {name: value for name, value in done.items() if name not in ("cells", "donor")}
 
 
 def _plain(value: Any) -> Any:

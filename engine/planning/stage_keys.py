@@ -8,10 +8,9 @@ that only say how to run (an empty `stages` in the field's metadata) are not par
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import attrs
 from attrs import evolve
 
 from engine.data.neutral_text import text_identity
@@ -20,7 +19,7 @@ from engine.planning.data_read import test_data, test_prompt, tested_data, train
 from engine.planning.harness import tasks_identity
 from engine.planning.identities import NONE, digest, model_identity, source_identity
 from engine.planning.inspect_tasks import inspect_identity
-from engine.planning.key_parts import Cell, Part, joined, settings_read, table_part
+from engine.planning.key_parts import Cell, Part, done_by, joined, settings_read, table_part
 from engine.planning.lens_keys import LensKeys
 from specs import Matrix
 from specs.common.names import FIT_STAGES
@@ -178,17 +177,25 @@ class Keys:
             keys["along"] = _combine("along", f"{versions}{train}{lenses}{self._along(cell)}")
         if sources := self.sources(cell):
             done = [
-                [_settings_done(settings), sources[settings.name], self._matrix.donor_name(cell, donor)]
+                [done_by(settings), sources[settings.name], *self._taken(cell, settings, donor)]
                 for settings, donor in self._matrix.interventions(cell)
                 if settings.name in sources
             ]
             keys["intervene"] = _combine("intervene", f"{train}{self._intervene(cell)}\n{digest(done)}")
         return keys
 
+    def _taken(self, cell: Cell, settings: Intervention, donor: Cell | None) -> Iterator[str]:
+        """Identify what an intervention takes from beside the adapter: its name, and an input of its own."""
+        yield "own" if settings.takes_own else self._matrix.donor_name(cell, donor)
+        if settings.reads.startswith("other"):
+            yield f"seed {self._matrix.seed(cell)}"  # draws the examples, of an untrained model, too
+        if settings.reads == "donor" and donor is not None:
+            yield self._intervene(donor)
+
     def sources(self, cell: Cell) -> dict[str, str]:
         """Give, by the interventions that change the cell's model, the train key of what each takes from.
 
-        "" is the model without adapter. Head ablation takes from nothing, and goes to every cell.
+        "" is the model without adapter. Ablation takes from no other model, and goes to every cell.
         """
         taken_from: dict[str, str] = {}
         if not (interventions := self._matrix.interventions(cell)):
@@ -196,7 +203,10 @@ class Keys:
         own_adapter = self._adapter(cell)
         for settings, donor in interventions:
             source = "" if donor is None else self._adapter(donor)
-            if settings.kind == "heads" or source != own_adapter:
+            if settings.takes_own:
+                source = own_adapter
+            other_input = settings.reads != "same"
+            if settings.kind in ("heads", "ablate") or other_input or source != own_adapter:
                 taken_from[settings.name] = source
         return taken_from
 
@@ -307,11 +317,6 @@ def model_key(model: Model) -> str:
     for name in ("id", "revision", "gguf_file"):
         del settings[name]
     return digest([model_identity(model), settings])
-
-
-def _settings_done(settings: Intervention) -> dict[str, Any]:
-    """Give what an intervention does, without the cells that it changes and those that it takes from."""
-    return {name: value for name, value in attrs.asdict(settings).items() if name not in ("cells", "donor")}
 
 
 assert set(VERSIONS) == set(STAGES)

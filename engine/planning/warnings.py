@@ -9,6 +9,7 @@ from engine.data.prepare import SPLITS
 from engine.data.sources import sources
 from engine.models.gpus import missing_gpu
 from engine.planning.checks import known_sizes, unreadable_data
+from engine.planning.intervention_cost import sweep_warnings
 from engine.planning.memory_fit import fit_warnings
 from engine.planning.outcomes import holds
 from engine.planning.places import older_store
@@ -48,6 +49,7 @@ def plan_warnings(plan: Plan) -> list[str]:
         *schedule_warnings(plan),
         *_devices(plan),
         *fit_warnings(plan),
+        *sweep_warnings(plan),
         *_without_effect(plan),
         *_unread(plan),
     ]

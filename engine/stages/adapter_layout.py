@@ -15,11 +15,10 @@ from engine.models.base_model import as_it_was
 from engine.models.block_parts import attention_modules
 from engine.models.causal_lm import CausalLm
 from engine.models.lens import find_lens
+from engine.planning.changes import OWN
 from engine.planning.run_order import Adapter, Step
 from engine.stages.training.files import load_adapter
 from store.backend.location import Place
-
-OWN = "default"  # peft's name of the adapter that a model was trained with
 
 
 @frozen

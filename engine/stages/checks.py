@@ -18,6 +18,7 @@ from engine.stages.adapter_layout import adapted_sites
 from engine.stages.attribution import check_attribution
 from engine.stages.context import Context
 from engine.stages.inspect_tasks import check_inspect
+from engine.stages.interventions import stage as interventions
 from engine.stages.probe import watched_tokens
 from engine.stages.probe_layout import layer_numbers
 from engine.stages.tasks import check_tasks
@@ -34,8 +35,9 @@ def check(context: Context, cell: PlannedCell, stage: Checked, base: BaseModel) 
     """Raise what a stage would fail of.
 
     That is a backend, layers, heads, streams or a fitted lens that are not here, an adapter outside the
-    layers by which interventions take it apart, long examples, and labels that cannot be scored, watched, or
-    read once they are written. Of tasks, that there are none of their names.
+    layers by which interventions take it apart, or layers that these cannot take apart, long examples, and
+    labels that cannot be scored, watched, or read once they are written. Of tasks, that there are none of
+    their names.
     """
     if stage == "tasks":
         check_tasks(context.settings("evaluate", cell))
@@ -52,6 +54,8 @@ def check(context: Context, cell: PlannedCell, stage: Checked, base: BaseModel) 
     text = context.text(cell, base.tokenizer, test=True)
     rows = context.measured(cell, stage, base.model, text).rows
     check_tokens(text, rows, token_count(base.model))
+    if stage == "intervene":
+        interventions.check(context, cell, base, text, rows)
     if stage == "evaluate" and context.settings("evaluate", cell).generates(text.target):
         check_generated(text, rows[0])
     if stage == "probe":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from specs.common.spelling import one_of
 from specs.errors import Problem
-from specs.tables.interventions import ONLY_FOR, Intervention
+from specs.tables.interventions import ONLY_BESIDE, ONLY_FOR, Intervention
 from specs.toml.describe import value as spell
 
 UNCHANGED, SOURCE = "none", "source"
@@ -36,25 +36,28 @@ def _unused_keys(at: str, settings: Intervention) -> Iterator[Problem]:
             yield Problem(
                 None, f"{at}.{key}", f"expected only beside {wanted}, found kind = {spell(settings.kind)}"
             )
-    if settings.sweep != "window" and settings.width != _DEFAULT.width:
-        yield Problem(
-            None, f"{at}.width", f'expected only beside sweep = "window", found {spell(settings.sweep)}'
-        )
+    for key, kinds, beside, accepted in ONLY_BESIDE:
+        other = getattr(settings, beside)
+        is_set = getattr(settings, key) != getattr(_DEFAULT, key)
+        if is_set and settings.kind in kinds and other not in accepted:
+            values = one_of(f"{beside} = {spell(value)}" for value in accepted)
+            yield Problem(None, f"{at}.{key}", f"expected only beside {values}, found {spell(other)}")
 
 
 def _useless(at: str, settings: Intervention) -> Iterator[Problem]:
     if settings.kind == "mask" and settings.alpha == 1:
         yield Problem(None, f"{at}.alpha", "1 leaves the adapter as it is; expected another factor")
-    for key in ("layers", "width", "modules", "positions", "heads"):
+    for key in ("layers", "width", "modules", "positions", "heads", "receiver_layers", "receiver_heads"):
         listed = getattr(settings, key)
         if isinstance(listed, list):
             for place, item in enumerate(listed):
                 if item in listed[:place]:
                     yield Problem(None, f"{at}.{key}[{place}]", f"{spell(item)} is listed twice")
-    if isinstance(settings.layers, list) and 0 in settings.layers:
-        yield Problem(
-            None, f"{at}.layers[{settings.layers.index(0)}]", "0 is the embedding; expected a block, 1 to L"
-        )
+    for key in ("layers", "receiver_layers"):
+        layers = getattr(settings, key)
+        if isinstance(layers, list) and 0 in layers:
+            message = "0 is the embedding; expected a block, 1 to L"
+            yield Problem(None, f"{at}.{key}[{layers.index(0)}]", message)
     if isinstance(settings.positions, list):
         for place, position in enumerate(settings.positions):
             if isinstance(position, int) and position >= 0:
@@ -63,5 +66,14 @@ def _useless(at: str, settings: Intervention) -> Iterator[Problem]:
                     f"{at}.positions[{place}]",
                     f"expected a place in the prompt, counted from its end as n < 0; found {position}",
                 )
+    if settings.grid and settings.positions == "all":
+        message = 'a grid takes each of `positions` by itself; expected a list of them, found "all"'
+        yield Problem(None, f"{at}.grid", message)
+    if settings.donor == "own" and settings.input == "same":
+        message = 'is the changed model itself; expected another donor, or another `input` than "same"'
+        yield Problem(None, f"{at}.donor", message)
+    if settings.input == "donor" and not isinstance(settings.donor, dict):
+        message = f"expected a donor by its levels, whose prompt is read, found {spell(settings.donor)}"
+        yield Problem(None, f"{at}.input", message)
     if settings.donor == {}:
         yield Problem(None, f"{at}.donor", 'expected a factor and its level, or "base"; found an empty table')

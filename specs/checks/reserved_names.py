@@ -88,7 +88,8 @@ NODES: dict[str, frozenset[str]] = {
     "along": _EVALUATION | _PROBE | {"optimizer_step", "step"},
     "intervene": frozenset({
         "cell", "entropy", "entry", "example", "first", "gold", "group", "head", "intervention", "kind",
-        "label", "label_logprob", "last", "layer", "prediction", "source",
+        "label", "label_logprob", "last", "layer", "other_label", "position", "prediction", "receiver",
+        "source", "stream",
     }),
 }  # fmt: skip
 # What analyses derive from nodes, and the names in their results; but `rank`, which lies along levels alone
@@ -106,9 +107,9 @@ RESULTS = frozenset({
     "mutual_information_p_these_models_adjusted", "nll", "odds_ratio", "onset", "order", "other",
     "p_adjusted", "p_equivalence", "p_equivalence_adjusted", "p_value", "pair", "pairs", "part",
     "predicted", "reaction_sd", "reference", "rmsce", "rmsce_high", "rmsce_low", "seeds", "sentence",
-    "share", "signature", "simultaneous_high", "simultaneous_low", "spread", "survival", "t", "term",
-    "test", "threshold", "total", "train", "training_sd", "value", "variance", "variance_ratio", "verdict",
-    "wording_sd",
+    "share", "share_high", "share_low", "signature", "simultaneous_high", "simultaneous_low", "spread",
+    "survival", "t", "term", "test", "threshold", "total", "train", "training_sd", "value", "variance",
+    "variance_ratio", "verdict", "wording_sd",
 })  # fmt: skip
 # The axis that every matrix has, and the dimensions of arrays on disk.
 WORDS = frozenset({"row", "seed", "statistic"})

@@ -7,17 +7,34 @@ from typing import Annotated, Any, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
-from specs.tables.fields import PositiveInt
+from specs.tables.fields import LATER, PositiveInt
+from specs.tables.probe import PositionRange
 
+KINDS = ("mask", "patch", "graft", "heads", "ablate", "path")
 # Keys that one kind alone, or some kinds, can use.
 ONLY_FOR: dict[str, tuple[str, ...]] = {
     "alpha": ("mask",),
     "modules": ("mask", "graft"),
-    "donor": ("patch", "graft"),
-    "positions": ("patch",),
-    "heads": ("heads",),
-    "ablation": ("heads",),
+    "donor": ("patch", "graft", "path"),
+    "input": ("patch", "path"),
+    "stream": ("patch", "ablate"),
+    "positions": ("patch", "ablate", "path"),
+    "grid": ("patch", "ablate", "path"),
+    "heads": ("heads", "path"),
+    "ablation": ("heads", "ablate"),
+    "sender": ("path",),
+    "receiver": ("path",),
+    "receiver_layers": ("path",),
+    "receiver_heads": ("path",),
 }
+# Keys that, beside these kinds, go with some values of another key alone.
+ONLY_BESIDE: tuple[tuple[str, tuple[str, ...], str, tuple[str, ...]], ...] = (
+    ("width", KINDS, "sweep", ("window",)),
+    ("heads", ("path",), "sender", ("heads",)),
+    ("receiver_layers", ("path",), "receiver", ("attention", "mlp", "heads")),
+    ("receiver_heads", ("path",), "receiver", ("heads",)),
+)
+Heads = Literal["each", "all"] | Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)]
 
 
 @frozen(kw_only=True)
@@ -28,11 +45,13 @@ class Intervention:
         str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$", description="Its name in the results.")
     ]
     kind: Annotated[
-        Literal["mask", "patch", "graft", "heads"],
+        Literal["mask", "patch", "graft", "heads", "ablate", "path"],
         Meta(
             description="`mask`: the adapter's deltas are scaled by `alpha` in a set of layers. `graft`: "
-            "the donor's adapter works there in its stead. `patch`: the donor's residual stream on the same "
-            "input is put in behind each of these layers. `heads`: attention heads of theirs are ablated."
+            "the donor's adapter works there in its stead. `patch`: the donor's residual stream, or what its "
+            "attention or MLP writes, is put in at each of these layers. `heads`: attention heads of theirs "
+            "are ablated. `ablate`: the stream, or what attention or MLP writes, is. `path`: what the donor "
+            "writes in these layers is put in where one later part reads it, and nowhere else."
         ),
     ]
     cells: Annotated[
@@ -62,24 +81,106 @@ class Intervention:
         Meta(min_length=1, description="`mask`, `graft`: the parts of each layer that it reaches."),
     ] = field(factory=lambda: ["attention", "mlp"])
     donor: Annotated[
-        Literal["base"] | dict[str, Any],
+        Literal["base", "own"] | dict[str, Any],
         Meta(
-            description="`patch`, `graft`: the model without adapter, or factor → level: the cell that has "
-            "these levels and equals this one in all else, seed included."
+            description="`patch`, `graft`, `path`: the model without adapter, or factor → level: the cell "
+            "that has these levels and equals this one in all else, seed included. `own`: the changed model "
+            "itself, on another `input`."
         ),
     ] = "base"
-    positions: Annotated[
-        Literal["all"] | Annotated[list[Literal["prompt_end"] | int], Meta(min_length=1)],
+    input: Annotated[
+        Literal["same", "other example", "other label", "donor"],
         Meta(
-            description="`patch`: the token positions; `prompt_end` predicts the label, n < 0 counts from "
-            "there (-1 is `prompt_end`)."
+            description="`patch`, `path`: what the donor reads. `same`: what the changed model reads. `other "
+            "example`: another test example, drawn by the seed, of another group where examples have "
+            "groups. `other label`: such a one whose true label is another. `donor`: the same example, as "
+            "the prompt of the donor's cell asks."
+        ),
+    ] = field(default="same", metadata=LATER)
+    stream: Annotated[
+        Literal["residual", "attention", "mlp"],
+        Meta(
+            description="`patch`, `ablate`: the residual stream behind a layer, or what the layer's "
+            "attention or MLP adds to it."
+        ),
+    ] = field(default="residual", metadata=LATER)
+    positions: Annotated[
+        Literal["all"]
+        | Annotated[
+            list[Literal["prompt_end", "prompt", "explanation"] | int | PositionRange], Meta(min_length=1)
+        ],
+        Meta(
+            description="`patch`, `ablate`, `path`: the token positions; `prompt_end` predicts the label, "
+            "n < 0 counts from there (-1 is `prompt_end`). `prompt` and `explanation` are all tokens of that "
+            "part of the text that come before the label; a table as in `[probe.positions]` is some of them."
         ),
     ] = "all"
+    grid: Annotated[
+        bool,
+        Meta(
+            description="Each of `positions` by itself, in every set of layers: a grid of layers × positions."
+        ),
+    ] = field(default=False, metadata=LATER)
     heads: Annotated[
-        Literal["each", "all"] | Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=1)],
-        Meta(description="`heads`: each head by itself, or all, or these at once, in each set of layers."),
+        Heads,
+        Meta(
+            description="`heads`, and `path` from heads: each head by itself, or all, or these at once, in "
+            "each set of layers."
+        ),
     ] = "each"
     ablation: Annotated[
-        Literal["zero", "mean"],
-        Meta(description="`heads`: what replaces a head's output: nothing, or its mean over all tokens."),
+        Literal["zero", "mean", "resample"],
+        Meta(
+            description="`heads`, `ablate`: what replaces an output: nothing, its mean over all tokens, or "
+            "what it is for another test example, drawn by the seed (as `input` = `other example`)."
+        ),
     ] = "zero"
+    sender: Annotated[
+        Literal["attention", "mlp", "heads"],
+        Meta(description="`path`: what writes, in each set of layers."),
+    ] = field(default="attention", metadata=LATER)
+    receiver: Annotated[
+        Literal["final", "attention", "mlp", "heads"],
+        Meta(
+            description="`path`: what reads: the final norm and unembedding, or the attention, MLP or heads "
+            "of a later layer. The MLP of the sender's own layer is one where it reads behind the attention."
+        ),
+    ] = field(default="final", metadata=LATER)
+    receiver_layers: Annotated[
+        Literal["all"] | Annotated[list[int], Meta(min_length=1)],
+        Meta(description="`path`: the layers of the receivers, each by itself."),
+    ] = field(default="all", metadata=LATER)
+    receiver_heads: Annotated[
+        Heads,
+        Meta(description="`path` into heads: each by itself, or all, or these at once, in each such layer."),
+    ] = field(default="each", metadata=LATER)
+
+    @property
+    def within_explanation(self) -> bool:
+        """Whether some positions are tokens of the explanation."""
+        named = self.positions if isinstance(self.positions, list) else []
+        return any("explanation" in (place, getattr(place, "range", None)) for place in named)
+
+    @property
+    def takes_own(self) -> bool:
+        """Whether the model itself is what is taken from."""
+        return self.donor == "own" or self._resamples
+
+    @property
+    def writes_heads(self) -> bool:
+        """Whether heads are what is changed, or what paths begin at."""
+        return self.kind == "heads" or (self.kind == "path" and self.sender == "heads")
+
+    @property
+    def takes(self) -> bool:
+        """Whether another model, or another input's run, is taken from."""
+        return self.kind in ("mask", "graft", "patch", "path") or self._resamples
+
+    @property
+    def reads(self) -> str:
+        """What the run reads that is taken from: one of the values of `input`."""
+        return "other example" if self._resamples else self.input
+
+    @property
+    def _resamples(self) -> bool:
+        return self.kind in ("heads", "ablate") and self.ablation == "resample"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from store.analysis.factorial import effects
     from store.analysis.faithfulness import counterfactual_effects
     from store.analysis.frames import dataframe
+    from store.analysis.grids import patching_grid
     from store.analysis.interventions import intervention_effects, mediation
     from store.analysis.logistic import accuracy_model
     from store.analysis.nodes import indexed, select
@@ -60,6 +61,7 @@ _HOMES = {
     "means": "condition_means",
     "mediation": "interventions",
     "onset": "training_steps",
+    "patching_grid": "grids",
     "rank_trajectory": "ranks",
     "references": "untrained",
     "relative_entropy": "changes",
@@ -95,6 +97,7 @@ __all__ = [
     "means",
     "mediation",
     "onset",
+    "patching_grid",
     "rank_trajectory",
     "references",
     "relative_entropy",

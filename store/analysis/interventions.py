@@ -11,18 +11,16 @@ from numpy.typing import NDArray
 from specs.common.spelling import hint
 from store.analysis.changes import BOUNDS, summary
 from store.analysis.components import Components, Floats
-from store.analysis.counterfactuals import log_odds
 from store.analysis.families import Family, add_adjusted, together
 from store.analysis.inference import CONFIDENCE, Estimate, among
+from store.analysis.intervention_outcomes import OUTCOMES, SCALARS, check_outcome, outcome_of
 from store.analysis.monitoring import Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
     Data,
     by_condition,
     levels,
-    numbers,
     stage_nodes,
-    variable,
 )
 from store.analysis.ratios import ratio_interval
 from store.analysis.results import (
@@ -46,11 +44,8 @@ from store.errors import StoreError
 
 UNCHANGED, SOURCE = "none", "source"
 """Entries that are no interventions: the model as it is, and those that others take from."""
-OUTCOMES = {
-    "correct": ("1", "accuracy"),
-    "log_odds": ("nat", "log-odds of the true label among the labels"),
-    "entropy": ("nat", "entropy of the lens distribution where the label is predicted"),
-}
+DESCRIBED = ("first", "last", "source", "head", "position", "stream", "receiver")
+"""Coordinates of changes: those that all have, and those that some have."""
 
 OUTER: Any = {
     "join": "outer",
@@ -121,15 +116,17 @@ def intervention_effects(
 
     Args:
         entry: an intervention of the spec, by name.
-        outcome: correct, log_odds (of the true label among the labels) or entropy (of the lens, by layer).
+        outcome: correct, log_odds or probability (of the true label among the labels), logit_difference (of
+            the true label and that of the example taken from, where it is another one) or entropy (of the
+            lens, by layer).
         looks: as in `change`.
 
     Returns:
         Result, by (condition, intervention[, layer]): `effect`, `low`, `high`, `simultaneous_low`,
             `simultaneous_high`, `p_value` (two-sided, seeds and examples random), `p_adjusted` (corrected
             over all changes, layers and conditions; with family="layers" over the changes of each condition
-            and layer), `seeds`, `examples`, `groups`, `missing`; `first`, `last` (layers), `source` and
-            `head` are coordinates of `intervention`.
+            and layer), `seeds`, `examples`, `groups`, `missing`; `first`, `last` (layers), `source`, `head`
+            and, where there are such, `position`, `stream` and `receiver` are coordinates of `intervention`.
 
     Raises:
         StoreError: for unknown names.
@@ -139,7 +136,7 @@ def intervention_effects(
     options: Any = {"share": outcome in SHARES, "within": change_range(outcome), "monitoring": monitoring}
     for condition, cells_of in _conditions(data, entry):
         changed = _entry(cells_of, entry)
-        values = _outcome(cells_of, outcome)
+        values = outcome_of(cells_of, entry, outcome)
         place = cells_of.get_index("intervention").get_loc(UNCHANGED)
         chosen = np.flatnonzero(cells_of["entry"].values == entry)
         difference = np.take(values, chosen, axis=2) - values[:, :, [place]]
@@ -188,14 +185,16 @@ def mediation(
     *,
     confidence: float = CONFIDENCE,
 ) -> xr.Dataset:
-    """Return how much of the difference between a model and its donor runs through each set of layers.
+    """Return how much of the difference between a run and that taken from runs through each set of layers.
 
-    The total is the unchanged model's outcome less that of the model taken from, on the same inputs; the part
-    that a set of layers carries is the unchanged outcome less that with the donor's layers there.
+    The total is the unchanged model's outcome less that of the model taken from, on the same inputs, or of
+    the run on the other input; the part that a set of layers carries is the unchanged outcome less that with
+    what is taken put in there. So 0 is the unchanged run, and 1 the other one: a normalised metric of
+    activation patching (Heimersheim and Nanda, 2024, arXiv 2404.15255), its means taken before the ratio.
 
     Args:
-        entry: a mask, graft or patch.
-        outcome: correct or log_odds.
+        entry: a mask, graft, patch or path, or a resampling.
+        outcome: as in `intervention_effects`, but for entropy.
 
     Returns:
         Result, by (condition, intervention): `total`, `part`, `share` = part / total and its bounds `low` and
@@ -207,12 +206,13 @@ def mediation(
     Raises:
         StoreError: where the intervention takes from no other model.
     """
-    if outcome == "entropy":
-        raise StoreError("mediation: expected correct or log_odds, found entropy")
+    check_outcome(outcome)
+    if outcome not in SCALARS:
+        raise StoreError(f"mediation: expected one of {', '.join(SCALARS)}, found {outcome}")
     parts = []
     for condition, cells_of in _conditions(data, entry):
         changed = _entry(cells_of, entry)
-        values = _outcome(cells_of, outcome)
+        values = outcome_of(cells_of, entry, outcome)
         names = cells_of.get_index("intervention")
         source = str(changed["source"].values[0])
         if not source:
@@ -230,8 +230,8 @@ def mediation(
     result.attrs = {
         "entry": entry,
         "outcome": outcome,
-        "method": f"Share of the difference in {OUTCOMES[outcome][1]} between each model and the one that "
-        f"{entry} takes from, on the same inputs, that goes when the latter's layers are put in; "
+        "method": f"Share of the difference in {OUTCOMES[outcome][1]} between each model's run and the one "
+        f"that {entry} takes from that goes when what is taken is put in; "
         f"{units(result)}, {seeds_of(result)}, {intervals(result, confidence, grouped(result))}, Fieller's "
         "for a ratio of means; where the test of the whole difference does not reject 0, there is no share "
         "and its interval has no bounds.",
@@ -276,16 +276,6 @@ def _conditions(data: Data, entry: str) -> Iterator[tuple[str, xr.Dataset]]:
                 yield str(condition), dataset.isel(cell=chosen)
 
 
-def _outcome(cells: xr.Dataset, outcome: str) -> Floats:
-    """Give an outcome as [cell, example, intervention(, layer)]."""
-    if outcome not in OUTCOMES:
-        raise StoreError(f"no outcome {outcome!r}{hint(outcome, OUTCOMES)}")
-    values = (
-        log_odds(cells["label_logprob"], cells["gold"]) if outcome == "log_odds" else variable(cells, outcome)
-    )
-    return numbers(values.transpose("cell", "example", "intervention", ...)).values
-
-
 def _entry(cells: xr.Dataset, entry: str) -> xr.Dataset:
     return cells.isel(intervention=cells["entry"].values == entry)
 
@@ -299,4 +289,4 @@ def _axes(changed: xr.Dataset, outcome: str) -> dict[str, Any]:
 
 
 def _described(changed: xr.Dataset) -> dict[str, Any]:
-    return {name: changed[name].variable for name in ("first", "last", "source", "head")}
+    return {name: changed[name].variable for name in DESCRIBED if name in changed.coords}

@@ -14,6 +14,7 @@ SHARES = frozenset({"correct", "generated_correct", "majority_correct", "flipped
 UNIT, POSITIVE = (0.0, 1.0), (0.0, np.inf)
 RANGES = {
     **dict.fromkeys((*SHARES, "max_prob", "watch_mass", "top_mass", "ece", "unparsed_share"), UNIT),
+    "probability": UNIT,
     **dict.fromkeys(("absolute_error", "nll", "entropy", "kl_final", "kl_against", "train_loss"), POSITIVE),
     **dict.fromkeys(("watch_entropy", "renyi_2", "renyi_inf", "top_entropy"), POSITIVE),
     **dict.fromkeys(("label_surprisal", "next_surprisal"), POSITIVE),

@@ -8,6 +8,7 @@ writes PDF and SVG whose text can be edited. docs/analysis.md has examples.
 from specs.common.lazy_names import public_names
 from store.plots.attributions import attribution
 from store.plots.curves import calibration_curve, training
+from store.plots.grids import patching_grid
 from store.plots.interventions import intervention_effects
 from store.plots.layers import along, change, means, rank_trajectory, saturation
 from store.plots.matrices import confusion, transfer_matrix
@@ -28,6 +29,7 @@ __all__ = [
     "layer_tokens",
     "means",
     "panels",
+    "patching_grid",
     "rank_trajectory",
     "saturation",
     "save",

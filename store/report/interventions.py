@@ -1,4 +1,4 @@
-"""The section on interventions: effects by changed layers or heads, and shares of a difference."""
+"""The section on interventions: effects by changed layers, heads or positions, and shares of a difference."""
 
 import json
 
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from store.analysis import intervention_effects, mediation
 from store.analysis.declared import looks_of
+from store.analysis.grids import axes_of
+from store.analysis.intervention_outcomes import takes_labels
 from store.analysis.interventions import entries, of_condition, sweep_of
 from store.analysis.monitoring import Looks
 from store.backend.records import Json
@@ -16,12 +18,16 @@ from store.errors import FAULTS, StoreError
 from store.report.encode import rounded
 from store.report.stages import Places, datasets
 
-OUTCOMES = ("log_odds", "correct")
+OUTCOMES = ("log_odds", "correct", "logit_difference")
 EFFECT = ("effect", "low", "high", "p_adjusted")
 ALPHA = 0.05
 MOST_BYTES = 2 * 2**20  # of one experiment's effects
 Order = NDArray[np.intp]
-TOLD = ("kind", "alpha", "modules", "positions", "ablation")
+TOLD = (
+    "kind", "cells", "alpha", "modules", "donor", "input", "stream", "positions", "ablation", "sender",
+    "receiver",
+)  # fmt: skip
+_COLUMNS = {"receiver": "end of path", "head": "head", "position": "position"}
 
 
 def interventions(node: xr.DataTree, spec: Json, places: Places) -> Json:
@@ -53,7 +59,7 @@ class _Results:
     """What is known of one intervention, by condition."""
 
     effects: dict[str, xr.Dataset]
-    """By outcome; of single heads without entropy, for that would be too much."""
+    """By outcome; of maps without entropy, for that would be too much."""
     shares: dict[str, xr.Dataset]
     unshared: str
     """Why there are no shares, else ""."""
@@ -74,15 +80,21 @@ class _Results:
         effects_of = {outcome: of_condition(result, condition) for outcome, result in self.effects.items()}
         changed = effects_of["correct"]
         sweep = sweep_of(changed)
-        order = np.lexsort((changed["head"], sweep.place, sweep.spans))
+        order = np.lexsort((np.arange(len(sweep.place)), changed["head"], sweep.place, sweep.spans))
         return {
             "source": str(changed["source"].values[0]),
             "changed": [str(name).partition(", ")[2] for name in changed["intervention"].values[order]],
-            "head": [int(head) for head in changed["head"].values[order]],
+            "first": [int(layer) for layer in changed["first"].values[order]],
+            "last": [int(layer) for layer in changed["last"].values[order]],
+            "map": _places(changed, order),
             "axis": sweep.axis,
             "place": rounded(sweep.place[order]),
             "line": [sweep.lines[number] for number in order],
-            "effects": {outcome: _columns(effects_of[outcome], order, *EFFECT) for outcome in OUTCOMES},
+            "effects": {
+                outcome: _columns(effects_of[outcome], order, *EFFECT)
+                for outcome in OUTCOMES
+                if outcome in effects_of
+            },
             "entropy": _map(effects_of["entropy"], order) if "entropy" in effects_of else None,
             "shares": {
                 outcome: _shares(of_condition(result, condition), order)
@@ -92,15 +104,35 @@ class _Results:
 
 
 def _results(node: xr.DataTree, entry: str, looks: Looks) -> _Results:
-    effects = {outcome: intervention_effects(node, entry, outcome, looks=looks) for outcome in OUTCOMES}
-    if not (effects["correct"]["head"] >= 0).any():
+    outcomes = [outcome for outcome in OUTCOMES if outcome != "logit_difference" or takes_labels(node, entry)]
+    effects = {outcome: intervention_effects(node, entry, outcome, looks=looks) for outcome in outcomes}
+    if not set(_COLUMNS) & set(axes_of(effects["correct"])):
         effects["entropy"] = intervention_effects(node, entry, "entropy", looks=looks)
     try:
-        return _Results(effects, {outcome: mediation(node, entry, outcome) for outcome in OUTCOMES}, "")
+        return _Results(effects, {outcome: mediation(node, entry, outcome) for outcome in outcomes}, "")
     except FAULTS:
         raise
     except StoreError as error:  # it takes from no other model
         return _Results(effects, {}, str(error))
+
+
+def _places(changed: xr.Dataset, order: Order) -> Json | None:
+    """Return the row and the column of each change in a map; None where layers alone tell changes apart."""
+    axes = axes_of(changed)
+    if not axes:
+        return None
+    names = [str(name).partition(", ")[2] for name in changed["intervention"].values[order]]
+    told = {axis: changed[axis].values[order].tolist() for axis in axes}
+    within = [axis for axis in _COLUMNS if axis in axes and not (axis == "head" and "receiver" in axes)]
+    rows, columns = [], []
+    for number, name in enumerate(names):
+        parts = [str(told[axis][number]) for axis in within]
+        columns.append(", ".join(part for part in parts if part not in ("", "-1")))
+        for axis in reversed(within):
+            word = {"receiver": " to ", "head": ", head ", "position": ", "}[axis]
+            name = name.removesuffix(f"{word}{told[axis][number]}")
+        rows.append(name)
+    return {"columns": ", ".join(_COLUMNS[axis] for axis in within), "row": rows, "column": columns}
 
 
 def _columns(result: xr.Dataset, order: Order, *names: str) -> Json:

@@ -19,7 +19,7 @@ from store.report.collect import collect
 SCRIPTS = (
     "data.js", "dom.js", "address.js", "csv.js", "copying.js", "axes.js", "charts.js", "tables.js",
     "pins.js", "overview.js", "outcomes.js", "measures.js", "wordings.js", "layers.js", "interventions.js",
-    "tuned.js", "along.js", "lens.js", "sections.js", "live.js", "report.js",
+    "next_spec.js", "tuned.js", "along.js", "lens.js", "sections.js", "live.js", "report.js",
 )  # fmt: skip
 
 

@@ -35,7 +35,9 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
         )
         text = spec.read_text().replace("seeds = [0, 1]", "seeds = [0]").replace(
             'name = "small"',
-            'name = "small"\ninterventions = [{ name = "off", kind = "mask" }]\n'
+            'name = "small"\ninterventions = [{ name = "off", kind = "mask" }, '
+            '{ name = "path", kind = "path", donor = "own", input = "other example", '
+            'positions = ["prompt_end"], grid = true }]\n'
             f"target = {{ placement = 'before' }}\n"
             f"probe = {{ heads = true, activation = true, examples = 2, {probe} }}",
         )  # fmt: skip

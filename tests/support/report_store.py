@@ -269,14 +269,19 @@ def _intervene(
     writer: StoreWriter, ledger: Ledger, key: str, design: Design, shift: int, rng: np.random.Generator
 ) -> None:
     """Let the layers in the middle carry most of what the adapter adds to the true label's log-odds."""
-    from engine.planning.changes import Entry, ModelShape, expand
-    from engine.stages.interventions.intervene import intervention_family
+    from engine.planning.changes import Entry, ModelShape
+    from engine.planning.sweeps import expand
+    from engine.stages.interventions.layout import intervention_family, takes_from_others
     from specs.tables.interventions import Intervention
 
     blocks = design.layers - 1
     ids, gold = _examples(design)
     settings = [Intervention(**own) for own in design.interventions]
-    changes = expand([Entry(own, "", "base") for own in settings], ModelShape(blocks, design.heads))
+    entries = [
+        Entry(own, "", "own, another label", own.reads) if own.takes_own else Entry(own, "", "base")
+        for own in settings
+    ]
+    changes = expand(entries, ModelShape(blocks, design.heads))
     rows = [{"id": name, "label": label} for name, label in zip(ids, gold, strict=True)]
     family = intervention_family(rows, changes, blocks, LABELS)
     depth = np.arange(1, blocks + 1) / blocks
@@ -289,6 +294,7 @@ def _intervene(
         ]
     )
     taken *= [1 / design.heads if change.heads else 1 for change in changes]
+    taken *= [0.3 if change.position not in ("", "prompt_end") else 1 for change in changes]
     truth = np.eye(5)[[LABELS.index(label) for label in gold]]
     scores = 1.5 * rng.normal(size=(design.examples, 1, 5)) + truth[:, None] * (1 + shift - taken[:, None])
     scores += 0.2 * rng.normal(size=scores.shape)
@@ -301,6 +307,10 @@ def _intervene(
         "label_logprob": logprob.astype(np.float32),
         "entropy": entropy.astype(np.float32),
     }
+    if takes_from_others(changes):
+        shifted = [LABELS[(LABELS.index(label) + 1) % len(LABELS)] for label in gold]
+        others = [[label if change.input != "same" else "" for change in changes] for label in shifted]
+        batch["other_label"] = np.array(others, object)
     with writer.cell(family, key) as rows_written:
         rows_written.append(batch)
     ledger.commit("intervene", key, {"family": family.key, "summary": {}})

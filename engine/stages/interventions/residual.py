@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from engine.errors import EngineError
 from engine.models.lens import Lens
-
-Edit = Callable[[Tensor], Tensor]  # a layer's residual stream [S, T, D] to another one
+from engine.planning.changes import Part
+from engine.stages.interventions.layer_parts import Edit, LayerParts, Outputs
 
 
 @frozen
@@ -30,6 +30,13 @@ class Batch:
         rows = torch.arange(len(self.positions), device=states.device)[:, None]
         return states[rows, self.positions]
 
+    def repeated(self, times: int) -> Batch:
+        """Give the same sequences so many times, one time after the other."""
+        if times == 1:
+            return self
+        mask = None if self.mask is None else self.mask.repeat(times, 1)
+        return Batch(self.ids.repeat(times, 1), mask, self.positions.repeat(times, 1))
+
 
 @frozen
 class Record:
@@ -37,10 +44,11 @@ class Record:
 
     states: list[Tensor]
     shapes: list[Any]  # what each layer returned beside its residual stream, None where it was nothing
+    outputs: Outputs  # of the parts that were asked for
 
 
-def record(lens: Lens, batch: Batch) -> Record:
-    """Run the model as it is; memory for L + 1 residual streams of the batch is held."""
+def record(lens: Lens, batch: Batch, parts: LayerParts, wanted: Collection[Part] = ()) -> Record:
+    """Run the model as it is; memory for L + 1 residual streams of the batch is held, and for the parts."""
     states: list[Tensor] = []
     shapes: list[Any] = []
 
@@ -56,8 +64,9 @@ def record(lens: Lens, batch: Batch) -> Record:
         stack.callback(handle.remove)
         for layer in lens.layers:
             stack.callback(layer.register_forward_hook(behind).remove)
+        outputs = stack.enter_context(parts.kept(wanted, len(batch.ids)))
         lens.last_hidden(batch.ids, batch.mask)
-    return Record(states, shapes)
+    return Record(states, shapes, outputs)
 
 
 def resume(
@@ -96,6 +105,12 @@ def resume(
     return kept, torch.stack(streams)
 
 
+def run_layer(lens: Lens, batch: Batch, shapes: list[Any], layer: int, state: Tensor) -> None:
+    """Run one layer on the residual stream `state` [S, T, D] in front of it, and no other."""
+    with _skipping(lens, shapes, layer - 1, state, last=layer):
+        lens.last_hidden(batch.ids, batch.mask)
+
+
 def check_resumable(lens: Lens, batch: Batch, past: Record) -> None:
     """Raise EngineError where a run from the middle differs from the whole one.
 
@@ -113,17 +128,20 @@ def check_resumable(lens: Lens, batch: Batch, past: Record) -> None:
 
 
 @contextmanager
-def _skipping(lens: Lens, shapes: list[Any], start: int, state: Tensor) -> Iterator[None]:
-    """Let the layers up to `start` do nothing but hand `state` on."""
+def _skipping(
+    lens: Lens, shapes: list[Any], start: int, state: Tensor, last: int | None = None
+) -> Iterator[None]:
+    """Let the layers up to `start`, and those above `last`, do nothing but hand `state` on."""
 
     def passed(shape: Any) -> Callable[..., Any]:
         return lambda *_args, **_kwargs: state if shape is None else (state, *shape)
 
-    skipped = list(lens.layers[:start])
+    idle = [*range(start), *(range(last, len(lens.layers)) if last is not None else ())]
+    skipped = [lens.layers[place] for place in idle]
     before = [layer.__dict__.get("forward") for layer in skipped]
     try:
-        for layer, shape in zip(skipped, shapes, strict=False):
-            layer.forward = passed(shape)
+        for layer, place in zip(skipped, idle, strict=True):
+            layer.forward = passed(shapes[place])
         yield
     finally:
         for layer, forward in zip(skipped, before, strict=True):

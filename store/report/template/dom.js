@@ -33,11 +33,12 @@ function note(text) {
   return el("p", { class: "note" }, text);
 }
 
-// A labelled select that remembers its choice while the page is open and calls back when it changes.
-function choice(key, label, options, changed) {
+// A labelled select that remembers its choice while the page is open and calls back when it changes. first: what is
+// chosen before, if not the first option.
+function choice(key, label, options, changed, first = options[0]?.value) {
   const values = options.map((option) => option.value);
   const kept = state.choices.get(key);
-  const chosen = values.includes(kept) ? kept : values[0];
+  const chosen = values.includes(kept) ? kept : first;
   const select = el(
     "select",
     {

@@ -1,43 +1,52 @@
-// What changing layers or heads of trained models does: effects, shares of a difference, maps over layers.
+// What changing layers, heads or positions does: effects, shares of a difference, maps over layers.
 
 const CHANGED = {
   log_odds: { title: "log-odds of the true label", unit: "nat", scale: 1, digits: 2 },
   correct: { title: "accuracy", unit: "points", scale: 100, digits: 1 },
+  logit_difference: { title: "log-likelihood of the true label less that of the label taken from", unit: "nat", scale: 1, digits: 2 },
 };
+const STREAMS = { residual: "residual stream", attention: "attention's output", mlp: "MLP's output", heads: "heads' output" };
+const INPUTS = { "other example": " for another example", "other label": " for an example of another label", donor: " for its own prompt" };
+const ABLATIONS = { zero: "set to zero", mean: "replaced by its mean", resample: "replaced by that for another example" };
 const KINDS = {
   mask: ({ alpha }) => (alpha ? `the adapter's deltas times ${alpha}` : "the adapter switched off"),
   graft: () => "the donor's adapter in their stead",
-  patch: () => "the donor's residual stream put in behind them",
-  heads: ({ ablation }) => (ablation === "mean" ? "heads replaced by their mean" : "heads set to zero"),
+  patch: ({ stream, input }) => `the donor's ${STREAMS[stream ?? "residual"]}${INPUTS[input] ?? ""} put in`,
+  heads: ({ ablation }) => `each head's output ${ABLATIONS[ablation ?? "zero"]}`,
+  ablate: ({ stream, ablation }) => `the ${STREAMS[stream ?? "residual"]} ${ABLATIONS[ablation ?? "zero"]}`,
+  path: ({ sender, receiver, input }) => `the donor's ${STREAMS[sender ?? "attention"]}${INPUTS[input] ?? ""}, where ${receiver && receiver !== "final" ? `the ${receiver} of one later layer read` : "the final norm reads"} it, and nowhere else`,
 };
-const MOST_HEADS = 12;
+const MOST_SHOWN = 12;
 
 function interventions(experiment, redraw) {
   const { entries } = experiment.interventions;
   const entry = choice("intervention", "Intervention", asOptions(entries.map(({ name }) => name)), redraw);
-  const outcome = choice("intervention-outcome", "Effect on", Object.entries(CHANGED).map(([value, { title }]) => ({ value, text: title })), redraw);
   const own = entries.find(({ name }) => name === entry.value);
+  const measured = Object.entries(CHANGED).filter(([value]) => value in own.conditions[0].effects);
+  const outcome = choice("intervention-outcome", "Effect on", measured.map(([value, { title }]) => ({ value, text: title })), redraw);
   const { chosen, legend: key, note: cut } = chartConditions(own.conditions.map(({ condition }) => condition));
   const left = own.left_out > 0 && note(`${plural(own.left_out, "condition")} left out to keep this file small.`);
   if (!chosen.length) return [entry.element, note("The filters hide all conditions of this intervention."), left];
   const shown = chosen.map((index) => own.conditions.find(({ condition }) => condition === index));
-  const heads = shown[0].head.some((number) => number >= 0);
+  const mapped = Boolean(shown[0].map);
   return [
     el("div", { class: "controls" }, entry.element, outcome.element),
     el("p", {}, described(own, shown)),
-    heads ? headEffects(shown, outcome.value, redraw) : [key, layerEffects(shown, outcome.value)],
+    mapped ? effectMap(shown, outcome.value, redraw) : [key, layerEffects(shown, outcome.value)],
     cut,
     left,
-    howMade(own.methods[outcome.value], heads ? `* p < ${ALPHA} after correction.` : `Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each change by itself.`),
+    howMade(own.methods[outcome.value], mapped ? `* p < ${ALPHA} after correction.` : `Filled marks: p < ${ALPHA} after correction; hollow marks: not. Bands: 95% intervals of each change by itself.`),
     shares(own, shown, outcome.value),
     own.methods.entropy && entropyMap(own, shown, redraw),
+    nextSpec(own, shown, outcome.value, redraw),
   ];
 }
 
 function described({ settings }, shown) {
   const sources = unique(shown.map(({ source }) => source).filter(Boolean));
   const parts = settings.modules?.length === 1 ? `, in ${settings.modules[0] === "mlp" ? "the MLPs" : "attention"} alone` : "";
-  const where = Array.isArray(settings.positions) ? `, at ${settings.positions.join(", ")}` : "";
+  const place = (position) => (position.range ? `${position.most ?? 32} tokens of the ${position.range}` : position);
+  const where = Array.isArray(settings.positions) ? `, at ${settings.positions.map(place).join(", ")}` : "";
   const from = sources.length && settings.kind !== "mask" ? `; taken from ${sources.length > 4 ? plural(sources.length, "model") : sources.join(", ")}` : "";
   return `In the changed layers: ${KINDS[settings.kind]?.(settings) ?? "another model's part"}${parts}${where}${from}.`;
 }
@@ -79,28 +88,32 @@ function layerEffects(shown, outcome) {
   return el("div", { class: "charts" }, charts);
 }
 
-// A map of layers by heads, of one condition at a time, and the heads of the largest effects in all of them.
-function headEffects(shown, outcome, redraw) {
+// A map of layers by heads, positions or ends of paths, of one condition at a time, and the largest effects in all.
+function effectMap(shown, outcome, redraw) {
   const { title, unit } = CHANGED[outcome];
   const { all, digits } = inUnits(shown, outcome);
   const most = strongest(all.flatMap(({ effect }) => effect));
-  const picked = oneCondition("intervention-heads", shown, redraw);
+  const picked = oneCondition("intervention-map", shown, redraw);
   const own = all.find(({ condition }) => condition === picked.condition);
-  const sets = own.changed.map((name) => name.split(", head ")[0]);
-  const rows = unique(sets);
-  const columns = unique(own.head).sort((a, b) => a - b);
-  const places = new Map(own.head.map((head, n) => [`${sets[n]}, ${head}`, n]));
-  const cells = rows.map((set) => columns.map((head) => effectCell(own, places.get(`${set}, ${head}`), most, digits)));
+  const rows = unique(own.map.row);
+  const columns = unique(own.map.column);
+  if (columns.every((name) => /^\d+$/.test(name))) columns.sort((a, b) => a - b);
+  const places = new Map(own.map.row.map((row, n) => [`${row}\n${own.map.column[n]}`, n]));
+  const nothing = { text: "", share: null, title: "no such change" };
+  const cells = rows.map((row) => columns.map((column) => {
+    const n = places.get(`${row}\n${column}`);
+    return n === undefined ? nothing : effectCell(own, n, most, digits);
+  }));
   const ranked = all.flatMap((own) => own.changed.map((name, n) => ({ own, name, n }))).filter(({ own, n }) => !missing(own.effect[n]));
   ranked.sort((a, b) => Math.abs(b.own.effect[b.n]) - Math.abs(a.own.effect[a.n]));
-  const largest = ranked.slice(0, MOST_HEADS);
+  const largest = ranked.slice(0, MOST_SHOWN);
   const limits = padded(extent([0, ...largest.flatMap(({ own, n }) => [own.effect[n], own.low[n], own.high[n]])]));
   return [
     picked.element,
-    heatTable({ caption: `Change in ${title} (${unit}); one scale for all conditions`, rowTitle: "ablated in", columnTitle: "head", rows, columns: columns.map(String), cells, ends: endsOf(most, digits, unit), sign: true, tall: rows.length > 14, fine: true }),
+    heatTable({ caption: `Change in ${title} (${unit}); one scale for all conditions`, rowTitle: "changed", columnTitle: own.map.columns, rows, columns, cells, ends: endsOf(most, digits, unit), sign: true, tall: rows.length > 14, fine: true }),
     table({
       caption: `The ${largest.length} largest of ${plural(ranked.length, "effect")}; the largest of many is larger here than it would be on new examples`,
-      columns: [{ title: "Condition" }, { title: "Ablated" }, { title: `Change (${unit})`, number: true }, { title: "95% interval", number: true }, { title: "0 marked" }, { title: "p, corrected", number: true }],
+      columns: [{ title: "Condition" }, { title: "Changed" }, { title: `Change (${unit})`, number: true }, { title: "95% interval", number: true }, { title: "0 marked" }, { title: "p, corrected", number: true }],
       rows: largest.map(({ own, name, n }) => {
         const sure = interval(own.low[n], own.high[n], digits, signed);
         return [shortLabel(own.condition), name, signed(own.effect[n], digits), sure, intervalPlot({ value: own.effect[n], low: own.low[n], high: own.high[n], domain: limits, reference: 0, label: `${signed(own.effect[n], digits)} ${sure}` }), pValue(own.p[n])];
@@ -121,7 +134,14 @@ function effectCell(own, n, most, digits) {
   return { text: `${mapped(value, digits)}${sure ? "*" : ""}`, share: missing(value) ? null : value / most, title: `${own.changed[n]}: ${signed(value, digits)} ${interval(own.low[n], own.high[n], digits, signed)}, p ${pValue(own.p[n])}` };
 }
 
-// How much of the whole difference to the other model goes with each set of layers.
+// The places of the numbers that are farthest from 0.
+function largestOf(values) {
+  const places = values.map((_, n) => n).filter((n) => !missing(values[n]));
+  places.sort((a, b) => Math.abs(values[b]) - Math.abs(values[a]));
+  return new Set(places.slice(0, MOST_SHOWN));
+}
+
+// How much of the whole difference to the other run goes with each set of layers.
 function shares(own, shown, outcome) {
   if (own.unshared) return note(`No shares: ${own.unshared.replace(": ", " ")}.`);
   const { title, unit, scale } = CHANGED[outcome];
@@ -133,14 +153,15 @@ function shares(own, shown, outcome) {
     const whole = missing(total) ? "–" : signed(scale * total, digits);
     const label = shortLabel(condition.condition);
     if (!known.includes(condition)) return [[label, "all", whole, "–", "no share and no bounds to it: the whole difference may be 0", ""]];
-    return condition.changed.map((name, n) => {
+    return condition.changed.flatMap((name, n) => {
+      if (condition.map && !largestOf(share).has(n)) return [];
       const sure = interval(low[n], high[n], 0, percent);
-      return [label, name, whole, percent(share[n], 0), sure, intervalPlot({ value: share[n], low: low[n], high: high[n], domain: limits, reference: 0, label: `${percent(share[n], 0)} % ${sure}` })];
+      return [[label, name, whole, percent(share[n], 0), sure, intervalPlot({ value: share[n], low: low[n], high: high[n], domain: limits, reference: 0, label: `${percent(share[n], 0)} % ${sure}` })]];
     });
   });
   return [
     table({
-      caption: `Share of the difference in ${title} to the model taken from; shares of sets that work together do not add up to 100%`,
+      caption: `Share of the difference in ${title} to what is taken from${shown[0].map ? `: the ${MOST_SHOWN} largest of each condition` : ""}; shares of changes that work together do not add up to 100%`,
       columns: [{ title: "Condition" }, { title: "Changed" }, { title: `Whole difference (${unit})`, number: true }, { title: "Share (%)", number: true }, { title: "95% interval" }, { title: "0 marked" }],
       rows,
       tall: rows.length > 14,

@@ -737,6 +737,60 @@ def test_keys_of_specs_without_newer_settings_are_what_they_were(files: dict[str
     }
 
 
+def test_older_interventions_keep_their_keys(files: dict[str, str]) -> None:
+    """As computed before there were grids, other inputs, streams and paths."""
+    more = """
+[factors.rank]
+path = "lora.r"
+values = [16, 4]
+[[interventions]]
+name = "swap"
+kind = "patch"
+cells = { rank = 16 }
+donor = { rank = 4 }
+positions = ["prompt_end", -3]
+layers = [2, 5]
+[[interventions]]
+name = "heads"
+kind = "heads"
+heads = [1, 0]
+ablation = "mean"
+"""
+    found = keys_of(BASE.format(**files) + more, files["folder"], 'probe.lens="logit"')
+    assert [keys["intervene"] for keys in found] == [
+        "71855181058880159f324e56b616b44b", "5293f4636f855de2e95da83945a2f209",
+    ]  # fmt: skip
+
+
+def test_draws_of_other_examples_go_by_the_seed_and_a_donors_prompt_counts(files: dict[str, str]) -> None:
+    text = (
+        BASE.format(**files)
+        + """
+[factors.asked]
+path = "evaluate.prompt.template"
+values = ["{response}", "{context}"]
+[[interventions]]
+name = "drawn"
+kind = "heads"
+"""
+    )
+    for untrained in ("train.steps=0", "probe.top_k=1"):
+        options = [untrained, "train.early_stopping=null", 'probe.lens="logit"']
+        same = [keys_of(text, files["folder"], *options, f"seeds=[{seed}]") for seed in (1, 2)]
+        drawn = text.replace('kind = "heads"', 'kind = "heads"\nablation = "resample"')
+        other = [keys_of(drawn, files["folder"], *options, f"seeds=[{seed}]") for seed in (1, 2)]
+        assert (same[0] == same[1]) == (untrained == "train.steps=0")
+        assert other[0][0]["intervene"] != other[1][0]["intervene"]
+    asked = text.replace(
+        'kind = "heads"', 'kind = "patch"\ncells = { asked = "{response}" }\ninput = "donor"'
+    )
+    asked += 'donor = { asked = "{context}" }\n'
+    (before, _), (after, _) = (
+        keys_of(one, files["folder"]) for one in (asked, asked.replace("{context}", "{context}."))
+    )
+    assert changed(before, after) == {"intervene"}
+
+
 def test_an_intervention_is_known_by_what_it_does_and_what_it_takes_from(files: dict[str, str]) -> None:
     text = (
         BASE.format(**files)

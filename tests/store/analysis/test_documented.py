@@ -51,7 +51,8 @@ probe.geometry = ["effective_rank", "cka", "gram"]
 probe.at = [0, 1.0]
 probe.streams = ["mlp"]
 probe.attribution = true
-interventions = [{ name = "off", kind = "mask" }]
+interventions = [{ name = "off", kind = "mask" }, { name = "grid", kind = "patch", donor = "own", \
+    input = "other label", positions = [-1, -2], grid = true, layers = [1, 2] }]
 [factors.target.levels]
 label = { target.content = "label" }
 "label+explanation" = { target = { content = "label+explanation", placement = "before" } }

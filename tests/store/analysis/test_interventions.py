@@ -165,7 +165,7 @@ def test_one_seed_is_said_and_coverage_is_not_claimed() -> None:
         (lambda d: intervention_effects(d, "of"), "no intervention 'of'"),
         (lambda d: intervention_effects(d, "off", "accuracy"), "no outcome 'accuracy'"),
         (lambda d: mediation(d, "heads"), r"heads.*no other model"),
-        (lambda d: mediation(d, "off", "entropy"), "correct or log_odds"),
+        (lambda d: mediation(d, "off", "entropy"), "one of correct, log_odds, .*found entropy"),
     ],
 )
 def test_mistakes_are_named(call: Any, message: str) -> None:

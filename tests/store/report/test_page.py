@@ -16,13 +16,22 @@ from facts import told
 from playwright.sync_api import Browser, Page
 from report_store import LABELS, WORDS, Design, write_synthetic
 
+from engine.planning.changes import Entry, ModelShape
+from engine.planning.sweeps import expand
+from specs.checks.interventions import intervention_problems
+from specs.tables.interventions import Intervention
+from specs.toml.convert import structure
 from store import open_store
-from store.analysis import intervention_effects, mediation
+from store.analysis import intervention_effects, mediation, patching_grid
 from store.report import write_report
 
 pytestmark = needs_chromium
 
 TARGETS = ["label", "label+explanation"]
+GRID = {
+    "name": "grid", "kind": "patch", "donor": "own", "input": "other label", "grid": True,
+    "positions": ["prompt_end", -2, -6],
+}  # fmt: skip
 HOSTILE = """</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">'"&\u2028\u202e"""
 SHOWN = HOSTILE.replace("\u2028", r"\u2028").replace("\u202e", r"\u202e")
 # A colour as the screen has it, and the contrast of two (WCAG 2.2, 1.4.3).
@@ -70,7 +79,11 @@ def store_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         examples=6,
         layers=5,
         failed=(7,),
-        interventions=[{"name": "off", "kind": "mask", "width": [1, 2]}, {"name": "heads", "kind": "heads"}],
+        interventions=[
+            {"name": "off", "kind": "mask", "width": [1, 2]},
+            {"name": "heads", "kind": "heads"},
+            GRID,
+        ],
     )
     return write_synthetic(tmp_path_factory.mktemp("page") / "store", design)
 
@@ -218,7 +231,7 @@ def test_effects_of_interventions_are_read_by_layer_and_by_head(
     assert section.locator("table.heat tbody tr").count() == 4 + 3  # changes, of one condition
     page.select_option("[data-choice='intervention']", "heads")
     assert section.locator("table.heat tbody tr").count() == 4
-    page.select_option("[data-choice='intervention-heads']", label="label+explanation · 8")
+    page.select_option("[data-choice='intervention-map']", label="label+explanation · 8")
     head = intervention_effects(node, "heads", "log_odds")["effect"].sel(
         condition="target=label+explanation, rank=8"
     )
@@ -230,11 +243,71 @@ def test_effects_of_interventions_are_read_by_layer_and_by_head(
     strongest = heads.values.flat[np.abs(heads.values).argmax()]
     assert largest == f"{strongest:+.2f}".replace("-", "−")
     rows = [row for row in download(page, "interventions") if row["measure"] == "change in log_odds"]
-    assert len(rows) == 4 * (7 + 16)
+    assert len(rows) == 4 * (7 + 16 + 12)
     page.click("summary:has-text('rank')")
     page.uncheck(".filter[open] label:has-text('16') input")
-    assert page.locator("[data-choice='intervention-heads'] option").count() == 2
+    assert page.locator("[data-choice='intervention-map'] option").count() == 2
     assert page.input_value("[data-choice='intervention']") == "heads"
+
+
+def test_a_grid_is_read_by_layer_and_position(
+    show: Callable[..., Page], report: Path, store_root: Path
+) -> None:
+    page = show(report)
+    section = page.locator("#interventions")
+    page.select_option("[data-choice='intervention']", "grid")
+    page.select_option("[data-choice='intervention-outcome']", "logit_difference")
+    heat = section.locator("table.heat")
+    assert heat.locator("thead th").all_inner_texts()[1:] == ["prompt_end", "-2", "-6"]
+    assert heat.locator("tbody th").all_inner_texts() == [f"layer {layer}" for layer in range(1, 5)]
+    found = patching_grid(open_store(store_root)["synthetic"], "grid", "logit_difference")
+    effect = found["effect"].sel(condition="target=label, rank=8").values
+    shown = heat.locator("td").all_inner_texts()
+    assert [float(text.rstrip("*").replace("−", "-")) for text in shown] == pytest.approx(
+        effect.ravel(), abs=0.006
+    )
+    assert told(section.inner_text(), "residual stream for an example of another label", "put in")
+    shares = section.locator("table", has_text="Share of the difference").locator("tbody tr")
+    assert 4 <= shares.count() <= 4 * 12
+
+
+def test_the_next_spec_is_copied_for_the_layers_and_positions_chosen(
+    show: Callable[..., Page], report: Path, store_root: Path
+) -> None:
+    page = show(report, permissions=["clipboard-read", "clipboard-write"])
+    page.select_option("[data-choice='intervention']", "grid")
+
+    def copied() -> list[Intervention]:
+        page.click("#interventions [data-copy='spec']")
+        page.wait_for_selector("#interventions .next .told:has-text('copied')")
+        text = page.evaluate("navigator.clipboard.readText()")
+        assert text.split() == page.inner_text("#interventions pre.spec").split()
+        tables = tomllib.loads(text)["interventions"]
+        found, problems = structure(tables, list[Intervention], "interventions")
+        assert not problems and not list(intervention_problems(found))
+        return found
+
+    strongest, finer = copied()
+    assert [strongest.stream, finer.stream] == ["attention", "mlp"] and strongest.grid
+    effect = np.abs(patching_grid(open_store(store_root)["synthetic"], "grid", "log_odds")["effect"])
+    at = effect.isel(effect.argmax(("condition", "layer", "position")))
+    layer, position = int(at["layer"]), str(at["position"].item())
+    assert strongest.layers == [near for near in (layer - 1, layer, layer + 1) if 1 <= near <= 4]
+    assert position == "prompt_end" and strongest.positions == [-3, -2, -1]
+    assert (strongest.donor, strongest.input) == ("own", "other label")
+    page.select_option("[data-choice='next-from']", "1")
+    page.select_option("[data-choice='next-to']", "2")
+    page.select_option("[data-choice='next-kind']", "heads")
+    page.select_option("[data-choice='next-position']", label="-6")
+    (paths,) = copied()
+    assert (paths.kind, paths.sender, paths.layers) == ("path", "heads", [1, 2])
+    assert paths.positions == [-8, -7, -6, -5, -4]
+    changes = expand([Entry(paths, "", "own", paths.reads)], ModelShape(4, 4))
+    assert len({change.name for change in changes if change.kind == "path"}) == 8
+    page.select_option("[data-choice='next-position']", label="all of these")
+    assert copied()[0].positions == GRID["positions"]
+    page.select_option("[data-choice='intervention']", "off")
+    assert {own.donor for own in copied()} == {"base"}
 
 
 def test_lenses_stand_side_by_side_where_there_is_a_tuned_one(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,85 +12,23 @@ from facts import facts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_study import writer
-from tiny_models import MODELS, build
+from two_trainings import EXAMPLES, Study
 
 from engine.errors import EngineError, UsageError
 from engine.models.base_model import as_it_was
 from engine.models.generation_batches import GenerationBatches
 from engine.models.lens import find_lens
-from engine.planning.changes import PARTS, Change, Entry, ModelShape, expand
-from engine.planning.run_order import shared, steps_of, turns, whole_models
+from engine.planning.changes import PARTS, Change, Entry, ModelShape
+from engine.planning.run_order import shared, steps_of, turns, whole_runs
+from engine.planning.sweeps import expand
 from engine.progress import StopRequest, silent
-from engine.stages.adapter_layout import Arrangement, arrangement
-from engine.stages.interventions.intervene import InterventionRun
-from engine.stages.training.adapter import attach_adapter
-from engine.stages.training.files import Trained, load_adapter, save_adapter
+from engine.stages.adapter_layout import arrangement
+from engine.stages.training.files import load_adapter
 from kernels import lens_statistics
-from specs.tables.evaluate import Evaluate
-from specs.tables.experiment import Lora
 from specs.tables.interventions import Intervention
-from specs.tables.probe import Probe
-from store.backend.locate import place_of
-from store.backend.location import Place
 
 # One of each way to build a block: rotary, sliding windows, soft-caps, fused or biased projections, experts.
 ARCHITECTURES = ["llama", "mistral", "qwen3", "gemma 2, soft-capped", "gpt2", "gpt-neox", "opt", "mixtral"]
-ROWS = [
-    {"id": str(i), "context": "the model", "response": "rates a reply" + " good" * i, "label": str(1 + i % 3)}
-    for i in range(5)
-]
-LABELS = ["1", "2", "3"]
-
-
-def small(name: str) -> Any:
-    """A model with the vocabulary of the tests' tokenizer, and logits large enough to tell states apart."""
-    kind, options = MODELS[name]
-    model = build(kind, options | {"vocab_size": 320})
-    model.get_output_embeddings().weight.data.mul_(20)
-    return model
-
-
-def trained(name: str, folder: Path, seed: int, **options: Any) -> Place:
-    """Save an adapter of random weights, large enough to matter."""
-    model = attach_adapter(small(name), Lora(r=2, **options))
-    torch.manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            torch.nn.init.normal_(parameter, std=0.3)
-    home = place_of(folder)
-    save_adapter(model, Trained({}, {"loss": np.zeros(1)}), home)
-    return home
-
-
-class Study:
-    """Two trainings of one architecture, and what is read off a changed model."""
-
-    def __init__(self, name: str, folder: Path, tokenizer: Any, **options: Any) -> None:
-        self.name, self.tokenizer = name, tokenizer
-        self.own = trained(name, folder / "own", 1, **options)
-        self.donor = trained(name, folder / "donor", 2, **options)
-
-    def model(self, adapter: Place | None) -> Any:
-        base = small(self.name)
-        return base if adapter is None else load_adapter(base, adapter)
-
-    @contextmanager
-    def arranged(self, adapter: Place | None = None) -> Iterator[Arrangement]:
-        with arrangement(self.model(adapter or self.own), {"donor": self.donor}) as found:
-            yield found
-
-    def experiment(self, arranged: Arrangement, **options: Any) -> InterventionRun:
-        text = writer(self.tokenizer, labels=options.pop("labels", LABELS))
-        settings = Evaluate(labels=text.labels, **options)
-        return InterventionRun(arranged, self.tokenizer, text, settings, Probe(batch_size=3, backend="torch"))
-
-    def run(self, arranged: Arrangement, changes: list[Change], **options: Any) -> dict[str, np.ndarray]:
-        batches = list(self.experiment(arranged, **options).run(ROWS, changes, silent, StopRequest()))
-        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-
-    def plain(self, model: Any, **options: Any) -> dict[str, np.ndarray]:
-        """What the model itself gives, without anything of interventions."""
-        return self.run(Arrangement(model, "", ()), [Change("none", "none", "none")], **options)
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -203,7 +139,8 @@ def test_no_layer_runs_again_that_has_run_before(changes: list[Change]) -> None:
     found = turns(changes, "default", 3)
     assert sorted(turn.place for turn in found) == list(range(len(changes)))
     wholes = [
-        steps_of(Change("", "", "source", source=name), "", 3) for name in whole_models(changes, "default")
+        steps_of(Change("", "", "source", source=run.adapter), "", 3)
+        for run in whole_runs(changes, "default")
     ]
     for number, turn in enumerate(found):
         before = [*wholes, *(former.steps for former in found[:number])]
@@ -243,7 +180,7 @@ def test_heads_are_replaced_where_they_enter_the_projection(study: Study) -> Non
     written: list[torch.Tensor] = []
     hook = projection.register_forward_pre_hook(lambda _, args: written.append(args[0]))
     text = writer(study.tokenizer)
-    for row in ROWS:
+    for row in EXAMPLES:
         ids = text.encode_spellings(row)[0]
         with torch.no_grad():
             lens.last_hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long))
@@ -310,7 +247,7 @@ def test_labels_of_several_tokens_are_scored_like_the_evaluation(llama: Study) -
     labels = ["good", "bad words", "topic"]
     with llama.arranged() as arranged:
         experiment = llama.experiment(arranged, labels=labels)
-        rows = [row | {"label": "good"} for row in ROWS]
+        rows = [row | {"label": "good"} for row in EXAMPLES]
         text = experiment.writer
         assert max(len(ids) for ids in text.encode_labels(rows[0])[1]) > 1
         (whole, rest) = experiment.run(rows, [mask(2), Change("none", "none", "none")], silent, StopRequest())
@@ -333,7 +270,7 @@ def test_entropies_are_those_of_the_reference(llama: Study) -> None:
         torch.no_grad(),
     ):
         lens, text = find_lens(model), writer(llama.tokenizer)
-        for row, own in zip(ROWS, found, strict=True):
+        for row, own in zip(EXAMPLES, found, strict=True):
             ids = text.encode_spellings(row)[0]
             with lens.watching([0, 1, 2, 3], torch.tensor([[len(ids) - 1]])) as caught:
                 lens.last_hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long))
@@ -346,7 +283,7 @@ def test_it_goes_on_behind_the_batches_that_are_there(llama: Study) -> None:
     changes = [mask(1), Change("m", "m", "heads", (1,), heads=(0,), ablation="mean")]
     with llama.arranged() as arranged:
         whole = llama.run(arranged, changes)
-        (rest,) = llama.experiment(arranged).run(ROWS, changes, silent, StopRequest(), start=3)
+        (rest,) = llama.experiment(arranged).run(EXAMPLES, changes, silent, StopRequest(), start=3)
     np.testing.assert_array_equal(rest["label_logprob"], whole["label_logprob"][3:])
 
 
