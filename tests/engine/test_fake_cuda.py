@@ -77,6 +77,33 @@ kind = "heads"
 layers = [1]
 heads = [0, 1]
 ablation = "mean"
+
+[[interventions]]
+name = "grid"
+kind = "patch"
+donor = "own"
+input = "other example"
+positions = ["prompt_end", -2]
+grid = true
+layers = [1]
+
+[[interventions]]
+name = "resampled"
+kind = "ablate"
+stream = "mlp"
+ablation = "resample"
+layers = [2]
+
+[[interventions]]
+name = "path"
+kind = "path"
+cells = { target = "label" }
+donor = { target = "label+explanation" }
+layers = [1]
+sender = "heads"
+heads = [0]
+receiver = "mlp"
+receiver_layers = [2]
 """
 COMMON = [
     'evaluate.scoring=["loglikelihood", "constrained", "generation"]', "evaluate.max_new_tokens=4",

@@ -14,6 +14,7 @@ from tiny_models import MODELS, adapt, build
 from two_trainings import EXAMPLES, Study
 
 from engine.errors import EngineError
+from engine.models.block_streams import watching_blocks
 from engine.models.lens import find_lens
 from engine.planning.changes import Change
 from engine.stages.interventions.layer_parts import find_parts
@@ -51,6 +52,14 @@ def test_what_is_found_is_what_a_layer_adds(name: str, dtype: torch.dtype) -> No
                 total, streams[layer].double(), atol=8 * torch.finfo(dtype).eps * largest, rtol=0
             )
             assert added.abs().max() > 0
+        # The same as what the probe reads of blocks by another way: from sum to sum.
+        with watching_blocks(lens, range(1, count + 1), everywhere, ["attention", "mlp"]) as blocks:
+            lens.last_hidden(IDS)
+        for layer, block in enumerate(blocks, start=1):
+            for place, part in enumerate(("attention", "mlp")):
+                own = parts.scales[layer] * outputs[part, layer].double()
+                error = (own - block[:, :, place].double()).abs().max()
+                assert error <= 8 * torch.finfo(dtype).eps * own.abs().max()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
