@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -85,7 +86,8 @@ def status(
         if watch is None:
             return
         everything = (cell for experiment in facts["experiments"] for cell in experiment["cells"])
-        if why := repeated.ended(filter(of_levels, everything), str(target)):
+        command = shlex.join(["engine", "execute", *[str(target)] * (planned is not None)])
+        if why := repeated.ended(filter(of_levels, everything), command):
             console.print(why, soft_wrap=True)
             return
         at_work = "at work" if repeated.at_work else "waiting for `engine execute` to begin"

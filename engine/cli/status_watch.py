@@ -42,8 +42,11 @@ class Watch:
         self.at_work = bool(self._claims.at_work())
         self._seen |= self.at_work
 
-    def ended(self, cells: Iterable[dict[str, Any]], spec: str = "SPEC") -> str:
-        """Say why it ends, of the cells that are asked for; "" while it goes on."""
+    def ended(self, cells: Iterable[dict[str, Any]], command: str) -> str:
+        """Say why it ends, of the cells that are asked for; "" while it goes on.
+
+        command: what would run those that are left.
+        """
         states = Counter(cell["state"] for cell in cells)
         if states and not states.keys() - {"done"}:
             return f"all is done: {count(states['done'], 'cell')}"
@@ -52,7 +55,7 @@ class Watch:
             return ""
         states["pending"] += states.pop("running", 0)  # claimed by a process that does not answer any more
         told = ", ".join(f"{number} {state}" for state, number in states.items() if number)
-        advice = [f"`engine execute {spec}` runs what is pending"] * bool(states["pending"])
+        advice = [f"`{command}` runs what is pending"] * bool(states["pending"])
         advice += ["--retry-failed runs what failed again"] * bool(states["failed"])
         begun = "nothing is at work any more" if self._seen else "nothing is at work"
         return "; ".join([f"{begun}: {told} of {count(states.total(), 'cell')}" if told else begun, *advice])

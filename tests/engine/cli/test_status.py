@@ -140,7 +140,12 @@ def test_a_watch_ends_with_the_execution_that_it_saw(some: Path, watched) -> Non
     assert waited == [1.0, 1.0] and told(output, "at work", "Ctrl-C ends this")
     last = output.splitlines()[-1]
     assert told(last, "nothing is at work any more", "1 done", "1 failed", "2 pending", "of 4 cells")
-    assert told(last, "engine execute", str(some), "runs what is pending", "--retry-failed")
+    assert told(last, f"engine execute {some}", "runs what is pending", "--retry-failed")
+    ledger.start("execution", "20250101T000000Z-1")
+    output, _ = watched(
+        some.parent / "store", happens=[lambda: ledger.release("execution", "20250101T000000Z-1")]
+    )
+    assert "`engine execute` runs what is pending" in output.splitlines()[-1]  # a store is no spec
 
 
 def test_a_watch_waits_a_minute_for_an_execution(some: Path, write_spec, watched, tmp_path: Path) -> None:
