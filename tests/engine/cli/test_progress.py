@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import engine
+from commands import CODE, engine
 from rich.cells import cell_len
 from small_study import small_spec
 
@@ -139,13 +139,12 @@ class Seen:
     """What a terminal of so many columns was sent, while a command ran at it."""
 
     def __init__(self, columns: int, arguments: list[object], folder: Path) -> None:
-        code = "from engine.cli.main import main; main()"
         environment = {**os.environ, **python_environment(), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
         environment.pop("COLUMNS", None)
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
+            [sys.executable, "-c", CODE, *map(str, arguments)],
             stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=folder, start_new_session=True,
         )  # fmt: skip
         os.close(theirs)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
-from commands import command, engine
+from commands import CODE, command, engine
 from facts import told
 
 from engine.cli.main import cli
@@ -76,9 +76,8 @@ def test_a_store_that_is_not_there_is_told_in_a_sentence(name: str, elsewhere, t
 
 def following(*arguments: object) -> tuple[subprocess.Popen[str], list[str]]:
     """Start `engine logs -f`; give the process, and its lines as they come."""
-    code = "from engine.cli.main import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "logs", "-f", *map(str, arguments)],
+        [sys.executable, "-c", CODE, "logs", "-f", *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, **python_environment()}, start_new_session=True,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from commands import command, engine
+from commands import CODE, command, engine
 from facts import told
 from small_study import small_spec
 
@@ -182,7 +182,7 @@ def test_a_claim_of_a_dead_process_keeps_no_watch(some: Path, watched) -> None:
 
 def test_ctrl_c_ends_a_watch_without_a_word(some: Path) -> None:
     environment = {**os.environ, **python_environment()}
-    line = [sys.executable, "-c", "from engine.cli.main import main; main()", "status", some, "--watch", "60"]
+    line = [sys.executable, "-c", CODE, "status", some, "--watch", "60"]
     process = subprocess.Popen(
         list(map(str, line)),
         stdout=subprocess.PIPE,

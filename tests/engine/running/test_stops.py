@@ -13,16 +13,11 @@ from pathlib import Path
 
 import pytest
 from children import assert_same, contents, run
+from commands import CODE
 from facts import told
 from small_study import small_spec
 
 from engine.running.executors.imports import python_environment
-
-# As at a terminal, whatever the tests run under.
-CODE = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from engine.cli.main import main; main()"
-)
 
 CLAIMS = "claims/train/*/*.json"
 
