@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import pytest
 
-
 # For a process of its own, which Ctrl-C reaches as at a terminal, whatever the tests run under.
 CODE = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
