@@ -15,7 +15,7 @@ function nextSpec(own, shown, outcome, redraw) {
   const layers = span(Math.min(...shown.flatMap(({ first }) => first)), Math.max(...shown.flatMap(({ last }) => last)));
   const from = choice("next-from", "Layers from", asOptions(layers), redraw, String(Math.max(layers[0], strongest.first - 1)));
   const to = choice("next-to", "to", asOptions(layers), redraw, String(Math.min(layers.at(-1), strongest.last + 1)));
-  const places = placesOf(own, shown, strongest);
+  const places = positionsOf(own, shown, strongest);
   const place = choice("next-position", "Position", places.map(({ text }, n) => ({ value: String(n), text })), redraw);
   const next = choice("next-kind", "What", Object.entries(NEXT).map(([value, { text }]) => ({ value, text })), redraw);
   const [low, high] = [Number(from.value), Number(to.value)].sort((a, b) => a - b);
@@ -42,7 +42,7 @@ function strongestOf(shown, outcome) {
 }
 
 // The positions that can be chosen, each in words and as a spec has them; those of the strongest effect first.
-function placesOf({ settings }, shown, strongest) {
+function positionsOf({ settings }, shown, strongest) {
   const listed = Array.isArray(settings.positions) ? settings.positions : [];
   const single = listed.map((position) => (position.range ? { text: `every token of the ${position.range}`, positions: [{ range: position.range, most: (position.every ?? 1) * (position.most ?? 32) }] } : { text: String(position), positions: around(position) }));
   const whole = listed.length ? [{ text: "all of these", positions: listed }] : [{ text: "the last tokens of the prompt", positions: span(-8, -1) }];

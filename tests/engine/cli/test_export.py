@@ -271,7 +271,7 @@ def test_mistakes(small_store: Path, tmp_path: Path, arguments: list[str], messa
 
 
 def test_unknown_experiments_and_empty_stores(small_store: Path, tmp_path: Path) -> None:
-    output = engine("export", small_store, "--to", "csv", "--experiment", "smal", code=1).output
+    output = engine("export", small_store, "--to", "csv", "--experiment", "smal", code=2).output
     assert told(output, "'smal'", "'small'")
     mark_new(place_of(tmp_path))
     with pytest.raises(StoreError, match=facts("complete")):
