@@ -35,7 +35,7 @@ from engine.planning.lens_costs import lens_cost
 from engine.planning.own_machine import expected_seconds
 from engine.planning.passes import FILLED, Passes, choose_passes, without_estimate
 from engine.planning.plan import Plan, PlannedCell, grouped
-from engine.planning.probe_passes import probe_size
+from engine.planning.probe_passes import differences_size, probe_size
 from engine.planning.schedule import trained_examples
 from engine.planning.sizes import ModelCard
 from engine.planning.training_memory import (
@@ -187,6 +187,7 @@ _TABLES = {
     "jacobian": (*_TEXTS, "probe"),
     "probe": (*_TEXTS, "evaluate", "probe"),
     "along": (*_TEXTS, "evaluate", "probe"),
+    "differences": (*_TEXTS, "evaluate", "probe"),
     "intervene": (*_TEXTS, "evaluate", "probe"),
 }
 
@@ -252,6 +253,8 @@ def _cost(
         length = lengths.prompt + (lengths.completion if target.explains_first else 0)
         entries = changes.entries(plan, cell)
         return intervention_cost(entries, probe, count, model, length, weights, labels, width)
+    if stage == "differences":
+        return _differences(probe, count, model, lengths, weights)
     if stage == "along":
         once = _evaluate(evaluate.plain, target, count, model, lengths, weights, width, gpu)
         once += _probe(probe.alone(), count, model, lengths, weights, labels)
@@ -353,4 +356,15 @@ def _probe(
         + size.flops,
         memory=weights + size.kept + 64e6,
         stored=examples * size.stored,
+    )
+
+
+def _differences(probe: Probe, examples: int, model: ModelCard, lengths: Lengths, weights: float) -> Cost:
+    size = differences_size(probe, model.layers, model.hidden)
+    tokens = examples * (lengths.prompt + lengths.completion)
+    return Cost(
+        tokens=tokens,
+        flops=2 * (1 + len(probe.against)) * model.parameters * tokens + 2 * model.unembedding * size.rows,
+        memory=weights + size.kept + 64e6,
+        stored=size.stored,
     )

@@ -19,6 +19,7 @@ _SIZES = {
     "jacobian": "probe.batch_size",
     "probe": "probe.batch_size",
     "along": "probe.batch_size",
+    "differences": "probe.batch_size",
     "intervene": "probe.batch_size",
 }
 

@@ -52,7 +52,8 @@ class PlannedCell:
         Args:
             stage: its name.
         """
-        read = {"intervene": self.sources, "probe": self.references}.get(stage, {})
+        compared = {"probe": self.references, "differences": self.references}
+        read = (compared | {"intervene": self.sources}).get(stage, {})
         return set(read.values()) - {"", self.keys["train"]}
 
 

@@ -8,6 +8,7 @@ from specs.common.names import GRAM, SIMILARITIES
 from specs.tables.probe import Probe
 
 _ADDED = ("attention", "mlp", "other")  # what blocks add
+_SIZES_STORED = 4  # of a mean difference: three norms, and the number of examples
 _COMPONENTS = 4  # of a logit: the embedding, attention, the MLP, and biases
 KEPT_BYTES = 1 << 30  # of the streams at a pass's watch positions
 
@@ -55,6 +56,25 @@ def probe_size(
     flops = models * (2 * examples * streams + 10 * layers * positions * least**3)
     stored += 4 * layers * positions * numbers
     return ProbeSize(rows, within, stored, kept + 4 * models * streams, flops + apart)
+
+
+@frozen
+class DifferencesSize:
+    """What mean differences between models take, whatever the number of examples."""
+
+    rows: int  # of the lens
+    stored: int  # bytes in the store
+    kept: int  # bytes of a pass's streams, of both models, and of sums
+
+
+def differences_size(probe: Probe, blocks: int, width: int) -> DifferencesSize:
+    """Count for a model of so many blocks and this width."""
+    layers = blocks + 1 if probe.layers == "all" else len(probe.layers)
+    positions = len(probe.position_names)
+    rows = layers * positions * len(probe.against)
+    stored = 4 * rows * (width + _SIZES_STORED + 2 * probe.top_k)
+    passes = examples_at_once(probe, layers, width) * layers * positions * width
+    return DifferencesSize(rows, stored, 2 * 4 * passes + 8 * rows * width)
 
 
 def examples_at_once(probe: Probe, layers: int, width: int) -> int:

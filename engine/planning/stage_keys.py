@@ -33,7 +33,8 @@ from specs.toml.paths import data_suffix
 # Raise a stage's number when a change to the code alters its results.
 VERSIONS = {
     "data": 4, "base": 1, "base_tasks": 1, "base_inspect": 1, "train": 3, "evaluate": 5, "neutral": 1,
-    "tasks": 2, "inspect": 1, "lens": 2, "jacobian": 1, "probe": 3, "along": 1, "intervene": 2,
+    "tasks": 2, "inspect": 1, "lens": 2, "jacobian": 1, "probe": 3, "along": 1,
+    "differences": 1, "intervene": 2,
 }  # fmt: skip
 
 
@@ -128,6 +129,14 @@ class Keys:
             shuffling_seed,
             test_alone,
         )
+        self._differences = joined(
+            matrix,
+            test,
+            test_size("differences"),
+            *test_parts("differences", *tables, "probe"),
+            shuffling_seed,
+            test_alone,
+        )
         self._intervene = joined(
             matrix,
             test,
@@ -139,6 +148,7 @@ class Keys:
         self._untrained = joined(matrix, Part(("train",), self._is_untrained))
         self._probed = joined(matrix, Part(("probe",), self._is_probed))
         self._followed = joined(matrix, Part(("train", "probe"), self._is_followed))
+        self._compared = joined(matrix, Part(("probe",), self._is_compared))
 
     def of(self, cell: Cell) -> dict[str, str]:
         """Give the cell's keys: data, test_data, train, evaluate; others where done.
@@ -171,6 +181,8 @@ class Keys:
             references = self.references(cell)
             against = f"\n{digest(references)}" if references else ""
             keys["probe"] = _combine("probe", train + lenses + self._probe(cell) + against)
+            if against and self._compared(cell):
+                keys["differences"] = _combine("differences", train + self._differences(cell) + against)
         if self._followed(cell):
             # What it does is what those two stages do.
             versions = f"evaluate {VERSIONS['evaluate']};probe {VERSIONS['probe']};"
@@ -268,6 +280,9 @@ class Keys:
         """Tell whether the adapters along the cell's training are measured."""
         probe = self._matrix.table("probe", cell)
         return "followed" if probe.at and probe.enabled and not self._is_untrained(cell) else ""
+
+    def _is_compared(self, cell: Cell) -> str:
+        return "compared" if self._matrix.table("probe", cell).differences else ""
 
     def _label_alone(self, cell: Cell, data: Data) -> str:
         """Mark a target whose empty explanations leave the label alone; any other has none that are empty."""

@@ -97,7 +97,8 @@ class CellRunner:
                     if reading := fitted[cell.index] and self._fit(cell, "trained", model, base):
                         self._measure(cell, "probe", model, base)
                     self.stages.kept.drop()
-                    for stage in ("neutral", "tasks", "inspect", *["along"] * reading, "intervene"):
+                    following = ["along"] * reading
+                    for stage in ("neutral", "tasks", "inspect", *following, "differences", "intervene"):
                         self._measure(cell, stage, model, base)
         except ChangedBaseError:
             self._run_training(cells)  # what is left of it

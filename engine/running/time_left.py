@@ -29,6 +29,7 @@ CONSUMERS = {
         "jacobian",
         "probe",
         "along",
+        "differences",
         "intervene",
     ),
     "lens": ("lens", "probe", "along"),

@@ -16,6 +16,7 @@ from engine.stages import (
     along,
     checks,
     data,
+    differences,
     evaluate,
     inspect_tasks,
     jacobian_lens,
@@ -43,6 +44,7 @@ MEASURES: Mapping[str, Callable[[Context, PlannedCell, CausalLm, BaseModel, Repo
     "jacobian": jacobian_lens.run,
     "probe": probe.run,
     "along": along.run,
+    "differences": differences.run,
     "intervene": interventions.run,
 }
 """The stages of a model, trained or not, in the order in which they run."""

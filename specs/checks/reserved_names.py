@@ -86,6 +86,11 @@ NODES: dict[str, frozenset[str]] = {
         *(f"{STREAM}{name}" for name in _STREAMED), ATTRIBUTION, HEAD_ATTRIBUTION, "component", "stream",
     },
     "along": _EVALUATION | _PROBE | {"optimizer_step", "step"},
+    "differences": frozenset({
+        "against", "cell", "coordinate", "difference_examples", "difference_norm",
+        "example_difference_norm", "layer", "mean_difference", "position", "stream_norm", "top", "top_id",
+        "top_logprob",
+    }),
     "intervene": frozenset({
         "cell", "entropy", "entry", "example", "first", "gold", "group", "head", "intervention", "kind",
         "label", "label_logprob", "last", "layer", "other_label", "position", "prediction", "receiver",

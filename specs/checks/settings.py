@@ -249,7 +249,7 @@ def _geometry(settings: Probe) -> Iterator[Problem]:
 
 
 def _streams(settings: Probe) -> Iterator[Problem]:
-    """Yield what streams and attribution lack: tokens whose logits are attributed."""
+    """Yield what streams, attribution and differences lack: tokens, and models to be compared with."""
     for index, name in enumerate(settings.streams):
         if name in settings.streams[:index]:
             yield Problem(None, f"probe.streams[{index}]", f"{spell(name)} is listed twice")
@@ -259,6 +259,9 @@ def _streams(settings: Probe) -> Iterator[Problem]:
     if settings.attribution_per_head and not settings.attribution:
         message = "expected only beside probe.attribution = true; found it false"
         yield Problem(None, "probe.attribution_per_head", message)
+    if settings.differences and not settings.against:
+        message = "found true, but no model to be compared with; expected some in probe.against, or false"
+        yield Problem(None, "probe.differences", message)
 
 
 # Table → its rules; every cell's table is held against them, each distinct one once.

@@ -155,7 +155,7 @@ class Data:
         PositiveInt | None, Meta(description="Validation examples (early stopping); default: all.")
     ] = field(default=None, metadata=read_by("train"))
     test: Annotated[PositiveInt | None, Meta(description="Test examples; default: all.")] = field(
-        default=None, metadata=read_by("evaluate", "probe", "along", "intervene")
+        default=None, metadata=read_by("evaluate", "probe", "along", "differences", "intervene")
     )
     fingerprint: Annotated[
         str | None,

@@ -28,7 +28,9 @@ class Evaluate:
         ),
     ] = field(
         factory=lambda: ["1", "2", "3", "4", "5"],
-        metadata=read_by("data", "train", "evaluate", "lens", "jacobian", "probe", "along", "intervene"),
+        metadata=read_by(
+            "data", "train", "evaluate", "lens", "jacobian", "probe", "along", "differences", "intervene"
+        ),
     )
     spellings: Annotated[
         dict[str, list[Annotated[str, Meta(pattern=r"^\S(.*\S)?$")]]],
@@ -67,7 +69,7 @@ class Evaluate:
             "what is scored or written behind the prompt: an error before the training, or left out and "
             "counted."
         ),
-    ] = field(default="error", metadata=read_by("evaluate", "probe", "along", "intervene"))
+    ] = field(default="error", metadata=read_by("evaluate", "probe", "along", "differences", "intervene"))
     base_model: Annotated[
         bool,
         Meta(

@@ -29,15 +29,15 @@ from specs.tables.target import Prompt, Target
 
 STAGES = (
     "data", "base", "base_tasks", "base_inspect", "train", "evaluate", "neutral", "tasks", "inspect", "lens",
-    "jacobian", "probe", "along", "intervene",
+    "jacobian", "probe", "along", "differences", "intervene",
 )  # fmt: skip
 
 # The stages that read each table, unless a field's metadata says otherwise.
 TABLE_STAGES: dict[str, tuple[str, ...]] = {
     "model": ("train",),
     "data": ("data",),
-    "prompt": ("train", "evaluate", "lens", "jacobian", "probe", "along", "intervene"),
-    "target": ("train", "evaluate", "lens", "jacobian", "probe", "along", "intervene"),
+    "prompt": ("train", "evaluate", "lens", "jacobian", "probe", "along", "differences", "intervene"),
+    "target": ("train", "evaluate", "lens", "jacobian", "probe", "along", "differences", "intervene"),
     "lora": ("train",),
     "train": ("train",),
     "evaluate": ("evaluate", "along"),
@@ -141,7 +141,10 @@ class Train:
             "lower limit.",
         ),
     ] = field(
-        default=1024, metadata=read_by("train", "evaluate", "lens", "jacobian", "probe", "along", "intervene")
+        default=1024,
+        metadata=read_by(
+            "train", "evaluate", "lens", "jacobian", "probe", "along", "differences", "intervene"
+        ),
     )
     early_stopping: Annotated[
         int,

@@ -48,6 +48,7 @@ Geometry = Literal[
     "anisotropy", "intrinsic_dimension", "curvature", "cka", "procrustes", "gram",
 ]  # fmt: skip
 Stream = Literal["attention", "mlp", "before_attention", "after_attention"]
+_STREAMS = ("probe", "along", "differences")  # the stages that read residual streams at watch positions
 Position = Literal["prompt_end", "label", "completion_end", "explanation", "prompt"] | int | PositionRange
 
 
@@ -76,7 +77,7 @@ class Probe:
     layers: Annotated[
         Literal["all"] | list[int],
         Meta(description="Layers to probe; 0 is the embedding, L the last block; negative from the end."),
-    ] = "all"
+    ] = field(default="all", metadata=read_by(*_STREAMS))
     positions: Annotated[
         list[Position],
         Meta(
@@ -88,7 +89,7 @@ class Probe:
             'positions (`[probe.positions]`): `{ range = "explanation", every = 4, most = 16 }`; '
             '`"explanation"` and `"prompt"` are ranges with its defaults.',
         ),
-    ] = field(factory=lambda: ["prompt_end"])
+    ] = field(factory=lambda: ["prompt_end"], metadata=read_by(*_STREAMS))
     watch: Annotated[
         Literal["labels", "next"] | list[str],
         Meta(
@@ -166,11 +167,21 @@ class Probe:
             "similarity of any two cells follows: examples² numbers per layer and position."
         ),
     ] = field(factory=list, metadata=LATER | read_by("probe"))
-    top_k: Annotated[int, Meta(ge=0, le=1024, description="Most likely tokens kept per position.")] = 5
+    differences: Annotated[
+        bool,
+        Meta(
+            description="Also the mean difference of each layer's residual streams from those of the models "
+            "of `against`, over the probed examples at each watch position, and the tokens that it promotes "
+            "(probe.md): the node `differences`, of passes of its own."
+        ),
+    ] = field(default=False, metadata=LATER | read_by("differences"))
+    top_k: Annotated[int, Meta(ge=0, le=1024, description="Most likely tokens kept per position.")] = field(
+        default=5, metadata=read_by(*_STREAMS)
+    )
     examples: Annotated[
         PositiveInt | None,
         Meta(description="Test examples to probe and to intervene on; default: all."),
-    ] = field(default=None, metadata=read_by("probe", "along", "intervene"))
+    ] = field(default=None, metadata=read_by("probe", "along", "differences", "intervene"))
     batch_size: Annotated[int, Meta(ge=1, description="Examples per forward pass.")] = field(
         default=16, metadata=EXECUTION_ONLY
     )
@@ -248,6 +259,7 @@ class Probe:
             streams=[],
             attribution=False,
             attribution_per_head=False,
+            differences=False,
         )
 
     def residual(self) -> Probe:

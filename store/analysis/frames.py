@@ -15,7 +15,7 @@ def dataframe(data: Data, *variables: str, stage: str = "summary") -> pd.DataFra
     Args:
         variables: names; default: all numbers of the summary, all variables along the most dimensions else.
         stage: the node: "summary", "train", "base", "evaluate", "neutral", "tasks", "inspect", "base_tasks",
-            "base_inspect", "lens", "probe", "along" or "intervene".
+            "base_inspect", "lens", "probe", "along", "differences" or "intervene".
 
     Returns:
         Columns: the factors with `seed`, the other dimensions and what lies along them, the variables.

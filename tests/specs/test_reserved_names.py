@@ -25,7 +25,8 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
             'lens = ["tuned", "jacobian"], tuned = { steps = 2 }, jacobian = { skip = 0 }',
             f'against = ["base"], watch = "next", statistics = {STATISTICS}, at = [0, 1.0], '
             f'geometry = {[*GEOMETRY, *SIMILARITIES, GRAM]}, positions = ["prompt"], '
-            'streams = ["attention", "mlp"], attribution = true, attribution_per_head = true',
+            'streams = ["attention", "mlp"], attribution = true, attribution_per_head = true, '
+            "differences = true",
             "at = [1.0]",
         )
     ):

@@ -34,6 +34,7 @@ FOLLOWERS = {
     "neutral": set(),  # which the cells of BASE do not have
     "tasks": set(),  # which the cells of BASE do not have
     "along": set(),  # which the cells of BASE do not have
+    "differences": set(),  # nor this
     "intervene": {"intervene"},
 }
 BASE = """
@@ -172,7 +173,7 @@ ELSEWHERE = {
     "model.id", "model.gguf_file", "model.revision", "data.source", "data.fingerprint", "data.filter",
     "probe.enabled", "probe.lens", "probe.jacobian.path", "probe.jacobian.corpus",
     "probe.jacobian.fitted_on", "probe.tuned.corpus", "probe.tuned.fitted_on",
-    "probe.against", "probe.at", "prompt.messages", "train.tokens",
+    "probe.against", "probe.differences", "probe.at", "prompt.messages", "train.tokens",
     "train.label_tokens", "evaluate.counterfactuals", "evaluate.sampling", "evaluate.neutral_text",
     "evaluate.inspect", "evaluate.task_examples", "evaluate.task_folder", "evaluate.task_shots",
     "evaluate.tasks", "lora.trained_tokens",
