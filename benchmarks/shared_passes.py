@@ -18,8 +18,9 @@ from transformers import LlamaForCausalLM
 from benchmarks.encoding import LABELS, TEMPLATE, drawn_examples, smollm2
 from benchmarks.measure import interleaved
 from benchmarks.smollm2_config import smollm2_config
-from engine.models.batching import by_length, padding_id, window_size
+from engine.models.batching import by_length, padding_id
 from engine.models.lens import find_lens
+from engine.models.windows import window_size
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate
 from engine.stages.probe import probe_layers, watched_layers
