@@ -54,16 +54,19 @@ def alone(model: Any, cell: Cell) -> tuple[torch.Tensor, Mapping[str, torch.Tens
     return loss.detach(), gradients(model)
 
 
+def asked(model: Any, cell: Cell) -> Asked:
+    """What a training asks for: a pass of its examples."""
+    state = OwnState(next(model.parameters()).device)
+    state.enter()
+    state.leave()
+    rows = TrainingRows(Collator(padding=0)(cell.examples), objective=cell.objective)
+    return Asked(Pass(model, rows, lambda loss: loss, nullcontext, False), state)
+
+
 def together(
     base: Any, models: Sequence[Any], cells: Sequence[Cell]
 ) -> list[tuple[torch.Tensor | None, Mapping[str, torch.Tensor]]]:
     """Loss and gradients of all in one pass; no loss of those that cannot go along."""
-    device, asked = next(base.parameters()).device, []
-    for model, cell in zip(models, cells, strict=True):
-        state = OwnState(device)
-        state.enter()
-        state.leave()
-        rows = TrainingRows(Collator(padding=0)(cell.examples), objective=cell.objective)
-        asked.append(Asked(Pass(model, rows, lambda loss: loss, nullcontext, False), state))
-    losses = JointPasses(base, most=len(cells)).losses(asked)
+    wanted = [asked(model, cell) for model, cell in zip(models, cells, strict=True)]
+    losses = JointPasses(base, most=len(cells)).losses(wanted)
     return [(loss, gradients(model)) for loss, model in zip(losses, models, strict=True)]

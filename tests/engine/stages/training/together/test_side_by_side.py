@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +13,21 @@ import numpy as np
 import pytest
 import torch
 from attrs import evolve
+from joint_gradients import Cell, adapted, alone, asked
 from safetensors.torch import load_file
 from tiny_models import build, without_dropout
+from torch.utils._python_dispatch import TorchDispatchMode
 from trainings import interrupted, load, many, saved_weights, together, train
+from transformers import set_seed
 
 from engine.errors import EngineError, Interrupted
 from engine.progress import StopRequest
+from engine.stages.training.arguments import global_seed
 from engine.stages.training.files import Trained
 from engine.stages.training.loss import Objective
+from engine.stages.training.together.joint_passes import JointPasses
+from engine.stages.training.tracker_runs import TrackerRun
+from engine.stages.training.trackers import FOLDERS, VARIABLES
 from specs.tables.experiment import Lora, Train
 
 ROWS = many(14)
@@ -265,3 +275,97 @@ def test_full_memory_lets_fewer_go_together(
         assert_same(found[name], trained, 1e-6)
         assert found[name].passes["out_of_memory"] == []
         assert difference(tmp_path / "together" / name, tmp_path / "alone" / name) < 1e-9, name
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_an_error_of_a_common_pass_leaves_each_to_its_own(
+    base: Any, tokenizer: Any, tmp_path: Path, lasting: bool
+) -> None:
+    """Once, they go on together; twice, with a line that says why, one by one; either way to the same."""
+    trainings = {name: TRAININGS[name] for name in ("plain", "dropout", "accumulated")}
+    expected = each_alone(base, tokenizer, tmp_path / "alone", trainings)
+    seen: list[int] = []
+
+    def fail(_module: Any, arguments: Any) -> None:
+        seen.append(len(arguments[0]))
+        if arguments[0].shape[0] == 6 and arguments[0].requires_grad and (lasting or seen.count(6) == 4):
+            raise RuntimeError("no such shape\nand more")
+
+    hook = base.transformer.h[1].register_forward_pre_hook(fail)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = together(base, tokenizer, tmp_path / "together", trainings)
+    hook.remove()
+    lines = [str(each.message) for each in caught if "executor.together" in str(each.message)]
+    assert len(lines) == lasting
+    assert all(
+        "3 trainings cannot go beside others: RuntimeError: no such shape; they" in line for line in lines
+    )
+    for name, trained in expected.items():
+        assert_same(found[name], trained, 1e-6)
+        assert difference(tmp_path / "together" / name, tmp_path / "alone" / name) < 1e-9, name
+
+
+def test_trackers_write_to_each_trainings_own_folder(
+    base: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    settings = evolve(BASE, steps=2, report_to=["tensorboard"])
+    trainings = {
+        name: {
+            **TRAININGS["plain"], "settings": settings, "run": TrackerRun("study", {"level": name}, name * 32)
+        }
+        for name in ("a", "b")
+    }  # fmt: skip
+    found = together(base, tokenizer, tmp_path, trainings)
+    assert all(isinstance(trained, Trained) for trained in found.values()), found
+    for name in trainings:
+        (file,) = (tmp_path / name / "logs").rglob("events.out.tfevents.*")
+        assert file.stat().st_size > 100
+    assert not set(VARIABLES) & set(os.environ)
+
+
+def test_the_variables_of_trackers_are_all_known() -> None:
+    run = TrackerRun("study", {"level": "a"}, "b" * 32)
+    assert {*FOLDERS, *run.environment} == set(VARIABLES)
+
+
+def test_a_training_draws_nothing_from_pythons_or_numpys_generators(
+    base: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    """So that they need not be kept apart."""
+    train(base, tokenizer, tmp_path, **TRAININGS["dropout"])
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    set_seed(global_seed(TRAININGS["dropout"]["seed"]))
+    assert random.getstate() == of_python
+    assert np.array_equal(np.random.get_state()[1], of_numpy[1]) and np.random.get_state()[2] == of_numpy[2]
+
+
+class Counting(TorchDispatchMode):
+    """Counts the operators of this thread that compute something."""
+
+    number = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        looks = all(value.alias_info and not value.alias_info.is_write for value in function._schema.returns)
+        self.number += not (looks and function._schema.returns)
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_pass_of_many_takes_little_more_operators_than_a_pass_of_one(llama: Any) -> None:
+    """So of each training's share there is little more than its part."""
+    cells = [Cell(Lora(r=2), ROWS[number : number + 2]) for number in range(8)]
+    models = [adapted(llama, cell, seed) for seed, cell in enumerate(cells)]
+    with Counting() as one:
+        alone(models[0], cells[0])
+    counts = []
+    for size in (2, 8):
+        wanted = [asked(model, cell) for model, cell in zip(models[:size], cells[:size], strict=True)]
+        passes = JointPasses(llama, most=size)
+        passes.losses(wanted)  # which builds what later ones use
+        with Counting() as counted:
+            assert None not in passes.losses(wanted)
+        counts.append(counted.number)
+    assert counts[0] < 1.3 * one.number
+    assert counts[1] < 0.25 * 8 * one.number
