@@ -26,12 +26,11 @@ from typing import Any
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import torch
-from attrs import define
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForCausalLM
 
 from benchmarks.encoding import smollm2
 from benchmarks.measure import interleaved
+from benchmarks.operators import Operators
 from benchmarks.smollm2_config import smollm2_config
 from engine.progress import StopRequest, silent
 from engine.stages.training.together.side_by_side import Beside, side_by_side
@@ -42,29 +41,6 @@ from store.backend.locate import place_of
 
 LORA = Lora(r=8, alpha=16)
 EXAMPLES = 64
-
-
-@define
-class Count:
-    """Operators that were run."""
-
-    number: int = 0
-
-
-class Counting(TorchDispatchMode):
-    """Counts the operators of this thread, but for those that give another look at the same memory."""
-
-    def __init__(self, count: Count) -> None:
-        super().__init__()
-        self._count = count
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, arguments: Any = (), options: dict[str, Any] | None = None
-    ) -> Any:
-        aliases = [value.alias_info for value in function._schema.returns]
-        looks = bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
-        self._count.number += not looks
-        return function(*arguments, **(options or {}))
 
 
 def main() -> None:
@@ -164,26 +140,26 @@ def per_step(count: Callable[[int], tuple[int, int]]) -> tuple[float, float]:
 
 def counted_alone(base: Any, rows: Sequence[Encoded], cells: int, batch: int, steps: int) -> tuple[int, int]:
     """Count the operators of trainings one by one."""
-    count = Count()
-    with Counting(count):
+    with Operators() as counted:
         one_by_one(base, rows, cells, Train(steps=steps, batch_size=batch, precision="float32"))
-    return count.number, 0
+    return counted.number, 0
 
 
 def counted_together(
     base: Any, rows: Sequence[Encoded], cells: int, batch: int, steps: int
 ) -> tuple[int, int]:
     """Count the operators of trainings side by side, each of which has a thread of its own."""
-    own, passes = Count(), Count()
+    own = []
     settings = Train(steps=steps, batch_size=batch, precision="float32")
 
     def counting(seed: int, folder: Path, beside: Beside) -> None:
-        with Counting(own):
+        with Operators() as counted:
             training(base, rows, settings, seed, folder, beside)
+        own.append(counted.number)
 
-    with tempfile.TemporaryDirectory() as folder, Counting(passes):
+    with tempfile.TemporaryDirectory() as folder, Operators() as passes:
         side_by_side(base, [partial(counting, seed, Path(folder)) for seed in range(cells)])
-    return own.number + passes.number, passes.number
+    return sum(own) + passes.number, passes.number
 
 
 if __name__ == "__main__":

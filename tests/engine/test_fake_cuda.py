@@ -14,8 +14,8 @@ from attrs import evolve
 from fake_cuda import fake_cuda
 from fake_cuda_tensors import Away, MixedDevices
 from peft.helpers import disable_input_dtype_casting
+from saved_storages import saved_storages
 from small_study import make_tokenizer, spec_text
-from torch import Tensor
 from trainings import FAST, interrupted, load, many, saved_weights, train
 
 import engine.api
@@ -240,26 +240,17 @@ def test_what_a_gpu_keeps_for_a_backward_pass_is_what_the_plan_counts(kind: str,
     ones = torch.ones_like(labels)
     batch = {"input_ids": ones, "attention_mask": ones, "labels": labels, "segments": labels.clamp(max=0)}
     model = Model(id=kind, attention="eager" if kind == "gemma2" else "sdpa")
-    kept: dict[int, Tensor] = {}
     with fake_cuda():
         base = transformers.AutoModelForCausalLM.from_config(
             config, dtype=torch.bfloat16, attn_implementation=model.attention
         ).requires_grad_(False).to("cuda")  # fmt: skip
         adapted = attach_adapter(base, lora).train()
-        known = {tensor.data_ptr() for tensor in (*adapted.parameters(), *adapted.buffers())}
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = (tensor.inner if isinstance(tensor, Away) else tensor).untyped_storage()
-            if storage.data_ptr() not in known:
-                kept[storage.data_ptr()] = storage
-            return tensor
-
         half = precision != "float32"
         with (
             torch.autocast("cuda", torch.bfloat16, enabled=half),
             disable_input_dtype_casting(adapted, active=half),
-            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+            saved_storages(adapted, lambda tensor: getattr(tensor, "inner", tensor)) as kept,
         ):
             completion_loss(find_lens(adapted), {name: values.to("cuda") for name, values in batch.items()})
     counted = count_saved(config, model, lora, Train(precision=precision), rows, length, completion)
-    assert counted.peak == pytest.approx(sum(storage.nbytes() for storage in kept.values()), rel=0.05)
+    assert counted.peak == pytest.approx(sum(storage.nbytes() for storage in kept), rel=0.05)

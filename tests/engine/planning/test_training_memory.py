@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from peft.helpers import disable_input_dtype_casting
+from saved_storages import saved_storages
 
 from engine.models.lens import find_lens
 from engine.planning.example_lengths import Lengths
@@ -138,13 +139,6 @@ def test_tensors_without_content_count_as_real_ones(precision: str) -> None:
     settings, lora, train = Model(id="small"), Lora(r=4), Train(precision=precision)
     base = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).requires_grad_(False)
     model = attach_adapter(base, lora).train()
-    known = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-    kept_tensors: dict[int, torch.Tensor] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept_tensors.setdefault(tensor.untyped_storage().data_ptr(), tensor)
-        return tensor
-
     ids, mask = torch.ones(2, 24, dtype=torch.int64), torch.ones(2, 24, dtype=torch.int64)
     labels = torch.full_like(ids, IGNORED)
     labels[:, 16:20] = 5
@@ -153,9 +147,9 @@ def test_tensors_without_content_count_as_real_ones(precision: str) -> None:
     with (
         disable_input_dtype_casting(model, active=half),
         torch.autocast("cpu", torch.bfloat16, enabled=half),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        saved_storages(model) as kept,
     ):
         completion_loss(find_lens(model), inputs)
-    real = sum(own.untyped_storage().nbytes() for at, own in kept_tensors.items() if at not in known)
+    real = sum(storage.nbytes() for storage in kept)
     counted = count_saved(config, settings, lora, train, 2, 24, 4)
     assert counted.decoder + counted.head == pytest.approx(real, rel=0.02)

@@ -16,10 +16,10 @@ from attrs import evolve
 from joint_gradients import Cell, adapted, alone, asked
 from safetensors.torch import load_file
 from tiny_models import build, without_dropout
-from torch.utils._python_dispatch import TorchDispatchMode
 from trainings import interrupted, load, many, saved_weights, together, train
 from transformers import set_seed
 
+from benchmarks.operators import Operators
 from engine.errors import EngineError, Interrupted
 from engine.progress import StopRequest
 from engine.stages.training.arguments import global_seed
@@ -342,29 +342,18 @@ def test_a_training_draws_nothing_from_pythons_or_numpys_generators(
     assert np.array_equal(np.random.get_state()[1], of_numpy[1]) and np.random.get_state()[2] == of_numpy[2]
 
 
-class Counting(TorchDispatchMode):
-    """Counts the operators of this thread that compute something."""
-
-    number = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        looks = all(value.alias_info and not value.alias_info.is_write for value in function._schema.returns)
-        self.number += not (looks and function._schema.returns)
-        return function(*args, **(kwargs or {}))
-
-
 def test_a_pass_of_many_takes_little_more_operators_than_a_pass_of_one(llama: Any) -> None:
     """So of each training's share there is little more than its part."""
     cells = [Cell(Lora(r=2), ROWS[number : number + 2]) for number in range(8)]
     models = [adapted(llama, cell, seed) for seed, cell in enumerate(cells)]
-    with Counting() as one:
+    with Operators() as one:
         alone(models[0], cells[0])
     counts = []
     for size in (2, 8):
         wanted = [asked(model, cell) for model, cell in zip(models[:size], cells[:size], strict=True)]
         passes = JointPasses(llama, most=size)
         passes.losses(wanted)  # which builds what later ones use
-        with Counting() as counted:
+        with Operators() as counted:
             assert None not in passes.losses(wanted)
         counts.append(counted.number)
     assert counts[0] < 1.3 * one.number
