@@ -70,6 +70,7 @@ def plan() -> Schema:
             "stages": _by_name(_states("cached", "pending", "failed", "running")), "missing": _list(TEXT),
             "warnings": _list(TEXT), "estimate": _or_null(_by_name(_table(dict.fromkeys(costs, NUMBER)))),
             "passes": _list(_by_name(ANY)), "sizes_from_table": _list(TEXT),
+            "task_sizes": _by_name(_list(TEXT)),
             "time": _or_null(_by_name(SCALAR)), "power": _list(_table(_contrast_power())),
         },
         {"matrix": _list(cell), "exact": _list(_by_name(ANY))},

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from engine.planning.common_tasks import ASSUMED
 from engine.planning.cost import Cost
 from engine.planning.devices import BANDWIDTH_UTILISATION, DEVICES, UTILISATION
 from engine.planning.estimate import stage_costs
@@ -16,6 +17,8 @@ from engine.planning.own_machine import rates_file
 from engine.planning.passes import Passes
 from engine.planning.plan import Plan
 from engine.planning.sizes import model_card
+from engine.planning.task_costs import uncounted_tasks
+from engine.planning.task_documents import WRITTEN
 from engine.quantities import si
 
 
@@ -35,6 +38,8 @@ def cost_lines(plan: Plan, costs: Mapping[str, Cost] | None) -> Iterator[str]:
         )
     elif from_table := sizes_from_table(plan):
         yield f"sizes from a table, for files that are not on this machine yet: {', '.join(from_table)}"
+    if costs is not None:
+        yield from _task_lines(plan)
     times = _times(plan, costs)
     if times is None:
         return
@@ -71,7 +76,33 @@ def costs_json(plan: Plan, costs: Mapping[str, Cost] | None) -> dict[str, Any]:
         "estimate": None if costs is None else estimates,
         "passes": [{"trainings": count, **passes.as_json()} for count, passes in _passes(plan)],
         "sizes_from_table": sizes_from_table(plan) if costs else [],
+        "task_sizes": task_sizes(plan),
         "time": _times(plan, costs),
+    }
+
+
+def _task_lines(plan: Plan) -> Iterator[str]:
+    """Say which tasks' sizes come from a table, and which are assumed."""
+    sizes = task_sizes(plan)
+    if names := sizes["from_table"]:
+        yield f"documents of tasks counted by a table, until they have run once: {', '.join(names)}"
+    if names := sizes["assumed"]:
+        yield (
+            f"assumed, until they have run once: {ASSUMED.documents:,} documents, of {ASSUMED.passes} × "
+            f"{ASSUMED.context + ASSUMED.answer:.0f} tokens each, of {', '.join(names)}"
+        )
+    if names := sizes["assumed_answers"]:
+        without = "assumed, without evaluate.inspect.max_tokens"
+        yield f"{without}: answers of {WRITTEN} tokens of {', '.join(names)}"
+
+
+def task_sizes(plan: Plan) -> dict[str, list[str]]:
+    """Name the tasks whose sizes come from a table, or are assumed, and those whose answers' length is."""
+    tasks = dict(uncounted_tasks(plan))
+    return {
+        "from_table": [name for name, documents in tasks.items() if documents.told_by == "table"],
+        "assumed": [name for name, documents in tasks.items() if documents.told_by == "nothing"],
+        "assumed_answers": [name for name, documents in tasks.items() if documents.answer_assumed],
     }
 
 

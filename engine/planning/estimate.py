@@ -38,6 +38,7 @@ from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.probe_passes import differences_size, probe_size
 from engine.planning.schedule import trained_examples
 from engine.planning.sizes import ModelCard
+from engine.planning.task_costs import TASKS, task_cost
 from engine.planning.training_memory import (
     BYTES,
     PROCESS,
@@ -189,6 +190,7 @@ _TABLES = {
     "along": (*_TEXTS, "evaluate", "probe"),
     "differences": (*_TEXTS, "evaluate", "probe"),
     "intervene": (*_TEXTS, "evaluate", "probe"),
+    **dict.fromkeys(TASKS, ("model", "evaluate")),
 }
 
 
@@ -218,11 +220,13 @@ def _cost(
     model, texts = cards.model(settings), cards.data(data)
     if model is None:
         return None
+    weights = _weight_bytes(settings, model, ranks)
+    if stage in TASKS:
+        return task_cost(plan, cell, stage, model, weights)
     plain = stage == "base" or stage in table("probe", choice).fitted("base")
     target = Target() if plain else table("target", choice)
     prompt = table("prompt", choice) if trains else test_prompt(plan.matrix, choice)
     lengths = Lengths.of(train, prompt, target, texts)
-    weights = _weight_bytes(settings, model, ranks)
     if stage == "train":
         lora = table("lora", choice)
         length, completion = longest or lengths.longest(train)

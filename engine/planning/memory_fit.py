@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.planning.executor_settings import executor_settings
 from engine.planning.plan import Plan, PlannedCell
+from engine.planning.task_costs import TASKS
 from engine.quantities import si
 
 # The key that a stage's memory grows with.
@@ -15,6 +16,7 @@ _SIZES = {
     "train": "train.max_length",
     "evaluate": "evaluate.batch_size",
     "neutral": "evaluate.batch_size",
+    **dict.fromkeys(TASKS, "evaluate.batch_size"),
     "lens": "probe.tuned.tokens",
     "jacobian": "probe.batch_size",
     "probe": "probe.batch_size",
