@@ -26,6 +26,9 @@ static const struct {
     {&lens_avx512, has_avx512},
     {&lens_avx2, has_avx2},
 #endif
+#if LENS_ARM64
+    {&lens_neon, always},
+#endif
     {&lens_portable, always},
 };
 

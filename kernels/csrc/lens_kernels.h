@@ -4,6 +4,7 @@
  *   TILE_VECS          vectors of columns in the register tile
  *   v_*                operations on vec, listed in lens_portable.c
  *   MULTIPLIES_BFLOAT16 and v_dot_bfloat16, where the instruction set has them
+ *   COLUMN_BITS        where it has columns_greater and columns_greater_equal of its own
  *   PATH, PATH_NAME    the table row to define
  */
 #include <float.h>
@@ -26,6 +27,7 @@ typedef struct {
     int64_t below, within;
 } panel_view;
 
+#ifndef COLUMN_BITS
 static ALWAYS_INLINE uint32_t columns_greater(const vec *x, float value) {
     uint32_t bits = 0;
     UNROLL for (int j = 0; j < COLUMN_VECS; j++) bits |= v_greater(x[j], v_set(value)) << (j * LANES);
@@ -37,6 +39,7 @@ static ALWAYS_INLINE uint32_t columns_greater_equal(const vec *x, float value) {
     UNROLL for (int j = 0; j < COLUMN_VECS; j++) bits |= v_greater_equal(x[j], v_set(value)) << (j * LANES);
     return bits;
 }
+#endif
 
 static inline int lowest_bit(uint32_t bits) {
 #if defined(__GNUC__)

@@ -68,8 +68,9 @@ void lens_merge(const lens_block *block, const lens_result *result, int64_t begi
         double reference = -INFINITY, maximum = -INFINITY, total = 0, weighted = 0;
         for (int64_t split = 0; split < block->splits; split++) {
             int64_t from = split * block->count + row;
-            reference = fmax(reference, block->reference[from]);
-            maximum = fmax(maximum, block->top_values[from * block->top]);
+            /* No fmax: gcc 12 for ARM breaks off where it turns two of them into vectors. */
+            if (block->reference[from] > reference) reference = block->reference[from];
+            if (block->top_values[from * block->top] > maximum) maximum = block->top_values[from * block->top];
         }
         for (int64_t split = 0; split < block->splits; split++) {
             int64_t from = split * block->count + row;

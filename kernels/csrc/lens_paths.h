@@ -16,12 +16,17 @@ typedef struct {
     void (*evaluate)(int32_t function, const float *x, float *out, int64_t count);
 } lens_path;
 
-extern const lens_path lens_portable, lens_avx2, lens_avx512, lens_avx512bf16;
+extern const lens_path lens_portable, lens_avx2, lens_avx512, lens_avx512bf16, lens_neon;
 
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #define LENS_X86 1
 #else
 #define LENS_X86 0
+#endif
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__aarch64__)
+#define LENS_ARM64 1
+#else
+#define LENS_ARM64 0
 #endif
 
 /* Running values of one row within a split, in as many lanes for every path. */

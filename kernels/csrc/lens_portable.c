@@ -33,7 +33,6 @@ static inline vec v_mul(vec a, vec b) { return a * b; }
 static inline vec v_div(vec a, vec b) { return a / b; }
 static inline vec v_fma(vec a, vec b, vec c) { return a * b + c; } /* rounded once or twice */
 static inline vec v_max(vec a, vec b) { return a > b ? a : b; }    /* b where either is NaN */
-static inline vec v_min(vec a, vec b) { return a < b ? a : b; }
 static inline vec v_abs(vec a) { return fabsf(a); }
 static inline vec v_copy_sign(vec a, vec sign) { return copysignf(a, sign); }
 

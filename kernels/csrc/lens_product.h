@@ -3,6 +3,8 @@
  * An entry is accumulated along D in one lane in one order, wherever it sits and however many rows its tile
  * has, so its bits depend on its row and column alone. Watched logits rest on that.
  */
+#include <stddef.h>
+
 enum { STRIP = LANES * TILE_VECS };
 
 #if defined(__clang__)

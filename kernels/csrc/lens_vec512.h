@@ -17,7 +17,6 @@ static inline vec v_mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
 static inline vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
-static inline vec v_min(vec a, vec b) { return _mm512_min_ps(a, b); }
 static inline vec v_abs(vec a) { return _mm512_abs_ps(a); }
 static inline vec v_copy_sign(vec a, vec sign) {
     return _mm512_or_ps(_mm512_abs_ps(a), _mm512_and_ps(_mm512_set1_ps(-0.0f), sign));
