@@ -19,7 +19,8 @@ from engine.planning.plan import Plan
 from engine.planning.sizes import model_card
 from engine.planning.task_costs import uncounted_tasks
 from engine.planning.task_documents import WRITTEN
-from engine.quantities import si
+from engine.planning.training_groups import groups_memory, most_together, training_groups
+from engine.quantities import count, si
 
 
 def hours(seconds: float) -> str:
@@ -40,6 +41,7 @@ def cost_lines(plan: Plan, costs: Mapping[str, Cost] | None) -> Iterator[str]:
         yield f"sizes from a table, for files that are not on this machine yet: {', '.join(from_table)}"
     if costs is not None:
         yield from _task_lines(plan)
+    yield from _side_by_side(plan)
     times = _times(plan, costs)
     if times is None:
         return
@@ -58,6 +60,20 @@ def cost_lines(plan: Plan, costs: Mapping[str, Cost] | None) -> Iterator[str]:
         f"{BANDWIDTH_UTILISATION:.0%} of its memory's bandwidth while it generates; without loading and "
         "encoding"
     )
+
+
+def _side_by_side(plan: Plan) -> Iterator[str]:
+    """Say how many trainings will go side by side, where any will, and what the largest group takes."""
+    pending = [cell for cell in plan.cells if plan.states["train"][cell.keys["train"]] != "cached"]
+    settings = executor_settings(plan.matrix.spec, {})
+    most = most_together(settings, len({cell.keys["train"] for cell in pending}))
+    sizes = [len(group) for group in training_groups(plan, pending, most)]
+    if max(sizes, default=1) > 1:
+        memory = groups_memory(plan, pending, most)
+        need = f"; estimate {si(memory, 'B')} of memory" if memory else ""
+        many = count(sum(size for size in sizes if size > 1), "training")
+        asked = f"executor.together = {settings.together}"
+        yield f"side by side ({asked}): {many}, at most {max(sizes)} at a time{need}"
 
 
 def costs_json(plan: Plan, costs: Mapping[str, Cost] | None) -> dict[str, Any]:

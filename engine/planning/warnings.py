@@ -9,12 +9,14 @@ from engine.data.prepare import SPLITS
 from engine.data.sources import sources
 from engine.models.gpus import missing_gpu
 from engine.planning.checks import known_sizes, unreadable_data
+from engine.planning.executor_settings import executor_settings
 from engine.planning.intervention_cost import sweep_warnings
 from engine.planning.memory_fit import fit_warnings
 from engine.planning.outcomes import holds
 from engine.planning.places import older_store
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.schedule import schedule_warnings
+from engine.planning.training_groups import told_alone
 from specs.common.names import INSPECT_PREFIX, NEUTRAL_OUTCOMES, TASK_PREFIX
 from specs.tables.data import Data
 from specs.tables.experiment import STAGES
@@ -50,6 +52,7 @@ def plan_warnings(plan: Plan) -> list[str]:
         *_devices(plan),
         *fit_warnings(plan),
         *sweep_warnings(plan),
+        *told_alone(plan, plan.cells, executor_settings(plan.matrix.spec, {})),
         *_without_effect(plan),
         *_unread(plan),
     ]

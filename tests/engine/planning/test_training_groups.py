@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import engine as command
 from facts import told
 
 import engine.api
@@ -144,6 +146,16 @@ def test_what_cannot_go_along_is_told_once_for_each_reason(plan: Plan) -> None:
     assert told_alone(plan, plan.cells, Executor()) == []
     (line,) = told_alone(plan, plan.cells, Executor(together=4, ranks=2))
     assert told(line, "executor.together", "executor.ranks = 2", "one by one")
+
+
+def test_a_plan_tells_what_goes_side_by_side_and_what_cannot(plan: Plan, tmp_path: Path) -> None:
+    spec = plan.matrix.spec.path
+    output = command("plan", spec, "--set", "executor.together=3").output
+    (line,) = [line for line in output.splitlines() if line.startswith("side by side")]
+    assert told(line, "executor.together = 3", "20 trainings", "at most 3 at a time", "of memory")
+    assert told(output, "warning: executor.together: found 3", "4 trainings", "lora.dora")
+    assert "side by side" not in command("plan", spec).output
+    assert "side by side" not in command("plan", spec, "--set", "executor.together=1").output
 
 
 def test_trackers_of_a_process_follow_one_training(write_spec: Any) -> None:
