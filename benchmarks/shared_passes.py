@@ -19,13 +19,14 @@ from benchmarks.encoding import LABELS, TEMPLATE, drawn_examples, smollm2
 from benchmarks.measure import interleaved
 from benchmarks.smollm2_config import smollm2_config
 from engine.models.batching import by_length, padding_id
+from engine.models.generation_batches import GenerationBatches
 from engine.models.lens import find_lens
 from engine.models.windows import window_size
 from engine.progress import StopRequest, silent
 from engine.stages.evaluate import evaluate
 from engine.stages.probe import probe_layers, watched_layers
 from engine.stages.probe_layout import layer_numbers, probe_family
-from engine.stages.watched_passes import KeepingRun, KeptPasses
+from engine.stages.watched_passes import KeptPasses, SharedPasses
 from engine.text.targets import Example, TargetEncoder
 from kernels import lens_statistics
 from specs.tables.evaluate import Evaluate
@@ -49,8 +50,9 @@ def main() -> None:
     family = probe_family(rows, layers, watched, probe, lens.heads)
     kept, stop, key = KeptPasses(), StopRequest(), "probe"
 
-    def evaluated(keeping: KeepingRun | None = None) -> None:
-        evaluate(model, tokenizer, writer, rows, settings, silent, stop, keeping)
+    def evaluated(passes: SharedPasses | None = None) -> None:
+        batches = GenerationBatches(options.batch)  # of which no text is asked
+        evaluate(model, writer, rows, settings, batches, silent, stop, passes)
 
     def probed() -> None:
         take = partial(kept.take, key)
@@ -65,7 +67,7 @@ def main() -> None:
         kept.begin(key)
         ids = frozenset(row["id"] for row in rows)
         wanted = watched_layers(probe, options.layers)
-        evaluated(KeepingRun(kept, lens, wanted, probe, padding_id(tokenizer), ids))
+        evaluated(SharedPasses(kept, lens, wanted, probe, padding_id(tokenizer), ids))
         probed()
 
     hidden = torch.randn((options.layers + 1) * options.batch, 576)

@@ -11,6 +11,7 @@ from attrs import field, frozen
 from engine.errors import EngineError
 from engine.models.generation import FINITE
 from engine.models.lens import Lens
+from engine.models.shared_prefix import shared_prefix
 from kernels import lens_statistics
 
 # Prompt ids, and for every label the ids of its spellings: those of `TargetEncoder.encode_spellings`.
@@ -49,8 +50,8 @@ class Spelling:
 Stem = tuple[int, tuple[int, ...]]
 
 
-# Runs a model over sequences of token ids, bare prompts or not: its last normed hidden states [B, T, D].
-Run = Callable[[Sequence[Sequence[int]], bool], torch.Tensor]
+# Runs a model over the token ids of bare prompts: its last normed hidden states [B, T, D].
+Run = Callable[[Sequence[Sequence[int]]], torch.Tensor]
 
 
 def score_spellings(
@@ -58,22 +59,33 @@ def score_spellings(
 ) -> list[list[Spelling]]:
     """Score the tokens of every spelling after its prompt, by question.
 
-    run: what runs the model instead of the lens, that more may be read of its passes.
+    Tokens that all prompts begin with are read once for all (`shared_prefix`), where that pays. run: what
+    runs the model over bare prompts instead, whole, that more may be read of its passes.
     """
-    scores = unscored(questions)
-    for chunk in stems(questions):
-        sequences = [questions[row][0] + list(stem) for row, stem in chunk]
-        if run is None:
-            hidden = lens.last_hidden(*lens.pad(sequences, padding))
+    scores, chunks = unscored(questions), stems(questions)
+    prompts = [prompt for prompt, _ in questions]
+    rows = [row for chunk in chunks if run is None or not _is_bare(chunk) for row, _ in chunk]
+    prefix = shared_prefix(lens, [prompts[row] for row in rows]) if rows else None
+    for chunk in chunks:
+        sequences, before = [prompts[row] + list(stem) for row, stem in chunk], 0
+        if run is not None and _is_bare(chunk):
+            hidden = run(sequences)
+        elif prefix is not None:
+            hidden, before = prefix.last_hidden(sequences, padding), prefix.length
         else:
-            hidden = run(sequences, not any(stem for _, stem in chunk))
-        firsts = [len(questions[row][0]) - 1 for row, _ in chunk]
+            hidden = lens.last_hidden(*lens.pad(sequences, padding))
+        firsts = [len(prompts[row]) - 1 - before for row, _ in chunk]
         states = [
             hidden[place, first : first + len(stem) + 1]
             for place, (first, (_, stem)) in enumerate(zip(firsts, chunk, strict=True))
         ]
         score(scores, chunk, lens, states)
     return scores
+
+
+def _is_bare(chunk: Sequence[Stem]) -> bool:
+    """Tell whether a chunk is prompts with nothing behind them."""
+    return not any(stem for _, stem in chunk)
 
 
 def unscored(questions: Sequence[Question]) -> list[list[Spelling]]:

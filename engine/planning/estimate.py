@@ -10,6 +10,8 @@ Rules of thumb, stated so that they can be checked:
   known device, `engine.planning.passes` chooses what `train` leaves to "auto".
 - An evaluation that generates keeps keys and values of the longest prompts and answers; on a known device
   of as many as fit (`engine.planning.generation_rows`).
+- What stands before anything of an example in its prompt is read once for a batch whose labels are scored,
+  unless the probe reads the same prompts (`engine.planning.shared_prompts`).
 - A change of an intervention runs the layers above those that an earlier run has in common with it. Of that
   run, and of each model that runs whole, L + 1 residual streams of a batch are kept.
 """
@@ -37,6 +39,7 @@ from engine.planning.passes import FILLED, Passes, choose_passes, without_estima
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.probe_passes import differences_size, probe_size
 from engine.planning.schedule import trained_examples
+from engine.planning.shared_prompts import reads_alike, spared_tokens
 from engine.planning.sizes import ModelCard
 from engine.planning.task_costs import TASKS, task_cost
 from engine.planning.training_memory import (
@@ -182,7 +185,7 @@ _TEXTS = ("model", "data", "prompt", "target", "train")
 _TABLES = {
     "train": (*_TEXTS, "lora", "probe"),
     "base": (*_TEXTS, "evaluate"),
-    "evaluate": (*_TEXTS, "evaluate"),
+    "evaluate": (*_TEXTS, "evaluate", "probe"),
     "neutral": ("model", "train", "evaluate"),
     "lens": (*_TEXTS, "probe"),
     "jacobian": (*_TEXTS, "probe"),
@@ -248,7 +251,8 @@ def _cost(
     gpu = device_room(executor_settings(plan.matrix.spec, {}))
     if stage in ("base", "evaluate"):
         asked = evaluate.plain if stage == "base" else evaluate
-        return _evaluate(asked, target, count, model, lengths, weights, width, gpu)
+        alike = stage == "evaluate" and reads_alike(probe, asked, target)
+        return _evaluate(asked, target, count, model, lengths, weights, width, gpu, alike=alike)
     if stage == "neutral":
         return _neutral(evaluate, train, model, weights)
     count = examples or min(count, probe.examples or count)
@@ -260,7 +264,9 @@ def _cost(
     if stage == "differences":
         return _differences(probe, count, model, lengths, weights)
     if stage == "along":
-        once = _evaluate(evaluate.plain, target, count, model, lengths, weights, width, gpu)
+        asked = evaluate.plain
+        alike = reads_alike(probe, asked, target)
+        once = _evaluate(asked, target, count, model, lengths, weights, width, gpu, alike=alike)
         once += _probe(probe.alone(), count, model, lengths, weights, labels)
         return once.times(len(probe.at))
     return _probe(probe, count, model, lengths, weights, labels)
@@ -307,6 +313,8 @@ def _evaluate(
     weights: float,
     width: int,
     gpu: float | None,  # bytes of its memory, where it is known
+    *,
+    alike: bool,  # a probe reads the same prompts, which are run whole for that
 ) -> Cost:
     sampling, length = evaluate.sampling, evaluate.new_tokens(target)
     drawn = sampling.samples * (1 + (sampling.constrained and target.content != "label"))
@@ -316,8 +324,12 @@ def _evaluate(
     behind = len(evaluate.of(target).counterfactuals)
     tokens = examples * (passes * lengths.prompt + generated)
     tokens += examples * behind * (lengths.prompt + lengths.completion)
+    scored = evaluate.scores * (not alike) + sampling.samples * sampling.constrained + behind
+    tokens -= examples * scored * (spared := spared_tokens(model, lengths, evaluate))
     heads = examples * (1 + generated + behind)
     scoring = evaluate.batch_size * lengths.longest_prompt * model.hidden * 4 * 8
+    if scored and spared:
+        scoring += evaluate.batch_size * lengths.longest_prompt * model.cached_numbers * width
     row = row_bytes(model, lengths.longest_prompt + length, width)
     rows = generation_rows(evaluate, row, None if gpu is None else FILLED * gpu - weights)
     return Cost(

@@ -19,6 +19,7 @@ class Lengths:
     completion: float
     longest_prompt: float
     longest_completion: float
+    head: float = 0.0  # of the prompt: what stands before anything of the example
 
     @staticmethod
     def of(train: Train, prompt: Prompt, target: Target, texts: DataCard | None) -> Lengths:
@@ -26,12 +27,14 @@ class Lengths:
         if texts is None:  # unknown texts: nothing is longer than what training admits
             return Lengths(train.max_length, 0, train.max_length, 0)
         around = len(prompt.template) + len(prompt.system or "")
+        head = len(prompt.system or "") + len(prompt.template.partition("{")[0])
         explains = target.content != "label"
         return Lengths(
             (around + texts.prompt) / CHARACTERS_PER_TOKEN,
             2 + texts.explanation * explains / CHARACTERS_PER_TOKEN,
             (around + texts.longest_prompt) / CHARACTERS_PER_TOKEN,
             2 + texts.longest_explanation * explains / CHARACTERS_PER_TOKEN,
+            head / CHARACTERS_PER_TOKEN,
         )
 
     def longest(self, train: Train) -> tuple[float, float]:

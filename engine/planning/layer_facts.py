@@ -84,6 +84,7 @@ class Facts:
     linear: list[Linear]
     modules: dict[str, int] = field(factory=dict)  # name, without numbers → parameters in all layers
     softcapped: bool = False  # logits
+    keeps_all: bool = False  # keys and values of all tokens, in every layer
 
     def adapted(self, target_modules: str | list[str]) -> list[Linear]:
         """Give the modules that a spec's `lora.target_modules` means."""
@@ -110,13 +111,33 @@ def is_block(name: str) -> bool:
     return any(part in f".{name}" for part in (".layers.", ".h.", ".blk."))
 
 
+_RECURRENT = (
+    "mamba",
+    "ssm",
+    "lru_",
+    "state_size",
+    "linear_num",
+    "linear_key",
+    "conv_",
+)  # what settings begin with
+
+
 def facts_of(config: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> Facts:
     """Give the facts of a configuration (`config.json`) and its weights' shapes by name."""
     linear, modules = _linear(shapes), dict[str, int]()
     for name, shape in shapes.items():
         bare = _numberless(name.rpartition(".")[0])
         modules[bare] = modules.get(bare, 0) + math.prod(shape)
-    return Facts(_layer(config, shapes, linear), linear, modules, bool(config.get("final_logit_softcapping")))
+    softcapped = bool(config.get("final_logit_softcapping"))
+    return Facts(_layer(config, shapes, linear), linear, modules, softcapped, _keeps_all(config))
+
+
+def _keeps_all(config: Mapping[str, Any]) -> bool:
+    """Tell whether no layer has a sliding window or a recurrent state, by the names of settings."""
+    windows = config.get("sliding_window") and config.get("use_sliding_window", True)
+    kinds = set(config.get("layer_types") or ()) - {"full_attention"}
+    recurrent = any(name.startswith(_RECURRENT) for name in config)
+    return not (windows or kinds or recurrent)
 
 
 def _numberless(name: str) -> str:

@@ -16,7 +16,7 @@ from engine.models.lens import find_lens
 from engine.planning.plan import PlannedCell
 from engine.progress import Report
 from engine.stages.context import Context
-from engine.stages.evaluate import evaluate, evaluation_family, keeping_run
+from engine.stages.evaluate import evaluate, evaluation_family, shared_passes
 from engine.stages.generation_memory import generation_batches
 from engine.stages.probe import probe_layers, token_texts, watched_tokens
 from engine.stages.probe_layout import layer_numbers, probe_family
@@ -125,11 +125,10 @@ def _measured(
 ) -> dict[str, np.ndarray]:
     """Evaluate and probe the model as it is now; the probe takes what it can of the evaluation's passes."""
     kept, key, evaluation = KeptPasses(), cell.keys["along"], context.settings("evaluate", cell).plain
-    keeping = None
-    if context.ranks.size == 1:
-        keeping = keeping_run(kept, key, find_lens(model), text, rows, settings, evaluation)
+    kept_for = key if context.ranks.size == 1 else ""
+    shared = shared_passes(kept, kept_for, find_lens(model), text, rows, settings, evaluation)
     batches = generation_batches(context, cell, model, text, rows)
-    values = evaluate(model, text, rows, evaluation, batches, reports[0], context.stop, keeping)
+    values = evaluate(model, text, rows, evaluation, batches, reports[0], context.stop, shared)
     parts = probe_layers(
         context.lenses(cell, find_lens(model)),
         text.tokenizer,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from engine.models.scoring import Run, Spelling, constrained_spelling, predictio
 from engine.models.tokenizer import Tokenizer
 from engine.models.windows import window_size
 from engine.planning.plan import PlannedCell
+from engine.planning.shared_prompts import reads_alike
 from engine.progress import Report, StopRequest
 from engine.stages.context import Context
 from engine.stages.counterfactuals import (
@@ -32,7 +33,7 @@ from engine.stages.metrics import Predictions, metrics
 from engine.stages.probe import watched_layers
 from engine.stages.records import checked
 from engine.stages.samples import draw_answers, sample_coordinates, sample_summary, sample_variables
-from engine.stages.watched_passes import KeepingRun, KeptPasses, ends_with_prompt
+from engine.stages.watched_passes import KeptPasses, SharedPasses
 from engine.stages.written_answers import Answers
 from engine.text.answers import ParsedAnswer
 from engine.text.counterfactuals import counterfactuals
@@ -94,12 +95,12 @@ def evaluate(
     batches: GenerationBatches,
     report: Report,
     stop: StopRequest,
-    keeping: KeepingRun | None = None,
+    shared: SharedPasses | None = None,
 ) -> dict[str, np.ndarray]:
     """Give the family's variables, each with a leading axis [examples].
 
     Examples of similar length share a batch, to pad little. The longest go first, so that what is too much
-    for the memory fails at once. batches: those in which text is written. keeping: runs the model for those
+    for the memory fails at once. batches: those in which text is written. shared: runs the model for those
     examples that the probe reads, too.
     """
     settings = settings.of(writer.target)
@@ -121,7 +122,7 @@ def evaluate(
     for start in sorted(starts, key=lambda place: -max(text_lengths[place : place + size])):
         window = rows[start : start + size]
         stop.check()
-        parts.append(_evaluate_window(answers, window, keeping, drawn))
+        parts.append(_evaluate_window(answers, window, shared, drawn))
         order += range(start, start + len(window))
     back = np.argsort(order)
     return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
@@ -135,7 +136,7 @@ def _passes_over_examples(settings: Evaluate, target: Target) -> int:
 
 
 def _evaluate_window(
-    greedy: Answers, rows: Sequence[Example], keeping: KeepingRun | None, drawn: Drawn
+    greedy: Answers, rows: Sequence[Example], shared: SharedPasses | None, drawn: Drawn
 ) -> dict[str, np.ndarray]:
     settings, writer = greedy.settings, greedy.writer
     answers: list[ParsedAnswer] = []
@@ -152,7 +153,7 @@ def _evaluate_window(
         questions = greedy.questions(rows, answers)
 
         def run(places: list[int]) -> Run | None:
-            return keeping if keeping and keeping.serves([rows[place] for place in places]) else None
+            return shared.run_of([rows[place] for place in places]) if shared else None
 
         scored = greedy.scored(questions, run)
         values |= _scores(scored, settings)
@@ -222,9 +223,9 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
         rows = test.rows
         family = evaluation_family(rows, settings, text.target)
         report = checked(report, context.claim("evaluate", key))
-        keeping = _keeping_run(context, cell, model, text, rows)
+        shared = _shared_passes(context, cell, model, text, rows)
         batches = generation_batches(context, cell, model, text, rows)
-        values = evaluate(model, text, rows, settings, batches, report, context.stop, keeping)
+        values = evaluate(model, text, rows, settings, batches, report, context.stop, shared)
         # Predictions are few, and their summary needs them all: a killed evaluation starts again.
         with context.sink(family, key, resume=False) as sink:
             sink.append(values)
@@ -234,18 +235,34 @@ def run(context: Context, cell: PlannedCell, model: CausalLm, base: BaseModel, r
         record |= {**sink.placement, "summary": summary | test.summary}
 
 
-def _keeping_run(
+def _shared_passes(
     context: Context, cell: PlannedCell, model: CausalLm, text: TargetEncoder, rows: Sequence[Example]
-) -> KeepingRun | None:
-    """Give what keeps the passes that the cell's probe will need, if that is due and may need any."""
+) -> SharedPasses | None:
+    """Give what runs the model over prompts that probes of this evaluation read, too; None where none does.
+
+    Passes are kept for the cell's own probe, if that is due.
+    """
+    others = set[str]()
+    for other in context.plan.cells:
+        if other.keys["evaluate"] == cell.keys["evaluate"] and other.index != cell.index:
+            settings = context.settings("probe", other), context.settings("evaluate", other)
+            others |= shared_examples(rows, text, *settings)
     key = cell.keys.get("probe", "")
-    if context.plan.states["probe"].get(key) != "pending" or context.ranks.size > 1:
-        return None
-    settings = context.settings("probe", cell), context.settings("evaluate", cell)
-    return keeping_run(context.kept, key, find_lens(model), text, rows, *settings)
+    is_kept = context.plan.states["probe"].get(key) == "pending" and context.ranks.size == 1
+    own = context.settings("probe", cell), context.settings("evaluate", cell)
+    kept_for = key if is_kept else ""
+    return shared_passes(context.kept, kept_for, find_lens(model), text, rows, *own, others)
 
 
-def keeping_run(
+def shared_examples(
+    rows: Sequence[Example], text: TargetEncoder, probe: Probe, evaluation: Evaluate
+) -> frozenset[str]:
+    """Give the ids of examples whose prompts alone are what both an evaluation and a probe read."""
+    alike = reads_alike(probe, evaluation, text.target)
+    return frozenset(row["id"] for row in rows[: probe.examples]) if alike else frozenset()
+
+
+def shared_passes(
     kept: KeptPasses,
     key: str,
     lens: Lens,
@@ -253,18 +270,22 @@ def keeping_run(
     rows: Sequence[Example],
     probe: Probe,
     evaluation: Evaluate,
-) -> KeepingRun | None:
-    """Give what keeps passes of an evaluation for the probe of this key; None where it can need none."""
-    same = probe.batch_size == evaluation.batch_size and ends_with_prompt(probe)
-    if not same or text.target.explains_first:
+    others: Collection[str] = (),
+) -> SharedPasses | None:
+    """Give what runs the model for evaluation and probe, and keeps passes for the probe of a key, if any.
+
+    others: ids of examples that other probes read. None where no probe can need a pass.
+    """
+    probed, layers = shared_examples(rows, text, probe, evaluation), list[int]()
+    if not probed and not others:
         return None
-    try:
-        layers = watched_layers(probe, len(lens.layers))
-    except UsageError:  # which the probe will tell
-        return None
-    kept.begin(key)
-    probed = frozenset(row["id"] for row in rows[: probe.examples])
-    return KeepingRun(kept, lens, layers, probe, padding_id(text.tokenizer), probed)
+    if probed and key:
+        try:
+            layers = watched_layers(probe, len(lens.layers))
+            kept.begin(key)
+        except UsageError:  # which the probe will tell
+            pass
+    return SharedPasses(kept, lens, layers, probe, padding_id(text.tokenizer), probed, frozenset(others))
 
 
 def _training_accuracy(

@@ -23,13 +23,13 @@ from engine.models.block_streams import watching_blocks
 from engine.models.head_outputs import watching_head_outputs
 from engine.models.lens import Lens
 from engine.models.routers import watching_routers
+from engine.models.scoring import Run
 from engine.text.positions import position_indices
 from engine.text.targets import Encoded, Example
 from kernels.backends import OPERATIONS
 from specs.tables.probe import Probe
 
 KEPT_BYTES = 1 << 30  # of main memory
-_PROMPT_END = ("prompt_end", "label", -1)  # one position, where nothing stands before the label
 
 Sequences = Sequence[Sequence[int]]  # of token ids, or of positions
 
@@ -136,8 +136,12 @@ def _name(sequences: Sequences, places: Sequences) -> bytes:
 
 
 @frozen
-class KeepingRun:
-    """Runs the model for an evaluation, and keeps those passes that the probe will need."""
+class SharedPasses:
+    """Runs the model for an evaluation over prompts that a probe reads, too, and keeps what that will need.
+
+    How a prompt is run, whole or behind a prefix that others have in common, changes how numbers round. So
+    these run whole whether the probe is due or done.
+    """
 
     kept: KeptPasses
     lens: Lens
@@ -145,15 +149,18 @@ class KeepingRun:
     probe: Probe
     padding: int
     probed: frozenset[str]  # ids of examples
+    others: frozenset[str] = frozenset()  # that the probe of another cell with the same evaluation reads
 
-    def serves(self, batch: Sequence[Example]) -> bool:
-        """Tell whether the probe reads these examples, too."""
-        return bool(self.kept.key) and all(row["id"] in self.probed for row in batch)
+    def run_of(self, batch: Sequence[Example]) -> Run | None:
+        """Give what runs the model over the bare prompts of these examples; None where nothing else does."""
+        ids = {row["id"] for row in batch}
+        if ids <= self.probed and self.kept.key:
+            return self._kept
+        return self._whole if ids <= self.probed or ids <= self.others else None
 
-    def __call__(self, sequences: Sequences, bare: bool) -> Tensor:
-        """Run the model over bare prompts, or with more behind them: normed hidden states [B, T, D]."""
-        if bare:
-            places = [position_indices(self.probe, Encoded(list(ids), [], len(ids))) for ids in sequences]
+    def _kept(self, sequences: Sequences) -> Tensor:
+        places = [position_indices(self.probe, Encoded(list(ids), [], len(ids))) for ids in sequences]
+        if self.kept.key:
             try:
                 streams, last = watched_pass(
                     self.lens, self.layers, self.probe, self.padding, sequences, places
@@ -163,10 +170,7 @@ class KeepingRun:
             else:
                 self.kept.keep(sequences, places, streams)
                 return last
+        return self._whole(sequences)
+
+    def _whole(self, sequences: Sequences) -> Tensor:
         return self.lens.last_hidden(*self.lens.pad(sequences, self.padding))
-
-
-def ends_with_prompt(probe: Probe) -> bool:
-    """Tell whether a probe reads an example up to its prompt's end, where the label follows the prompt."""
-    inside = all(position in _PROMPT_END or str(position).startswith("-") for position in probe.positions)
-    return inside and any(position in _PROMPT_END for position in probe.positions)

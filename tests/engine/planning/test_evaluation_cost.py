@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import MODELS, build
+from tiny_models import MODELS, TRAINABLE, build
 
 import engine
+from engine.models.lens import find_lens
+from engine.models.shared_prefix import shared_prefix
 from engine.planning.cost import Cost
 from engine.planning.estimate import estimate
 from engine.planning.sizes import card_of
@@ -95,3 +97,41 @@ def test_a_known_device_writes_as_many_answers_at_once_as_its_memory_takes(write
     assert unknown.streamed == 2 * fixed.streamed == 16 * known.streamed
     assert unknown.memory < fixed.memory < known.memory < 80e9
     assert unknown.tokens == known.tokens == fixed.tokens
+
+
+LONG = 'prompt.template="{}{{response}}"'.format("Rate it from 1 to 3. " * 40)
+
+
+def test_what_all_prompts_begin_with_is_read_once_for_a_batch(write_spec) -> None:
+    """Where a probe reads the same prompts, they are read whole for both."""
+    spec = write_spec()
+
+    def cost(*overrides: str) -> Cost:
+        plan = engine.plan(spec, ("seeds=[0]", *overrides))
+        costs = estimate(plan, list(plan.cells)[:1])
+        assert costs is not None
+        return costs["evaluate"]
+
+    without = 'probe.positions=["completion_end"]'
+    eight = "evaluate.batch_size=8"
+    whole, spared = cost(LONG, eight, "probe.batch_size=8"), cost(LONG, without, eight)
+    examples, head = 6, len("Rate it from 1 to 3. " * 40) / 4
+    assert whole.tokens - spared.tokens == pytest.approx(examples * head * 7 / 8)
+    assert spared.flops < whole.flops and spared.memory > whole.memory
+    assert cost(LONG, without, "evaluate.batch_size=1").tokens == whole.tokens
+    assert cost(LONG, eight, "probe.batch_size=4").tokens == spared.tokens
+    assert cost(eight, "probe.batch_size=8").tokens == cost(without, eight).tokens  # short
+
+
+@pytest.mark.parametrize("name", MODELS | TRAINABLE)
+def test_models_that_keep_all_keys_are_told_by_their_settings(name: str) -> None:
+    """None is that goes on from no prefix; those whose settings leave it open count as others."""
+    kind, config = (MODELS | TRAINABLE)[name]
+    model = build(kind, config)
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    settings = model.config.get_text_config(decoder=True).to_dict()
+    card = card_of(settings, shapes)
+    able = shared_prefix(find_lens(model), [[5] * 40 + [6], [5] * 40 + [7]]) is not None
+    if card is not None:
+        assert able or not card.facts.keeps_all
+        assert card.facts.keeps_all or name not in ("llama", "qwen3", "gpt2", "gpt-neox", "opt", "gemma")

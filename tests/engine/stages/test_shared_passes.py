@@ -16,14 +16,16 @@ from commands import engine
 from small_study import small_spec, writer
 from transformers import AutoModelForCausalLM
 
+import store
 from engine.errors import EngineError
 from engine.models import windows
 from engine.models.lens import Lens, find_lens
+from engine.planning.shared_prompts import ends_with_prompt
 from engine.progress import StopRequest, silent
 from engine.stages import watched_passes
 from engine.stages.probe import probe_layers
 from engine.stages.probe_layout import probe_family
-from engine.stages.watched_passes import KeptPasses, Streams, ends_with_prompt
+from engine.stages.watched_passes import KeptPasses, Streams
 from specs.tables.probe import Probe
 
 ONE = ("--only", "seed=0", "--only", "target=label+explanation", "--set", "evaluate.batch_size=2")
@@ -35,6 +37,11 @@ activation = true
 positions = [-2, "prompt_end"]
 lens = "tuned"
 tuned = { steps = 2, tokens = 40 }
+"""
+WHERE = """
+[factors.where.levels]
+end = { probe.positions = ["prompt_end"] }
+both = { probe.positions = ["prompt_end", "completion_end"] }
 """
 
 
@@ -80,6 +87,27 @@ def test_other_prompts_and_batches_are_run_by_the_probe_itself(
     with passes() as counted:
         engine("execute", spec, *ONE)
     assert counted[-2:] == [2, 2]
+
+
+def test_which_of_two_cells_evaluates_changes_no_bit(
+    tmp_path: Path, tiny_model: Path, rated_file: Path
+) -> None:
+    """A probe that can share the passes has prompts run whole; without one their common begin is run once."""
+    long = f'prompt.template="{"the model rates a reply as good or bad " * 5}{{response}}:"'
+    alike, counts, scores = (*ONE, "--set", long, "--set", "probe.batch_size=2"), {}, {}
+    for first in ("end", "both", "none"):
+        (tmp_path / first).mkdir()
+        spec = small_spec(tmp_path / first, tiny_model, rated_file, WHERE, train="steps = 0")
+        more = ("--set", "probe.enabled=false", "--only", "where=both") if first == "none" else ()
+        with passes() as counted:
+            engine("execute", spec, *alike, *(more or ("--only", f"where={first}")))
+        engine("execute", spec, *alike, *more)
+        counts[first] = len(counted)
+        scores[first] = store.open_store(tmp_path / first / "store")["small/evaluate"].label_logprob.values
+    np.testing.assert_array_equal(scores["end"], scores["both"])
+    assert not np.array_equal(scores["none"][0], scores["end"][0])
+    np.testing.assert_allclose(scores["none"][0], scores["end"][0], rtol=1e-4, atol=1e-5)
+    assert counts["none"] < counts["both"] - 3
 
 
 def test_heads_that_cannot_be_watched_fail_the_probe_alone(
