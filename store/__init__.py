@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from store.ledger.manifests import cells, read_manifests, write_manifest
     from store.ledger.vocabulary import read_vocabulary, write_vocabulary
     from store.pooling import pool
-    from store.reader import open_store
+    from store.reader import open_store, stage_result
     from store.writer import CellWriter, StoreWriter
 
 # zarr 3.1.0 says of every array of strings that its format is young, a dozen times a command.
@@ -39,6 +39,7 @@ _HOMES = {
     "read_manifests": "ledger.manifests",
     "read_vocabulary": "ledger.vocabulary",
     "record_look": "ledger.history",
+    "stage_result": "reader",
     "write_manifest": "ledger.manifests",
     "write_vocabulary": "ledger.vocabulary",
 }
@@ -59,6 +60,7 @@ __all__ = [
     "read_manifests",
     "read_vocabulary",
     "record_look",
+    "stage_result",
     "write_manifest",
     "write_vocabulary",
 ]

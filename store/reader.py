@@ -184,6 +184,15 @@ def _summary(
     return xr.Dataset(variables)
 
 
+def stage_result(place: Place, stage: str, key: str, record: Json) -> xr.Dataset:
+    """Return what a stage has stored under a key, as its record says; values are read when asked for.
+
+    DamagedError where that cannot be read, StoreError for another version of the layout.
+    """
+    dataset, _ = _family_dataset(place, stage, record["family"], [key], [record], [f"{stage} {key}"])
+    return dataset.isel(cell=0)
+
+
 def _stage_nodes(
     place: Place,
     stage: str,

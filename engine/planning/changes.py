@@ -7,6 +7,7 @@ from attrs import frozen
 from engine.planning.key_parts import Cell
 from engine.planning.plan import Plan, PlannedCell
 from specs import Matrix
+from specs.checks.interventions import UNCHANGED
 from specs.tables.interventions import Intervention
 
 PARTS = frozenset({"attention", "mlp"})
@@ -44,6 +45,22 @@ class Path:
 
 
 @frozen
+class Addition:
+    """A multiple of a mean difference of two models' residual streams, or of a random direction as long."""
+
+    against: str  # the other model, as `probe.against` names it
+    layer: int | None  # whose difference it is; None: that of the layer at which it is added
+    positions: tuple[str, ...]  # whose difference it is, watch positions by name
+    strength: float
+    draw: int | None = None  # of a random direction, from 1; None: the difference itself
+
+    @property
+    def direction(self) -> str:
+        """What is added, in words."""
+        return "mean difference" if self.draw is None else f"random {self.draw}"
+
+
+@frozen
 class Change:
     """One change to a model of L layers (blocks), 1 to L: what is done, and in which of them."""
 
@@ -62,13 +79,16 @@ class Change:
     input: str = SAME  # what the run reads that is taken from
     position: str = ""  # of a grid, in words
     path: Path | None = None
+    addition: Addition | None = None
+    onto_source: bool = False  # whether it changes the run that it takes from
 
     @property
     def part(self) -> str:
         """What of a layer something else stands for; "" where the weights change."""
         if self.path:
             return "residual" if self.path.receiver == "final" else self.path.receiver
-        return {"heads": "heads", "patch": self.stream, "ablate": self.stream}.get(self.kind, "")
+        streams = {"heads": "heads", "patch": self.stream, "ablate": self.stream, "steer": "residual"}
+        return streams.get(self.kind, "")
 
     @property
     def written(self) -> str:
@@ -82,9 +102,14 @@ class Change:
 
     @property
     def value(self) -> str:
-        """What stands there: zero, mean, run or path (`run_order.Put`)."""
+        """What stands there: zero, mean, run, path or sum (`run_order.Put`)."""
         ablation = "run" if self.ablation == "resample" else self.ablation
-        return {"patch": "run", "path": "path"}.get(self.kind, ablation)
+        return {"patch": "run", "path": "path", "steer": "sum"}.get(self.kind, ablation)
+
+    @property
+    def unchanged(self) -> str:
+        """The name of the change that is the same run without this one."""
+        return whole(self.source_name) if self.onto_source else UNCHANGED
 
     @property
     def takes_parts(self) -> bool:
@@ -127,6 +152,17 @@ class Entry:
     source_name: str
     input: str = SAME
     prompted: Cell | None = None  # the cell whose prompt that run reads, if not the changed one's
+    against: str = ""  # how `probe.against` names the donor
+
+
+def whole(source_name: str) -> str:
+    """Give the name of the change that is the whole run which others take from."""
+    return f"all of {source_name}"
+
+
+def against(matrix: Matrix, cell: Cell, donor: Cell | None) -> str | None:
+    """Give how `probe.against` names a donor (None: the model without adapter); None where it does not."""
+    return next((name for name, other in matrix.references(cell).items() if other == donor), None)
 
 
 def entries(plan: Plan, cell: PlannedCell) -> list[Entry]:
@@ -145,6 +181,8 @@ def _entry(matrix: Matrix, cell: PlannedCell, settings: Intervention, donor: Cel
     if source == cell.keys["train"]:
         source = OWN
     read = settings.reads
+    if settings.kind == "steer":
+        return Entry(settings, source, name, against=against(matrix, cell.choice, donor) or "")
     if read == SAME:
         return Entry(settings, source, name)
     if read == "donor":

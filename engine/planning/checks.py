@@ -39,6 +39,7 @@ def check_plan(plan: Plan) -> None:
         *_missing_models(plan),
         *_unfit(plan, cards),
         *_interventions(plan, cards),
+        *_steering(plan),
         *_trained_whole(plan),
         *_splits(plan),
         *_unvalidated(plan),
@@ -143,6 +144,31 @@ def _interventions(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Prob
                 _, _, told = str(error).partition(f"{name}.")
                 key, _, message = told.partition(": ")
                 yield Problem(None, f"interventions[{places[name]}].{key}", message)
+
+
+def _steering(plan: Plan) -> Iterator[Problem]:
+    """Yield differences that interventions add and cells do not measure; each of a spec once."""
+    matrix, told = plan.matrix, set[int]()
+    places = {settings.name: i for i, settings in enumerate(matrix.experiment.interventions)}
+    for cell in plan.cells:
+        probe = matrix.table("probe", cell.choice)
+        for settings, donor in matrix.interventions(cell.choice):
+            place = places[settings.name]
+            if settings.kind != "steer" or settings.name not in cell.sources or place in told:
+                continue
+            key, message = "kind", ""
+            lacking = [name for name in settings.from_positions if name not in probe.position_names]
+            if "differences" not in cell.keys:
+                message = '"steer" adds a mean difference: expected probe.differences = true, found false'
+            elif changes.against(matrix, cell.choice, donor) is None:
+                key, known = "donor", ", ".join(matrix.references(cell.choice))
+                message = f"expected one that probe.against names ({known}), found {spell(settings.donor)}"
+            elif lacking:
+                key, known = "from_positions", ", ".join(probe.position_names)
+                message = f"expected watch positions of the probe ({known}), found {spell(lacking[0])}"
+            if message:
+                told.add(place)
+                yield Problem(None, f"interventions[{place}].{key}", message)
 
 
 def _trained_whole(plan: Plan) -> Iterator[Problem]:

@@ -40,6 +40,7 @@ class PlannedCell:
     sources: dict[str, str] = field(factory=dict)
     # The same by the names of `probe.against`.
     references: dict[str, str] = field(factory=dict)
+    steered: bool = False  # whether some intervention reads the result of `differences`
 
     @property
     def donors(self) -> set[str]:
@@ -177,7 +178,9 @@ def make_plan(matrix: Matrix, store: Root | None = None) -> Plan:
 
 def _cells(matrix: Matrix, keys: Keys) -> list[PlannedCell]:
     return [
-        PlannedCell(index, cell, keys.of(cell), keys.sources(cell), keys.references(cell))
+        PlannedCell(
+            index, cell, keys.of(cell), keys.sources(cell), keys.references(cell), keys.is_steered(cell)
+        )
         for index, cell in enumerate(matrix.cells)
     ]
 

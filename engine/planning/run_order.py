@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import evolve, frozen
 
-from engine.planning.changes import SAME, Change, Part, Path, Place
+from engine.planning.changes import SAME, Addition, Change, Part, Path, Place
 from specs.checks.interventions import SOURCE
 
 # Tokens of a forward pass up to which changes that differ in what is put in alone are rows of one batch.
@@ -32,11 +32,14 @@ class Put:
     """What stands in the place of a part of what a layer computes."""
 
     part: str  # residual (the stream behind the layer), attention, mlp (what they add to it) or heads
-    value: str  # zero, mean, run (what the part is in another run) or path (what it is for another input)
+    # zero, mean, run (what the part is in another run), path (what it is for another input), or sum (of what
+    # it is and an addition)
+    value: str
     run: Run | None = None
     positions: tuple[Place, ...] | None = None  # None: all
     heads: tuple[int, ...] = ()
     path: Path | None = None
+    addition: Addition | None = None
 
 
 @frozen
@@ -68,8 +71,10 @@ class Turn:
 
 
 def whole_runs(changes: Iterable[Change], trained: str) -> list[Run]:
-    """Give the runs that are kept as a whole: of the cell's own model, and those parts are taken from."""
-    taken = (Run(change.source, change.input) for change in changes if change.takes_parts)
+    """Give the runs that are kept as a whole: of the cell's own model, and those taken from or changed."""
+    taken = (
+        Run(change.source, change.input) for change in changes if change.takes_parts or change.onto_source
+    )
     return list(dict.fromkeys([Run(trained), *taken]))
 
 
@@ -159,7 +164,7 @@ def _puts(past: Sequence[Step], steps: Sequence[Step], start: int) -> Iterator[t
 def _step(change: Change, trained: str, layer: int) -> Step:
     if change.kind == SOURCE:
         return _with(Run(change.source, change.input))
-    plain = _with(Run(trained))
+    plain = _with(Run(change.source if change.onto_source else trained))
     if layer not in change.changed_layers:
         return plain
     if change.part:
@@ -175,7 +180,7 @@ def _step(change: Change, trained: str, layer: int) -> Step:
 def _put(change: Change) -> Put:
     run = Run(change.source, change.input) if change.takes_parts else None
     heads = change.path.receiver_heads if change.path else change.heads
-    return Put(change.part, change.value, run, change.positions, heads, change.path)
+    return Put(change.part, change.value, run, change.positions, heads, change.path, change.addition)
 
 
 def _with(run: Run) -> Step:

@@ -189,18 +189,22 @@ class Keys:
             keys["along"] = _combine("along", f"{versions}{train}{lenses}{self._along(cell)}")
         if sources := self.sources(cell):
             done = [
-                [done_by(settings), sources[settings.name], *self._taken(cell, settings, donor)]
+                [done_by(settings), sources[settings.name], *self._taken(cell, settings, donor, keys)]
                 for settings, donor in self._matrix.interventions(cell)
                 if settings.name in sources
             ]
             keys["intervene"] = _combine("intervene", f"{train}{self._intervene(cell)}\n{digest(done)}")
         return keys
 
-    def _taken(self, cell: Cell, settings: Intervention, donor: Cell | None) -> Iterator[str]:
-        """Identify what an intervention takes from beside the adapter: its name, and an input of its own."""
+    def _taken(
+        self, cell: Cell, settings: Intervention, donor: Cell | None, keys: Mapping[str, str]
+    ) -> Iterator[str]:
+        """Identify what an intervention takes from beside the adapter: its name, an input, a difference."""
         yield "own" if settings.takes_own else self._matrix.donor_name(cell, donor)
-        if settings.reads.startswith("other"):
-            yield f"seed {self._matrix.seed(cell)}"  # draws the examples, of an untrained model, too
+        if settings.kind == "steer":
+            yield keys.get("differences", "")
+        if settings.reads.startswith("other") or (settings.kind == "steer" and settings.random_directions):
+            yield f"seed {self._matrix.seed(cell)}"  # draws examples and directions
         if settings.reads == "donor" and donor is not None:
             yield self._intervene(donor)
 
@@ -221,6 +225,14 @@ class Keys:
             if settings.kind in ("heads", "ablate") or other_input or source != own_adapter:
                 taken_from[settings.name] = source
         return taken_from
+
+    def is_steered(self, cell: Cell) -> bool:
+        """Tell whether an intervention on the cell reads what its `differences` give."""
+        sources = self.sources(cell)
+        return any(
+            settings.kind == "steer" and settings.name in sources
+            for settings, _ in self._matrix.interventions(cell)
+        )
 
     def references(self, cell: Cell) -> dict[str, str]:
         """Give, by the names of what `probe.against` asks for, the train key of each; "": without adapter."""

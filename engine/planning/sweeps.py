@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import Literal
 
 from attrs import evolve, frozen
 
 from engine.errors import UsageError
-from engine.planning.changes import Change, Entry, ModelShape, Path, Place
+from engine.planning.changes import Addition, Change, Entry, ModelShape, Path, Place, whole
 from specs.checks.interventions import SOURCE, UNCHANGED
 from specs.tables.interventions import Heads, Intervention
 from specs.tables.probe import PositionRange
@@ -26,9 +27,7 @@ def expand(entries: Iterable[Entry], model: ModelShape) -> list[Change]:
     sources = {(e.source, e.input): e.source_name for e in entries if e.settings.takes}
     all_changes = [Change(UNCHANGED, UNCHANGED, UNCHANGED)]
     for (source, read), name in sources.items():
-        all_changes.append(
-            Change(f"all of {name}", SOURCE, SOURCE, source=source, source_name=name, input=read)
-        )
+        all_changes.append(Change(whole(name), SOURCE, SOURCE, source=source, source_name=name, input=read))
     for entry in entries:
         changes = list(_Sweep(entry, model).changes())
         if not changes:
@@ -51,7 +50,7 @@ class _Sweep:
 
     def changes(self) -> Iterator[Change]:
         entry, settings = self.entry, self.entry.settings
-        whole = Change(
+        change = Change(
             "",
             settings.name,
             settings.kind,
@@ -62,6 +61,7 @@ class _Sweep:
             ablation=settings.ablation,
             stream=settings.stream,
             input=entry.input,
+            onto_source=settings.kind == "steer" and settings.onto == "donor",
         )
         places = position_sets(settings)
         self._check_size(len(places))
@@ -70,17 +70,19 @@ class _Sweep:
                 named = f"{settings.name}, {_spelled(layers, 'layer')}"
                 if 0 < len(heads) < self.model.heads:
                     named += f", {_spelled(heads, 'head')}"
-                for path in self._paths(layers, heads):
+                for path, added in product(self._paths(layers, heads), self._additions()):
                     to = f" to {path.end}" if path else ""
+                    of = f", {added.strength:g} × {added.direction}" if added else ""
                     for word, positions in places:
                         yield evolve(
-                            whole,
-                            name=f"{named}{to}{f', {word}' if word else ''}",
+                            change,
+                            name=f"{named}{to}{of}{f', {word}' if word else ''}",
                             layers=layers,
                             heads=heads,
                             positions=positions,
                             position=word,
                             path=path,
+                            addition=added,
                         )
 
     def _check_size(self, positions: int) -> None:
@@ -93,7 +95,10 @@ class _Sweep:
             receivers *= len(
                 self._head_sets(settings.receiver_heads, settings.receiver == "heads", "receiver_heads")
             )
-        numbers = {"sets of layers": sets, "heads": heads, "receivers": receivers, "positions": positions}
+        numbers = {
+            "sets of layers": sets, "heads": heads, "receivers": receivers, "positions": positions,
+            "directions and strengths": len(self._additions()),
+        }  # fmt: skip
         count = math.prod(numbers.values())
         if count > MOST_CHANGES:
             made = " × ".join(f"{number:,} {thing}" for thing, number in numbers.items() if number > 1)
@@ -101,6 +106,18 @@ class _Sweep:
                 f"{self.at}.layers: found {count:,} changes of a model ({made}); expected at most "
                 f"{MOST_CHANGES:,}"
             )
+
+    def _additions(self) -> list[Addition | None]:
+        """Give what is added to streams: multiples of the difference and of random directions, or None."""
+        settings = self.entry.settings
+        if settings.kind != "steer":
+            return [None]
+        layer = None if settings.from_layer == "same" else settings.from_layer
+        return [
+            Addition(self.entry.against, layer, tuple(settings.from_positions), strength, draw)
+            for draw in (None, *range(1, settings.random_directions + 1))
+            for strength in settings.strength
+        ]
 
     def _paths(self, layers: tuple[int, ...], heads: tuple[int, ...]) -> Iterator[Path | None]:
         """Give the paths from some senders, all of them below the receiver; None: the change is no path."""

@@ -98,8 +98,11 @@ class CellRunner:
                         self._measure(cell, "probe", model, base)
                     self.stages.kept.drop()
                     following = ["along"] * reading
-                    for stage in ("neutral", "tasks", "inspect", *following, "differences", "intervene"):
+                    for stage in ("neutral", "tasks", "inspect", *following):
                         self._measure(cell, stage, model, base)
+                    compared = self._measure(cell, "differences", model, base)
+                    if compared or not cell.steered:
+                        self._measure(cell, "intervene", model, base)
         except ChangedBaseError:
             self._run_training(cells)  # what is left of it
         except UnavailableError:

@@ -34,6 +34,7 @@ CONSUMERS = {
     ),
     "lens": ("lens", "probe", "along"),
     "jacobian": ("jacobian", "probe", "along"),
+    "differences": ("differences", "intervene"),
 }
 
 
@@ -181,8 +182,10 @@ class TimeLeft:
         self.stop(cell, stage)
         lacking = [each for each in self._cells if set(_keys(each, stage)) & set(_keys(cell, stage))]
         for name in CONSUMERS.get(stage, (stage,)):
-            for key in (key for each in lacking for key in _keys(each, name)):
-                self._due.pop((name, key), None)
+            for each in lacking:
+                if (stage, name) != ("differences", "intervene") or each.steered:
+                    for key in _keys(each, name):
+                        self._due.pop((name, key), None)
 
     @property
     def seconds(self) -> float | None:

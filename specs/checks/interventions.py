@@ -47,12 +47,18 @@ def _unused_keys(at: str, settings: Intervention) -> Iterator[Problem]:
 def _useless(at: str, settings: Intervention) -> Iterator[Problem]:
     if settings.kind == "mask" and settings.alpha == 1:
         yield Problem(None, f"{at}.alpha", "1 leaves the adapter as it is; expected another factor")
-    for key in ("layers", "width", "modules", "positions", "heads", "receiver_layers", "receiver_heads"):
+    for key in (
+        "layers", "width", "modules", "positions", "heads", "receiver_layers", "receiver_heads", "strength",
+        "from_positions",
+    ):  # fmt: skip
         listed = getattr(settings, key)
         if isinstance(listed, list):
             for place, item in enumerate(listed):
                 if item in listed[:place]:
                     yield Problem(None, f"{at}.{key}[{place}]", f"{spell(item)} is listed twice")
+    if 0 in settings.strength:
+        place = settings.strength.index(0)
+        yield Problem(None, f"{at}.strength[{place}]", "0 adds nothing; expected another")
     for key in ("layers", "receiver_layers"):
         layers = getattr(settings, key)
         if isinstance(layers, list) and 0 in layers:
@@ -69,7 +75,9 @@ def _useless(at: str, settings: Intervention) -> Iterator[Problem]:
     if settings.grid and settings.positions == "all":
         message = 'a grid takes each of `positions` by itself; expected a list of them, found "all"'
         yield Problem(None, f"{at}.grid", message)
-    if settings.donor == "own" and settings.input == "same":
+    if settings.donor == "own" and settings.kind == "steer":
+        yield Problem(None, f"{at}.donor", "the model does not differ from itself; expected another donor")
+    elif settings.donor == "own" and settings.input == "same":
         message = 'is the changed model itself; expected another donor, or another `input` than "same"'
         yield Problem(None, f"{at}.donor", message)
     if settings.input == "donor" and not isinstance(settings.donor, dict):

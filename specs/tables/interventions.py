@@ -10,22 +10,27 @@ from msgspec import Meta
 from specs.tables.fields import LATER, PositiveInt
 from specs.tables.probe import PositionRange
 
-KINDS = ("mask", "patch", "graft", "heads", "ablate", "path")
+KINDS = ("mask", "patch", "graft", "heads", "ablate", "path", "steer")
 # Keys that one kind alone, or some kinds, can use.
 ONLY_FOR: dict[str, tuple[str, ...]] = {
     "alpha": ("mask",),
     "modules": ("mask", "graft"),
-    "donor": ("patch", "graft", "path"),
+    "donor": ("patch", "graft", "path", "steer"),
     "input": ("patch", "path"),
     "stream": ("patch", "ablate"),
-    "positions": ("patch", "ablate", "path"),
-    "grid": ("patch", "ablate", "path"),
+    "positions": ("patch", "ablate", "path", "steer"),
+    "grid": ("patch", "ablate", "path", "steer"),
     "heads": ("heads", "path"),
     "ablation": ("heads", "ablate"),
     "sender": ("path",),
     "receiver": ("path",),
     "receiver_layers": ("path",),
     "receiver_heads": ("path",),
+    "onto": ("steer",),
+    "strength": ("steer",),
+    "from_layer": ("steer",),
+    "from_positions": ("steer",),
+    "random_directions": ("steer",),
 }
 # Keys that, beside these kinds, go with some values of another key alone.
 ONLY_BESIDE: tuple[tuple[str, tuple[str, ...], str, tuple[str, ...]], ...] = (
@@ -45,13 +50,14 @@ class Intervention:
         str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$", description="Its name in the results.")
     ]
     kind: Annotated[
-        Literal["mask", "patch", "graft", "heads", "ablate", "path"],
+        Literal["mask", "patch", "graft", "heads", "ablate", "path", "steer"],
         Meta(
             description="`mask`: the adapter's deltas are scaled by `alpha` in a set of layers. `graft`: "
             "the donor's adapter works there in its stead. `patch`: the donor's residual stream, or what its "
             "attention or MLP writes, is put in at each of these layers. `heads`: attention heads of theirs "
             "are ablated. `ablate`: the stream, or what attention or MLP writes, is. `path`: what the donor "
-            "writes in these layers is put in where one later part reads it, and nowhere else."
+            "writes in these layers is put in where one later part reads it, and nowhere else. `steer`: the "
+            "mean difference of the residual streams from the donor's is added behind each of these layers."
         ),
     ]
     cells: Annotated[
@@ -83,9 +89,9 @@ class Intervention:
     donor: Annotated[
         Literal["base", "own"] | dict[str, Any],
         Meta(
-            description="`patch`, `graft`, `path`: the model without adapter, or factor → level: the cell "
-            "that has these levels and equals this one in all else, seed included. `own`: the changed model "
-            "itself, on another `input`."
+            description="`patch`, `graft`, `path`, `steer`: the model without adapter, or factor → level: "
+            "the cell that has these levels and equals this one in all else, seed included. `own`: the "
+            "changed model itself, on another `input`."
         ),
     ] = "base"
     input: Annotated[
@@ -110,9 +116,9 @@ class Intervention:
             list[Literal["prompt_end", "prompt", "explanation"] | int | PositionRange], Meta(min_length=1)
         ],
         Meta(
-            description="`patch`, `ablate`, `path`: the token positions; `prompt_end` predicts the label, "
-            "n < 0 counts from there (-1 is `prompt_end`). `prompt` and `explanation` are all tokens of that "
-            "part of the text that come before the label; a table as in `[probe.positions]` is some of them."
+            description="`patch`, `ablate`, `path`, `steer`: the token positions; `prompt_end` predicts the "
+            "label, n < 0 counts from there (-1 is `prompt_end`). `prompt` and `explanation` are all tokens of "
+            "that part of the text that come before the label; a table as in `[probe.positions]` is some of them."
         ),
     ] = "all"
     grid: Annotated[
@@ -155,6 +161,45 @@ class Intervention:
         Meta(description="`path` into heads: each by itself, or all, or these at once, in each such layer."),
     ] = field(default="each", metadata=LATER)
 
+    onto: Annotated[
+        Literal["donor", "own"],
+        Meta(
+            description="`steer`: the model to whose streams the difference is added: the `donor`, from "
+            "which it leads to the changed cell's model, or that `own` model."
+        ),
+    ] = field(default="donor", metadata=LATER)
+    strength: Annotated[
+        list[float],
+        Meta(
+            min_length=1,
+            description="`steer`: multiples of the difference that are added, each by itself; below 0 it is "
+            "taken away.",
+        ),
+    ] = field(factory=lambda: [1.0], metadata=LATER)
+    from_layer: Annotated[
+        Literal["same"] | int,
+        Meta(
+            description="`steer`: the layer whose difference is added: that at which it is added, or one for "
+            "all; 0 is the embedding."
+        ),
+    ] = field(default="same", metadata=LATER)
+    from_positions: Annotated[
+        list[str],
+        Meta(
+            min_length=1,
+            description="`steer`: the watch positions whose difference is added, by their names in the node "
+            "`differences`; of several, the mean over all examples at all of them.",
+        ),
+    ] = field(factory=lambda: ["prompt_end"], metadata=LATER)
+    random_directions: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="`steer`: random directions as long as the difference, drawn by the seed, that are "
+            "added in its place, each by itself, for comparison.",
+        ),
+    ] = field(default=4, metadata=LATER)
+
     @property
     def within_explanation(self) -> bool:
         """Whether some positions are tokens of the explanation."""
@@ -174,7 +219,7 @@ class Intervention:
     @property
     def takes(self) -> bool:
         """Whether another model, or another input's run, is taken from."""
-        return self.kind in ("mask", "graft", "patch", "path") or self._resamples
+        return self.kind in ("mask", "graft", "patch", "path", "steer") or self._resamples
 
     @property
     def reads(self) -> str:

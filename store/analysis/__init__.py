@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from store.analysis.signatures import Thresholds, detect_failures
     from store.analysis.sizes import effect_sizes, mcnemar
     from store.analysis.specialisation import layer_specialisation
+    from store.analysis.steering import steering
     from store.analysis.survival import saturation
     from store.analysis.training_steps import along, onset
     from store.analysis.untrained import references
@@ -69,6 +70,7 @@ _HOMES = {
     "select": "nodes",
     "sign_flip": "permutation",
     "similarity": "representations",
+    "steering": "steering",
     "transfer_matrix": "evaluation",
     "variance_by_interval": "variance",
     "wordings": "prompt_wordings",
@@ -105,6 +107,7 @@ __all__ = [
     "select",
     "sign_flip",
     "similarity",
+    "steering",
     "transfer_matrix",
     "variance_by_interval",
     "wordings",

@@ -1,4 +1,4 @@
-"""Effects of interventions as grids: layers by positions, heads or the receivers of paths."""
+"""Effects of interventions as grids: layers by positions, heads, receivers of paths or what is added."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from store.analysis.interventions import OUTER, intervention_effects, mediation,
 from store.analysis.nodes import Data
 from store.errors import StoreError
 
-AXES = {"head": -1, "receiver": "", "position": ""}
+AXES = {"head": -1, "receiver": "", "strength": 0.0, "direction": "", "position": ""}
 """What a grid can have beside layers, and its value where a change has none."""
 _SHARES = {"total": "total", "share": "share", "low": "share_low", "high": "share_high"}
 
@@ -24,7 +24,7 @@ def patching_grid(
     confidence: float = CONFIDENCE,
     **options: Any,
 ) -> xr.Dataset:
-    """Return the effects of an intervention by layer and by position, head or receiver.
+    """Return the effects of an intervention by layer and by position, head, receiver or what is added.
 
     Args:
         entry: an intervention of the spec, by name, whose sets of layers do not grow.
@@ -33,8 +33,8 @@ def patching_grid(
         options: as in `intervention_effects`.
 
     Returns:
-        Result, by (condition, layer[, head][, receiver][, position]): all variables of
-            `intervention_effects`, and, where another run is taken from, `total`, `share`, `share_low` and
+        Result, by (condition, layer), and those of (head, receiver, strength, direction, position) that
+            changes have: all variables of `intervention_effects`, and, where another run is taken from, `total`, `share`, `share_low` and
             `share_high` of `mediation`: 0 is the unchanged run, 1 the other. NaN where a condition has no
             such change.
 
@@ -46,7 +46,7 @@ def patching_grid(
     found = intervention_effects(data, entry, outcome, confidence=confidence, **options)
     method = found.attrs["method"]
     if any(str(source) for source in np.unique(found["source"].values.astype(str)) if source != "nan"):
-        shares = mediation(data, entry, outcome, confidence=confidence)
+        shares = mediation(data, entry, outcome, direction=options.get("direction"), confidence=confidence)
         found = found.assign({new: shares[old].variable for old, new in _SHARES.items()})
         method = f"{method} {shares.attrs['method']}"
     parts = [_grid(of_condition(found, condition), width, entry) for condition in found["condition"].values]
@@ -92,7 +92,7 @@ def _grid(changes: xr.Dataset, width: int, entry: str) -> xr.Dataset:
             values[places] = chosen[variable].values
             kept[variable] = (list(labels), values)
     coordinates = {
-        name: np.array(several, object if isinstance(several[0], str) else int)
+        name: np.array(several, object if isinstance(several[0], str) else type(several[0]))
         for name, several in labels.items()
     }
     return xr.Dataset(kept, coordinates).expand_dims(condition=[chosen["condition"].item()])

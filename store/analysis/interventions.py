@@ -44,7 +44,9 @@ from store.errors import StoreError
 
 UNCHANGED, SOURCE = "none", "source"
 """Entries that are no interventions: the model as it is, and those that others take from."""
-DESCRIBED = ("first", "last", "source", "head", "position", "stream", "receiver")
+DESCRIBED = (
+    "first", "last", "source", "head", "position", "stream", "receiver", "strength", "direction", "unchanged",
+)  # fmt: skip
 """Coordinates of changes: those that all have, and those that some have."""
 
 OUTER: Any = {
@@ -105,6 +107,7 @@ def intervention_effects(
     entry: str,
     outcome: str = "correct",
     *,
+    direction: str | None = None,
     correction: Correction = "holm",
     family: Family = "contrast",
     looks: Looks = None,
@@ -112,13 +115,15 @@ def intervention_effects(
 ) -> xr.Dataset:
     """Return what each change of an intervention does to an outcome, against the unchanged model.
 
-    Differences are paired by example and cell.
+    Differences are paired by example and cell. What is added to a donor's streams is held against the donor.
 
     Args:
         entry: an intervention of the spec, by name.
         outcome: correct, log_odds or probability (of the true label among the labels), logit_difference (of
             the true label and that of the example taken from, where it is another one) or entropy (of the
             lens, by layer).
+        direction: of an intervention that adds directions, the changes of this one alone: "mean difference",
+            "random 1", ….
         looks: as in `change`.
 
     Returns:
@@ -126,7 +131,8 @@ def intervention_effects(
             `simultaneous_high`, `p_value` (two-sided, seeds and examples random), `p_adjusted` (corrected
             over all changes, layers and conditions; with family="layers" over the changes of each condition
             and layer), `seeds`, `examples`, `groups`, `missing`; `first`, `last` (layers), `source`, `head`
-            and, where there are such, `position`, `stream` and `receiver` are coordinates of `intervention`.
+            and, where there are such, `position`, `stream`, `receiver`, `strength`, `direction` and
+            `unchanged` (the run that is changed) are coordinates of `intervention`.
 
     Raises:
         StoreError: for unknown names.
@@ -135,10 +141,10 @@ def intervention_effects(
     monitoring = Monitoring.of(looks)
     options: Any = {"share": outcome in SHARES, "within": change_range(outcome), "monitoring": monitoring}
     for condition, cells_of in _conditions(data, entry):
-        changed = _entry(cells_of, entry)
+        chosen = _chosen(cells_of, entry, direction)
+        changed = cells_of.isel(intervention=chosen)
         values = outcome_of(cells_of, entry, outcome)
-        place = cells_of.get_index("intervention").get_loc(UNCHANGED)
-        chosen = np.flatnonzero(cells_of["entry"].values == entry)
+        place = cells_of.get_index("intervention").get_loc(_unchanged(changed))
         difference = np.take(values, chosen, axis=2) - values[:, :, [place]]
         like = xr.DataArray(difference[0, 0], coords=_axes(changed, outcome), dims=_dims(outcome))
         runs = by_seed(difference, cells_of.indexes["cell"])
@@ -183,6 +189,7 @@ def mediation(
     entry: str,
     outcome: str = "correct",
     *,
+    direction: str | None = None,
     confidence: float = CONFIDENCE,
 ) -> xr.Dataset:
     """Return how much of the difference between a run and that taken from runs through each set of layers.
@@ -191,10 +198,11 @@ def mediation(
     the run on the other input; the part that a set of layers carries is the unchanged outcome less that with
     what is taken put in there. So 0 is the unchanged run, and 1 the other one: a normalised metric of
     activation patching (Heimersheim and Nanda, 2024, arXiv 2404.15255), its means taken before the ratio.
+    Where a direction is added to the donor, 0 is the donor and 1 the cell's own model.
 
     Args:
-        entry: a mask, graft, patch or path, or a resampling.
-        outcome: as in `intervention_effects`, but for entropy.
+        entry: a mask, graft, patch, path or steer, or a resampling.
+        outcome, direction: as in `intervention_effects`, but for entropy.
 
     Returns:
         Result, by (condition, intervention): `total`, `part`, `share` = part / total and its bounds `low` and
@@ -211,15 +219,19 @@ def mediation(
         raise StoreError(f"mediation: expected one of {', '.join(SCALARS)}, found {outcome}")
     parts = []
     for condition, cells_of in _conditions(data, entry):
-        changed = _entry(cells_of, entry)
+        chosen = _chosen(cells_of, entry, direction)
+        changed = cells_of.isel(intervention=chosen)
         values = outcome_of(cells_of, entry, outcome)
         names = cells_of.get_index("intervention")
         source = str(changed["source"].values[0])
         if not source:
             raise StoreError(f"{entry}: takes from no other model, so there is no difference to share out")
-        unchanged = values[:, :, [names.get_loc(UNCHANGED)]]
-        total = unchanged - values[:, :, [names.get_loc(f"all of {source}")]]
-        part = unchanged - values[:, :, np.flatnonzero(cells_of["entry"].values == entry)]
+        start, end = UNCHANGED, f"all of {source}"
+        if _unchanged(changed) == end:
+            start, end = end, start
+        unchanged = values[:, :, [names.get_loc(start)]]
+        total = unchanged - values[:, :, [names.get_loc(end)]]
+        part = unchanged - values[:, :, chosen]
         valid = np.isfinite(total) & np.isfinite(part)
         sides = [by_seed(np.where(valid, x, np.nan), cells_of.indexes["cell"]).values for x in (total, part)]
         columns = _shares(sides[0], sides[1], example_groups(cells_of), outcome, confidence)
@@ -276,8 +288,20 @@ def _conditions(data: Data, entry: str) -> Iterator[tuple[str, xr.Dataset]]:
                 yield str(condition), dataset.isel(cell=chosen)
 
 
-def _entry(cells: xr.Dataset, entry: str) -> xr.Dataset:
-    return cells.isel(intervention=cells["entry"].values == entry)
+def _chosen(cells: xr.Dataset, entry: str, direction: str | None) -> NDArray[np.intp]:
+    """Return the places of an intervention's changes, of one direction alone where it is given."""
+    chosen = np.flatnonzero(cells["entry"].values == entry)
+    if direction is None:
+        return chosen
+    known = cells["direction"].values[chosen].tolist() if "direction" in cells.coords else []
+    if direction not in known:
+        raise StoreError(f"{entry}: no direction {direction!r}{hint(direction, dict.fromkeys(known))}")
+    return chosen[[one == direction for one in known]]
+
+
+def _unchanged(changed: xr.Dataset) -> str:
+    """Return the name of the run that an intervention changes."""
+    return str(changed["unchanged"].values[0]) if "unchanged" in changed.coords else UNCHANGED
 
 
 def _dims(outcome: str) -> tuple[str, ...]:

@@ -9,7 +9,10 @@ from matplotlib.colors import Normalize
 from store.plots.matrices import MISSING, draw_matrix
 from store.plots.style import COLUMN, SIZE, drawing, need, only, title_of
 
-_AXES = {"position": "token position", "head": "head", "receiver": "receiver"}
+_AXES = {
+    "position": "token position", "head": "head", "receiver": "receiver", "strength": "strength",
+    "direction": "direction",
+}  # fmt: skip
 
 
 def patching_grid(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from store.analysis import intervention_effects, mediation
 from store.analysis.declared import looks_of
-from store.analysis.grids import axes_of
+from store.analysis.grids import AXES, axes_of
 from store.analysis.intervention_outcomes import takes_labels
 from store.analysis.interventions import entries, of_condition, sweep_of
 from store.analysis.monitoring import Looks
@@ -25,9 +25,14 @@ MOST_BYTES = 2 * 2**20  # of one experiment's effects
 Order = NDArray[np.intp]
 TOLD = (
     "kind", "cells", "alpha", "modules", "donor", "input", "stream", "positions", "ablation", "sender",
-    "receiver",
+    "receiver", "onto", "strength", "from_layer", "from_positions", "random_directions",
 )  # fmt: skip
-_COLUMNS = {"receiver": "end of path", "head": "head", "position": "position"}
+_COLUMNS = {
+    "receiver": "end of path", "head": "head", "strength": "strength", "direction": "direction",
+    "position": "position",
+}  # fmt: skip
+_BEFORE = {"receiver": " to ", "head": ", head ", "strength": ", ", "direction": " × ", "position": ", "}
+"""What stands before each in a change's name."""
 
 
 def interventions(node: xr.DataTree, spec: Json, places: Places) -> Json:
@@ -122,17 +127,22 @@ def _places(changed: xr.Dataset, order: Order) -> Json | None:
     if not axes:
         return None
     names = [str(name).partition(", ")[2] for name in changed["intervention"].values[order]]
-    told = {axis: changed[axis].values[order].tolist() for axis in axes}
+    told = {axis: [_word(axis, value) for value in changed[axis].values[order].tolist()] for axis in axes}
     within = [axis for axis in _COLUMNS if axis in axes and not (axis == "head" and "receiver" in axes)]
     rows, columns = [], []
     for number, name in enumerate(names):
-        parts = [str(told[axis][number]) for axis in within]
-        columns.append(", ".join(part for part in parts if part not in ("", "-1")))
+        columns.append(", ".join(filter(None, (told[axis][number] for axis in within))))
         for axis in reversed(within):
-            word = {"receiver": " to ", "head": ", head ", "position": ", "}[axis]
-            name = name.removesuffix(f"{word}{told[axis][number]}")
+            name = name.removesuffix(f"{_BEFORE[axis]}{told[axis][number]}")
         rows.append(name)
     return {"columns": ", ".join(_COLUMNS[axis] for axis in within), "row": rows, "column": columns}
+
+
+def _word(axis: str, value: str | float) -> str:
+    """Return an axis's value of a change in words, "" where it has none."""
+    if value == AXES[axis]:
+        return ""
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _columns(result: xr.Dataset, order: Order, *names: str) -> Json:

@@ -1,4 +1,4 @@
-"""What is put in the place of a part: nothing, a mean, what another run gave there, or what a path brings."""
+"""What is put in the place of a part: nothing, a mean, what another run or a path gives there, or a sum."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from attrs import frozen
 from torch import Tensor
 
 from engine.models.lens import Lens
-from engine.planning.changes import SAME, Part, Path
+from engine.planning.changes import SAME, Addition, Part, Path
 from engine.planning.run_order import Put, Run
+from engine.stages.interventions.directions import Directions
 from engine.stages.interventions.layer_parts import Edit, LayerParts
 from engine.stages.interventions.residual import Record, run_layer
 from engine.stages.interventions.sequences import Chunk
@@ -26,6 +27,7 @@ class Edits:
     parts: LayerParts
     chunk: Chunk
     means: Means
+    directions: Directions | None  # where some are added
     own: Run  # of the cell's model, unchanged
     recorded: Callable[[Run], Record]
 
@@ -36,6 +38,8 @@ class Edits:
         heads = put.heads if put.part == "heads" else None
         if put.value == "run":
             return self._taken((put.part, layer), put, heads)
+        if put.addition is not None:
+            return self._added(put.addition, layer, put)
         mean = self.means[put.part, layer] if put.value == "mean" else None
 
         def edited(output: Tensor) -> Tensor:
@@ -43,6 +47,12 @@ class Edits:
             return self._mixed(output, new, put, heads)
 
         return edited
+
+    def _added(self, addition: Addition, layer: int, put: Put) -> Edit:
+        """Give the edit that adds a direction."""
+        assert self.directions is not None
+        direction = self.directions.of(addition, layer)
+        return lambda output: self._mixed(output, output + direction.to(output), put, None)
 
     def _taken(self, part: Part, put: Put, heads: tuple[int, ...] | None) -> Edit:
         """Give the edit that puts in what a part gave in the run that `put` names."""

@@ -22,6 +22,7 @@ from engine.planning.changes import OTHERS, SAME, Change
 from engine.planning.run_order import PACKED_TOKENS, kept_parts, packs, replaced_parts, turns
 from engine.progress import Report, StopRequest
 from engine.stages.adapter_layout import Arrangement
+from engine.stages.interventions.directions import Directions
 from engine.stages.interventions.edits import Means
 from engine.stages.interventions.inputs import Input
 from engine.stages.interventions.layer_parts import LayerParts, part_means, parts_of
@@ -44,6 +45,7 @@ class InterventionRun:
     evaluate: Evaluate
     probe: Probe
     inputs: Mapping[str, Input] = field(factory=dict)  # by name, what runs read that changes take from
+    directions: Directions | None = None  # where changes add some
     lens: Lens = field(init=False)
 
     @lens.default
@@ -74,7 +76,16 @@ class InterventionRun:
             asked = self._asked(rows, range(first, first + len(batch)))
             answers = [Answers(asked[SAME], len(self.lens.layers), self.probe.backend) for _ in changes]
             for chunk in chunks(asked, padding, self.lens):
-                runs = SweepRuns(self.arrangement, self.lens, parts, kept, chunk, means, self.probe.backend)
+                runs = SweepRuns(
+                    self.arrangement,
+                    self.lens,
+                    parts,
+                    kept,
+                    chunk,
+                    means,
+                    self.directions,
+                    self.probe.backend,
+                )
                 if first == start:
                     runs.check()
                 most = max(1, PACKED_TOKENS // chunk.batch.ids.numel())

@@ -8,14 +8,27 @@ from typing import Any
 from engine.planning.changes import OTHERS, Change
 from engine.stages.example_coordinates import example_coordinates
 from engine.text.targets import Example
+from specs.checks.interventions import UNCHANGED
 from store import Coordinate, Family, Variable
+
+
+def _strength(change: Change) -> float:
+    return change.addition.strength if change.addition else 0.0
+
+
+def _direction(change: Change) -> str:
+    return change.addition.direction if change.addition else ""
+
 
 # Coordinates of `intervention` that results have where some change has another value than the last ones here:
 # what gives it, and what it means.
-_WHERE_THERE: dict[str, tuple[Callable[[Change], str], str, tuple[str, ...]]] = {
+_WHERE_THERE: dict[str, tuple[Callable[[Change], str | float], str, tuple[str | float, ...]]] = {
     "position": (lambda change: change.position, "the one token position of a grid's change", ("",)),
     "stream": (lambda change: change.written, "what of the layers is put in or ablated", ("", "residual")),
     "receiver": (lambda change: change.received, "what reads at a path's end", ("",)),
+    "strength": (_strength, "multiple of what is added", (0.0,)),
+    "direction": (_direction, "what is added: a mean difference, or a random direction as long", ("",)),
+    "unchanged": (lambda change: change.unchanged, "the run that is changed", (UNCHANGED,)),
 }
 
 

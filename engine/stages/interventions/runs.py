@@ -13,6 +13,7 @@ from engine.models.lens import Lens
 from engine.planning.changes import Part
 from engine.planning.run_order import Run, Turn
 from engine.stages.adapter_layout import Arrangement
+from engine.stages.interventions.directions import Directions
 from engine.stages.interventions.edits import Edits, Means
 from engine.stages.interventions.layer_parts import Edit, LayerParts
 from engine.stages.interventions.residual import Record, check_resumable, record, resume
@@ -40,6 +41,7 @@ class SweepRuns:
     kept_parts: Mapping[Run, frozenset[Part]]
     chunk: Chunk
     means: Means
+    directions: Directions | None
     backend: str
     _records: dict[Run, Record] = field(factory=dict)
     _wholes: dict[Run, _KeptRun] = field(factory=dict)
@@ -84,7 +86,7 @@ class SweepRuns:
             yield turn, self.lens.norm(streams[-1, rows]), entropy
 
     def _edits(self, turn: Turn) -> dict[Part, Edit]:
-        made = Edits(self.lens, self.parts, self.chunk, self.means, self._own, self._record)
+        made = Edits(self.lens, self.parts, self.chunk, self.means, self.directions, self._own, self._record)
         return {(put.part, layer): made.of(layer, put) for layer, put in turn.puts}
 
     def _record(self, run: Run) -> Record:
