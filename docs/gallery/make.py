@@ -43,6 +43,7 @@ DESIGN = Design(
             "grid": True,
             "positions": [-6, -5, -4, -3, -2, "prompt_end"],
         },
+        {"name": "steer", "kind": "steer", "strength": [1.0, 2.0]},
     ),
 )
 SETS = Design(
@@ -79,6 +80,9 @@ figure = plots.intervention_effects(result)""",
     "patching_grid": """\
 result = study.ablation.select(target="label", rank=4).ablation.patching_grid("grid", "logit_difference")
 figure = plots.patching_grid(result)""",
+    "steering": """\
+result = study.ablation.select(target="label", rank=4).ablation.steering("steer", "log_odds")
+figure = plots.steering(result.sel(condition="target=label, rank=4"))""",
     "calibration_curve": """\
 figure = plots.calibration_curve(study.ablation.calibration_curve("target"))""",
     "confusion": """\

@@ -92,9 +92,9 @@ NODES: dict[str, frozenset[str]] = {
         "top_logprob",
     }),
     "intervene": frozenset({
-        "cell", "entropy", "entry", "example", "first", "gold", "group", "head", "intervention", "kind",
-        "label", "label_logprob", "last", "layer", "other_label", "position", "prediction", "receiver",
-        "source", "stream",
+        "cell", "direction", "entropy", "entry", "example", "first", "gold", "group", "head",
+        "intervention", "kind", "label", "label_logprob", "last", "layer", "other_label", "position",
+        "prediction", "receiver", "source", "stream", "strength", "unchanged",
     }),
 }  # fmt: skip
 # What analyses derive from nodes, and the names in their results; but `rank`, which lies along levels alone
@@ -107,14 +107,14 @@ RESULTS = frozenset({
     "fligner_killeen", "fligner_killeen_adjusted", "found", "gained", "generated_correct", "group_sd",
     "groups", "high", "highest", "level", "levene", "levene_adjusted", "log_odds", "log_rank", "log_rank_p",
     "log_rank_p_adjusted", "lost", "low", "lowest", "mean", "measurable", "median_layer", "missing",
-    "mutual_information", "mutual_information_null", "mutual_information_p",
-    "mutual_information_p_adjusted", "mutual_information_p_these_models",
-    "mutual_information_p_these_models_adjusted", "nll", "odds_ratio", "onset", "order", "other",
-    "p_adjusted", "p_equivalence", "p_equivalence_adjusted", "p_value", "pair", "pairs", "part",
-    "predicted", "reaction_sd", "reference", "rmsce", "rmsce_high", "rmsce_low", "seeds", "sentence",
-    "share", "share_high", "share_low", "signature", "simultaneous_high", "simultaneous_low", "spread",
-    "survival", "t", "term", "test", "threshold", "total", "train", "training_sd", "value", "variance",
-    "variance_ratio", "verdict", "wording_sd",
+    "mutual_information", "mutual_information_null", "mutual_information_p", "mutual_information_p_adjusted",
+    "mutual_information_p_these_models", "mutual_information_p_these_models_adjusted", "nll", "odds_ratio",
+    "onset", "order", "other", "p_adjusted", "p_equivalence", "p_equivalence_adjusted", "p_value", "pair",
+    "pairs", "part", "predicted", "random_effect", "random_effect_highest", "random_effect_lowest",
+    "random_share", "random_share_highest", "random_share_lowest", "reaction_sd", "reference", "rmsce",
+    "rmsce_high", "rmsce_low", "seeds", "sentence", "share", "share_high", "share_low", "signature",
+    "simultaneous_high", "simultaneous_low", "spread", "survival", "t", "term", "test", "threshold", "total",
+    "train", "training_sd", "value", "variance", "variance_ratio", "verdict", "wording_sd",
 })  # fmt: skip
 # The axis that every matrix has, and the dimensions of arrays on disk.
 WORDS = frozenset({"row", "seed", "statistic"})

@@ -117,8 +117,9 @@ class Intervention:
         ],
         Meta(
             description="`patch`, `ablate`, `path`, `steer`: the token positions; `prompt_end` predicts the "
-            "label, n < 0 counts from there (-1 is `prompt_end`). `prompt` and `explanation` are all tokens of "
-            "that part of the text that come before the label; a table as in `[probe.positions]` is some of them."
+            "label, n < 0 counts from there (-1 is `prompt_end`). `prompt` and `explanation` are all tokens "
+            "of that part of the text that come before the label; a table as in `[probe.positions]` is some "
+            "of them."
         ),
     ] = "all"
     grid: Annotated[

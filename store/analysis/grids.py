@@ -34,9 +34,9 @@ def patching_grid(
 
     Returns:
         Result, by (condition, layer), and those of (head, receiver, strength, direction, position) that
-            changes have: all variables of `intervention_effects`, and, where another run is taken from, `total`, `share`, `share_low` and
-            `share_high` of `mediation`: 0 is the unchanged run, 1 the other. NaN where a condition has no
-            such change.
+            changes have: all variables of `intervention_effects`, and, where another run is taken from,
+            `total`, `share`, `share_low` and `share_high` of `mediation`: 0 is the run that is changed, 1 the
+            other. NaN where a condition has no such change.
 
     Raises:
         StoreError: for unknown names, entropy, and where no set of layers has this width.

@@ -49,6 +49,9 @@ DESCRIBED = (
 )  # fmt: skip
 """Coordinates of changes: those that all have, and those that some have."""
 
+_TAKEN = "goes when what is taken is put in"
+_ADDED = "is there when its direction is added to the latter"
+
 OUTER: Any = {
     "join": "outer",
     "coords": "different",
@@ -217,7 +220,7 @@ def mediation(
     check_outcome(outcome)
     if outcome not in SCALARS:
         raise StoreError(f"mediation: expected one of {', '.join(SCALARS)}, found {outcome}")
-    parts = []
+    parts, what = [], _TAKEN
     for condition, cells_of in _conditions(data, entry):
         chosen = _chosen(cells_of, entry, direction)
         changed = cells_of.isel(intervention=chosen)
@@ -228,7 +231,7 @@ def mediation(
             raise StoreError(f"{entry}: takes from no other model, so there is no difference to share out")
         start, end = UNCHANGED, f"all of {source}"
         if _unchanged(changed) == end:
-            start, end = end, start
+            start, end, what = end, start, _ADDED
         unchanged = values[:, :, [names.get_loc(start)]]
         total = unchanged - values[:, :, [names.get_loc(end)]]
         part = unchanged - values[:, :, chosen]
@@ -243,7 +246,7 @@ def mediation(
         "entry": entry,
         "outcome": outcome,
         "method": f"Share of the difference in {OUTCOMES[outcome][1]} between each model's run and the one "
-        f"that {entry} takes from that goes when what is taken is put in; "
+        f"that {entry} takes from that {what}; "
         f"{units(result)}, {seeds_of(result)}, {intervals(result, confidence, grouped(result))}, Fieller's "
         "for a ratio of means; where the test of the whole difference does not reject 0, there is no share "
         "and its interval has no bounds.",

@@ -57,4 +57,7 @@ def steering(
             title = f"random_{name}{suffix}"
             result[title] = random[name].reduce(reduce, "direction")
             result[title].attrs = {"units": unit, "long_name": f"{words} {name} of random directions"}
+    if random.sizes["direction"]:
+        count = random.sizes["direction"]
+        result.attrs["method"] += f" Random: {count} random directions of the same length, without intervals."
     return result

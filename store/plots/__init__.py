@@ -13,6 +13,7 @@ from store.plots.interventions import intervention_effects
 from store.plots.layers import along, change, means, rank_trajectory, saturation
 from store.plots.matrices import confusion, transfer_matrix
 from store.plots.panels import panels
+from store.plots.steering import steering
 from store.plots.style import COLOURS, COLUMN, WIDE, save
 from store.plots.tokens import layer_tokens
 
@@ -33,6 +34,7 @@ __all__ = [
     "rank_trajectory",
     "saturation",
     "save",
+    "steering",
     "training",
     "transfer_matrix",
 ]

@@ -20,6 +20,7 @@ STATISTICS = [*LENS_STATISTICS, "renyi_2"]
 def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_file: Path) -> None:
     """Studies of one cell per condition that do, together, everything there is to do."""
     found: dict[str, set[str]] = {}
+    steer = '{ name = "steer", kind = "steer", from_positions = ["prompt[0]"] }'
     for number, probe in enumerate(
         (
             'lens = ["tuned", "jacobian"], tuned = { steps = 2 }, jacobian = { skip = 0 }',
@@ -38,7 +39,8 @@ def test_the_list_is_that_of_the_nodes(tmp_path: Path, tiny_model: Path, rated_f
             'name = "small"',
             'name = "small"\ninterventions = [{ name = "off", kind = "mask" }, '
             '{ name = "path", kind = "path", donor = "own", input = "other example", '
-            'positions = ["prompt_end"], grid = true }]\n'
+            'positions = ["prompt_end"], grid = true }, '
+            f'{steer if "differences" in probe else ""}]\n'
             f"target = {{ placement = 'before' }}\n"
             f"probe = {{ heads = true, activation = true, examples = 2, {probe} }}",
         )  # fmt: skip

@@ -294,6 +294,10 @@ def _intervene(
         ]
     )
     taken *= [1 / design.heads if change.heads else 1 for change in changes]
+    for place, change in enumerate(changes):
+        if change.addition:  # the donor is the model without what the layers bring
+            factor = 1.5 * change.addition.strength if change.addition.draw is None else 0.1
+            taken[place] = 1 + shift - factor * taken[place]
     taken *= [0.3 if change.position not in ("", "prompt_end") else 1 for change in changes]
     truth = np.eye(5)[[LABELS.index(label) for label in gold]]
     scores = 1.5 * rng.normal(size=(design.examples, 1, 5)) + truth[:, None] * (1 + shift - taken[:, None])

@@ -51,8 +51,10 @@ probe.geometry = ["effective_rank", "cka", "gram"]
 probe.at = [0, 1.0]
 probe.streams = ["mlp"]
 probe.attribution = true
+probe.differences = true
 interventions = [{ name = "off", kind = "mask" }, { name = "grid", kind = "patch", donor = "own", \
-    input = "other label", positions = [-1, -2], grid = true, layers = [1, 2] }]
+    input = "other label", positions = [-1, -2], grid = true, layers = [1, 2] }, \
+    { name = "steer", kind = "steer", layers = [2], random_directions = 1 }]
 [factors.target.levels]
 label = { target.content = "label" }
 "label+explanation" = { target = { content = "label+explanation", placement = "before" } }

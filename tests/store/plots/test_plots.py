@@ -259,6 +259,26 @@ def test_effects_of_many_conditions_have_their_legend_on_the_page(tmp_path: Path
     assert ax.get_window_extent().height > 100
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_steering_draws_strengths_beside_random_directions(tmp_path: Path, share: bool) -> None:
+    steer = {"name": "steer", "kind": "steer", "strength": [1.0, -2.0], "random_directions": 3}
+    design = Design({"target": ["label"]}, seeds=(0, 1, 2), examples=20, layers=5, interventions=[steer])
+    tree = open_store(write_synthetic(tmp_path / "store", design))["synthetic"]
+    found = tree.ablation.steering("steer").isel(condition=0)
+    name = "share" if share else "effect"
+    ax = plots.steering(found, share=share)
+    assert names(ax) == ["1 × mean difference", "-2 × mean difference", "random directions"]
+    drawn = [line for line in ax.lines if len(line.get_xdata()) == 4]
+    for number, line in enumerate(drawn):
+        np.testing.assert_array_equal(line.get_ydata(), found[name].isel(strength=number))
+    bands = [shape for shape in ax.collections if isinstance(shape, FillBetweenPolyCollection)]
+    for number, band in enumerate(bands):
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert heights.min() == pytest.approx(float(found[f"random_{name}_lowest"][:, number].min()))
+        assert heights.max() == pytest.approx(float(found[f"random_{name}_highest"][:, number].max()))
+    assert len(drawn) == len(bands) == 2
+
+
 def test_means_along_a_training_lie_over_its_steps() -> None:
     rng, dims = np.random.default_rng(0), ("cell", "step", "example")
     node = xr.Dataset(

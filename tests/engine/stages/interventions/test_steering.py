@@ -31,6 +31,7 @@ from engine.text.targets import TargetEncoder
 from specs import load_spec, resolve
 from specs.tables.evaluate import Evaluate
 from specs.tables.probe import Probe
+from store.report.collect import collect
 
 LAYERS, POSITIONS, COUNTS = 3, ["prompt_end", "completion_end", "explanation[0]"], (5, 3, 0)
 
@@ -59,7 +60,7 @@ def steered(
 
 
 def drawn(width: int) -> xr.Dataset:
-    """Differences as the stage `differences` stores them, of random numbers; no example has the last position."""
+    """Random differences as the stage `differences` stores them; no example has the last position."""
     rng = np.random.default_rng(0)
     values = 0.5 * rng.normal(size=(LAYERS + 1, len(POSITIONS), 2, width))
     values[:, 2] = np.nan
@@ -210,7 +211,7 @@ def test_a_study_steers_by_what_it_has_stored(root: Path) -> None:
         rows = data.load(root / "data" / cell.keys["data"], "test", 4)
 
         def check(name: str, vectors: dict[int, np.ndarray], at: int | None) -> None:
-            for number, row in enumerate(rows):
+            for number, row in enumerate(rows):  # noqa: B023
                 prompt, spellings = text.encode_spellings(row)  # noqa: B023
                 places = None if at is None else [len(prompt) + at]
                 added = {layer: torch.from_numpy(vector).double() for layer, vector in vectors.items()}
@@ -254,6 +255,16 @@ def test_shares_are_of_what_lies_between_the_two_models(root: Path) -> None:
                 assert float(here["random_effect_highest"]) == pytest.approx(max(random), abs=1e-5)
                 if np.isfinite(here["share"]):
                     assert float(here["share"]) == pytest.approx(effect / total, abs=1e-4)
+
+
+def test_the_report_sets_out_strengths_and_directions(root: Path) -> None:
+    (reported,) = collect(root)["experiments"]
+    (entry,) = (own for own in reported["interventions"]["entries"] if own["name"] == "onto base")
+    found = entry["conditions"][0]["map"]
+    assert (entry["settings"]["strength"], found["columns"]) == ([1, -2], "strength, direction")
+    assert set(found["row"]) == {"layer 1", "layer 2", "layer 3"}
+    directions = ("mean difference", "random 1", "random 2")
+    assert set(found["column"]) == {f"{strength}, {one}" for strength in (1, -2) for one in directions}
 
 
 def _shares(node: xr.Dataset) -> xr.DataArray:
