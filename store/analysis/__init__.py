@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from store.analysis.cluster import clusters
     from store.analysis.condition_means import divergence_from, means
     from store.analysis.declared import contrasts
+    from store.analysis.directions import steering
     from store.analysis.evaluation import confusion, transfer_matrix
     from store.analysis.factorial import effects
     from store.analysis.faithfulness import counterfactual_effects
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from store.analysis.signatures import Thresholds, detect_failures
     from store.analysis.sizes import effect_sizes, mcnemar
     from store.analysis.specialisation import layer_specialisation
-    from store.analysis.steering import steering
     from store.analysis.survival import saturation
     from store.analysis.training_steps import along, onset
     from store.analysis.untrained import references
@@ -70,7 +70,7 @@ _HOMES = {
     "select": "nodes",
     "sign_flip": "permutation",
     "similarity": "representations",
-    "steering": "steering",
+    "steering": "directions",
     "transfer_matrix": "evaluation",
     "variance_by_interval": "variance",
     "wordings": "prompt_wordings",

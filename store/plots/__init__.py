@@ -8,12 +8,12 @@ writes PDF and SVG whose text can be edited. docs/analysis.md has examples.
 from specs.common.lazy_names import public_names
 from store.plots.attributions import attribution
 from store.plots.curves import calibration_curve, training
+from store.plots.directions import steering
 from store.plots.grids import patching_grid
 from store.plots.interventions import intervention_effects
 from store.plots.layers import along, change, means, rank_trajectory, saturation
 from store.plots.matrices import confusion, transfer_matrix
 from store.plots.panels import panels
-from store.plots.steering import steering
 from store.plots.style import COLOURS, COLUMN, WIDE, save
 from store.plots.tokens import layer_tokens
 

@@ -25,7 +25,7 @@ name = "x"
         (
             'kind = "mask"\ndonor = { target = "label" }',
             "donor",
-            'kind = "patch", kind = "graft" or kind = "path"',
+            'kind = "patch", kind = "graft", kind = "path" or kind = "steer"',
         ),
         ('kind = "graft"\ndonor = {}', "donor", "found an empty table"),
         ('kind = "graft"\ndonor = { targt = "label" }', "donor.targt", 'did you mean "target"'),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import xarray as xr
 from commands import engine
 from jsonschema import Draft202012Validator
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -19,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import store
 from engine.models.loading import load_tokenizer
 from specs import json_schema, load_spec, resolve
+from specs.common.names import GEOMETRY, GRAM, LENS_STATISTICS, SIMILARITIES
 
 SPECS = Path(__file__).parents[2] / "specs" / "studies"
 # Cells, and trainings that serve them.
@@ -56,8 +58,15 @@ SIZES = {
     "specialisation-small": (6, 6),
     "causality": (216, 216),
     "causality-small": (2, 2),
+    "lenses-small": (6, 2),
 }
 STUDIES = [name for name in SIZES if name.endswith("-small")]
+# What else is smaller than a study says: of all that is measured of a layer, four layers and four examples.
+SMALLER = {
+    "lenses-small": [
+        "data.test=4", "probe.layers=[0,10,20,30]", "probe.tuned.steps=1", "probe.jacobian.prompts=1",
+    ],
+}  # fmt: skip
 
 
 def test_every_spec_is_listed_here() -> None:
@@ -113,14 +122,41 @@ def test_the_small_studies_run_and_share_what_they_have_in_common(tmp_path: Path
         "data.test=2",
         "evaluate.max_new_tokens=4",
     ]
-    flags = [flag for change in small for flag in ("--set", change)]
     for name in STUDIES:
+        flags = [flag for change in [*small, *SMALLER.get(name, [])] for flag in ("--set", change)]
         engine("execute", SPECS / f"{name}.toml", "--store", tmp_path, *flags)
         tree = store.open_store(tmp_path)[name]
         assert tree.attrs["cells_complete"] == tree.attrs["cells_total"] == SIZES[name][0]
     trained = {file.name for file in (tmp_path / "train").iterdir()}
-    # Alone the studies train 65 times; the genuine explanation behind the label is a cell of seven of them.
-    assert (len(trained), sum(SIZES[name][1] for name in STUDIES)) == (41, 65)
+    # Alone the studies train 67 times; the genuine explanation behind the label is a cell of seven of them.
+    assert (len(trained), sum(SIZES[name][1] for name in STUDIES)) == (41, 67)
     placement = store.open_store(tmp_path)["placement-small/probe"].to_dataset()
     same = placement["entropy"].sel(position="prompt_end") == placement["entropy"].sel(position="label")
     assert same.sel(placement="after").all() and not same.sel(placement="before").all()
+    _has_all_statistics(store.open_store(tmp_path)["lenses-small"])
+
+
+def _has_all_statistics(study: xr.DataTree) -> None:
+    """Every statistic of the probe that a spec can ask for is there, with numbers."""
+    found: dict[str, bool] = {}
+    for node in study["probe"].subtree:
+        if "entropy" in node:
+            assert {str(name) for name in node["lens"].values} == {"logit", "tuned", "jacobian"}
+        for name, values in node.data_vars.items():
+            numbers = values.dtype.kind in "fi"
+            found[str(name)] = found.get(str(name), False) or (numbers and bool(values.notnull().any()))
+    wanted = {*LENS_STATISTICS, "renyi_2", "activation_entropy", "head_entropy", "kl_against", "js_against"}
+    wanted |= {*GEOMETRY, *(f"{name}_against" for name in SIMILARITIES), GRAM}
+    wanted |= {
+        "watch_rank",
+        "watch_logprob",
+        "attribution",
+        "head_attribution",
+        "stream_entropy",
+        "stream_kl_final",
+    }
+    assert {name for name in wanted if not found.get(name)} == set()
+    differences = [node for node in study["differences"].subtree if "mean_difference" in node]
+    assert differences and all(node["mean_difference"].notnull().any() for node in differences)
+    assert (study.ablation.steering("towards the training")["random_effect"].notnull()).any()
+    assert study.ablation.patching_grid("where the label comes from")["effect"].notnull().any()

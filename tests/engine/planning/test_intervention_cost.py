@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drawn_differences import drawn
 from facts import told
 from small_study import writer
 from two_trainings import EXAMPLES, LABELS, Study
@@ -18,6 +19,7 @@ from engine.planning.intervention_cost import SweepSize
 from engine.planning.sweeps import MOST_CHANGES, expand
 from engine.planning.warnings import plan_warnings
 from engine.progress import StopRequest, silent
+from engine.stages.interventions.directions import Directions
 from engine.stages.interventions.inputs import Input
 from engine.stages.interventions.intervene import InterventionRun
 from specs.tables.evaluate import Evaluate
@@ -38,6 +40,7 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
     "paths to the end": [{"kind": "path", "sender": "mlp"}, {"kind": "path", "sender": "heads", **OWN}],
     "paths to heads": [{"kind": "path", "sender": "heads", "heads": [1], "receiver": "heads"}],
     "paths to MLPs": [{"kind": "path", "receiver": "mlp"}],
+    "steering": [{"kind": "steer", "strength": [1, 2]}, {"kind": "steer", "onto": "own", "sweep": "above"}],
 }
 
 
@@ -46,7 +49,7 @@ def entries(sweep: str) -> list[Entry]:
     for number, options in enumerate(SWEEPS[sweep]):
         settings = Intervention(name=f"sweep {number}", **options)
         source = "default" if settings.takes_own else "donor"
-        found.append(Entry(settings, source, source, settings.reads))
+        found.append(Entry(settings, source, source, settings.reads, against="base"))
     return found
 
 
@@ -59,8 +62,12 @@ def test_the_passes_counted_are_those_that_run(tmp_path: Path, tokenizer: Any, s
     with study.arranged() as arranged:
         inputs = {"other example": Input([*EXAMPLES[1:], EXAMPLES[0]], writer(tokenizer))}
         probe = Probe(batch_size=2, backend="torch")
-        run = InterventionRun(arranged, tokenizer, writer(tokenizer), Evaluate(labels=LABELS), probe, inputs)
-        for layer in find_lens(arranged.model).layers:
+        lens = find_lens(arranged.model)
+        run = InterventionRun(
+            arranged, tokenizer, writer(tokenizer), Evaluate(labels=LABELS), probe, inputs,
+            Directions(drawn(lens.width), 0),
+        )  # fmt: skip
+        for layer in lens.layers:
             layer.self_attn.register_forward_pre_hook(
                 lambda _, args, kwargs: rows.append(len((args or (kwargs["hidden_states"],))[0])),
                 with_kwargs=True,

@@ -15,6 +15,7 @@ from two_trainings import EXAMPLES, Study
 
 from engine.errors import EngineError
 from engine.models.block_streams import watching_blocks
+from engine.models.head_outputs import watching_head_outputs
 from engine.models.lens import find_lens
 from engine.planning.changes import Change
 from engine.stages.interventions.layer_parts import find_parts
@@ -60,6 +61,15 @@ def test_what_is_found_is_what_a_layer_adds(name: str, dtype: torch.dtype) -> No
                 own = parts.scales[layer] * outputs[part, layer].double()
                 error = (own - block[:, :, place].double()).abs().max()
                 assert error <= 8 * torch.finfo(dtype).eps * own.abs().max()
+        if lens.heads:  # and what heads give, before they are mixed
+            heads = [("heads", layer) for layer in range(1, count + 1)]
+            with (
+                find_parts(lens, heads, IDS[:1]).kept(heads, 2) as kept,
+                watching_head_outputs(lens, range(1, count + 1), everywhere) as watched,
+            ):
+                lens.last_hidden(IDS)
+            for layer, given in enumerate(watched, start=1):
+                torch.testing.assert_close(kept["heads", layer], given, atol=0, rtol=0)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import xarray as xr
 from commands import command, engine
+from drawn_differences import COUNTS, drawn
 from facts import told
 from small_study import small_spec, writer
 from torch import Tensor
@@ -32,8 +33,6 @@ from specs import load_spec, resolve
 from specs.tables.evaluate import Evaluate
 from specs.tables.probe import Probe
 from store.report.collect import collect
-
-LAYERS, POSITIONS, COUNTS = 3, ["prompt_end", "completion_end", "explanation[0]"], (5, 3, 0)
 
 
 def steered(
@@ -57,21 +56,6 @@ def steered(
     for hook in hooks:
         hook.remove()
     return logprobs.tolist()
-
-
-def drawn(width: int) -> xr.Dataset:
-    """Random differences as the stage `differences` stores them; no example has the last position."""
-    rng = np.random.default_rng(0)
-    values = 0.5 * rng.normal(size=(LAYERS + 1, len(POSITIONS), 2, width))
-    values[:, 2] = np.nan
-    counts = np.broadcast_to(np.array(COUNTS)[None, :, None], values.shape[:3])
-    return xr.Dataset(
-        {
-            "mean_difference": (("layer", "position", "against", "coordinate"), values.astype(np.float32)),
-            "difference_examples": (("layer", "position", "against"), counts),
-        },
-        {"layer": range(LAYERS + 1), "position": POSITIONS, "against": ["base", "target=label"]},
-    )
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt-neox"])
