@@ -61,10 +61,10 @@ SIZES = {
     "lenses-small": (6, 2),
 }
 STUDIES = [name for name in SIZES if name.endswith("-small")]
-# What else is smaller than a study says: of all that is measured of a layer, four layers and four examples.
+# What else is smaller than a study says: of all that is measured of a layer, four layers and six examples.
 SMALLER = {
     "lenses-small": [
-        "data.test=4", "probe.layers=[0,10,20,30]", "probe.tuned.steps=1", "probe.jacobian.prompts=1",
+        "data.test=6", "probe.layers=[0,10,20,30]", "probe.tuned.steps=1", "probe.jacobian.prompts=1",
     ],
 }  # fmt: skip
 
@@ -155,7 +155,7 @@ def _has_all_statistics(study: xr.DataTree) -> None:
         "stream_entropy",
         "stream_kl_final",
     }
-    assert {name for name in wanted if not found.get(name)} == set()
+    assert not [name for name in sorted(wanted) if not found.get(name)]
     differences = [node for node in study["differences"].subtree if "mean_difference" in node]
     assert differences and all(node["mean_difference"].notnull().any() for node in differences)
     assert (study.ablation.steering("towards the training")["random_effect"].notnull()).any()
