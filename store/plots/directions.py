@@ -33,8 +33,8 @@ def steering(result: xr.Dataset, ax: Axes | None = None, *, share: bool = True, 
             bounds = of[[low, high]].where(abs(of[[low, high]]) < float("inf"))
             ax.vlines(places, bounds[low], bounds[high], color=look["color"], linewidth=0.6, alpha=0.5)
             if f"random_{name}" in of:
-                ends = (of[f"random_{name}_{end}"].values for end in ("lowest", "highest"))
-                ax.fill_between(places, *ends, color=look["color"], alpha=0.2, linewidth=0)
+                lowest, highest = (of[f"random_{name}_{end}"].values for end in ("lowest", "highest"))
+                ax.fill_between(places, lowest, highest, color=look["color"], alpha=0.2, linewidth=0)
         if f"random_{name}" in drawn:
             handles.append(Line2D([], [], color=QUIET, alpha=0.3, linewidth=4, label="random directions"))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
