@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-import xarray as xr
 from matplotlib import pyplot as plt
 
 import store
 from store import plots
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parent))
+from drawn_experiments import PROMOTED, attributed, read, trained
 from report_store import Design, write_synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,6 @@ SETS = Design(
     examples=60,
     probe=False,
 )
-STEPS = [0.0, 0.1, 0.25, 0.5, 1.0]  # shares of a training after which `trained` was probed
 # What draws each figure; `study` and `sets` are experiments, `trained` has a node `along`, `parts` a `probe`.
 CODE = {
     "change": """\
@@ -101,10 +100,37 @@ figure = plots.layer_tokens(cell.isel(example=slice(8)), tokens=texts)""",
 result = study.ablation.relative_entropy("target", "label")
 figure = plots.panels(plots.change, result, "position")""",
 }
+# What else the probe measures, in the same figures: by the name of the image what is shown, and the lines.
+MORE = {
+    "geometry": (
+        "Geometry by layer: the effective rank of the residual streams (`probe.geometry`).",
+        """\
+result = read.ablation.means("effective_rank", "target")
+figure = plots.means(result)""",
+    ),
+    "divergences": (
+        "How far conditions are from another model on the same inputs (`probe.against`).",
+        """\
+figure = plots.means(read.ablation.divergence_from("base", "js", by="target"))""",
+    ),
+    "streams": (
+        "What attention and MLP add, through final norm and unembedding (`probe.streams`).",
+        """\
+result = read.ablation.means("stream_entropy", "target")
+figure = plots.means(result.sel(level="label"))""",
+    ),
+    "mean_differences": (
+        "The norm of the mean difference from another model, and the token that it promotes "
+        "(`probe.differences`).",
+        """\
+moved = read["differences"].to_dataset().isel(cell=0)
+figure = plots.layer_tokens(moved, tokens=texts, variable="difference_norm")""",
+    ),
+}
 HEAD = """\
 # Gallery
 
-Every figure of `store.plots`, with the lines that draw it. `study`, `sets`, `trained` and `parts` are
+Every figure of `store.plots`, with the lines that draw it. `study`, `sets`, `trained`, `parts` and `read` are
 experiments of a synthetic store, whose numbers are drawn at random; `study = store.open_store(root)["NAME"]`
 opens yours.
 [analysis.md](analysis.md) says what each analysis does, and `result.attrs["method"]` what bands and
@@ -112,51 +138,6 @@ marks are.
 
 `plots.save(figure, "figure.pdf")` writes PDF, SVG or PNG. `make gallery` makes this page.
 """
-
-
-def trained() -> xr.DataTree:
-    """Give an experiment that was probed along its trainings: entropies that fall."""
-    rng = np.random.default_rng(0)
-    targets, seeds = ["label", "label+explanation"], [0, 1, 2]
-    falls = np.array([1.0, 0.6]).repeat(len(seeds))[:, None, None] * np.sqrt(STEPS)[:, None]
-    apart = 0.1 * rng.normal(size=(6, 1, 1)) + 0.3 * rng.normal(size=(6, 1, 60))
-    values = 2 - falls + apart + 0.1 * rng.normal(size=(6, len(STEPS), 60))
-    node = xr.Dataset(
-        {"entropy": (("cell", "step", "example"), values, {"units": "nat", "long_name": "entropy"})},
-        {
-            "target": ("cell", np.repeat(np.array(targets, object), len(seeds))),
-            "seed": ("cell", seeds * len(targets)),
-            "step": ("step", STEPS, {"long_name": "share of the steps"}),
-        },
-    )
-    return xr.DataTree.from_dict({"along": node}, name="trained")
-
-
-def attributed() -> xr.DataTree:
-    """Give an experiment whose labels' logits were attributed to what blocks add."""
-    rng = np.random.default_rng(1)
-    components, layers, examples = ["embedding", "attention", "mlp", "bias"], 9, 60
-    shape = np.zeros((layers, len(components)))
-    shape[0, [0, 3]] = [0.1, -0.05]
-    shape[1:, 1] = 0.5 * np.exp(-((np.arange(1, layers) - 5) ** 2) / 4)
-    shape[1:, 2] = np.linspace(-0.2, 0.5, layers - 1)
-    values = shape + (shape != 0) * 0.4 * rng.normal(size=(3, examples, layers, len(components)))
-    values[:, :, 1:, [0, 3]] = values[:, :, :1, [1, 2]] = np.nan
-    by_label = np.stack([values, -values], axis=-1)
-    axes = ("cell", "example", "layer", "component", "watch")
-    node = xr.Dataset(
-        {"attribution": (axes, by_label / 2, {"units": "nat", "long_name": "attribution"})},
-        {
-            "target": ("cell", np.array(["label"] * 3, object)),
-            "seed": ("cell", [0, 1, 2]),
-            "layer": ("layer", range(layers), {"long_name": "layer, 0 = embedding"}),
-            "component": ("component", components),
-            "watch": ("watch", ["1", "2"]),
-            "watch_id": ("watch", [16, 17]),
-            "gold": ("example", np.array(["1"] * examples, object)),
-        },
-    )
-    return xr.DataTree.from_dict({"probe": node}, name="parts")
 
 
 def main(page: Path = PAGE, images: Path = IMAGES) -> None:
@@ -172,22 +153,27 @@ def main(page: Path = PAGE, images: Path = IMAGES) -> None:
             write_synthetic(root, design)
         tree = store.open_store(root)
         names: dict[str, Any] = {"study": tree["study"], "sets": tree["sets"], "root": root}
-        names |= {"trained": trained(), "parts": attributed()}
+        names |= {"trained": trained(), "parts": attributed(), "read": read()}
         names |= {"store": store, "plots": plots}
-        for name, code in CODE.items():
+        drawn = [(name, _first_line(name), code) for name, code in CODE.items()]
+        for name, said, code in [*drawn, *((name, *more) for name, more in MORE.items())]:
+            names["texts"] = PROMOTED if name in MORE else None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of few seeds: the numbers mean nothing
                 exec(code, names)
             plots.save(names["figure"], images / f"{name}.svg")
             plt.close("all")
-            said = inspect.getdoc(getattr(plots, name)) or ""
             link = images.name
             parts.append(
-                f"## {name}\n\n{said.splitlines()[0]}\n\n```python\n{code}\n```\n\n"
-                f"![{name}](images/{link}/{name}.svg)\n"
+                f"## {name}\n\n{said}\n\n```python\n{code}\n```\n\n![{name}](images/{link}/{name}.svg)\n"
             )
         shutil.rmtree(root)
     page.write_text("\n".join(parts), "utf-8")
+
+
+def _first_line(name: str) -> str:
+    """Give what a figure's docstring says first."""
+    return (inspect.getdoc(getattr(plots, name)) or "").splitlines()[0]
 
 
 if __name__ == "__main__":
