@@ -208,7 +208,7 @@ def test_the_command_writes_one_file_and_the_probe_keeps_texts_of_tokens(
     whole = [number for number, text in enumerate(decoded) if "\ufffd" not in text]
     assert len(whole) > 2
     assert [shape["texts"][number] for number in whole] == [decoded[number] for number in whole]
-    ended = engine("report", tmp_path / "store", "--experiment", "smal", code=1)
+    ended = engine("report", tmp_path / "store", "--experiment", "smal", code=2)
     assert told(ended.output, "'smal'", "'small'")
 
 
