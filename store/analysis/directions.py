@@ -11,6 +11,9 @@ from store.analysis.intervention_outcomes import OUTCOMES
 from store.analysis.nodes import Data
 
 DIFFERENCE = "mean difference"
+_EXCESS = {
+    "effect": "excess", "low": "excess_low", "high": "excess_high", "p_adjusted": "excess_p_adjusted",
+}  # fmt: skip
 _OVER_DRAWS: dict[str, Any] = {"": np.mean, "_lowest": np.min, "_highest": np.max}
 
 
@@ -38,8 +41,10 @@ def steering(
 
     Returns:
         Result, by (condition, layer, strength[, position]): all variables of `patching_grid`, of the mean
-            difference; `random_effect` and `random_share`, the means over random directions, each with its
-            `_lowest` and `_highest`. p values are corrected over the mean difference's changes alone.
+            difference; where random directions were drawn, `random_effect` and `random_share`, the means over
+            them, each with its `_lowest` and `_highest`; and `excess`, the effect less `random_effect`, with
+            `excess_low`, `excess_high` and `excess_p_adjusted`, over seeds and examples, for these very
+            directions. p values are corrected over the mean difference's changes alone.
 
     Raises:
         StoreError: for unknown names, entropy, an intervention that adds no direction, and where no set of
@@ -58,6 +63,10 @@ def steering(
             result[title] = random[name].reduce(reduce, "direction")
             result[title].attrs = {"units": unit, "long_name": f"{words} {name} of random directions"}
     if random.sizes["direction"]:
+        beyond = patching_grid(data, entry, outcome, direction=DIFFERENCE, reference="random", **options)
+        for name, title in _EXCESS.items():
+            result[title] = beyond[name].isel(direction=0, drop=True)
+        result["excess"].attrs = {"units": units, "long_name": "effect beyond that of random directions"}
         count = random.sizes["direction"]
-        result.attrs["method"] += f" Random: {count} random directions of the same length, without intervals."
+        result.attrs["method"] += f" Random: {count} random directions of the same length."
     return result

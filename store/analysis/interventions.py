@@ -1,7 +1,7 @@
 """What interventions change: effects by layer, and how much of a difference runs through a set of layers."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -49,6 +49,10 @@ DESCRIBED = (
 )  # fmt: skip
 """Coordinates of changes: those that all have, and those that some have."""
 
+_REFERENCES = {
+    "unchanged": "the same models unchanged",
+    "random": "the mean of the same models with the random directions drawn",
+}
 _TAKEN = "goes when what is taken is put in"
 _ADDED = "is there when its direction is added to the latter"
 
@@ -111,6 +115,7 @@ def intervention_effects(
     outcome: str = "correct",
     *,
     direction: str | None = None,
+    reference: Literal["unchanged", "random"] = "unchanged",
     correction: Correction = "holm",
     family: Family = "contrast",
     looks: Looks = None,
@@ -127,6 +132,8 @@ def intervention_effects(
             lens, by layer).
         direction: of an intervention that adds directions, the changes of this one alone: "mean difference",
             "random 1", ….
+        reference: what changes are held against: the model that they change, or, of a direction that is
+            added, the mean of all random ones in its place.
         looks: as in `change`.
 
     Returns:
@@ -142,13 +149,18 @@ def intervention_effects(
     """
     measured, uneven = [], False
     monitoring = Monitoring.of(looks)
-    options: Any = {"share": outcome in SHARES, "within": change_range(outcome), "monitoring": monitoring}
+    share = outcome in SHARES and reference == "unchanged"  # a mean of several is neither 0 nor 1
+    options: Any = {"share": share, "bounded": outcome in SHARES and not share}
+    options |= {"within": change_range(outcome), "monitoring": monitoring}
     for condition, cells_of in _conditions(data, entry):
         chosen = _chosen(cells_of, entry, direction)
         changed = cells_of.isel(intervention=chosen)
         values = outcome_of(cells_of, entry, outcome)
-        place = cells_of.get_index("intervention").get_loc(_unchanged(changed))
-        difference = np.take(values, chosen, axis=2) - values[:, :, [place]]
+        if reference == "random":
+            without = np.stack([values[:, :, draws].mean(axis=2) for draws in _draws(cells_of, chosen)], 2)
+        else:
+            without = values[:, :, [cells_of.get_index("intervention").get_loc(_unchanged(changed))]]
+        difference = np.take(values, chosen, axis=2) - without
         like = xr.DataArray(difference[0, 0], coords=_axes(changed, outcome), dims=_dims(outcome))
         runs = by_seed(difference, cells_of.indexes["cell"])
         estimate = Components.of(runs.values, example_groups(cells_of))
@@ -177,10 +189,10 @@ def intervention_effects(
     result.attrs = {
         "entry": entry,
         "outcome": outcome,
-        "method": f"Changes in {title} by the intervention {entry}, against the same models unchanged, "
+        "method": f"Changes in {title} by the intervention {entry}, against {_REFERENCES[reference]}, "
         f"paired by example and cell; mean over {units(result)} and {seeds_of(result)}{UNEVEN * uneven}, "
         f"{intervals(result, confidence, grouped(result), withheld=True)}"
-        f"{SCORE if outcome in SHARES else SKEWED}; two-sided p values by the same intervals, {words}"
+        f"{SCORE if share else SKEWED}; two-sided p values by the same intervals, {words}"
         f"{monitoring.described(result['seeds'].values)}.",
     }
     most_seeds(result, "condition")
@@ -300,6 +312,22 @@ def _chosen(cells: xr.Dataset, entry: str, direction: str | None) -> NDArray[np.
     if direction not in known:
         raise StoreError(f"{entry}: no direction {direction!r}{hint(direction, dict.fromkeys(known))}")
     return chosen[[one == direction for one in known]]
+
+
+def _draws(cells: xr.Dataset, chosen: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Return, for each of some changes, the places of those that add random directions in its place."""
+    if "direction" not in cells.coords:
+        raise StoreError("reference: found random, but no direction is added; expected unchanged")
+    like = ("entry", "first", "last", "strength", "position")
+    columns = [cells[name].values for name in like if name in cells.coords]
+    random = np.char.startswith(cells["direction"].values.astype(str), "random ")
+    found = [
+        np.flatnonzero(random & np.all([column == column[place] for column in columns], axis=0))
+        for place in chosen
+    ]
+    if not all(len(draws) for draws in found):
+        raise StoreError("reference: no random directions were drawn; expected random_directions above 0")
+    return found
 
 
 def _unchanged(changed: xr.Dataset) -> str:

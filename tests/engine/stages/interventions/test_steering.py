@@ -32,6 +32,7 @@ from engine.text.targets import TargetEncoder
 from specs import load_spec, resolve
 from specs.tables.evaluate import Evaluate
 from specs.tables.probe import Probe
+from store.analysis.inference import infer
 from store.report.collect import collect
 
 
@@ -237,6 +238,14 @@ def test_shares_are_of_what_lies_between_the_two_models(root: Path) -> None:
                 assert float(here["random_effect"]) == pytest.approx(np.mean(random), abs=1e-5)
                 assert float(here["random_effect_lowest"]) == pytest.approx(min(random), abs=1e-5)
                 assert float(here["random_effect_highest"]) == pytest.approx(max(random), abs=1e-5)
+                excess = _log_odds(node).sel(intervention=f"{named}mean difference") - _log_odds(node).sel(
+                    intervention=[f"{named}random {draw}" for draw in (1, 2)]
+                ).mean("intervention")
+                assert float(here["excess"]) == pytest.approx(float(excess.mean()), abs=1e-5)
+                groups = node["group"].values if "group" in node.coords else None
+                own = infer(excess.transpose("cell", "example").values[..., None], groups)
+                for bound, value in (("low", own.low), ("high", own.high)):
+                    assert float(here[f"excess_{bound}"]) == pytest.approx(float(value[0]), abs=1e-4)
                 if np.isfinite(here["share"]):
                     assert float(here["share"]) == pytest.approx(effect / total, abs=1e-4)
 
