@@ -81,6 +81,17 @@ def test_a_failure_takes_what_needs_it_along(write_spec: Any) -> None:
     assert str(known).startswith("14/14 stages")
 
 
+def test_what_is_steered_needs_its_differences(write_spec: Any) -> None:
+    steer = '[[interventions]]\nname = "s"\nkind = "steer"\nlayers = [1]\ncells = { seed = 0 }\n'
+    mask = '[[interventions]]\nname = "m"\nkind = "mask"\n'
+    probe = '[probe]\nagainst = ["base"]\ndifferences = true\n'
+    plan = engine.api.plan(write_spec(more=f"{probe}{steer}{mask}"))
+    for cell in plan.cells:
+        known = left(plan)
+        known.failed(cell, "differences")
+        assert str(known).startswith("2/" if plan.levels(cell)["seed"] == 0 else "1/")
+
+
 def test_a_named_device_gives_time_before_anything_ran(write_spec: Any) -> None:
     plan = engine.api.plan(write_spec(more='[executor]\ndevice = "h100"\n'))
     assert (seconds := left(plan).seconds) is not None and seconds > 0
