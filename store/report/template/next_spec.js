@@ -29,7 +29,7 @@ function nextSpec(own, shown, outcome, redraw) {
     el("div", { class: "controls" }, from.element, to.element, place.element, next.element),
     el("pre", { class: "spec" }, text),
     el("div", { class: "copies" }, copyButton("spec", "Copy as TOML: what to add to the spec", async () => [new Blob([text], { type: "text/plain" }), fileName(`${own.name}-next`, "toml")])),
-    note("Behind the spec's other tables, as [[interventions]]. What is done already is not done again; `engine plan` says what this costs."),
+    note("Behind the spec's other tables, as [[interventions]]. What is done already is not done again; engine plan says what this costs."),
   );
 }
 
