@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from specs.common.names import LENS_TITLE
+
 STEPS = [0.0, 0.1, 0.25, 0.5, 1.0]  # shares of a training after which `trained` was probed
 SEEDS = 3
 TARGETS = ("label", "label+explanation")
@@ -114,6 +116,25 @@ def read() -> xr.DataTree:
         },
     )
     return xr.DataTree.from_dict({"probe": probe, "differences": moved}, name="read")
+
+
+def lenses() -> xr.DataTree:
+    """Give an experiment that was probed through three lenses, which name more and more the same token."""
+    rng = np.random.default_rng(0)
+    layers, names, drawn = 17, ["logit", "tuned", "jacobian"], (SEEDS, 60, 17, 3)
+    rises = np.linspace(0, 1, layers)[:, None] ** np.array([0, 0.7, 2])  # chance of the first lens's token
+    ids = np.where(rng.random(drawn) < rises, 0, rng.integers(1, 50, drawn))
+    ids[..., 0] = 0
+    node = xr.Dataset(
+        {"top_id": (("cell", "example", "layer", "position", "lens", "top"), ids[:, :, :, None, :, None])},
+        {
+            **_cells(("label",)),
+            "layer": _layer(layers),
+            "position": ("position", np.array(["prompt_end"], object)),
+            "lens": ("lens", np.array(names, object), {"long_name": LENS_TITLE}),
+        },
+    )
+    return xr.DataTree.from_dict({"probe": node}, name="lenses")
 
 
 def _cells(targets: tuple[str, ...] = TARGETS) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from store import plots
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 sys.path.insert(0, str(Path(__file__).parent))
-from drawn_experiments import PROMOTED, attributed, read, trained
+from drawn_experiments import PROMOTED, attributed, lenses, read, trained
 from report_store import Design, write_synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +58,9 @@ CODE = {
     "change": """\
 result = study.ablation.relative_entropy("target", "label")
 figure = plots.change(result.sel(position="prompt_end"))""",
+    "lens_agreement": """\
+result = lenses.ablation.lens_agreement(by="target")
+figure = plots.lens_agreement(result.sel(position="prompt_end", level="label"))""",
     "means": """\
 result = study.ablation.means("entropy", "target")
 figure = plots.means(result.sel(position="prompt_end"))""",
@@ -130,9 +133,9 @@ figure = plots.layer_tokens(moved, tokens=texts, variable="difference_norm")""",
 HEAD = """\
 # Gallery
 
-Every figure of `store.plots`, with the lines that draw it. `study`, `sets`, `trained`, `parts` and `read` are
-experiments of a synthetic store, whose numbers are drawn at random; `study = store.open_store(root)["NAME"]`
-opens yours.
+Every figure of `store.plots`, with the lines that draw it. `study`, `sets`, `trained`, `parts`, `read` and
+`lenses` are experiments of a synthetic store, whose numbers are drawn at random;
+`study = store.open_store(root)["NAME"]` opens yours.
 [analysis.md](analysis.md) says what each analysis does, and `result.attrs["method"]` what bands and
 marks are.
 
@@ -153,7 +156,7 @@ def main(page: Path = PAGE, images: Path = IMAGES) -> None:
             write_synthetic(root, design)
         tree = store.open_store(root)
         names: dict[str, Any] = {"study": tree["study"], "sets": tree["sets"], "root": root}
-        names |= {"trained": trained(), "parts": attributed(), "read": read()}
+        names |= {"trained": trained(), "parts": attributed(), "read": read(), "lenses": lenses()}
         names |= {"store": store, "plots": plots}
         drawn = [(name, _first_line(name), code) for name, code in CODE.items()]
         for name, said, code in [*drawn, *((name, *more) for name, more in MORE.items())]:

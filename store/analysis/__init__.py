@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from store.analysis.frames import dataframe
     from store.analysis.grids import patching_grid
     from store.analysis.interventions import intervention_effects, mediation
+    from store.analysis.lenses import lens_agreement
     from store.analysis.logistic import accuracy_model
     from store.analysis.nodes import indexed, select
     from store.analysis.permutation import sign_flip
@@ -58,6 +59,7 @@ _HOMES = {
     "indexed": "nodes",
     "intervention_effects": "interventions",
     "layer_specialisation": "specialisation",
+    "lens_agreement": "lenses",
     "mcnemar": "sizes",
     "means": "condition_means",
     "mediation": "interventions",
@@ -95,6 +97,7 @@ __all__ = [
     "indexed",
     "intervention_effects",
     "layer_specialisation",
+    "lens_agreement",
     "mcnemar",
     "means",
     "mediation",

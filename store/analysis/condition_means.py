@@ -1,5 +1,6 @@
 """Plain means by level or condition, each with its interval: what a table of results shows."""
 
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -60,24 +61,40 @@ def means(
         StoreError: for unknown names, and for a level that lies in several shapes.
     """
     stage = stage or stage_of(name)
-    parts: dict[Any, xr.Dataset] = {}
-    attrs: dict[str, Any] = {}
-    for whole in stage_nodes(data, stage, name).values():
-        dataset = by_condition(whole) if by == "condition" else whole
-        values = variable(dataset, name)
-        attrs = values.attrs
-        levels_of_cells = dataset.indexes["cell"].get_level_values(by)
-        for level in levels(dataset, by):
-            if level in parts:
-                raise StoreError(f"{by}: the cells of {level!r} come in several shapes; select one")
-            parts[level] = _mean(values.isel(cell=np.flatnonzero(levels_of_cells == level)), confidence)
-    result = xr.concat(list(parts.values()), level_coordinate(list(parts), by))
-    for column in ("mean", "low", "high"):
-        result[column].attrs.update(units=attrs.get("units") or "1", long_name=attrs.get("long_name", name))
+    nodes = stage_nodes(data, stage, name)
+    result = means_of(nodes.values(), lambda cells: variable(cells, name), by, confidence)
     how = intervals(result, confidence, grouped(result))
     if stage == "summary":
         how = OVER_SEEDS.format(f"{confidence:.0%}")
     result.attrs["method"] = f"Mean {in_words(name)} by {by}, {seeds_of(result)}; {how}."
+    return result
+
+
+def means_of(
+    nodes: Iterable[xr.Dataset],
+    values_of: Callable[[xr.Dataset], xr.DataArray],
+    by: str,
+    confidence: float,
+) -> xr.Dataset:
+    """Return the means of what is read of some cells, by level, as `means`, but without its `method`.
+
+    values_of: gives the values of a level's cells, dims (cell, example, …), named as `value_range` knows it.
+    """
+    parts: dict[Any, xr.Dataset] = {}
+    attrs: dict[str, Any] = {}
+    for whole in nodes:
+        dataset = by_condition(whole) if by == "condition" else whole
+        levels_of_cells = dataset.indexes["cell"].get_level_values(by)
+        for level in levels(dataset, by):
+            if level in parts:
+                raise StoreError(f"{by}: the cells of {level!r} come in several shapes; select one")
+            values = values_of(dataset.isel(cell=np.flatnonzero(levels_of_cells == level)))
+            attrs = values.attrs | {"name": values.name}
+            parts[level] = _mean(values, confidence)
+    result = xr.concat(list(parts.values()), level_coordinate(list(parts), by))
+    for column in ("mean", "low", "high"):
+        named = attrs.get("long_name", attrs["name"])
+        result[column].attrs.update(units=attrs.get("units") or "1", long_name=named)
     most_seeds(result, "level")
     return result
 

@@ -10,10 +10,11 @@ from store.analysis.samples import of_samples
 FLAGS = "flag_values"
 """The attribute of variables that have no other values than those listed there (CF conventions)."""
 
-SHARES = frozenset({"correct", "generated_correct", "majority_correct", "flipped", "followed"})
+AGREEMENT, OVERLAP = "lens_agreement", "lens_overlap"
+SHARES = frozenset({"correct", "generated_correct", "majority_correct", "flipped", "followed", AGREEMENT})
 UNIT, POSITIVE = (0.0, 1.0), (0.0, np.inf)
 RANGES = {
-    **dict.fromkeys((*SHARES, "max_prob", "watch_mass", "top_mass", "ece", "unparsed_share"), UNIT),
+    **dict.fromkeys((*SHARES, "max_prob", "watch_mass", "top_mass", "ece", "unparsed_share", OVERLAP), UNIT),
     "probability": UNIT,
     **dict.fromkeys(("absolute_error", "nll", "entropy", "kl_final", "kl_against", "train_loss"), POSITIVE),
     **dict.fromkeys(("watch_entropy", "renyi_2", "renyi_inf", "top_entropy"), POSITIVE),

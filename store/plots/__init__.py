@@ -11,7 +11,7 @@ from store.plots.curves import calibration_curve, training
 from store.plots.directions import steering
 from store.plots.grids import patching_grid
 from store.plots.interventions import intervention_effects
-from store.plots.layers import along, change, means, rank_trajectory, saturation
+from store.plots.layers import along, change, lens_agreement, means, rank_trajectory, saturation
 from store.plots.matrices import confusion, transfer_matrix
 from store.plots.panels import panels
 from store.plots.style import COLOURS, COLUMN, WIDE, save
@@ -28,6 +28,7 @@ __all__ = [
     "confusion",
     "intervention_effects",
     "layer_tokens",
+    "lens_agreement",
     "means",
     "panels",
     "patching_grid",

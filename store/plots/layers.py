@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
+from specs.common.names import LENS
 from store.analysis.ranks import GOLD
 from store.plots.style import COLUMN, QUIET, drawing, legend, lines, need, only, shortened, title_of
 
@@ -29,6 +30,21 @@ def means(result: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Ax
         handles, title = _curves(ax, only(result, series, "layer"), "mean", series)
         if result["mean"].attrs.get("units") == "nat":
             ax.set_ylim(bottom=min(0, ax.get_ylim()[0]) if float(result["mean"].min()) < 0 else 0)
+        if key:
+            legend(ax, handles, title)
+    return ax
+
+
+def lens_agreement(result: xr.Dataset, ax: Axes | None = None, *, key: bool = True) -> Axes:
+    """Draw how much other lenses read as one does, by layer, one line per lens, with intervals as bands.
+
+    Args:
+        result: the result of the analysis `lens_agreement`, of one level and position.
+    """
+    need(result, "mean", "low", "high", source="lens_agreement")
+    with drawing(ax, SIZE) as ax:
+        handles, title = _curves(ax, only(result, LENS, "layer"), "mean", LENS)
+        ax.set_ylim(-0.02, 1.02)
         if key:
             legend(ax, handles, title)
     return ax

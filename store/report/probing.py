@@ -7,7 +7,7 @@ import xarray as xr
 
 from specs.common.names import LENS, LENS_STATISTICS, STREAM
 from specs.common.thresholds import SATURATED
-from store.analysis import means, saturation
+from store.analysis import lens_agreement, means, saturation
 from store.analysis.declared import chosen_contrasts
 from store.analysis.layer_variables import layer_variable
 from store.analysis.nodes import first_lens, levels, stage_nodes
@@ -75,6 +75,19 @@ def _averages(dataset: xr.Dataset) -> Iterator[tuple[str, str, xr.Dataset]]:
             of_other = averages.sel(against=other).assign_attrs(averages.attrs)
             titled = f"{title} {'the untrained model' if other == 'base' else other}"
             yield from _by_lens(f"{name}: {other}", titled, of_other)
+    yield from _agreements(dataset)
+
+
+def _agreements(dataset: xr.Dataset) -> Iterator[tuple[str, str, xr.Dataset]]:
+    """Yield how much the other lenses read as the first does."""
+    if LENS not in dataset.dims or "top_id" not in dataset:
+        return
+    for measure in ("top", "overlap"):
+        agreed = lens_agreement(dataset, measure)
+        for lens in agreed[LENS].values:
+            of_lens = agreed.sel({LENS: lens}, drop=True).assign_attrs(agreed.attrs)
+            title = str(agreed["mean"].attrs["long_name"])
+            yield f"lens agreement, {measure}: {lens} lens", f"{title}: {lens} lens", of_lens
 
 
 def _by_lens(name: str, title: str, averages: xr.Dataset) -> Iterator[tuple[str, str, xr.Dataset]]:

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import xarray as xr
 from commands import command, engine, ran
+from facts import facts
 from small_study import small_spec
 
 import store
 from engine.planning.estimate import estimate
 from engine.planning.plan import make_plan
 from specs import SpecError, load_spec, resolve
+from store import plots
 from store.analysis.nodes import first_lens, with_cell_index
+from store.errors import StoreError
 from store.report.collect import collect
 
 PROBE = """
@@ -93,6 +96,55 @@ def test_analyses_carry_the_lens_and_contrasts_read_the_first(probed: Path) -> N
     xr.testing.assert_equal(declared["p_adjusted"], alone.contrasts()["target/entropy"]["p_adjusted"])
 
 
+def shares(probe: xr.Dataset, one: str, other: str, measure: str) -> np.ndarray:
+    """Agreement of two lenses by its definition, of each example, layer and position of each cell."""
+    ids = {lens: probe["top_id"].sel(lens=lens).values for lens in (one, other)}
+    found = np.empty(ids[one].shape[:-1])
+    for place in np.ndindex(*found.shape):
+        left, right = (ids[lens][place].tolist() for lens in (one, other))
+        both = len({*left} & {*right}) / len(left)
+        found[place] = both if measure == "overlap" else float(left[0] == right[0])
+    return found
+
+
+@pytest.mark.parametrize("measure", ["top", "overlap"])
+def test_agreement_is_the_mean_over_examples_and_cells(probed: Path, measure: str) -> None:
+    probe, study = node(probed, "both"), store.open_store(probed)["both"].ablation
+    found = study.lens_agreement(measure)
+    assert found["mean"].dims == ("level", "layer", "position", "lens")
+    assert found["lens"].values.tolist() == ["logit"]  # the other than the first
+    for level in ("label", "label+explanation"):
+        cells = probe.isel(cell=np.flatnonzero(probe["target"] == level))
+        truth = shares(cells, "tuned", "logit", measure).mean(axis=(0, 1))
+        one = found.sel(level=level, lens="logit")
+        np.testing.assert_allclose(one["mean"], truth, rtol=1e-12)
+        assert ((one["low"] <= one["mean"] + 1e-12) & (one["mean"] <= one["high"] + 1e-12)).all()
+    assert (found["mean"].sel(layer=3) == 1).all() and (found["mean"].sel(layer=1) < 1).any()
+    assert found["mean"].attrs["units"] == "1" and "tuned lens" in found.attrs["method"]
+    turned = study.lens_agreement(measure, reference="logit")
+    assert turned["lens"].values.tolist() == ["tuned"]
+    np.testing.assert_allclose(turned["mean"].values, found["mean"].values)
+    axes = plots.lens_agreement(found.sel(level="label", position="prompt_end"))
+    assert len(axes.lines) == 1
+
+
+def test_rows_that_a_lens_cannot_read_agree_with_nothing(probed: Path) -> None:
+    probe = node(probed, "both").load()
+    lost = probe["top_id"].where((probe["layer"] != 0) | (probe["lens"] != "logit"), -1)
+    found = probe.assign(top_id=lost).ablation.lens_agreement()
+    assert found["mean"].sel(layer=0).isnull().all() and found["mean"].sel(layer=[1, 2, 3]).notnull().all()
+
+
+def test_agreement_needs_several_lenses(probed: Path) -> None:
+    tree = store.open_store(probed)
+    with pytest.raises(StoreError, match=facts("several lenses", "probe.lens", "probe.top_k")):
+        tree["logit"].ablation.lens_agreement()
+    with pytest.raises(StoreError, match=facts("reference", "'jacobian'", "tuned", "logit")):
+        tree["both"].ablation.lens_agreement(reference="jacobian")
+    with pytest.raises(StoreError, match=facts("measure", "'kl'", '"top"', '"overlap"')):
+        tree["both"].ablation.lens_agreement("kl")
+
+
 def test_reports_figures_and_examples_read_the_first_lens(probed: Path, tmp_path: Path) -> None:
     reported = {part["name"]: part for part in collect(probed)["experiments"]}
     curves = {name: part["layers"]["curves"] for name, part in reported.items()}
@@ -102,7 +154,9 @@ def test_reports_figures_and_examples_read_the_first_lens(probed: Path, tmp_path
     )
     assert {key: found[key] for key in alone} == alone
     other = {(f"{name}: logit lens", *rest) for name, *rest in alone if name != "activation_entropy"}
-    assert found.keys() - alone.keys() == other
+    agreed = {key for key in found if key[0].startswith("lens agreement")}
+    assert found.keys() - alone.keys() == other | agreed
+    assert {name for name, *_ in agreed} == {f"lens agreement, {m}: logit lens" for m in ("top", "overlap")}
     assert reported["both"]["samples"]["shapes"][0]["arrays"].keys() >= {"entropy", "top_logprob"}
     assert reported["both"]["contrasts"]["rows"] == reported["tuned"]["contrasts"]["rows"]
     assert "figure: " in engine("results", probed, "--experiment", "both").output

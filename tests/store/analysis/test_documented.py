@@ -63,6 +63,8 @@ none = {}
 original = { prompt.system = "Rate." }
 """,
         "transfer-small": """
+probe.lens = ["logit", "jacobian"]
+probe.jacobian = { skip = 2, prompts = 4, fitted_on = "base", corpus = "builtin" }
 [factors.train_on]
 path = "data.columns.label"
 values = ["rating", "other"]
@@ -104,7 +106,7 @@ def check(found: xr.Dataset, source: str) -> None:
     assert re.fullmatch(r"[A-Z].*\.", found.attrs["method"]), source
     assert re.search(r"\d", found.attrs["method"]) or "confusion" in source
     names = {str(name) for name in (*found.variables, *found.dims)}
-    assert names - FACTORS - {"rank"} <= RESERVED, source
+    assert names - FACTORS - {"rank", "lens"} <= RESERVED, source
     for name, variable in found.data_vars.items():
         assert "units" in variable.attrs and variable.attrs["long_name"], (source, name)
 
