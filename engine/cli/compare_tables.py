@@ -35,7 +35,8 @@ def comparison_tables(facts: Facts, *, every: bool = False) -> Iterator[Grid | s
         rows = sorted(facts["numbers"], key=_weight)
         yield _numbers_table(facts, _first(rows, every))
         equal = sum(row["difference"] == 0 for row in rows[MOST:])
-        yield from _further(rows, every, f"numbers, {equal} of them equal in A and B")
+        all_of = "all" if equal == len(rows[MOST:]) else f"{equal} of them"
+        yield from _further(rows, every, f"numbers, {all_of} equal in A and B")
     if by_cell := facts.get("by_cell"):
         yield _cell_table(name, by_cell)
     if not facts["settings"]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from attrs import define, evolve, field
 
-from engine.errors import UsageError
+from engine.errors import DataError, UsageError
 from engine.terminal import say
 from specs.common.spelling import hint
 
@@ -61,7 +61,10 @@ def init(
     source = located(data, Path.cwd())
     if Path(source).is_absolute() and not Path(source).exists():
         raise UsageError(f"init: {no_such(data)}")
-    seen = look(source, dimension=new_spec.DIMENSION)
+    try:
+        seen = look(source, dimension=new_spec.DIMENSION)
+    except DataError as error:
+        raise DataError(str(error).replace("data.source: ", "init: ", 1)) from None
     if seen.fixed:
         roles, labels = _fixed(data, seen, given), list(seen.own_labels)
     else:
@@ -134,7 +137,7 @@ class _Choice:
 
     def _needed(self, role: str, taken: Iterable[str | None]) -> str:
         """Give the column of a role that every spec has; "" where it cannot be told."""
-        from engine.cli.new_spec import several
+        from engine.cli.new_spec import described, several
         from engine.data.looking import likely, told
 
         if column := self.given[role]:
@@ -143,8 +146,8 @@ class _Choice:
         option = "--label" if role == "label" else "--text"
         what = "of 2 to 30 short values that repeat" if role == "label" else "of texts"
         if not fitting:
-            known = ", ".join(self.seen.columns)
-            self.mistakes.append(f"no column {what} among {known}; expected {option} COLUMN")
+            found = ", ".join(f"{name} ({described(held)})" for name, held in self.seen.columns.items())
+            self.mistakes.append(f"no column {what}; found {found}; expected {option} COLUMN")
             return ""
         if self.yes or told(role, fitting):
             return fitting[0]

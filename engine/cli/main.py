@@ -323,7 +323,8 @@ def main() -> None:
         cli(standalone_mode=False)
     except click.ClickException as error:
         error.show(told_by_click := StringIO())
-        say(told_by_click.getvalue().rstrip(), error=True, lines=True)
+        # Click lists choices on lines of their own.
+        say(told_by_click.getvalue().rstrip().replace("\n\t", " "), error=True, lines=True)
         sys.exit(2)
     except click.Abort:
         sys.exit(Interrupted.exit_code)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from unicodedata import normalize
 
 from attrs import define, field, frozen
 
-from engine.data.looking import Look
+from engine.data.looking import Column, Look
 from engine.data.prepare import split_sizes
-from engine.data.row_checks import in_order
+from engine.data.row_checks import MOST_LABELS, in_order
 from engine.errors import DataError
 from engine.models.gpus import all_hidden, nvidia_gpu
+from engine.quantities import count
 from specs.common.spelling import one_of
 from specs.tables.data import Columns, Data
 from specs.tables.experiment import Train
@@ -260,6 +262,16 @@ def ordered(labels: Sequence[str]) -> list[str]:
     return in_order(labels)
 
 
+def described(held: Column) -> str:
+    """Say what a column holds, in a few words."""
+    if not held.single:
+        return "lists or tables"
+    kinds = len(held.values)
+    if kinds > MOST_LABELS:
+        return f"more than {MOST_LABELS} values"
+    return f"{count(kinds, 'value')}{' of texts' if held.is_text else ''}" if kinds else "nothing"
+
+
 def label_mistakes(seen: Look, column: str) -> list[str]:
     """Say what is wrong with a column's values as labels: their number, and what cannot be told apart."""
     held = seen.columns[column]
@@ -273,9 +285,10 @@ def label_mistakes(seen: Look, column: str) -> list[str]:
     for label in held.labels:
         if label.strip() != label:
             mistakes.append(f'column "{column}" holds {spell(label)}; expected no spaces around labels')
-        elif (other := alike.setdefault(label.casefold(), label)) != label:
+        elif (other := alike.setdefault(normalize("NFKC", label).casefold(), label)) != label:
+            how = "in case alone" if other.casefold() == label.casefold() else "in code points and look alike"
             mistakes.append(
-                f'column "{column}" holds {spell(other)} and {spell(label)}, which differ in case alone; '
+                f'column "{column}" holds {spell(other)} and {spell(label)}, which differ {how}; '
                 "expected one spelling of each label"
             )
     return mistakes

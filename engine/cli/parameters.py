@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from engine.errors import UsageError
+from specs.toml.paths import no_such
 from store import StoreError
 from store.backend.locate import place_of
 from store.backend.location import Place, is_url
@@ -29,11 +31,14 @@ class StoreParameter(Base):
     name = "store"
 
     def __init__(self, *, exists: bool) -> None:
+        self._exists = exists
         self._folder = click.Path(path_type=Path, exists=exists, file_okay=not exists)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Place | Path:
         """Give the place of a URL, and a folder as click does."""
         if not (isinstance(value, str) and is_url(value)):
+            if self._exists and not Path(value).exists():
+                raise UsageError(no_such(value, self.name.replace("|", " or ")))
             return Path(self._folder.convert(value, param, ctx))
         try:
             return place_of(value)

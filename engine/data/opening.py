@@ -42,6 +42,16 @@ def open_source(
             yield split, _hub(source, data, name, where)
 
 
+def not_data(path: Path) -> str:
+    """Say why a path that is there is no data: found, expected; "" for a data file and a folder with some."""
+    expected = f"files that end with {', '.join(DATA_FILES)}, each also with .gz"
+    if path.is_file():
+        return "" if data_suffix(path) else f'found "{path}"; expected one of the {expected}'
+    if not path.is_dir() or any(data_suffix(file) for file in path.rglob("*")):
+        return ""
+    return f'found the folder "{path}", which holds no data files; expected {expected}'
+
+
 def _files(folder: Path, config: str | None, split: str) -> list[Path]:
     """Give the files of a folder's split: as its README says, else by the names of files and folders.
 
@@ -63,16 +73,14 @@ def _files(folder: Path, config: str | None, split: str) -> list[Path]:
         patterns = sanitize_patterns(patterns) if patterns else get_data_patterns(str(folder))
         by_split = DataFilesDict.from_patterns(patterns, base_path=str(folder))
     except FileNotFoundError as error:
-        raise DataError(f'data.source: "{folder}" holds no data files: {error}') from error
+        raise DataError(f"data.source: {not_data(folder) or error}") from error
     files_of = {
         str(name): [file for file in map(Path, files) if data_suffix(file)]
         for name, files in by_split.items()
     }
     if not any(files_of.values()):
-        raise DataError(
-            f'data.source: "{folder}" holds no data files; expected files that end with '
-            f"{', '.join(DATA_FILES)}, each also with .gz"
-        )
+        why = not_data(folder) or f'found no split of data files in "{folder}"'
+        raise DataError(f"data.source: {why}")
     if not files_of.get(split):
         has = ", ".join(f'"{name}"' for name, files in files_of.items() if files)
         raise DataError(f'data.source: "{folder}" has no split "{split}"; its files make the splits {has}')

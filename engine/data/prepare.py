@@ -14,6 +14,7 @@ from engine.data.prompt_fields import prompt_characters
 from engine.data.reading import read_source, unit_interval
 from engine.data.row_checks import KINDS
 from engine.errors import DamagedDataError, DataError
+from engine.quantities import count
 from specs.common.whole_files import partial_of
 from specs.tables.data import Data
 from store.backend.locate import place_of
@@ -77,11 +78,11 @@ def _check_splits(rows: Sequence[Mapping[str, str]], data: Data, dropped: Counte
     if empty:
         groups = len({row["group"] for row in rows})
         kinds = ", ".join(f"{number:,} {KINDS[kind]}" for kind, number in dropped.items() if number)
-        left_out = f", {dropped.total():,} rows left out ({kinds})" if kinds else ""
+        left_out = f", {count(dropped.total(), 'row')} left out ({kinds})" if kinds else ""
         raise DataError(
-            f"data.source: no {' and no '.join(empty)} examples: {data.source} gives {len(rows):,} examples "
-            f"in {groups:,} groups{left_out}, and a group is never parted; expected more groups, or another "
-            "data.holdout"
+            f"data.source: no {' and no '.join(empty)} examples: {data.source} gives "
+            f"{count(len(rows), 'example')} in {count(groups, 'group')}{left_out}, and a group is never "
+            "parted; expected more groups, or another data.holdout"
         )
 
 

@@ -42,9 +42,11 @@ class RowChecks:
     _listed: list[str] = field(factory=list)
     _seen: set[bytes] = field(factory=set)
     _values: Counter[str] = field(factory=Counter)  # of the label's column
+    _rows: int = 0
 
     def passes(self, row: Mapping[str, str | None], columns: Mapping[str, str], where: str) -> bool:
         """Tell whether the row can stay. `columns`: the source's column behind each field, if another."""
+        self._rows += 1
         kind, problem = self._mistake(row, columns) or (self._surplus(row), "")
         if kind is None:
             return True
@@ -73,6 +75,8 @@ class RowChecks:
     def _advice(self) -> str:
         """Say what to write for the values that were found as labels, and how to go on without them."""
         drop = 'data.invalid = "drop" leaves such rows out'
+        if self.counts["empty"] == self._rows:
+            return "no row has all its values; expected other columns in data.columns, or other data"
         if not self.counts["label"]:
             return drop
         if len(self._values) > MOST_LABELS or max(map(len, self._values)) > LONGEST_LABEL:

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from engine.data.json_rows import json_rows
 from engine.data.mistakes import Mistakes
-from engine.errors import DataError
+from engine.errors import DataError, told
 from engine.quantities import count
 from specs.toml.paths import DATA_FILES, data_suffix
 
@@ -208,6 +208,8 @@ def _reading(path: Path, place: Callable[[], str] | None = None) -> Iterator[Non
         raise DataError(f"{path}{_undecodable(path)}; expected the file saved as UTF-8") from error
     # Of pyarrow's errors, those that are no OSError are ValueErrors or the like.
     except (csv.Error, EOFError, OSError, zlib.error, ValueError, TypeError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise DataError(told(error)) from error
         at = f", {place()}" if place else ""
         raise DataError(f"{path}{at}: cannot be read: {error}") from error
 

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from engine.data.opening import not_data
 from engine.data.prepare import no_validation, split_sizes, too_many
 from engine.data.sources import sources
 from engine.errors import DataError, UsageError
 from engine.fingerprints import cache_folder
-from engine.models.loading import PACKAGE, local_path
+from engine.models.loading import PACKAGE, is_gguf, local_path
 from engine.planning import changes
 from engine.planning.data_read import test_data, test_prompt
 from engine.planning.key_parts import Cell
@@ -37,6 +38,7 @@ def check_plan(plan: Plan) -> None:
     cards = _cards(plan)
     problems = [
         *_missing_models(plan),
+        *_no_data_files(plan),
         *_unfit(plan, cards),
         *_interventions(plan, cards),
         *_steering(plan),
@@ -94,6 +96,28 @@ def _missing_models(plan: Plan) -> Iterator[Problem]:
         name = plan.matrix.table("model", cell).id
         if not name.startswith(PACKAGE) and looks_local(name) and local_path(name) is None:
             yield _problem(plan, "model.id", cell, no_such(name))
+        elif (
+            not name.startswith(PACKAGE)
+            and (path := local_path(name))
+            and path.is_file()
+            and not is_gguf(path)
+        ):
+            message = f'found the file "{name}"; expected the folder of a model, a .gguf file or a hub id'
+            yield _problem(plan, "model.id", cell, message)
+
+
+def _no_data_files(plan: Plan) -> Iterator[Problem]:
+    """Yield sources that are there and are no tables: files of other formats, and folders that hold none."""
+    matrix = plan.matrix
+    told: set[str] = set()
+    for cell in matrix.distinct("data", "evaluate"):
+        tables = {"data": matrix.table("data", cell), "evaluate.data": test_data(matrix, cell)}
+        for table, data in tables.items():
+            for source in sources(data):
+                if source.path is None or str(source) in told or not (wrong := not_data(source.path)):
+                    continue
+                told.add(str(source))
+                yield _problem(plan, f"{table}.source", cell, wrong)
 
 
 def _cards(plan: Plan) -> dict[Cell, ModelCard]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
-from specs.tables.fields import FloatType, Quantization
+from specs.tables.fields import WORDS_OF_NAME, FloatType, Quantization
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -48,7 +48,7 @@ MERGE_FIELDS = ("context", "response", "dimension", "definition", "low", "high",
 class Annotator:
     """`[[annotate.annotators]]`: a language model that is asked, behind an API or loaded here."""
 
-    name: Annotated[str, Meta(pattern=NAME, description="Its name in logs and tables.")]
+    name: Annotated[str, Meta(pattern=NAME, extra=WORDS_OF_NAME, description="Its name in logs and tables.")]
     model: Annotated[
         str,
         Meta(
@@ -118,7 +118,7 @@ class RatedExample:
 class Strategy:
     """`[[annotate.strategies]]`: a way to ask; every annotator is asked in every way."""
 
-    name: Annotated[str, Meta(pattern=NAME, description="Its name in logs and tables.")]
+    name: Annotated[str, Meta(pattern=NAME, extra=WORDS_OF_NAME, description="Its name in logs and tables.")]
     low: Annotated[int, Meta(description="The worst rating of its scale.")] = 1
     high: Annotated[int, Meta(description="The best rating of its scale.")] = 5
     template: Annotated[

@@ -8,7 +8,7 @@ from attrs import field, frozen
 from msgspec import Meta
 
 from specs.registry import PUBLIC_SETS, Named
-from specs.tables.fields import EXECUTION_ONLY, LATER, PositiveInt, read_by
+from specs.tables.fields import EXECUTION_ONLY, LATER, WORDS_OF_FIELD, PositiveInt, read_by
 
 
 @frozen(kw_only=True)
@@ -36,7 +36,7 @@ class Columns:
         ),
     ] = field(factory=list, metadata=LATER)
     fields: Annotated[
-        list[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]],
+        list[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", extra=WORDS_OF_FIELD)]],
         Meta(
             description='Further columns that a prompt shows: `fields = ["title"]` makes `{title}` a field '
             "of `prompt.template`. Their values may be empty."

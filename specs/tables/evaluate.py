@@ -33,7 +33,10 @@ class Evaluate:
         ),
     )
     spellings: Annotated[
-        dict[str, list[Annotated[str, Meta(pattern=r"^\S(.*\S)?$")]]],
+        dict[
+            str,
+            list[Annotated[str, Meta(pattern=r"^\S(.*\S)?$", extra={"words": "without spaces around it"})]],
+        ],
         Meta(description='Further texts that mean a label: `{ "5" = ["five", "5/5"] }`.'),
     ] = field(factory=dict, metadata=read_by("evaluate", "along", "intervene"))
     scoring: Annotated[

@@ -20,7 +20,15 @@ from specs.tables.data import Data
 from specs.tables.design import Contrast, Factor, Rules
 from specs.tables.evaluate import Evaluate
 from specs.tables.executor import Executor
-from specs.tables.fields import EXECUTION_ONLY, LATER, FloatType, PositiveInt, Quantization, read_by
+from specs.tables.fields import (
+    EXECUTION_ONLY,
+    LATER,
+    WORDS_OF_NAME,
+    FloatType,
+    PositiveInt,
+    Quantization,
+    read_by,
+)
 from specs.tables.interventions import Intervention
 from specs.tables.lora import Lora as Lora
 from specs.tables.probe import Probe
@@ -76,6 +84,7 @@ class Model:
         str,
         Meta(
             pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+            extra={"words": '"auto", "cpu", "cuda" or "cuda:N"'},
             description="Where the model computes: `auto` (a GPU, if torch can use one), `cpu`, `cuda`, or "
             "`cuda:N` of the GPUs that the process sees. A worker sees those that its executor deals out to "
             "it, counted from 0.",
@@ -213,6 +222,7 @@ class Experiment:
         str,
         Meta(
             pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+            extra={"words": f"{WORDS_OF_NAME['words']}, 100 at the most"},
             description="Name of the experiment: its group in the store.",
         ),
     ]

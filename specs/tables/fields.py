@@ -6,6 +6,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+# The words of a pattern of names.
+WORDS_OF_NAME = {"words": "of letters, digits, dots, hyphens and underscores, a letter or digit first"}
+WORDS_OF_FIELD = {"words": "of letters, digits and underscores, no digit first"}
+
 PositiveInt = Annotated[int, Meta(ge=1)]
 
 FittedOn = Annotated[

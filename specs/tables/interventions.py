@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from attrs import field, frozen
 from msgspec import Meta
 
-from specs.tables.fields import LATER, PositiveInt
+from specs.tables.fields import LATER, WORDS_OF_NAME, PositiveInt
 from specs.tables.probe import PositionRange
 
 KINDS = ("mask", "patch", "graft", "heads", "ablate", "path", "steer")
@@ -47,7 +47,12 @@ class Intervention:
     """`[[interventions]]`: a sweep of changes to a trained model, each evaluated and probed."""
 
     name: Annotated[
-        str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$", description="Its name in the results.")
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$",
+            extra={"words": WORDS_OF_NAME["words"].replace("dots", "spaces, dots")},
+            description="Its name in the results.",
+        ),
     ]
     kind: Annotated[
         Literal["mask", "patch", "graft", "heads", "ablate", "path", "steer"],

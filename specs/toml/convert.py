@@ -22,7 +22,8 @@ from msgspec import Meta
 
 from specs.common.spelling import nearest
 from specs.errors import Problem
-from specs.toml.describe import expected, found, members, named, split_annotated
+from specs.tables.design import Factor
+from specs.toml.describe import expected, found, members, named, split_annotated, value
 from specs.toml.keys import Path, join, split
 from specs.toml.known_keys import unknown_key
 from specs.toml.parse import MAX_INTEGER
@@ -145,12 +146,22 @@ def _only(kind: type, factory: Callable[[Any, Converter], Hook]) -> Callable[[An
 
         def structure_container(raw: Any, _: Any) -> Any:
             if not isinstance(raw, kind):
-                raise MismatchError(type_, raw)
+                raise MismatchError(type_, raw, limit=_as_table(type_, raw))
             return inner(raw, type_)
 
         return structure_container
 
     return guarded
+
+
+def _as_table(cls: Any, raw: Any) -> str:
+    """How the table is written that a plain value may be meant for; "" where that cannot be told."""
+    if cls is Factor and isinstance(raw, list):
+        return 'such as { path = "lora.r", values = [8, 16] }'
+    first = next(iter(attrs.fields(cls)), None) if attrs.has(cls) else None
+    if first is None or first.default is not attrs.NOTHING or not isinstance(raw, str):
+        return ""
+    return f"such as {{ {first.name} = {value(raw)} }}"
 
 
 def _make_converter() -> Converter:

@@ -74,9 +74,14 @@ def expected(type_: Any) -> str:
     return " ".join(filter(None, [_kind(bare, metas), limits]))
 
 
+def in_words(meta: Meta) -> str:
+    """What a pattern says of a text: in the words that stand beside it, or as it is."""
+    return str((meta.extra or {}).get("words") or f"matching {meta.pattern}")
+
+
 def _kind(bare: Any, metas: list[Meta]) -> str:
     if bare in _SCALARS:
-        patterns = [f"matching {meta.pattern}" for meta in metas if meta.pattern is not None]
+        patterns = [in_words(meta) for meta in metas if meta.pattern is not None]
         return " ".join([_SCALARS[bare][0], *patterns])
     if get_origin(bare) is list:
         fewest = max((meta.min_length or 0 for meta in metas), default=0)
@@ -106,9 +111,11 @@ def plural(type_: Any) -> str:
 
 
 def value(raw: Any) -> str:
-    """A scalar as TOML spells it."""
+    """A scalar, or a list of scalars, as TOML spells it."""
     if isinstance(raw, bool):
         return "true" if raw else "false"
+    if isinstance(raw, list):
+        return f"[{', '.join(map(value, raw))}]"
     return quote(raw) if isinstance(raw, str) else str(raw)
 
 

@@ -68,7 +68,8 @@ def problems_of(raw: Any, cls: type, at: str = "") -> dict[str, str]:
             Experiment,
             {**MINIMAL, "name": "demo\n"},
             "train.name",
-            'expected a string matching ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$, found the string "demo\\n"|',
+            "expected a string of letters, digits, dots, hyphens and underscores, a letter or digit first, "
+            '100 at the most, found the string "demo\\n"|',
         ),
         (
             Data,

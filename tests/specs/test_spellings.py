@@ -47,8 +47,8 @@ def test_a_table_of_texts_by_label(tmp_path: Path) -> None:
         ('spellings = { 2 = "two" }', 0, "evaluate.spellings.2",
          'list of strings … "two"', ""),
         ('spellings = { 2 = ["two", " two"] }', 0, "evaluate.spellings.2[1]",
-         'expected a string matching', ""),
-        ('spellings = { 2 = [""] }', 0, "evaluate.spellings.2[0]", 'expected a string matching', ""),
+         'expected a string without spaces around it', ""),
+        ('spellings = { 2 = [""] }', 0, "evaluate.spellings.2[0]", 'expected … without spaces around it', ""),
     ],
 )  # fmt: skip
 def test_mistakes(tmp_path: Path, text: str, line: int, key: str, message: str, hint: str) -> None:
@@ -65,7 +65,7 @@ def test_a_factor_sets_spellings(tmp_path: Path) -> None:
     found = [matrix.table("evaluate", cell).spellings for cell in matrix.cells]
     assert found == [{}, {"10": ["ten"]}]
     for wrong, message in [
-        ("evaluate.spellings.10 = [1]", "expected a string matching"),
+        ("evaluate.spellings.10 = [1]", "expected a string without spaces around it"),
         ('evaluate.spellings.11 = ["x"]', 'unknown label "11"'),
         ('evaluate.spellings.10.x = ["x"]', "holds a value, not a table"),
     ]:

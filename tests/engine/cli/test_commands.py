@@ -227,14 +227,41 @@ def test_five_mistakes_are_five_lines_and_exit_code_2(tmp_path: Path) -> None:
         (["execute", "SPEC", "--set", 'train.report_to=["x"]'], 2, "train.report_to: found"),
         (["execute", "SPEC", "--set", 'probe.backend="triton"'], 2, "probe.backend: found"),
         (["plna", "SPEC"], 2, "No such command 'plna'"),
-        (["results", "nowhere"], 2, "does not exist"),
+        (["results", "nowhere"], 2, 'found "nowhere", which is no spec or store'),
+        (["results", "empt"], 2, 'found "empt", which is no spec or store; did you mean "empty"?'),
+        (["verify", "empt"], 2, 'found "empt", which is no store; did you mean "empty"?'),
+        (["publish", "EMPTY", "--cell", "a=1"], 2, "Missing option '--to'. Choose from: folder, hub"),
+        (["plan", "SPEC", "--set", "model.id=./data.txt"], 2, "model.id: found the file … .gguf"),
+        (["plan", "SPEC", "--set", "data.source=./data.txt"], 2, "data.source: found … .jsonl, .json, .csv"),
+        (
+            ["plan", "SPEC", "--set", "data.source=./empty"],
+            2,
+            "data.source: found the folder … no data files",
+        ),
+        (
+            ["data", "SPEC", "--set", "data.source=./empty"],
+            2,
+            "data.source: found the folder … no data files",
+        ),
+        (["plan", "SPEC", "--set", "model=tiny"], 2, 'expected a table such as { id = "tiny" }, found the'),
+        (["plan", "SPEC", "--set", "data=r.csv"], 2, 'expected a table such as { source = "r.csv" }'),
+        (["plan", "SPEC", "--set", "factors.rank=[4,8]"], 2, 'such as { path = "lora.r", values = [8, 16] }'),
+        (["plan", "SPEC", "--set", 'name="my study"'], 2, "name: expected a string of letters, digits, dots"),
+        (["plan", "SPEC", "--set", "data.columns.text=x"], 2, "here it is called `data.columns.response`"),
         (["status", "EMPTY"], 1, "store … folder"),
     ],
 )
 def test_mistakes_on_the_command_line(
-    write_spec, tmp_path: Path, arguments: list[str], code: int, message: str
+    write_spec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    message: str,
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "data.txt").write_text("some text\n")
+    monkeypatch.chdir(tmp_path)
     places = {"SPEC": str(write_spec()), "EMPTY": str(tmp_path / "empty")}
     output = engine(*(places.get(argument, argument) for argument in arguments), code=code).output
     assert told(output, message) and "Traceback" not in output

@@ -233,6 +233,9 @@ def test_a_person_at_a_terminal_is_asked(tiny_model: Path, tmp_path: Path) -> No
         (["set.csv", "--name", "a b"], ("name", "a b")),
         (["set.csv", "--model", "./no-model"], ("model.id", "no-model")),
         (["rows.csv"], ("rows.csv", "row 2 (line 3)", "3 cells", "expected 2")),
+        (["nested.jsonl"], ("nested.jsonl", "text (1 value)", "label (lists or tables)", "--label COLUMN")),
+        (["alike.csv"], ("alike.csv", "look alike")),
+        (["empty"], ("init: found the folder", "no data files", ".jsonl")),
     ],
 )
 def test_wrong_input_is_one_sentence(
@@ -244,6 +247,10 @@ def test_wrong_input_is_one_sentence(
     write_csv(tmp_path / "case.csv", cases)
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "header.csv").write_text("text,label\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "nested.jsonl").write_text('{"text": "a", "label": {"name": "b"}}\n' * 3)
+    alike = [row | {"sentiment": "e\u0301" if place % 2 else "é"} for place, row in enumerate(reviews())]
+    write_csv(tmp_path / "alike.csv", alike)
     (tmp_path / "rows.csv").write_text("text,label\na b c,1\nd e f,1,2\ng h i,2\n")
     model = [] if "--model" in arguments else ["--model", tiny_model]
     code, output = command("init", *arguments, *model)

@@ -132,6 +132,18 @@ def test_mistakes_are_counted_by_kind_and_the_first_are_named() -> None:
     assert str(8 - LISTED) in lines[LISTED] and 'data.invalid = "drop"' in lines[-1]
 
 
+def test_leaving_out_is_no_advice_where_every_row_would_go() -> None:
+    check = checks()
+    for number in range(3):
+        check.passes(GOOD | {"response": "  "}, {"response": "text"}, f"file, row {number}")
+    with pytest.raises(DataError, match="no row has all its values") as error:
+        check.close("file")
+    assert "drop" not in str(error.value)
+    check.passes(GOOD, {}, "file, row 4")
+    with pytest.raises(DataError, match="drop"):
+        check.close("file")
+
+
 def test_rows_that_are_no_mistake_raise_nothing() -> None:
     check = checks(max_characters=1, needs_explanation=True)
     for row in (
@@ -154,7 +166,7 @@ def advice(*values: str, labels: tuple[str, ...] = ("1", "2")) -> str:
     return str(caught.value)
 
 
-@given(st.lists(st.sampled_from(["good", "bad", "so so", "schön", 'a "b"', "1"]), min_size=1, max_size=20))
+@given(st.lists(st.sampled_from(["good", "bad", "schön", 'it\'s "b"', "a\\b", "1"]), min_size=1, max_size=20))
 def test_labels_that_are_found_are_counted_and_written_as_the_spec_has_them(values: list[str]) -> None:
     if len(set(values)) == 1:
         return
