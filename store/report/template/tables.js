@@ -39,15 +39,12 @@ function shadeScale(low, high, sign = false) {
   return el("p", { class: "scale" }, el("span", {}, low), el("span", { class: sign ? "ramp signed" : "ramp" }), el("span", {}, high));
 }
 
-const STRONG = 0.65; // from here on the ink of full colours stands out better
-
 // share: 0 to 1; or −1 to 1 with a sign, whose two sides have a colour each.
 function shade(cell, share, sign = false) {
   if (missing(share)) return cell;
   const bounded = Math.min(1, Math.abs(sign ? share : Math.max(0, share)));
   cell.classList.add("shaded");
   if (sign) cell.classList.add(share < 0 ? "down" : "up");
-  cell.classList.toggle("strong", bounded >= STRONG);
   cell.style.setProperty("--share", `${(100 * bounded).toFixed(1)}%`);
   return cell;
 }

@@ -64,6 +64,15 @@ CONTRAST = """() => {
   });
 }"""
 
+# A cell of every share and sign.
+SHADES = """() => {
+  for (const sign of ["none", "up", "down"]) for (let share = 0; share <= 100; share += 0.5) {
+    const cell = Object.assign(document.createElement("b"), { className: `shaded ${sign}`, textContent: share });
+    cell.style.setProperty("--share", `${share}%`);
+    document.body.append(cell);
+  }
+}"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -375,6 +384,7 @@ def test_text_stands_out_in_both_themes(show: Callable[..., Page], report: Path,
     page.click("#theme")
     assert page.get_attribute("html", "data-theme") == scheme
     page.wait_for_selector("#layers .picture text")
+    page.evaluate(SHADES)
     faint = {name: ratio for name, ratio in page.evaluate(CONTRAST) if ratio < 4.5}
     assert faint == {}
 
