@@ -38,7 +38,7 @@ class StoreParameter(Base):
         """Give the place of a URL, and a folder as click does."""
         if not (isinstance(value, str) and is_url(value)):
             if self._exists and not Path(value).exists():
-                raise UsageError(no_such(value, self.name.replace("|", " or ")))
+                raise UsageError(no_such(value, self.name))
             return Path(self._folder.convert(value, param, ctx))
         try:
             return place_of(value)

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from engine.cli.parameters import AT, NEW_STORE, SET
 from engine.errors import UsageError
+from specs.toml.paths import no_such
 from specs.toml.text import STANDARD_INPUT
 from store.backend.locate import place_of
 from store.backend.location import Place, Root, is_url
@@ -38,7 +39,7 @@ class Results:
         if self.is_there:
             return self
         if self.spec is None:
-            raise UsageError(f"{self.store} does not exist; expected a spec, or the folder or URL of a store")
+            raise UsageError(no_such(str(self.store), "spec or store"))
         command = shlex.join(["engine", "execute", self.spec])
         raise UsageError(f"{self.store}: nothing has been executed yet; `{command}` makes this store")
 

@@ -23,7 +23,8 @@ def test_the_names_of_other_trainers_lead_to_ours(name: str) -> None:
         assert not [problem for problem in wrong if problem.key == last]
     table, dot, alone = name.rpartition(".")
     if dot:
-        places = {(table, alone): tables()[table]} if table else {(alone,): Experiment}
+        (cls,) = {own for name, own in tables().items() if name.rpartition(".")[2] == table}
+        places = {(table, alone) if table else (alone,): cls}
     else:
         assert not any(name in field_types(cls) for cls in tables().values())  # which would be its own home
         places = {

@@ -229,7 +229,7 @@ def test_five_mistakes_are_five_lines_and_exit_code_2(tmp_path: Path) -> None:
         (["plna", "SPEC"], 2, "No such command 'plna'"),
         (["results", "nowhere"], 2, 'found "nowhere", which is no spec or store'),
         (["results", "empt"], 2, 'found "empt", which is no spec or store; did you mean "empty"?'),
-        (["verify", "empt"], 2, 'found "empt", which is no store; did you mean "empty"?'),
+        (["verify", "empt"], 2, 'found "empt", which is no spec or store; did you mean "empty"?'),
         (["publish", "EMPTY", "--cell", "a=1"], 2, "Missing option '--to'. Choose from: folder, hub"),
         (["plan", "SPEC", "--set", "model.id=./data.txt"], 2, "model.id: found the file … .gguf"),
         (["plan", "SPEC", "--set", "data.source=./data.txt"], 2, "data.source: found … .jsonl, .json, .csv"),

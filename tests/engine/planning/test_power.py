@@ -176,7 +176,7 @@ def test_designs_stand_beside_their_costs(write_spec) -> None:
         (["--difference", "inf"], "--difference … inf … x>0"),
         (["--power", "nan"], "--power … nan … 0<x<1"),
         (["--power", "1"], "1.0 is not in the range 0<x<1"),
-        (["--store", "nowhere"], "Directory 'nowhere' does not exist"),
+        (["--store", "nowhere"], 'found "nowhere", which is no store'),
     ],
 )
 def test_what_cannot_be_asked_is_told(write_spec, arguments: list[str], said: str) -> None:
