@@ -67,7 +67,8 @@ CONTRAST = """() => {
 # A cell of every share and sign.
 SHADES = """() => {
   for (const sign of ["none", "up", "down"]) for (let share = 0; share <= 100; share += 0.5) {
-    const cell = Object.assign(document.createElement("b"), { className: `shaded ${sign}`, textContent: share });
+    const cell = document.createElement("b");
+    Object.assign(cell, { className: `shaded ${sign}`, textContent: share });
     cell.style.setProperty("--share", `${share}%`);
     document.body.append(cell);
   }
