@@ -8,12 +8,13 @@ import click
 import pytest
 
 from engine.cli.parameters import NEW_STORE, STORE
+from engine.errors import UsageError
 from store.backend.location import Place
 
 
 def test_a_folder_is_a_path_and_has_to_be_there_to_be_read(tmp_path: Path) -> None:
     assert STORE.convert(str(tmp_path), None, None) == tmp_path
-    with pytest.raises(click.BadParameter, match="missing"):
+    with pytest.raises(UsageError, match="missing"):
         STORE.convert(str(tmp_path / "missing"), None, None)
     assert NEW_STORE.convert(str(tmp_path / "missing"), None, None) == tmp_path / "missing"
 
