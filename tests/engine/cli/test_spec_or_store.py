@@ -66,7 +66,7 @@ def test_a_store_is_named_beside_a_spec_and_nowhere_else(name: str, elsewhere, t
 def test_a_store_that_is_not_there_is_told_in_a_sentence(name: str, elsewhere, tmp_path: Path) -> None:
     more = (*MORE.get(name, ()), *(("-o", tmp_path / "out") if name in WRITING else ()))
     code, output = command(name, tmp_path / "nowhere", *more)
-    assert code == 2 and told(output, 'found "nowhere", which is no spec or store')
+    assert code == 2 and told(output, 'nowhere", which is no spec or store')
     assert len(output.splitlines()) == 1
     if name != "status":  # which shows that all is pending
         code, output = command(name, elsewhere[0], *more)

@@ -190,7 +190,7 @@ def test_a_sample_does_not_hang_on_the_order_of_the_rows(
 
 def test_an_empty_split_is_an_error(tmp_path: Path) -> None:
     rows = [row | {"context": "the only message"} for row in ROWS]
-    with pytest.raises(DataError, match=facts("test", "40 examples", "1 groups")):
+    with pytest.raises(DataError, match=facts("test", "40 examples", "1 group")):
         prepare(Data(source=write(tmp_path, ".jsonl", rows), columns=COLUMNS), LABELS, tmp_path / "a")
     unlabelled = write(tmp_path, ".jsonl", [row | {"grade": 9} for row in ROWS])
     nothing = Data(source=unlabelled, columns=COLUMNS, invalid="drop")
