@@ -15,6 +15,7 @@ const KINDS = {
   heads: ({ ablation }) => `each head's output ${ABLATIONS[ablation ?? "zero"]}`,
   ablate: ({ stream, ablation }) => `the ${STREAMS[stream ?? "residual"]} ${ABLATIONS[ablation ?? "zero"]}`,
   path: ({ sender, receiver, input }) => `the donor's ${STREAMS[sender ?? "attention"]}${INPUTS[input] ?? ""}, where ${receiver && receiver !== "final" ? `the ${receiver} of one later layer read` : "the final norm reads"} it, and nowhere else`,
+  steer: ({ onto, random_directions: random }) => `multiples of the mean difference from the donor's residual stream${random === 0 ? "" : ", and random directions as long,"} added to ${onto === "own" ? "the model's own" : "the donor's"}`,
 };
 const MOST_SHOWN = 12;
 

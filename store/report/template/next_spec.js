@@ -59,7 +59,7 @@ function around(position) {
 
 // What a further study takes from: as the one shown, or, where that takes from no other run, another example.
 function takenFrom({ kind, cells, donor, input }) {
-  const takes = ["patch", "graft", "mask", "path"].includes(kind);
+  const takes = ["patch", "graft", "mask", "path", "steer"].includes(kind);
   const from = takes ? { donor: donor ?? "base", input } : { donor: "own", input: "other example" };
   return Object.fromEntries(Object.entries({ cells, ...from }).filter(([, value]) => value !== undefined && (typeof value !== "object" || Object.keys(value).length)));
 }

@@ -260,6 +260,27 @@ def test_effects_of_interventions_are_read_by_layer_and_by_head(
     assert page.input_value("[data-choice='intervention']") == "heads"
 
 
+def test_steering_is_read_by_layer_strength_and_direction(show: Callable[..., Page], tmp_path: Path) -> None:
+    steer = {"name": "steer", "kind": "steer", "strength": [1.0, -0.5], "random_directions": 1}
+    design = Design({"target": TARGETS[:1]}, examples=6, layers=4, interventions=[steer])
+    root = write_synthetic(tmp_path / "store", design)
+    page = show(write_report(root, tmp_path / "report.html"))
+    section = page.locator("#interventions")
+    heat = section.locator("table.heat")
+    columns = ["1, mean difference", "-0.5, mean difference", "1, random 1", "-0.5, random 1"]
+    assert heat.locator("thead th").all_inner_texts()[1:] == columns
+    assert heat.locator("tbody th").all_inner_texts() == ["layer 1", "layer 2", "layer 3"]
+    text = section.inner_text()
+    assert (
+        "multiples of the mean difference" in text
+        and "random directions as long, added to the donor's" in text
+    )
+    found = intervention_effects(open_store(root)["synthetic"], "steer", "log_odds").isel(condition=0)
+    shown = heat.locator("tbody tr").nth(1).locator("td").nth(1).inner_text().rstrip("*")
+    value = found["effect"].sel(intervention="steer, layer 2, -0.5 × mean difference").item()
+    assert float(shown.replace("−", "-")) == pytest.approx(value, abs=0.006)
+
+
 def test_a_grid_is_read_by_layer_and_position(
     show: Callable[..., Page], report: Path, store_root: Path
 ) -> None:
