@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 ATTENTION, MLP, OTHER = "attention", "mlp", "other"
 KINDS = (ATTENTION, MLP, OTHER)
@@ -25,6 +26,18 @@ def attention_modules(layer: nn.Module) -> list[nn.Module]:
         for name, child in layer.named_children()
         if ("attn" in name or "attention" in name or name == _ANY_MIXER) and "norm" not in name
     ]
+
+
+def stream_in(args: Any, kwargs: Any) -> Tensor:
+    """Give the residual stream that a block is called with."""
+    stream: Tensor = args[0] if args else kwargs["hidden_states"]
+    return stream
+
+
+def stream_out(output: Any) -> Tensor:
+    """Give what a block, or a part of one, gives first; blocks give the residual stream first."""
+    stream: Tensor = output[0] if isinstance(output, tuple | list) else output
+    return stream
 
 
 def parts_of(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -13,7 +13,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from engine.errors import EngineError
-from engine.models.block_parts import KINDS, parts_of
+from engine.models.block_parts import KINDS, parts_of, stream_in, stream_out
 from engine.models.lens import Lens
 from engine.models.stream_reading import AFTER, BEFORE, Block, StreamReading
 
@@ -107,10 +107,10 @@ def _reading(lens: Lens, layers: Sequence[int], positions: Tensor) -> Iterator[d
     reading = StreamReading(positions)
 
     def begin(layer: int, _: nn.Module, args: Any, kwargs: Any) -> None:
-        reading.begin(args[0] if args else kwargs["hidden_states"], seen[layer])
+        reading.begin(stream_in(args, kwargs), seen[layer])
 
     def end(layer: int, _: nn.Module, _args: Any, output: Any) -> None:
-        if trouble := reading.end(output[0] if isinstance(output, tuple | list) else output):
+        if trouble := reading.end(stream_out(output)):
             raise _not_followed(lens, layer, trouble)
 
     with ExitStack() as hooks:

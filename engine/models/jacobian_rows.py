@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from engine.errors import EngineError
 from engine.models.batching import pad_right
+from engine.models.block_parts import stream_in, stream_out
 from engine.models.lens import Lens
 
 TOKENS = 2048  # of a backward pass, each coordinate of the last stream counting its own
@@ -95,12 +96,12 @@ def _streams(lens: Lens, sequences: Sequence[Sequence[int]], padding: int) -> li
     caught: list[Tensor] = []
 
     def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        stream = (args[0] if args else kwargs["hidden_states"]).detach().requires_grad_()
+        stream = stream_in(args, kwargs).detach().requires_grad_()
         caught.append(stream)
         return ((stream, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": stream})
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
-        caught.append(output[0] if isinstance(output, tuple | list) else output)
+        caught.append(stream_out(output))
 
     ids, mask = pad_right(sequences, padding, lens.device)
     hooks = [lens.layers[0].register_forward_pre_hook(begin, with_kwargs=True)]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from engine.errors import EngineError
 from engine.models.batching import pad_right
+from engine.models.block_parts import stream_in, stream_out
 from engine.models.causal_lm import CausalLm, without_adapter
 from engine.models.jacobians import Jacobians
 from engine.models.packing import nothing_packed
@@ -118,16 +119,13 @@ class Lens:
             if number == 0:
                 hooks.append(
                     self.layers[0].register_forward_pre_hook(
-                        lambda _, args, kwargs: keep(args[0] if args else kwargs["hidden_states"]),
-                        with_kwargs=True,
+                        lambda _, args, kwargs: keep(stream_in(args, kwargs)), with_kwargs=True
                     )
                 )
             else:
                 hooks.append(
                     self.layers[number - 1].register_forward_hook(
-                        lambda _, _args, output: keep(
-                            output[0] if isinstance(output, tuple | list) else output
-                        )
+                        lambda _, _args, output: keep(stream_out(output))
                     )
                 )
         try:

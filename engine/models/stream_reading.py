@@ -15,7 +15,7 @@ from attrs import define, field
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from engine.models.block_parts import ATTENTION, KINDS, MLP, OTHER
+from engine.models.block_parts import ATTENTION, KINDS, MLP, OTHER, stream_out
 from engine.models.tensor_notes import TensorNotes
 
 BEFORE, AFTER = "before_attention", "after_attention"
@@ -88,7 +88,7 @@ class StreamReading(TorchFunctionMode):
     def leave(self, kind: str, _: nn.Module, _args: Any, output: Any) -> None:
         """A module of this kind has run: what it gives is of its kind, unless it adds by itself."""
         self._inside.pop()
-        result = output[0] if isinstance(output, tuple | list) else output
+        result = stream_out(output)
         if self._block is not None and torch.is_tensor(result) and result not in self._stream:
             self._kinds[result] = frozenset({kind})
             self._terms.drop(result)

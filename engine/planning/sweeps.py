@@ -112,7 +112,13 @@ class _Sweep:
         settings = self.entry.settings
         if settings.kind != "steer":
             return [None]
-        layer = None if settings.from_layer == "same" else settings.from_layer
+        layer, count = None, self.model.layers
+        if settings.from_layer != "same":
+            if not -count <= (asked := settings.from_layer) <= count:
+                raise UsageError(
+                    f"{self.at}.from_layer: found {asked}; expected 0 to {count}, or -{count} to -1"
+                )
+            layer = settings.from_layer % (count + 1)
         return [
             Addition(self.entry.against, layer, tuple(settings.from_positions), strength, draw)
             for draw in (None, *range(1, settings.random_directions + 1))

@@ -186,7 +186,7 @@ class Intervention:
         Literal["same"] | int,
         Meta(
             description="`steer`: the layer whose difference is added: that at which it is added, or one for "
-            "all; 0 is the embedding."
+            "all; 0 is the embedding, negative from the end."
         ),
     ] = field(default="same", metadata=LATER)
     from_positions: Annotated[

@@ -20,7 +20,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from engine.errors import EngineError
-from engine.models.block_parts import attention_modules
+from engine.models.block_parts import attention_modules, stream_in, stream_out
 from engine.models.head_outputs import output_projection
 from engine.models.lens import Lens
 from engine.planning.changes import OWN, Change, Part
@@ -78,7 +78,7 @@ class LayerParts:
             return self.sites[part].register_forward_pre_hook(before)
 
         def behind(_: nn.Module, _args: Any, output: Any) -> Any:
-            changed = called(output[0] if isinstance(output, tuple) else output)
+            changed = called(stream_out(output))
             if changed is None or not isinstance(output, tuple):
                 return changed
             return (changed, *output[1:])
@@ -157,10 +157,10 @@ def _writers(lens: Lens, layer: int, ids: Tensor) -> tuple[nn.Module, nn.Module,
         return tensor.to(torch.float64, copy=True)
 
     def begin(_: nn.Module, args: Any, kwargs: Any) -> None:
-        ends.append(copied(args[0] if args else kwargs["hidden_states"]))
+        ends.append(copied(stream_in(args, kwargs)))
 
     def child(module: nn.Module, args: Any, output: Any) -> None:
-        result = output[0] if isinstance(output, tuple) else output
+        result = stream_out(output)
         chained = id(module) in attention or any(args and args[0] is tensor for tensor in chain)
         if chained:
             chain.append(result)
@@ -168,7 +168,7 @@ def _writers(lens: Lens, layer: int, ids: Tensor) -> tuple[nn.Module, nn.Module,
             given.append(_Given(module, chained, copied(result).view(ends[0].shape)))
 
     def end(_: nn.Module, _args: Any, output: Any) -> None:
-        stream = output[0] if isinstance(output, tuple) else output
+        stream = stream_out(output)
         ends.append(copied(stream))
         precision.append(torch.finfo(stream.dtype).eps)
 

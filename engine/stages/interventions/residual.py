@@ -12,6 +12,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from engine.errors import EngineError
+from engine.models.block_parts import stream_in, stream_out
 from engine.models.lens import Lens
 from engine.planning.changes import Part
 from engine.stages.interventions.layer_parts import Edit, LayerParts, Outputs
@@ -53,10 +54,10 @@ def record(lens: Lens, batch: Batch, parts: LayerParts, wanted: Collection[Part]
     shapes: list[Any] = []
 
     def first(_: nn.Module, args: Any, kwargs: Any) -> None:
-        states.append(args[0] if args else kwargs["hidden_states"])
+        states.append(stream_in(args, kwargs))
 
     def behind(_: nn.Module, _args: Any, output: Any) -> None:
-        states.append(_stream(output))
+        states.append(stream_out(output))
         shapes.append(output[1:] if isinstance(output, tuple) else None)
 
     with ExitStack() as stack:
@@ -90,7 +91,7 @@ def resume(
         return kept, torch.stack(streams)
 
     def behind(layer: int, _: nn.Module, _args: Any, output: Any) -> Any:
-        stream = _stream(output)
+        stream = stream_out(output)
         edited = edits[layer](stream) if edits and layer in edits else stream
         streams.append(batch.at(edited))
         if layer <= keep:
@@ -149,8 +150,3 @@ def _skipping(
                 del layer.__dict__["forward"]
             else:  # the layer had a wrapped one of its own, as a model spread over devices has
                 layer.forward = forward
-
-
-def _stream(output: Any) -> Tensor:
-    stream: Tensor = output[0] if isinstance(output, tuple) else output
-    return stream

@@ -170,7 +170,7 @@ STEPS = "steps = 6\nlr = 0.05"
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, rated_file: Path) -> Path:
     folder = tmp_path_factory.mktemp("steering")
-    engine("execute", small_spec(folder, tiny_model, rated_file, MORE.replace("-1\n", "3\n"), train=STEPS))
+    engine("execute", small_spec(folder, tiny_model, rated_file, MORE, train=STEPS))
     return folder / "store"
 
 
@@ -343,6 +343,7 @@ def test_without_the_differences_nothing_is_steered(
         ('against = ["base", ', "against = [", ["interventions[0].donor", "probe.against", '"base"']),
         ("strength = [1, -2]", "strength = [1, 0]", ["interventions[0].strength[1]", "0 adds nothing"]),
         ("strength = [1, -2]", 'from_positions = ["label"]', ["from_positions", "completion_end", "label"]),
+        ("strength = [1, -2]", "from_layer = 4", ["interventions[0].from_layer", "4", "0 to 3", "-3 to -1"]),
         ("strength = [1, -2]", "alpha = 0.5", ["interventions[0].alpha", "steer"]),
         ('donor = { target = "label" }', 'donor = "own"', ["interventions[1].donor", "itself"]),
     ],
