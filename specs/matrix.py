@@ -49,7 +49,7 @@ class Matrix:
         self.axes = tuple(axes)
         self.cells = cells
         self._raw = spec.raw
-        self._rules = rules
+        self.rules = rules
         self._seeds = spec.experiment.seeds
         self._touching = _touching(axes, overlay.existing(spec.raw))
         self._choosers = {name: _chooser(positions) for name, positions in self._touching.items()}
@@ -166,7 +166,7 @@ class Matrix:
         All else is equal, seed included, but for factors that follow the contrasted one: zipped with it,
         or not applying at the baseline.
         """
-        return [pair for comparison in self._rules.comparisons for pair in self._pairs_of(comparison)]
+        return [pair for comparison in self.rules.comparisons for pair in self._pairs_of(comparison)]
 
     def interventions(self, cell: Cell) -> list[tuple[Intervention, Cell | None]]:
         """Return the interventions on a cell, each with the cell that it takes from; None: no other cell.
@@ -175,7 +175,7 @@ class Matrix:
             cell: one of `cells`.
         """
         on_cell = []
-        for settings, scope in zip(self.experiment.interventions, self._rules.scopes, strict=True):
+        for settings, scope in zip(self.experiment.interventions, self.rules.scopes, strict=True):
             if _matches(cell, scope.cells):
                 on_cell.append((settings, self._donor(cell, scope.donor) if scope.donor else None))
         return on_cell
@@ -189,7 +189,7 @@ class Matrix:
             cell: one of `cells`.
         """
         named: dict[str, Cell | None] = {}
-        for levels in self._rules.references:
+        for levels in self.rules.references:
             words = (
                 f"{self.axes[axis].name}={self.axes[axis].levels[level].label}" for axis, level in levels
             )
@@ -213,7 +213,7 @@ class Matrix:
 
     def _donor(self, cell: Cell, wanted: Sequence[tuple[int, int]]) -> Cell:
         levels = dict(wanted)
-        for group in self._rules.zips:  # factors that vary together move together
+        for group in self.rules.zips:  # factors that vary together move together
             moved = [levels[axis] for axis in group if axis in levels]
             levels |= dict.fromkeys(group, moved[0]) if moved else {}
         return self._partner(cell, levels)
@@ -221,7 +221,7 @@ class Matrix:
     def _pairs_of(self, comparison: ContrastPair) -> Iterator[tuple[str, int, int]]:
         axis = self.axes[comparison.axis]
         baseline = axis.levels[comparison.baseline].label
-        moving = next((group for group in self._rules.zips if comparison.axis in group), (comparison.axis,))
+        moving = next((group for group in self.rules.zips if comparison.axis in group), (comparison.axis,))
         for level in comparison.levels:
             name = f"{axis.name}: {_plain(axis.levels[level].label)} vs {_plain(baseline)}"
             for index, cell in enumerate(self.cells):
@@ -235,7 +235,7 @@ class Matrix:
         moved = list(cell)
         for axis, level in levels.items():
             moved[axis] = level
-        for axis, pattern in self._rules.conditions:
+        for axis, pattern in self.rules.conditions:
             if not _matches(moved, pattern):
                 moved[axis] = -1
         return tuple(moved)

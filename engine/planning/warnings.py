@@ -17,6 +17,7 @@ from engine.planning.places import older_store
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.schedule import schedule_warnings
 from engine.planning.training_groups import told_alone
+from engine.planning.unread_settings import unread_settings
 from specs.common.names import INSPECT_PREFIX, NEUTRAL_OUTCOMES, TASK_PREFIX
 from specs.tables.data import Data
 from specs.tables.experiment import STAGES
@@ -55,6 +56,7 @@ def plan_warnings(plan: Plan) -> list[str]:
         *told_alone(plan, plan.cells, executor_settings(plan.matrix.spec, {})),
         *_without_effect(plan),
         *_unread(plan),
+        *unread_settings(plan),
     ]
 
 
@@ -74,10 +76,6 @@ def _unread(plan: Plan) -> Iterator[str]:
         if not prompt.messages and not any(shown):
             at = matrix.written("prompt.template", cell)
             yield f"{at}: shows nothing of an example; expected a field such as {{response}}"
-    for cell in matrix.distinct("evaluate"):
-        sampling = matrix.table("evaluate", cell).sampling
-        if not sampling.samples and sampling != type(sampling)():
-            yield "evaluate.sampling: nothing is sampled; expected samples = 1 or more"
     for cell in matrix.distinct("lora", "target"):
         lora, target = matrix.table("lora", cell), matrix.table("target", cell)
         for token in lora.trained_tokens:
