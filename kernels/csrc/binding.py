@@ -8,7 +8,7 @@ from cffi import FFI
 HERE = Path(__file__).parent
 SOURCES = (
     "lens_dispatch.c", "lens_pack.c", "lens_merge.c", "lens_portable.c", "lens_avx2.c", "lens_avx512.c",
-    "lens_avx512bf16.c", "lens_neon.c",
+    "lens_avx512bf16.c", "lens_amx.c", "lens_neon.c",
 )  # fmt: skip
 # Contraction would round a portable product differently from one loop to the next.
 FLAGS = (

@@ -1,7 +1,8 @@
 /* AVX-512 without bfloat16 products: bfloat16 weights are widened in registers. */
 #include "lens_paths.h"
 #if LENS_X86
-#if defined(__clang__)
+#if LENS_EMULATED
+#elif defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,popcnt"))), \
                              apply_to = function)
 #else
@@ -15,7 +16,7 @@
 
 #include "lens_kernels.h"
 
-#if defined(__clang__)
+#if defined(__clang__) && !LENS_EMULATED
 #pragma clang attribute pop
 #endif
 #endif

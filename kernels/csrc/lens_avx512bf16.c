@@ -1,7 +1,8 @@
 /* AVX-512 with bfloat16 products, two at a time into float32. */
 #include "lens_paths.h"
 #if LENS_X86
-#if defined(__clang__)
+#if LENS_EMULATED
+#elif defined(__clang__)
 #pragma clang attribute push(__attribute__((target( \
     "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,popcnt"))), apply_to = function)
 #else
@@ -19,7 +20,7 @@ static inline vec v_dot_bfloat16(vec sum, vec a, vec b) {
 
 #include "lens_kernels.h"
 
-#if defined(__clang__)
+#if defined(__clang__) && !LENS_EMULATED
 #pragma clang attribute pop
 #endif
 #endif

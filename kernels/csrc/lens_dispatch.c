@@ -1,7 +1,15 @@
 /* The one place that knows what the CPU can do: a table of paths, best first. */
+#if defined(__linux__)
+#define _DEFAULT_SOURCE
+#endif
 #include "lens_paths.h"
 #if LENS_X86
 #include <xmmintrin.h>
+#endif
+#if LENS_AMX
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 static int32_t always(void) { return 1; }
@@ -17,10 +25,25 @@ static int32_t has_avx512(void) {
 static int32_t has_avx512bf16(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
+#if LENS_AMX
+/* Threads may use tiles once the process has asked for them; asking again changes nothing. */
+static int32_t has_amx(void) {
+    enum { ASK_FOR_STATE = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    const unsigned bfloat16 = 1u << 22, tiles = 1u << 24;
+    unsigned a, b, c, d;
+    if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & bfloat16) || !(d & tiles)) return 0;
+    return syscall(SYS_arch_prctl, ASK_FOR_STATE, TILE_DATA) == 0;
+}
+#endif
+
+
 static const struct {
     const lens_path *path;
     int32_t (*supported)(void);
 } paths[] = {
+#if LENS_AMX
+    {&lens_amx, has_amx},
+#endif
 #if LENS_X86
     {&lens_avx512bf16, has_avx512bf16},
     {&lens_avx512, has_avx512},
@@ -34,7 +57,7 @@ static const struct {
 
 int32_t lens_path_count(void) { return sizeof paths / sizeof *paths; }
 const char *lens_path_name(int32_t path) { return paths[path].path->name; }
-int32_t lens_path_supported(int32_t path) { return paths[path].supported(); }
+int32_t lens_path_supported(int32_t path) { return LENS_EMULATED || paths[path].supported(); }
 int32_t lens_path_multiplies_bfloat16(int32_t path) { return paths[path].path->multiplies_bfloat16; }
 
 int64_t lens_scratch_bytes(int64_t count) { return count * (int64_t)sizeof(lens_row_state); }
@@ -61,7 +84,9 @@ static void restore(uint32_t before) {
 
 void lens_pack_rows(int32_t path, int32_t kind, const void *rows, int64_t count, int64_t width,
                     void *packed) {
-    lens_pack_tiles(kind, rows, count, width, paths[path].path->tile_rows, packed);
+    const lens_path *chosen = paths[path].path;
+    int64_t tile_rows = kind == LENS_BFLOAT16 ? chosen->packed_pair_rows : chosen->tile_rows;
+    lens_pack_tiles(kind, rows, count, width, tile_rows, packed);
 }
 
 void lens_logits(int32_t path, const lens_head *head, const void *rows, int64_t count, float *out,

@@ -4,6 +4,8 @@
  *   TILE_VECS          vectors of columns in the register tile
  *   v_*                operations on vec, listed in lens_portable.c
  *   MULTIPLIES_BFLOAT16 and v_dot_bfloat16, where the instruction set has them
+ *   PAIR_ROWS          rows of a tile where rows and weight are bfloat16, PACKED_PAIR_ROWS those of the tiles that
+ *                      they are packed in, and product_pairs, where these products are no matter of vectors
  *   COLUMN_BITS        where it has columns_greater and columns_greater_equal of its own
  *   PATH, PATH_NAME    the table row to define
  */
@@ -206,9 +208,9 @@ static void keep_logits(const panel_view *view, lens_tile tile, const float *x) 
 }
 
 static void reduce(const lens_block *block, int64_t split, int64_t group, void *scratch) {
-    float x[TILE_ROWS * LENS_COLUMNS];
+    float x[MOST_ROWS * LENS_COLUMNS];
     lens_row_state *states = scratch;
-    int64_t tiles = lens_tile_count(block->count, TILE_ROWS);
+    int64_t tiles = lens_tile_count(block->count, tile_rows(block->head.kind));
     int64_t groups = block->groups < tiles ? block->groups : tiles;
     if (group >= groups) return;
     lens_tile here = lens_tile_at(tiles, groups, group);
@@ -345,5 +347,5 @@ static void evaluate(int32_t function, const float *x, float *out, int64_t count
     }
 }
 
-const lens_path PATH = {PATH_NAME, TILE_ROWS, MULTIPLIES_BFLOAT16, logits, reduce, diverge,
-                       slopes,    evaluate};
+const lens_path PATH = {PATH_NAME, TILE_ROWS, PACKED_PAIR_ROWS, MULTIPLIES_BFLOAT16, logits, reduce,
+                       diverge,   slopes,    evaluate};

@@ -6,6 +6,7 @@
 typedef struct {
     const char *name;
     int64_t tile_rows;
+    int64_t packed_pair_rows; /* of the tiles in which bfloat16 rows are packed */
     int32_t multiplies_bfloat16;
     void (*logits)(const lens_head *, const void *rows, int64_t count, float *out, int64_t columns);
     void (*reduce)(const lens_block *, int64_t split, int64_t group, void *scratch);
@@ -16,17 +17,44 @@ typedef struct {
     void (*evaluate)(int32_t function, const float *x, float *out, int64_t count);
 } lens_path;
 
-extern const lens_path lens_portable, lens_avx2, lens_avx512, lens_avx512bf16, lens_neon;
+extern const lens_path lens_portable, lens_avx2, lens_avx512, lens_avx512bf16, lens_amx, lens_neon;
 
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
 #define LENS_X86 1
 #else
 #define LENS_X86 0
 #endif
+/* Tests define LENS_EMULATED: every path runs on any x86, by an <immintrin.h> that has what it lacks in plain C. */
+#ifndef LENS_EMULATED
+#define LENS_EMULATED 0
+#endif
+/* Linux hands the tiles out, and compilers have known them since gcc 11 and clang 11. */
+#define LENS_AMX 0
+#if LENS_X86 && defined(__linux__) && defined(__has_include)
+#if LENS_EMULATED || __has_include(<amxbf16intrin.h>) || __has_include(<amxintrin.h>)
+#undef LENS_AMX
+#define LENS_AMX 1
+#endif
+#endif
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__aarch64__)
 #define LENS_ARM64 1
 #else
 #define LENS_ARM64 0
+#endif
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define UNROLL _Pragma("GCC unroll 32")
+#else
+#define UNROLL
+#endif
+#if defined(__GNUC__)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NEVER_INLINE __attribute__((noinline))
+#else
+#define ALWAYS_INLINE inline
+#define NEVER_INLINE
 #endif
 
 /* Running values of one row within a split, in as many lanes for every path. */

@@ -7,20 +7,15 @@
 
 enum { STRIP = LANES * TILE_VECS };
 
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
-#define UNROLL _Pragma("GCC unroll 32")
+#ifdef PAIR_ROWS
+#define PAIRS_IN_VECTORS 0
 #else
-#define UNROLL
+#define PAIR_ROWS TILE_ROWS
+#define PACKED_PAIR_ROWS TILE_ROWS
+#define PAIRS_IN_VECTORS MULTIPLIES_BFLOAT16
 #endif
-#if defined(__GNUC__)
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-#define NEVER_INLINE __attribute__((noinline))
-#else
-#define ALWAYS_INLINE inline
-#define NEVER_INLINE
-#endif
+enum { MOST_ROWS = PAIR_ROWS > TILE_ROWS ? PAIR_ROWS : TILE_ROWS };
+static inline int64_t tile_rows(int32_t kind) { return kind == LENS_BFLOAT16 ? PAIR_ROWS : TILE_ROWS; }
 
 typedef vec accumulators[TILE_ROWS][TILE_VECS];
 
@@ -53,7 +48,7 @@ static ALWAYS_INLINE void multiply_widened(accumulators sum, int rows, const flo
     }
 }
 
-#if MULTIPLIES_BFLOAT16
+#if PAIRS_IN_VECTORS
 static ALWAYS_INLINE void multiply_bfloat16(accumulators sum, int rows, const float *h, const float *w,
                                             int64_t width) {
     for (int64_t k = 0; k < width; k += 2, h += rows, w += LENS_COLUMNS) {
@@ -76,7 +71,7 @@ static ALWAYS_INLINE void product_of(int32_t kind, int rows, const float *h, con
         }
         if (kind == LENS_FLOAT32) multiply_float32(sum, rows, h, w + strip, width);
         if (kind == LENS_WIDENED) multiply_widened(sum, rows, h, w + strip, width);
-#if MULTIPLIES_BFLOAT16
+#if PAIRS_IN_VECTORS
         if (kind == LENS_BFLOAT16) multiply_bfloat16(sum, rows, h, w + strip, width);
 #endif
         UNROLL for (int i = 0; i < rows; i++) {
@@ -119,13 +114,18 @@ static void tile_logits(const lens_head *head, const void *rows, lens_tile tile,
     int64_t row_bytes = lens_even(head->width) * (head->kind == LENS_BFLOAT16 ? 2 : 4);
     const float *h = (const float *)((const char *)rows + tile.begin * row_bytes);
     const float *w = (const float *)((const char *)head->panels + panel * bytes);
-    products[tile.rows - 1](head->kind, h, w, head->width, x);
+#if MULTIPLIES_BFLOAT16 && !PAIRS_IN_VECTORS
+    if (head->kind == LENS_BFLOAT16)
+        product_pairs(tile.rows, h, w, head->width, x);
+    else
+#endif
+        products[tile.rows - 1](head->kind, h, w, head->width, x);
     transform(head, panel, tile.rows, x);
 }
 
 static void logits(const lens_head *head, const void *rows, int64_t count, float *out, int64_t columns) {
-    float x[TILE_ROWS * LENS_COLUMNS];
-    int64_t tiles = lens_tile_count(count, TILE_ROWS);
+    float x[MOST_ROWS * LENS_COLUMNS];
+    int64_t tiles = lens_tile_count(count, tile_rows(head->kind));
     for (int64_t panel = 0; panel < lens_panel_count(columns); panel++)
         for (int64_t t = 0; t < tiles; t++) {
             lens_tile tile = lens_tile_at(count, tiles, t);

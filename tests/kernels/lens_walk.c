@@ -83,7 +83,8 @@ static double walk(int32_t path, int32_t kind, int64_t rows, int64_t width, int6
 int main(void) {
     const int64_t shapes[][5] = {/* rows, width, vocabulary, watched, top */
                                  {1, 1, 1, 1, 1},    {1, 3, 31, 0, 1},   {3, 8, 32, 2, 5},    {7, 5, 33, 33, 33},
-                                 {14, 16, 64, 1, 3}, {15, 7, 65, 9, 64}, {29, 9, 200, 40, 5}, {43, 2, 129, 3, 1}};
+                                 {14, 16, 64, 1, 3}, {15, 7, 65, 9, 64}, {29, 9, 200, 40, 5}, {43, 2, 129, 3, 1},
+                                 {35, 70, 65, 2, 2}, {16, 32, 33, 1, 1}};
     int failures = 0;
     for (int32_t path = 0; path < lens_path_count(); path++) {
         if (!lens_path_supported(path)) continue;
