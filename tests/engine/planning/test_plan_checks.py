@@ -137,7 +137,7 @@ def test_modules_trained_in_full_beside_interventions(write_spec, tmp_path, comm
     engine("plan", spec)
     spec.write_text(spec.read_text().replace("[lora]\n", '[lora]\nmodules_to_save = ["norm"]\n'))
     output = engine(command, spec, code=2).output
-    assert told(output, f"{spec}:{line_of(spec, 'modules_to_save')}:1", "lora.modules_to_save", "['norm']")
+    assert told(output, f"{spec}:{line_of(spec, 'modules_to_save')}:1", "lora.modules_to_save", '["norm"]')
     assert told(output, '"off"', "apart") and output.count("apart") == 1
     assert not (tmp_path / "store").exists()
     spec.write_text(spec.read_text().replace("steps = 2", "steps = 0"))
@@ -151,7 +151,7 @@ def test_modules_trained_in_full_by_those_that_interventions_take_from(write_spe
         'donor = { whole = "yes" }\n'
     )
     output = engine("plan", spec, code=2).output
-    assert f"{spec}:{line_of(spec, 'yes = {')}:" in output and "found ['lm_head']" in output
+    assert f"{spec}:{line_of(spec, 'yes = {')}:" in output and 'found ["lm_head"]' in output
     text = spec.read_text().replace('donor = { whole = "yes" }', 'donor = "base"')
     spec.write_text(text)
     engine("plan", spec)
