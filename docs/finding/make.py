@@ -29,7 +29,7 @@ from store.plots.style import styled
 HERE = Path(__file__).parent
 CHANCE = 0.2
 SUMMARY = [
-    "accuracy", "mae", "ece", "train_label_loss", "train_label_token_accuracy", "train_steps", "train_tokens",
+    "accuracy", "base_accuracy", "mae", "ece", "train_label_loss", "train_label_token_accuracy", "train_steps", "train_tokens",
 ]  # fmt: skip
 COLUMNS = ["difference", "low", "high", "p_value", "p_adjusted"]
 
@@ -61,8 +61,8 @@ def _table(tests: Iterable[tuple[str, xr.Dataset]]) -> pd.DataFrame:
     parts = []
     for path, result in tests:
         contrast, outcome = path.strip("/").split("/")
-        verdict = [name for name in ("verdict",) if name in result]
-        rows = result[COLUMNS + verdict].to_dataframe().reset_index()
+        equivalence = [name for name in ("p_equivalence_adjusted", "verdict") if name in result]
+        rows = result[COLUMNS + equivalence].to_dataframe().reset_index()
         parts.append(rows.assign(contrast=contrast, outcome=outcome))
     whole = pd.concat(parts).round(4)
     first = ["contrast", "outcome", "level"]
