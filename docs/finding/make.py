@@ -29,7 +29,8 @@ from store.plots.style import styled
 HERE = Path(__file__).parent
 CHANCE = 0.2
 SUMMARY = [
-    "accuracy", "base_accuracy", "mae", "ece", "train_label_loss", "train_label_token_accuracy", "train_steps", "train_tokens",
+    "accuracy", "base_accuracy", "mae", "ece",
+    "train_label_loss", "train_label_token_accuracy", "train_steps", "train_tokens",
 ]  # fmt: skip
 COLUMNS = ["difference", "low", "high", "p_value", "p_adjusted"]
 
