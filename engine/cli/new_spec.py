@@ -73,7 +73,7 @@ class NewSpec:
             return
         for self.holdout in (None, 0.5):
             self.data = self._data()
-            self.sizes = split_sizes(self.data, self.labels)
+            self.sizes = split_sizes(self.data, self.labels, may_be_empty=True)
             if self.sizes["train"] and self.sizes["test"]:
                 return
         raise DataError(

@@ -74,6 +74,8 @@ def _holds_another(home: Place, made: Path) -> bool:
 
 def _check_splits(rows: Sequence[Mapping[str, str]], data: Data, dropped: Counter[str]) -> None:
     """Raise DataError where there is nothing to train or nothing to test on."""
+    if not rows and not dropped.total():
+        raise DataError(f"data.source: {data.source} holds no row; expected rows of examples")
     empty = [split for split in ("train", "test") if all(row["split"] != split for row in rows)]
     if empty:
         groups = len({row["group"] for row in rows})
@@ -111,7 +113,8 @@ def load(home: Root, split: str, count: int | None) -> list[dict[str, str]]:
 
 def too_many(count: int, held: int) -> str:
     """Say that a spec asks for more examples than a split holds."""
-    return f"found {count:,}, but that split holds {held:,} examples; expected at most {held:,}"
+    most = f"at most {held:,}" if held else "more rows, or no such key"
+    return f"found {count:,}, but that split holds {held:,} examples; expected {most}"
 
 
 def no_validation(patience: int) -> str:
@@ -133,15 +136,18 @@ def describe(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
     return {**sizes, **texts}
 
 
-def split_sizes(data: Data, labels: Sequence[str]) -> dict[str, float]:
+def split_sizes(data: Data, labels: Sequence[str], *, may_be_empty: bool = False) -> dict[str, float]:
     """Give the number of examples in each split, and of rows and examples without explanation.
 
-    Also `test_same_group`, the chance that two test examples are of one group. Raises DataError. The latter
-    numbers are named as in the data stage's summary.
+    Also `test_same_group`, the chance that two test examples are of one group. The latter numbers are
+    named as in the data stage's summary. Raises DataError, as for training or test examples of which there
+    are none, unless these may be empty.
     """
     dropped: Counter[str] = Counter()
     rows = read_source(data, labels=labels, dropped=dropped)
     assign_splits(rows, data)
+    if not may_be_empty:
+        _check_splits(rows, data, dropped)
     counts = Counter(row["split"] for row in rows)
     sizes = {split: float(counts[split]) for split in SPLITS}
     groups = Counter(row["group"] for row in rows if row["split"] == "test")

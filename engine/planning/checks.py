@@ -316,7 +316,7 @@ def _sizes(data: Data, labels: list[str]) -> dict[str, float] | None:
         return None
     if sum(path.stat().st_size for path in local_paths) > MOST_BYTES:
         return None
-    memory = cache_folder() / "splits-3" / f"{data_key(data, labels)}.json"
+    memory = cache_folder() / "splits-4" / f"{data_key(data, labels)}.json"
     if memory.is_file():
         return dict(json.loads(memory.read_text("utf-8")))
     sizes = split_sizes(data, labels)

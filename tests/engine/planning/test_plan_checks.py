@@ -87,6 +87,21 @@ def test_the_most_that_a_split_holds_is_enough(write_spec, rated_file) -> None:
     engine("plan", spec)
 
 
+@pytest.mark.parametrize(("kept", "said"), [(0, "holds no row"), (1, "no train examples")])
+def test_data_without_a_train_or_test_example_are_told(
+    write_spec, rated_file, tmp_path, kept: int, said: str
+) -> None:
+    """A plan warns in the words with which the data stage would refuse them."""
+    few = tmp_path / "few.jsonl"
+    rows = [line for line in rated_file.read_text().splitlines() if json.loads(line)["rating"] == "1"]
+    few.write_text("".join(f"{line}\n" for line in rows[:kept]))
+    spec = write_spec()
+    sizes = ("--set", "data.train=null", "--set", "data.test=null", "--set", "data.holdout=0.999999")
+    spec.write_text(spec.read_text().replace(str(rated_file), str(few)))
+    assert told(engine("plan", spec, *sizes).output, said)
+    assert told(engine("execute", spec, *sizes, code=1).output, said)
+
+
 def test_wrong_data_are_left_to_the_data_stage(write_spec, rated_file, tmp_path) -> None:
     rows = [json.loads(line) | {"rating": "9"} for line in rated_file.read_text().splitlines()]
     bad = tmp_path / "bad.jsonl"
