@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -334,6 +335,22 @@ def test_without_the_differences_nothing_is_steered(
     assert "changed" in ended.output and "intervene" not in ended.output.partition("Ran ")[2]
     again = engine("execute", spec, *only, "--retry-failed").output
     assert "intervene" in again.partition("Ran ")[2]
+
+
+def test_damaged_differences_add_nothing(root: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(root, tmp_path / "store")
+    (spec := tmp_path / "small.toml").write_text(
+        (root.parent / "small.toml").read_text().replace("[1, -2]", "[3]").replace(str(root), str(copied))
+    )
+    damaged = list(copied.glob("results.zarr/differences/*/float32-*-coordinate/c.*"))
+    for file in damaged:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 255
+        file.write_bytes(content)
+    ended = engine("execute", spec, code=1)
+    assert damaged and told(ended.output, "differences", "`engine verify STORE --fix`"), ended.output
+    command("verify", copied, "--fix")
+    assert "Ran 4 differences, 4 intervene" in engine("execute", spec, "--retry-failed").output
 
 
 @pytest.mark.parametrize(
