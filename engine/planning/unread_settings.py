@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -80,6 +81,7 @@ REASONS: tuple[tuple[tuple[str, ...], Told, str], ...] = (
         "evaluate.inspect.tasks names none",
     ),
 )
+MOST = 8  # settings that a sentence names
 OF_NONE = "no stage of these cells reads it"
 # What other warnings speak of.
 ELSEWHERE = ("probe.at", "evaluate.counterfactuals")
@@ -99,16 +101,22 @@ def unread_settings(plan: Plan) -> Iterator[str]:
     """Yield a sentence for each reason why settings of the spec change no result of its cells."""
     found = dict[str, list[str]]()
     known = {cell.choice: cell.keys for cell in plan.cells}
+    keys_of = lru_cache(1)(lambda matrix: Keys(matrix, plan.remembered))
     for setting in (*_of_tables(plan.matrix), *_of_levels(plan.matrix)):
         name = keys.join(setting.path)
-        if name not in ELSEWHERE and _is_unread(plan, setting, known):
+        if name not in ELSEWHERE and _is_unread(plan, setting, known, keys_of):
             found.setdefault(_reason(plan.matrix, name, setting.cells), []).append(setting.at)
     for reason, names in found.items():
         many = len(names) > 1
         yield (
-            f"{', '.join(names)}: {'change' if many else 'changes'} no result, for {reason}; expected "
+            f"{_listed(names)}: {'change' if many else 'changes'} no result, for {reason}; expected "
             f"{'them' if many else 'it'} beside settings that read {'them' if many else 'it'}, or left out"
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+    return ", ".join(names[:MOST]) + more
 
 
 def _of_tables(matrix: Matrix) -> Iterator[Written]:
@@ -137,23 +145,25 @@ def _of_levels(matrix: Matrix) -> Iterator[Written]:
     """Yield the settings of levels, but of factors of one key: levels without effect are alike there."""
     told = matrix.distinct(*TABLE_STAGES)
     for position, axis in enumerate(matrix.axes):
-        if len({name for level in axis.levels for name in level.overrides}) == 1:
-            continue
-        for index, level in enumerate(axis.levels):
-            cells = [cell for cell in told if cell[position] == index]
-            for name in level.overrides if cells else ():
-                others = {key: value for key, value in level.overrides.items() if key != name}
-                axes = list(matrix.axes)
-                axes[position] = evolve(axis, levels=_replaced(axis.levels, index, others))
-                without = Matrix(matrix.spec, axes, matrix.rules, matrix.cells)
-                yield Written(keys.split(name), f"{matrix.written(name, cells[0])} ({name})", cells, without)
+        names = dict.fromkeys(name for level in axis.levels for name in level.overrides)
+        for name in names if len(names) > 1 else ():
+            axes = list(matrix.axes)  # one matrix for all levels, for a cell reads its own level alone
+            axes[position] = evolve(axis, levels=tuple(_without(level, name) for level in axis.levels))
+            without = Matrix(matrix.spec, axes, matrix.rules, matrix.cells)
+            for index, level in enumerate(axis.levels):
+                cells = [cell for cell in told if cell[position] == index]
+                if cells and name in level.overrides:
+                    place = f"{matrix.written(name, cells[0])} ({name})"
+                    yield Written(keys.split(name), place, cells, without)
 
 
-def _replaced(levels: Sequence[Level], index: int, overrides: Mapping[str, Any]) -> tuple[Level, ...]:
-    return (*levels[:index], evolve(levels[index], overrides=overrides), *levels[index + 1 :])
+def _without(level: Level, name: str) -> Level:
+    return evolve(level, overrides={key: value for key, value in level.overrides.items() if key != name})
 
 
-def _is_unread(plan: Plan, setting: Written, known: Mapping[Cell, Mapping[str, str]]) -> bool:
+def _is_unread(
+    plan: Plan, setting: Written, known: Mapping[Cell, Mapping[str, str]], keys_of: Callable[[Matrix], Keys]
+) -> bool:
     """Tell whether a setting says something in some cell, and no cell has another key without it."""
     table, without, cells = str(setting.path[0]), setting.without, setting.cells
     read_in = [table, "evaluate"] if table in OVERLAID else [table]
@@ -162,7 +172,7 @@ def _is_unread(plan: Plan, setting: Written, known: Mapping[Cell, Mapping[str, s
             without.table(name, cell) == plan.matrix.table(name, cell) for name in read_in for cell in cells
         ):
             return False  # what holds anyhow, written out, or replaced by a level of every cell
-        others = Keys(without, plan.remembered)
+        others = keys_of(without)
         return all(others.of(cell) == known[cell] for cell in cells)
     except (SpecError, EngineError):  # no cell can do without it
         return False

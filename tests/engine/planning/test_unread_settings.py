@@ -12,6 +12,7 @@ from small_study import TARGETS
 
 import engine
 from engine.errors import EngineError
+from engine.planning import unread_settings as unread
 from engine.planning.stage_keys import Keys
 from engine.planning.unread_settings import unread_settings
 from engine.planning.warnings import plan_warnings
@@ -167,6 +168,22 @@ def test_a_setting_of_a_level_is_told_with_its_place(write_spec) -> None:
     ]
     spec.write_text(spec.read_text().replace(LEVELS, CROSSED))
     assert list(unread_settings(engine.plan(spec))) == []
+
+
+def test_many_levels_take_one_look_for_each_key(write_spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep's plan stays quick, and its sentence short."""
+    made = []
+    monkeypatch.setattr(unread, "Keys", lambda *options: made.append(options) or Keys(*options))
+    levels = "".join(f'l{i} = {{ lora.r = {i + 1}, target.filler = "x{i}" }}\n' for i in range(20))
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace(TARGETS, f"[factors.size.levels]\n{levels}"))
+    plan = engine.plan(spec)
+    (said,) = unread_settings(plan)
+    assert (
+        said.startswith("factors.size.levels.l0 (target.filler), ")
+        and " and 12 more: change no result" in said
+    )
+    assert len(made) < 20
 
 
 def test_ready_studies_set_nothing_in_vain() -> None:
