@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import click
 from attrs import define, evolve, field
 
 from engine.errors import DataError, UsageError
-from engine.terminal import say
+from engine.terminal import say, shown
 from specs.common.spelling import hint
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ class _Choice:
         """Give the column of each role; SpecError with all that is wrong with options and columns."""
         from engine.cli.new_spec import Roles, label_mistakes
         from specs import Problem, SpecError
+        from specs.toml.describe import value as spell
 
         for role, column in self.given.items():
             if column and column not in self.seen.columns:
@@ -129,6 +130,11 @@ class _Choice:
         chosen = [name for name in (label, response, context, explanation) if name]
         for twice in sorted({name for name in chosen if chosen.count(name) > 1}):
             self.mistakes.append(f'column "{twice}" was given two roles; expected one each')
+        self.mistakes += [
+            f"the name of column {spell(name)} holds a NUL character; expected another name"
+            for name in (*chosen, group)
+            if "\0" in name
+        ]
         if label in self.seen.columns:
             self.mistakes += label_mistakes(self.seen, label)
         if self.mistakes:
@@ -155,7 +161,7 @@ class _Choice:
             say(f"Which column holds the {'label' if role == 'label' else 'rated text'}?")
             for name in fitting:
                 say(f"  {several([name], self.seen)}")
-            return str(click.prompt("column", type=click.Choice(fitting), default=fitting[0]))
+            return _asked(fitting)
         self.mistakes.append(
             f"which column holds the {role} cannot be told; expected {option} with "
             f"{several(fitting[:5], self.seen)}, or --yes for the first"
@@ -174,6 +180,23 @@ class _Choice:
         fitting = likely(self.seen, role, [name for name in taken if name])
         named = [name for name in fitting if name.lower() in known]
         return named[0] if len(named) == 1 or (named and named[0].lower() == role) else ""
+
+
+def _asked(fitting: Sequence[str]) -> str:
+    """Ask for one of these columns, by its name as it is shown; the first by default."""
+    names = {shown(name): name for name in fitting}
+
+    def chosen(answer: str) -> str:
+        if answer not in names:
+            raise click.UsageError(f"expected one of {', '.join(names)}")
+        return names[answer]
+
+    first = shown(fitting[0])
+    return str(
+        click.prompt(
+            f"column ({', '.join(names)}) [{first}]", default=first, show_default=False, value_proc=chosen
+        )
+    )
 
 
 def _no_column(role: str, column: str, seen: Look) -> str:

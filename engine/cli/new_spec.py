@@ -15,6 +15,7 @@ from engine.data.row_checks import MOST_LABELS, in_order
 from engine.errors import DataError
 from engine.models.gpus import all_hidden, nvidia_gpu
 from engine.quantities import count
+from engine.terminal import shown
 from specs.common.spelling import one_of
 from specs.tables.data import Columns, Data
 from specs.tables.experiment import Train
@@ -145,7 +146,7 @@ class NewSpec:
             lines.append(f"columns = {{ {', '.join(shown)} }}")
             unused = [name for name in seen.columns if name not in named.values()]
             if unused:
-                lines.append(f"# not used: {_listed(unused)}")
+                lines.append(_comment(f"not used: {_listed(unused)}"))
         lines.append(f"dimension = {spell(self.dimension)}  # what the prompt calls the label")
         if seen.test_split:
             lines.append(f"test_split = {spell(seen.test_split)}")
@@ -211,11 +212,11 @@ class NewSpec:
     def _evaluate(self) -> str:
         counted = self.seen.columns.get(self.roles.label)
         numbers = counted.labels if counted else {}
-        lines = ["[evaluate]", "# In rating order, where there is one."]
+        told = "In rating order, where there is one."
         if numbers:
             counted_labels = (f"{label} ({numbers[label]:,})" for label in self.labels if label in numbers)
-            lines[1] += f" Found: {_listed(list(counted_labels))}."
-        lines.append(f"labels = [{', '.join(map(spell, self.labels))}]")
+            told += f" Found: {_listed(list(counted_labels))}."
+        lines = ["[evaluate]", _comment(told), f"labels = {spell(self.labels)}"]
         if self._longest / CHARACTERS_PER_TOKEN > max(Train().max_length, self._length) / 2:
             lines.append(
                 f'too_long = "drop"  # the longest row has {self._longest:,} characters; what does not fit '
@@ -283,6 +284,8 @@ def label_mistakes(seen: Look, column: str) -> list[str]:
         return [f'column "{column}" holds {some}; expected 2 to 30 labels']
     mistakes, alike = [], dict[str, str]()
     for label in held.labels:
+        if "\0" in label:
+            mistakes.append(f'column "{column}" holds {spell(label)}; expected labels without NUL characters')
         if label.strip() != label:
             mistakes.append(f'column "{column}" holds {spell(label)}; expected no spaces around labels')
         elif (other := alike.setdefault(normalize("NFKC", label).casefold(), label)) != label:
@@ -301,6 +304,11 @@ def default_model() -> str:
 
 def _numbers(labels: Sequence[str]) -> bool:
     return all(label.replace(".", "", 1).lstrip("+-").isdigit() for label in labels)
+
+
+def _comment(text: str) -> str:
+    """Give a comment that ends with its line, whatever names and values are in it."""
+    return f"# {shown(text)}"
 
 
 def _listed(names: list[str], most: int = 12) -> str:

@@ -67,7 +67,7 @@ def plan_tables(
     for name, number in pairs.items():
         yield f"contrast  {name}  ({number} pairs)"
     for warning in plan_warnings(plan):
-        yield styled(f"warning: {warning}", "yellow")
+        yield styled(f"warning: {warning}", "yellow", lines=True)
     if command := plan.matrix.experiment.executor.notify:
         yield styled(
             f"executor.notify is set: `engine execute` ends by running {command!r} in a shell.", "red"

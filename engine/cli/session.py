@@ -71,7 +71,9 @@ def run(
             f"{count(outcome.left_failed, 'stage')} failed before; --retry-failed runs what failed again"
         )
     for index, stage, message in outcome.failed:
-        line = joined([f"failed: cell {index + 1}, {stage}: ", styled(message, lines=True)])
+        first, *more = message.splitlines() or [""]
+        told_whole = " … (above in full)" * bool(more)
+        line = joined([f"failed: cell {index + 1}, {stage}: ", first + told_whole])
         console.print(line, style="red", soft_wrap=True)
         if verbose:
             console.print(styled(_traceback(plan, index, stage), lines=True), soft_wrap=True)

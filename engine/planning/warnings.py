@@ -18,6 +18,7 @@ from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.schedule import schedule_warnings
 from engine.planning.training_groups import told_alone
 from engine.planning.unread_settings import unread_settings
+from engine.terminal import shown
 from specs.common.names import INSPECT_PREFIX, NEUTRAL_OUTCOMES, TASK_PREFIX
 from specs.tables.data import Data
 from specs.tables.experiment import STAGES
@@ -41,11 +42,11 @@ _FATE = {"error": "a stage that reads them will fail", "label": "the label alone
 
 
 def plan_warnings(plan: Plan) -> list[str]:
-    """Give what a person should know before the plan is executed, a sentence each."""
-    return [
-        *older_store(plan),
-        *changed_files(plan),
-        *unreadable_data(plan),
+    """Give what a person should know before the plan is executed, a sentence each.
+
+    What is wrong with data has the lines of their rows; no other warning has more than one.
+    """
+    sentences = [
         *_unexplained(plan),
         *_unmeasured(plan),
         *_unasked(plan),
@@ -58,6 +59,8 @@ def plan_warnings(plan: Plan) -> list[str]:
         *_unread(plan),
         *unread_settings(plan),
     ]
+    first = [*older_store(plan), *changed_files(plan)]
+    return [*map(shown, first), *unreadable_data(plan), *map(shown, sentences)]
 
 
 def _unread(plan: Plan) -> Iterator[str]:

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from specs.common.spelling import one_of
 from specs.registry import Named
-from specs.toml.keys import quote
+from specs.toml.keys import join, quote
 
 _SCALARS: dict[Any, tuple[str, str]] = {
     int: ("an integer", "integers"),
@@ -111,10 +111,13 @@ def plural(type_: Any) -> str:
 
 
 def value(raw: Any) -> str:
-    """A scalar, or a list of scalars, as TOML spells it."""
+    """A value as TOML spells it, on one line: what a person may paste behind `KEY =` or `--set KEY=`."""
     if isinstance(raw, bool):
         return "true" if raw else "false"
-    if isinstance(raw, list):
+    if isinstance(raw, Mapping):
+        inner = ", ".join(f"{join((str(key),))} = {value(item)}" for key, item in raw.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    if isinstance(raw, list | tuple):
         return f"[{', '.join(map(value, raw))}]"
     return quote(raw) if isinstance(raw, str) else str(raw)
 
