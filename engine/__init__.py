@@ -6,7 +6,11 @@ of any cell. Results are read by `store.open_store`. Names are imported when the
 
 from typing import TYPE_CHECKING, Any
 
-from specs.common.lazy_names import lazy_names
+from engine.own_packages import check_own_packages
+
+check_own_packages()
+
+from specs.common.lazy_names import lazy_names  # noqa: E402
 
 if TYPE_CHECKING:
     from engine.api import CellStatus, LoadedModel, execute, load_adapter, plan, status

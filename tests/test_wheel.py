@@ -1,4 +1,4 @@
-"""The wheel holds what the commands need: a demo without a clone."""
+"""The wheel holds what the commands need, a demo without a clone; no folder here hides an installed package."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from facts import told
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
@@ -26,8 +27,8 @@ SOURCES = (
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the built wheel puts into a folder of packages."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a package is built of."""
     folder = tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
         source = ROOT / name
@@ -36,8 +37,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(source, folder / "source" / name, ignore=ignored)
         else:
             shutil.copy(source, folder / "source" / name)
+    return folder / "source"
+
+
+@pytest.fixture(scope="module")
+def site(source: Path) -> Path:
+    """What the built wheel puts into a folder of packages."""
+    folder = source.parent
     command = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder]
-    subprocess.run([sys.executable, *map(str, command), str(folder / "source")], check=True)
+    subprocess.run([sys.executable, *map(str, command), str(source)], check=True)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as content:
         content.extractall(folder / "site")
@@ -78,6 +86,53 @@ def test_it_runs_outside_the_clone(site: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert all(path.startswith(str(site)) for path in done.stdout.split())
     assert run(site, tmp_path, "--version").stdout.strip().endswith("0.1.0")
+
+
+@pytest.fixture(scope="module")
+def editable(source: Path) -> Path:
+    """What an editable install puts into a folder of packages."""
+    folder = source.parent / "editable"
+    folder.mkdir()
+    code = f"from setuptools import build_meta; build_meta.build_editable({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        content.extractall(folder / "site")
+    return folder / "site"
+
+
+READING = """
+import site, sys
+site.addsitedir(sys.argv[1])
+import engine
+from store import open_store
+engine.plan, engine.execute, engine.load_adapter, open_store
+print(engine.__file__)
+"""
+
+
+@pytest.mark.parametrize("installed", ["site", "editable"])
+def test_folders_of_the_names_of_packages_hide_none(
+    installed: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    for name in ("engine", "kernels", "specs", "store"):
+        (tmp_path / name / "mine").mkdir(parents=True)
+    place = request.getfixturevalue(installed)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", READING, str(place)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    home = place if installed == "site" else request.getfixturevalue("source")
+    assert done.stdout.startswith(str(home)), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["specs", "store"])
+def test_a_module_that_takes_the_name_of_a_package_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.py").write_text("")
+    command = [sys.executable, "-c", "import engine"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError") and told(last, str(tmp_path / f"{name}.py"), str(ROOT / name))
 
 
 @pytest.mark.demo

@@ -110,7 +110,10 @@ class RowChecks:
             self._values[label] += 1
         if label is not None and self.labels is not None and label not in self.labels:
             column = columns.get("label", "label")
-            return "label", f'column "{column}" holds {spell(label)}; expected one of {", ".join(self.labels)}'
+            return (
+                "label",
+                f'column "{column}" holds {spell(label)}; expected one of {", ".join(self.labels)}',
+            )
         return None
 
     def _surplus(self, row: Mapping[str, str | None]) -> str | None:

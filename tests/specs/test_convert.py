@@ -1,6 +1,7 @@
 """The converter: strict types, all problems at once, and a way back to plain dicts."""
 
 import math
+import tomllib
 from typing import Any, get_origin
 
 import pytest
@@ -12,6 +13,7 @@ from specs.tables.evaluate import Evaluate
 from specs.tables.experiment import Experiment, Lora, Model, Train
 from specs.tables.probe import Probe
 from specs.toml.convert import structure, unstructure
+from specs.toml.describe import value
 from specs.toml.describe import members, split_annotated
 from specs.toml.known_keys import field_types, table_class, tables, unknown_key
 
@@ -200,3 +202,24 @@ def test_wrong_kinds_never_pass(data: st.DataObject) -> None:
     (problem,) = [problem for problem in problems if problem.key == f"t.{name}"]
     assert problem.message.startswith("expected ")
     assert ", found " in problem.message
+
+
+VALUES = st.recursive(
+    st.booleans()
+    | st.integers(-(2**63) + 1, 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+def test_a_value_is_spelled_as_toml_reads_it(drawn: Any) -> None:
+    spelled = value(drawn)
+    assert "\n" not in spelled
+    read = tomllib.loads(f"x = {spelled}")["x"]
+    assert read == drawn and repr(read) == repr(drawn)
