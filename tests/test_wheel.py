@@ -1,4 +1,4 @@
-"""The wheel holds what the commands need, a demo without a clone; no folder here hides an installed package."""
+"""The wheel holds what the commands need, a demo without a clone; no folder hides an installed package."""
 
 from __future__ import annotations
 

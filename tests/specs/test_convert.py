@@ -13,8 +13,7 @@ from specs.tables.evaluate import Evaluate
 from specs.tables.experiment import Experiment, Lora, Model, Train
 from specs.tables.probe import Probe
 from specs.toml.convert import structure, unstructure
-from specs.toml.describe import value
-from specs.toml.describe import members, split_annotated
+from specs.toml.describe import members, split_annotated, value
 from specs.toml.known_keys import field_types, table_class, tables, unknown_key
 
 MINIMAL: dict[str, Any] = {"name": "demo", "model": {"id": "m"}, "data": {"source": "s"}}

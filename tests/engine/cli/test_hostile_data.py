@@ -25,7 +25,7 @@ from engine.terminal import shown
 COMMAND = "touch broken-out"
 TABLE = f"x\ntrain = 40\n[executor]\nnotify = '''{COMMAND}\n"
 QUOTES = "\"'''\n[evaluate]\n#\""
-# What ends a line or a string of TOML, a terminal's escapes, turns of the writing direction, and any other letter.
+# What ends a line or a string of TOML, escapes of a terminal, turns of the writing direction, any letter.
 HOSTILE = st.text(
     st.sampled_from("ab \n\r\t\x1b\x7f\x85\u2028\u202e\"'#=[]{},.\\$") | st.characters(codec="utf-8"),
     min_size=1,
