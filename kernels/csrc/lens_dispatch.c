@@ -60,7 +60,9 @@ const char *lens_path_name(int32_t path) { return paths[path].path->name; }
 int32_t lens_path_supported(int32_t path) { return LENS_EMULATED || paths[path].supported(); }
 int32_t lens_path_multiplies_bfloat16(int32_t path) { return paths[path].path->multiplies_bfloat16; }
 
-int64_t lens_scratch_bytes(int64_t count) { return count * (int64_t)sizeof(lens_row_state); }
+int64_t lens_scratch_bytes(int64_t count) {
+    return count * (int64_t)(sizeof(lens_row_state) + LENS_COLUMNS * sizeof(float));
+}
 
 /* Probabilities below 1.2e-38 are denormal numbers, each of which costs some CPUs a hundred cycles, and no sum
  * a digit. So results that would be denormal become 0, in this thread and until the call is over. */

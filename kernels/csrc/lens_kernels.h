@@ -208,8 +208,10 @@ static void keep_logits(const panel_view *view, lens_tile tile, const float *x) 
 }
 
 static void reduce(const lens_block *block, int64_t split, int64_t group, void *scratch) {
-    float x[MOST_ROWS * LENS_COLUMNS];
+    float small[MOST_ROWS * LENS_COLUMNS];
     lens_row_state *states = scratch;
+    float *whole = (float *)(states + block->count); /* the logits of a group */
+    int parts = in_parts(&block->head);
     int64_t tiles = lens_tile_count(block->count, tile_rows(block->head.kind));
     int64_t groups = block->groups < tiles ? block->groups : tiles;
     if (group >= groups) return;
@@ -219,9 +221,11 @@ static void reduce(const lens_block *block, int64_t split, int64_t group, void *
     start_split(block, split, first.begin, last.begin + last.rows, states);
     for (int64_t panel = split * block->split_panels; panel < split_end(block, split); panel++) {
         panel_view view = view_panel(block, split, panel);
+        if (parts) group_logits(&block->head, block->rows, block->count, tiles, here, panel, whole);
         for (int64_t t = here.begin; t < here.begin + here.rows; t++) {
             lens_tile tile = lens_tile_at(block->count, tiles, t);
-            tile_logits(&block->head, block->rows, tile, panel, x);
+            float *x = parts ? whole + (tile.begin - first.begin) * LENS_COLUMNS : small;
+            if (!parts) tile_logits(&block->head, block->rows, tile, panel, x);
             for (int64_t i = 0; i < tile.rows; i++) {
                 int64_t row = tile.begin + i;
                 lens_row_state *state = states + row - first.begin;

@@ -1,11 +1,18 @@
 /* The product, once, for any vector width; lens_kernels.h says what the including file defines.
  *
  * An entry is accumulated along D in one lane in one order, wherever it sits and however many rows its tile
- * has, so its bits depend on its row and column alone. Watched logits rest on that.
+ * has, so its bits depend on its row and column alone. Watched logits rest on that. A wide product goes part by
+ * part of D, for all tiles of a group, so that the panel's part stays in the inner caches; sums rest in x
+ * between parts, as the float32 that they are.
  */
 #include <stddef.h>
 
 enum { STRIP = LANES * TILE_VECS };
+
+/* Entries of D in a part, even; tests take others. */
+#ifndef LENS_DEPTH
+#define LENS_DEPTH 1024
+#endif
 
 #ifdef PAIR_ROWS
 #define PAIRS_IN_VECTORS 0
@@ -62,12 +69,14 @@ static ALWAYS_INLINE void multiply_bfloat16(accumulators sum, int rows, const fl
 }
 #endif
 
+/* Sums from 0 on where `first`, else from x on. */
 static ALWAYS_INLINE void product_of(int32_t kind, int rows, const float *h, const float *w, int64_t width,
-                                     float *x) {
+                                     int first, float *x) {
     for (int strip = 0; strip < LENS_COLUMNS; strip += STRIP) {
         accumulators sum;
         UNROLL for (int i = 0; i < rows; i++) {
-            UNROLL for (int j = 0; j < TILE_VECS; j++) sum[i][j] = v_set(0.0f);
+            UNROLL for (int j = 0; j < TILE_VECS; j++)
+                sum[i][j] = first ? v_set(0.0f) : v_load(x + i * LENS_COLUMNS + strip + j * LANES);
         }
         if (kind == LENS_FLOAT32) multiply_float32(sum, rows, h, w + strip, width);
         if (kind == LENS_WIDENED) multiply_widened(sum, rows, h, w + strip, width);
@@ -84,14 +93,14 @@ static ALWAYS_INLINE void product_of(int32_t kind, int rows, const float *h, con
 /* Tile heights are compile-time constants, so that the accumulators live in registers. */
 #define HEIGHT(n) \
     static NEVER_INLINE void product_##n(int32_t kind, const float *h, const float *w, int64_t width, \
-                                         float *x) { \
-        if (kind == LENS_FLOAT32) product_of(LENS_FLOAT32, n, h, w, width, x); \
-        if (kind == LENS_WIDENED) product_of(LENS_WIDENED, n, h, w, width, x); \
-        if (kind == LENS_BFLOAT16) product_of(LENS_BFLOAT16, n, h, w, width, x); \
+                                         int first, float *x) { \
+        if (kind == LENS_FLOAT32) product_of(LENS_FLOAT32, n, h, w, width, first, x); \
+        if (kind == LENS_WIDENED) product_of(LENS_WIDENED, n, h, w, width, first, x); \
+        if (kind == LENS_BFLOAT16) product_of(LENS_BFLOAT16, n, h, w, width, first, x); \
     }
 CASES(HEIGHT)
 
-typedef void product_function(int32_t, const float *, const float *, int64_t, float *);
+typedef void product_function(int32_t, const float *, const float *, int64_t, int, float *);
 #define ENTRY(n) product_##n,
 static product_function *const products[] = {CASES(ENTRY)};
 
@@ -108,19 +117,44 @@ static void transform(const lens_head *head, int64_t panel, int64_t rows, float 
     }
 }
 
-/* Logits x[tile.rows][LENS_COLUMNS] of one tile and panel. */
-static void tile_logits(const lens_head *head, const void *rows, lens_tile tile, int64_t panel, float *x) {
-    int64_t bytes = lens_panel_elements(head->kind, head->width) * lens_element_bytes(head->kind);
-    int64_t row_bytes = lens_even(head->width) * (head->kind == LENS_BFLOAT16 ? 2 : 4);
-    const float *h = (const float *)((const char *)rows + tile.begin * row_bytes);
-    const float *w = (const float *)((const char *)head->panels + panel * bytes);
+/* The part of one tile's and panel's products from entry k of D on. */
+static void multiply_part(const lens_head *head, const void *rows, lens_tile tile, int64_t panel, int64_t k,
+                          int64_t depth, float *x) {
+    int64_t size = lens_element_bytes(head->kind), row_size = head->kind == LENS_BFLOAT16 ? 2 : 4;
+    int64_t from = panel * lens_panel_elements(head->kind, head->width) + k * LENS_COLUMNS;
+    int64_t row_from = tile.begin * lens_even(head->width) + k * tile.rows;
+    const float *h = (const float *)((const char *)rows + row_from * row_size);
+    const float *w = (const float *)((const char *)head->panels + from * size);
 #if MULTIPLIES_BFLOAT16 && !PAIRS_IN_VECTORS
     if (head->kind == LENS_BFLOAT16)
-        product_pairs(tile.rows, h, w, head->width, x);
+        product_pairs(tile.rows, h, w, depth, x);
     else
 #endif
-        products[tile.rows - 1](head->kind, h, w, head->width, x);
+        products[tile.rows - 1](head->kind, h, w, depth, k == 0, x);
+}
+
+/* Logits x[tile.rows][LENS_COLUMNS] of one tile and panel. */
+static void tile_logits(const lens_head *head, const void *rows, lens_tile tile, int64_t panel, float *x) {
+    multiply_part(head, rows, tile, panel, 0, head->width, x);
     transform(head, panel, tile.rows, x);
+}
+
+static int in_parts(const lens_head *head) {
+    return head->width > LENS_DEPTH && (head->kind != LENS_BFLOAT16 || PAIRS_IN_VECTORS);
+}
+
+/* Logits x[rows of the group][LENS_COLUMNS] of the tiles of a group, part by part of D. */
+static void group_logits(const lens_head *head, const void *rows, int64_t count, int64_t tiles,
+                         lens_tile group, int64_t panel, float *x) {
+    int64_t begin = lens_tile_at(count, tiles, group.begin).begin, end = begin;
+    for (int64_t k = 0; k < head->width; k += LENS_DEPTH)
+        for (int64_t t = group.begin; t < group.begin + group.rows; t++) {
+            lens_tile tile = lens_tile_at(count, tiles, t);
+            int64_t left = head->width - k, depth = left < LENS_DEPTH ? left : LENS_DEPTH;
+            multiply_part(head, rows, tile, panel, k, depth, x + (tile.begin - begin) * LENS_COLUMNS);
+            end = tile.begin + tile.rows;
+        }
+    transform(head, panel, end - begin, x);
 }
 
 static void logits(const lens_head *head, const void *rows, int64_t count, float *out, int64_t columns) {

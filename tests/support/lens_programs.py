@@ -18,7 +18,7 @@ FLOAT32, WIDENED, BFLOAT16 = range(3)  # as lens.h numbers them
 
 def evaluated(program: Sequence[str], function: int, x: Tensor) -> dict[str, Tensor]:
     """Give a function of lens_evaluate at x [n], by path."""
-    answers = _ask(program, struct.pack("7q", -1 - function, len(x), *[0] * 5) + _bytes(x))
+    answers = _Answers(_ask(program, struct.pack("7q", -1 - function, len(x), *[0] * 5) + _bytes(x)))
     return {name: answers.take(torch.float32, len(x)) for name in answers.names()}
 
 
@@ -30,20 +30,10 @@ def solved(program: Sequence[str], problem: dict[str, object]) -> dict[str, tupl
     """
     hidden, head, watched, top_k, final = arguments(problem)
     assert isinstance(head, Unembedding)
-    halves = head.weight.dtype == torch.bfloat16
     ids, places = torch.unique(watched, return_inverse=True)
-    rows, (vocabulary, width) = len(hidden), head.tokens.shape
+    rows, vocabulary = len(hidden), len(head.tokens)
     kept = min(max(top_k, 1), vocabulary)
-    asked = b""
-    for kind in (WIDENED, BFLOAT16) if halves and hidden.dtype == torch.bfloat16 else (halves * WIDENED,):
-        bias = head.token_bias is not None
-        asked += struct.pack(
-            "7q2f", kind, rows, width, vocabulary, len(ids), kept, bias, head.scale, head.softcap or 0
-        )
-        asked += _bytes(head.tokens) + _bytes(hidden if kind == BFLOAT16 else hidden.float())
-        asked += _bytes(head.token_bias.float()) if head.token_bias is not None else b""
-        asked += _bytes(ids) + _bytes(torch.arange(rows) if final is None else final)
-    answers = _ask(program, asked)
+    answers = _Answers(raw_answers(program, problem))
     found = {}
     for name in answers.names():
         logits = answers.take(torch.float32, rows, vocabulary)
@@ -76,6 +66,26 @@ def solved(program: Sequence[str], problem: dict[str, object]) -> dict[str, tupl
     return found
 
 
+def raw_answers(program: Sequence[str], problem: dict[str, object]) -> bytes:
+    """Give all bytes that a program answers to a problem."""
+    hidden, head, watched, top_k, final = arguments(problem)
+    assert isinstance(head, Unembedding)
+    halves = head.weight.dtype == torch.bfloat16
+    ids = torch.unique(watched)
+    rows, (vocabulary, width) = len(hidden), head.tokens.shape
+    kept = min(max(top_k, 1), vocabulary)
+    asked = b""
+    for kind in (WIDENED, BFLOAT16) if halves and hidden.dtype == torch.bfloat16 else (halves * WIDENED,):
+        bias = head.token_bias is not None
+        asked += struct.pack(
+            "7q2f", kind, rows, width, vocabulary, len(ids), kept, bias, head.scale, head.softcap or 0
+        )
+        asked += _bytes(head.tokens) + _bytes(hidden if kind == BFLOAT16 else hidden.float())
+        asked += _bytes(head.token_bias.float()) if head.token_bias is not None else b""
+        asked += _bytes(ids) + _bytes(torch.arange(rows) if final is None else final)
+    return _ask(program, asked)
+
+
 def _bytes(tensor: Tensor) -> bytes:
     return tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
@@ -102,7 +112,7 @@ class _Answers:
         return self.data[self.place - size : self.place]
 
 
-def _ask(program: Sequence[str], asked: bytes) -> _Answers:
+def _ask(program: Sequence[str], asked: bytes) -> bytes:
     ran = subprocess.run([*program], input=asked, capture_output=True)
     assert ran.returncode == 0, ran.stderr.decode()
-    return _Answers(ran.stdout)
+    return ran.stdout
