@@ -27,14 +27,13 @@ class Lengths:
         if texts is None:  # unknown texts: nothing is longer than what training admits
             return Lengths(train.max_length, 0, train.max_length, 0)
         around = len(prompt.template) + len(prompt.system or "")
-        head = len(prompt.system or "") + len(prompt.template.partition("{")[0])
         explains = target.content != "label"
         return Lengths(
             (around + texts.prompt) / CHARACTERS_PER_TOKEN,
             2 + texts.explanation * explains / CHARACTERS_PER_TOKEN,
             (around + texts.longest_prompt) / CHARACTERS_PER_TOKEN,
             2 + texts.longest_explanation * explains / CHARACTERS_PER_TOKEN,
-            head / CHARACTERS_PER_TOKEN,
+            len(prompt.head) / CHARACTERS_PER_TOKEN,
         )
 
     def longest(self, train: Train) -> tuple[float, float]:

@@ -15,14 +15,13 @@ from specs.tables.data import Data
 from specs.tables.evaluate import Evaluate
 from specs.tables.experiment import Lora, Train
 from specs.tables.probe import PositionRange, Probe
-from specs.tables.target import Prompt, Target
+from specs.tables.target import STUDY_FIELDS, Prompt, Target
 from specs.toml.convert import structure
 from specs.toml.describe import value as spell
 from specs.toml.keys import join
 from specs.toml.known_keys import tables
 
-TEMPLATE_FIELDS = ("response", "dimension", "labels")
-SYSTEM_FIELDS = ("dimension", "labels")
+TEMPLATE_FIELDS = ("response", *STUDY_FIELDS)
 COLUMN_FIELDS = ("dimension",)
 TAKEN_FIELDS = {
     *TEMPLATE_FIELDS, "context", "id", "label", "explanation", "group", "split", "source", "messages",
@@ -36,7 +35,7 @@ def prompt_problems(prompt: Prompt, data: Data, table: str) -> Iterator[Problem]
     if prompt.messages:
         yield from _chat(prompt, data, table)
     yield from template_problems(f"{table}.template", prompt.template, known)
-    yield from template_problems(f"{table}.system", prompt.system or "", SYSTEM_FIELDS)
+    yield from template_problems(f"{table}.system", prompt.system or "", STUDY_FIELDS)
 
 
 def _chat(prompt: Prompt, data: Data, table: str) -> Iterator[Problem]:

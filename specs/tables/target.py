@@ -14,6 +14,7 @@ from specs.tables.loss import SEGMENTS, Loss
 
 CONTENT = Named(PSEUDO_EXPLANATIONS, "label+", ("label", "label+explanation"))
 TRAIN_LATER = {**read_by("train"), **LATER}
+STUDY_FIELDS = ("dimension", "labels")  # of a template, which are the same for every example
 
 
 @frozen(kw_only=True)
@@ -47,6 +48,17 @@ class Prompt:
         """Tell whether what the model reads has a field filled in."""
         texts = (self.template, self.system or "")
         return any(name == field for text in texts for _, name, _, _ in Formatter().parse(text))
+
+    @property
+    def head(self) -> str:
+        """The text that stands before anything of an example, fields of the study by their names."""
+        written = [self.system or ""]
+        for text, name, _, _ in [] if self.messages else Formatter().parse(self.template):
+            written.append(text)
+            if name is not None and name not in STUDY_FIELDS:
+                break
+            written.append(name or "")
+        return "".join(written)
 
 
 @frozen(kw_only=True)

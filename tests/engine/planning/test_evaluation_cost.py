@@ -12,6 +12,7 @@ from engine.models.shared_prefix import shared_prefix
 from engine.planning.cost import Cost
 from engine.planning.estimate import estimate
 from engine.planning.sizes import card_of
+from specs.tables.target import Prompt
 
 FIRST = 'target.placement="before"'
 
@@ -121,6 +122,15 @@ def test_what_all_prompts_begin_with_is_read_once_for_a_batch(write_spec) -> Non
     assert cost(LONG, without, "evaluate.batch_size=1").tokens == whole.tokens
     assert cost(LONG, eight, "probe.batch_size=4").tokens == spared.tokens
     assert cost(eight, "probe.batch_size=8").tokens == cost(without, eight).tokens  # short
+
+
+def test_what_prompts_begin_with_ends_where_the_example_begins() -> None:
+    assert Prompt(template="Rate the {dimension} of {{it}} as {labels}:\n{response} {context}").head == (
+        "Rate the dimension of {it} as labels:\n"
+    )
+    assert Prompt(template="{response}: {labels}", system="Rate {dimension}. ").head == "Rate {dimension}. "
+    assert Prompt(template="No field.").head == "No field."
+    assert Prompt(template="Behind a chat.", system="Rate.", messages=True).head == "Rate."
 
 
 @pytest.mark.parametrize("name", MODELS | TRAINABLE)
