@@ -309,6 +309,8 @@ def _chosen(cells: xr.Dataset, entry: str, direction: str | None) -> NDArray[np.
     if direction is None:
         return chosen
     known = cells["direction"].values[chosen].tolist() if "direction" in cells.coords else []
+    if not any(known):
+        raise StoreError(f"{entry}: adds no directions; expected an intervention of the kind steer")
     if direction not in known:
         raise StoreError(f"{entry}: no direction {direction!r}{hint(direction, dict.fromkeys(known))}")
     return chosen[[one == direction for one in known]]
