@@ -31,7 +31,7 @@ def trained_examples(train: Train, examples: int, length: float) -> float:
 
 def schedule_warnings(plan: Plan) -> list[str]:
     """Give what is allowed, but hardly meant, in the schedules of a plan's trainings; each once."""
-    choose = plan.matrix.chooser("train", "data")
+    choose = plan.matrix.chooser("train", "data", "probe")
     trainings = [cells[0] for cells in grouped(plan.cells, lambda cell: choose(cell.choice))]
     return list(dict.fromkeys(text for cell in trainings for text in _warnings(plan, cell)))
 
@@ -43,6 +43,7 @@ def _warnings(plan: Plan, cell: PlannedCell) -> Iterator[str]:
     examples = _examples(plan, cell) if train.steps is None else 0
     if examples is None or (steps := training_steps(train, examples)) == 0:
         return
+    yield from _late_steps(plan, cell, steps)
     warmup = math.ceil(steps * train.warmup)  # in the first of them the rate is 0
     of_steps = f"the training has {steps} step{'s' * (steps > 1)}"
     if warmup >= steps > 1:
@@ -63,6 +64,19 @@ def _warnings(plan: Plan, cell: PlannedCell) -> Iterator[str]:
             f"time{'s' * (times > 1)} (train.validate_every = {train.validate_every}): it can never stop "
             "early, only keep the best adapter; expected more steps, or a lower train.validate_every"
         )
+
+
+def _late_steps(plan: Plan, cell: PlannedCell, steps: int) -> Iterator[str]:
+    """Yield a sentence per step of `probe.at` behind the end of a training of so many steps."""
+    probe, at = plan.matrix.table("probe", cell.choice), plan.matrix.written("probe.at", cell.choice)
+    place = at if at == "probe.at" else f"{at}: probe.at"
+    for index, value in enumerate(probe.at if probe.enabled else ()):
+        if isinstance(value, int) and value > steps:
+            yield (
+                f"{place}[{index}]: found {value}, and the training has "
+                f"{steps} step{'s' * (steps > 1)}: it shows the final adapter; expected steps up to "
+                f"{steps}, or shares of them, of which 1.0 is the end"
+            )
 
 
 def _examples(plan: Plan, cell: PlannedCell) -> int | None:

@@ -9,6 +9,7 @@ from engine.data.prepare import SPLITS
 from engine.data.sources import sources
 from engine.models.gpus import missing_gpu
 from engine.planning.checks import known_sizes, unreadable_data
+from engine.planning.data_read import test_data, test_prompt
 from engine.planning.executor_settings import executor_settings
 from engine.planning.intervention_cost import sweep_warnings
 from engine.planning.memory_fit import fit_warnings
@@ -73,12 +74,7 @@ def _unread(plan: Plan) -> Iterator[str]:
             yield f"{at}: nothing is probed (probe.enabled = false)"
         elif probe.at and steps == 0:
             yield f"{at}: cells with train.steps = 0 have no training to go along"
-    for cell in matrix.distinct("prompt", "data"):
-        prompt, columns = matrix.table("prompt", cell), matrix.table("data", cell).columns
-        shown = (f"{{{field}}}" in prompt.template for field in ("context", "response", *columns.fields))
-        if not prompt.messages and not any(shown):
-            at = matrix.written("prompt.template", cell)
-            yield f"{at}: shows nothing of an example; expected a field such as {{response}}"
+    yield from _empty_prompts(plan)
     for cell in matrix.distinct("lora", "target"):
         lora, target = matrix.table("lora", cell), matrix.table("target", cell)
         for token in lora.trained_tokens:
@@ -87,6 +83,23 @@ def _unread(plan: Plan) -> Iterator[str]:
                     f"{matrix.written('lora.trained_tokens', cell)}: {spell(token)} does not occur in "
                     f"target.filler ({spell(target.filler)})"
                 )
+
+
+def _empty_prompts(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per wording, of the training or the test alone, that shows nothing of an example."""
+    matrix, told = plan.matrix, set()
+    for cell in matrix.distinct("prompt", "data", "evaluate"):
+        tested = "prompt" if matrix.table("evaluate", cell).prompt is None else "evaluate.prompt"
+        wordings = [
+            ("prompt", matrix.table("prompt", cell), matrix.table("data", cell)),
+            (tested, test_prompt(matrix, cell), test_data(matrix, cell)),
+        ]
+        for table, prompt, data in wordings:
+            at = matrix.written(f"{table}.template", cell)
+            shown = map(prompt.shows, ("context", "response", *data.columns.fields))
+            if not prompt.messages and at not in told and not any(shown):
+                told.add(at)
+                yield f"{at}: shows nothing of an example; expected a field such as {{response}}"
 
 
 def _without_effect(plan: Plan) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from attrs import field, frozen
 
@@ -16,6 +16,7 @@ from engine.text.pseudo_explanations import Corpus, Draw, Word, drawn
 from specs.tables.target import Prompt, Target
 
 Example = Mapping[str, str]
+PLACEMENT = "target.placement"  # which asks for a text of its own where words stand on either side
 
 
 @frozen
@@ -104,6 +105,26 @@ class Pieces:
         for place, token in zip((place for word in words for place in word), tokens, strict=True):
             completion[place] = token
         return completion
+
+    def fixed_texts(self) -> Iterator[tuple[str, str, list[int]]]:
+        """Yield what the spec writes into every target: its key, the text, and that text's tokens.
+
+        The spaces behind a text belong to what follows it. A filler with the name of the token for what is
+        unknown asks for that token, and is left out.
+        """
+        target = self.target
+        texts = {"target.prefix": self.form.prefix}
+        if target.content != "label" and target.placement == "interleaved":
+            texts[PLACEMENT] = self.form.behind_label
+        if target.content != "label":
+            texts["target.separator"] = self.form.separator
+        for key, text in texts.items():
+            if written := text.rstrip(" "):
+                yield key, text, self._repeated_text(Text.of_data(written))
+        unknown = self.tokenizer.unk_token
+        asked = unknown is not None and unknown in target.filler
+        if target.content == "label+filler" and not asked:
+            yield "target.filler", target.filler, self._filling()
 
     @property
     def draws(self) -> bool:

@@ -79,6 +79,10 @@ class TargetEncoder:
         """Give the parts of a target that the spec writes."""
         return self._pieces.form
 
+    def fixed_texts(self) -> Iterator[tuple[str, str, list[int]]]:
+        """Yield key, text and tokens of what the spec writes into every target."""
+        return self._pieces.fixed_texts()
+
     def as_written(self, text: str) -> str:
         """Give a text as the tokenizer gives it back where it stands between words: in lower case, say."""
         ids = self._pieces.encoder.tokens(Text.of_data(f"a{text}a")).ids

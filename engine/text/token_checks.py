@@ -11,7 +11,10 @@ from engine.errors import DataError, EngineError, UsageError
 from engine.models.causal_lm import CausalLm
 from engine.models.generation import written
 from engine.text.answers import read_answer
-from engine.text.targets import Encoded, Example, TargetEncoder
+from engine.text.pieces import PLACEMENT
+from engine.text.targets import END, Encoded, Example, TargetEncoder
+from specs.common.spelling import one_of
+from specs.tables.loss import SEGMENTS
 
 SAMPLED = 64  # rows that are looked at, evenly over all
 LISTED = 5  # examples that an error names
@@ -20,14 +23,15 @@ LISTED = 5  # examples that an error names
 def check_tokens(writer: TargetEncoder, rows: Sequence[Example], size: int) -> None:
     """Raise where a label has other tokens when it is scored than when it is trained.
 
-    Or where it has an unknown one, where labels cannot be told apart, or where a token is none of the `size`
-    that the model knows.
+    Or where it, or a text that the spec writes into targets, has an unknown one, where labels cannot be told
+    apart, or where a token is none of the `size` that the model knows.
     """
     kind = type(writer.tokenizer).__name__
+    _check_known(writer)
     for row in _some(rows):
         encoded = writer.encode(row)
         prompt, labels = writer.encode_labels(row)
-        writer.encode_spellings(row)
+        _, spelled = writer.encode_spellings(row)
         whole = encoded.prompt + encoded.completion
         for label, ids in zip(writer.labels, labels, strict=True):
             if writer.tokenizer.unk_token_id in ids:
@@ -42,10 +46,27 @@ def check_tokens(writer: TargetEncoder, rows: Sequence[Example], size: int) -> N
                     f"but as {writer.names([whole[len(prompt) : len(scored)]])} where it is trained (example "
                     f"{row['id']}); expected a tokenizer that reads a text in one way"
                 )
+        for label, spellings in zip(writer.labels, spelled, strict=True):
+            if unknown := [ids for ids in spellings if writer.tokenizer.unk_token_id in ids]:
+                raise UsageError(
+                    f'evaluate.spellings: {kind} does not know a spelling of "{label}" and reads it as '
+                    f"{writer.names(unknown)}; expected spellings that it knows"
+                )
         if (largest := max(whole)) >= size:
             raise EngineError(
                 f"model.id: the tokenizer, {kind}, gives the token {writer.names([[largest]])} of number "
                 f"{largest}, but the model has {size} tokens; expected the model's own tokenizer"
+            )
+
+
+def _check_known(writer: TargetEncoder) -> None:
+    """Raise where the tokenizer does not know some of what the spec writes into every target."""
+    for key, text, ids in writer.fixed_texts():
+        if writer.tokenizer.unk_token_id in ids:
+            expected = '"after" or "before"' if key == PLACEMENT else "a text that it knows"
+            raise UsageError(
+                f"{key}: {type(writer.tokenizer).__name__} does not know all of {text!r}, which stands in "
+                f"every target, and reads it as {writer.names([ids])}; expected {expected}"
             )
 
 
@@ -102,6 +123,30 @@ def encoded_variants(text: TargetEncoder, rows: Sequence[Example], split: str) -
     return [evolve(one, example=number) for number, one in zip(numbers, encoded, strict=True)]
 
 
+def check_weighted(
+    writer: TargetEncoder, rows: Sequence[Example], encoded: Sequence[Encoded], split: str
+) -> None:
+    """Raise where an example has no token that counts in the loss: a training would learn nothing of it."""
+    weights = list(writer.target.loss.weights.values())
+    if all(weights):
+        return
+    idle = {
+        rows[place if one.example is None else one.example]["id"]: set(one.segments)
+        for place, one in enumerate(encoded)
+        if not any(weights[segment] for segment in one.segments)
+    }
+    if idle:
+        kinds = sorted(set().union(*idle.values()))
+        keys = [f"target.loss.{SEGMENTS[kind]}" for kind in kinds]
+        belongs = (
+            "" if END in kinds else " (the end token tells labels apart here, and counts as the label's)"
+        )
+        raise UsageError(
+            f"target.loss: found the weight 0 for every token of {len(idle):,} of {len(rows):,} {split} "
+            f"examples ({_listed(list(idle))}); expected a weight above 0 for {one_of(keys)}{belongs}"
+        )
+
+
 def check_separators(
     writer: TargetEncoder, rows: Sequence[Example], encoded: Sequence[Encoded], split: str
 ) -> None:
@@ -119,11 +164,10 @@ def check_separators(
         if any(_ends_early(stem, separator) for stem in _stems(writer, row, one))
     ]
     if early:
-        more = ", …" if len(early) > LISTED else ""
         read = "" if separator == writer.form.separator else f", as the tokenizer reads {separator!r},"
         raise DataError(
             f"target.separator: found {writer.form.separator!r}{read} in what comes before the label in "
-            f"{len(early):,} of {len(rows):,} {split} examples ({', '.join(early[:LISTED])}{more}), where it "
+            f"{len(early):,} of {len(rows):,} {split} examples ({_listed(early)}), where it "
             "would end the explanation too early; expected a text that is in none of them"
         )
 
@@ -149,3 +193,7 @@ def token_count(model: CausalLm) -> int:
 
 def _some(rows: Sequence[Example]) -> Sequence[Example]:
     return rows[:: max(1, len(rows) // SAMPLED)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:LISTED]) + ", …" * (len(names) > LISTED)

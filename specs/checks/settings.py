@@ -14,6 +14,7 @@ from specs.errors import Problem
 from specs.tables.data import Data
 from specs.tables.evaluate import Evaluate
 from specs.tables.experiment import Lora, Train
+from specs.tables.loss import LARGEST, SMALLEST
 from specs.tables.probe import PositionRange, Probe
 from specs.tables.target import STUDY_FIELDS, Prompt, Target
 from specs.toml.convert import structure
@@ -74,6 +75,10 @@ def _target(settings: Target) -> Iterator[Problem]:
 
 
 def _loss(settings: Target) -> Iterator[Problem]:
+    for segment, weight in settings.loss.weights.items():
+        if 0 < weight < SMALLEST:
+            message = f"expected 0, or a weight from {SMALLEST:g} to {LARGEST:g}; found {spell(weight)}"
+            yield Problem(None, f"target.loss.{segment}", message)
     if not any(settings.loss.weights[segment] for segment in settings.segments):
         names = one_of(f"target.loss.{segment}" for segment in settings.segments)
         message = f'expected a weight above 0 for some token of "{settings.content}" ({names}); all are 0'

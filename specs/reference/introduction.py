@@ -123,7 +123,8 @@ What is scored and watched is what is trained. The prompt, the stem (what stands
 and what stands behind it are tokenized in pieces that no token crosses. The pieces are the same for training,
 scoring, the probe and generation. Spaces go to the piece that follows them. Every target ends with the
 tokenizer's end token, or the one that `model.end_token` names. A tokenizer is refused before training if it
-does not know a label, reads two alike, or loses what a written target is read by.
+does not know a label, a spelling or another text that the spec writes into targets (`target.prefix`,
+`target.separator`, `target.filler`), reads two labels alike, or loses what a written target is read by.
 
 Data is text: what looks like a control token in it ("<eos>", "<|im_end|>") is read as letters, in prompts,
 chat messages and targets. Control tokens come from the tokenizer's beginning, from the chat template, and, in

@@ -13,12 +13,13 @@ from specs.tables.fields import read_by
 SEGMENTS = ("label", "explanation", "end")  # of a target, as its tokens are numbered
 
 BY_TRAIN = read_by("train")
-Weight = Annotated[float, Meta(ge=0)]
+SMALLEST, LARGEST = 1e-6, 1e6  # weights above 0: beyond, a ratio may be too small for float32
+Weight = Annotated[float, Meta(ge=0, le=LARGEST)]
 
 
 @frozen(kw_only=True)
 class Loss:
-    """`[target.loss]`: the weights of a target's tokens by segment; 0 leaves a segment out of the loss."""
+    """`[target.loss]`: the weights of a target's tokens by segment, 1e-6 to 1e6; 0 leaves a segment out."""
 
     label: Annotated[
         Weight,

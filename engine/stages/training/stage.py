@@ -31,7 +31,13 @@ from engine.stages.training.tracker_runs import TrackerRun
 from engine.stages.training.trackers import check_trackers
 from engine.stages.training.train import train_adapter
 from engine.text.targets import Encoded, Example, TargetEncoder
-from engine.text.token_checks import check_tokens, encoded_split, encoded_variants, token_count
+from engine.text.token_checks import (
+    check_tokens,
+    check_weighted,
+    encoded_split,
+    encoded_variants,
+    token_count,
+)
 
 
 def run(
@@ -73,6 +79,8 @@ def _encoded(
     """Give the examples of a training as tokens, by split."""
     encode = {"train": encoded_variants, "validation": encoded_split}
     encoded = {split: encode[split](text, part, split) for split, part in rows.items()}
+    for split, part in rows.items():
+        check_weighted(text, part, encoded[split], split)
     check_tokens(text, rows["train"], token_count(base.model))
     return encoded
 

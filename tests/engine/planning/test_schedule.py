@@ -60,7 +60,7 @@ def test_a_warm_up_over_all_steps_is_warned_of(write_spec, train: str, said: str
     "train", ["steps = 1\nwarmup = 0.0", "steps = 2", "steps = 0", "steps = 4\nwarmup = 0.75"]
 )
 def test_other_warm_ups_are_not(write_spec, train: str) -> None:
-    assert warnings(write_spec(train=train)) == []
+    assert not [found for found in warnings(write_spec(train=train)) if found.startswith("train.")]
 
 
 def test_early_stopping_that_comes_too_late_is_warned_of(write_spec) -> None:
@@ -79,3 +79,28 @@ def test_examples_are_counted_once_the_data_are_there(write_spec) -> None:
     engine("execute", spec, "--only", "target=label", "--only", "seed=0")
     (warning,) = warnings(spec)
     assert told(warning, "1 step")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("train.steps=1", "probe.at=[0,5000]"), ["probe.at[1] … 5000 … 1 step"]),
+        (("train.steps=3", "probe.at=[3,4,9]"), ["probe.at[1] … 4 … 3 steps", "probe.at[2] … 9 … 3 steps"]),
+        (("train.steps=3", "probe.at=[0,0.5,1.0]"), []),
+        (("train.steps=3", "probe.at=[4]", "probe.enabled=false"), []),
+        (("train.tokens=500", "probe.at=[4]"), []),
+    ],
+)
+def test_steps_behind_the_end_of_a_training_are_warned_of(
+    write_spec, options: tuple[str, ...], said: list[str]
+) -> None:
+    spec = write_spec(train="warmup = 0.0")
+    found = warnings(spec, *(part for option in options for part in ("--set", option)))
+    found = [warning for warning in found if "final adapter" in warning]
+    assert len(found) == len(said) and all(map(told, found, said))
+
+
+def test_a_level_that_names_a_later_step_is_named(write_spec) -> None:
+    spec = write_spec("[factors.times.levels]\nfew = { probe.at = [1] }\nmany = { probe.at = [1, 7] }\n")
+    (warning,) = warnings(spec, "--set", "train.steps=2", "--set", "train.warmup=0")
+    assert told(warning, "factors.times.levels.many", "probe.at[1]", "7", "2 steps")

@@ -110,6 +110,8 @@ def test_declared_outcomes_of_texts_and_tasks_are_told_where_nothing_measures_th
         (("probe.at=[0,1.0]", "probe.enabled=false"), ("probe.at", "probe.enabled")),
         (("probe.at=[0,1.0]", "train.steps=0"), ("probe.at", "train.steps")),
         (("prompt.template=Rate:",), ("prompt.template", "{response}")),
+        (("evaluate.prompt.template=Rate:",), ("evaluate.prompt.template", "{response}")),
+        (('prompt.template="{{response}}:"',), ("prompt.template", "{response}")),
         (("evaluate.sampling.temperature=0.7",), ("evaluate.sampling", "samples")),
         (
             (
@@ -155,3 +157,15 @@ def test_what_a_training_would_fail_of_is_refused_by_the_plan(
 ) -> None:
     arguments = [part for text in overrides for part in ("--set", text)]
     assert told(engine("plan", write_spec(), *arguments, code=2).output, *said)
+
+
+def test_a_wording_that_shows_nothing_is_told_once_and_where_it_is_set(write_spec) -> None:
+    wordings = """
+[factors.wording.levels]
+own = {}
+empty = { evaluate.prompt.template = "Rate it:" }
+"""
+    said = warnings(write_spec(wordings))
+    assert told(said, "factors.wording.levels.empty", "{response}") and said.count("shows nothing") == 1
+    said = warnings(write_spec(), "prompt.template=Rate:", "evaluate.batch_size=2")
+    assert said.count("shows nothing") == 1

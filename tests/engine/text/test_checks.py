@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,15 @@ from engine.models import loading
 from engine.models.batching import padding_id
 from engine.models.generation import written
 from engine.text.answers import read_answer
-from engine.text.token_checks import check_generated, check_separators, check_tokens, check_watched
+from engine.text.token_checks import (
+    check_generated,
+    check_separators,
+    check_tokens,
+    check_watched,
+    check_weighted,
+)
 from specs.tables.experiment import Model
+from specs.tables.loss import SEGMENTS, Loss
 from specs.tables.target import Prompt, Target
 
 ROW = {"id": "1", "context": "a", "response": "reply", "label": "bad", "explanation": "it is"}
@@ -46,6 +55,88 @@ def test_labels_that_are_unknown_or_alike_are_named() -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(UsageError, match=facts('"bad"', "['<unk>']")):
         check_tokens(writer(fast(tokenizer), labels=LABELS), [ROW], 999)
+
+
+def words_alone(*words: str) -> Any:
+    """A tokenizer that knows these words, letters of labels and signs, and reads all else as <unk>."""
+    known = {word: number for number, word in enumerate([*SPECIAL, "good", "bad", "it", "is", *words])}
+    tokenizer = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return fast(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("words", "target", "said"),
+    [
+        ([":"], Target(content="label+filler"), ("target.filler", "' ...'", "['<unk>'")),
+        ([":", "."], Target(content="label+filler", filler=" ★"), ("target.filler", "★", "['<unk>']")),
+        ([], Target(content="label+explanation"), ("target.separator", "': '", "['<unk>']")),
+        (
+            [":"],
+            Target(content="label+words", placement="before"),
+            ("target.separator", "Rating", "['<unk>', ':']"),
+        ),
+        (
+            ["Rating", ":"],
+            Target(content="label+explanation", placement="interleaved"),
+            ("target.placement", "'. '", "['<unk>']", '"after" or "before"'),
+        ),
+        ([], Target(prefix="Answer: "), ("target.prefix", "'Answer: '", "['<unk>', '<unk>']")),
+    ],
+)
+def test_texts_of_the_spec_that_a_tokenizer_does_not_know_are_named(
+    words: list[str], target: Target, said: tuple[str, ...]
+) -> None:
+    with pytest.raises(UsageError, match=facts(*said)):
+        check_tokens(writer(words_alone(*words), labels=LABELS, target=target), [ROW], 999)
+
+
+def test_an_unknown_filler_that_is_asked_for_by_name_stays() -> None:
+    target = Target(content="label+filler", filler=" <unk>")
+    check_tokens(writer(words_alone(":"), labels=LABELS, target=target), [ROW], 999)
+    check_tokens(
+        writer(words_alone(), labels=LABELS, target=Target(filler=" ★")), [ROW], 999
+    )  # that none reads
+    apart = Target(content="label+explanation", placement="interleaved")
+    check_tokens(writer(words_alone("Rating", ":", "."), labels=LABELS, target=apart), [ROW], 999)
+
+
+def test_a_spelling_that_a_tokenizer_does_not_know_is_named() -> None:
+    def own(*texts: str) -> Any:
+        return writer(words_alone("fine"), labels=LABELS, spellings={"good": texts})
+
+    check_tokens(own("fine"), [ROW], 999)
+    with pytest.raises(UsageError, match=facts("evaluate.spellings", '"good"', "['<unk>']")):
+        check_tokens(own("fine", "great"), [ROW], 999)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_example_without_a_weight_is_named_before_the_training(seed: int) -> None:
+    """By the definition: the weights of an example's tokens, by what its target consists of, are all 0."""
+    labels, drawn = ["1", "10", "2"], random.Random(seed)
+    tokenizer = byte_bpe([], pattern="digits")  # "10" begins with "1": the label reaches over the end token
+    for content, weights in product(("label", "label+explanation"), product((0.0, 1.0), repeat=3)):
+        target = Target(content=content, loss=Loss(**dict(zip(SEGMENTS, weights, strict=True))))
+        own = writer(tokenizer, labels=labels, target=target)
+        texts = ["it is", "", "a b"] if content != "label" else ["it is"] * 3
+        rows = [
+            ROW | {"id": f"{place}", "label": drawn.choice(labels), "explanation": text}
+            for place, text in enumerate(texts)
+        ]
+        encoded = [own.encode(row) for row in rows]
+        explained = [content != "label" and bool(text) for text in texts]
+        # Without an explanation the end token belongs to the label.
+        idle = [
+            row["id"]
+            for row, more in zip(rows, explained, strict=True)
+            if not weights[0] and not (more and (weights[1] or weights[2]))
+        ]
+        if idle:
+            said = ("target.loss", f"{len(idle)} of 3 train examples", ", ".join(idle), "target.loss.label")
+            with pytest.raises(UsageError, match=facts(*said)):
+                check_weighted(own, rows, encoded, "train")
+        else:
+            check_weighted(own, rows, encoded, "train")
 
 
 def test_a_token_that_the_model_does_not_know_is_named() -> None:

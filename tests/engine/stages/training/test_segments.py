@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import engine
 from drawn_tokenizers import byte_bpe
+from facts import told
 from hypothesis import given
 from hypothesis import strategies as st
 from small_study import writer
@@ -199,6 +201,8 @@ def test_the_best_validation_is_that_of_the_objective(base: Any, tokenizer: Any,
         ("loss = { label = 0, end = 0 }", "target.loss"),
         ('content = "label+explanation"\nloss = { label = 0, explanation = 0, end = 0 }', "target.loss"),
         ("loss = { label = -1 }", "target.loss.label"),
+        ("loss = { label = 1e-320, end = 0 }", "target.loss.label"),
+        ("loss = { explanation = 1e300 }", "target.loss.explanation"),
         ("loss = { labels = 1 }", "target.loss.labels"),
         ('loss_balance = "segment"', "target.loss_balance"),
     ],
@@ -242,3 +246,14 @@ def test_a_planted_loss_share_slows_the_label_and_balance_undoes_it() -> None:
     assert marks["label+explanation"] > 5 * marks["label"]
     assert marks["masked"] < 1.5 * marks["label"]
     assert marks["segments"] < 1.5 * marks["label"]
+
+
+def test_weights_of_0_that_the_tokens_alone_tell_are_refused_before_the_training(
+    write_spec, tmp_path: Path
+) -> None:
+    spec = write_spec("[target]\nloss = { label = 0 }\n")
+    clash = ('evaluate.labels=["1","2","3","10"]',)  # "1" begins "10": the end token counts as the label's
+    ended = engine("execute", spec, "--only", "target=label", "--set", *clash, code=1)
+    assert told(ended.output, "target.loss", "8 of 8 train examples", "target.loss.label")
+    assert not list((tmp_path / "store").rglob("adapter*"))
+    engine("execute", spec, "--only", "target=label", "--only", "seed=0")  # the end token is learned
