@@ -74,7 +74,7 @@ def words_alone(*words: str) -> Any:
         (
             [":"],
             Target(content="label+words", placement="before"),
-            ("target.separator", "Rating", "['<unk>', ':']"),
+            ("target.separator", r"\nRating: '", "['<unk>', ':']"),
         ),
         (
             ["Rating", ":"],
