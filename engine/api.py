@@ -17,7 +17,7 @@ from engine.planning.recorded_cells import one_training, recorded_cell
 from store import Ledger, cells, read_manifests
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
-from store.ledger.manifests import key_states
+from store.ledger.manifests import key_states, with_status
 from store.ledger.overview import overview
 from store.ledger.version import check_store
 
@@ -169,7 +169,8 @@ def execute(
     import_tqdm()
     from engine.progress import stop_on_signal
     from engine.running.display import Display
-    from engine.running.execution import note_plan, request_for, run_plan
+    from engine.running.execution import request_for, run_plan
+    from engine.running.manifest import note_plan
     from engine.running.outcome import Outcome
     from engine.running.time_left import TimeLeft
 
@@ -209,7 +210,7 @@ def status(store: Root | Plan, experiment: str | None = None) -> Statuses:
 
     Args:
         store: folder or URL of the store; or a spec's TOML file, or what `plan` gives: then it is the store
-            and the experiment of that.
+            and the experiment of that, and the cells are its own, whatever was executed last.
         experiment: this experiment alone.
 
     Raises:
@@ -217,6 +218,7 @@ def status(store: Root | Plan, experiment: str | None = None) -> Statuses:
     """
     if isinstance(store, (str, Path)) and str(store).endswith(".toml") and Path(store).is_file():
         store = plan(store)
+    planned = store if isinstance(store, Plan) else None
     if isinstance(store, Plan):
         experiment = store.matrix.experiment.name
         store = store.root
@@ -229,8 +231,10 @@ def status(store: Root | Plan, experiment: str | None = None) -> Statuses:
     statuses = Statuses()
     manifests = read_manifests(place)
     for name in [experiment] if experiment is not None else manifests:
-        listed = cells(place, name)
-        states = key_states(ledger, "data", manifests[name].get("data", ()))
+        listed, data = cells(place, name), manifests[name].get("data", ())
+        if planned is not None:  # what the spec consists of, whatever was executed last
+            listed, data = with_status(ledger, planned.listed()), planned.data_keys()
+        states = key_states(ledger, "data", data)
         records = [ledger.record("data", key, "failed") for key, state in states.items() if state == "failed"]
         if records:
             told = [(describe(record["levels"]), str(record.get("error", ""))) for record in records]

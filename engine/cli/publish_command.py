@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from engine.cli.parameters import CELL, EXPERIMENT
-from engine.cli.spec_or_store import OF, Results
+from engine.cli.spec_or_store import OF_CELLS, Results
 from engine.errors import UsageError
 from engine.terminal import say
 
 
 @click.command()
-@OF
+@OF_CELLS
 @CELL
 @click.option("--to", "form", required=True, type=click.Choice(["folder", "hub"]), help="Where it goes.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The folder: a new one, or empty.")

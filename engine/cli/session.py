@@ -12,7 +12,8 @@ from engine.cli.output import FORMAT
 from engine.errors import Interrupted, told
 from engine.planning.plan import Plan, PlannedCell
 from engine.quantities import count
-from engine.running.execution import ExecutionRequest, note_plan, run_plan
+from engine.running.execution import ExecutionRequest, run_plan
+from engine.running.manifest import note_plan
 from engine.running.notify import notify
 from engine.terminal import joined, styled
 from specs.tables.experiment import STAGES
@@ -77,7 +78,9 @@ def run(
         console.print(line, style="red", soft_wrap=True)
         if verbose:
             console.print(styled(_traceback(plan, index, stage), lines=True), soft_wrap=True)
-    if not quiet:
+    if outcome.put_back:
+        console.print(_stays(plan), soft_wrap=True)
+    elif not quiet:
         show_results(plan.root, console, plan.matrix.experiment.name)
     failed = len(outcome.failed) + outcome.left_failed
     summary = [f"ran {ran or 'nothing'}"]
@@ -85,6 +88,12 @@ def run(
     summary += [f"{count(failed, 'stage')} failed"] * bool(failed)
     _tell_end(plan, "failed" if failed else "done", "; ".join(summary), console)
     return 1 if failed else 0
+
+
+def _stays(plan: Plan) -> str:
+    """Say that finished cells of other settings are still what the experiment consists of."""
+    name = plan.matrix.experiment.name
+    return f"{name}: its finished cells, which have other settings, stay as they were; none of these is done"
 
 
 def _traceback(plan: Plan, index: int, stage: str) -> str:
@@ -107,8 +116,9 @@ def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Console, *, qu
     before = f"{count(len(failed), 'cell')} failed before" if failed else ""
     if failed:
         console.print(f"{before}; --retry-failed runs what failed again")
-    note_plan(plan)
-    if not quiet:
+    if not note_plan(plan):
+        console.print(_stays(plan), soft_wrap=True)
+    elif not quiet:
         show_results(plan.root, console, plan.matrix.experiment.name)
     summary = "; ".join(filter(None, [f"nothing to do: {done}", before]))
     _tell_end(plan, "failed" if failed else "done", summary, console)

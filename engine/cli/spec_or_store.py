@@ -5,18 +5,24 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import frozen
 
 from engine.cli.parameters import AT, NEW_STORE, SET
-from engine.errors import UsageError
+from engine.errors import EngineError, UsageError
+from engine.terminal import say
 from specs.toml.paths import no_such
 from specs.toml.text import STANDARD_INPUT
+from store import StoreError
 from store.backend.locate import place_of
 from store.backend.location import Place, Root, is_url
+
+if TYPE_CHECKING:
+    from engine.planning.plan import Plan
 
 
 @frozen
@@ -27,6 +33,8 @@ class Results:
     experiment: str | None = None
     spec: str | None = None
     """As it was named, where a spec was."""
+    overrides: tuple[str, ...] = ()
+    """Of the spec."""
 
     @property
     def is_there(self) -> bool:
@@ -43,6 +51,22 @@ class Results:
         command = shlex.join(["engine", "execute", self.spec])
         raise UsageError(f"{self.store}: nothing has been executed yet; `{command}` makes this store")
 
+    def plan(self) -> Plan | None:
+        """Give the plan of the spec; None where a store was named."""
+        from engine.planning.from_spec import plan_from_spec
+
+        return None if self.spec is None else plan_from_spec(self.spec, self.overrides, self.store)
+
+    def told_apart(self) -> Results:
+        """Say where the store's finished cells are others than the spec's, as far as it can be planned."""
+        from engine.planning.other_form import other_form
+        from specs import SpecError
+
+        with suppress(EngineError, SpecError, StoreError, OSError):  # results can be read without all that
+            if (planned := self.plan()) and (said := other_form(planned)):
+                say(said, error=True)
+        return self
+
 
 def OF(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: N802 - an argument, with its options
     """Give a command `of`, the results of SPEC|STORE, which have to be there."""
@@ -51,6 +75,15 @@ def OF(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: N802 - an ar
         return command(of=of.check(), **options)
 
     return OF_ANY(functools.wraps(command)(checked))
+
+
+def OF_CELLS(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: N802 - as above
+    """Give a command that shows finished cells `of`, and say where they are others than those of SPEC."""
+
+    def told(of: Results, **options: Any) -> Any:
+        return command(of=of.told_apart(), **options)
+
+    return OF(functools.wraps(command)(told))
 
 
 def OF_ANY(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: N802 - as above
@@ -79,7 +112,7 @@ def results_of(target: Path | Place, store: Root | None = None, overrides: tuple
     from specs import load_spec
 
     spec = load_spec(Path(str(target)), overrides)
-    return Results(store or place_of(spec.store), spec.experiment.name, str(target))
+    return Results(store or place_of(spec.store), spec.experiment.name, str(target), overrides)
 
 
 def check_alone(target: Root, store: Root | None, overrides: tuple[str, ...]) -> None:

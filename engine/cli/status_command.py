@@ -54,6 +54,7 @@ def status(
     """Show what is done, running or failed, and why."""
     from engine.cli import status_tables as render
     from engine.cli.status_watch import Watch
+    from engine.planning.other_form import other_form
 
     check_one(as_json=as_json, as_csv=as_csv)
     if watch is not None and (as_json or as_csv):
@@ -83,6 +84,8 @@ def status(
             asked = render.Asked(chosen, failed=failed, pending=pending) if listed else None
             for part in render.status_tables(facts, tracebacks=traceback, asked=asked, width=console.width):
                 console.print(part, soft_wrap=isinstance(part, Text))
+            if planned is not None and (said := other_form(planned)):
+                console.print(said, soft_wrap=True)
         if watch is None:
             return
         everything = (cell for experiment in facts["experiments"] for cell in experiment["cells"])

@@ -19,11 +19,11 @@ from engine.quantities import count
 from engine.running.at_work import STAGE
 from engine.running.run_log import under_way
 from engine.terminal import joined, styled
-from store import Ledger, StoreError, cells, read_manifests
+from store import Ledger, StoreError, read_manifests
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.ledger.lost_records import check_data, check_records
-from store.ledger.manifests import key_states, unnamed
+from store.ledger.manifests import key_states, unnamed, with_status
 from store.ledger.overview import fetch_records, overview
 from store.ledger.version import check_store
 
@@ -56,7 +56,9 @@ def status_facts(root: Root, plan: Plan | None = None) -> Facts:
         name = plan.matrix.experiment.name
         if name not in manifests:
             experiments.append(_planned(name, plan))
-        manifests = {experiment: manifest for experiment, manifest in manifests.items() if experiment == name}
+        # What the spec consists of, whatever was executed last.
+        own = {"cells": plan.listed(), "data": plan.data_keys()}
+        manifests = {name: manifests[name] | own} if name in manifests else {}
     experiments += [_executed(Ledger(root), name, manifest) for name, manifest in manifests.items()]
     return {"format": FORMAT, "store": str(root), "experiments": experiments}
 
@@ -200,7 +202,7 @@ def _cell(
 
 
 def _executed(ledger: Ledger, name: str, manifest: dict[str, Any]) -> Facts:
-    root, listed = ledger.place, cells(ledger.place, name)
+    root, listed = ledger.place, with_status(ledger, manifest["cells"])
     done = [(s, cell["keys"][s]) for cell in listed for s, state in cell["status"].items() if state == "done"]
     if len(listed) <= SCREENED_CELLS:  # as `_signatures` reads them
         fetch_records(root, done)

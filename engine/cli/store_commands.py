@@ -9,7 +9,7 @@ import click
 
 from engine.cli.output import CSV, FORMAT, JSON, check_one, say_csv, say_json
 from engine.cli.parameters import CELL, EXPERIMENT, NEW_STORE
-from engine.cli.spec_or_store import OF, Results, results_of
+from engine.cli.spec_or_store import OF_CELLS, Results, results_of
 from engine.errors import UsageError
 from engine.terminal import Terminal, followed, say
 from specs.common.names import EXPORT_FORMATS
@@ -17,7 +17,7 @@ from store.backend.location import Place, Root
 
 
 @click.command()
-@OF
+@OF_CELLS
 @EXPERIMENT
 @JSON
 @CSV
@@ -37,7 +37,7 @@ def results(of: Results, experiment: str | None, as_json: bool, as_csv: bool) ->
 
 
 @click.command()
-@OF
+@OF_CELLS
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The file (default: STORE/report.html)."
 )
@@ -89,7 +89,7 @@ def compare(
     from store.ledger.history import record_look
 
     check_one(as_json=as_json, as_csv=as_csv)
-    of_a, of_b = (results_of(target).check() for target in (target_a, target_b))
+    of_a, of_b = (results_of(target).check().told_apart() for target in (target_a, target_b))
     named = {of.experiment for of in (of_a, of_b)} - {None}
     if len(named) > 1 and experiment is None:
         raise UsageError(f"compare: expected specs of one experiment, found {' and '.join(map(str, named))}")
@@ -112,7 +112,7 @@ def compare(
 
 
 @click.command()
-@OF
+@OF_CELLS
 @click.option(
     "--to",
     "form",
@@ -138,7 +138,7 @@ def export(of: Results, form: Any, experiment: str | None, output: Path | None, 
 
 
 @click.command()
-@OF
+@OF_CELLS
 @CELL
 @click.option("--example", metavar="ID", help="A test example; by default the first.")
 @click.option("--position", help="Only this watch position, with the ranks of the watched tokens.")

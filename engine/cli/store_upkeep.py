@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
 from engine.cli.spec_or_store import OF, Results
 from engine.terminal import Terminal, styled
-from store.backend.location import Root
+
+if TYPE_CHECKING:
+    from engine.planning.plan import Plan
 
 
 @click.command()
@@ -21,12 +25,14 @@ from store.backend.location import Root
     help="Spare what this spec needs, too; repeatable.",
 )  # fmt: skip
 def gc(of: Results, delete: bool, specs: tuple[Path, ...]) -> None:
-    """List, or delete, what no experiment of a store needs any more."""
+    """List, or delete, what neither an experiment of a store nor SPEC needs any more."""
+    from engine.planning.from_spec import plan_from_spec
     from engine.quantities import si
     from store.upkeep.garbage import delete_garbage, find_garbage
 
     store = of.store
-    keep = _keys_of(specs, store)
+    named = (plan_from_spec(spec, store=store) for spec in specs)
+    keep = _keys_of(planned for planned in (of.plan(), *named) if planned)
     garbage_found = (delete_garbage if delete else find_garbage)(store, keep)
     table = Table(box=None, pad_edge=False)
     for column in ("size", "path", "because"):
@@ -66,12 +72,10 @@ def verify(of: Results, fixing: bool) -> None:
     sys.exit(1 if verified.troubles else 0)
 
 
-def _keys_of(specs: tuple[Path, ...], store: Root) -> dict[str, set[str]]:
-    """Give the stage keys of all cells of some specs, by stage."""
-    from engine.planning.from_spec import plan_from_spec
-
+def _keys_of(plans: Iterable[Plan]) -> dict[str, set[str]]:
+    """Give the stage keys of all cells of some plans, by stage."""
     keys: dict[str, set[str]] = {}
-    for spec in specs:
-        for stage, states in plan_from_spec(spec, store=store).states.items():
+    for plan in plans:
+        for stage, states in plan.states.items():
             keys.setdefault(stage, set()).update(states)
     return keys

@@ -142,6 +142,20 @@ class Plan:
         tested = {cell.keys["test_data"]: test_data(self.matrix, cell.choice) for cell in self.cells}
         return list((trained | tested).values())
 
+    def listed(self) -> list[dict[str, Any]]:
+        """Give the cells as a manifest lists them: levels by factor, and keys by stage without the data's."""
+        return [
+            {
+                "levels": self.levels(cell),
+                "keys": {stage: cell.keys[stage] for stage in STAGES[1:] if stage in cell.keys},
+            }
+            for cell in self.cells
+        ]
+
+    def data_keys(self) -> list[str]:
+        """Give the keys of all training and test data, in order."""
+        return sorted({cell.keys[name] for cell in self.cells for name in ("data", "test_data")})
+
     def trusted(self) -> list[str]:
         """Name the models whose repositories' own code will run."""
         models = {self.matrix.choice("model", cell.choice): cell.choice for cell in self.cells}

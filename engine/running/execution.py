@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -10,32 +9,27 @@ from typing import Any
 
 from attrs import field, frozen
 
-from engine.errors import DataError
 from engine.full_memory import Sharing
 from engine.planning.estimate import estimate
 from engine.planning.executor_settings import executor_settings
 from engine.planning.places import older_store
 from engine.planning.plan import Plan, PlannedCell, check_donors
-from engine.planning.plugins_used import used_plugins
 from engine.planning.training_groups import groups_memory, most_together, told_alone
 from engine.planning.warnings import changed_files
 from engine.progress import StopRequest
-from engine.quantities import count
 from engine.running.at_work import at_work, events_of, run_name
 from engine.running.disk_space import check_space, memory_warning
 from engine.running.display import Display, Waits
 from engine.running.kernels_owner import check_kernels
 from engine.running.machine_checks import check_machine
+from engine.running.manifest import Registration
 from engine.running.outcome import Options, Outcome
 from engine.running.provenance import provenance
 from engine.running.run_log import logged
 from engine.running.tracker_summaries import tracked
 from specs.tables.executor import Executor
-from specs.tables.experiment import STAGES
-from specs.toml.paths import no_such
-from store import Ledger, StoreError, StoreWriter, read_manifests, write_manifest
+from store import Ledger, StoreError, StoreWriter
 from store.backend.locate import place_of
-from store.ledger.manifests import lost_cells
 
 
 @frozen
@@ -85,27 +79,16 @@ def run_plan(
     if request.executor.kind == "local":  # others compute elsewhere
         check_machine(plan, cells)
     where = provenance()
-    described = manifest(plan, where)
-    check_files(plan, described)
-    write_manifest(plan.root, plan.matrix.experiment.name, described)
-    plan.look_up()  # from here on `engine gc` spares what the plan finds
+    registration = Registration.of(plan, where)
     run, ledger = run_name(), Ledger(plan.root, request.executor.lease)
-    with at_work(ledger, run), logged(plan, tracked(plan, display), run) as shown:
-        return _run(plan, cells, request, shown, stop, where, run)
-
-
-def note_plan(plan: Plan) -> None:
-    """Write the manifest of a plan without pending cells, where the store's own says something else.
-
-    An extended or renamed spec may consist of results that other specs have left in the store.
-    """
-    name, described = plan.matrix.experiment.name, manifest(plan, {})
-    known = read_manifests(plan.root).get(name, {})
-    spec, asked = known.get("spec", {}), described["spec"]
-    if any(known.get(part) != described[part] for part in ("cells", "data", "files")) or any(
-        json.dumps(spec.get(part)) != json.dumps(asked[part]) for part in ("analysis", "contrasts")
+    with (
+        at_work(ledger, run),
+        registration.unless_idle(),
+        logged(plan, tracked(plan, display), run) as shown,
     ):
-        write_manifest(plan.root, name, described | provenance())
+        outcome = _run(plan, cells, request, shown, stop, where, run)
+    outcome.put_back = registration.put_back
+    return outcome
 
 
 def _run(
@@ -184,41 +167,3 @@ def _run(
             home.remove_all(name)
     outcome.add(prepared)
     return outcome
-
-
-def manifest(plan: Plan, where: dict[str, Any]) -> dict[str, Any]:
-    """Give the experiment's manifest: spec, factors, cells, contrasts and provenance."""
-    from specs.toml.convert import unstructure
-
-    stages = STAGES[1:]  # "data" below
-    plugins = used_plugins(plan.matrix)
-    return {
-        "spec": unstructure(plan.matrix.experiment),
-        "factors": [axis.name for axis in plan.matrix.axes],
-        "cells": [
-            {
-                "levels": plan.levels(cell),
-                "keys": {stage: cell.keys[stage] for stage in stages if stage in cell.keys},
-            }
-            for cell in plan.cells
-        ],
-        "contrasts": [list(pair) for pair in plan.matrix.pairs()],
-        # By these alone the store knows whose the data are: a reader of cells needs none.
-        "data": sorted({cell.keys[name] for cell in plan.cells for name in ("data", "test_data")}),
-        # By these a later plan knows the content of files that are not there any more.
-        "files": plan.files(),
-        **({"plugins": plugins} if plugins else {}),
-        **where,
-    }
-
-
-def check_files(plan: Plan, described: dict[str, Any]) -> None:
-    """Raise DataError where data files are missing, and finished cells would lose their names for that."""
-    missing = plan.missing()
-    lost = lost_cells(plan.root, plan.matrix.experiment.name, described) if missing else 0
-    if lost:
-        more = (
-            f", and without it {count(lost, 'finished cell')} would be none of this experiment; they stay in "
-            "the store; expected the file, or another name of the experiment"
-        )
-        raise DataError(f"data.source: {no_such(missing[0], more=more)}")

@@ -1,5 +1,6 @@
 """Manifests: what each experiment of a store consists of, and how far it has come."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -42,9 +43,27 @@ def write_manifest(root: Root, name: str, manifest: Mapping[str, Any]) -> None:
     with locked(place) as check:  # `store.upkeep.garbage` removes under this lock what no manifest names
         mark_new(place)
         check()
-        declare(place, name, manifest)
-        write_json(place, f"experiments/{name}.json", {**manifest, "history": recorded(place, name)})
-        place.remove(f"experiments/{name}{ASIDE}")
+        _write(place, name, manifest)
+
+
+def put_back_manifest(root: Root, name: str, written: Mapping[str, Any], former: Json) -> bool:
+    """Replace a manifest by the former one, unless it lists other cells by now than were written; tell which.
+
+    Another process may have written its own meanwhile.
+    """
+    place = place_of(root)
+    with locked(place) as check:
+        if read_manifest(place, name)["cells"] != json.loads(json.dumps(written["cells"])):
+            return False
+        check()
+        _write(place, name, former)
+    return True
+
+
+def _write(place: Place, name: str, manifest: Mapping[str, Any]) -> None:
+    declare(place, name, manifest)
+    write_json(place, f"experiments/{name}.json", {**manifest, "history": recorded(place, name)})
+    place.remove(f"experiments/{name}{ASIDE}")
 
 
 def read_manifests(root: Root, experiment: str | None = None) -> dict[str, Json]:
@@ -121,15 +140,15 @@ def lost_cells(place: Place, name: str, manifest: Mapping[str, Any]) -> int:
     That the base model is evaluated, too, or no longer, makes no other cell.
     """
     former = read_manifests(place).get(name, {"cells": []})["cells"]
-    kept = {_own(cell) for cell in manifest["cells"]}
-    gone = [cell["keys"] for cell in former if _own(cell) not in kept]
+    kept = {own_keys(cell) for cell in manifest["cells"]}
+    gone = [cell["keys"] for cell in former if own_keys(cell) not in kept]
     ledger = Ledger(place)
     done = {stage: ledger.done(stage) for keys in gone for stage in keys}
     return sum(all(key in done[stage] for stage, key in keys.items()) for keys in gone)
 
 
-def _own(cell: Json) -> frozenset[tuple[str, str]]:
-    """Return the keys of a cell's own stages."""
+def own_keys(cell: Json) -> frozenset[tuple[str, str]]:
+    """Return the keys of a cell's own stages: all but those of the untrained model."""
     return frozenset((stage, key) for stage, key in cell["keys"].items() if stage not in UNTRAINED_STAGES)
 
 
@@ -195,8 +214,12 @@ def cells(root: Root, experiment: str) -> list[Json]:
     manifests = read_manifests(root, experiment)
     if experiment not in manifests:
         raise unknown_experiment(place_of(root), experiment)
-    listed: list[Json] = manifests[experiment]["cells"]
-    ledger = Ledger(root)
+    return with_status(Ledger(root), manifests[experiment]["cells"])
+
+
+def with_status(ledger: Ledger, listed: Iterable[Json]) -> list[Json]:
+    """Return cells that a manifest or a plan lists, each with its `status` added, as `cells` does."""
+    listed = list(listed)
     keys: dict[str, set[str]] = {}
     for cell in listed:
         for stage, key in cell["keys"].items():

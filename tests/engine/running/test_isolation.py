@@ -27,7 +27,7 @@ from engine.process_group.alone import ALONE
 from engine.progress import StopRequest
 from engine.running.cell_runner import CellRunner
 from engine.running.display import Display
-from engine.running.execution import manifest
+from engine.running.manifest import manifest
 from engine.running.outcome import Options, Outcome
 from engine.stages.cell_stages import Stages
 from engine.stages.training.adapter import attach_adapter
