@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import real_rows
 from benchmarks.contenders import BARE, bare, others, ours
 from benchmarks.measure import (
     Action,
@@ -131,11 +132,13 @@ def main() -> None:
     parser.add_argument("--dtype", choices=TYPES, action="append", help="only this one; may be repeated")
     parser.add_argument("--rows", type=int, action="append", help="only so many; may be repeated")
     parser.add_argument("--alone", action="store_true", help="only the C core and the bare product")
+    real = "only hidden states of SmolLM2-135M, layer by layer, beside drawn rows (float32 but for --dtype)"
+    parser.add_argument("--real", action="store_true", help=real)
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), help="folder of the results")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "probe-core.json"
-    some = options.model or options.dtype or options.rows or options.alone
+    some = options.model or options.dtype or options.rows or options.alone or options.real
     results = json.loads(path.read_text()) if path.exists() and some else {}
     results["machine"] = {
         "cores": torch.get_num_threads(),
@@ -144,6 +147,13 @@ def main() -> None:
         "load": os.getloadavg()[0],
     }
     print(results["machine"])
+    if options.real:
+        results["real"] = [
+            case for dtype in options.dtype or ["float32"] for case in real_rows.cases(TYPES[dtype], 5)
+        ]
+        real_rows.show(results["real"])
+        path.write_text(json.dumps(results, indent=1))
+        return
     for model in options.model or MODELS:
         for dtype in options.dtype or TYPES:
             for rows in options.rows or (FULL if options.full else QUICK[model]):

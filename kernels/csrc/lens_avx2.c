@@ -11,6 +11,7 @@
 typedef __m256 vec;
 #define LANES 8
 #define TILE_ROWS 6
+#define WIDENED_ROWS 5 /* with six, what widening needs drives sums out of the registers */
 #define TILE_VECS 2
 #define CASES(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define MULTIPLIES_BFLOAT16 0

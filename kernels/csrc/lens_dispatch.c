@@ -86,9 +86,7 @@ static void restore(uint32_t before) {
 
 void lens_pack_rows(int32_t path, int32_t kind, const void *rows, int64_t count, int64_t width,
                     void *packed) {
-    const lens_path *chosen = paths[path].path;
-    int64_t tile_rows = kind == LENS_BFLOAT16 ? chosen->packed_pair_rows : chosen->tile_rows;
-    lens_pack_tiles(kind, rows, count, width, tile_rows, packed);
+    lens_pack_tiles(kind, rows, count, width, paths[path].path->packed_rows[kind], packed);
 }
 
 void lens_logits(int32_t path, const lens_head *head, const void *rows, int64_t count, float *out,

@@ -1,6 +1,7 @@
 /* The kernels, once, for any vector width. An including file defines
  *   vec, LANES         a vector of float32 and its length, a divisor of LENS_COLUMNS
  *   TILE_ROWS          rows of the register tile; CASES(X) expands X(1) ... X(TILE_ROWS)
+ *   WIDENED_ROWS       those of a tile of widened bfloat16, where fewer than TILE_ROWS
  *   TILE_VECS          vectors of columns in the register tile
  *   v_*                operations on vec, listed in lens_portable.c
  *   MULTIPLIES_BFLOAT16 and v_dot_bfloat16, where the instruction set has them
@@ -351,5 +352,5 @@ static void evaluate(int32_t function, const float *x, float *out, int64_t count
     }
 }
 
-const lens_path PATH = {PATH_NAME, TILE_ROWS, PACKED_PAIR_ROWS, MULTIPLIES_BFLOAT16, logits, reduce,
-                       diverge,   slopes,    evaluate};
+const lens_path PATH = {PATH_NAME, {TILE_ROWS, WIDENED_ROWS, PACKED_PAIR_ROWS}, MULTIPLIES_BFLOAT16, logits,
+                       reduce,    diverge, slopes, evaluate};

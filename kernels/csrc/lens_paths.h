@@ -5,8 +5,7 @@
 
 typedef struct {
     const char *name;
-    int64_t tile_rows;
-    int64_t packed_pair_rows; /* of the tiles in which bfloat16 rows are packed */
+    int64_t packed_rows[3]; /* of the tiles in which rows are packed, by kind of weight */
     int32_t multiplies_bfloat16;
     void (*logits)(const lens_head *, const void *rows, int64_t count, float *out, int64_t columns);
     void (*reduce)(const lens_block *, int64_t split, int64_t group, void *scratch);

@@ -14,6 +14,9 @@ enum { STRIP = LANES * TILE_VECS };
 #define LENS_DEPTH 1024
 #endif
 
+#ifndef WIDENED_ROWS
+#define WIDENED_ROWS TILE_ROWS
+#endif
 #ifdef PAIR_ROWS
 #define PAIRS_IN_VECTORS 0
 #else
@@ -22,7 +25,9 @@ enum { STRIP = LANES * TILE_VECS };
 #define PAIRS_IN_VECTORS MULTIPLIES_BFLOAT16
 #endif
 enum { MOST_ROWS = PAIR_ROWS > TILE_ROWS ? PAIR_ROWS : TILE_ROWS };
-static inline int64_t tile_rows(int32_t kind) { return kind == LENS_BFLOAT16 ? PAIR_ROWS : TILE_ROWS; }
+static inline int64_t tile_rows(int32_t kind) {
+    return kind == LENS_BFLOAT16 ? PAIR_ROWS : kind == LENS_WIDENED ? WIDENED_ROWS : TILE_ROWS;
+}
 
 typedef vec accumulators[TILE_ROWS][TILE_VECS];
 

@@ -5,6 +5,7 @@ typedef __m512 vec;
 #define LANES 16
 /* 28 accumulators, two columns and one row fill 31 of the 32 registers. */
 #define TILE_ROWS 14
+#define WIDENED_ROWS 13 /* with 14, what widening needs drives sums out of them */
 #define TILE_VECS 2
 #define CASES(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
 
