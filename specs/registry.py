@@ -156,8 +156,11 @@ class Named:
         return f"^{re.escape(self.prefix)}{PATTERN}$"
 
     def nearest(self, text: str) -> str:
-        """Give the text that may be meant, or ""."""
-        return nearest(text, (*self.plain, *(self.prefix + name for name in self.registry)))
+        """Give the text that may be meant, or "": by the names alone where it has their prefix."""
+        texts = (*self.plain, *(self.prefix + name for name in self.registry))
+        names = {known.removeprefix(self.prefix): known for known in texts if known.startswith(self.prefix)}
+        near = nearest(text.removeprefix(self.prefix), names) if text.startswith(self.prefix) else ""
+        return names[near] if near else nearest(text, texts)
 
 
 def _imported(point: EntryPoint) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ MESSAGES = "messages"  # the field of an example that holds its chat
 ROLES = {
     "system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant",
 }  # fmt: skip
+LONGEST = 60  # characters of a value that an error shows
+_NUMBER = re.compile(r"-?\d[\d.]*([eE][+-]?\d+)?")
 EXPECTED = 'a list of messages like {"role": "user", "content": "…"}'
 
 Message = dict[str, str]
@@ -81,11 +84,12 @@ def _read(value: Any, place: str) -> list[Message]:
 
 def _message(entry: Any, place: str) -> Message:
     if not isinstance(entry, Mapping):
-        raise DataError(f"{place} is {_kind(entry)}; expected {EXPECTED}")
+        found = _shown(entry) if isinstance(entry, str) else _kind(entry)
+        raise DataError(f"{place}: found {found}; expected {EXPECTED}")
     role, content = entry.get("role", entry.get("from")), entry.get("content", entry.get("value"))
     if role not in ROLES:
         known = ", ".join(ROLES)
-        raise DataError(f"{place}: found the role {json.dumps(role, default=str)}; expected one of {known}")
+        raise DataError(f"{place}: found the role {_shown(role)}; expected one of {known}")
     if isinstance(content, list):  # parts, as of models that also read images
         content = "".join(_part(part, place) for part in content)
     text = cell_text(content, place, "content")
@@ -100,6 +104,16 @@ def _part(part: Any, place: str) -> str:
     raise DataError(f"{place}: holds a part that is no text; expected text alone")
 
 
+def _shown(value: Any) -> str:
+    """Spell a value; a text that is a number without marks, for JSON's numbers are read as text."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return value[:LONGEST]
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 def _kind(value: Any) -> str:
-    names = {list: "an empty list", dict: "an object", str: "text", bool: "true or false", type(None): "null"}
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    names = {dict: "an object", str: "text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else "another value")

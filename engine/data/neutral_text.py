@@ -27,8 +27,8 @@ def neutral_documents(source: str, key: str = NEUTRAL_TEXT) -> list[str]:
     try:
         content = path.read_text("utf-8")
     except FileNotFoundError:
-        words = f'"{BUILT_IN_TEXT}"' if key == NEUTRAL_TEXT else f'"{TRAINED_TEXTS}", "{BUILT_IN_TEXT}"'
-        raise DataError(f"{key}: {no_such(path, f'file, nor {words}')}") from None
+        words = [BUILT_IN_TEXT] if key == NEUTRAL_TEXT else [TRAINED_TEXTS, BUILT_IN_TEXT]
+        raise DataError(f"{key}: {no_such(path, 'file', words=words)}") from None
     except (OSError, UnicodeDecodeError) as error:
         message = f'{key}: "{source}" cannot be read ({error}); expected a text in UTF-8'
         raise DataError(message) from error

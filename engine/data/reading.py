@@ -75,6 +75,17 @@ def read_source(
     return rows
 
 
+def labels_read(data: Data) -> Iterator[tuple[str, str, str]]:
+    """Yield place, column and label of each row that `data.filter` keeps and that has a label.
+
+    DataError as `read_source`.
+    """
+    for source in sources(data):
+        for _, where, columns, row in _examples(source, data, True, _Seen()):
+            if label := row.get("label"):
+                yield where, columns.get("label", "label"), label
+
+
 def _check_no_columns(data: Data, source: DataSource) -> None:
     """Raise DataError where a spec names columns that a built-in or public set cannot have."""
     for name in REFUSED_COLUMNS:

@@ -20,6 +20,7 @@ from engine.planning.plugins_used import used_names
 from engine.planning.sizes import ModelCard, model_card
 from engine.planning.stage_keys import data_key
 from engine.planning.sweeps import expand
+from engine.planning.vocabulary import Vocabulary, vocabulary
 from specs import Problem, SpecError
 from specs.checks.reserved_names import is_reserved
 from specs.common.names import LENS
@@ -46,6 +47,7 @@ def check_plan(plan: Plan) -> None:
         *_splits(plan),
         *_unvalidated(plan),
         *_decayed_tokens(plan),
+        *_unknown_tokens(plan),
         *_namesakes(plan),
         *_names_of_plugins(plan),
     ]
@@ -235,6 +237,28 @@ def _decayed_tokens(plan: Plan) -> Iterator[Problem]:
                 "of all other tokens, too; expected 0"
             )
             yield _problem(plan, "train.weight_decay", cell, message)
+
+
+def _unknown_tokens(plan: Plan) -> Iterator[Problem]:
+    """Yield texts that are to be tokens of a model, but that its tokenizer does not have."""
+    matrix, read = plan.matrix, dict[Cell, Vocabulary | None]()
+    for cell in matrix.distinct("model", "lora", "train"):
+        model, choice = matrix.table("model", cell), matrix.choice("model", cell)
+        trained = matrix.table("train", cell).steps != 0
+        named = [
+            ("lora.trained_tokens", token) for token in matrix.table("lora", cell).trained_tokens * trained
+        ]
+        named += [("model.end_token", token) for token in [model.end_token] if token is not None]
+        if named and choice not in read:
+            read[choice] = vocabulary(model)
+        for key, token in named:
+            if (known := read[choice]) is not None and token not in known:
+                near = known.nearest(token)
+                hint = f"; did you mean {spell(near)}?" if near else ""
+                message = (
+                    f"found {spell(token)}, which is no token of this model; expected the text of one{hint}"
+                )
+                yield _problem(plan, key, cell, message)
 
 
 def _unvalidated(plan: Plan) -> Iterator[Problem]:

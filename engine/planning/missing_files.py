@@ -48,7 +48,7 @@ def _texts_and_tasks(matrix: Matrix) -> Iterator[Found]:
     for cell in matrix.distinct("evaluate"):
         evaluate = matrix.table("evaluate", cell)
         if (text := evaluate.neutral_text) not in (None, BUILT_IN_TEXT) and not Path(str(text)).exists():
-            yield "evaluate.neutral_text", cell, no_such(str(text), f'file, nor "{BUILT_IN_TEXT}"')
+            yield "evaluate.neutral_text", cell, no_such(str(text), "file", words=[BUILT_IN_TEXT])
         if (folder := evaluate.task_folder) is not None and not Path(folder).exists():
             yield "evaluate.task_folder", cell, no_such(folder, "folder")
 

@@ -68,22 +68,28 @@ def model_card(model: Model) -> ModelCard | None:
 
     EngineError where a file that is there cannot be what it says.
     """
-    path = local = local_path(model.id)
+    path = model_files(model)
     if path is None:
-        path = _hub_folder(model.id, model.revision)
-    if path is not None and model.gguf_file:
-        path = path / model.gguf_file
-    if path is None or not path.exists():
         return None
     memory = card_file(fingerprint_path(path))
     if memory.is_file():
         return read_card(json.loads(memory.read_text()))
-    check_files(path, whole=local is not None)
+    check_files(path, whole=local_path(model.id) is not None)
     card = _from_gguf(path) if is_gguf(path) else _from_folder(path)
     if card is not None:
         memory.parent.mkdir(exist_ok=True)
         memory.write_text(json.dumps(attrs.asdict(card)))
     return card
+
+
+def model_files(model: Model) -> Path | None:
+    """Find the folder or file of a model on this machine, in the hub's cache too; None where it is not."""
+    path = local_path(model.id)
+    if path is None:
+        path = _hub_folder(model.id, model.revision)
+    if path is not None and model.gguf_file:
+        path = path / model.gguf_file
+    return path if path is not None and path.exists() else None
 
 
 def _hub_folder(model_id: str, revision: str | None) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -112,18 +112,25 @@ def _columns(table: str, settings: Data) -> Iterator[Problem]:
 def _evaluate(settings: Evaluate) -> Iterator[Problem]:
     if settings.data is not None:
         yield from _columns("evaluate.data", settings.data)
-    alike: dict[str, str] = {}
-    for index, label in enumerate(settings.labels):
-        at = f"evaluate.labels[{index}]"
-        if label.strip() != label or not label:
-            yield Problem(None, at, f"expected a text without spaces around it, found {spell(label)}")
-        elif label in settings.labels[:index]:
-            yield Problem(None, at, f"{spell(label)} is listed twice")
-        elif (other := alike.setdefault(label.casefold(), label)) != label:
-            message = f"{spell(label)} differs from {spell(other)} in case alone, which answers do not tell"
-            yield Problem(None, at, message)
+    for index, message in label_mistakes(settings.labels):
+        yield Problem(None, f"evaluate.labels[{index}]", message)
     yield from _spellings(settings)
     yield from _counterfactuals(settings)
+
+
+def label_mistakes(labels: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield the place of each label that cannot be one beside those before it, and why."""
+    alike: dict[str, str] = {}
+    for index, label in enumerate(labels):
+        if label.strip() != label or not label:
+            yield index, f"expected a text without spaces around it, found {spell(label)}"
+        elif label in labels[:index]:
+            yield index, f"{spell(label)} is listed twice"
+        elif (other := alike.setdefault(label.casefold(), label)) != label:
+            yield (
+                index,
+                f"{spell(label)} differs from {spell(other)} in case alone, which answers do not tell",
+            )
 
 
 def _counterfactuals(settings: Evaluate) -> Iterator[Problem]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The choice spelled most like `word`, whatever its case, or "" if none comes near."""
+    """The choice that goes on from `word`, or is spelled most like it, whatever its case, or "" if none."""
     from difflib import get_close_matches
 
     by_folded = {choice.lower(): choice for choice in choices}
+    longer = [choice for choice in by_folded if re.match(rf"{re.escape(word.lower())}[\W_]", choice)]
+    if word and longer and word.lower() not in by_folded:
+        return by_folded[min(longer, key=len)]
     matches = get_close_matches(word.lower(), by_folded, n=1)
     return by_folded[matches[0]] if matches else ""
 

@@ -82,7 +82,9 @@ def in_words(meta: Meta) -> str:
 def _kind(bare: Any, metas: list[Meta]) -> str:
     if bare in _SCALARS:
         patterns = [in_words(meta) for meta in metas if meta.pattern is not None]
-        return " ".join([_SCALARS[bare][0], *patterns])
+        filled = _is_filled(bare, metas) and not patterns
+        kind = "a non-empty string" if filled else _SCALARS[bare][0]
+        return " ".join([kind, *patterns])
     if get_origin(bare) is list:
         fewest = max((meta.min_length or 0 for meta in metas), default=0)
         items = plural(get_args(bare)[0])
@@ -96,13 +98,18 @@ def _kind(bare: Any, metas: list[Meta]) -> str:
     return "a value"
 
 
+def _is_filled(bare: Any, metas: list[Meta]) -> bool:
+    return bare is str and any(meta.min_length for meta in metas)
+
+
 def plural(type_: Any) -> str:
     """Several things of this type, as in `a list of integers`."""
     bare, metas = split_annotated(type_)
     if bare is str and named(type_):
         return expected(type_)
     if bare in _SCALARS:
-        return " ".join(filter(None, [_SCALARS[bare][1], bounds(metas)]))
+        filled = "non-empty" if _is_filled(bare, metas) else ""
+        return " ".join(filter(None, [filled, _SCALARS[bare][1], bounds(metas)]))
     if get_origin(bare) is list:
         return "lists of " + plural(get_args(bare)[0])
     if get_origin(bare) is dict or attrs.has(bare):

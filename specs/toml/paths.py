@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +112,21 @@ def _first_there(path: Path) -> Path:
     return path if path.parent.exists() or path.parent == path else _first_there(path.parent)
 
 
-def no_such(path: str | Path, what: str = "file or folder", more: str = "") -> str:
+def no_such(
+    path: str | Path, what: str = "file or folder", more: str = "", words: Collection[str] = ()
+) -> str:
     """What is said wherever something is missing that a spec or a command names: found, expected, nearest.
 
     Args:
         path: where nothing is.
         what: what was expected there.
         more: what follows from that.
+        words: what may stand there in the place of a path.
     """
-    near = near_file(Path(path).expanduser())
+    place = Path(path).expanduser()
+    file = near_file(place)
+    near = nearest(place.name, filter(None, (*words, file))) or file
+    what += ", nor " * bool(words) + ", ".join(map(spell, words))
     hint = f'; did you mean "{near}"?' if near else ""
     return f'found "{path}", which is no {what}{more}{hint}'
 

@@ -12,6 +12,7 @@ from specs.tables.data import Data
 from specs.tables.evaluate import Evaluate
 from specs.tables.experiment import Experiment, Lora, Model, Train
 from specs.tables.probe import Probe
+from specs.tables.target import Target
 from specs.toml.convert import structure, unstructure
 from specs.toml.describe import members, split_annotated, value
 from specs.toml.known_keys import field_types, table_class, tables, unknown_key
@@ -53,6 +54,20 @@ def problems_of(raw: Any, cls: type, at: str = "") -> dict[str, str]:
         ),
         (Train, {"report_to": ["a", 1]}, "train.report_to[1]", "expected a string, found the integer 1|"),
         (Train, [], "train", "expected a table, found an empty list|"),
+        (Target, {"filler": ""}, "train.filler", 'expected a non-empty string, found the string ""|'),
+        (
+            Evaluate,
+            {"neutral_text": ""},
+            "train.neutral_text",
+            'expected a non-empty string, found the string ""|',
+        ),
+        (Evaluate, {"tasks": [""]}, "train.tasks[0]", 'expected a non-empty string, found the string ""|'),
+        (
+            Evaluate,
+            {"tasks": "arc"},
+            "train.tasks",
+            'expected a list of non-empty strings, found the string "arc"|',
+        ),
         (
             Lora,
             {"target_modules": 3},
@@ -222,3 +237,21 @@ def test_a_value_is_spelled_as_toml_reads_it(drawn: Any) -> None:
     assert "\n" not in spelled
     read = tomllib.loads(f"x = {spelled}")["x"]
     assert read == drawn and repr(read) == repr(drawn)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("label+other", "label+other_explanation"),
+        ("label+contradicting", "label+contradicting_explanation"),
+        ("label+repeated", "label+repeated_label"),
+        ("label+vocabulary", "label+vocabulary_tokens"),
+        ("label+Random", "label+random_tokens"),
+        ("label+fillr", "label+filler"),
+        ("label+explanations", "label+explanation"),
+        ("labl", "label"),
+    ],
+)
+def test_the_nearest_content_is_told_by_its_own_words(written: str, meant: str) -> None:
+    ((_, message),) = problems_of({"content": written}, Target, "target").items()
+    assert message.endswith(f"|{meant}")

@@ -12,6 +12,7 @@ from facts import told
 
 import engine as api
 import store
+from specs import SpecError
 
 
 def write(folder: Path, labels: list[Any], name: str = "reviews.jsonl") -> Path:
@@ -58,6 +59,34 @@ def test_a_study_of_word_labels_runs_without_naming_them(tiny_model: Path, tmp_p
     named = labels_of(spec, 'evaluate.labels=["bad","good","mixed"]')
     assert named == labels_of(spec)
     assert api.plan(spec, ('evaluate.labels=["bad","good","mixed"]',)).states == api.plan(spec).states
+
+
+def test_values_that_differ_in_case_or_spaces_are_told_with_their_rows(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, ["Good", "good", "bad ", "bad"] * 9)
+    spec = spec_of(tmp_path, tiny_model)
+    for command in ("plan", "execute", "data"):
+        output = engine(command, spec, code=2).output
+        assert told(
+            output, "data.columns.label", "reviews.jsonl", "row 2", '"label"', '"good"', '"Good"', "case"
+        )
+        assert told(output, "data.columns.label", "reviews.jsonl", "row 3", '"label"', "spaces", '"bad "')
+        assert len(output.splitlines()) == 2 and "evaluate.labels" not in output
+
+
+def test_values_of_test_data_that_differ_in_case_are_told_where_these_are_named(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, ["yes", "no"] * 15, "other.jsonl")
+    write(tmp_path, ["yes", "no", "No"] * 15)
+    spec = spec_of(tmp_path, tiny_model, '[evaluate.data]\nsource = "other.jsonl"\n')
+    assert labels_of(spec) == ["1", "2", "3", "4", "5"]  # files of other labels
+    write(tmp_path, ["no", "yes", "No"] * 15, "other.jsonl")
+    with pytest.raises(SpecError) as caught:
+        api.plan(spec)
+    (problem,) = caught.value.problems
+    assert told(problem.message, "reviews.jsonl", '"label"', '"no"', '"No"') and problem.file == spec
 
 
 def test_numbers_are_in_their_order(tiny_model: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import annotate_spec
 import pytest
 from commands import engine
+from facts import told
 
 from engine.errors import DataError
 from engine.planning.harness import tasks_identity
@@ -124,3 +125,24 @@ def test_what_goes_missing_behind_the_plan_is_told_so_too(tmp_path: Path) -> Non
     pytest.importorskip("lm_eval")
     with pytest.raises(DataError, match="which is no folder"):
         tasks_identity(Evaluate(tasks=["a"], task_folder=str(tmp_path / "tasks")))
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "meant"),
+    [
+        ("evaluate.neutral_text", "buildin", "builtin"),
+        ("evaluate.neutral_text", "built_in", "builtin"),
+        ("evaluate.neutral_text", "builtin.tx", "builtin.txt"),  # a file that is there comes nearer
+        ("probe.tuned.corpus", "trian", "train"),
+        ("probe.tuned.corpus", "buildin", "builtin"),
+    ],
+)
+def test_a_word_that_may_be_meant_is_told(
+    spec: Path, tmp_path: Path, key: str, written: str, meant: str
+) -> None:
+    (tmp_path / "builtin.txt").write_text("some text\n")
+    if written != "builtin.tx":
+        (tmp_path / "builtin.txt").unlink()
+    sets = ("--set", f'{key}="{written}"', "--set", 'probe.lens="tuned"')
+    output = engine("plan", spec, *sets, code=2).output
+    assert told(output, key, written, "no file", f'did you mean "{meant}"?')

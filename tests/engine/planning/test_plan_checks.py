@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import engine
+from drawn_tokenizers import byte_bpe, sentencepiece_bpe, unigram, wordpiece
 from facts import told
+from small_study import small_spec
+from transformers import AutoTokenizer
 
 from engine.models import gpus
+from engine.planning.vocabulary import vocabulary
+from specs.tables.experiment import Model
 
 
 def line_of(spec: Path, text: str) -> int:
@@ -242,3 +248,39 @@ def test_data_that_execute_will_refuse_are_told_of_as_it_will(write_spec, tmp_pa
         for output in (planned.output, executed.output):
             assert told(output, said), output
         assert planned.output.count("warning: ") == 1
+
+
+TRAINED = 'lora.modules_to_save=["embed_tokens"]'
+
+
+@pytest.mark.parametrize("kind", [byte_bpe, sentencepiece_bpe, unigram, wordpiece])
+def test_tokens_are_known_as_the_tokenizer_knows_them(
+    kind: Any, tiny_model: Path, rated_file: Path, tmp_path: Path
+) -> None:
+    tokenizer = kind(["bad"])
+    tokenizer.add_tokens(["<pause>"])
+    folder = tmp_path / "model"
+    tokenizer.save_pretrained(folder)
+    for file in tiny_model.iterdir():
+        if "token" not in file.name:
+            shutil.copy(file, folder)
+    found = vocabulary(Model(id=str(folder)))
+    assert found is not None and all(
+        name in found for name in AutoTokenizer.from_pretrained(folder).get_vocab()
+    )
+    assert "<pausse>" not in found and found.nearest("<pausse>") == "<pause>"
+    spec = small_spec(tmp_path, folder, rated_file)
+    for key, texts in (("lora.trained_tokens", '["<pause>","<pausse>"]'), ("model.end_token", '"<pausse>"')):
+        sets = [part for text in (TRAINED, f"{key}={texts}") for part in ("--set", text)]
+        output = engine("plan", spec, *sets, code=2).output
+        assert told(output, key, '"<pausse>"', "no token", 'did you mean "<pause>"?')
+    assert (
+        "no token" not in engine("plan", spec, "--set", TRAINED, "--set", 'model.end_token="<pause>"').output
+    )
+
+
+def test_tokens_of_a_model_that_is_elsewhere_or_never_trained_are_not_asked_for(write_spec) -> None:
+    options = ("--set", TRAINED, "--set", 'lora.trained_tokens=["<nope>"]')
+    assert told(engine("plan", write_spec(), *options, code=2).output, "lora.trained_tokens", '"<nope>"')
+    engine("plan", write_spec(), *options, "--set", "train.steps=0")
+    engine("plan", write_spec(), *options, "--set", 'model.id="nobody/nothing"')
