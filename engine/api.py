@@ -14,7 +14,8 @@ from engine.planning.from_spec import plan_from_spec
 from engine.planning.levels import Wanted, describe, has_levels, known_levels, named_levels
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.recorded_cells import one_training, recorded_cell
-from store import Ledger, cells, read_manifests
+from specs.toml.paths import no_such
+from store import Ledger, StoreError, cells, read_manifests
 from store.backend.locate import place_of
 from store.backend.location import Place, Root
 from store.ledger.manifests import key_states, with_status
@@ -214,18 +215,10 @@ def status(store: Root | Plan, experiment: str | None = None) -> Statuses:
         experiment: this experiment alone.
 
     Raises:
-        StoreError: for an unknown experiment.
+        StoreError: for a store that is not there, or an unknown experiment.
     """
-    if isinstance(store, (str, Path)) and str(store).endswith(".toml") and Path(store).is_file():
-        store = plan(store)
-    planned = store if isinstance(store, Plan) else None
-    if isinstance(store, Plan):
-        experiment = store.matrix.experiment.name
-        store = store.root
-    if not isinstance(store, (str, PathLike, Place)):
-        kind = type(store).__name__
-        raise TypeError(f"status: expected the folder or URL of a store, or a spec, found a {kind}")
-    place = overview(store, experiment)
+    root, experiment, planned = _results("status", store, experiment)
+    place = overview(root, experiment)
     check_store(place)
     ledger = Ledger(place)
     statuses = Statuses()
@@ -249,13 +242,29 @@ def status(store: Root | Plan, experiment: str | None = None) -> Statuses:
     return statuses
 
 
+def _results(asked: str, store: Root | Plan, experiment: str | None) -> tuple[Root, str | None, Plan | None]:
+    """Give the store that is named by itself, a spec or a plan, and of these their experiment and plan."""
+    if isinstance(store, (str, Path)) and str(store).endswith(".toml") and Path(store).is_file():
+        store = plan_from_spec(store, (), None)
+    if isinstance(store, Plan):
+        return store.root, store.matrix.experiment.name, store
+    if not isinstance(store, (str, PathLike, Place)):
+        kind = type(store).__name__
+        raise TypeError(f"{asked}: expected the folder or URL of a store, or a spec, found a {kind}")
+    place = place_of(store)
+    if not place.distant and not Path(str(place)).is_dir():
+        raise StoreError(f"{asked}: {no_such(str(store), 'spec or store')}")
+    return store, experiment, None
+
+
 def load_adapter(
-    store: Root, cell: Wanted, *, experiment: str | None = None, model: str | None = None
+    store: Root | Plan, cell: Wanted, *, experiment: str | None = None, model: str | None = None
 ) -> LoadedModel:
     """Load the base model with the adapter of one trained cell, in evaluation mode.
 
     Args:
-        store: folder or URL of the store.
+        store: folder or URL of the store; or a spec's TOML file, or what `plan` gives: then it is the store
+            and the experiment of that.
         cell: factor → level, as many as single out one training, or as text: "target=label, seed=0"; the
             adapter is checked against its record.
         experiment: the experiment that has the cell; by default any.
@@ -263,8 +272,11 @@ def load_adapter(
 
     Raises:
         UsageError: for levels that are not there or not single.
-        StoreError: for a training that is not done.
+        StoreError: for a store that is not there, or a training that is not done.
     """
+    root, experiment, _ = _results("load_adapter", store, experiment)
+    place = place_of(root)
+    check_store(place)
     from engine.running.outcome_html import import_tqdm
 
     import_tqdm()
@@ -272,7 +284,6 @@ def load_adapter(
     from engine.stages.training.files import check_adapter
     from engine.stages.training.files import load_adapter as put_on
 
-    place = place_of(store)
     name, key, levels = one_training(place, cell, experiment)
     record = Ledger(place).record("train", key)
     matrix, choice = recorded_cell(read_manifests(place)[name]["spec"], levels)

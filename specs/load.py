@@ -107,7 +107,8 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
         child = source.raw
         for path_of in nothing_to_take_back(raw, child):
             message = "there is nothing to unset: no file that this one extends sets this key"
-            problems.append(source.problem(keys.join(path_of), message, key_like(path_of, raw)))
+            hint = "" if is_key(path_of) else key_like(path_of, raw)
+            problems.append(source.problem(keys.join(path_of), message, hint))
             child = pruned(child, path_of)
         raw = _extend(raw, child)
     for path_of in nothing_to_take_back(raw, changes):

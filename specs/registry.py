@@ -17,7 +17,7 @@ from typing import TypeVar
 from attrs import define, field, frozen
 
 from specs.common.plugin_names import PREFIX, described, package_of
-from specs.common.spelling import hint, nearest, one_of
+from specs.common.spelling import alike, nearest, one_of
 from specs.errors import PluginError
 
 T = TypeVar("T")
@@ -194,7 +194,7 @@ def plugins() -> list[str]:
         if (kind := group.removeprefix(PREFIX)) not in groups:
             named += [
                 f"{point.name} of {package_of(point)}: IGNORED, for {group} is no group of entry points; "
-                f"expected {one_of(groups)}{hint(kind, groups)}"
+                f"expected {one_of(groups)}{alike(kind, groups)}"
                 for point in entry_points(group=group)
             ]
     return named

@@ -15,7 +15,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
 from specs.common.names import EXPORT_FORMATS, ExportFormat
-from specs.common.spelling import hint
+from specs.common.spelling import alike
 from specs.common.spreadsheets import no_formula
 from specs.common.whole_files import whole_file
 from store.backend.locate import place_of
@@ -50,7 +50,7 @@ def export(
     """
     if form not in EXPORT_FORMATS:
         expected = f"expected one of {', '.join(EXPORT_FORMATS)}"
-        raise StoreError(f"export: {expected}, found {form!r}{hint(form, EXPORT_FORMATS)}")
+        raise StoreError(f"export: {expected}, found {form!r}{alike(form, EXPORT_FORMATS)}")
     tree, manifests = open_store(root, experiment), read_manifests(root, experiment)
     written: list[Path] = []
     total = sum(bool(child.data_vars) for node in tree.children.values() for child in node.subtree)

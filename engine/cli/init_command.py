@@ -15,7 +15,7 @@ from attrs import define, evolve, field
 
 from engine.errors import DataError, UsageError
 from engine.terminal import say, shown
-from specs.common.spelling import hint
+from specs.common.spelling import alike
 
 if TYPE_CHECKING:
     from engine.cli.new_spec import NewSpec, Roles
@@ -202,7 +202,7 @@ def _asked(fitting: Sequence[str]) -> str:
 def _no_column(role: str, column: str, seen: Look) -> str:
     option = "--text" if role == "response" else f"--{role}"
     return (
-        f"{option} {column}: no such column{hint(column, seen.columns)}; expected one of "
+        f"{option} {column}: no such column{alike(column, seen.columns)}; expected one of "
         f"{', '.join(seen.columns)}"
     )
 

@@ -28,7 +28,7 @@ from engine.cpu_share import set_threads
 from engine.errors import DataError, EngineError, Interrupted, UsageError, told
 from engine.quantities import count
 from engine.terminal import Terminal, say, shown, styled
-from specs.common.spelling import hint, one_of
+from specs.common.spelling import alike, one_of
 from store.backend.location import Root
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def schema(of: str) -> None:
     from specs import json_schema
 
     if of != "spec" and of not in SCHEMAS:
-        raise UsageError(f"schema: found {of}; expected spec, {one_of(SCHEMAS)}{hint(of, SCHEMAS)}")
+        raise UsageError(f"schema: found {of}; expected spec, {one_of(SCHEMAS)}{alike(of, SCHEMAS)}")
     content = json_schema() if of == "spec" else schema_of(of)
     say(json.dumps(content, indent=2), lines=True)
 

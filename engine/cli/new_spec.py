@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 
 from engine.data.looking import Column, Look
 from engine.data.prepare import split_sizes
-from engine.data.row_checks import MOST_LABELS, in_order
+from engine.data.row_checks import LONGEST_LABEL, MOST_LABELS, in_order
 from engine.errors import DataError
 from engine.models.gpus import all_hidden, nvidia_gpu
 from engine.quantities import count
@@ -273,15 +273,22 @@ def described(held: Column) -> str:
     return f"{count(kinds, 'value')}{' of texts' if held.is_text else ''}" if kinds else "nothing"
 
 
+def _no_labels(held: Column) -> str:
+    """Say what a column holds in place of labels."""
+    if not held.single or not held.values:
+        return described(held)
+    if len(held.values) > MOST_LABELS:
+        return f"more than {MOST_LABELS} different values"
+    if held.longest > LONGEST_LABEL:
+        return f"values of up to {held.longest:,} characters, and a label has {LONGEST_LABEL} at the most"
+    return f"{spell(next(iter(held.values)))} alone"
+
+
 def label_mistakes(seen: Look, column: str) -> list[str]:
     """Say what is wrong with a column's values as labels: their number, and what cannot be told apart."""
     held = seen.columns[column]
     if not held.labels:
-        kinds = len(held.values)
-        some = f"{kinds} different values" if kinds != 1 else f"{spell(next(iter(held.values)))} alone"
-        if kinds > 1 and held.single:
-            some = f"more than {kinds - 1} different values, or long ones"
-        return [f'column "{column}" holds {some}; expected 2 to 30 labels']
+        return [f'column "{column}" holds {_no_labels(held)}; expected 2 to {MOST_LABELS} labels']
     mistakes, alike = [], dict[str, str]()
     for label in held.labels:
         if "\0" in label:

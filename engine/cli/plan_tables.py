@@ -167,11 +167,16 @@ def plan_rows(plan: Plan, *, cells: bool, shown: Sequence[PlannedCell]) -> Itera
 
 
 def resolved(plan: Plan) -> str:
-    """Give the spec as TOML with every default filled in; a comment names each key that is unset."""
+    """Give the spec as TOML with every default filled in; a comment names each key that is unset.
+
+    Its paths are those of a file in the current folder.
+    """
     import tomlkit
 
+    from specs.relocation import from_current_folder
+
     document = tomlkit.document()
-    _fill(document, plan.matrix.experiment)
+    _fill(document, from_current_folder(plan.matrix))
     return tomlkit.dumps(document)
 
 

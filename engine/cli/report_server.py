@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 from attrs import define, field
 
+from engine.errors import UsageError
 from engine.terminal import say
 from specs.tables.experiment import STAGES
 from store import Ledger, StoreError, read_manifests
@@ -82,7 +84,13 @@ def server(report: LiveReport, port: int = 0) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             """Say nothing of requests."""
 
-    return ThreadingHTTPServer((HOST, port), Handler)
+    try:
+        return ThreadingHTTPServer((HOST, port), Handler)
+    except OSError as error:
+        reason = "another program listens there" if error.errno == errno.EADDRINUSE else error.strerror
+        raise UsageError(
+            f"--port {port}: cannot be taken: {reason}; expected another one, or none for any that is free"
+        ) from error
 
 
 def serve(report: LiveReport, port: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.errors import UsageError
-from specs.common.spelling import hint
+from specs.common.spelling import alike
 from store.ledger.levels import level_text
 
 Levels = Mapping[str, Any]
@@ -111,7 +111,7 @@ def _meant(factor: str, asked: Any, known: Mapping[str, Sequence[Any]], option: 
         texts = list(map(level_text, known[factor]))
         raise UsageError(
             f'{option} {factor}={text}: factor "{factor}" has no level "{text}"; '
-            f"expected one of {', '.join(texts)}{hint(text, texts)}"
+            f"expected one of {', '.join(texts)}{alike(text, texts)}"
         )
     return levels
 
@@ -121,7 +121,7 @@ def _of_factor(factor: str, text: str, known: Mapping[str, Sequence[Any]], optio
     if factor not in known:
         raise UsageError(
             f"{option} {factor}={text}: no factor {factor!r}; expected one of {', '.join(known) or 'none'}"
-            f"{hint(factor, known)}"
+            f"{alike(factor, known)}"
         )
     return known[factor]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import UsageError
 from engine.planning.levels import Wanted, describe, has_levels, known_levels, named_levels
+from engine.quantities import count
 from specs import Matrix, resolve
 from store import StoreError, cells, read_manifests
 from store.backend.location import Place
@@ -42,10 +43,17 @@ def one_training(place: Place, wanted: Wanted, experiment: str | None) -> tuple[
         shown = dict.fromkeys(describe(levels) for _, levels in (trainings or every).values())
         examples = "; ".join(list(shown)[:SHOWN])
         told = _levels(named)
-        raise UsageError(
-            f"{place}: {told or 'no level'} names {len(trainings)} finished trainings; "
-            "expected one" + (f", such as {examples}" if examples else "; none is finished")
+        if not examples:
+            raise UsageError(
+                f"{place}: no training is finished yet; expected one, which `engine execute` makes"
+            )
+        found_number = count(len(trainings), "finished training")
+        asked = (
+            f"{told} names {found_number}; expected one"
+            if told
+            else f"expected the levels of one of {found_number}"
         )
+        raise UsageError(f"{place}: {asked}, such as {examples}")
     ((key, (name, levels)),) = trainings.items()
     return name, key, levels
 

@@ -15,7 +15,7 @@ from engine.planning.plan import Plan, PlannedCell
 from engine.planning.recorded_cells import select_cells
 from engine.running.display import Display, Relay
 from engine.stages.training.tracker_runs import TAG, TrackerRun, variables
-from engine.stages.training.trackers import LOGS
+from engine.stages.training.trackers import BOARD, LOGS, board_folder
 from store import open_store
 from store.analysis.nodes import first_lens
 
@@ -114,10 +114,10 @@ def _results(plan: Plan, cell: PlannedCell) -> Results:
 def _tensorboard(run: TrackerRun, results: Results, root: Path | None) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
-    place = os.environ.get("TENSORBOARD_LOGGING_DIR") or (root and root / "train" / run.key / LOGS)
+    place = board_folder(root and root / "train" / run.key / LOGS, run)
     if place is None:
-        raise OSError("a store in a bucket: expected TENSORBOARD_LOGGING_DIR, a folder for them")
-    with SummaryWriter(str(Path(place) / f"results-{run.id}")) as writer:
+        raise OSError(f"a store in a bucket: expected {BOARD}, a folder for them")
+    with SummaryWriter(str(place)) as writer:
         for name, value in results.numbers.items():
             writer.add_scalar(f"results/{name}", value, 0)
         for name, layers in results.by_layer.items():

@@ -196,7 +196,8 @@ class Train:
         Meta(
             description="Trackers passed on to the Trainer: tensorboard, wandb, trackio … Files of those "
             "that write beside checkpoints, of TensorBoard and of W&B go to `train/KEY/logs` of the store, "
-            "unless TENSORBOARD_LOGGING_DIR or WANDB_DIR name another place."
+            "unless TENSORBOARD_LOGGING_DIR or WANDB_DIR name another place. TensorBoard's are in "
+            "EXPERIMENT/CONDITION/CELL there."
         ),
     ] = field(factory=list, metadata=EXECUTION_ONLY)
 

@@ -60,8 +60,16 @@ def is_key(path: Path) -> bool:
 
 
 def key_like(path: Path, tree: Mapping[str, Any]) -> str:
-    """The key of a tree, or of any spec, that is spelled most like `path`, or "" if none comes near."""
-    return nearest(join(path), [*map(join, _every_key(tree, ())), *_fixed_keys()])
+    """Another key of a tree, or of any spec, that is spelled most like `path`, or "" if none comes near.
+
+    A single name is held against the last names of keys, for the rest of a long key may be like anything.
+    """
+    spelled = join(path)
+    known = [key for key in (*map(join, _every_key(tree, ())), *_fixed_keys()) if key != spelled]
+    if len(path) > 1:
+        return nearest(spelled, [key for key in known if "." in key])
+    last = {key.rpartition(".")[2]: key for key in reversed(known)}
+    return last.get(nearest(spelled, last, 0.7), "")
 
 
 def _every_key(tree: Mapping[str, Any], at: Path) -> Iterator[Path]:

@@ -95,12 +95,15 @@ def _file(value: Any, folder: Path, words: tuple[str, ...]) -> Any:
 def near_file(path: Path) -> str:
     """The file or folder that may be meant by one that is missing, or "".
 
-    Of one in a folder that is there, its name; else that of the folder, with what follows if that is there.
+    Of one in a folder that is there, its name; else that of the folder, with what follows if that is there;
+    else that of a file of its very name in the nearest folder above that is there.
     """
     if not path.parent.exists() and path.parent != path:
-        folder = near_file(path.parent)
+        folder, above = near_file(path.parent), _first_there(path).parent
         within = Path(folder) / path.name
-        return str(within) if folder and (_first_there(path).parent / within).exists() else folder
+        if folder:
+            return str(within) if (above / within).exists() else folder
+        return str(above / path.name) if (above / path.name).is_file() else ""
     try:
         return nearest(path.name, [other.name for other in path.parent.iterdir()])
     except OSError:

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from specs.common.names import LENS
-from specs.common.spelling import hint
+from specs.common.spelling import alike
 from store.analysis.condition_means import means_of
 from store.analysis.inference import CONFIDENCE
 from store.analysis.nodes import Data, stage_nodes
@@ -56,7 +56,7 @@ def lens_agreement(
     reference = known[0] if reference is None else reference
     if any(reference not in node[LENS].values for node in nodes):
         raise StoreError(
-            f"reference: found {reference!r}; expected {' or '.join(known)}{hint(reference, known)}"
+            f"reference: found {reference!r}; expected {' or '.join(known)}{alike(reference, known)}"
         )
     title = TITLES[name].format(reference, k=nodes[0].sizes["top"])
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from specs.common.spelling import hint
+from specs.common.spelling import alike
 from specs.common.whole_files import PARTIAL, beside, write_synced
 from store.backend.location import DOOMED, Hold, Mode, Place
 from store.backend.records import sync
@@ -206,7 +206,7 @@ class Folder(Place):
             return ""
         parent = self.root.absolute().parent
         siblings = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
-        return f"no such store{hint(self.root.name, siblings)}"
+        return f"no such store{alike(self.root.name, siblings)}"
 
     def _path(self, name: str) -> Path:
         return self.root / name

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from specs.common.names import UNTRAINED_STAGES
-from specs.common.spelling import hint
+from specs.common.spelling import alike
 from store.backend.locate import place_of, seen
 from store.backend.location import Place, Root
 from store.backend.records import Json, parse_json, parse_record, read_file, read_json, write_json
@@ -169,7 +169,7 @@ def unknown_experiment(place: Place, name: str) -> UnknownExperimentError:
     """Return the error of a name that no experiment of a store has."""
     known = manifest_names(place)
     there = f"there are {', '.join(known)}" if known else "there is none"
-    return UnknownExperimentError(f"{place}: no experiment {name!r}; {there}{hint(name, known)}")
+    return UnknownExperimentError(f"{place}: no experiment {name!r}; {there}{alike(name, known)}")
 
 
 def is_name(name: str) -> bool:

@@ -89,7 +89,7 @@ def holds(model, folder: Path) -> bool:
         ("nope", UsageError, "nope.*FACTOR=LEVEL.*target=label"),
         ("target=label", UsageError, "target=label.*2.*one"),
         ("target=label,seed=0,1", UsageError, "target=label, seed=0,1.*2.*one"),
-        ({}, UsageError, "no level.*2 finished.*target=label, seed=0"),
+        ({}, UsageError, "expected the levels of one of 2 finished trainings.*target=label, seed=0"),
         (3, TypeError, "cell.*target"),
         ({"target": "label+explanation", "seed": 0}, StoreError, "is pending"),
     ],
@@ -105,6 +105,34 @@ def test_unknown_levels_and_experiments_are_told(finished) -> None:
         engine.execute(spec, store=root, only={"target": "lable"})
     with pytest.raises(StoreError, match="no experiment"):
         engine.status(root, "other")
+
+
+def test_an_adapter_is_loaded_by_its_spec_or_plan_as_well(finished) -> None:
+    spec, root = finished
+    cell = "target=label, seed=0"
+    expected = engine.load_adapter(root, cell).model.state_dict()
+    planned = engine.plan(spec, store=root)
+    own = [f"store='{root}'"]
+    named = spec.with_name("named.toml")
+    named.write_text(f"extends = '{spec.name}'\nstore = '{root}'\n")
+    for asked in (planned, engine.plan(spec, own), named, str(named)):
+        loaded = engine.load_adapter(asked, cell).model.state_dict()
+        assert loaded.keys() == expected.keys()
+        assert all(loaded[name].equal(tensor) for name, tensor in expected.items())
+
+
+def test_what_is_no_store_is_told_with_what_was_expected(finished, tmp_path: Path) -> None:
+    _, root = finished
+    missing = root.with_name(f"{root.name}x")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for call in (lambda at: engine.load_adapter(at, "rank=4,seed=0"), engine.status):
+        with pytest.raises(StoreError, match=facts(str(missing), "no spec or store", root.name)):
+            call(missing)
+        with pytest.raises(StoreError, match=facts(str(empty), "not a store")):
+            call(empty)
+        with pytest.raises(TypeError, match=facts("expected", "store", "spec", "found a int")):
+            call(3)
 
 
 def test_texts_serve_where_a_list_of_one_is_meant(finished) -> None:

@@ -6,8 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+import tomlkit
 
-from specs import SpecError, load_spec, resolve
+from specs import Matrix, SpecError, load_spec, resolve
+from specs.relocation import from_current_folder
+from specs.tables.experiment import TABLE_STAGES
+from specs.toml.convert import unstructure
+from specs.toml.paths import near_file
 
 BASE = 'name = "demo"\nmodel.id = "m"\ndata.source = "s"\n'
 
@@ -211,3 +216,80 @@ def test_mistakes_of_settings_are_told_with_all_others(tmp_path: Path) -> None:
     )
     told = problems(write(tmp_path / "spec.toml", f"{BASE}[train]\nlrr = 1\n{wrong}"))
     assert any("evaluate.spellings.6" in line for line in told) and any("train.lrr" in line for line in told)
+
+
+ANNOTATED = """
+[annotate]
+output = "made/{set}.jsonl"
+golden = "true.csv"
+dimensions = ["tone"]
+annotators = [{ name = "one", model = "m", endpoint = "http://localhost:1/v1" }]
+strategies = [{ name = "plain", template = "{context} {response} {dimension} {low} {high}" }]
+"""
+
+
+def meant(matrix: Matrix) -> list[object]:
+    """Give what the paths of a spec decide: settings of every cell, the store, files of annotation."""
+    settings = matrix.experiment.annotate
+    assert settings is not None
+    annotated = [
+        os.path.realpath(matrix.spec.folder(("annotate", key)) / getattr(settings, key))
+        for key in ("output", "golden")
+    ]
+    cells = [
+        [matrix.levels(cell), *(matrix.table(name, cell) for name in TABLE_STAGES)] for cell in matrix.cells
+    ]
+    return [cells, annotated, os.path.realpath(matrix.spec.store)]
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("current", ["study", "base", ".", "else:where/deep"])
+def test_a_resolved_spec_means_the_same_in_the_current_folder(
+    current: str, stored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = family(tmp_path)
+    base = tmp_path / "base/base.toml"
+    text = base.read_text() if stored else base.read_text().replace('store = "../results"\n', "")
+    factor = '[factors.model]\npath = "model.id"\nvalues = ["./first", "me/second", "./else:where"]\n'
+    base.write_text(text + factor + ANNOTATED)
+    here = tmp_path / current
+    here.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(here)
+    matrix = resolve(load_spec(os.path.relpath(spec)))
+    written = write(here / "resolved.toml", tomlkit.dumps(unstructure(from_current_folder(matrix))))
+    assert meant(resolve(load_spec("resolved.toml"))) == meant(matrix)
+    if current == "study":
+        assert "/base/rows.csv" in written.read_text()  # out of this folder: absolute
+    if current == "base":
+        assert 'source = "rows.csv"' in written.read_text()  # as it is written
+
+
+def test_a_resolved_spec_keeps_what_is_found_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = family(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    moved = from_current_folder(resolve(load_spec(spec)))
+    assert (moved.model.id, moved.data.source, moved.store) == ("./base/model", "./base/rows.csv", "results")
+    assert moved.factors["set"].levels == {
+        "one": {"data": {"source": "./base/one.csv"}},
+        "two": {"data": {"source": ["./base/two.csv", "me/hub"]}},
+    }
+
+
+def test_nothing_to_unset_names_a_key_that_is_like_it_or_none(tmp_path: Path) -> None:
+    write(tmp_path / "base.toml", BASE)
+    child = 'extends = "base.toml"\n'
+    spec = write(tmp_path / "child.toml", child)
+    assert "did you mean" not in problems(spec, "nothing=null")[0]
+    assert 'did you mean "lora.dropout"?' in problems(spec, "dropuot=null")[0]
+    assert 'did you mean "lora.dropout"?' in problems(spec, "lora.dropuot=null")[0]
+    write(spec, child + "[lora]\nunset = true\n")
+    (said,) = problems(spec)
+    assert "nothing to unset" in said and "did you mean" not in said
+
+
+def test_a_file_of_that_name_above_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "rows.csv", "")
+    assert near_file(tmp_path / "nosuch/rows.csv") == str(tmp_path / "rows.csv")
+    assert near_file(tmp_path / "nosuch/other.csv") == ""

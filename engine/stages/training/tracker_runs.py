@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -19,6 +21,8 @@ RUN_VARIABLES = (
     "WANDB_PROJECT", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_NAME", "WANDB_RUN_GROUP",
     "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TAGS",
 )  # fmt: skip
+
+_UNFIT = re.compile(r"[^\w=.,+() -]")  # for the name of a folder
 
 
 @frozen
@@ -48,6 +52,18 @@ class TrackerRun:
     def group(self) -> str:
         """The levels of the condition, without the seed."""
         return describe({factor: level for factor, level in self.levels.items() if factor != "seed"})
+
+    @property
+    def folder(self) -> Path:
+        """Where TensorBoard has the run, which is its name there: experiment, condition, cell."""
+        seed = describe({factor: level for factor, level in self.levels.items() if factor == "seed"})
+        cell = f"{seed or 'cell'} ({self.id[:6]})"
+        return Path(
+            *(
+                _UNFIT.sub("_", part)[:100].strip(". ")
+                for part in (self.experiment, self.group or "all", cell)
+            )
+        )
 
     @property
     def environment(self) -> dict[str, str]:

@@ -17,7 +17,8 @@ from store.backend.location import Place
 
 LOGS = "logs"  # their name in a training's folder
 # The variables that tell trackers where to write; what a person has set stays.
-FOLDERS = ("TENSORBOARD_LOGGING_DIR", "WANDB_DIR")
+BOARD = "TENSORBOARD_LOGGING_DIR"
+FOLDERS = (BOARD, "WANDB_DIR")
 VARIABLES = (*FOLDERS, *RUN_VARIABLES)  # all that a training sets for its trackers
 
 
@@ -36,6 +37,13 @@ def check_trackers(names: Iterable[str]) -> None:
             )
 
 
+def board_folder(default: Path | None, run: TrackerRun | None) -> Path | None:
+    """Give where TensorBoard has a run: in a person's own folder, else in the default one."""
+    own = os.environ.get(BOARD)
+    place = Path(own).expanduser() if own else default
+    return place / run.folder if place is not None and run is not None else place
+
+
 @contextmanager
 def logging_to(folder: Path, trackers: Iterable[str], run: TrackerRun | None = None) -> Iterator[None]:
     """Have the trackers write to `folder`, as this run, where the environment names no other place or run."""
@@ -43,12 +51,17 @@ def logging_to(folder: Path, trackers: Iterable[str], run: TrackerRun | None = N
     wanted = dict.fromkeys(FOLDERS, str(folder)) | (run.environment if run else {}) if names else {}
     if any(name not in os.environ for name in FOLDERS if names):
         folder.mkdir(parents=True, exist_ok=True)
+    board, own = board_folder(folder, run), os.environ.get(BOARD)
     with variables(wanted):
+        if names:  # for TensorBoard takes the name of a run from its folder
+            os.environ[BOARD] = str(board)
         try:
             yield
         finally:
             if "wandb" in names and "wandb" in sys.modules:  # else the next training goes on in this run
                 sys.modules["wandb"].finish()
+            if names and own is not None:
+                os.environ[BOARD] = own
 
 
 def keep_logs(home: Place) -> None:

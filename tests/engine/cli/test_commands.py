@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,26 @@ def test_the_resolved_spec_shows_every_default_and_is_a_spec_itself(write_spec) 
     assert plan(resolved, "--cells")["matrix"] == plan(spec, "--cells")["matrix"]
     for key in ("model.revision", "data.test_split", "prompt.system"):
         assert f"# {key.split('.')[1]} is unset" in text, key
+
+
+def test_the_resolved_spec_is_one_in_the_current_folder(
+    write_spec, tmp_path: Path, tiny_model: Path, rated_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_spec()
+    child = tmp_path / "study" / "child.toml"
+    child.parent.mkdir()
+    child.write_text('extends = "../small.toml"\n')
+    text = base.read_text().replace(f"{tmp_path}/", "./")
+    for path in (tiny_model, rated_file):
+        text = text.replace(str(path), os.path.relpath(path, tmp_path))
+    assert str(tmp_path.parent) not in text
+    base.write_text(text)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for folder, named in ((child.parent, "child.toml"), (elsewhere, "../study/child.toml")):
+        monkeypatch.chdir(folder)
+        Path("resolved.toml").write_text(engine("plan", named, "--resolved").output)
+        assert plan(Path("resolved.toml"), "--cells")["matrix"] == plan(child, "--cells")["matrix"]
 
 
 def test_a_difference_names_what_changes_and_why(write_spec) -> None:

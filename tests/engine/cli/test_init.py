@@ -227,6 +227,12 @@ def test_a_person_at_a_terminal_is_asked(tiny_model: Path, tmp_path: Path) -> No
         (["set.csv", "--label", "same"], ("same", '"x" alone', "2 to 30 labels")),
         (["set.csv", "--text", "sentiment"], ("sentiment", "two roles")),
         (["few.csv"], ("few.csv", "too few")),
+        (["many.csv", "--label", "n"], ("n", "more than 30 different values", "2 to 30 labels")),
+        (["many.csv", "--label", "long"], ("long", "values of up to 70 characters", "60", "2 to 30 labels")),
+        (["many.csv", "--label", "none"], ("none", "holds nothing", "2 to 30 labels")),
+        (["lists.jsonl", "--label", "label"], ("label", "holds lists or tables", "2 to 30 labels")),
+        (["set.csv", "--group", "zzz"], ("--group zzz", "no such column; expected one of")),
+        (["nosuch/set.csv"], ("nosuch/set.csv", "no file", "did you mean", "set.csv")),
         (["case.csv"], ("case.csv", '"yes"', '"Yes"', "case")),
         (["empty.csv"], ("empty.csv", "empty")),
         (["header.csv"], ("header.csv", "no rows")),
@@ -245,6 +251,10 @@ def test_wrong_input_is_one_sentence(
     write_csv(tmp_path / "few.csv", [{"text": "one and the same text", "label": x} for x in "aabb"])
     cases = [row | {"sentiment": "Yes" if place % 2 else "yes"} for place, row in enumerate(reviews())]
     write_csv(tmp_path / "case.csv", cases)
+    numbered = {"n": range(60), "long": ["a" * 70, "b"] * 30, "none": [""] * 60}
+    write_csv(tmp_path / "many.csv", reviews(**numbered))
+    lists = [{"text": f"{row['text']}", "label": ["a", "b"]} for row in reviews()]
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lists))
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "header.csv").write_text("text,label\n")
     (tmp_path / "empty").mkdir()

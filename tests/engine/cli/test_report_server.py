@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from chromium import needs_chromium, running_browser
 from commands import engine
+from facts import told
 from report_store import Design, write_synthetic
 
 from engine.cli.report_server import LiveReport, server
@@ -94,3 +96,13 @@ def test_a_browser_follows_the_store_without_a_hand(live, root: Path) -> None:
         page.wait_for_selector("#matrix .state.pending", state="detached", timeout=60_000)
         assert page.locator("#matrix .state.done").count() > 4
         assert page.inner_text(".tools").startswith("live") and complaints == []
+
+
+def test_a_port_that_is_taken_is_named_with_a_way_out(root: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        output = engine("report", root, "--serve", "--port", port, code=2).output
+    assert told(output, f"--port {port}", "another program", "expected another")
+    assert len(output.splitlines()) == 1

@@ -135,3 +135,10 @@ def test_only_takes_levels_with_commas_and_booleans(write_spec) -> None:
     assert told(output, "2 of 8 cells would run") and "way=a, b" in output
     code, output = command("execute", spec, "--only", "chat=yes", *dry)
     assert code == 2 and told(output, "chat=yes", "true, false")
+
+
+def test_a_level_that_is_like_none_has_no_nearest() -> None:
+    for text, known in (("seed=true", {"seed": [0, 1, 2]}), ("seed=9", {"seed": [0, 1]})):
+        with pytest.raises(UsageError) as error:
+            named_levels([text], known, "--only")
+        assert "nearest" not in str(error.value) and "expected one of" in str(error.value)

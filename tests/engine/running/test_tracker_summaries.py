@@ -46,18 +46,43 @@ def test_tensorboard_shows_results_beside_the_curves_cell_by_cell(write_spec: An
     node = open_store(store)["small"]
     chosen = [cell for cell in plan.cells if plan.levels(cell)["target"] == "label"]
     assert len({cell.keys["train"] for cell in chosen}) == 2 and len(chosen) == 4
+    trained = []
     for cell in chosen:
         run = TrackerRun.of(plan, cell)
         logs = store / "train" / run.key / "logs"
-        assert any("train/loss" in read(file.parent) for file in logs.glob("events.out.tfevents.*"))
-        shown = read(logs / f"results-{run.id}")
+        shown = read(logs / run.folder)
+        trained += [run.key] * ("train/loss" in shown)
         cell_data = node.ablation.select(**run.levels)
         accuracy = float(cell_data["summary"]["accuracy"].squeeze())
         assert shown["results/accuracy"] == {0: pytest.approx(accuracy)}
         entropy = cell_data["probe"]["entropy"].mean(["cell", "example"]).sel(position="prompt_end")
         assert [*shown["probe/entropy/prompt_end"]] == entropy["layer"].values.tolist()
         np.testing.assert_allclose([*shown["probe/entropy/prompt_end"].values()], entropy.values, rtol=1e-6)
-        assert len(list((logs / f"results-{run.id}").iterdir())) == 1
+        assert len(list((logs / run.folder).iterdir())) == 1 + ("train/loss" in shown)
+        assert (
+            run.folder.parts[:2] == ("small", run.group) and f"seed={run.levels['seed']}" in run.folder.name
+        )
+    assert sorted(trained) == sorted({cell.keys["train"] for cell in chosen})  # each in one cell's own run
+    folders = {file.parent for file in store.rglob("events.out.tfevents.*")}
+    assert len(folders) == len(chosen)
+
+
+def test_tensorboard_has_one_run_per_cell_by_condition_in_a_persons_own_folder(
+    write_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    engine("execute", write_spec(), "--set", 'train.report_to=["tensorboard"]', "--only", "seed=0")
+    runs = {file.parent for file in (tmp_path / "board").rglob("events.out.tfevents.*")}
+    found = sorted(str(run.parent.relative_to(tmp_path / "board")) for run in runs)
+    assert found == ["small/target=label", "small/target=label+explanation"]
+    assert all({"train/loss", "results/accuracy"} <= {*read(run)} for run in runs)
+
+
+@pytest.mark.parametrize("level", ["../..", "a/b", "", "x" * 300, "\n\x1b", "..", "C:\\x"])
+def test_a_runs_folder_stays_within_the_logs_whatever_levels_are_called(level: str, tmp_path: Path) -> None:
+    folder = TrackerRun("small", {"target": level, "seed": 1}, "0123").folder
+    assert len(folder.parts) == 3 and (tmp_path / folder).resolve().is_relative_to(tmp_path.resolve())
+    (tmp_path / folder).mkdir(parents=True)
 
 
 def test_a_run_is_named_after_the_cell_and_another_trainings_is_another() -> None:
