@@ -169,15 +169,19 @@ def contrast_facts(experiment: xr.DataTree, history: History) -> Record:
 
     StoreError where nothing can be compared.
     """
-    from store.analysis.declared import answer, ask
-    from store.analysis.nodes import spec_of
-    from store.report.asked import cells_of, notes, shown, standing
+    from store.analysis.declared import answer, ask, chosen_contrasts
+    from store.analysis.nodes import levels, spec_of, stage_node
+    from store.report.asked import cells_of, notes, one_condition, shown, standing
 
     spec = spec_of(experiment)
     analysis = spec.get("analysis", {})
     questions = list(ask(experiment, spec))
     if not questions:
-        raise StoreError("there is only one condition, so there is nothing to compare it with")
+        summary = stage_node(experiment, "summary")
+        complete, total = cells_of(experiment)
+        asked = chosen_contrasts(spec, summary) if complete < total else []
+        waiting = filter(None, (contrast.lacking(levels(summary, contrast.factor)) for contrast in asked))
+        raise StoreError("; ".join(waiting) or one_condition(complete, total))
     answers = list(zip(questions, answer(questions, analysis), strict=True))
     rows = []
     for question, by_level in answers:

@@ -25,6 +25,7 @@ from store.analysis.nodes import (
     stage_nodes,
 )
 from store.errors import FAULTS, StoreError
+from store.ledger.levels import level_text
 
 MOST_DETAILED = 100
 
@@ -56,6 +57,15 @@ class DeclaredContrast:
         if self.levels is None:
             return None
         return [seeds for seeds in known if str(seeds) in self.levels]
+
+    def lacking(self, known: Sequence[Any]) -> str:
+        """Say which side of the contrast has no cell with results, where `known` have; else ""."""
+        others = [level_text(level) for level in known if level != self.baseline]
+        if self.baseline not in known:
+            return f"{self.factor}: no cell of {level_text(self.baseline)} has results yet"
+        if self.levels is not None and not {*self.levels} & {*map(str, known)}:
+            return f"{self.factor}: no cell of {', '.join(self.levels)} has results yet"
+        return "" if others else f"{self.factor}: no cell of another level has results yet"
 
 
 @frozen
@@ -257,9 +267,9 @@ def parts(data: Data, outcome: str, summary: xr.Dataset, factor: str) -> Iterato
         return
     for whole in map(first_lens, wholes):
         varying = [name for name in factors(summary) if name != factor and len(levels(summary, name)) > 1]
-        held = {name: str(levels(whole, name)[0]) for name in varying if len(levels(whole, name)) == 1}
+        held = {name: level_text(levels(whole, name)[0]) for name in varying if len(levels(whole, name)) == 1}
         yield Part(whole, held, tuple(name for name in varying if name not in held), False)
         combinations = other_levels(whole, [factor])
         if len(combinations) > 1:
             for fixed in combinations:
-                yield Part(at(whole, fixed), {name: str(fixed[name]) for name in varying}, (), True)
+                yield Part(at(whole, fixed), {name: level_text(fixed[name]) for name in varying}, (), True)

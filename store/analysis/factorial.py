@@ -43,6 +43,7 @@ from store.analysis.results import (
 from store.analysis.runs import SeedValues, by_seed, example_groups, standardised
 from store.analysis.value_ranges import change_range, is_share, value_range
 from store.errors import StoreError
+from store.ledger.levels import level_text
 
 
 @frozen
@@ -163,7 +164,7 @@ def design(dataset: xr.Dataset, factors: Sequence[str], baselines: dict[str, Any
         for chosen in combinations(factors, size):
             for picked in product(*([v for v in known[name] if v != base[name]] for name in chosen)):
                 at = dict(zip(chosen, picked, strict=True))
-                name = " × ".join(f"{factor}[{level}]" for factor, level in at.items())
+                name = " × ".join(f"{factor}[{level_text(level)}]" for factor, level in at.items())
                 terms.append(Term(name, at, base))
     return terms
 

@@ -24,6 +24,7 @@ from store.analysis.samples import check_samples, of_samples, sample_measure, sa
 from store.analysis.shapes import merge_shapes
 from store.analysis.task_scores import on_own_documents, task_stage
 from store.errors import StoreError
+from store.ledger.levels import level_text
 
 SEED = "seed"
 DIMS = frozenset({
@@ -278,8 +279,9 @@ def by_condition(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def spell(names: Sequence[Hashable], key: Sequence[Any]) -> str:
-    """Return a condition in words: target=label, rank=8."""
-    return ", ".join(f"{n}={v}" for n, v in zip(names, key, strict=True) if v != NOT_APPLICABLE) or "all"
+    """Return a condition in words, levels as in a spec: target=label, chat=true."""
+    held = ((name, level) for name, level in zip(names, key, strict=True) if level != NOT_APPLICABLE)
+    return ", ".join(f"{name}={level_text(level)}" for name, level in held) or "all"
 
 
 DERIVED = {

@@ -50,6 +50,7 @@ from store.analysis.skewness import skewness
 from store.analysis.value_ranges import change_range, is_share, value_range
 from store.analysis.widths import Widths, crossed_width
 from store.errors import StoreError
+from store.ledger.levels import level_text
 
 TITLES = {
     "wording_sd": "standard deviation between wordings, noise taken out",
@@ -143,7 +144,7 @@ def wordings(
 def _at_bound(result: xr.Dataset) -> str:
     """Say where no variation between wordings is left."""
     at_zero = result["wording_sd"] == 0
-    names = [str(level.item()) for level, zero in zip(result["level"], at_zero, strict=True) if zero.any()]
+    names = [level_text(level) for level, zero in zip(result["level"], at_zero, strict=True) if zero.any()]
     if not names:
         return ""
     return (
@@ -365,5 +366,5 @@ def _block(part: Part, random: list[str]) -> Block:
     stacked = np.stack([np.stack(of_seed) for of_seed in complete])
     shaped = stacked.reshape(len(complete), *map(len, by_factor), *stacked.shape[2:])
     spread = by_seed(values, index).spread
-    words = [spell(random, key) if len(random) > 1 else str(key[0]) for key in wanted]
+    words = [spell(random, key) if len(random) > 1 else level_text(key[0]) for key in wanted]
     return Block(part.level, shaped, words, spread, part.groups, part.like)

@@ -114,14 +114,21 @@ def _named(index: pd.MultiIndex, kind: str, known: Known) -> Iterator[tuple[str,
     for cell in index:
         if cell in known:
             groups.setdefault(known[cell][1], []).append(cell)
+    telling = [
+        (place, name)
+        for place, name in enumerate(index.names)
+        if name != SEED
+        and len({cell[place] for cell in known}) > 1
+        and all(len({cell[place] for cell in cells}) == 1 for cells in groups.values())
+    ]
     for cells in groups.values():
-        held = [
-            (name, cells[0][place])
+        held = telling or [
+            (place, name)
             for place, name in enumerate(index.names)
             if name != SEED
             and len({cell[place] for cell in cells}) == 1 < len({cell[place] for cell in known})
         ]
-        words = spell([name for name, _ in held], [level for _, level in held]) if held else ""
+        words = spell([name for _, name in held], [cells[0][place] for place, _ in held]) if held else ""
         yield (f"{kind}, {words}" if words and len(groups) > 1 else kind), known[cells[0]][0]
 
 

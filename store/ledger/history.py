@@ -380,7 +380,7 @@ def _differences(before: Json, now: Json) -> list[str]:
 
 def _text(level: Any) -> str:
     """Return a level as text, whether it comes from JSON or an array."""
-    return level_text(level.item() if hasattr(level, "item") else level)
+    return level_text(level)
 
 
 def _spelled(value: Any) -> str:

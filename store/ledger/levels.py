@@ -14,7 +14,8 @@ def factor_names(manifest: Json) -> list[str]:
 
 
 def level_text(level: Any) -> str:
-    """Return a level as text: itself, "-" for none, else its JSON."""
+    """Return a level, of a spec or as numpy holds it, as text: itself, "-" for none, else its JSON."""
     if level is None:
         return NOT_APPLICABLE
+    level = level.item() if hasattr(level, "item") else level
     return level if isinstance(level, str) else json.dumps(level)

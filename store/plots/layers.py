@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from specs.common.names import LENS
 from store.analysis.ranks import GOLD
+from store.ledger.levels import level_text
 from store.plots.style import COLUMN, QUIET, drawing, legend, lines, need, only, shortened, title_of
 
 SIZE = (COLUMN, 2.5)
@@ -89,7 +90,8 @@ def change(result: xr.Dataset, ax: Axes | None = None, *, alpha: float = 0.05, k
         baseline = result.attrs.get("baseline")
         if baseline is not None:
             unit = result[name].attrs.get("units", "1")
-            ax.set_ylabel(f"difference from {baseline}" + (f" ({unit})" if unit not in ("", "1") else ""))
+            of_unit = f" ({unit})" if unit not in ("", "1") else ""
+            ax.set_ylabel(f"difference from {level_text(baseline)}{of_unit}")
         if key:
             words = str(drawn["p_adjusted"].attrs.get("long_name", "")).rpartition("two-sided, ")[2]
             note = fill(f"{'■' if marked else 'no layer has'} p < {alpha:g}, {words}", LETTERS)

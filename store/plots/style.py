@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from store.errors import StoreError
+from store.ledger.levels import level_text
 
 COLUMN = 3.4
 """Width in inches of one column of a two-column page."""
@@ -175,7 +176,7 @@ def shortened(levels: Iterable[Any]) -> tuple[list[str], str]:
 
     "target=label, rank=8" becomes "label, 8" under "target, rank" where all levels name the same factors.
     """
-    names = [str(level) for level in levels]
+    names = [level_text(level) for level in levels]
     parts = [[part.partition("=") for part in name.split(", ")] for name in names]
     factors = {tuple(factor for factor, equals, _ in words if equals) for words in parts}
     if len(factors) != 1 or any(not equals for words in parts for _, equals, _ in words):

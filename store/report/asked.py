@@ -68,6 +68,13 @@ def cells_of(experiment: xr.DataTree) -> tuple[int, int]:
     return experiment.attrs["cells_complete"], experiment.attrs["cells_total"]
 
 
+def one_condition(complete: int, total: int) -> str:
+    """Say why nothing can be compared, where so many of an experiment's cells are complete."""
+    if complete < total:
+        return "only one condition has complete cells yet, so there is nothing to compare it with"
+    return "there is only one condition, so there is nothing to compare it with"
+
+
 def _unfinished(complete: int, total: int) -> list[str]:
     if complete == total:
         return []

@@ -20,7 +20,7 @@ from store.errors import FAULTS, StoreError
 from store.follow import Follow, ignored
 from store.ledger.history import read_history
 from store.ledger.ledger import Ledger
-from store.ledger.levels import factor_names
+from store.ledger.levels import factor_names, level_text
 from store.ledger.manifests import cells as manifest_cells
 from store.ledger.manifests import read_manifests
 from store.reader import open_store
@@ -98,7 +98,7 @@ def _experiment(
     index = cell_index(names, listed, range(len(listed)))
     factors = [factor for factor in names if factor != SEED]
     levels = [
-        {factor: str(level) for factor, level in zip(names, cell, strict=True) if factor != SEED}
+        {factor: level_text(level) for factor, level in zip(names, cell, strict=True) if factor != SEED}
         for cell in index
     ]
     labels = [

@@ -11,7 +11,8 @@ from store.analysis.pairs import Pairs, find_pairs
 from store.backend.records import Json
 from store.errors import FAULTS, StoreError
 from store.ledger.history import History
-from store.report.asked import cells_of, notes, standing
+from store.ledger.levels import level_text
+from store.report.asked import cells_of, notes, one_condition, standing
 from store.report.encode import rounded
 from store.report.stages import Places
 
@@ -39,8 +40,9 @@ def contrasts(node: xr.DataTree, spec: Json, places: Places, history: History) -
         raise StoreError("no cell is complete yet")
     summary = next(iter(stage_nodes(node, "summary").values()))
     chosen = chosen_contrasts(spec, summary)
+    complete, total = cells_of(node)
     if not chosen:
-        raise StoreError("there is only one condition, so there is nothing to compare it with")
+        raise StoreError(one_condition(complete, total))
     rows: dict[Place, Json] = {}
     reasons: list[str] = []
     for contrast in chosen:
@@ -58,7 +60,8 @@ def contrasts(node: xr.DataTree, spec: Json, places: Places, history: History) -
                 for level, level_row in _rows(part, pairs, places):
                     rows.setdefault(_place(contrast.factor, level, part), level_row)
         if contrast.factor not in {row["factor"] for row in rows.values()}:
-            reasons.append(reason)
+            waiting = contrast.lacking(levels(summary, contrast.factor)) if complete < total else ""
+            reasons.append(waiting or reason)
     if not rows:
         raise StoreError("; ".join(reasons))
     analysis = spec.get("analysis", {})
@@ -93,7 +96,7 @@ def _fill(rows: dict[Place, Json], question: DeclaredTest, result: xr.Dataset, h
 
 
 def _place(factor: str, level: Any, part: Part) -> Place:
-    return factor, str(level), tuple(part.within.items()), part.over
+    return factor, level_text(level), tuple(part.within.items()), part.over
 
 
 def _rows(part: Part, pairs: Pairs, places: Places) -> Iterator[tuple[Any, Json]]:
@@ -110,8 +113,8 @@ def _rows(part: Part, pairs: Pairs, places: Places) -> Iterator[tuple[Any, Json]
                 level,
                 {
                     "factor": pairs.factor,
-                    "level": str(level),
-                    "baseline": str(pairs.baseline),
+                    "level": level_text(level),
+                    "baseline": level_text(pairs.baseline),
                     "within": part.within,
                     "over": list(part.over),
                     "conditions": conditions,

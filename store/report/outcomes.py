@@ -20,6 +20,7 @@ from store.analysis.nodes import SEED, by_condition, factors, other_levels, stag
 from store.analysis.task_scores import lower_is_better, task_scores, task_stage
 from store.backend.records import Json
 from store.errors import FAULTS, StoreError
+from store.ledger.levels import level_text
 from store.report.encode import rounded
 from store.report.roles import roles
 from store.report.stages import Places, datasets
@@ -191,12 +192,12 @@ def transfer(node: xr.DataTree, spec: Json) -> Json:
             matrix = transfer_matrix(part, role_factors.train, role_factors.test, metric)
             matrices.append(
                 {
-                    "within": {name: str(level) for name, level in within.items()},
+                    "within": {name: level_text(level) for name, level in within.items()},
                     "metric": metric,
                     "title": TITLES[metric],
                     "share": metric in SHARES,
-                    "train": [str(level) for level in matrix["train"].values],
-                    "test": [str(level) for level in matrix["test"].values],
+                    "train": [level_text(level) for level in matrix["train"].values],
+                    "test": [level_text(level) for level in matrix["test"].values],
                     **{name: rounded(matrix[name]) for name in ("value", "low", "high")},
                     "method": matrix.attrs["method"],
                 }

@@ -13,6 +13,7 @@ from store.analysis.layer_variables import layer_variable
 from store.analysis.nodes import first_lens, levels, stage_nodes
 from store.backend.records import Json
 from store.errors import FAULTS, StoreError
+from store.ledger.levels import level_text
 from store.report.encode import rounded
 from store.report.stages import Places, datasets
 
@@ -161,7 +162,7 @@ def _against(node: xr.DataTree, spec: Json) -> Json:
         for level, position in _product(saturated):
             if str(level) != str(base):
                 tested = saturated.sel(level=level, position=position)
-                names = {"factor": factor, "level": str(level), "baseline": str(base)}
+                names = {"factor": factor, "level": level_text(level), "baseline": level_text(base)}
                 numbers = {name: rounded(tested[name]) for name in TESTED}
                 tests.append(names | {"position": str(position)} | numbers)
     return {"tests": tests, "test_methods": methods}

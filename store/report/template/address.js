@@ -24,11 +24,20 @@ function writeAddress() {
   if (address !== location.hash && (address !== "#" || location.hash)) history.replaceState(null, "", address === "#" ? location.pathname + location.search : address);
 }
 
+// Text without its escapes, as it stands where they are none: an address may be cut or mistyped.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 // Take what is shown from the page's address; what it names and this report lacks is left out, and said.
 function readAddress() {
   const [section, text = ""] = location.hash.slice(1).split(/\?(.*)/s);
   const parts = new URLSearchParams(text);
-  state.section = decodeURIComponent(section);
+  state.section = decoded(section);
   state.experiment = report.experiments.find(({ name }) => name === parts.get("experiment")) ?? report.experiments[0];
   forget();
   state.query = parts.get("search") ?? "";
@@ -73,7 +82,7 @@ const goToSection = () => settled(() => document.getElementById(state.section)?.
 function setUpAddress() {
   addEventListener("hashchange", () => {
     if (!location.hash.includes("?") && location.hash) {
-      state.section = decodeURIComponent(location.hash.slice(1));
+      state.section = decoded(location.hash.slice(1));
       writeAddress();
       return;
     }

@@ -31,11 +31,12 @@ function levelVisible(factor, level) {
   return !state.hidden.get(factor)?.has(level);
 }
 
-// A condition by the levels of the factors that vary; the whole label where none does.
+// A condition by the levels of the factors that vary, with their names where several do; the whole label where none does.
 function shortLabel(index) {
   const varying = state.experiment.factors.filter((factor) => factor.levels.length > 1);
   const condition = state.experiment.conditions[index];
-  return varying.map(({ name }) => condition.levels[name]).join(" · ") || condition.label;
+  const named = varying.map(({ name }) => (varying.length > 1 ? `${name}=${condition.levels[name]}` : condition.levels[name]));
+  return named.join(" · ") || condition.label;
 }
 
 const inWords = (levels, separator = ", ") => Object.entries(levels).map((pair) => pair.join("=")).join(separator);

@@ -102,7 +102,7 @@ def test_what_is_shown_is_in_the_address_and_comes_back_with_it(
     page.select_option("[data-choice='training']", index=1)
     kept = conditions(page)
     chosen = page.input_value("[data-choice='training']")
-    assert kept == ["label+explanation · 8"]
+    assert kept == ["target=label+explanation · rank=8"]
     again = show(report, address(page))
     assert conditions(again) == kept and again.input_value("#search") == "explan"
     assert again.input_value("[data-choice='training']") == chosen
@@ -140,12 +140,12 @@ def test_two_conditions_are_pinned_by_keys_and_stand_side_by_side(
 ) -> None:
     page = at_synthetic(show(report))
     assert page.locator("#pair").count() == 0
-    for name in ("label · 16", "label+explanation · 8"):
+    for name in ("target=label · rank=16", "target=label+explanation · rank=8"):
         page.focus(f"#matrix [data-pin][aria-label='Pin {name}, to compare']")
         page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
     header = page.locator("#pair table").first.locator("thead th").all_inner_texts()
-    assert header == ["Factor", "label · 16", "label+explanation · 8"]
+    assert header == ["Factor", "target=label · rank=16", "target=label+explanation · rank=8"]
     accuracy = open_store(root)["synthetic"].ablation.means("correct")["mean"]
     shown = [float(100 * accuracy.sel(level=level)) for level in accuracy["level"].values[[1, 2]]]
     row = (
@@ -168,7 +168,7 @@ def test_a_third_pin_says_whose_place_it_takes(show: Callable[..., Page], report
     assert page.locator("#matrix [role='status']").count() == 0
     page.click("#matrix [data-pin='2']")
     said = page.inner_text("#matrix [role='status']")
-    assert "label · 8" in said and "no longer" in said
+    assert "target=label · rank=8" in said and "no longer" in said
     pinned = page.locator("#matrix [data-pin][aria-pressed='true']")
     assert [pin.get_attribute("data-pin") for pin in pinned.all()] == ["1", "2"]
     page.click("#matrix [data-pin='2']")
@@ -192,7 +192,7 @@ def test_a_figure_is_copied_as_a_drawing_and_as_a_picture(show: Callable[..., Pa
     drawing = clipped(page, "text/plain").decode()
     parsed = ElementTree.fromstring(drawing)
     texts = ["".join(node.itertext()) for node in parsed.iter("{http://www.w3.org/2000/svg}text")]
-    assert figure.locator("figcaption").inner_text() in texts and "label · 8" in texts
+    assert figure.locator("figcaption").inner_text() in texts and "target=label · rank=8" in texts
     lines = [
         node
         for node in parsed.iter("{http://www.w3.org/2000/svg}path")
@@ -213,7 +213,7 @@ def test_a_table_is_copied_as_csv(show: Callable[..., Page], report: Path) -> No
     page.locator("#results .told:has-text('copied')").wait_for()
     text = page.evaluate("navigator.clipboard.readText()")
     rows = list(csv.reader(io.StringIO(text)))
-    assert rows[0][0] == "Condition" and rows[1][0] == "label · 8" and len(rows) == 7
+    assert rows[0][0] == "Condition" and rows[1][0] == "target=label · rank=8" and len(rows) == 7
     assert [len(row) for row in rows] == [len(rows[0])] * len(rows)
 
 
