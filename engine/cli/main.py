@@ -152,10 +152,15 @@ def execute(
             f"{len(pending)} of {count(len(planned.cells), 'cell')} would run; store: {planned.root}"
         )
         return
-    from engine.cli.session import nothing_to_do, run, told_of_errors
-    from engine.running.execution import request_for
+    from engine.cli.execution_end import told_of_errors
 
     with told_of_errors(planned, console):
+        if pending and not quiet:  # before what takes its time: torch, the model
+            number = f"{len(pending):,} of {count(len(planned.cells), 'cell')}"
+            console.print(f"{planned.matrix.experiment.name}: {number} to run; store: {planned.root}")
+        from engine.cli.session import nothing_to_do, run
+        from engine.running.execution import request_for
+
         request, warnings_found = request_for(
             planned,
             pending,
@@ -326,7 +331,8 @@ def main() -> None:
         # Click lists choices on lines of their own.
         say(told_by_click.getvalue().rstrip().replace("\n\t", " "), error=True, lines=True)
         sys.exit(2)
-    except click.Abort:
+    except click.Abort:  # Ctrl-C where nothing saves anything: while a spec is read, at a question
+        say("Stopped.", error=True)
         sys.exit(Interrupted.exit_code)
     except SpecError as error:
         for line in error.lines():

@@ -5,16 +5,15 @@ from __future__ import annotations
 import atexit
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from engine.cli.execution_end import tell_end
 from engine.cli.output import FORMAT
 from engine.errors import Interrupted, told
 from engine.planning.plan import Plan, PlannedCell
 from engine.quantities import count
 from engine.running.execution import ExecutionRequest, run_plan
 from engine.running.manifest import note_plan
-from engine.running.notify import notify
 from engine.terminal import joined, styled
 from specs.tables.experiment import STAGES
 from store import Ledger, StoreError, open_store
@@ -60,7 +59,7 @@ def run(
             ignore_terminal
         )  # the process is ending as it should; another Ctrl-C may not alter that
         console.print(stop_text)
-        _tell_end(plan, "stopped", stop_text, console)
+        tell_end(plan, "stopped", stop_text, console)
         return Interrupted.exit_code
     number = Counter(stage for _, stage, _ in outcome.ran)
     ran = ", ".join(f"{number[stage]} {stage}" for stage in STAGES if number[stage])
@@ -86,7 +85,7 @@ def run(
     summary = [f"ran {ran or 'nothing'}"]
     summary += [f"{count(len(outcome.held), 'cell')} left to another process"] * bool(outcome.held)
     summary += [f"{count(failed, 'stage')} failed"] * bool(failed)
-    _tell_end(plan, "failed" if failed else "done", "; ".join(summary), console)
+    tell_end(plan, "failed" if failed else "done", "; ".join(summary), console)
     return 1 if failed else 0
 
 
@@ -102,12 +101,6 @@ def _traceback(plan: Plan, index: int, stage: str) -> str:
     return str(record.get("traceback", ""))
 
 
-def _tell_end(plan: Plan, state: str, summary: str, console: Console) -> None:
-    """Run the person's own command; say where that did not work."""
-    if trouble := notify(plan, state, summary):
-        console.print(trouble, style="yellow", soft_wrap=True)
-
-
 def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Console, *, quiet: bool = False) -> int:
     """Say that no work is left in these cells, and what failed before; give the exit code."""
     failed = [cell for cell in chosen if plan.state(cell) == "failed"]
@@ -121,22 +114,8 @@ def nothing_to_do(plan: Plan, chosen: list[PlannedCell], console: Console, *, qu
     elif not quiet:
         show_results(plan.root, console, plan.matrix.experiment.name)
     summary = "; ".join(filter(None, [f"nothing to do: {done}", before]))
-    _tell_end(plan, "failed" if failed else "done", summary, console)
+    tell_end(plan, "failed" if failed else "done", summary, console)
     return 1 if failed else 0
-
-
-@contextmanager
-def told_of_errors(plan: Plan, console: Console) -> Iterator[None]:
-    """Run the person's own command where an execution ends by an error, and pass that on."""
-    try:
-        yield
-    except Exception as error:
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        _tell_end(plan, "failed", told[0], console)
-        raise
-    except KeyboardInterrupt:
-        _tell_end(plan, "stopped", "Stopped.", console)
-        raise
 
 
 def show_results(

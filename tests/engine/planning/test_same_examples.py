@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import engine
+from facts import told
 from small_study import small_spec
 
 import engine as api
@@ -95,3 +97,25 @@ def test_labels_that_are_read_otherwise_are_no_same_examples(made: tuple[Path, P
         assert not plan.remembered
     finally:
         data.write_bytes(before)
+
+
+@pytest.mark.parametrize(("change", "same"), [(with_a_column, True), (one_word, False)])
+def test_a_copied_study_knows_its_data_by_their_name(
+    made: tuple[Path, Path], change: Callable[[Rows], Rows], same: bool, tmp_path: Path
+) -> None:
+    """Its store tells of files where they were when it was executed."""
+    spec, data = made
+    copied = tmp_path / "elsewhere"
+    shutil.copytree(spec.parent, copied)
+    file = copied / data.name
+    other = copied / spec.name
+    other.write_text(spec.read_text().replace(str(spec.parent), str(copied)))
+    assert set(api.plan(other).states["train"].values()) == {"cached"}
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(row) + "\n" for row in change(rows)))
+    assert (set(api.plan(other).states["train"].values()) == {"cached"}) is same
+    output = engine("plan", other).output
+    assert told(output, "changed", str(file), "same examples") is same
+    if same:
+        assert "Nothing to do: 4 cells done" in engine("execute", other).output
+        assert "garbage: 0 items" in engine("gc", copied / "store").output
