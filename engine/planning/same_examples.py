@@ -45,7 +45,7 @@ def same_examples(matrix: Matrix, ledger: Ledger, known: Mapping[str, str]) -> d
     same: dict[str, str] = {}
     other: set[str] = set()
     for data, labels in tables.values():
-        former = _former(file_identities(data), known | same)
+        former = _former(file_identities(data), {**known, **same})
         held = (found for found in former if _gives_what_is_held(data, labels, ledger, found))
         found = next(held, None)
         if found is None:
