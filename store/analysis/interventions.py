@@ -217,7 +217,8 @@ def mediation(
 
     Args:
         entry: a mask, graft, patch, path or steer, or a resampling.
-        outcome, direction: as in `intervention_effects`, but for entropy.
+        outcome: as in `intervention_effects`, but for entropy.
+        direction: as in `intervention_effects`.
 
     Returns:
         Result, by (condition, intervention): `total`, `part`, `share` = part / total and its bounds `low` and
