@@ -17,8 +17,8 @@ Wanted = Levels | str | Sequence[str]
 
 
 def describe(levels: Mapping[str, object]) -> str:
-    """Give a cell's levels on one line: target=label, seed=0."""
-    return ", ".join(f"{name}={'-' if level is None else level}" for name, level in levels.items())
+    """Give a cell's levels on one line, as in a spec: target=label, chat=true, seed=0."""
+    return ", ".join(f"{name}={level_text(level)}" for name, level in levels.items())
 
 
 def is_level(level: Any, text: Any) -> bool:

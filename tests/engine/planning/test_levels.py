@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from engine.cli.main import cli
 from engine.errors import UsageError
-from engine.planning.levels import has_levels, is_level, known_levels, named_levels
+from engine.planning.levels import describe, has_levels, is_level, known_levels, named_levels
 
 KNOWN = {
     "target": ["label", "label+explanation", "a", "b", "a,b"],
@@ -142,3 +142,8 @@ def test_a_level_that_is_like_none_has_no_nearest() -> None:
         with pytest.raises(UsageError) as error:
             named_levels([text], known, "--only")
         assert "nearest" not in str(error.value) and "expected one of" in str(error.value)
+
+
+def test_levels_are_described_as_a_spec_has_them() -> None:
+    levels = {"target": "label", "chat": True, "rank": None, "lr": 1e-4, "seed": 0}
+    assert describe(levels) == "target=label, chat=true, rank=-, lr=0.0001, seed=0"
