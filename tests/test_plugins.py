@@ -205,7 +205,7 @@ def test_an_unknown_name_is_told_with_its_place_and_what_is_near(install, spec: 
     install()
     with pytest.raises(SpecError, match=facts("target.content", '"label+reversed"')):
         resolve(load_spec(spec, ['target.content="label+reverse"']))
-    with pytest.raises(PluginError, match=facts('"off"', "agreement")):
+    with pytest.raises(PluginError, match=facts('"off"', "off_by_one")):
         METRICS.get("off", object)
     with pytest.raises(SpecError, match=facts("executor.kind", '"local", "ray", "slurm"', "plug-in")):
         engine.execute(spec, executor="cloud")

@@ -105,7 +105,7 @@ def near_file(path: Path) -> str:
             return str(within) if (above / within).exists() else folder
         return str(above / path.name) if (above / path.name).is_file() else ""
     try:
-        return nearest(path.name, [other.name for other in path.parent.iterdir()])
+        return nearest(path.name, [other.name for other in path.parent.iterdir() if other.name != path.name])
     except OSError:
         return ""
 

@@ -293,3 +293,4 @@ def test_a_file_of_that_name_above_a_folder_that_is_missing_is_named(tmp_path: P
     write(tmp_path / "rows.csv", "")
     assert near_file(tmp_path / "nosuch/rows.csv") == str(tmp_path / "rows.csv")
     assert near_file(tmp_path / "nosuch/other.csv") == ""
+    assert near_file(tmp_path / "rows.csv") == ""  # which is there, and something else is wrong with it
