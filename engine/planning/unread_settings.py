@@ -41,7 +41,7 @@ REASONS: tuple[tuple[tuple[str, ...], Told, str], ...] = (
     ),
     (("probe.differences",), _of("probe", lambda probe: not probe.against), "probe.against names no model"),
     (
-        ("target.placement", "target.separator", "target.loss.explanation"),
+        ("target.placement", "target.separator", "target.loss.explanation", "data.empty_explanations"),
         _of("target", lambda target: target.content == "label"),
         'target.content = "label" has no explanation',
     ),

@@ -96,15 +96,15 @@ def test_four_factors_fit_80_columns_with_every_number(four: Path) -> None:
     for arguments in (
         ("plan", four, "--cells", *SET),
         ("data", four, *SET),
-        ("results", four),
-        ("status", four),
+        ("results", four, *SET),
+        ("status", four, *SET),
     ):
         text = engine(*arguments, columns=80).output
         tables = [line for line in text.splitlines() if line[:1] in "│┃┏┡└├"]
         assert tables and all(cell_len(line) <= 80 for line in tables), text
         assert "…" not in text, text
-    text = engine("results", four, columns=80).output
-    facts = json.loads(engine("results", four, "--json").output)["experiments"][0]
+    text = engine("results", four, *SET, columns=80).output
+    facts = json.loads(engine("results", four, *SET, "--json").output)["experiments"][0]
     for condition in facts["conditions"]:
         assert f" {condition['measures']['accuracy']['mean']:.1%} " in text
         assert f" {condition['measures']['train_loss']['mean']:.3f} " in text
@@ -136,9 +136,9 @@ def outputs(four: Path, small_store: Path) -> dict[str, list[tuple[object, ...]]
             (four, "--exact"), (four, "--diff", four),
         ],
         "data": [(four, *SET)],
-        "results": [(four,), (small_store,)],
+        "results": [(four, *SET), (small_store,)],
         "status": [(four, *SET), (small_store,), (four, "--store", four.parent / "none", *SET)],
-        "compare": [(four, four), (small_store, small_store, "--cells")],
+        "compare": [(four.parent / "store",) * 2, (small_store, small_store, "--cells")],
         "power": [(four, *declared), (four, *declared, "--difference", "0.1")],
     }  # fmt: skip
 

@@ -557,7 +557,8 @@ def test_what_lies_off_screen_has_a_cue_and_is_reached_by_keys(
     box = page.locator("#lens .scroll").bounding_box()
     found = last.bounding_box()
     assert box and found and found["x"] + found["width"] <= box["x"] + box["width"] + 1
-    assert "label+shuffled, seed" in page.inner_text("#lens .detail").replace(" · original", "")
+    detail = page.inner_text("#lens .detail").replace(" · instruction=original", "")
+    assert "target=label+shuffled, seed" in detail
     page.wait_for_selector("#lens .cue:last-child:not(.there)", state="attached")
     assert page.locator("#lens .cue", has_text="◂ more").is_visible()
 

@@ -119,7 +119,7 @@ def test_a_section_of_the_list_keeps_what_is_shown(show: Callable[..., Page], re
     page.fill("#search", "rank=16")
     page.locator("#filter-count:has-text('2 of 4')").wait_for()
     page.click("#contents a:has-text('Confusion')")
-    assert address(page).startswith("#confusion?")
+    page.wait_for_function("location.hash.startsWith('#confusion?')")
     assert "search=rank%3D16" in address(page) and len(conditions(page)) == 2
     linked = show(report, address(page))
     assert abs(top(linked, "confusion")) < 300
