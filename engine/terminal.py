@@ -28,6 +28,8 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.text import Text
 
+from engine.errors import Interrupted
+
 # Cc: control; Cf: format, such as a change of writing direction; Cs: half of a pair; Zl, Zp: ends of lines.
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 WIDEST = 100_000  # characters of a line that goes to a file or another program
@@ -89,6 +91,15 @@ class Words(TextColumn):
     def render(self, task: Task) -> Text:
         """Render the words of one bar."""
         return styled(self.text_format.format(task=task))
+
+
+@contextmanager
+def until_ctrl_c() -> Iterator[None]:
+    """Take Ctrl-C for the end that a person chooses of what goes on by itself: nothing is said of it."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import click
 from engine.cli.parameters import EXPERIMENT, ONLY
 from engine.cli.spec_or_store import OF_ANY, Results
 from engine.errors import UsageError
-from engine.terminal import say
+from engine.terminal import say, until_ctrl_c
 from store.backend.locate import place_of
 from store.backend.location import Place
 
@@ -28,6 +28,7 @@ Event = Mapping[str, Any]
     "-f", "--follow", is_flag=True, help="Go on with what is written, also by later executions, until Ctrl-C."
 )
 @EXPERIMENT
+@until_ctrl_c()
 def logs(of: Results, only: tuple[str, ...], every: bool, follow: bool, experiment: str | None) -> None:
     """Show what executions have logged: stages as they begin, go on, end or fail."""
     name = experiment or of.experiment

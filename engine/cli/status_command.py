@@ -16,7 +16,7 @@ from engine.cli.output import CSV, JSON, check_one, say_csv, say_json
 from engine.cli.parameters import AT, FAILED, NEW_STORE, ONLY, PENDING, SET, FiniteRange
 from engine.cli.spec_or_store import Results, check_alone, is_spec
 from engine.errors import UsageError
-from engine.terminal import Terminal
+from engine.terminal import Terminal, until_ctrl_c
 from store.backend.location import Place, Root
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @JSON
 @CSV
+@until_ctrl_c()
 def status(
     target: Path | Place,
     overrides: tuple[str, ...],

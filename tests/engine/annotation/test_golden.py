@@ -94,7 +94,7 @@ def test_an_explanation_that_cannot_be_merged_leaves_its_conversation_out(tmp_pa
         ("g.jsonl", '\n{"id": "row-1", "naturalness": 6}', "row 1, naturalness … from 1"),
         ("g.csv", "id,naturalness\nrow-1,3\nrow-2,good\n", "row 2, naturalness … from 1"),
         ("g.jsonl", "{", "line 1: not JSON"),
-        ("g.jsonl", "[1]\n", "line 1: expected an object"),
+        ("g.jsonl", "[1]\n", "line 1: found … expected one object"),
         ("g.txt", "", ".jsonl, .json, .csv"),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from trainings import load, train
 
 import store
-from engine.data.neutral_text import neutral_documents
+from engine.data.neutral_text import NEUTRAL_TEXT, neutral_documents
 from engine.errors import DataError
 from engine.models.base_model import as_it_was
 from engine.progress import StopRequest, silent
@@ -50,10 +50,10 @@ def test_chunks_hold_each_token_of_a_document_once_and_in_order(
     lead = [] if start is None else [start]
     kept = [text for text in texts if len(text) + len(lead) > 1]
     if not kept:
-        with pytest.raises(DataError, match="two tokens"):
-            chunks(Words(start), texts, longest)
+        with pytest.raises(DataError, match=f"{NEUTRAL_TEXT}.*two tokens"):
+            chunks(Words(start), texts, longest, NEUTRAL_TEXT)
         return
-    parts = chunks(Words(start), texts, longest)
+    parts = chunks(Words(start), texts, longest, NEUTRAL_TEXT)
     for document, text in enumerate(texts):
         own = [part.ids for part in parts if part.document == document]
         assert all(ids[: len(lead)] == lead and 1 < len(ids) <= longest for ids in own)
@@ -74,7 +74,7 @@ def test_measures_are_those_of_whole_logits(
 ) -> None:
     base = load(tiny_model)
     train(base, tokenizer, tmp_path, lora=Lora(r=2))
-    parts = chunks(tokenizer, TEXTS, 24)
+    parts = chunks(tokenizer, TEXTS, 24, NEUTRAL_TEXT)
     assert {part.document for part in parts} == {0, 1, 2} and len(parts) > 3
     bare = [by_hand(base, part.ids) for part in parts]
     with as_it_was(base):
@@ -97,7 +97,9 @@ def test_measures_are_those_of_whole_logits(
 
 
 def test_a_model_without_adapter_is_nothing_from_itself(tiny_model: Path, tokenizer: Any) -> None:
-    values = measure(load(tiny_model), chunks(tokenizer, TEXTS, 24), 3, 2, silent, StopRequest())
+    values = measure(
+        load(tiny_model), chunks(tokenizer, TEXTS, 24, NEUTRAL_TEXT), 3, 2, silent, StopRequest()
+    )
     np.testing.assert_array_equal(values["kl_base"], 0)
     np.testing.assert_array_equal(values["cross_entropy"], values["base_cross_entropy"])
 
