@@ -223,7 +223,7 @@ class SimulatedStages(Stages):
     def check_training(self, cell: PlannedCell) -> None:
         """Every example has what it needs."""
 
-    def train(self, cell: PlannedCell, base: BaseModel, report: Report) -> None:
+    def train(self, cell: PlannedCell, base: BaseModel, report: Report, *, beside: object = None) -> None:
         """Train from the last checkpoint on."""
         self._stage(cell, "train", self.interval, self.costs.saving(cell))
 
