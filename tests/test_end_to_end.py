@@ -122,7 +122,7 @@ def test_training_examples_are_evaluated_and_signatures_are_shown(write_spec, tm
     summary = store.open_store(tmp_path / "store")["small/summary"].to_dataset()
     assert set(summary["train_accuracy"].values.tolist()) <= {0, 0.2, 0.4, 0.6, 0.8, 1}
     assert (summary["train_accuracy"] > summary["accuracy"].min()).any()
-    status = engine("status", spec).output
+    status = engine("status", tmp_path / "store").output
     assert told(status, "overfitting", "2 of 2 cells", "accuracy")
     assert "dimension confusion" not in status
 

@@ -63,11 +63,11 @@ def test_the_first_hour(folder: Path, tiny_model: Path, monkeypatch: pytest.Monk
     same = ("--set", "train.steps=2")
     states = json.loads(engine("status", spec, *same, "--json").output)["experiments"][0]
     assert {cell["state"] for cell in states["cells"]} == {"done"} and states["failures"] == []
-    assert told(engine("status", spec, columns=80).output, "train", "6", "0", "0", "0")
+    assert told(engine("status", spec, *same, columns=80).output, "train", "6", "0", "0", "0")
 
-    shown = engine("results", spec, columns=80).output
+    shown = engine("results", spec, *same, columns=80).output
     assert all(cell_len(line) <= 80 for line in shown.splitlines() if line[:1] in "│┃┏┡└├")
-    facts = json.loads(engine("results", spec, "--json").output)["experiments"][0]
+    facts = json.loads(engine("results", spec, *same, "--json").output)["experiments"][0]
     assert [condition["levels"]["target"] for condition in facts["conditions"]] == [
         "label", "label+explanation", "label+shuffled",
     ]  # fmt: skip
@@ -77,12 +77,14 @@ def test_the_first_hour(folder: Path, tiny_model: Path, monkeypatch: pytest.Monk
             assert form.format(condition["measures"][measure]["mean"]) in shown
     assert {row["outcome"] for row in facts["contrasts"]} >= {"correct", "entropy"}
 
-    page = engine("report", spec).output.strip()
+    page = engine("report", spec, *same).output.strip()
     assert Path(page).name == "report.html" and b"reviews" in Path(page).read_bytes()
     if CHROMIUM is not None:
         click_through(Path(page), facts["conditions"])
 
-    published = engine("publish", spec, "--cell", "target=label,seed=0", "--to", "folder", "-o", "adapter")
+    published = engine(
+        "publish", spec, *same, "--cell", "target=label,seed=0", "--to", "folder", "-o", "adapter"
+    )
     assert published.output.strip() == "adapter"
     accuracy = facts["conditions"][0]["measures"]["accuracy"]["mean"]  # of two seeds, as in the card
     assert f"| target=label | accuracy | {accuracy:.3f} |" in Path("adapter/README.md").read_text()

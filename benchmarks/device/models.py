@@ -67,8 +67,8 @@ def watching_stages(device: torch.device) -> Iterator[dict[str, dict[str, Any]]]
     methods = {"train": Stages.train, "measure": Stages.measure}
 
     def watched(method: str, run: Callable[..., Any]) -> Callable[..., Any]:
-        def stage_run(*given: Any) -> Any:
-            *others, report = given  # of every stage the report comes last
+        def stage_run(*given: Any, **named: Any) -> Any:
+            *others, report = given  # of every stage the report comes last of those without a name
             stage = "train" if method == "train" else others[1]
             moments: list[float] = []
 
@@ -81,7 +81,7 @@ def watching_stages(device: torch.device) -> Iterator[dict[str, dict[str, Any]]]
                 torch.cuda.reset_peak_memory_stats()
             started = time.perf_counter()
             try:
-                return run(*others, timed)
+                return run(*others, timed, **named)
             finally:
                 own: dict[str, Any] = {"seconds": time.perf_counter() - started, "moments": moments}
                 if device.type == "cuda":

@@ -33,14 +33,15 @@ def greedy(model: Any, prompt: list[int], ends: set[int], count: int = NEW) -> l
 
 def hostile(written: list[int]) -> list[dict[str, Any]]:
     """Settings that each would change the text that greedy decoding writes."""
+    first, last, *_ = sorted({*range(3, 60)} - {*written})  # what is suppressed cannot be forced
     return [
         {"repetition_penalty": 5.0},
         {"no_repeat_ngram_size": 1},
         {"suppress_tokens": written},
         {"begin_suppress_tokens": written[:1]},
         {"bad_words_ids": [[token] for token in written]},
-        {"forced_bos_token_id": 3},
-        {"forced_eos_token_id": 4},
+        {"forced_bos_token_id": first},
+        {"forced_eos_token_id": last},
         {"max_time": 1e-9},
         {"guidance_scale": 9.0},
         {"sequence_bias": [[[written[0]], -1e4]]},

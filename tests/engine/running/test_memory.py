@@ -164,9 +164,9 @@ def test_a_limit_below_the_estimate_is_told_before_anything_runs(
     call = ("execute", write_spec(), "--store", tmp_path / "new", "--workers", 2)
     group(monkeypatch, tmp_path, "0::/\n", {"memory.max": "max\n"})
     with calls("engine.planning.estimate.Cards", lambda: None) as estimates:
-        assert engine(*call).output == ""
+        assert engine(*call).output == f"small: 4 of 4 cells to run; store: {tmp_path}/new\n"
     assert estimates.count == 1  # for the disk and for memory
     (tmp_path / "memory.max").write_text("1000000\n")
     output = engine(*call).output
-    assert output.startswith("warning: 2 processes need about ") and output.count("\n") == 1
+    assert "\nwarning: 2 processes need about " in f"\n{output}" and output.count("\n") == 2
     assert told(output, "probe", "1 MB", f"{tmp_path}/memory.max", "probe.batch_size")
