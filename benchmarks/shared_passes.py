@@ -35,13 +35,7 @@ from specs.tables.target import Prompt, Target
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--layers", type=int, default=30)
-    parser.add_argument("--examples", type=int, default=32)
-    parser.add_argument("--words", type=int, default=60, help="of the longest example")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = size_parser(__doc__, examples=32).parse_args()
     model, writer, rows = drawn_study(options.layers, options.examples, options.words)
     tokenizer, lens = writer.tokenizer, find_lens(model)
     settings = Evaluate(labels=LABELS, batch_size=options.batch)
@@ -86,6 +80,17 @@ def main() -> None:
         quartiles = f"{run['ratio_low']:.2f}–{run['ratio_high']:.2f}"
         print(f"{name:<14}{run['seconds']:>9.2f}{run['ratio']:>12.3f}{quartiles:>14}{run['cpu_ratio']:>7.3f}")
     report_padding([len(writer.encode_spellings(row)[0]) for row in rows], options.batch)
+
+
+def size_parser(about: str | None, *, examples: int = 96) -> argparse.ArgumentParser:
+    """Give the command line of a benchmark on a drawn study: its sizes, and how often everything runs."""
+    parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
+    parser.add_argument("--layers", type=int, default=30)
+    parser.add_argument("--examples", type=int, default=examples)
+    parser.add_argument("--words", type=int, default=60, help="of the longest example")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser
 
 
 def drawn_study(

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 from benchmarks.measure import interleaved
-from benchmarks.shared_passes import drawn_study, silent
+from benchmarks.shared_passes import drawn_study, silent, size_parser
 from engine.models.block_streams import check_blocks
 from engine.models.lens import find_lens
 from engine.progress import StopRequest
@@ -19,13 +18,7 @@ from specs.tables.probe import Probe
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--layers", type=int, default=30)
-    parser.add_argument("--examples", type=int, default=96)
-    parser.add_argument("--words", type=int, default=60, help="of the longest example")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = size_parser(__doc__).parse_args()
     model, writer, rows = drawn_study(options.layers, options.examples, options.words)
     lens, watched = find_lens(model), writer.first_tokens(rows[0])
     blocks = check_blocks(lens)

@@ -60,8 +60,8 @@ class Registration:
             DataError: where data files are missing, and finished cells would lose their names for that.
         """
         name, described = plan.matrix.experiment.name, manifest(plan, where)
-        _check_files(plan, described)
         lost = lost_cells(plan.root, name, described)
+        _check_files(plan, lost)
         former = read_manifests(plan.root)[name] if lost else None
         write_manifest(plan.root, name, described)
         plan.look_up()  # from here on `engine gc` spares what the plan finds
@@ -119,11 +119,9 @@ def _in_state(plan: Plan, state: str) -> set[tuple[str, str]]:
     }
 
 
-def _check_files(plan: Plan, described: dict[str, Any]) -> None:
+def _check_files(plan: Plan, lost: int) -> None:
     """Raise DataError where data files are missing, and finished cells would lose their names for that."""
-    missing = plan.missing()
-    lost = lost_cells(plan.root, plan.matrix.experiment.name, described) if missing else 0
-    if lost:
+    if lost and (missing := plan.missing()):
         more = (
             f", and without it {count(lost, 'finished cell')} would be none of this experiment; they stay in "
             "the store; expected the file, or another name of the experiment"

@@ -22,9 +22,8 @@ class Outcome:
     failed: list[tuple[int, str, str]] = field(factory=list)  # cell, stage, message
     left_failed: int = 0  # stages that failed in an earlier execution and were not tried again
     held: list[int] = field(factory=list)  # cells with a stage that another live process is running
-    put_back: bool = (
-        False  # whether the experiment stays as it was: nothing was done of cells that replace it
-    )
+    put_back: bool = False
+    """Whether the experiment stays as it was: nothing was done of the cells that replace its own."""
 
     def add(self, other: Outcome) -> None:
         """Take in what another execution did; what is held is a state, and not added up.
