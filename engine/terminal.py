@@ -94,11 +94,13 @@ class Words(TextColumn):
 
 
 @contextmanager
-def until_ctrl_c() -> Iterator[None]:
-    """Take Ctrl-C for the end that a person chooses of what goes on by itself: nothing is said of it."""
+def until_ctrl_c(goes_on: bool) -> Iterator[None]:
+    """Say nothing of Ctrl-C where it ends what `goes_on` by itself, for that is how a person ends it."""
     try:
         yield
     except KeyboardInterrupt as error:
+        if not goes_on:
+            raise
         raise Interrupted from error
 
 

@@ -103,6 +103,7 @@ def editable(source: Path) -> Path:
 
 READING = """
 import site, sys
+sys.path.remove(sys.argv[2])  # where the environment of the tests has its own install
 site.addsitedir(sys.argv[1])
 import engine
 from store import open_store
@@ -119,7 +120,7 @@ def test_folders_of_the_names_of_packages_hide_none(
         (tmp_path / name / "mine").mkdir(parents=True)
     place = request.getfixturevalue(installed)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-c", READING, str(place)]
+    command = [sys.executable, "-c", READING, str(place), str(ROOT)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     home = place if installed == "site" else request.getfixturevalue("source")
     assert done.stdout.startswith(str(home)), done.stdout + done.stderr

@@ -28,31 +28,31 @@ Event = Mapping[str, Any]
     "-f", "--follow", is_flag=True, help="Go on with what is written, also by later executions, until Ctrl-C."
 )
 @EXPERIMENT
-@until_ctrl_c()
 def logs(of: Results, only: tuple[str, ...], every: bool, follow: bool, experiment: str | None) -> None:
     """Show what executions have logged: stages as they begin, go on, end or fail."""
     name = experiment or of.experiment
     if not follow:
         of.check()
     place = place_of(of.store)
-    if not _names(of, name):
-        if not follow:
-            raise UsageError(f"{of.store}: holds no log; `engine execute` writes one")
-        say(f"{of.store}: no log yet; waiting for `engine execute` (Ctrl-C ends this)", error=True)
-        while not _names(of, name):
-            time.sleep(SECONDS)
-    names = _names(of, name)
-    passed = set() if every else set(names[:-1])
-    read: dict[str, int] = {}
-    while True:
-        for log in (log for log in names if log not in passed):
-            events, read[log] = _events(place, log, read.get(log, 0), only)
-            for event in events:
-                say(_line(event))
-        if not follow:
-            return
-        time.sleep(FAR if place.distant else SECONDS)
+    with until_ctrl_c(goes_on=follow):
+        if not _names(of, name):
+            if not follow:
+                raise UsageError(f"{of.store}: holds no log; `engine execute` writes one")
+            say(f"{of.store}: no log yet; waiting for `engine execute` (Ctrl-C ends this)", error=True)
+            while not _names(of, name):
+                time.sleep(SECONDS)
         names = _names(of, name)
+        passed = set() if every else set(names[:-1])
+        read: dict[str, int] = {}
+        while True:
+            for log in (log for log in names if log not in passed):
+                events, read[log] = _events(place, log, read.get(log, 0), only)
+                for event in events:
+                    say(_line(event))
+            if not follow:
+                return
+            time.sleep(FAR if place.distant else SECONDS)
+            names = _names(of, name)
 
 
 def _names(of: Results, experiment: str | None) -> list[str]:

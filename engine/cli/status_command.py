@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @JSON
 @CSV
-@until_ctrl_c()
 def status(
     target: Path | Place,
     overrides: tuple[str, ...],
@@ -66,39 +65,41 @@ def status(
         Results(root).check()
     listed = cells or bool(only) or failed or pending
     repeated = Watch.of(root)
-    while True:
-        if watch is not None:
-            repeated.look()
-        facts = render.status_facts(root, planned)
-        of_levels = _on_levels(facts, only)
-        chosen = _in_states(of_levels, failed=failed, pending=pending)
-        if as_json:
-            for experiment in facts["experiments"]:
-                experiment["cells"] = list(filter(chosen, experiment["cells"]))
-            say_json(facts)
-        elif as_csv:
-            say_csv(render.status_rows(facts, chosen))
-        else:
-            console = Terminal()
+    with until_ctrl_c(goes_on=watch is not None):
+        while True:
             if watch is not None:
-                console.clear()
-            asked = render.Asked(chosen, failed=failed, pending=pending) if listed else None
-            for part in render.status_tables(facts, tracebacks=traceback, asked=asked, width=console.width):
-                console.print(part, soft_wrap=isinstance(part, Text))
-            if planned is not None and (said := other_form(planned)):
-                console.print(said, soft_wrap=True)
-        if watch is None:
-            return
-        everything = (cell for experiment in facts["experiments"] for cell in experiment["cells"])
-        command = shlex.join(["engine", "execute", *[str(target)] * (planned is not None)])
-        if why := repeated.ended(filter(of_levels, everything), command):
-            console.print(why, soft_wrap=True)
-            return
-        at_work = "at work" if repeated.at_work else "waiting for `engine execute` to begin"
-        console.print(f"{datetime.now():%H:%M:%S}  {at_work}; again in {watch:g} s, Ctrl-C ends this")
-        time.sleep(watch)
-        if planned is not None:
-            planned.look_up()
+                repeated.look()
+            facts = render.status_facts(root, planned)
+            of_levels = _on_levels(facts, only)
+            chosen = _in_states(of_levels, failed=failed, pending=pending)
+            if as_json:
+                for experiment in facts["experiments"]:
+                    experiment["cells"] = list(filter(chosen, experiment["cells"]))
+                say_json(facts)
+            elif as_csv:
+                say_csv(render.status_rows(facts, chosen))
+            else:
+                console = Terminal()
+                if watch is not None:
+                    console.clear()
+                asked = render.Asked(chosen, failed=failed, pending=pending) if listed else None
+                parts = render.status_tables(facts, tracebacks=traceback, asked=asked, width=console.width)
+                for part in parts:
+                    console.print(part, soft_wrap=isinstance(part, Text))
+                if planned is not None and (said := other_form(planned)):
+                    console.print(said, soft_wrap=True)
+            if watch is None:
+                return
+            everything = (cell for experiment in facts["experiments"] for cell in experiment["cells"])
+            command = shlex.join(["engine", "execute", *[str(target)] * (planned is not None)])
+            if why := repeated.ended(filter(of_levels, everything), command):
+                console.print(why, soft_wrap=True)
+                return
+            at_work = "at work" if repeated.at_work else "waiting for `engine execute` to begin"
+            console.print(f"{datetime.now():%H:%M:%S}  {at_work}; again in {watch:g} s, Ctrl-C ends this")
+            time.sleep(watch)
+            if planned is not None:
+                planned.look_up()
 
 
 def _plan(target: Path | Place, overrides: tuple[str, ...], store: Root | None) -> Plan | None:
