@@ -49,7 +49,10 @@ def parts_of(block: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         elif kind:
             yield kind, child
         else:
-            yield from parts_of(child)
+            inner = list(parts_of(child))
+            # A norm may have an MLP as its gate; what holds attention is a norm by name alone (DBRX).
+            if not _BETWEEN.search(name) or any(kind == ATTENTION for kind, _ in inner):
+                yield from inner
 
 
 def _kind(name: str, module: nn.Module) -> str:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from engine.errors import EngineError
 from engine.models.block_parts import KINDS, parts_of, stream_in, stream_out
 from engine.models.lens import Lens
-from engine.models.stream_reading import AFTER, BEFORE, Block, StreamReading
+from engine.models.stream_reading import Block, StreamReading
+from specs.common.names import AFTER_ATTENTION, BEFORE_ATTENTION
 
 # Largest relative difference of a block's output and its parts, by the type of the stream, which every sum
 # rounds. Norms of transformers compute in float32 whatever the type.
@@ -57,7 +58,7 @@ def watching_blocks(
     caught: list[Tensor] = []
     with _reading(lens, [layer for layer in layers if layer], positions) as seen:
         yield caught
-    dtype = next((block.rows[BEFORE].dtype for block in seen.values()), None)
+    dtype = next((block.rows[BEFORE_ATTENTION].dtype for block in seen.values()), None)
     nothing = torch.full((*positions.shape, lens.width), math.nan, dtype=dtype, device=positions.device)
     for layer in layers:
         rows = seen[layer].rows if layer else {}
@@ -80,10 +81,10 @@ def check_blocks(lens: Lens, names: Collection[str] = ()) -> BlockKinds:
         if not (whole - expected).norm() <= tolerance * expected.norm():
             raise _not_followed(lens, layer, "what it adds does not make up its output")
     found = {name for block in blocks.values() for name in block.rows}
-    if AFTER in names and AFTER not in found:
+    if AFTER_ATTENTION in names and AFTER_ATTENTION not in found:
         raise EngineError(
-            f"probe.streams: found {AFTER!r}, but the blocks of {type(lens.decoder).__name__} have no "
-            "residual stream between attention and MLP; expected the others alone"
+            f"probe.streams: found {AFTER_ATTENTION!r}, but the blocks of {type(lens.decoder).__name__} "
+            "have no residual stream between attention and MLP; expected the others alone"
         )
     kinds = tuple(kind for kind in KINDS if kind in found)
     return BlockKinds(kinds, tuple(block.carry for block in blocks.values()))

@@ -17,9 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from engine.models.block_parts import ATTENTION, KINDS, MLP, OTHER, stream_out
 from engine.models.tensor_notes import TensorNotes
-
-BEFORE, AFTER = "before_attention", "after_attention"
-"""Names of the residual stream as a block gets it, and as it is once attention's output has been added."""
+from specs.common.names import AFTER_ATTENTION, BEFORE_ATTENTION
 
 _SUMS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 _SCALES = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "div", "div_", "true_divide", "__truediv__"}
@@ -63,7 +61,7 @@ class StreamReading(TorchFunctionMode):
 
     def begin(self, stream: Tensor, block: Block) -> None:
         """Follow the stream through a block, and note what is found of it."""
-        block.rows[BEFORE] = self._at(stream)
+        block.rows[BEFORE_ATTENTION] = self._at(stream)
         self._size = stream.numel(), stream.shape[-1]
         for notes in (self._stream, self._kinds, self._terms):
             notes.clear()
@@ -171,7 +169,7 @@ class StreamReading(TorchFunctionMode):
             self._trouble = "outputs of attention and MLP are mixed before they are added"
         _put(self._block.rows, added)
         if ATTENTION in added and MLP not in added and not self._parallel:
-            self._block.rows[AFTER] = self._at(result)
+            self._block.rows[AFTER_ATTENTION] = self._at(result)
 
     def _joined(self, left: Tensor, right: Tensor) -> dict[str, Tensor] | None:
         """Give the terms of a sum of tensors of different kinds; None where they are of one, or of none."""

@@ -13,6 +13,7 @@ from engine.errors import DataError, UsageError
 from engine.fingerprints import cache_folder
 from engine.models.loading import PACKAGE, is_gguf, local_path
 from engine.planning import changes
+from engine.planning.block_kinds import Blocks
 from engine.planning.data_read import test_data, test_prompt
 from engine.planning.key_parts import Cell
 from engine.planning.plan import Plan, PlannedCell
@@ -23,10 +24,11 @@ from engine.planning.sweeps import expand
 from engine.planning.vocabulary import Vocabulary, vocabulary
 from specs import Problem, SpecError
 from specs.checks.reserved_names import is_reserved
-from specs.common.names import LENS
+from specs.common.names import AFTER_ATTENTION, LENS
 from specs.common.plugin_names import described
 from specs.registry import METRICS, REGISTRIES, STATISTICS
 from specs.tables.data import Data
+from specs.tables.probe import Probe
 from specs.toml.describe import value as spell
 from specs.toml.paths import looks_local, no_such
 
@@ -144,12 +146,32 @@ def _unfit(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Problem]:
             if not lowest <= layer <= card.layers:
                 message = f"found {layer}; expected {lowest} to {card.layers} for this model"
                 yield _problem(plan, "probe.layers", cell, message)
+        for key, message in _streams(probe, card.facts.blocks) if probe.enabled else ():
+            yield _problem(plan, key, cell, message)
         prompts = {"prompt": matrix.table("prompt", cell), "evaluate.prompt": test_prompt(matrix, cell)}
         for place, prompt in prompts.items():
             if prompt.chat_template and card.chat_template is False:
                 message = "found true, but this model's tokenizer has no chat template; expected false"
                 yield _problem(plan, f"{place}.chat_template", cell, message)
                 break
+
+
+def _streams(probe: Probe, blocks: Blocks) -> Iterator[tuple[str, str]]:
+    """Yield keys that ask for a stream that the blocks of a model do not have, with what is wrong."""
+    if blocks == "whole":
+        why = (
+            "but the blocks of this model do more than add to the residual stream, and cannot be taken apart"
+        )
+        if probe.streams:
+            yield "probe.streams", f"found {spell(list(probe.streams))}, {why}; expected []"
+        if probe.attribution:
+            yield "probe.attribution", f"found true, {why}; expected false"
+    elif blocks == "parallel" and AFTER_ATTENTION in probe.streams:
+        message = (
+            f"found {spell(AFTER_ATTENTION)}, but the blocks of this model have no residual stream between "
+            "attention and MLP, which they add at once; expected the others alone"
+        )
+        yield "probe.streams", message
 
 
 def _interventions(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Problem]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from engine.planning.block_kinds import Blocks, block_kind
+
 # The parts of a layer that linear modules belong to, by the last part of their name.
 _READS_STREAM = (
     "q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "Wqkv", "qkv",
@@ -85,6 +87,7 @@ class Facts:
     modules: dict[str, int] = field(factory=dict)  # name, without numbers → parameters in all layers
     softcapped: bool = False  # logits
     keeps_all: bool = False  # keys and values of all tokens, in every layer
+    blocks: Blocks = ""
 
     def adapted(self, target_modules: str | list[str]) -> list[Linear]:
         """Give the modules that a spec's `lora.target_modules` means."""
@@ -129,7 +132,8 @@ def facts_of(config: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> Fact
         bare = _numberless(name.rpartition(".")[0])
         modules[bare] = modules.get(bare, 0) + math.prod(shape)
     softcapped = bool(config.get("final_logit_softcapping"))
-    return Facts(_layer(config, shapes, linear), linear, modules, softcapped, _keeps_all(config))
+    layer = _layer(config, shapes, linear)
+    return Facts(layer, linear, modules, softcapped, _keeps_all(config), block_kind(config))
 
 
 def _keeps_all(config: Mapping[str, Any]) -> bool:

@@ -139,7 +139,7 @@ def card_of(
 
 def card_file(name: str) -> Path:
     """Give the file in which a card is remembered; nothing need be there yet."""
-    return cache_folder() / "cards-5" / f"{name}.json"
+    return cache_folder() / "cards-6" / f"{name}.json"
 
 
 def read_card(data: dict[str, Any]) -> ModelCard:
@@ -170,6 +170,8 @@ _GGUF_KEYS = {
     "intermediate_size": ".feed_forward_length",
     "num_experts": ".expert_count",
     "num_experts_per_tok": ".expert_used_count",
+    "model_type": "general.architecture",
+    "use_parallel_residual": ".use_parallel_residual",
 }
 
 

@@ -12,6 +12,7 @@ from engine.planning.checks import known_sizes, unreadable_data
 from engine.planning.data_read import test_data, test_prompt
 from engine.planning.executor_settings import executor_settings
 from engine.planning.intervention_cost import sweep_warnings
+from engine.planning.measured_less import measured_less
 from engine.planning.memory_fit import fit_warnings
 from engine.planning.outcomes import holds
 from engine.planning.places import older_store
@@ -58,6 +59,7 @@ def plan_warnings(plan: Plan) -> list[str]:
         *told_alone(plan, plan.cells, executor_settings(plan.matrix.spec, {})),
         *_without_effect(plan),
         *_unread(plan),
+        *measured_less(plan),
         *unread_settings(plan),
     ]
     first = [*older_store(plan), *changed_files(plan)]

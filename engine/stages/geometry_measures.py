@@ -15,10 +15,10 @@ import numpy as np
 from attrs import define
 from numpy.typing import NDArray
 
+from specs.common.thresholds import FEWEST_POINTS
 from store.analysis.gram import ROUNDING, centred
 
 Floats = NDArray[np.float64]
-FEWEST = 3  # points
 
 
 @define(eq=False, slots=False)
@@ -155,7 +155,7 @@ MEASURES: dict[str, Callable[[Points], Floats]] = {
 def measured(states: Floats, names: Sequence[str]) -> dict[str, Floats]:
     """Give the values [n] of measures of points [n, D]; NaN for fewer than three, or where all are 0."""
     nothing = np.full(len(states), np.nan)
-    if len(states) < FEWEST or not np.isfinite(states).all() or not states.any():
+    if len(states) < FEWEST_POINTS or not np.isfinite(states).all() or not states.any():
         return dict.fromkeys(names, nothing)
     points = Points(states)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -84,6 +84,9 @@ GRAM = "gram"
 STREAM = "stream_"
 """What the name of a statistic begins with where it is of streams within a block."""
 
+BEFORE_ATTENTION, AFTER_ATTENTION = "before_attention", "after_attention"
+"""The residual stream as a block gets it, and as it is once attention's output has been added."""
+
 ATTRIBUTION, HEAD_ATTRIBUTION = "attribution", "head_attribution"
 """What each component, and each attention head, adds to the watched tokens' logits."""
 

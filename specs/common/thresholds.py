@@ -14,3 +14,10 @@ CONFUSION = 0.3
 COLLAPSE = 0.95
 COLLAPSED_ENTROPY = 0.05  # nat
 TEMPLATES = 0.5
+
+FEWEST_POINTS = 3
+"""Examples from which on a measure of residual streams' geometry is a number."""
+
+FEWEST_SIMILAR = 5
+"""Examples from which on the similarity of two models' residual streams is one: unbiased HSIC needs four, and
+its jackknife leaves one out."""

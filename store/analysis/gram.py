@@ -7,8 +7,9 @@ or groups of them, is the jackknife's: the number plus each example's influence.
 import numpy as np
 from numpy.typing import NDArray
 
+from specs.common.thresholds import FEWEST_SIMILAR
+
 Floats = NDArray[np.float64]
-FEWEST = 5  # examples
 ROUNDING = 1e-12  # of energies: less spread is none
 
 
@@ -85,9 +86,8 @@ SIMILARITY = {"cka": cka, "procrustes": procrustes}
 
 def similarity_values(name: str, one: Floats, other: Floats) -> Floats:
     """Return the [n] values of a similarity; NaN for fewer than five examples, or points without spread."""
-    energies = (
-        [(np.trace(centred(gram)), np.trace(gram)) for gram in (one, other)] if len(one) >= FEWEST else []
-    )
+    enough = len(one) >= FEWEST_SIMILAR
+    energies = [(np.trace(centred(gram)), np.trace(gram)) for gram in (one, other)] if enough else []
     if not energies or not all(spread > ROUNDING * energy for spread, energy in energies):
         return np.full(len(one), np.nan)
     return SIMILARITY[name](one, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from engine.errors import EngineError
 from engine.models.block_streams import check_blocks, watching_blocks
 from engine.models.lens import Lens, find_lens
+from engine.planning.block_kinds import block_kind
 
 PARALLEL = {"phi, biased head", "cohere, scaled", "cohere, scaled by 0", "falcon", "gpt-neox", "gpt-j"}
 
@@ -159,6 +161,38 @@ def test_blocks_that_add_both_at_once_have_nothing_between(name: str) -> None:
     check_blocks(lens, ["attention", "before_attention"])
     with pytest.raises(EngineError, match=r"probe.streams: found 'after_attention'"):
         check_blocks(lens, ["after_attention"])
+
+
+@pytest.mark.parametrize("name", sorted(FOLLOWED.keys() | (NORMED_AFTER & MODELS.keys())))
+def test_a_plan_knows_blocks_as_they_are_found(name: str) -> None:
+    """It reads a configuration, and refuses no model whose blocks are found to have what is asked for."""
+    model = tiny_models.build(*(FOLLOWED | MODELS)[name])
+    try:
+        check_blocks(find_lens(model), ["after_attention"])
+        found = ""
+    except EngineError as error:
+        found = "parallel" if "no residual stream between" in str(error) else "whole"
+    known = block_kind(json.loads(model.config.to_json_string(use_diff=False)))
+    assert known == found, model.config.model_type
+
+
+def test_the_gate_of_a_norm_is_no_mlp() -> None:
+    """An MLP within the norm before attention does not make a block parallel, and adds nothing itself."""
+
+    class Gated(nn.Module):
+        def __init__(self, norm: nn.Module) -> None:
+            super().__init__()
+            self.norm, self.mlp = norm, nn.Linear(32, 32)
+
+        def forward(self, rows: Tensor) -> Tensor:
+            normed = self.norm(rows)
+            return normed * self.mlp(normed).sigmoid()
+
+    model = build("llama")
+    lens = find_lens(model)
+    for layer in lens.layers:
+        layer.input_layernorm = Gated(layer.input_layernorm).double()
+    assert check_blocks(lens, ["after_attention"]).kinds == ("attention", "mlp")
 
 
 def test_what_a_block_does_beside_its_sums_is_refused() -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import engine
 from facts import told
 
 import engine as python
 from engine.planning.warnings import plan_warnings
+from engine.stages.geometry_measures import MEASURES, measured
+from specs.common.names import SIMILARITIES
+from specs.common.thresholds import FEWEST_POINTS, FEWEST_SIMILAR
+from store.analysis.gram import similarity_values
 
 SAME = '[factors.rank]\npath = "lora.r"\nvalues = [4, 8]\n[factors.way.levels]\nplain = {}\n'
 
@@ -169,3 +174,62 @@ empty = { evaluate.prompt.template = "Rate it:" }
     assert told(said, "factors.wording.levels.empty", "{response}") and said.count("shows nothing") == 1
     said = warnings(write_spec(), "prompt.template=Rate:", "evaluate.batch_size=2")
     assert said.count("shows nothing") == 1
+
+
+GEOMETRY = '[probe]\nagainst = ["base"]\ngeometry = ["anisotropy", "cka", "gram"]\nexamples = {}\n'
+
+
+@pytest.mark.parametrize(
+    ("changes", "count", "said"),
+    [
+        ([], 2, ["probe.examples: found 2", '"anisotropy" of probe.geometry needs 3', '"cka", "gram"']),
+        ([], 4, ["probe.examples: found 4", '"cka", "gram" of probe.geometry need 5']),
+        ([], 5, []),
+        (["data.test=4"], 5, ["data.test: found 4", "need 5"]),
+        (['probe.geometry=["anisotropy"]'], 4, []),
+        (["probe.enabled=false"], 2, []),
+    ],
+)
+def test_geometry_of_too_few_examples_is_told(
+    write_spec, changes: list[str], count: int, said: list[str]
+) -> None:
+    found = warnings(write_spec(GEOMETRY.format(count)), *changes)
+    assert all(part in found for part in said) and ("of probe.geometry" in found) == bool(said), found
+
+
+def test_a_measure_needs_as_many_examples_as_the_plan_says() -> None:
+    generator = np.random.default_rng(0)
+    for name in [*MEASURES, *SIMILARITIES]:
+        fewest = FEWEST_SIMILAR if name in SIMILARITIES else FEWEST_POINTS
+        for count in (fewest - 1, fewest):
+            points, others = generator.normal(size=(2, count, 7))
+            if name in MEASURES:
+                values = measured(points, [name])[name]
+            else:
+                values = similarity_values(name, points @ points.T, others @ others.T)
+            assert np.isfinite(values).all() == (count == fewest), (name, count)
+
+
+def test_one_position_under_two_names_is_told(write_spec) -> None:
+    spec = write_spec("[probe]\npositions = ['prompt_end', 'label', -1]\n")
+    assert told(warnings(spec), "probe.positions", '-1 is "prompt_end"')
+    assert "positions" not in warnings(spec, 'probe.positions=["prompt_end", -2, 0]')
+
+
+STEER = """
+[probe]
+differences = true
+against = ["base", { target = "label" }]
+[[interventions]]
+name = "moved"
+kind = "steer"
+cells = { target = "label" }
+donor = { target = "label" }
+"""
+
+
+def test_an_intervention_that_changes_no_cell_is_told(write_spec) -> None:
+    spec = write_spec(STEER)
+    assert told(warnings(spec), "interventions[0]", '"moved" changes no cell')
+    spec.write_text(spec.read_text().replace('cells = { target = "label" }\n', ""))
+    assert "interventions" not in warnings(spec)

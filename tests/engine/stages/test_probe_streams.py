@@ -324,8 +324,9 @@ def test_what_cannot_be_is_told_before_the_run(
 
 
 def test_a_model_whose_blocks_cannot_be_read_is_refused_before_it_is_trained(
-    tmp_path: Path, rated_file: Path
+    tmp_path: Path, rated_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By the plan, which knows the architecture from its files; where it does not, by the cell."""
     from small_study import make_tokenizer
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -337,5 +338,9 @@ def test_a_model_whose_blocks_cannot_be_read_is_refused_before_it_is_trained(
     GPTNeoXForCausalLM(config).save_pretrained(folder)
     make_tokenizer(folder)
     spec = small_spec(tmp_path, folder, rated_file, '[probe]\nstreams = ["after_attention"]\n')
+    code, told = command("plan", spec)
+    line = 1 + spec.read_text().splitlines().index('streams = ["after_attention"]')
+    assert code == 2 and f'{spec}:{line}:1  probe.streams: found "after_attention"' in told
+    monkeypatch.setattr("engine.planning.checks._cards", lambda _plan: {})
     code, told = command("execute", spec, "--only", "seed=0", "--only", "target=label")
     assert code == 1 and told.index("probe.streams: found 'after_attention'") < told.index(": train ")

@@ -1,0 +1,78 @@
+"""What a plan says of probes and interventions that measure less than they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from engine.planning.checks import known_sizes
+from engine.planning.data_read import test_data
+from engine.planning.plan import Plan
+from specs.common.names import GRAM, SIMILARITIES
+from specs.common.thresholds import FEWEST_POINTS, FEWEST_SIMILAR
+from specs.toml.describe import value as spell
+
+
+def measured_less(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per setting that measures nothing, or the same thing twice."""
+    yield from _few_examples(plan)
+    yield from _twice(plan)
+    yield from _nowhere(plan)
+
+
+def _few_examples(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per number of examples that some geometry of the probe needs more of."""
+    matrix, told = plan.matrix, set[str]()
+    for cell in matrix.distinct("data", "evaluate", "probe"):
+        probe, data = matrix.table("probe", cell), test_data(matrix, cell)
+        if not (probe.enabled and probe.geometry):
+            continue
+        own = "data" if data == matrix.table("data", cell) else "evaluate.data"
+        tested = data.test
+        if tested is None:
+            sizes = known_sizes(data, matrix.table("evaluate", cell).labels)
+            tested = None if sizes is None else int(sizes["test"])
+        numbers = [
+            (count, key)
+            for count, key in ((tested, f"{own}.test"), (probe.examples, "probe.examples"))
+            if count
+        ]
+        if not numbers:
+            continue
+        count, key = min(numbers)
+        for fewest, names in _needs(probe.geometry).items():
+            at = matrix.written(key, cell)
+            if count < fewest and (said := f"{at}: found {count}, but {names} of probe.geometry") not in told:
+                told.add(said)
+                yield f"{said} {'need' if ',' in names else 'needs'} {fewest} examples; it will be NaN"
+
+
+def _needs(geometry: Sequence[str]) -> dict[int, str]:
+    """Give the measures that need at least so many examples, by that number."""
+    needs: dict[int, list[str]] = {}
+    for name in geometry:
+        if name != "curvature":  # of each example by itself
+            similar = name in SIMILARITIES or name == GRAM
+            needs.setdefault(FEWEST_SIMILAR if similar else FEWEST_POINTS, []).append(spell(name))
+    return {fewest: ", ".join(names) for fewest, names in needs.items()}
+
+
+def _twice(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per watch position that has two names: -1 is the end of the prompt."""
+    matrix, told = plan.matrix, set[str]()
+    for cell in matrix.distinct("probe"):
+        probe = matrix.table("probe", cell)
+        at = matrix.written("probe.positions", cell)
+        if probe.enabled and {"prompt_end", "-1"} <= {*probe.position_names} and at not in told:
+            told.add(at)
+            yield f'{at}: -1 is "prompt_end", which is watched already; expected each position once'
+
+
+def _nowhere(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per intervention that changes no cell, for each would take from itself."""
+    changing = {name for cell in plan.cells for name in cell.sources}
+    for place, settings in enumerate(plan.matrix.experiment.interventions):
+        if settings.name not in changing:
+            yield (
+                f"interventions[{place}]: {spell(settings.name)} changes no cell: what it takes from is the "
+                f"cell's own model on the same input; expected another donor, or cells that differ from it"
+            )
