@@ -187,11 +187,8 @@ def one_answer(plan: Plan, pilot: Root | None, contrast: str | None, outcome: Ou
         file = plan.matrix.spec.path
         raise UsageError(f"{file}: expected [[contrasts]] in an outcome that its cells measure, found none")
     first = known[0].question
-    same = [
-        answer
-        for answer in known
-        if (answer.question.factor, answer.question.outcome) == (first.factor, first.outcome)
-    ]
+    asked = first.contrast, first.outcome
+    same = [answer for answer in known if (answer.question.contrast, answer.question.outcome) == asked]
     return max(same, key=lambda answer: answer.power(answer.question.design).detectable())
 
 

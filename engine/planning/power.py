@@ -55,6 +55,15 @@ class PowerQuestion:
     """Test sets on which the design is the same."""
 
     @property
+    def contrast(self) -> tuple[str, str]:
+        """What tells the declared contrast from others: the factor and its baseline."""
+        return self.factor, str(self.baseline)
+
+    def is_named(self, contrast: str | None) -> bool:
+        """Whether a name means this contrast: its factor, or `FACTOR against BASELINE`; None means every one."""
+        return contrast in (None, self.factor, " against ".join(self.contrast))
+
+    @property
     def layered(self) -> bool:
         """Whether the outcome is one of each layer."""
         return self.outcome not in EXAMPLE_OUTCOMES
@@ -67,7 +76,7 @@ class PowerQuestion:
     def family(self, plan: Plan) -> tuple[str, ...]:
         """Give what names the tests that are corrected together."""
         kind = plan.matrix.experiment.analysis.family
-        return {"outcome": (self.outcome,), "spec": ()}.get(kind, (self.factor, self.outcome))
+        return {"outcome": (self.outcome,), "spec": ()}.get(kind, (*self.contrast, self.outcome))
 
     def sized(self, seeds: int, examples: int) -> Design:
         """Give the design with other numbers of seeds and examples."""
@@ -110,15 +119,13 @@ def answers(
         tests[question.family(plan)] += question.design.layers * question.positions
     _check(plan, every, contrast, outcome)
     known = [question for question in wanted if is_known(question, _assumed(plan, question))]
-    asked = [
-        question for question in every if question.outcome in known and contrast in (None, question.factor)
-    ]
+    asked = [question for question in every if question.outcome in known and question.is_named(contrast)]
     tree = _open(plan, pilot) if asked or pilot else None
     answer_of: dict[Any, PowerAnswer] = {}
     for question in asked:
         design = attrs.evolve(question.design, tests=tests[question.family(plan)])
         answer = _answer(plan, attrs.evolve(question, design=design), tree, pilot)
-        same = question.factor, question.outcome, answer.question.design, answer.variation, answer.source
+        same = question.contrast, question.outcome, answer.question.design, answer.variation, answer.source
         if same in answer_of:
             before = answer_of[same].question
             levels = tuple(dict.fromkeys((*before.levels, *question.levels)))
@@ -152,9 +159,11 @@ def _check(plan: Plan, questions: list[PowerQuestion], contrast: str | None, out
     """Raise UsageError for a contrast that is not declared, and an outcome that is not measured or known."""
     from store.analysis.assumed import NEEDED, is_known
 
-    factors = dict.fromkeys(question.factor for question in questions)
-    if contrast is not None and contrast not in factors:
-        known = ", ".join(factors) or "no contrast"
+    if not any(question.is_named(contrast) for question in questions):
+        found = dict.fromkeys(question.contrast for question in questions)
+        factors = [factor for factor, _ in found]
+        named = [" against ".join(one) if factors.count(one[0]) > 1 else one[0] for one in found]
+        known = ", ".join(named) or "no contrast"
         raise UsageError(f"--contrast {contrast}: expected a factor of [[contrasts]], found {known} there")
     if outcome is not None and not is_counted(outcome):
         raise UsageError(f"--outcome {outcome}: a plan does not know how many texts it is measured on")
