@@ -23,7 +23,10 @@ from store.backend.location import Root
     "--store", "--pilot", "pilot", type=STORE,
     help="Store that tells how results vary; by default the spec's own.",
 )  # fmt: skip
-@click.option("--contrast", metavar="FACTOR", help="A factor of [[contrasts]], or `FACTOR against BASELINE`; by default the first.")
+@click.option(
+    "--contrast", metavar="FACTOR",
+    help="A factor of [[contrasts]], or `FACTOR against BASELINE`; by default the first.",
+)  # fmt: skip
 @click.option("--outcome", metavar="NAME", help="By default the first that plan shows.")
 @click.option(
     "--difference", type=FiniteRange(min=0, min_open=True),

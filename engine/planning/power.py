@@ -60,7 +60,7 @@ class PowerQuestion:
         return self.factor, str(self.baseline)
 
     def is_named(self, contrast: str | None) -> bool:
-        """Whether a name means this contrast: its factor, or `FACTOR against BASELINE`; None means every one."""
+        """Whether a name means this contrast: its factor, or `FACTOR against BASELINE`; None is any."""
         return contrast in (None, self.factor, " against ".join(self.contrast))
 
     @property
@@ -159,7 +159,7 @@ def _check(plan: Plan, questions: list[PowerQuestion], contrast: str | None, out
     """Raise UsageError for a contrast that is not declared, and an outcome that is not measured or known."""
     from store.analysis.assumed import NEEDED, is_known
 
-    if not any(question.is_named(contrast) for question in questions):
+    if contrast is not None and not any(question.is_named(contrast) for question in questions):
         found = dict.fromkeys(question.contrast for question in questions)
         factors = [factor for factor, _ in found]
         named = [" against ".join(one) if factors.count(one[0]) > 1 else one[0] for one in found]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from attrs import frozen
+from attrs import evolve, frozen
 
 from specs.common.names import CORRECTED_OUTCOMES, CORRECTION_FAMILIES
 from store.analysis.changes import TESTED, Changes, stage_of
@@ -51,6 +51,12 @@ class DeclaredContrast:
     baseline: Any
     levels: tuple[str, ...] | None
     declared: bool
+
+    def joined(self, other: "DeclaredContrast") -> "DeclaredContrast":
+        """Return this contrast with another's levels, of the same factor against the same baseline."""
+        if self.levels is None or other.levels is None:
+            return evolve(self, levels=None)
+        return evolve(self, levels=(*self.levels, *other.levels))
 
     def chosen(self, known: Sequence[Any]) -> list[Any] | None:
         """Return the levels to compare among those that there are."""
@@ -130,18 +136,21 @@ def contrasts(
 
 def chosen_contrasts(spec: Mapping[str, Any], summary: xr.Dataset) -> list[DeclaredContrast]:
     """Return the contrasts that a spec declares; without any, every factor against its first level."""
-    asked = []
+    asked: dict[tuple[str, str], DeclaredContrast] = {}
     for entry in spec.get("contrasts") or ():
         base = next(
             (at for at in levels(summary, entry["factor"]) if str(at) == str(entry["baseline"])), None
         )
         named = entry.get("levels")
         chosen = None if named is None else tuple(map(str, named))
-        asked.append(
-            DeclaredContrast(entry["factor"], entry["baseline"] if base is None else base, chosen, True)
-        )
+        one = DeclaredContrast(entry["factor"], entry["baseline"] if base is None else base, chosen, True)
+        key = one.factor, str(one.baseline)
+        # Levels that are declared apart against one baseline are one contrast, and one family.
+        asked[key] = asked[key].joined(one) if key in asked else one
     several = (name for name in factors(summary) if len(levels(summary, name)) > 1)
-    return asked or [DeclaredContrast(name, levels(summary, name)[0], None, False) for name in several]
+    return [*asked.values()] or [
+        DeclaredContrast(name, levels(summary, name)[0], None, False) for name in several
+    ]
 
 
 def looks_of(analysis: Mapping[str, Any]) -> Looks:

@@ -50,6 +50,37 @@ def test_a_plan_says_what_it_would_find(write_spec) -> None:
     assert told(text, "One seed")
 
 
+THREE_LEVELS = """[factors.target.levels]
+"label+random_tokens" = { target.content = "label+random_tokens" }
+"""
+TWO_CONTRASTS = """
+[[contrasts]]
+factor = "target"
+baseline = "label"
+levels = ["label+random_tokens"]
+[[contrasts]]
+factor = "target"
+baseline = "label+explanation"
+"""
+
+
+@pytest.mark.parametrize("family", ["contrast", "outcome"])
+def test_contrasts_of_one_factor_are_told_apart_by_their_baselines(write_spec, family: str) -> None:
+    """As the results tell them apart: p values are corrected over the tests of each, and so is power."""
+    spec = write_spec(ASSUMED + f'[analysis]\nfamily = "{family}"\nprimary = "correct"\n')
+    spec.write_text(spec.read_text().replace("[factors.target.levels]\n", THREE_LEVELS) + TWO_CONTRASTS)
+    rows = planned(spec)
+    assert [(row["baseline"], row["levels"], row["test_sets"]) for row in rows] == [
+        ("label", ["label+random_tokens"], 1),
+        ("label+explanation", ["label+random_tokens", "label"], 1),
+    ]
+    assert [row["tests"] for row in rows] == ([1, 2] if family == "contrast" else [3, 3])
+    tests = curve(spec, "--contrast", "target against label+explanation")["tests"], curve(spec)["tests"]
+    assert tests == ((2, 1) if family == "contrast" else (3, 3))
+    output = engine("power", spec, "--contrast", "target against nothing", code=2).output
+    assert told(output, "found target against label, target against label+explanation there")
+
+
 def test_a_smallest_difference_that_would_be_missed_is_a_warning(write_spec) -> None:
     (row,) = planned(write_spec(CONTRAST + INTEREST))
     assert row["difference_of_interest"] == 0.1 and row["power"] < 0.3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -76,6 +78,22 @@ def test_a_spec_s_family_reaches_over_contrasts_and_outcomes(node: xr.DataTree) 
     np.testing.assert_allclose(adjusted, adjust(p, 0))
     with pytest.raises(StoreError, match=facts("'all'", "contrast, outcome, spec")):
         contrasts(node, {"family": "all"})
+
+
+def test_levels_that_are_declared_apart_are_one_contrast(tmp_path: Path) -> None:
+    """Against one baseline they are one family, and no level is lost; against another they are another."""
+    apart = [
+        {"factor": "target", "baseline": "label", "levels": ["shuffled"]},
+        {"factor": "target", "baseline": "label", "levels": ["explained"]},
+        {"factor": "target", "baseline": "explained", "levels": ["shuffled"]},
+    ]
+    made = {}
+    for name, declared in (("apart", apart), ("together", DECLARED[:1] + apart[2:])):
+        design = Design({"target": TARGETS}, contrasts=declared, examples=10, layers=4, seeds=(0, 1, 2))
+        made[name] = contrasts(open_store(write_synthetic(tmp_path / name, design))["synthetic"])
+    assert [*made["apart"].children] == ["target against label", "target against explained"]
+    for path in ("target against label/correct", "target against explained/entropy"):
+        xr.testing.assert_identical(made["apart"][path].to_dataset(), made["together"][path].to_dataset())
 
 
 def test_a_primary_outcome_is_one_of_the_outcomes(node: xr.DataTree) -> None:
