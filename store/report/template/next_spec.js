@@ -68,8 +68,11 @@ const named = (name, { stream, sender, layers }, several) => `${name}, ${several
 
 const fragment = (name, settings) => ["[[interventions]]", ...Object.entries({ name, ...settings }).map(([key, value]) => `${key} = ${toml(value)}`), ""].join("\n");
 
+// JSON's text is one of TOML, but for U+007F.
+const quoted = (value) => JSON.stringify(value).replaceAll("\x7f", "\\u007F");
+
 function toml(value) {
   if (Array.isArray(value)) return `[${value.map(toml).join(", ")}]`;
-  if (value && typeof value === "object") return `{ ${Object.entries(value).map(([key, inner]) => `${/^[A-Za-z0-9_-]+$/.test(key) ? key : JSON.stringify(key)} = ${toml(inner)}`).join(", ")} }`;
-  return JSON.stringify(value);
+  if (value && typeof value === "object") return `{ ${Object.entries(value).map(([key, inner]) => `${/^[A-Za-z0-9_-]+$/.test(key) ? key : quoted(key)} = ${toml(inner)}`).join(", ")} }`;
+  return quoted(value);
 }

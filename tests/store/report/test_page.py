@@ -16,6 +16,7 @@ from facts import told
 from playwright.sync_api import Browser, Page
 from report_store import LABELS, WORDS, Design, write_synthetic
 
+import store
 from engine.planning.changes import Entry, ModelShape
 from engine.planning.sweeps import expand
 from specs.checks.interventions import intervention_problems
@@ -339,6 +340,10 @@ def test_the_next_spec_is_copied_for_the_layers_and_positions_chosen(
     assert copied()[0].positions == GRID["positions"]
     page.select_option("[data-choice='intervention']", "off")
     assert {own.donor for own in copied()} == {"base"}
+    odd = {'a "b"\\\n\x7f': ["\u2028", 1.5, True]}
+    code = (Path(store.__file__).parent / "report/template/next_spec.js").read_text("utf-8")
+    spelled = page.evaluate("([code, value]) => new Function(`${code}; return toml`)()(value)", [code, odd])
+    assert tomllib.loads(f"key = {spelled}")["key"] == odd
 
 
 def test_lenses_stand_side_by_side_where_there_is_a_tuned_one(
