@@ -27,7 +27,7 @@ SPECS = Path(__file__).parents[2] / "specs" / "studies"
 SIZES = {
     "annotate": (8, 8),  # one source each
     "demo": (6, 6),
-    "finding": (30, 30),
+    "finding": (48, 48),
     "study": (108, 108),  # 2 models, 6 sets, 3 dimensions, 3 seeds
     "small": (1, 1),
     "conditions": (648, 648),
