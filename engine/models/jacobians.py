@@ -131,6 +131,8 @@ def _check_shape(file: Path, name: str, found: Tensor, expected: tuple[int, ...]
             f'{KEY}: "{file}" has {name} of shape {tuple(found.shape)} ({found.dtype}); expected '
             f"{expected} for this model, of floating-point numbers"
         )
+    if not found.isfinite().all():
+        raise UsageError(f'{KEY}: "{file}" has {name} with numbers that are not finite; expected finite ones')
 
 
 def _safetensors(file: Path, device: torch.device) -> Tensor | dict[int, Tensor]:
@@ -148,9 +150,23 @@ def _safetensors(file: Path, device: torch.device) -> Tensor | dict[int, Tensor]
                     f'{KEY}: "{file}" holds {", ".join(names) or "no tensor"}; expected "{STACK}", or '
                     "tensors whose names end in the number of a block"
                 )
-            return {int(match[1]): opened.get_tensor(name) for name, match in numbers.items() if match}
+            by_block = _each_once(file, {name: int(match[1]) for name, match in numbers.items() if match})
+            return {number: opened.get_tensor(name) for number, name in by_block.items()}
     except SafetensorError as error:
         raise UsageError(f'{KEY}: "{file}" is no whole file of safetensors ({error})') from error
+
+
+def _each_once(file: Path, numbers: Mapping[Any, int]) -> dict[int, Any]:
+    """Give the names of matrices by the number of their block; UsageError where two have one number."""
+    names: dict[int, Any] = {}
+    for name, number in numbers.items():
+        if number in names:
+            raise UsageError(
+                f'{KEY}: "{file}" has two matrices of block {number}, {names[number]!r} and {name!r}; '
+                "expected one for each block"
+            )
+        names[number] = name
+    return names
 
 
 def _torch_file(file: Path, layers: int, device: torch.device) -> dict[int, Tensor]:
@@ -160,19 +176,17 @@ def _torch_file(file: Path, layers: int, device: torch.device) -> dict[int, Tens
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is refused below
             content = torch.load(file, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         first_line = str(error).partition("\n")[0]
+        why = f" ({first_line})" if re.search("[a-z]{2}", first_line) else ""
         raise UsageError(
-            f'{KEY}: "{file}" cannot be read as tensors alone ({first_line}); expected a file of '
-            "safetensors, or one that torch reads with weights_only"
+            f'{KEY}: "{file}" cannot be read as tensors alone{why}; expected a file of safetensors, or one '
+            "that torch reads with weights_only"
         ) from error
     matrices = content.get("J") if isinstance(content, dict) else None
-    if not isinstance(matrices, dict) or not all(
-        str(number).isdecimal() and isinstance(matrix, Tensor) for number, matrix in matrices.items()
-    ):
-        known = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+    if wrong := _no_table(content, matrices):
         raise UsageError(
-            f'{KEY}: "{file}" holds {known}; expected "J", a table from numbers of blocks to matrices'
+            f'{KEY}: "{file}" holds {wrong}; expected "J", a table from numbers of blocks to matrices'
         )
     more = content.get("metadata")
     target = (more if isinstance(more, dict) else {}).get("target_layer", layers - 1)
@@ -181,4 +195,17 @@ def _torch_file(file: Path, layers: int, device: torch.device) -> dict[int, Tens
             f'{KEY}: "{file}" leads to the output of block {target}; expected block {layers - 1}, the last '
             "of this model"
         )
-    return {int(number): matrix for number, matrix in matrices.items()}
+    by_block = _each_once(file, {key: int(key) for key in matrices})
+    return {number: matrices[key] for number, key in by_block.items()}
+
+
+def _no_table(content: Any, matrices: Any) -> str:
+    """Say what a file of torch holds in place of a table `J` of matrices by block; "" where it has one."""
+    if not isinstance(content, dict):
+        return f"a value of type {type(content).__name__}"
+    if "J" not in content:
+        return ", ".join(map(str, content)) or "nothing"
+    if not isinstance(matrices, dict):
+        return f'"J" of type {type(matrices).__name__}'
+    odd = [key for key, value in matrices.items() if not (str(key).isdecimal() and isinstance(value, Tensor))]
+    return f'"J" with {odd[0]!r}: {type(matrices[odd[0]]).__name__}' if odd else ""

@@ -17,6 +17,7 @@ def measured_less(plan: Plan) -> Iterator[str]:
     yield from _few_examples(plan)
     yield from _twice(plan)
     yield from _nowhere(plan)
+    yield from _from_elsewhere(plan)
 
 
 def _few_examples(plan: Plan) -> Iterator[str]:
@@ -43,16 +44,19 @@ def _few_examples(plan: Plan) -> Iterator[str]:
             at = matrix.written(key, cell)
             if count < fewest and (said := f"{at}: found {count}, but {names} of probe.geometry") not in told:
                 told.add(said)
-                yield f"{said} {'need' if ',' in names else 'needs'} {fewest} examples; it will be NaN"
+                several = "," in names
+                need, will = ("need", "they") if several else ("needs", "it")
+                yield f"{said} {need} {fewest} examples; {will} will be NaN"
 
 
 def _needs(geometry: Sequence[str]) -> dict[int, str]:
     """Give the measures that need at least so many examples, by that number."""
     needs: dict[int, list[str]] = {}
     for name in geometry:
-        if name != "curvature":  # of each example by itself
-            similar = name in SIMILARITIES or name == GRAM
-            needs.setdefault(FEWEST_SIMILAR if similar else FEWEST_POINTS, []).append(spell(name))
+        if name not in ("curvature", GRAM):  # of each example by itself, or of each two
+            needs.setdefault(FEWEST_SIMILAR if name in SIMILARITIES else FEWEST_POINTS, []).append(
+                spell(name)
+            )
     return {fewest: ", ".join(names) for fewest, names in needs.items()}
 
 
@@ -76,3 +80,24 @@ def _nowhere(plan: Plan) -> Iterator[str]:
                 f"interventions[{place}]: {spell(settings.name)} changes no cell: what it takes from is the "
                 f"cell's own model on the same input; expected another donor, or cells that differ from it"
             )
+
+
+def _from_elsewhere(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per steering that adds the difference of another token than the changed one."""
+    matrix, told = plan.matrix, set[str]()
+    places = {settings.name: place for place, settings in enumerate(matrix.experiment.interventions)}
+    for cell in plan.cells if places else ():
+        if not matrix.table("target", cell.choice).explains_first:
+            continue
+        for settings, _ in matrix.interventions(cell.choice):
+            at_label = settings.positions != "all" and "prompt_end" in settings.positions
+            if settings.kind != "steer" or settings.name in told or settings.name not in cell.sources:
+                continue
+            if at_label and settings.from_positions == ["prompt_end"]:
+                told.add(settings.name)
+                at = f"interventions[{places[settings.name]}].from_positions"
+                yield (
+                    f'{at}: found the probe\'s "prompt_end", '
+                    'which is before the explanation; expected "label", the token that `positions` calls '
+                    '"prompt_end", where the explanation comes first'
+                )

@@ -42,7 +42,7 @@ def patching_grid(
         StoreError: for unknown names, entropy, and where no set of layers has this width.
     """
     if outcome == "entropy":
-        raise StoreError("patching_grid: expected an outcome with one number for each change, found entropy")
+        raise StoreError("outcome: expected one with one number for each change, found entropy")
     found = intervention_effects(data, entry, outcome, confidence=confidence, **options)
     method = found.attrs["method"]
     if any(str(source) for source in np.unique(found["source"].values.astype(str)) if source != "nan"):

@@ -19,6 +19,7 @@ from rich.cells import cell_len
 
 from engine.cli.grids import Column, Grid, varying
 from engine.cli.output_schemas import SCHEMAS, schema_of
+from engine.cli.results import results_tables
 from engine.terminal import Terminal
 
 FOUR = """
@@ -206,3 +207,18 @@ def test_a_spec_that_never_ran_says_how_to_run_it(name: str, write_spec) -> None
     assert f"`engine execute '{spaced}'`" in command(name, spaced, *more)[1]
     code, output = command(name, "smal.toml", *more)
     assert code == 2 and told(output, "smal.toml", "no such file")
+
+
+def test_a_condition_without_a_measure_has_an_empty_field() -> None:
+    known = {"mean": 0.25, "low": 0.25, "high": 0.25}
+    nothing = dict.fromkeys(known, float("nan"))
+    rows = [("label", nothing), ("label+explanation", known)]
+    facts = {
+        "conditions": [
+            {"levels": {"target": level}, "cells": 1, "measures": {"generated_accuracy": numbers}}
+            for level, numbers in rows
+        ],
+        "references": [],
+    }
+    text = "".join(drawn(table, 90) for table in results_tables(facts))
+    assert "25.0%" in text and "nan" not in text

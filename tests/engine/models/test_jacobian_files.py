@@ -101,13 +101,29 @@ def wrong_files(folder: Path) -> dict[str, tuple[Path, list[str]]]:
     save_file({"layer_0": torch.ones(WIDTH, WIDTH, dtype=torch.int64)}, folder / "whole.safetensors")
     torch.save([1, 2], folder / "list.pt")
     sums = {"jacobian_sum": matrices(0), "n_done": 3}
+    (folder / "empty.pt").write_bytes(b"")
+    (folder / "folder.pt").mkdir()
+    twice = {f"{name}.0": drawn(WIDTH, WIDTH) for name in ("attn", "mlp")}
+    save_file(twice, folder / "twice.safetensors")
+    both: dict[Any, Any] = matrices(0) | {"0": drawn(WIDTH, WIDTH)}  # type: ignore[operator]
+    endless = {0: torch.full((WIDTH, WIDTH), torch.nan)}
     return {
         "torn": (torn, ["torn.pt", "cannot be read"]),
         "no safetensors": (folder / "text.safetensors", ["no whole file of safetensors"]),
         "names": (folder / "named.safetensors", ["holds weight", '"jacobian"']),
         "a stack of other layers": (folder / "stack.safetensors", ["(3, 6, 6)", "(4, 6, 6)"]),
         "whole numbers": (folder / "whole.safetensors", ["int64", "floating-point"]),
-        "a list": (folder / "list.pt", ["holds list", '"J"']),
+        "a list": (folder / "list.pt", ["a value of type list", '"J"']),
+        "no bytes": (folder / "empty.pt", ["cannot be read as tensors alone;"]),
+        "a folder": (folder / "folder.pt", ["cannot be read"]),
+        "two of one block": (folder / "twice.safetensors", ["two matrices of block 0", "attn.0", "mlp.0"]),
+        "two spellings": (as_published(folder / "both.pt", {"J": both}), ["two matrices of block 0"]),
+        "no numbers": (as_published(folder / "nan.pt", {"J": endless}), ["block 0", "not finite"]),
+        "a list of matrices": (
+            as_published(folder / "listed.pt", {"J": [drawn(2, 2)]}),
+            ['"J" of type list'],
+        ),
+        "no block": (as_published(folder / "minus.pt", {"J": {-1: drawn(2, 2)}}), ["-1: Tensor"]),
         "a checkpoint": (as_published(folder / "sum.pt", sums), ["jacobian_sum, n_done", '"J"']),
         "nothing": (as_published(folder / "none.pt", {"J": {}}), ["no matrix"]),
         "another width": (

@@ -176,14 +176,16 @@ empty = { evaluate.prompt.template = "Rate it:" }
     assert said.count("shows nothing") == 1
 
 
-GEOMETRY = '[probe]\nagainst = ["base"]\ngeometry = ["anisotropy", "cka", "gram"]\nexamples = {}\n'
+GEOMETRY = (
+    '[probe]\nagainst = ["base"]\ngeometry = ["anisotropy", "cka", "procrustes", "gram"]\nexamples = {}\n'
+)
 
 
 @pytest.mark.parametrize(
     ("changes", "count", "said"),
     [
-        ([], 2, ["probe.examples: found 2", '"anisotropy" of probe.geometry needs 3', '"cka", "gram"']),
-        ([], 4, ["probe.examples: found 4", '"cka", "gram" of probe.geometry need 5']),
+        ([], 2, ["probe.examples: found 2", '"anisotropy" of probe.geometry needs 3', '"cka", "procrustes"']),
+        ([], 4, ["probe.examples: found 4", '"cka", "procrustes" of probe.geometry need 5']),
         ([], 5, []),
         (["data.test=4"], 5, ["data.test: found 4", "need 5"]),
         (['probe.geometry=["anisotropy"]'], 4, []),
@@ -233,3 +235,15 @@ def test_an_intervention_that_changes_no_cell_is_told(write_spec) -> None:
     assert told(warnings(spec), "interventions[0]", '"moved" changes no cell')
     spec.write_text(spec.read_text().replace('cells = { target = "label" }\n', ""))
     assert "interventions" not in warnings(spec)
+
+
+def test_a_difference_of_another_token_than_the_steered_one_is_told(write_spec) -> None:
+    """Interventions call the token that predicts the label `prompt_end`; the probe calls it `label`."""
+    at = 'positions = ["prompt_end"]\n'
+    spec = write_spec(STEER.replace('cells = { target = "label" }\n', "") + at)
+    first = 'factors.target.levels."label+explanation".target.placement="before"'
+    watched = 'probe.positions=["prompt_end", "label"]'
+    assert warnings(spec, watched) == ""
+    assert told(warnings(spec, watched, first), "interventions[0].from_positions", '"prompt_end"', '"label"')
+    spec.write_text(spec.read_text() + 'from_positions = ["label"]\n')
+    assert warnings(spec, watched, first) == ""
