@@ -39,8 +39,11 @@ def ignore_terminal() -> None:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a stop request; a second one interrupts at once."""
+def stop_on_signal(told: Callable[[], None] | None = None) -> Iterator[StopRequest]:
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a stop request; a second one interrupts at once.
+
+    told: called at the first one.
+    """
     stop = StopRequest()
 
     def request(_signal: int, _frame: FrameType | None) -> None:
@@ -48,6 +51,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
             stop.insisted = True
             raise KeyboardInterrupt
         stop.requested = True
+        if told is not None:
+            told()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup

@@ -144,8 +144,8 @@ class _FactorReader:
         conditions = {name: tuple(v) if isinstance(v, list) else (v,) for name, v in only_when.items()}
         return Axis(self.name, tuple(levels), conditions)
 
-    def _add(self, at: keys.Path, message: str, hint: str = "") -> None:
-        self.problems.append(Problem(None, join(at), message, hint))
+    def _add(self, at: keys.Path, message: str, hint: str = "", choices: str = "") -> None:
+        self.problems.append(Problem(None, join(at), message, hint, choices=choices))
 
     def _check_name(self) -> None:
         if is_reserved(self.name):
@@ -200,7 +200,8 @@ class _FactorReader:
     def _known(self, path: keys.Path, origin: keys.Path) -> bool:
         type_ = _key_type(path)
         if isinstance(type_, Problem):
-            self._add(origin, type_.message, type_.hint)
+            message = type_.message.replace("unknown key", f"unknown key `{join(path)}`", 1)
+            self._add(origin, message, type_.hint, type_.choices)
         else:
             self.paths.setdefault(path, join(origin))
         return not isinstance(type_, Problem)

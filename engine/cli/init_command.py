@@ -54,6 +54,10 @@ def init(
         "label": label, "response": response, "context": context,
         "explanation": explanation, "group": group,
     }  # fmt: skip
+    if not data.strip():
+        raise UsageError(
+            f'init: found "{data}"; expected a file or folder of data, or the id of a hub data set'
+        )
     name = name or _name_of(data)
     file = output or Path(f"{name}.toml")
     if os.path.lexists(file):

@@ -188,7 +188,9 @@ def execute(
 def data(spec: Path, overrides: tuple[str, ...], as_json: bool, as_csv: bool) -> None:
     """Show the data of a spec: splits, labels, quality of the explanations, token lengths by condition."""
     from engine.cli.data_report import data_facts, data_rows, data_tables
+    from engine.planning.checks import too_few
     from engine.planning.missing_files import check_sources
+    from specs import SpecError
 
     check_one(as_json=as_json, as_csv=as_csv)
     console = Terminal()
@@ -203,6 +205,8 @@ def data(spec: Path, overrides: tuple[str, ...], as_json: bool, as_csv: bool) ->
         for facts in facts_of_data:
             for table in data_tables(facts):
                 console.print(table)
+    if problems := list(too_few(planned)):
+        raise SpecError(map(planned.matrix.spec.place, problems))
 
 
 @cli.command()

@@ -52,6 +52,7 @@ def power(
     """Show what more or fewer seeds and examples would find and cost, and the cheapest design that does."""
     from engine import api
     from engine.cli.power_tables import curve_json, curve_lines, one_answer
+    from store.analysis.value_ranges import change_range
 
     check_one(as_json=as_json, as_csv=as_csv)
     if outcome is not None and outcome not in OUTCOMES:
@@ -61,6 +62,12 @@ def power(
     if difference is None:
         interest = plan.matrix.experiment.analysis.smallest_difference_of_interest
         difference = interest.get(answer.question.outcome)
+    elif difference > (most := change_range(answer.question.outcome)[1]):
+        points = f"; {difference:g} points are {difference / 100:g}" * answer.question.share
+        raise UsageError(
+            f"--difference: found {difference:g}; expected at most {most:g}, by which means of "
+            f"{answer.question.outcome} can differ{points}"
+        )
     if as_json:
         say_json(curve_json(plan, answer, difference, wished))
     elif as_csv:

@@ -46,7 +46,7 @@ def run(
 
     left = TimeLeft.of(plan, pending, request.executor, retry_failed=request.retry_failed)
     shown = TerminalDisplay(console, plan, left, quiet=quiet, verbose=verbose)
-    with stop_on_signal() as stop, shown as display:
+    with stop_on_signal(shown.stopping) as stop, shown as display:
         stop_text = ""
         try:
             outcome = run_plan(plan, pending, request, display, stop)

@@ -57,6 +57,8 @@ def report(of: Results, output: Path | None, experiment: str | None, serve: bool
             raise UsageError("--serve and -o: expected one of the two")
         serve_report(LiveReport(of.store, name, lambda: _record_looks(of.store, name)), port)
         return
+    if port:
+        raise UsageError("--port: is of the address that --serve shows; expected --serve beside it")
     with followed("report") as follow:
         if output:
             written = str(write_report(of.store, output, name, follow=follow))

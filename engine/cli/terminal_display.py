@@ -39,6 +39,9 @@ NOTED = {
 }
 
 
+STOPPING = "Stopping once what is at work is saved; Ctrl-C again ends at once."
+
+
 class TerminalDisplay(ProgressDisplay):
     """Lines of what is at work, which stay at the foot; every finished stage leaves one above them.
 
@@ -66,6 +69,11 @@ class TerminalDisplay(ProgressDisplay):
     ) -> None:
         if self._live:
             self._live.stop()
+
+    def stopping(self) -> None:
+        """Say that a stop was asked for, which takes until what is at work has been saved."""
+        if not self._quiet:
+            self._console.print(STOPPING, soft_wrap=True)
 
     def moved(self) -> None:
         """Print now and then what is at work, where no lines show it."""

@@ -277,12 +277,19 @@ def _spelled(value: str | int | bool) -> tuple[str, ...]:
     return (str(value),)
 
 
+MAY_BE_EMPTY = frozenset({"data.columns.context"})
+
+
 def _check_columns(wanted: Mapping[str, str], columns: Sequence[str], where: str) -> None:
     """Raise DataError for a column that is not there; `wanted` says what needs each column."""
-    for column, reason in wanted.items():
-        if column not in columns:
-            near = nearest(column, columns)
-            hint = f'; did you mean "{near}"? The' if near else "; the"
-            raise DataError(
-                f'{where}: found no column "{column}" ({reason}){hint} columns are {", ".join(columns)}'
-            )
+    missing = [(column, reason) for column, reason in wanted.items() if column not in columns]
+    if not missing:
+        return
+    unused = [column for column in columns if column not in wanted]
+    found = []
+    for column, reason in missing:
+        none = '; "" where there is none' if reason in MAY_BE_EMPTY else ""
+        near = nearest(column, unused)
+        found.append(f'"{column}" ({reason}{none})' + (f'; did you mean "{near}"?' if near else ""))
+    hint = " The" if found[-1].endswith("?") else "; the"
+    raise DataError(f"{where}: found no column {', nor '.join(found)}{hint} columns are {', '.join(columns)}")

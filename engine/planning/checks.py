@@ -46,7 +46,7 @@ def check_plan(plan: Plan) -> None:
         *_interventions(plan, cards),
         *_steering(plan),
         *_trained_whole(plan),
-        *_splits(plan),
+        *too_few(plan),
         *_unvalidated(plan),
         *_decayed_tokens(plan),
         *_unknown_tokens(plan),
@@ -311,7 +311,7 @@ def check_devices(plan: Plan, cells: Iterable[PlannedCell]) -> None:
         raise SpecError(map(plan.matrix.spec.place, problems.values()))
 
 
-def _splits(plan: Plan) -> Iterator[Problem]:
+def too_few(plan: Plan) -> Iterator[Problem]:
     """Yield numbers of examples that are beyond what their split holds."""
     matrix = plan.matrix
     for cell in matrix.distinct("data", "evaluate"):

@@ -71,6 +71,10 @@ class Plan:
     remembered: dict[str, str] = field(factory=dict)
     _models: dict[Cell, tuple[str, str]] = field(factory=dict, init=False)
 
+    def __repr__(self) -> str:
+        name, pending = self.matrix.experiment.name, sum(self.state(cell) != "cached" for cell in self.cells)
+        return f"<Plan of {name}: {len(self.cells):,} cells, {pending:,} of them not done → {self.root}>"
+
     def levels(self, cell: PlannedCell) -> dict[str, Any]:
         """Give the cell's level on every axis, None where a factor does not apply.
 

@@ -33,10 +33,15 @@ def _version(name: str) -> str:
 
 
 def _git_state(folder: Path) -> str:
-    """Give the commit, with `-dirty` where files differ from it; "" outside a checkout."""
+    """Give the commit, with `-dirty` where files differ from it; "" outside a checkout.
+
+    git is in a session of its own, where no Ctrl-C of the terminal reaches it.
+    """
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, start_new_session=True
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
 

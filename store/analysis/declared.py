@@ -114,6 +114,8 @@ def contrasts(
     Raises:
         StoreError: where nothing can be compared.
     """
+    if analysis is not None and not isinstance(analysis, Mapping):
+        raise StoreError(f"analysis: expected a table such as {{'family': 'spec'}}, found {analysis!r}")
     spec = spec_of(data)
     asked = dict(spec.get("analysis", {})) | dict(analysis or {})
     questions = list(ask(data, spec | {"analysis": asked}))

@@ -23,6 +23,10 @@ def dataframe(data: Data, *variables: str, stage: str = "summary") -> pd.DataFra
     Raises:
         StoreError: for an unknown stage or variable, and where cells have several test sets.
     """
+    if wrong := [name for name in variables if not isinstance(name, str)]:
+        raise StoreError(
+            f"variables: expected names one by one, as in dataframe('accuracy'), found {wrong[0]!r}"
+        )
     dataset = stage_node(data, stage)
     if unknown := [name for name in variables if name not in dataset.data_vars]:
         known = [str(name) for name in dataset.data_vars]

@@ -20,6 +20,7 @@ from specs.common.names import (
 from specs.common.spelling import hint
 from store.analysis.counterfactuals import MEASURES, measure
 from store.analysis.layer_variables import layer_variable, layer_variables
+from store.analysis.recorded import made_by, made_by_stage
 from store.analysis.samples import check_samples, of_samples, sample_measure, sample_sources, sample_title
 from store.analysis.shapes import merge_shapes
 from store.analysis.task_scores import on_own_documents, task_stage
@@ -76,8 +77,8 @@ def _nodes_of(data: Data, stage: str, name: str | None) -> dict[str, xr.Dataset]
     if len(data.children) == 1 and not shapes:
         return _nodes_of(next(iter(data.children.values())), stage, name)
     listed = ", ".join(data.children) or "no nodes"
-    alone = BY_DOCUMENT if task_stage(name or "") == stage else ""
-    raise StoreError(f"{data.path}: expected an experiment with a node {stage!r}, found {listed}{alone}")
+    more = BY_DOCUMENT if task_stage(name or "") == stage else made_by_stage(stage)
+    raise StoreError(f"{data.path}: expected an experiment with a node {stage!r}, found {listed}{more}")
 
 
 def _having(shapes: dict[str, xr.Dataset], name: str) -> dict[str, xr.Dataset]:
@@ -315,8 +316,8 @@ def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
     source, long_name = DERIVED.get(name, ("", ""))
     if source not in dataset.data_vars or "gold" not in dataset.coords:
         known = [*map(str, dataset.data_vars), *(n for n, (s, _) in DERIVED.items() if s in dataset)]
-        known += layer_variables(dataset)
-        raise StoreError(f"no variable {name!r}{hint(name, known)}")
+        known += [*layer_variables(dataset), *DERIVED]
+        raise StoreError(f"no variable {name!r}{made_by(name) or hint(name, known)}")
     guess, truth = dataset[source], dataset["gold"]
     if name == "absolute_error":
         values = abs(ratings(guess) - ratings(truth))

@@ -24,6 +24,7 @@ from store.analysis.detectors import (
 from store.analysis.nodes import spec_of, stage_node
 from store.analysis.results import count, level_coordinate
 from store.arrays.cell_index import coordinates_of
+from store.errors import StoreError
 
 
 @frozen(kw_only=True)
@@ -68,6 +69,8 @@ def detect_failures(
     Returns:
         `found`, `measurable`, `value`, `threshold` and `sentence`, which for what is not measurable says why.
     """
+    if thresholds is not None and not isinstance(thresholds, Thresholds):
+        raise StoreError(f"thresholds: expected Thresholds(…), found {thresholds!r}")
     named: dict[str, Any] = spec_of(data).get("signatures", {})
     limits = thresholds or Thresholds(
         **{k.name: named[k.name] for k in fields(Thresholds) if k.name in named}

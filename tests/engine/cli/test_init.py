@@ -241,6 +241,7 @@ def test_a_person_at_a_terminal_is_asked(tiny_model: Path, tmp_path: Path) -> No
         (["rows.csv"], ("rows.csv", "row 2 (line 3)", "3 cells", "expected 2")),
         (["nested.jsonl"], ("nested.jsonl", "text (1 value)", "label (lists or tables)", "--label COLUMN")),
         (["alike.csv"], ("alike.csv", "look alike")),
+        ([""], ('init: found ""', "expected a file or folder")),
         (["empty"], ("init: found the folder", "no data files", ".jsonl")),
     ],
 )

@@ -37,6 +37,24 @@ def test_the_first_line_comes_before_what_takes_time_and_ctrl_c_is_told_from_the
     assert "to run" not in engine("execute", spec).output  # nothing is
 
 
+def test_a_stop_is_heard_at_once(write_spec) -> None:
+    spec = write_spec("", train="steps = 100_000")
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, "execute", str(spec), "--verbose", "--only", "target=label,seed=0"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, **python_environment()}, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("begins") and ": train" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    heard = process.stdout.readline()
+    rest = process.stdout.read()
+    assert told(heard, "Stopping", "Ctrl-C again"), heard + rest
+    assert process.wait(60) == 130 and told(rest, "Stopped", "safe")
+
+
 @pytest.mark.parametrize("name", ["plan", "execute", "status"])
 def test_ctrl_c_while_a_spec_is_read_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_size: int) -> bytes:

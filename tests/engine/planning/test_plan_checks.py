@@ -14,6 +14,7 @@ from facts import told
 from small_study import small_spec
 from transformers import AutoTokenizer
 
+import engine as python
 from engine.models import gpus
 from engine.planning.vocabulary import vocabulary
 from specs.tables.experiment import Model
@@ -284,3 +285,40 @@ def test_tokens_of_a_model_that_is_elsewhere_or_never_trained_are_not_asked_for(
     assert told(engine("plan", write_spec(), *options, code=2).output, "lora.trained_tokens", '"<nope>"')
     engine("plan", write_spec(), *options, "--set", "train.steps=0")
     engine("plan", write_spec(), *options, "--set", 'model.id="nobody/nothing"')
+
+
+def test_data_shows_what_there_is_and_refuses_what_there_is_not(write_spec) -> None:
+    spec = write_spec()
+    output = engine("data", spec, "--set", "data.test=1000", code=2).output
+    assert "split" in output and "data.test: found 1,000, but that split holds 18 examples" in output
+    assert "found" not in engine("data", spec).output
+
+
+def test_all_columns_that_are_not_there_are_told_at_once(write_spec, rated_file: Path) -> None:
+    """A column that the data need not have says so, and no column is proposed that has a role already."""
+    lines = [json.loads(line) for line in rated_file.read_text().splitlines()]
+    other = rated_file.parent / "no-context.jsonl"
+    other.write_text(
+        "".join(json.dumps({k: v for k, v in row.items() if k != "context"}) + "\n" for row in lines)
+    )
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace(str(rated_file), str(other)).replace('"rating"', '"ratnig"'))
+    output = engine("data", spec, code=2).output
+    assert told(output, '"context" (data.columns.context; "" where there is none)', '"ratnig"', '"rating"?')
+    assert 'mean "response"' not in output
+
+
+def test_a_factor_s_unknown_key_is_named_with_what_there_is(write_spec) -> None:
+    spec = write_spec('[factors.rank]\npath = "lora.rnkk"\nvalues = [4, 8]\n')
+    assert told(
+        engine("plan", spec, code=2).output,
+        "factors.rank.path: unknown key `lora.rnkk`",
+        "expected one of",
+        "alpha",
+    )
+
+
+def test_a_plan_shows_itself_in_a_line(write_spec, tmp_path: Path) -> None:
+    shown = repr(python.plan(write_spec()))
+    assert told(shown, "Plan of small", "4 cells", "4 of them not done", str(tmp_path / "store")), shown
+    assert len(shown) < 300

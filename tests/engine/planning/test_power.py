@@ -205,6 +205,7 @@ def test_designs_stand_beside_their_costs(write_spec) -> None:
         (["--difference", "0"], "0.0 is not in the range x>0"),
         (["--difference", "nan"], "--difference … nan … x>0"),
         (["--difference", "inf"], "--difference … inf … x>0"),
+        (["--outcome", "correct", "--difference", "3"], "--difference … 3 … at most 1 … 3 points are 0.03"),
         (["--power", "nan"], "--power … nan … 0<x<1"),
         (["--power", "1"], "1.0 is not in the range 0<x<1"),
         (["--store", "nowhere"], 'found "nowhere", which is no store'),

@@ -13,7 +13,20 @@ from facts import facts, told
 
 from specs import load_spec, resolve
 from store import StoreError
-from store.analysis import change, clusters, contrast, effects, layer_specialisation, select, sign_flip
+from store.analysis import (
+    change,
+    clusters,
+    contrast,
+    contrasts,
+    dataframe,
+    detect_failures,
+    effects,
+    intervention_effects,
+    layer_specialisation,
+    select,
+    sign_flip,
+    similarity,
+)
 from store.analysis.nodes import stage_node, with_cell_index
 from store.analysis.pairs import find_pairs
 from store.arrays.cell_axis import cell_index
@@ -221,7 +234,15 @@ def test_the_same_examples_rated_otherwise_are_paired_and_others_are_not() -> No
         (lambda d: contrast(d, "entropy", "target", "a", "a"), r"target.*no two cells"),
         (lambda d: sign_flip(d, "entropy", "target", unit="cell"), r"'cell'.*auto, seed"),
         (lambda d: change(d, "entropy", "target", correction="bonferroni"), "correction 'bonferroni'"),
-        (lambda d: change(xr.DataTree(d), "correct", "target"), "no variable 'correct'"),
+        (lambda d: change(xr.DataTree(d), "correct", "target"),
+         "no variable 'correct'; evaluate.scoring .*records it"),
+        (lambda d: change(xr.DataTree(d), "corect", "target"), "no variable 'corect'; .*'correct'"),
+        (lambda d: similarity(xr.DataTree(d)), 'no variable \'gram\'; probe.geometry with "gram" records it'),
+        (lambda d: intervention_effects(xr.DataTree.from_dict({"/probe": d, "/summary": d}), "x"),
+         r"node 'intervene', found probe, summary; \[\[interventions\]\] makes it"),
+        (lambda d: dataframe(xr.DataTree(d), ["accuracy"], stage="probe"), "one by one.*'accuracy'"),
+        (lambda d: contrasts(xr.DataTree(d), "nonsense"), "analysis: expected a table.*'nonsense'"),
+        (lambda d: detect_failures(xr.DataTree(d), "nonsense"), "expected Thresholds.*'nonsense'"),
         (lambda d: change(xr.DataTree.from_dict({"/x/probe": d, "/y/probe": d}), "entropy", "target"),
          r"'probe'.*x, y"),
         (lambda d: effects(d.isel(cell=[0, 1]), "entropy", ["target", "rank"]), "no factor 'rank'"),
