@@ -183,7 +183,7 @@ def _torch_file(file: Path, layers: int, device: torch.device) -> dict[int, Tens
             f'{KEY}: "{file}" cannot be read as tensors alone{why}; expected a file of safetensors, or one '
             "that torch reads with weights_only"
         ) from error
-    matrices = content.get("J") if isinstance(content, dict) else None
+    matrices: Any = content.get("J") if isinstance(content, dict) else None
     if wrong := _no_table(content, matrices):
         raise UsageError(
             f'{KEY}: "{file}" holds {wrong}; expected "J", a table from numbers of blocks to matrices'
