@@ -95,7 +95,7 @@ bench: $(BIN)/.ready
 honesty: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.honesty $(PARTS)
 
-# The study of docs/finding.md, about an hour and a half of two CPU cores, then its tables, figure and report. What is done is kept.
+# The study of docs/finding.md, one to two hours of two CPU cores, then its tables, figure and report. What is done is kept.
 finding: $(BIN)/.ready
 	$(BIN)/engine execute specs/studies/finding.toml
 	$(BIN)/python docs/finding/make.py stores/finding
