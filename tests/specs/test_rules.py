@@ -24,7 +24,7 @@ def factor(body: str, name: str = "new") -> str:
         (factor('path = "train.lrr"\nvalues = [1]'), 1, "factors.new.path", "unknown key", "lr"),
         (
             factor('path = "train.r"\nvalues = [1]'), 1, "factors.new.path",
-            "unknown key; `r` belongs to [lora]", "",
+            "unknown key `train.r`; `r` belongs to [lora]", "",
         ),
         (factor('path = "trian.lr"\nvalues = [1]'), 1, "factors.new.path", "unknown table `trian`", "train"),
         (
