@@ -200,8 +200,8 @@ class _FactorReader:
     def _known(self, path: keys.Path, origin: keys.Path) -> bool:
         type_ = _key_type(path)
         if isinstance(type_, Problem):
-            message = type_.message.replace("unknown key", f"unknown key `{join(path)}`", 1)
-            self._add(origin, message, type_.hint, type_.choices)
+            named = f"unknown key `{join(path)}`" if origin[-1] == "path" else "unknown key"
+            self._add(origin, type_.message.replace("unknown key", named, 1), type_.hint, type_.choices)
         else:
             self.paths.setdefault(path, join(origin))
         return not isinstance(type_, Problem)
