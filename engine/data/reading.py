@@ -285,11 +285,11 @@ def _check_columns(wanted: Mapping[str, str], columns: Sequence[str], where: str
     missing = [(column, reason) for column, reason in wanted.items() if column not in columns]
     if not missing:
         return
-    unused = [column for column in columns if column not in wanted]
+    unused = [column for column in columns if column not in wanted]  # others have a role already
     found = []
     for column, reason in missing:
         none = '; "" where there is none' if reason in MAY_BE_EMPTY else ""
-        near = nearest(column, unused)
+        near = nearest(column, columns if reason == "data.filter" else unused)
         found.append(f'"{column}" ({reason}{none})' + (f'; did you mean "{near}"?' if near else ""))
     hint = " The" if found[-1].endswith("?") else "; the"
     raise DataError(f"{where}: found no column {', nor '.join(found)}{hint} columns are {', '.join(columns)}")
