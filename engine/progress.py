@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Thread
 from types import FrameType
 
 from attrs import define, field
@@ -51,8 +52,8 @@ def stop_on_signal(told: Callable[[], None] | None = None) -> Iterator[StopReque
             stop.insisted = True
             raise KeyboardInterrupt
         stop.requested = True
-        if told is not None:
-            told()
+        if told is not None:  # in a thread of its own: what the signal has interrupted may be printing
+            Thread(target=told, daemon=True).start()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
