@@ -43,17 +43,19 @@ def ignore_terminal() -> None:
 def stop_on_signal(told: Callable[[], None] | None = None) -> Iterator[StopRequest]:
     """Turn the first Ctrl-C, SIGTERM or SIGHUP into a stop request; a second one interrupts at once.
 
-    told: called at the first one.
+    told: called at the first one, in a thread of its own, for what the signal interrupts may be printing. It
+        has ended when this ends.
     """
-    stop = StopRequest()
+    stop, telling = StopRequest(), list[Thread]()
 
     def request(_signal: int, _frame: FrameType | None) -> None:
         if stop.requested:
             stop.insisted = True
             raise KeyboardInterrupt
         stop.requested = True
-        if told is not None:  # in a thread of its own: what the signal has interrupted may be printing
-            Thread(target=told, daemon=True).start()
+        if told is not None:
+            telling.append(Thread(target=told, daemon=True))
+            telling[0].start()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
@@ -64,3 +66,5 @@ def stop_on_signal(told: Callable[[], None] | None = None) -> Iterator[StopReque
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        for thread in telling:
+            thread.join()

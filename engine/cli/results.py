@@ -159,7 +159,7 @@ def _with_scores(experiment: xr.DataTree) -> xr.Dataset:
 
 
 def _spread(numbers: Mapping[str, float], form: str, ranged: bool) -> str:
-    if numbers["mean"] != numbers["mean"]:
+    if np.isnan(numbers["mean"]):
         return ""
     mean = form.format(numbers["mean"])
     low, high = (form.format(numbers[name]).rstrip("%") for name in ("low", "high"))

@@ -277,9 +277,6 @@ def _spelled(value: str | int | bool) -> tuple[str, ...]:
     return (str(value),)
 
 
-MAY_BE_EMPTY = frozenset({"data.columns.context"})
-
-
 def _check_columns(wanted: Mapping[str, str], columns: Sequence[str], where: str) -> None:
     """Raise DataError for a column that is not there; `wanted` says what needs each column."""
     missing = [(column, reason) for column, reason in wanted.items() if column not in columns]
@@ -288,7 +285,7 @@ def _check_columns(wanted: Mapping[str, str], columns: Sequence[str], where: str
     unused = [column for column in columns if column not in wanted]  # others have a role already
     found = []
     for column, reason in missing:
-        none = '; "" where there is none' if reason in MAY_BE_EMPTY else ""
+        none = '; "" where there is none' if reason == "data.columns.context" else ""
         near = nearest(column, columns if reason == "data.filter" else unused)
         found.append(f'"{column}" ({reason}{none})' + (f'; did you mean "{near}"?' if near else ""))
     hint = " The" if found[-1].endswith("?") else "; the"

@@ -108,7 +108,7 @@ def published(file: Path, layers: int, width: int, device: torch.device) -> Jaco
     of_torch = file.suffix != ".safetensors"
     found = _torch_file(file, layers, device) if of_torch else _safetensors(file, device)
     if isinstance(found, Tensor):
-        _check_shape(file, STACK, found, (layers, width, width))
+        _check_numbers(file, STACK, found, (layers, width, width))
         return Jacobians(found.float())
     for number, matrix in found.items():
         if not 0 <= number < layers - 1:
@@ -116,7 +116,7 @@ def published(file: Path, layers: int, width: int, device: torch.device) -> Jaco
                 f'{KEY}: "{file}" has a matrix of block {number}; expected blocks 0 to {layers - 2}, those '
                 f"before the last of this model's {layers}"
             )
-        _check_shape(file, f"block {number}", matrix, (width, width))
+        _check_numbers(file, f"block {number}", matrix, (width, width))
     if not found:
         raise UsageError(f'{KEY}: "{file}" has no matrix; expected one for each block but the last')
     weight = torch.full((layers, width, width), torch.nan, device=device)
@@ -125,7 +125,7 @@ def published(file: Path, layers: int, width: int, device: torch.device) -> Jaco
     return Jacobians(weight, frozenset(range(layers)) - {number + 1 for number in found})
 
 
-def _check_shape(file: Path, name: str, found: Tensor, expected: tuple[int, ...]) -> None:
+def _check_numbers(file: Path, name: str, found: Tensor, expected: tuple[int, ...]) -> None:
     if tuple(found.shape) != expected or not found.is_floating_point():
         raise UsageError(
             f'{KEY}: "{file}" has {name} of shape {tuple(found.shape)} ({found.dtype}); expected '

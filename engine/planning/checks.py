@@ -14,7 +14,7 @@ from engine.fingerprints import cache_folder
 from engine.models.loading import PACKAGE, is_gguf, local_path
 from engine.planning import changes
 from engine.planning.block_kinds import Blocks
-from engine.planning.data_read import test_data, test_prompt
+from engine.planning.data_read import test_data, test_prompt, test_table
 from engine.planning.key_parts import Cell
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.plugins_used import used_names
@@ -317,11 +317,10 @@ def too_few(plan: Plan) -> Iterator[Problem]:
     for cell in matrix.distinct("data", "evaluate"):
         trained_on, tested = matrix.table("data", cell), test_data(matrix, cell)
         labels = matrix.table("evaluate", cell).labels
-        table = "data" if tested == trained_on else "evaluate.data"
         for split, home, data in (
             ("train", "data", trained_on),
             ("validation", "data", trained_on),
-            ("test", table, tested),
+            ("test", test_table(matrix, cell), tested),
         ):
             count = getattr(data, split)
             sizes = known_sizes(data, labels) if count is not None else None

@@ -33,6 +33,11 @@ def test_data(matrix: Matrix, cell: tuple[int, ...]) -> Data:
     return matrix.table("data", cell) if overlay is None else overlay
 
 
+def test_table(matrix: Matrix, cell: tuple[int, ...]) -> str:
+    """Give the table that those settings stand in."""
+    return "data" if test_data(matrix, cell) == matrix.table("data", cell) else "evaluate.data"
+
+
 def test_prompt(matrix: Matrix, cell: tuple[int, ...]) -> Prompt:
     """Give the prompt settings that the cell is evaluated and probed with."""
     overlay = matrix.table("evaluate", cell).prompt

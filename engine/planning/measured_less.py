@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from engine.planning.changes import entries
 from engine.planning.checks import known_sizes
-from engine.planning.data_read import test_data
+from engine.planning.data_read import test_data, test_table
 from engine.planning.plan import Plan
 from specs.common.names import GRAM, SIMILARITIES
 from specs.common.thresholds import FEWEST_POINTS, FEWEST_SIMILAR
@@ -27,19 +28,13 @@ def _few_examples(plan: Plan) -> Iterator[str]:
         probe, data = matrix.table("probe", cell), test_data(matrix, cell)
         if not (probe.enabled and probe.geometry):
             continue
-        own = "data" if data == matrix.table("data", cell) else "evaluate.data"
-        tested = data.test
-        if tested is None:
-            sizes = known_sizes(data, matrix.table("evaluate", cell).labels)
-            tested = None if sizes is None else int(sizes["test"])
-        numbers = [
-            (count, key)
-            for count, key in ((tested, f"{own}.test"), (probe.examples, "probe.examples"))
-            if count
-        ]
-        if not numbers:
+        sizes = known_sizes(data, matrix.table("evaluate", cell).labels) if data.test is None else None
+        tested = int(sizes["test"]) if sizes else data.test
+        numbers = {f"{test_table(matrix, cell)}.test": tested, "probe.examples": probe.examples}
+        known = {key: number for key, number in numbers.items() if number}
+        if not known:
             continue
-        count, key = min(numbers)
+        count, key = min((number, key) for key, number in known.items())
         for fewest, names in _needs(probe.geometry).items():
             at = matrix.written(key, cell)
             if count < fewest and (said := f"{at}: found {count}, but {names} of probe.geometry") not in told:
@@ -84,20 +79,17 @@ def _nowhere(plan: Plan) -> Iterator[str]:
 
 def _from_elsewhere(plan: Plan) -> Iterator[str]:
     """Yield a sentence per steering that adds the difference of another token than the changed one."""
-    matrix, told = plan.matrix, set[str]()
-    places = {settings.name: place for place, settings in enumerate(matrix.experiment.interventions)}
-    for cell in plan.cells if places else ():
-        if not matrix.table("target", cell.choice).explains_first:
-            continue
-        for settings, _ in matrix.interventions(cell.choice):
-            at_label = settings.positions != "all" and "prompt_end" in settings.positions
-            if settings.kind != "steer" or settings.name in told or settings.name not in cell.sources:
-                continue
-            if at_label and settings.from_positions == ["prompt_end"]:
-                told.add(settings.name)
-                at = f"interventions[{places[settings.name]}].from_positions"
-                yield (
-                    f'{at}: found the probe\'s "prompt_end", '
-                    'which is before the explanation; expected "label", the token that `positions` calls '
-                    '"prompt_end", where the explanation comes first'
-                )
+    matrix, steered = plan.matrix, set[str]()
+    for cell in plan.cells if matrix.experiment.interventions else ():
+        if matrix.table("target", cell.choice).explains_first:
+            steered |= {
+                entry.settings.name for entry in entries(plan, cell) if entry.settings.kind == "steer"
+            }
+    for place, settings in enumerate(matrix.experiment.interventions):
+        at_label = settings.positions != "all" and "prompt_end" in settings.positions
+        if settings.name in steered and at_label and settings.from_positions == ["prompt_end"]:
+            at = f"interventions[{place}].from_positions"
+            yield (
+                f'{at}: found the probe\'s "prompt_end", which is before the explanation; expected "label", '
+                'the token that `positions` calls "prompt_end", where the explanation comes first'
+            )

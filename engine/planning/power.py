@@ -19,6 +19,7 @@ from engine.planning.estimate import UNKNOWN_EXAMPLES
 from engine.planning.outcomes import holds, is_counted
 from engine.planning.plan import Plan, PlannedCell
 from engine.planning.sizes import model_card
+from specs.common.contrast_names import against, contrast_names
 from specs.common.names import CORRECTED_OUTCOMES, EXAMPLE_OUTCOMES
 from specs.tables.analysis import Outcome
 from store import StoreError, read_manifests
@@ -61,7 +62,7 @@ class PowerQuestion:
 
     def is_named(self, contrast: str | None) -> bool:
         """Whether a name means this contrast: its factor, or `FACTOR against BASELINE`; None is any."""
-        return contrast in (None, self.factor, " against ".join(self.contrast))
+        return contrast in (None, self.factor, against(*self.contrast))
 
     @property
     def layered(self) -> bool:
@@ -161,9 +162,7 @@ def _check(plan: Plan, questions: list[PowerQuestion], contrast: str | None, out
 
     if contrast is not None and not any(question.is_named(contrast) for question in questions):
         found = dict.fromkeys(question.contrast for question in questions)
-        factors = [factor for factor, _ in found]
-        named = [" against ".join(one) if factors.count(one[0]) > 1 else one[0] for one in found]
-        known = ", ".join(named) or "no contrast"
+        known = ", ".join(contrast_names([*found])) or "no contrast"
         raise UsageError(f"--contrast {contrast}: expected a factor of [[contrasts]], found {known} there")
     if outcome is not None and not is_counted(outcome):
         raise UsageError(f"--outcome {outcome}: a plan does not know how many texts it is measured on")

@@ -21,7 +21,7 @@ from engine.planning.schedule import schedule_warnings
 from engine.planning.training_groups import told_alone
 from engine.planning.unread_settings import unread_settings
 from engine.terminal import shown
-from specs.common.names import INSPECT_PREFIX, NEUTRAL_OUTCOMES, TASK_PREFIX
+from specs.common.names import INSPECT_PREFIX, OUTCOME_KEYS, TASK_PREFIX
 from specs.tables.data import Data
 from specs.tables.experiment import STAGES
 from specs.toml import keys
@@ -30,15 +30,8 @@ from specs.toml.describe import value as spell
 from store import Ledger, read_manifests
 from store.ledger.manifests import lost_cells
 
-_SCORES = '"loglikelihood" in evaluate.scoring'
-_MAKES = {
-    "correct": _SCORES,
-    "absolute_error": f"{_SCORES} and labels that are numbers",
-    "brier": _SCORES,
-    "nll": _SCORES,
-    "generated_correct": '"generation" in evaluate.scoring',
-}
-_MAKES |= dict.fromkeys(NEUTRAL_OUTCOMES, "evaluate.neutral_text")
+_MAKES = {name: f'"{entry}" in {key}' if entry else key for name, (key, entry) in OUTCOME_KEYS.items()}
+_MAKES["absolute_error"] += " and labels that are numbers"
 _RECORDS = "the name in probe.statistics, and probe.enabled = true"
 _FATE = {"error": "a stage that reads them will fail", "label": "the label alone stands for them"}
 

@@ -20,6 +20,13 @@ EXAMPLE_OUTCOMES = ("correct", "generated_correct", "absolute_error", "brier", "
 NEUTRAL_OUTCOMES = ("cross_entropy", "kl_base")
 """Outcomes of chunks of neutral text."""
 
+OUTCOME_KEYS: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(("correct", "absolute_error", "brier", "nll"), ("evaluate.scoring", "loglikelihood")),
+    "generated_correct": ("evaluate.scoring", "generation"),
+    **dict.fromkeys(NEUTRAL_OUTCOMES, ("evaluate.neutral_text", "")),
+}
+"""Outcome → the key of a spec that makes results hold it, and what it has to list; "": it has to be set."""
+
 UNTRAINED_STAGES = ("base", "base_tasks", "base_inspect")
 """Stages of the model without adapter; a cell is whole without them."""
 

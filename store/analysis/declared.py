@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from attrs import evolve, frozen
 
+from specs.common.contrast_names import contrast_names
 from specs.common.names import CORRECTED_OUTCOMES, CORRECTION_FAMILIES
 from store.analysis.changes import TESTED, Changes, stage_of
 from store.analysis.families import add_adjusted, put_adjusted, sharing, together
@@ -124,12 +125,11 @@ def contrasts(
     results = answer(questions, asked, correction=correction, confidence=confidence)
     nodes: dict[str, xr.Dataset] = {}
     alone = [(question.contrast, question.outcome) for question in questions]
-    names = [contrast.factor for contrast in dict.fromkeys(question.contrast for question in questions)]
+    asked_for = list(dict.fromkeys(question.contrast for question in questions))
+    names = contrast_names([(contrast.factor, str(contrast.baseline)) for contrast in asked_for])
+    name_of = dict(zip(asked_for, names, strict=True))
     for question, result in zip(questions, results, strict=True):
-        name = question.contrast.factor
-        if names.count(name) > 1:
-            name = f"{name} against {question.contrast.baseline}"
-        path = [name, question.outcome]
+        path = [name_of[question.contrast], question.outcome]
         if alone.count((question.contrast, question.outcome)) > 1:
             path.append(spell(list(question.part.within), list(question.part.within.values())))
         nodes["/".join(part.replace("/", "_") for part in path)] = result

@@ -17,7 +17,7 @@ from specs.common.names import (
     LENS_TITLE,
     NOT_APPLICABLE,
 )
-from specs.common.spelling import hint
+from specs.common.spelling import alike, hint
 from store.analysis.counterfactuals import MEASURES, measure
 from store.analysis.layer_variables import layer_variable, layer_variables
 from store.analysis.recorded import made_by, made_by_stage
@@ -316,8 +316,9 @@ def variable(dataset: xr.Dataset, name: str) -> xr.DataArray:
     source, long_name = DERIVED.get(name, ("", ""))
     if source not in dataset.data_vars or "gold" not in dataset.coords:
         known = [*map(str, dataset.data_vars), *(n for n, (s, _) in DERIVED.items() if s in dataset)]
-        known += [*layer_variables(dataset), *DERIVED]
-        raise StoreError(f"no variable {name!r}{made_by(name) or hint(name, known)}")
+        known += layer_variables(dataset)
+        why = made_by(name) or alike(name, [*known, *DERIVED]) or hint(name, known)
+        raise StoreError(f"no variable {name!r}{why}")
     guess, truth = dataset[source], dataset["gold"]
     if name == "absolute_error":
         values = abs(ratings(guess) - ratings(truth))

@@ -7,7 +7,7 @@ from specs.common.names import (
     GEOMETRY,
     GRAM,
     HEAD_ATTRIBUTION,
-    NEUTRAL_OUTCOMES,
+    OUTCOME_KEYS,
     SIMILARITIES,
     STREAM,
 )
@@ -23,7 +23,6 @@ _STAGES = {
     "probe": "probe.enabled",
     "tasks": "evaluate.tasks",
 }
-_SCORING = 'evaluate.scoring with "loglikelihood"'
 _VARIABLES = {
     ATTRIBUTION: "probe.attribution",
     HEAD_ATTRIBUTION: "probe.attribution_per_head",
@@ -31,11 +30,9 @@ _VARIABLES = {
     "js_against": "probe.against",
     "kl_against": "probe.against",
     "router_entropy": "probe.routers",
-    "generated_correct": 'evaluate.scoring with "generation"',
     "majority_correct": "evaluate.sampling",
 }
-_VARIABLES |= dict.fromkeys(NEUTRAL_OUTCOMES, _STAGES["neutral"])
-_VARIABLES |= dict.fromkeys(("correct", "absolute_error", "brier", "nll"), _SCORING)
+_VARIABLES |= {name: f'{key} with "{entry}"' if entry else key for name, (key, entry) in OUTCOME_KEYS.items()}
 
 
 def made_by_stage(stage: str) -> str:
