@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -71,21 +73,11 @@ def regular(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class ThreadTeam:
-    """As many threads as torch uses, for work that releases the interpreter's lock.
-
-    A team lives for one call: idle threads neither outlast it nor get lost in a fork.
-    """
+    """As many threads as torch uses, for work that releases the interpreter's lock."""
 
     def __init__(self) -> None:
         """Start no thread before there is work for it."""
         self.size = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(self.size)
-
-    def __enter__(self) -> ThreadTeam:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
 
     def share(self, work: Callable[[int, int], object], count: int) -> None:
         """Call work(i, slot) once for every i below `count`; a slot is in use by one thread at a time."""
@@ -95,7 +87,18 @@ class ThreadTeam:
             for item in todo:
                 work(item, slot)
 
-        others = [self._pool.submit(run, slot) for slot in range(1, min(self.size, count))]
+        others = [
+            _threads(os.getpid(), self.size).submit(run, slot) for slot in range(1, min(self.size, count))
+        ]
         run(0)
         for other in others:
             other.result()
+
+
+@lru_cache(maxsize=1)
+def _threads(process: int, number: int) -> ThreadPoolExecutor:
+    """Start threads, which wait for the next call of this process: a fork has none of its parent's.
+
+    A new thread starts on the core of its caller, and the two share that core for milliseconds.
+    """
+    return ThreadPoolExecutor(number)

@@ -54,14 +54,14 @@ def c_backend(
     """
     hidden = hidden.detach()
     packed = unembedding if isinstance(unembedding, PackedUnembedding) else packed_once(unembedding)
-    with ThreadTeam() as team:
-        projection = PackedProjection.of(hidden, packed, path)
-        ids, places = _ascending(watch_ids)
-        places = by_row(places, len(hidden))
-        kept = min(max(top_k, 1), packed.vocab_size)  # the first is also the largest logit
-        out = _statistics(len(hidden), ids.shape[-1], kept, divergences=final_rows is not None)
-        if len(hidden):
-            _fill(out, projection, hidden, ids, kept, final_rows, team)
+    team = ThreadTeam()
+    projection = PackedProjection.of(hidden, packed, path)
+    ids, places = _ascending(watch_ids)
+    places = by_row(places, len(hidden))
+    kept = min(max(top_k, 1), packed.vocab_size)  # the first is also the largest logit
+    out = _statistics(len(hidden), ids.shape[-1], kept, divergences=final_rows is not None)
+    if len(hidden):
+        _fill(out, projection, hidden, ids, kept, final_rows, team)
     missing = top_k - kept  # negative where no place was asked for
     return LensStatistics(
         logsumexp=out["logsumexp"],
@@ -127,12 +127,19 @@ class PackedProjection:
         head.scale, head.softcap = packed.scale, packed.softcap or 0.0
         return PackedProjection(packed, path, kind, bias, head)
 
-    def pack_rows(self, hidden: Tensor, out: Tensor) -> None:
-        """Pack rows [r, D] into tiles."""
+    def pack_rows(self, hidden: Tensor, places: Tensor, out: Tensor) -> None:
+        """Pack the rows of hidden [R, D] at some places [r] into tiles.
+
+        Torch gathers many rows on threads that spin for a while afterwards, in the way of ours.
+        """
         dtype = torch.bfloat16 if self.kind == lib.LENS_BFLOAT16 else torch.float32
+        if hidden.dtype != dtype or not hidden.is_contiguous():
+            hidden, places = hidden[places], torch.arange(len(places))
         rows = regular(hidden, dtype)
-        source, target = pointer("hidden", rows, dtype), pointer("rows", out, torch.uint8)
-        lib.lens_pack_rows(self.path, self.kind, source, len(rows), self.packed.width, target)
+        lib.lens_pack_rows(
+            self.path, self.kind, pointer("hidden", rows, dtype), pointer("places", places, torch.int64),
+            len(places), self.packed.width, pointer("rows", out, torch.uint8),
+        )  # fmt: skip
 
     def row_bytes(self) -> int:
         """Give the bytes of one packed row."""
@@ -156,14 +163,14 @@ class PackedProjection:
         )
         return x
 
-    def logits_by_row(self, hidden: Tensor, ids: Tensor) -> Tensor:
+    def logits_by_row(self, hidden: Tensor, places: Tensor, ids: Tensor) -> Tensor:
         """Give the logits [r, J] of each row's own tokens [r, J], a panel's worth of rows at a time."""
         x = torch.empty(ids.shape)
         for rows in torch.split(torch.arange(len(ids)), COLUMNS):
-            some, places = torch.unique(ids[rows], return_inverse=True)
+            some, columns = torch.unique(ids[rows], return_inverse=True)
             packed = torch.empty(len(rows) * self.row_bytes(), dtype=torch.uint8)
-            self.pack_rows(hidden[rows], packed)
-            x[rows] = self.logits(packed, len(rows), some).gather(1, places)
+            self.pack_rows(hidden, places[rows], packed)
+            x[rows] = self.logits(packed, len(rows), some).gather(1, columns)
         return x
 
 
@@ -191,10 +198,10 @@ def _fill(
 ) -> None:
     divergences = final_rows is not None
     watched = ids.shape[-1]
-    limit = min(max(len(hidden), 2), _most_rows(projection, watched, top, divergences))
+    limit = _block_rows(len(hidden), _most_rows(projection, watched, top, divergences), divergences)
     work = Workspace(projection, limit, watched, top, divergences, team)
     for rows, pairs in _blocks(len(hidden), final_rows, limit):
-        work.compute(hidden[rows], ids[rows] if ids.ndim == 2 else ids)
+        work.compute(hidden, rows, ids[rows] if ids.ndim == 2 else ids)
         for name, tensor in work.result.items():
             if name in out:
                 out[name][rows] = tensor[: len(rows)]
@@ -219,6 +226,12 @@ def _most_rows(projection: PackedProjection, watched: int, top: int, divergences
     if divergences:
         rows = min(rows, LOGIT_BYTES // (4 * (vocabulary + -vocabulary % COLUMNS)))
     return max(rows, 2)  # a row and its final row
+
+
+def _block_rows(count: int, most: int, divergences: bool) -> int:
+    """Give the rows of blocks that are as equal as they can be; at a cut, a final row may stand in both."""
+    cuts = -(-count // most) - 1
+    return min(most, max(2, -(-(count + (2 * cuts if divergences else 0)) // (cuts + 1))))
 
 
 def _blocks(
@@ -294,12 +307,12 @@ class Workspace:
         self.block.top = top
         self.block.watch_count = watched
 
-    def compute(self, hidden: Tensor, ids: Tensor = NO_IDS) -> None:
-        """Compute all statistics but divergences of a block of rows [r, D]; ids: of `_ascending`."""
-        count, path = len(hidden), self.projection.path
-        self.projection.pack_rows(hidden, self.rows)
+    def compute(self, hidden: Tensor, places: Tensor, ids: Tensor = NO_IDS) -> None:
+        """Compute all but divergences of the rows of hidden [R, D] at places [r]; ids: of `_ascending`."""
+        count, path = len(places), self.projection.path
+        self.projection.pack_rows(hidden, places, self.rows)
         if ids.ndim == 2:
-            watched = self.projection.logits_by_row(hidden, ids)
+            watched = self.projection.logits_by_row(hidden, places, ids)
             self.block.watch_stride = ids.shape[1]
         else:
             watched = self.projection.logits(self.rows, count, ids)

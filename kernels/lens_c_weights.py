@@ -101,15 +101,15 @@ def _beside(head: Unembedding, dtype: torch.dtype) -> Tensor:
     panels = -(-len(weight) // COLUMNS)
     out = torch.empty(panels * size, dtype=dtype)
     lib.lens_advise_huge(ffi.cast("void *", out.data_ptr()), out.nbytes)
-    with ThreadTeam() as team:
-        scratch = torch.empty(team.size, size, dtype=dtype)
+    team = ThreadTeam()
+    scratch = torch.empty(team.size, size, dtype=dtype)
 
-        def work(chunk: int, slot: int) -> None:
-            panel_part = regular(weight[chunk * CHUNK * COLUMNS : (chunk + 1) * CHUNK * COLUMNS], dtype)
-            target = out[chunk * CHUNK * size : (chunk + 1) * CHUNK * size]
-            _pack_panels(panel_part, width, len(target) // size, target, scratch[slot])
+    def work(chunk: int, slot: int) -> None:
+        panel_part = regular(weight[chunk * CHUNK * COLUMNS : (chunk + 1) * CHUNK * COLUMNS], dtype)
+        target = out[chunk * CHUNK * size : (chunk + 1) * CHUNK * size]
+        _pack_panels(panel_part, width, len(target) // size, target, scratch[slot])
 
-        team.share(work, -(-panels // CHUNK))
+    team.share(work, -(-panels // CHUNK))
     return out
 
 
@@ -129,15 +129,15 @@ def _in_place(head: Unembedding) -> Tensor:
         raise ValueError(f"weight: found D = {width}, expected an even D to pack bfloat16 in place")
     _kept.pop(head.weight, None)
     flat, size = weight.view(-1), COLUMNS * width
-    with ThreadTeam() as team:
-        scratch = torch.empty(team.size, size, dtype=dtype)
+    team = ThreadTeam()
+    scratch = torch.empty(team.size, size, dtype=dtype)
 
-        def work(panel: int, slot: int) -> None:
-            panel_part = flat[panel * size : (panel + 1) * size]
-            valid = min(COLUMNS, head.vocab_size - panel * COLUMNS)
-            _pack_panels(panel_part.view(COLUMNS, width)[:valid], width, 1, panel_part, scratch[slot])
+    def work(panel: int, slot: int) -> None:
+        panel_part = flat[panel * size : (panel + 1) * size]
+        valid = min(COLUMNS, head.vocab_size - panel * COLUMNS)
+        _pack_panels(panel_part.view(COLUMNS, width)[:valid], width, 1, panel_part, scratch[slot])
 
-        team.share(work, panels)
+    team.share(work, panels)
     if not head.weight.is_inference():
         torch.autograd.graph.increment_version(head.weight)
     return flat[: panels * size]

@@ -45,15 +45,16 @@ def c_backend(
         return kl, gradient
     rows = (layers + 1) * (parts[0].stop - parts[0].start)
     dtype = torch.promote_types(hidden.dtype, final.dtype)
-    with ThreadTeam() as team:
-        projection = PackedProjection.of(torch.empty(0, dtype=dtype), packed, path)
-        work = Workspace(projection, rows, 0, 1, True, team)
-        slopes = torch.empty(rows * TILE * COLUMNS)
-        for part in parts:
-            by_position = hidden[:, part].transpose(0, 1)
-            work.compute(torch.cat([by_position.flatten(0, 1).to(dtype), final[part].to(dtype)]))
-            divergences, ours = _block(work, by_position.shape, slopes, unembedding)
-            kl[:, part], gradient[:, part] = divergences.T, ours.transpose(0, 1)
+    team = ThreadTeam()
+    projection = PackedProjection.of(torch.empty(0, dtype=dtype), packed, path)
+    work = Workspace(projection, rows, 0, 1, True, team)
+    slopes = torch.empty(rows * TILE * COLUMNS)
+    for part in parts:
+        by_position = hidden[:, part].transpose(0, 1)
+        together = torch.cat([by_position.flatten(0, 1).to(dtype), final[part].to(dtype)])
+        work.compute(together, torch.arange(len(together)))
+        divergences, ours = _block(work, by_position.shape, slopes, unembedding)
+        kl[:, part], gradient[:, part] = divergences.T, ours.transpose(0, 1)
     return kl, gradient
 
 

@@ -91,8 +91,10 @@ void lens_pack_panels(int32_t kind, const void *weight, int64_t valid, int64_t w
                       void *packed, void *scratch);
 /* Gather the packed columns of some tokens into panels of their own. */
 void lens_gather_panels(const lens_head *head, const int64_t *ids, int64_t count, void *packed);
-/* Pack rows [count, width] into tiles: width rounded up to even times count elements. */
-void lens_pack_rows(int32_t path, int32_t kind, const void *rows, int64_t count, int64_t width, void *packed);
+/* Pack rows [count, width], or those at `places` where it is not NULL, into tiles: width rounded up to even times
+ * count elements. */
+void lens_pack_rows(int32_t path, int32_t kind, const void *rows, const int64_t *places, int64_t count,
+                    int64_t width, void *packed);
 /* Ask for huge pages behind memory not yet touched; does nothing where the system has none. */
 void lens_advise_huge(void *memory, int64_t bytes);
 

@@ -64,13 +64,16 @@ static NEVER_INLINE void multiply_last_pairs(int64_t rows, int64_t pairs, const 
 
 /* A sum over 16 pairs is that of its even terms and that of its odd ones; such sums are added along D in order.
  * That differs from the order of avx512bf16, and is the same wherever an entry sits. */
-static void product_pairs(int64_t rows, const void *packed_rows, const void *panel, int64_t width, float *x) {
+static void product_pairs(int64_t rows, const void *packed_rows, const void *panel, int64_t width, float *x,
+                          lens_ahead ahead) {
     const char *h = packed_rows, *w = panel;
     int64_t stride = lens_even(width) * 2, pairs = lens_even(width) / 2;
     int high = rows > TILE;
     configure(rows); /* which makes the sums zero */
-    for (; pairs >= TILE; pairs -= TILE, h += TILE_BYTES, w += TILE * PANEL_BYTES)
+    for (; pairs >= TILE; pairs -= TILE, h += TILE_BYTES, w += TILE * PANEL_BYTES) {
+        for (int step = 0; step < TILE; step += LENS_STEP) lens_fetch(&ahead);
         multiply_pairs(high, h, stride, w);
+    }
     if (pairs) multiply_last_pairs(rows, pairs, h, stride, w);
     _tile_stored(0, x, PANEL_BYTES);
     _tile_stored(1, x + TILE, PANEL_BYTES);

@@ -84,9 +84,9 @@ static void restore(uint32_t before) {
 #endif
 }
 
-void lens_pack_rows(int32_t path, int32_t kind, const void *rows, int64_t count, int64_t width,
-                    void *packed) {
-    lens_pack_tiles(kind, rows, count, width, paths[path].path->packed_rows[kind], packed);
+void lens_pack_rows(int32_t path, int32_t kind, const void *rows, const int64_t *places, int64_t count,
+                    int64_t width, void *packed) {
+    lens_pack_tiles(kind, rows, places, count, width, paths[path].path->packed_rows[kind], packed);
 }
 
 void lens_logits(int32_t path, const lens_head *head, const void *rows, int64_t count, float *out,

@@ -200,45 +200,36 @@ static int64_t split_end(const lens_block *block, int64_t split) {
 }
 
 /* Padding is kept as a logit whose probability is exactly 0. */
-static void keep_logits(const panel_view *view, lens_tile tile, const float *x) {
+static void keep_logits(const panel_view *view, int64_t begin, int64_t end, const float *x) {
     int64_t panel = view->first / LENS_COLUMNS;
-    float *kept = view->block->logits + (panel * view->block->count + tile.begin) * LENS_COLUMNS;
-    for (int64_t i = 0; i < tile.rows * LENS_COLUMNS; i += LANES) v_store(kept + i, v_load(x + i));
-    for (int64_t i = 0; view->valid != UINT32_MAX && i < tile.rows * LENS_COLUMNS; i++)
+    float *kept = view->block->logits + (panel * view->block->count + begin) * LENS_COLUMNS;
+    for (int64_t i = 0; i < (end - begin) * LENS_COLUMNS; i += LANES) v_store(kept + i, v_load(x + i));
+    for (int64_t i = 0; view->valid != UINT32_MAX && i < (end - begin) * LENS_COLUMNS; i++)
         if (!(view->valid >> i % LENS_COLUMNS & 1)) kept[i] = -FLT_MAX;
 }
 
 static void reduce(const lens_block *block, int64_t split, int64_t group, void *scratch) {
-    float small[MOST_ROWS * LENS_COLUMNS];
     lens_row_state *states = scratch;
-    float *whole = (float *)(states + block->count); /* the logits of a group */
-    int parts = in_parts(&block->head);
+    float *x = (float *)(states + block->count); /* the logits of the group */
     int64_t tiles = lens_tile_count(block->count, tile_rows(block->head.kind));
     int64_t groups = block->groups < tiles ? block->groups : tiles;
     if (group >= groups) return;
     lens_tile here = lens_tile_at(tiles, groups, group);
-    lens_tile first = lens_tile_at(block->count, tiles, here.begin);
     lens_tile last = lens_tile_at(block->count, tiles, here.begin + here.rows - 1);
-    start_split(block, split, first.begin, last.begin + last.rows, states);
+    int64_t begin = lens_tile_at(block->count, tiles, here.begin).begin, end = last.begin + last.rows;
+    start_split(block, split, begin, end, states);
     for (int64_t panel = split * block->split_panels; panel < split_end(block, split); panel++) {
         panel_view view = view_panel(block, split, panel);
-        if (parts) group_logits(&block->head, block->rows, block->count, tiles, here, panel, whole);
-        for (int64_t t = here.begin; t < here.begin + here.rows; t++) {
-            lens_tile tile = lens_tile_at(block->count, tiles, t);
-            float *x = parts ? whole + (tile.begin - first.begin) * LENS_COLUMNS : small;
-            if (!parts) tile_logits(&block->head, block->rows, tile, panel, x);
-            for (int64_t i = 0; i < tile.rows; i++) {
-                int64_t row = tile.begin + i;
-                lens_row_state *state = states + row - first.begin;
-                if (view.valid == UINT32_MAX)
-                    reduce_row(&view, row, state, x + i * LENS_COLUMNS, UINT32_MAX);
-                else
-                    reduce_row(&view, row, state, x + i * LENS_COLUMNS, view.valid);
-            }
-            if (block->logits) keep_logits(&view, tile, x);
+        group_logits(&block->head, block->rows, block->count, tiles, here, panel, x);
+        for (int64_t i = 0; i < end - begin; i++) {
+            if (view.valid == UINT32_MAX)
+                reduce_row(&view, begin + i, states + i, x + i * LENS_COLUMNS, UINT32_MAX);
+            else
+                reduce_row(&view, begin + i, states + i, x + i * LENS_COLUMNS, view.valid);
         }
+        if (block->logits) keep_logits(&view, begin, end, x);
     }
-    finish_split(block, split, first.begin, last.begin + last.rows, states);
+    finish_split(block, split, begin, end, states);
 }
 
 /* ---- Divergences of rows from the final row, from kept logits. ---- */
@@ -252,23 +243,20 @@ static ALWAYS_INLINE vec log_probability(const float *x, float maximum, float lo
 /* With p >= q of the two probabilities, z = q / p and A = -log((1 + z) / 2), one entry adds
  *   p log(final / row) to KL and ((p + q) A - q |log z|) / 2 to JS:
  * no difference of near-equal logarithms, and exactly 0 where the two are equal. */
-static ALWAYS_INLINE void diverge_row(const lens_result *result, int64_t final, int64_t row,
-                                      const float *panel, lens_row_state *sums) {
-    const float *final_logits = panel + final * LENS_COLUMNS, *row_logits = panel + row * LENS_COLUMNS;
+static ALWAYS_INLINE void diverge_row(const lens_result *result, int64_t row, const float *logits,
+                                      const vec *log_final, lens_row_state *sums) {
     vec zero = v_set(0.0f), kl[STATE_VECS], js[STATE_VECS];
     UNROLL for (int j = 0; j < STATE_VECS; j++) {
         kl[j] = v_load(sums->total + j * LANES);
         js[j] = v_load(sums->weighted + j * LANES);
     }
     UNROLL for (int j = 0; j < COLUMN_VECS; j++) {
-        vec log_final =
-            log_probability(final_logits + j * LANES, result->maximum[final], result->log_total[final]);
-        vec log_row = log_probability(row_logits + j * LANES, result->maximum[row], result->log_total[row]);
-        vec difference = v_sub(log_final, log_row), apart = v_abs(difference);
-        vec p = exp_any(v_max(log_final, log_row));
+        vec log_row = log_probability(logits + j * LANES, result->maximum[row], result->log_total[row]);
+        vec difference = v_sub(log_final[j], log_row), apart = v_abs(difference);
+        vec p = exp_any(v_max(log_final[j], log_row));
         vec z = exp_any(v_sub(zero, apart));
         vec q = v_mul(p, z), *kl_sum = &kl[j % STATE_VECS], *js_sum = &js[j % STATE_VECS];
-        *kl_sum = v_fma(v_where_greater(log_row, log_final, q, p), difference, *kl_sum);
+        *kl_sum = v_fma(v_where_greater(log_row, log_final[j], q, p), difference, *kl_sum);
         *js_sum = v_fma(v_add(p, q), neg_log_half_sum(z), *js_sum);
         *js_sum = v_sub(*js_sum, v_mul(q, apart));
     }
@@ -286,8 +274,14 @@ static void diverge(const lens_block *block, const lens_result *result, const le
             sums[i].total[lane] = sums[i].weighted[lane] = 0.0f;
     for (int64_t panel = split * block->split_panels; panel < split_end(block, split); panel++) {
         const float *logits = block->logits + panel * block->count * LENS_COLUMNS;
-        for (int64_t i = 0; i < pairs->count; i++)
-            diverge_row(result, pairs->final[i], pairs->row[i], logits, sums + i);
+        vec log_final[COLUMN_VECS];
+        for (int64_t i = 0; i < pairs->count; i++) {
+            int64_t row = pairs->row[i], final = pairs->final[i];
+            for (int j = 0; (i == 0 || final != pairs->final[i - 1]) && j < COLUMN_VECS; j++)
+                log_final[j] = log_probability(logits + final * LENS_COLUMNS + j * LANES,
+                                               result->maximum[final], result->log_total[final]);
+            diverge_row(result, row, logits + row * LENS_COLUMNS, log_final, sums + i);
+        }
     }
     for (int64_t i = 0; i < pairs->count; i++) {
         pairs->kl[split * pairs->count + i] = sum_lanes(sums[i].total);

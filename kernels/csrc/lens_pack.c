@@ -53,13 +53,14 @@ void lens_gather_panels(const lens_head *head, const int64_t *ids, int64_t count
     }
 }
 
-void lens_pack_tiles(int32_t kind, const void *rows, int64_t count, int64_t width, int64_t tile_rows,
-                     void *packed) {
+void lens_pack_tiles(int32_t kind, const void *rows, const int64_t *places, int64_t count, int64_t width,
+                     int64_t tile_rows, void *packed) {
     int64_t tiles = lens_tile_count(count, tile_rows), even = lens_even(width);
     for (int64_t t = 0; t < tiles; t++) {
         lens_tile tile = lens_tile_at(count, tiles, t);
         for (int64_t row = 0; row < tile.rows; row++) {
-            int64_t source = (tile.begin + row) * width, target = tile.begin * even;
+            int64_t place = tile.begin + row, target = tile.begin * even;
+            int64_t source = (places ? places[place] : place) * width;
             if (kind == LENS_BFLOAT16)
                 for (int64_t k = 0; k < even; k++)
                     ((uint16_t *)packed)[target + (k / 2 * tile.rows + row) * 2 + k % 2] =

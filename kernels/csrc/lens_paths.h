@@ -2,6 +2,7 @@
 #ifndef LENS_PATHS_H
 #define LENS_PATHS_H
 #include "lens.h"
+#include <stddef.h>
 
 typedef struct {
     const char *name;
@@ -51,10 +52,36 @@ extern const lens_path lens_portable, lens_avx2, lens_avx512, lens_avx512bf16, l
 #if defined(__GNUC__)
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define NEVER_INLINE __attribute__((noinline))
+#define FETCH(memory_) __builtin_prefetch(memory_, 0, 2) /* into the outer cache; never fails */
 #else
 #define ALWAYS_INLINE inline
 #define NEVER_INLINE
+#define FETCH(memory_) (void)(memory_)
 #endif
+
+/* What comes after a panel's part is fetched into the outer cache while the part is multiplied, for what a CPU
+ * foresees by itself stops at its pages and comes late. Each pass over the part fetches its share: some lines of
+ * memory at every LENS_STEP rows of the panel, of which each is an entry of D or a bfloat16 pair. */
+enum { LENS_STEP = 4, LENS_LINE = 64, LENS_STEP_LINES = LENS_STEP * LENS_COLUMNS * 4 / LENS_LINE };
+typedef struct {
+    const char *from;
+    int64_t lines; /* at every step */
+} lens_ahead;
+
+static ALWAYS_INLINE void lens_fetch(lens_ahead *ahead) {
+    for (int64_t line = 0; line < ahead->lines; line++, ahead->from += LENS_LINE) FETCH(ahead->from);
+}
+
+/* The share of one of the passes over a part that has so many rows; next: NULL where nothing comes after it. */
+static inline lens_ahead lens_share_ahead(const char *next, int64_t pass, int64_t passes, int64_t part_rows) {
+    int64_t lines = (LENS_STEP_LINES + passes - 1) / passes, before = pass * lines;
+    int64_t steps = (part_rows + LENS_STEP - 1) / LENS_STEP;
+    lens_ahead share = {NULL, 0};
+    if (next == NULL || before >= LENS_STEP_LINES) return share;
+    share.from = next + before * steps * LENS_LINE;
+    share.lines = lines;
+    return share;
+}
 
 /* Running values of one row within a split, in as many lanes for every path. */
 enum { LENS_STATE_LANES = 16 };
@@ -80,9 +107,9 @@ static inline lens_tile lens_tile_at(int64_t count, int64_t tiles, int64_t index
     return tile;
 }
 
-/* Pack rows for tiles of a given height. */
-void lens_pack_tiles(int32_t kind, const void *rows, int64_t count, int64_t width, int64_t tile_rows,
-                     void *packed);
+/* lens_pack_rows for tiles of a given height. */
+void lens_pack_tiles(int32_t kind, const void *rows, const int64_t *places, int64_t count, int64_t width,
+                     int64_t tile_rows, void *packed);
 
 static inline int64_t lens_even(int64_t width) { return width + (width & 1); }
 

@@ -91,7 +91,7 @@ def means_of(
             values = values_of(dataset.isel(cell=np.flatnonzero(levels_of_cells == level)))
             attrs = values.attrs | {"name": values.name}
             parts[level] = _mean(values, confidence)
-    result = xr.concat(list(parts.values()), level_coordinate(list(parts), by))
+    result = xr.concat(list(parts.values()), level_coordinate(list(parts), by), join="outer")
     for column in ("mean", "low", "high"):
         named = attrs.get("long_name", attrs["name"])
         result[column].attrs.update(units=attrs.get("units") or "1", long_name=named)

@@ -87,7 +87,7 @@ static inline lens_solution solve(int32_t path, const lens_problem *problem) {
     void *scratch = room(s, LENS_COLUMNS * depth * size), *packed_rows = room(s, rows * even * row_size);
     lens_pack_panels(problem->kind, problem->weight, problem->vocabulary, width, solution.panels, packed,
                      scratch);
-    lens_pack_rows(path, problem->kind, problem->hidden, rows, width, packed_rows);
+    lens_pack_rows(path, problem->kind, problem->hidden, NULL, rows, width, packed_rows);
 
     int64_t splits = (solution.panels + SPLIT_PANELS - 1) / SPLIT_PANELS;
     solution.block = (lens_block){

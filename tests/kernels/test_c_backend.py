@@ -59,7 +59,7 @@ def logits(hidden: Tensor, head: Unembedding | PackedUnembedding, path: str | No
     head = head if isinstance(head, PackedUnembedding) else pack(head)
     projection = PackedProjection.of(hidden, head, path)
     rows = torch.empty(len(hidden) * projection.row_bytes(), dtype=torch.uint8)
-    projection.pack_rows(hidden, rows)
+    projection.pack_rows(hidden, torch.arange(len(hidden)), rows)
     return projection.logits(rows, len(hidden), torch.arange(head.vocab_size))
 
 
@@ -141,6 +141,25 @@ def test_the_number_of_threads_changes_no_bit(
         assert same_bits(run(problem, path), alone)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """In a process without other threads of torch, which do not outlive a fork."""
+    script = """
+import os, torch
+from kernels import Unembedding, lens_statistics
+torch.set_num_threads(2)
+hidden, head = torch.randn(20, 24), Unembedding(torch.randn(4000, 24))
+before = lens_statistics(hidden, head, backend="c")
+child = os.fork()
+again = lens_statistics(hidden, head, backend="c")
+same = torch.equal(before.entropy, again.entropy)
+if child:
+    raise SystemExit(not same or os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os._exit(0 if same else 3)
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=120)
 
 
 def test_threads_change_no_bit_where_blocks_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,8 +355,8 @@ def test_scratch_memory_stays_bounded_as_the_vocabulary_grows() -> None:
         for final in (False, True):
             projection = PackedProjection.of(torch.empty(0, 576), packed, None)
             rows = min(2048, launcher._most_rows(projection, 8, 5, final))
-            with launcher.ThreadTeam() as team:
-                work = launcher.Workspace(projection, rows, 8, 5, final, team)
+            team = launcher.ThreadTeam()
+            work = launcher.Workspace(projection, rows, 8, 5, final, team)
             tensors = [work.rows, work.scratch, *work.partial.values(), *work.result.values()]
             assert sum(tensor.nbytes for tensor in tensors) <= 60 << 20
 

@@ -105,7 +105,6 @@ def test_which_of_two_cells_evaluates_changes_no_bit(
         counts[first] = len(counted)
         scores[first] = store.open_store(tmp_path / first / "store")["small/evaluate"].label_logprob.values
     np.testing.assert_array_equal(scores["end"], scores["both"])
-    assert not np.array_equal(scores["none"][0], scores["end"][0])
     np.testing.assert_allclose(scores["none"][0], scores["end"][0], rtol=1e-4, atol=1e-5)
     assert counts["none"] < counts["both"] - 3
 
