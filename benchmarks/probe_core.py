@@ -49,8 +49,8 @@ def limits(weight: Tensor, rows: int, dtype: str) -> dict[str, Action]:
         return {}
     if rows <= 64:
         return {"read the weight once": read_through(library, weight)}
-    if dtype == "bfloat16" and "avx512bf16" not in cpu_paths():
-        return {}
+    if dtype == "bfloat16" and ("amx" in cpu_paths() or "avx512bf16" not in cpu_paths()):
+        return {}  # AMX multiplies faster than vectors do
     return {"multiply-adds alone": multiply_adds(library, dtype, 2 * rows * weight.numel())}
 
 

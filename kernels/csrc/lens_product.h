@@ -65,11 +65,20 @@ static ALWAYS_INLINE void multiply_bfloat16(accumulators sum, int rows, const fl
 }
 #endif
 
+static ALWAYS_INLINE void multiply(int32_t kind, accumulators sum, int rows, const float *h, const float *w) {
+    if (kind == LENS_FLOAT32) multiply_float32(sum, rows, h, w);
+    if (kind == LENS_WIDENED) multiply_widened(sum, rows, h, w);
+#if PAIRS_IN_VECTORS
+    if (kind == LENS_BFLOAT16) multiply_bfloat16(sum, rows, h, w);
+#endif
+}
+
 /* Sums over so many rows of a panel, from 0 on where `first`, else from x on. */
 static ALWAYS_INLINE void product_of(int32_t kind, int rows, const float *h, const float *w, int64_t depth,
                                      int first, float *x, lens_ahead ahead) {
     for (int strip = 0; strip < LENS_COLUMNS; strip += STRIP) {
         const float *row = h, *column = w + strip;
+        const int taken = kind == LENS_WIDENED ? 2 * rows : rows; /* of h by a row of the panel */
         accumulators sum;
         UNROLL for (int i = 0; i < rows; i++) {
             UNROLL for (int j = 0; j < TILE_VECS; j++)
@@ -77,15 +86,13 @@ static ALWAYS_INLINE void product_of(int32_t kind, int rows, const float *h, con
         }
         for (int64_t k = 0; k < depth; k += LENS_STEP) {
             if (strip == 0) lens_fetch(&ahead);
-            for (int64_t to = k + LENS_STEP < depth ? k + LENS_STEP : depth, at = k; at < to; at++) {
-                if (kind == LENS_FLOAT32) multiply_float32(sum, rows, row, column);
-                if (kind == LENS_WIDENED) multiply_widened(sum, rows, row, column);
-#if PAIRS_IN_VECTORS
-                if (kind == LENS_BFLOAT16) multiply_bfloat16(sum, rows, row, column);
-#endif
-                row += kind == LENS_WIDENED ? 2 * rows : rows;
-                column += LENS_COLUMNS;
+            int64_t at = k, end = k + LENS_STEP < depth ? k + LENS_STEP : depth;
+            if (kind == LENS_FLOAT32 && k + LENS_STEP <= depth) { /* the other kinds would need more registers */
+                UNROLL for (int i = 0; i < LENS_STEP; i++)
+                    multiply(kind, sum, rows, row + i * taken, column + i * LENS_COLUMNS);
+                row += LENS_STEP * taken, column += LENS_STEP * LENS_COLUMNS, at = end;
             }
+            for (; at < end; at++, row += taken, column += LENS_COLUMNS) multiply(kind, sum, rows, row, column);
         }
         UNROLL for (int i = 0; i < rows; i++) {
             UNROLL for (int j = 0; j < TILE_VECS; j++)
