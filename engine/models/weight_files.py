@@ -22,7 +22,7 @@ _GGUF_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12:
 _GGUF_TEXT, _GGUF_LIST, _GGUF_DIMENSIONS = 8, 9, 4
 
 
-class _BadFileError(Exception):
+class BadFileError(Exception):
     """A file is not what it says; the message has what was found and expected."""
 
 
@@ -34,7 +34,7 @@ def check_files(path: Path, *, whole: bool = True) -> None:
     for file, check in _checks(path, whole=whole):
         try:
             check(file)
-        except _BadFileError as error:
+        except BadFileError as error:
             raise EngineError(f"model.id: {file}: {error}") from error
         except OSError as error:
             raise EngineError(
@@ -64,7 +64,7 @@ def safetensors_shapes(file: Path) -> dict[str, list[int]]:
         _no_pointer(begin := stream.read(8))
         length = int.from_bytes(begin, "little")
         if size < 8 or not 2 <= length <= min(size - 8, MOST_HEADER):
-            raise _BadFileError(
+            raise BadFileError(
                 f"no safetensors file: its {size} bytes hold no header of {length}; expected a whole file"
             )
         header = _object(stream.read(length), "its header")
@@ -80,16 +80,16 @@ def _shape(name: str, entry: Any, held: int) -> list[int]:
     fields = entry if isinstance(entry, dict) else {}
     kind, shape, place = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
     if not (isinstance(kind, str) and kind in _BITS):
-        raise _BadFileError(f"tensor {name} has dtype {kind!r}; expected one of safetensors', such as F32")
+        raise BadFileError(f"tensor {name} has dtype {kind!r}; expected one of safetensors', such as F32")
     if not (_naturals(shape) and _naturals(place) and len(place) == 2):
-        raise _BadFileError(f"tensor {name} has no shape and data_offsets; expected two lists of numbers")
+        raise BadFileError(f"tensor {name} has no shape and data_offsets; expected two lists of numbers")
     begin, end = place
     if not begin <= end <= held:
-        raise _BadFileError(
+        raise BadFileError(
             f"tensor {name} lies at bytes {begin} to {end}, but the file holds {held}; expected a whole file"
         )
     if math.prod(shape) * _BITS[kind] != 8 * (end - begin):
-        raise _BadFileError(
+        raise BadFileError(
             f"tensor {name} of shape {shape} and type {kind} does not fill its {end - begin} bytes"
         )
     return list(shape)
@@ -97,9 +97,7 @@ def _shape(name: str, entry: Any, held: int) -> list[int]:
 
 def _no_pointer(begin: bytes) -> None:
     if begin == b"version ":
-        raise _BadFileError(
-            "a pointer of Git LFS in place of the file; expected the file: run `git lfs pull`"
-        )
+        raise BadFileError("a pointer of Git LFS in place of the file; expected the file: run `git lfs pull`")
 
 
 def _naturals(sizes: Any) -> TypeGuard[list[int]]:
@@ -110,15 +108,15 @@ def _object(content: bytes, what: str) -> dict[str, Any]:
     try:
         parsed = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise _BadFileError(f"{what} is no JSON; expected a JSON object") from error
+        raise BadFileError(f"{what} is no JSON; expected a JSON object") from error
     if not isinstance(parsed, dict):
-        raise _BadFileError(f"{what} is {type(parsed).__name__}; expected a JSON object")
+        raise BadFileError(f"{what} is {type(parsed).__name__}; expected a JSON object")
     return parsed
 
 
 def _read_object(file: Path) -> dict[str, Any]:
     if file.stat().st_size > MOST_HEADER:
-        raise _BadFileError(f"it has {file.stat().st_size} bytes; expected at most {MOST_HEADER}")
+        raise BadFileError(f"it has {file.stat().st_size} bytes; expected at most {MOST_HEADER}")
     return _object(file.read_bytes(), "it")
 
 
@@ -126,27 +124,27 @@ def _check_config(file: Path) -> None:
     config = _read_object(file)
     inner = config.get("text_config", config)
     if not isinstance(inner, dict):
-        raise _BadFileError(f"text_config is {type(inner).__name__}; expected a JSON object")
+        raise BadFileError(f"text_config is {type(inner).__name__}; expected a JSON object")
     for name in _COUNTS:
         if (value := inner.get(name)) is not None and not (type(value) is int and 0 <= value < 2**31):
-            raise _BadFileError(f"{name}: found {str(value)[:40]!r}; expected a number")
+            raise BadFileError(f"{name}: found {str(value)[:40]!r}; expected a number")
     layers = inner.get("num_hidden_layers") or inner.get("n_layer") or 0
     files = [each for each in file.parent.glob("*.safetensors") if each.exists()]
     if files and not [*file.parent.glob("*.index.json")]:
         tensors = sum(len(safetensors_shapes(each)) for each in files) if layers > 1000 else layers
         if layers > tensors:
-            raise _BadFileError(f"num_hidden_layers: found {layers}, but its files hold {tensors} tensors")
+            raise BadFileError(f"num_hidden_layers: found {layers}, but its files hold {tensors} tensors")
 
 
 def _check_index(file: Path, *, whole: bool) -> None:
     places = _read_object(file).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
-        raise _BadFileError("it has no weight_map; expected the name of a file for every tensor")
+        raise BadFileError("it has no weight_map; expected the name of a file for every tensor")
     for name in sorted(set(places.values())):
         if Path(name).name != name or "\0" in name:
-            raise _BadFileError(f"it names the file {name!r}; expected one beside it")
+            raise BadFileError(f"it names the file {name!r}; expected one beside it")
         if whole and not (file.parent / name).is_file():
-            raise _BadFileError(f"it names {name}, which is missing; expected all files of the model")
+            raise BadFileError(f"it names {name}, which is missing; expected all files of the model")
 
 
 def _check_gguf(file: Path) -> None:
@@ -166,12 +164,12 @@ class _Gguf:
         _no_pointer(self._stream.read(8))
         self._stream.seek(0)
         if self._stream.read(4) != b"GGUF":
-            raise _BadFileError("no GGUF file: it does not begin with GGUF; expected a whole file")
+            raise BadFileError("no GGUF file: it does not begin with GGUF; expected a whole file")
         version = self._number("I")
         if version & 0xFFFF == 0:  # written on a machine of the other byte order
             self._order, version = ">", struct.unpack(">I", struct.pack("<I", version))[0]
         if version not in (2, 3):
-            raise _BadFileError(f"found GGUF version {version}; expected 2 or 3")
+            raise BadFileError(f"found GGUF version {version}; expected 2 or 3")
         tensors, fields = self._number("Q"), self._number("Q")
         self._has(fields, 12, "fields")
         self._has(tensors, 24, "tensors")
@@ -182,12 +180,12 @@ class _Gguf:
             name = self._text()
             dimensions = self._number("I")
             if dimensions > _GGUF_DIMENSIONS:
-                raise _BadFileError(f"tensor {name!r} has {dimensions} dimensions; expected at most 4")
+                raise BadFileError(f"tensor {name!r} has {dimensions} dimensions; expected at most 4")
             elements = math.prod(self._number("Q") for _ in range(dimensions))
             _, offset = self._number("I"), self._number("Q")
             # The smallest types take a bit and a half for a weight.
             if elements > 8 * self._size or offset > self._size:
-                raise _BadFileError(
+                raise BadFileError(
                     f"tensor {name!r} of {elements} weights at byte {offset} does not fit in a file of "
                     f"{self._size} bytes; expected a whole file"
                 )
@@ -206,25 +204,25 @@ class _Gguf:
                 for _ in range(count):
                     self._skip(self._number("Q"))
             else:
-                raise _BadFileError(f"found a list of values of type {inner}; expected numbers or texts")
+                raise BadFileError(f"found a list of values of type {inner}; expected numbers or texts")
         else:
-            raise _BadFileError(f"found a value of type {kind}; expected one of GGUF's 13 types")
+            raise BadFileError(f"found a value of type {kind}; expected one of GGUF's 13 types")
 
     def _has(self, count: int, each: int, what: str) -> None:
         if count * each > self._size:
-            raise _BadFileError(
+            raise BadFileError(
                 f"it claims {count} {what}, more than its {self._size} bytes can hold; expected a whole file"
             )
 
     def _skip(self, count: int) -> None:
         if self._stream.tell() + count > self._size:
-            raise _BadFileError(f"it ends within its header, at byte {self._size}; expected a whole file")
+            raise BadFileError(f"it ends within its header, at byte {self._size}; expected a whole file")
         self._stream.seek(count, 1)
 
     def _number(self, kind: str) -> int:
         content = self._stream.read(struct.calcsize(f"<{kind}"))
         if len(content) < struct.calcsize(f"<{kind}"):
-            raise _BadFileError(f"it ends within its header, at byte {self._size}; expected a whole file")
+            raise BadFileError(f"it ends within its header, at byte {self._size}; expected a whole file")
         return int(struct.unpack(self._order + kind, content)[0])
 
     def _text(self) -> str:

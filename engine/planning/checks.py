@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from engine.data.opening import not_data
@@ -12,6 +13,7 @@ from engine.data.sources import sources
 from engine.errors import DataError, UsageError
 from engine.fingerprints import cache_folder
 from engine.models.loading import PACKAGE, is_gguf, local_path
+from engine.models.weight_files import BadFileError, safetensors_shapes
 from engine.planning import changes
 from engine.planning.block_kinds import Blocks
 from engine.planning.data_read import test_data, test_prompt, test_table
@@ -148,12 +150,31 @@ def _unfit(plan: Plan, cards: Mapping[Cell, ModelCard]) -> Iterator[Problem]:
                 yield _problem(plan, "probe.layers", cell, message)
         for key, message in _streams(probe, card.facts.blocks) if probe.enabled else ():
             yield _problem(plan, key, cell, message)
+        for message in _lens_of_other_width(probe, card.hidden) if probe.enabled else ():
+            yield _problem(plan, "probe.jacobian.path", cell, message)
         prompts = {"prompt": matrix.table("prompt", cell), "evaluate.prompt": test_prompt(matrix, cell)}
         for place, prompt in prompts.items():
             if prompt.chat_template and card.chat_template is False:
                 message = "found true, but this model's tokenizer has no chat template; expected false"
                 yield _problem(plan, f"{place}.chat_template", cell, message)
                 break
+
+
+def _lens_of_other_width(probe: Probe, width: int) -> Iterator[str]:
+    """Say what is wrong with the file of a Jacobian lens, as far as its header tells."""
+    path = Path(probe.jacobian.path or "")
+    if "jacobian" not in probe.lenses or path.suffix != ".safetensors" or not path.is_file():
+        return
+    try:
+        shapes = safetensors_shapes(path)
+    except (BadFileError, OSError) as error:
+        yield f'"{path}": {error}'
+        return
+    for name, shape in shapes.items():
+        if shape[-2:] != [width, width]:
+            expected = f"matrices of {width} × {width} for this model"
+            yield f'"{path}" has {spell(name)} of shape {shape}; expected {expected}'
+            return
 
 
 def _streams(probe: Probe, blocks: Blocks) -> Iterator[tuple[str, str]]:

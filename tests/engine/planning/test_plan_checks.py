@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commands import engine
 from drawn_tokenizers import byte_bpe, sentencepiece_bpe, unigram, wordpiece
 from facts import told
+from safetensors.torch import save_file
 from small_study import small_spec
 from transformers import AutoTokenizer
 
@@ -322,3 +324,24 @@ def test_a_plan_shows_itself_in_a_line(write_spec, tmp_path: Path) -> None:
     shown = repr(python.plan(write_spec()))
     assert told(shown, "Plan of small", "4 cells", "4 of them not done", str(tmp_path / "store")), shown
     assert len(shown) < 300
+
+
+@pytest.mark.parametrize("command", ["plan", "execute"])
+def test_a_lens_of_another_width_is_refused(write_spec, tiny_model, tmp_path, command) -> None:
+    width = json.loads((tiny_model / "config.json").read_text())["hidden_size"]
+    files = {
+        "wide": {f"block.{n}": torch.ones(width + 2, width + 2) for n in range(2)},
+        "stack": {"jacobian": torch.ones(4, width + 1, width + 1)},
+        "right": {"jacobian": torch.ones(4, width, width)},
+    }
+    for name, tensors in files.items():
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes((tmp_path / "wide.safetensors").read_bytes()[:20])
+    said = {"wide": f"expected matrices of {width} × {width}", "stack": f"[4, {width + 1}", "torn": "header"}
+    for name in ("wide", "stack", "torn"):
+        file = tmp_path / f"{name}.safetensors"
+        spec = write_spec(f'[probe]\nlens = "jacobian"\njacobian = {{ path = "{file}" }}\n')
+        output = engine(command, spec, code=2).output
+        assert told(output, f"probe.jacobian.path … {said[name]}"), output
+    right = tmp_path / "right.safetensors"
+    engine("plan", write_spec(f'[probe]\nlens = "jacobian"\njacobian = {{ path = "{right}" }}\n'))
