@@ -64,7 +64,8 @@ class Cuts:
 
     def candidates(self, text: str, ids: list[int], ends: list[int]) -> Iterator[Cut]:
         """Yield places at which a text with these tokens may be cut, the last ones first."""
-        for token, end in zip(reversed(ids), reversed(ends), strict=True):
+        controlled = not self.controls.keys().isdisjoint(ids)
+        for token, end in zip(reversed(ids), reversed(ends), strict=True) if controlled else ():
             if token in self.controls:
                 start = end - len(self.controls[token])
                 if start > 0 and text[start:end] == self.controls[token]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from string import Formatter
 from typing import Any
 
@@ -78,7 +78,7 @@ class _RefusedError(Exception):
 
 
 def _written(tokenizer: Tokenizer, messages: Sequence[Message]) -> Text:
-    marks = Marks.absent_from(message["content"] for message in messages)
+    marks = Marks.absent_from([message["content"] for message in messages])
     marked = [{**message, "content": marks.around(message["content"])} for message in messages]
     text = marks.read(_rendered(tokenizer, marked))
     if len(text.data) >= sum(bool(message["content"].strip()) for message in messages):
@@ -149,13 +149,11 @@ class Marks:
     behind: str
 
     @staticmethod
-    def absent_from(texts: Iterable[str]) -> Marks:
+    def absent_from(texts: Collection[str]) -> Marks:
         """Give marks that occur in none of the texts."""
-        used: set[str] = set().union(*texts)
         # Unicode's noncharacters, which are for uses like this one; then private characters.
-        free = (
-            chr(code) for code in (*range(0xFDD0, 0xFDF0), *range(0xE000, 0xF900)) if chr(code) not in used
-        )
+        marks = map(chr, (*range(0xFDD0, 0xFDF0), *range(0xE000, 0xF900)))
+        free = (mark for mark in marks if not any(mark in text for text in texts))
         return Marks(next(free), next(free))
 
     def around(self, text: str) -> str:
