@@ -208,8 +208,10 @@ JOINED = [" or ", " and ", " to ", ", or ", " / ", " & ", " | ", " oder ", " (or
 def test_any_label_is_read_alone_and_none_beside_another(labels: list[str], data: st.DataObject) -> None:
     assume(len({label.casefold() for label in labels}) == len(labels))
     first, second = data.draw(st.permutations(labels))[:2]
+    longer = [label.casefold() for label in labels if len(label) > len(first)]
     for end in ("", ".", "\n", "\nno", " because it is so", ": so", " \u2014 so"):
-        assert named(f" {first}{end}", labels) == first, end
+        if not f"{first}{end}".casefold().startswith(tuple(longer)):  # "A." may be the label "a."
+            assert named(f" {first}{end}", labels) == first, end
     join = data.draw(st.sampled_from(JOINED))
     assume(not any(label.strip("+-*") in join for label in (first, second)))
     assert named(f"{first}{join}{second}", labels) == ""
