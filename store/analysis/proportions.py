@@ -4,6 +4,7 @@ The t interval of a share is too narrow where few examples are wrong, and has no
 """
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 from attrs import frozen
@@ -32,12 +33,9 @@ class Score:
 
     def distance(self, value: float | Floats = 0.0) -> Floats:
         """Return the distance from the mean to a value, as widths are to be held against it; 0 or more."""
-        components, deviation = self.components, np.sqrt(np.where(self.varies, self.plain.variances[0], 1.0))
-        ratio = self._variance(value) / np.where(self.varies, self._variance(components.mean), 1.0)
-        y = (components.mean - value) / deviation / np.sqrt(np.maximum(ratio, 1.0))
-        # The estimate of a few dozen groups falls short of it, hence twice.
-        skewed = np.clip(2 * np.nan_to_num(components.third / deviation**3), -MOST_SKEWED, MOST_SKEWED)
-        return np.asarray(deviation * straight(y, skewed))
+        ratio = self._variance(value) / self._variance_of_mean
+        y = (self.components.mean - value) / self._deviation / np.sqrt(np.maximum(ratio, 1.0))
+        return np.asarray(self._deviation * straight(y, self._skewed))
 
     def p(self, p_of: Callable[[Floats], Floats], value: float = 0.0) -> Floats:
         """Return the two-sided p value of a true mean of `value`; p_of: that of a distance."""
@@ -50,22 +48,34 @@ class Score:
         """Return low and high [2, *outcomes], to which the mean has this half-width; alpha: its level."""
         components, half_width = self.components, np.broadcast_to(half, self.components.mean.shape)
         still = t_quantile(alpha, self._df) ** 2 / np.maximum(components.groups, 1)
-        bounds = []
-        for end in (-1.0, 1.0):
-            inside, outside = components.mean, np.full(components.mean.shape, end)
-            for _ in range(HALVINGS):
-                middle = (inside + outside) / 2
-                with np.errstate(invalid="ignore"):
-                    within = np.where(
-                        self.varies,
-                        self.distance(middle) <= half_width,
-                        (components.mean - middle) ** 2 <= still * self._variance(middle),
-                    )
-                inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
-            bounds.append(self._known(np.where(np.isnan(half_width), np.nan, inside)))
-        return np.stack(bounds)
+        inside = np.stack([components.mean, components.mean])
+        outside = np.stack([np.full(components.mean.shape, end) for end in (-1.0, 1.0)])
+        for _ in range(HALVINGS):
+            middle = (inside + outside) / 2
+            with np.errstate(invalid="ignore"):
+                within = np.where(
+                    self.varies,
+                    self.distance(middle) <= half_width,
+                    (components.mean - middle) ** 2 <= still * self._variance(middle),
+                )
+            inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
+        return self._known(np.where(np.isnan(half_width), np.nan, inside))
 
-    @property
+    @cached_property
+    def _deviation(self) -> Floats:
+        return np.asarray(np.sqrt(np.where(self.varies, self.plain.variances[0], 1.0)))
+
+    @cached_property
+    def _skewed(self) -> Floats:
+        # The estimate of a few dozen groups falls short of it, hence twice.
+        skewness = 2 * np.nan_to_num(self.components.third / self._deviation**3)
+        return np.asarray(np.clip(skewness, -MOST_SKEWED, MOST_SKEWED))
+
+    @cached_property
+    def _variance_of_mean(self) -> Floats:
+        return np.where(self.varies, self._variance(self.components.mean), 1.0)
+
+    @cached_property
     def varies(self) -> NDArray[np.bool_]:
         """Where anything varies; elsewhere it is not known how alike seeds are, and groups count once."""
         some = np.nan_to_num(self.plain.variances).max(axis=0) > 0
