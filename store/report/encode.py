@@ -1,6 +1,7 @@
 """Numbers small enough for a page: rounded JSON, and fixed-point arrays in base64."""
 
 import base64
+import math
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ NOTHING = 65535
 
 def rounded(values: Any) -> Any:
     """Return numbers (nested lists for arrays) at four significant digits, what is not finite as None."""
-    array = np.asarray(values, dtype=float)
-    if array.ndim:
-        return [rounded(part) for part in array]
-    return float(f"{array:.{DIGITS}g}") if np.isfinite(array) else None
+    return _each_rounded(np.asarray(values, dtype=float).tolist())
+
+
+def _each_rounded(values: Any) -> Any:
+    if isinstance(values, list):
+        return [_each_rounded(value) for value in values]
+    return float(f"{values:.{DIGITS}g}") if math.isfinite(values) else None
 
 
 def fixed_point(values: NDArray[Any], scale: float) -> dict[str, Any]:

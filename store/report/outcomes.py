@@ -76,10 +76,9 @@ def results(node: xr.DataTree, places: Places) -> Json:
             continue
         averages = _averages(node, name)
         columns = ("mean", "low", "high", "seeds", "examples")
-        rows = [
-            [places[str(level)], *(rounded(averages[column].sel(level=level)) for column in columns)]
-            for level in averages["level"].values
-        ]
+        levels = [places[str(level)] for level in averages["level"].values]
+        numbers = [rounded(averages[column].transpose("level", ...)) for column in columns]
+        rows = [list(row) for row in zip(levels, *numbers, strict=True)]
         metrics.append(
             {
                 "name": name,
