@@ -15,10 +15,9 @@ from torch import Tensor
 from engine.errors import UsageError
 from engine.models import lens_files
 from store.backend.location import Place
-from store.backend.result_files import RESULTS
+from store.backend.result_files import JACOBIAN_STACK, RESULTS
 
 FILE = RESULTS["jacobian"]
-STACK = "jacobian"  # the tensor of all layers in files of this package
 KEY = "probe.jacobian.path"
 NOTHING: frozenset[int] = frozenset()
 
@@ -72,7 +71,7 @@ def save(home: Place, fitted: Fitted) -> bool:
 
     False, changing nothing, when another owner of this fit has saved its own first.
     """
-    tensors = {STACK: fitted.weight, "squares": fitted.squares, "counts": fitted.counts}
+    tensors = {JACOBIAN_STACK: fitted.weight, "squares": fitted.squares, "counts": fitted.counts}
     return lens_files.save(home, FILE, tensors)
 
 
@@ -81,7 +80,7 @@ def read(home: Place, device: torch.device) -> Fitted | None:
     if (tensors := lens_files.read(home, FILE, device)) is None:
         return None
     try:
-        return Fitted(tensors[STACK], tensors["squares"], tensors["counts"])
+        return Fitted(tensors[JACOBIAN_STACK], tensors["squares"], tensors["counts"])
     except KeyError as error:
         raise lens_files.damaged(home, FILE, error) from error
 
@@ -108,7 +107,7 @@ def published(file: Path, layers: int, width: int, device: torch.device) -> Jaco
     of_torch = file.suffix != ".safetensors"
     found = _torch_file(file, layers, device) if of_torch else _safetensors(file, device)
     if isinstance(found, Tensor):
-        _check_numbers(file, STACK, found, (layers, width, width))
+        _check_numbers(file, JACOBIAN_STACK, found, (layers, width, width))
         return Jacobians(found.float())
     for number, matrix in found.items():
         if not 0 <= number < layers - 1:
@@ -141,14 +140,14 @@ def _safetensors(file: Path, device: torch.device) -> Tensor | dict[int, Tensor]
     try:
         with safe_open(file, "pt", device=str(device)) as opened:
             names = list(opened.keys())
-            if STACK in names:
-                stack: Tensor = opened.get_tensor(STACK)
+            if JACOBIAN_STACK in names:
+                stack: Tensor = opened.get_tensor(JACOBIAN_STACK)
                 return stack
             numbers = {name: re.search(r"(?:^|\D)(\d+)$", name) for name in names}
             if not names or None in numbers.values():
                 raise UsageError(
-                    f'{KEY}: "{file}" holds {", ".join(names) or "no tensor"}; expected "{STACK}", or '
-                    "tensors whose names end in the number of a block"
+                    f'{KEY}: "{file}" holds {", ".join(names) or "no tensor"}; expected "{JACOBIAN_STACK}", '
+                    "or tensors whose names end in the number of a block"
                 )
             by_block = _each_once(file, {name: int(match[1]) for name, match in numbers.items() if match})
             return {number: opened.get_tensor(name) for number, name in by_block.items()}

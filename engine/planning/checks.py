@@ -33,6 +33,7 @@ from specs.tables.data import Data
 from specs.tables.probe import Probe
 from specs.toml.describe import value as spell
 from specs.toml.paths import looks_local, no_such
+from store.backend.result_files import JACOBIAN_STACK
 
 # Larger files are counted by the data stage alone: a plan has to answer at once.
 MOST_BYTES = 32 * 2**20
@@ -170,8 +171,8 @@ def _lens_of_other_width(probe: Probe, width: int) -> Iterator[str]:
     except (BadFileError, OSError) as error:
         yield f'"{path}": {error}'
         return
-    for name, shape in shapes.items():
-        if shape[-2:] != [width, width]:
+    for name in [JACOBIAN_STACK] if JACOBIAN_STACK in shapes else shapes:
+        if (shape := shapes[name])[-2:] != [width, width]:
             expected = f"matrices of {width} × {width} for this model"
             yield f'"{path}" has {spell(name)} of shape {shape}; expected {expected}'
             return

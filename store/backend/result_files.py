@@ -16,6 +16,7 @@ RESULTS = {
     "lens": "translators.safetensors",
     "jacobian": "jacobians.safetensors",
 }
+JACOBIAN_STACK = "jacobian"  # the tensor of all layers in the file of a Jacobian lens
 _KEPT = re.compile(r"adapter-\d+\.safetensors")  # adapters along a training, beside the final one
 
 

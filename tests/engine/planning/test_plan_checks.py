@@ -332,7 +332,11 @@ def test_a_lens_of_another_width_is_refused(write_spec, tiny_model, tmp_path, co
     files = {
         "wide": {f"block.{n}": torch.ones(width + 2, width + 2) for n in range(2)},
         "stack": {"jacobian": torch.ones(4, width + 1, width + 1)},
-        "right": {"jacobian": torch.ones(4, width, width)},
+        "right": {
+            "jacobian": torch.ones(4, width, width),
+            "squares": torch.ones(4, width),
+            "counts": torch.ones(4),
+        },
     }
     for name, tensors in files.items():
         save_file(tensors, tmp_path / f"{name}.safetensors")
