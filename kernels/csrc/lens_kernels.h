@@ -240,6 +240,13 @@ static ALWAYS_INLINE vec log_probability(const float *x, float maximum, float lo
     return v_max(v_set(-1e38f), shifted);
 }
 
+/* log p of all columns of a panel's final row. */
+static ALWAYS_INLINE void log_probabilities(const lens_result *result, int64_t final, const float *panel, vec *out) {
+    UNROLL for (int j = 0; j < COLUMN_VECS; j++)
+        out[j] = log_probability(panel + final * LENS_COLUMNS + j * LANES, result->maximum[final],
+                                 result->log_total[final]);
+}
+
 /* With p >= q of the two probabilities, z = q / p and A = -log((1 + z) / 2), one entry adds
  *   p log(final / row) to KL and ((p + q) A - q |log z|) / 2 to JS:
  * no difference of near-equal logarithms, and exactly 0 where the two are equal. */
@@ -277,9 +284,7 @@ static void diverge(const lens_block *block, const lens_result *result, const le
         vec log_final[COLUMN_VECS];
         for (int64_t i = 0; i < pairs->count; i++) {
             int64_t row = pairs->row[i], final = pairs->final[i];
-            for (int j = 0; (i == 0 || final != pairs->final[i - 1]) && j < COLUMN_VECS; j++)
-                log_final[j] = log_probability(logits + final * LENS_COLUMNS + j * LANES,
-                                               result->maximum[final], result->log_total[final]);
+            if (i == 0 || final != pairs->final[i - 1]) log_probabilities(result, final, logits, log_final);
             diverge_row(result, row, logits + row * LENS_COLUMNS, log_final, sums + i);
         }
     }
@@ -320,10 +325,9 @@ static void slopes(const lens_block *block, const lens_result *result, const len
         vec log_final[COLUMN_VECS], p[COLUMN_VECS];
         for (int64_t i = 0; i < pairs->count; i++) {
             int64_t row = pairs->row[i], final = pairs->final[i];
-            for (int j = 0; (i == 0 || final != pairs->final[i - 1]) && j < COLUMN_VECS; j++) {
-                log_final[j] = log_probability(logits + final * LENS_COLUMNS + j * LANES,
-                                               result->maximum[final], result->log_total[final]);
-                p[j] = exp_any(log_final[j]);
+            if (i == 0 || final != pairs->final[i - 1]) {
+                log_probabilities(result, final, logits, log_final);
+                UNROLL for (int j = 0; j < COLUMN_VECS; j++) p[j] = exp_any(log_final[j]);
             }
             slope_row(&block->head, result, row, logits + row * LENS_COLUMNS, log_final, p, sums[i].total,
                       out + i * stride + panel * LENS_COLUMNS);
