@@ -61,7 +61,7 @@ def main() -> None:
         kept.begin(key)
         ids = frozenset(row["id"] for row in rows)
         wanted = watched_layers(probe, options.layers)
-        evaluated(SharedPasses(kept, lens, wanted, probe, padding_id(tokenizer), ids))
+        evaluated(SharedPasses(kept, lens, wanted, padding_id(tokenizer), probe, ids))
         probed()
 
     hidden = torch.randn((options.layers + 1) * options.batch, 576)

@@ -1,16 +1,17 @@
-"""What does scoring labels cost where all prompts of a batch begin alike, beside reading every prompt whole?
+"""What do labels and a probe cost where the prompts of a batch begin alike, beside reading each prompt whole?
 
     python -m benchmarks.shared_prefix [--layers N] [--batch N] [--head N] [--rest N] [--rounds N]
 
 A model with the shapes of SmolLM2-135M and random weights; prompts of a common head and drawn tokens behind
-it, within a tenth of so many; five labels of one token, then of two. Both ways take turns in one process.
+it, within a tenth of so many; five labels of one token, then of two, then a probe's pass over all layers at
+the prompt's end. Both ways take turns in one process.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from unittest import mock
 
@@ -22,6 +23,8 @@ from benchmarks.smollm2_config import smollm2_config
 from engine.models import shared_prefix
 from engine.models.lens import Lens, find_lens
 from engine.models.scoring import Question, score_spellings
+from engine.stages.watched_passes import watched_pass
+from specs.tables.probe import Probe
 
 LABELS = {
     "one token": [[[token]] for token in range(10, 15)],
@@ -42,11 +45,14 @@ def main() -> None:
     lens, rng = find_lens(model), random.Random(0)
     head = [rng.randrange(30, 49_000) for _ in range(options.head)]
     prompts = [head + drawn(rng, options.rest) for _ in range(options.batch)]
-    print(f"{'labels':<14}{'whole, s':>10}{'CPU':>8}{'shared / whole':>24}{'CPU':>8}")
-    for name, labels in LABELS.items():
-        questions = [(prompt, labels) for prompt in prompts]
-        ways = {"whole": partial(whole, lens, questions), "shared": partial(scored, lens, questions)}
-        found = interleaved(ways, options.rounds)
+    work = {
+        name: partial(scored, lens, [(prompt, labels) for prompt in prompts])
+        for name, labels in LABELS.items()
+    }
+    work["probe"] = partial(watched, lens, prompts)
+    print(f"{'':<14}{'whole, s':>10}{'CPU':>8}{'shared / whole':>24}{'CPU':>8}")
+    for name, shared in work.items():
+        found = interleaved({"whole": partial(whole, shared), "shared": shared}, options.rounds)
         ratio = "{ratio:.2f} ({ratio_low:.2f}–{ratio_high:.2f})".format(**found["shared"])
         base, cpu = found["whole"], found["shared"]["cpu_ratio"]
         print(f"{name:<14}{base['seconds']:>10.2f}{base['cpu']:>8.2f}{ratio:>24}{cpu:>8.2f}")
@@ -63,10 +69,17 @@ def scored(lens: Lens, questions: Sequence[Question]) -> None:
     score_spellings(lens, questions, 0)
 
 
-def whole(lens: Lens, questions: Sequence[Question]) -> None:
-    """Score them with every prompt read whole."""
+@torch.inference_mode()
+def watched(lens: Lens, prompts: Sequence[Sequence[int]]) -> None:
+    """Run a probe's pass: the residual streams of all layers at the prompt's end."""
+    layers, ends = range(len(lens.layers) + 1), [[len(prompt) - 1] for prompt in prompts]
+    watched_pass(lens, layers, Probe(), 0, prompts, ends)
+
+
+def whole(work: Callable[[], None]) -> None:
+    """Do it with every prompt read whole."""
     with mock.patch.object(shared_prefix, "pays", lambda *_: False):
-        scored(lens, questions)
+        work()
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ def watching_heads(
     with its rotated queries and keys, its mask (padding and sliding window included), scale, soft-cap and
     sinks, grouped heads as they are. No [heads, T, T] weights are made. The attention is left as it is.
 
-    layers: 0 = the embedding, which has no heads and gets NaN, l = block l. positions: [B, P] token
-    positions. After the block the yielded list holds one tensor [B, P, heads] per layer. EngineError, then,
-    where a layer does not attend once, through transformers' interface, with the number of heads in the
-    model's config.
+    layers: 0 = the embedding, which has no heads and gets NaN, l = block l. positions: [B, P], of the tokens
+    that the model is called with. After the block the yielded list holds one tensor [B, P, heads] per layer.
+    EngineError, then, where a layer does not attend once, through transformers' interface, with the number
+    of heads in the model's config.
     """
     number = {id(module): n for n, layer in enumerate(lens.layers, start=1) for module in layer.modules()}
     entropies: dict[int, Tensor] = {}
@@ -93,7 +93,7 @@ def _row_entropy(
     entropy = attention_row_entropy(
         query.transpose(1, 2)[rows, positions].transpose(1, 2),
         key,
-        mask=_mask_rows(module, key, mask, positions, options),
+        mask=_mask_rows(module, query, key, mask, positions, options),
         scale=options.get("scaling"),
         softcap=options.get("softcap"),
         sinks=options.get("s_aux"),
@@ -103,16 +103,24 @@ def _row_entropy(
 
 
 def _mask_rows(
-    module: Any, key: Tensor, mask: Tensor | None, positions: Tensor, options: dict[str, Any]
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    positions: Tensor,
+    options: dict[str, Any],
 ) -> Tensor:
-    """Give the mask of the watched rows: [B, 1 or heads, P, T]; True or 0 where a key is seen."""
+    """Give the mask of the watched rows: [B, 1 or heads, P, T]; True or 0 where a key is seen.
+
+    positions: of queries, which are the last of the T tokens.
+    """
     keys = torch.arange(key.shape[2], device=key.device)
     if mask is not None and mask.ndim == 4:
         rows = torch.arange(len(positions), device=positions.device)[:, None]
         whole = mask.expand(len(positions), -1, -1, -1)[..., : len(keys)]
         return whole.transpose(1, 2)[rows, positions].transpose(1, 2)
     # Functions with a causal mode of their own get no mask, or the padding's alone, [B, T].
-    distance = positions[..., None] - keys
+    distance = positions[..., None] + (len(keys) - query.shape[2]) - keys
     causal = options.get("is_causal")
     seen = torch.ones_like(distance, dtype=torch.bool)
     if getattr(module, "is_causal", True) if causal is None else causal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from attrs import field, frozen
 from engine.errors import EngineError
 from engine.models.generation import FINITE
 from engine.models.lens import Lens
-from engine.models.shared_prefix import shared_prefix
+from engine.models.shared_prefix import Prefix, Sequences, last_hidden, shared_prefix
 from kernels import lens_statistics
 
 # Prompt ids, and for every label the ids of its spellings: those of `TargetEncoder.encode_spellings`.
@@ -50,30 +51,33 @@ class Spelling:
 Stem = tuple[int, tuple[int, ...]]
 
 
-# Runs a model over the token ids of bare prompts: its last normed hidden states [B, T, D].
-Run = Callable[[Sequence[Sequence[int]]], torch.Tensor]
+class PromptPasses(Protocol):
+    """What runs a model over bare prompts, that more may be read of its passes."""
+
+    def first_read(self, prompts: Sequences) -> int:
+        """Give the first place at which anything is read of any prompt."""
+
+    def last_hidden(self, prompts: Sequences, prefix: Prefix | None) -> torch.Tensor:
+        """Give the last normed hidden states behind a prefix [B, T - length, D], or of whole prompts."""
 
 
 def score_spellings(
-    lens: Lens, questions: Sequence[Question], padding: int, run: Run | None = None
+    lens: Lens, questions: Sequence[Question], padding: int, passes: PromptPasses | None = None
 ) -> list[list[Spelling]]:
     """Score the tokens of every spelling after its prompt, by question.
 
-    Tokens that all prompts begin with are read once for all (`shared_prefix`), where that pays. run: what
-    runs the model over bare prompts instead, whole, that more may be read of its passes.
+    Tokens that all prompts begin with are read once for all (`shared_prefix`), where that pays. passes: what
+    runs the model over bare prompts instead.
     """
-    scores, chunks = unscored(questions), stems(questions)
-    prompts = [prompt for prompt, _ in questions]
-    rows = [row for chunk in chunks if run is None or not _is_bare(chunk) for row, _ in chunk]
-    prefix = shared_prefix(lens, [prompts[row] for row in rows]) if rows else None
-    for chunk in chunks:
-        sequences, before = [prompts[row] + list(stem) for row, stem in chunk], 0
-        if run is not None and _is_bare(chunk):
-            hidden = run(sequences)
-        elif prefix is not None:
-            hidden, before = prefix.last_hidden(sequences, padding), prefix.length
+    scores, prompts = unscored(questions), [prompt for prompt, _ in questions]
+    prefix = shared_prefix(lens, prompts, passes.first_read(prompts) if passes else None)
+    before = prefix.length if prefix else 0
+    for chunk in stems(questions):
+        sequences = [prompts[row] + list(stem) for row, stem in chunk]
+        if passes is not None and _is_bare(chunk):
+            hidden = passes.last_hidden(sequences, prefix)
         else:
-            hidden = lens.last_hidden(*lens.pad(sequences, padding))
+            hidden = last_hidden(lens, prefix, sequences, padding)
         firsts = [len(prompts[row]) - 1 - before for row, _ in chunk]
         states = [
             hidden[place, first : first + len(stem) + 1]

@@ -53,21 +53,30 @@ class Prefix:
         return hidden
 
 
-def shared_prefix(lens: Lens, sequences: Sequences) -> Prefix | None:
+def shared_prefix(lens: Lens, sequences: Sequences, most: int | None = None) -> Prefix | None:
     """Read the tokens with which all sequences begin; None where that does not pay, or cannot be.
 
-    At least one token of each is left.
+    At least one token of each is left. most: so many tokens at most, the next of some sequence being watched.
     """
-    length = shared_length(sequences)
+    length = shared_length(sequences, most)
     tokens = sum(map(len, sequences)) / len(sequences)
     if len(sequences) < 2 or not pays(length, tokens) or not _is_able(lens):
         return None
     return _read(lens, sequences[0][:length])
 
 
-def shared_length(sequences: Sequences) -> int:
-    """Give how many tokens all begin with, but for the last one of each."""
+def last_hidden(lens: Lens, prefix: Prefix | None, sequences: Sequences, padding: int) -> Tensor:
+    """Give the last normed hidden states behind a prefix [B, T - length, D], or of whole sequences."""
+    if prefix is None:
+        return lens.last_hidden(*lens.pad(sequences, padding))
+    return prefix.last_hidden(sequences, padding)
+
+
+def shared_length(sequences: Sequences, most: int | None = None) -> int:
+    """Give how many tokens all begin with, but for the last one of each, and at most so many."""
     first, least = sequences[0], min(map(len, sequences)) - 1
+    if most is not None:
+        least = min(least, most)
     others = sequences[1:]
     return next((n for n in range(least) if any(row[n] != first[n] for row in others)), max(least, 0))
 

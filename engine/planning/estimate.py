@@ -39,7 +39,7 @@ from engine.planning.passes import FILLED, Passes, choose_passes, without_estima
 from engine.planning.plan import Plan, PlannedCell, grouped
 from engine.planning.probe_passes import differences_size, probe_size
 from engine.planning.schedule import trained_examples
-from engine.planning.shared_prompts import reads_alike, spared_tokens
+from engine.planning.shared_prompts import spared_by_probe, spared_tokens
 from engine.planning.sizes import ModelCard
 from engine.planning.task_costs import TASKS, task_cost
 from engine.planning.training_memory import (
@@ -251,8 +251,7 @@ def _cost(
     gpu = device_room(executor_settings(plan.matrix.spec, {}))
     if stage in ("base", "evaluate"):
         asked = evaluate.plain if stage == "base" else evaluate
-        alike = stage == "evaluate" and reads_alike(probe, asked, target)
-        return _evaluate(asked, target, count, model, lengths, weights, width, gpu, alike=alike)
+        return _evaluate(asked, target, count, model, lengths, weights, width, gpu)
     if stage == "neutral":
         return _neutral(evaluate, train, model, weights)
     count = examples or min(count, probe.examples or count)
@@ -262,14 +261,12 @@ def _cost(
         entries = changes.entries(plan, cell)
         return intervention_cost(entries, probe, count, model, length, weights, labels, width)
     if stage == "differences":
-        return _differences(probe, count, model, lengths, weights)
+        return _differences(probe, count, model, lengths, weights, width)
     if stage == "along":
-        asked = evaluate.plain
-        alike = reads_alike(probe, asked, target)
-        once = _evaluate(asked, target, count, model, lengths, weights, width, gpu, alike=alike)
-        once += _probe(probe.alone(), count, model, lengths, weights, labels)
+        once = _evaluate(evaluate.plain, target, count, model, lengths, weights, width, gpu)
+        once += _probe(probe.alone(), count, model, lengths, weights, labels, width)
         return once.times(len(probe.at))
-    return _probe(probe, count, model, lengths, weights, labels)
+    return _probe(probe, count, model, lengths, weights, labels, width)
 
 
 def _weight_bytes(settings: Model, model: ModelCard, ranks: int) -> float:
@@ -313,8 +310,6 @@ def _evaluate(
     weights: float,
     width: int,
     gpu: float | None,  # bytes of its memory, where it is known
-    *,
-    alike: bool,  # a probe reads the same prompts, which are run whole for that
 ) -> Cost:
     sampling, length = evaluate.sampling, evaluate.new_tokens(target)
     drawn = sampling.samples * (1 + (sampling.constrained and target.content != "label"))
@@ -324,12 +319,12 @@ def _evaluate(
     behind = len(evaluate.of(target).counterfactuals)
     tokens = examples * (passes * lengths.prompt + generated)
     tokens += examples * behind * (lengths.prompt + lengths.completion)
-    scored = evaluate.scores * (not alike) + sampling.samples * sampling.constrained + behind
-    tokens -= examples * scored * (spared := spared_tokens(model, lengths, evaluate))
+    scored = evaluate.scores + sampling.samples * sampling.constrained + behind
+    tokens -= examples * scored * (spared := spared_tokens(model, lengths, evaluate.batch_size))
     heads = examples * (1 + generated + behind)
     scoring = evaluate.batch_size * lengths.longest_prompt * model.hidden * 4 * 8
     if scored and spared:
-        scoring += evaluate.batch_size * lengths.longest_prompt * model.cached_numbers * width
+        scoring += _cached(model, lengths, evaluate.batch_size, width)
     row = row_bytes(model, lengths.longest_prompt + length, width)
     rows = generation_rows(evaluate, row, None if gpu is None else FILLED * gpu - weights)
     return Cost(
@@ -339,6 +334,11 @@ def _evaluate(
         streamed=weights * generated * math.ceil(examples / rows),
         stored=examples * 4 * ((1 + behind) * (len(evaluate.labels) + 4) + 2 * sampling.samples),
     )
+
+
+def _cached(model: ModelCard, lengths: Lengths, batch: int, width: int) -> float:
+    """Give the bytes of the keys and values of a batch that goes on from what all its prompts begin with."""
+    return batch * lengths.longest_prompt * model.cached_numbers * width
 
 
 def _neutral(evaluate: Evaluate, train: Train, model: ModelCard, weights: float) -> Cost:
@@ -355,12 +355,20 @@ def _neutral(evaluate: Evaluate, train: Train, model: ModelCard, weights: float)
 
 
 def _probe(
-    probe: Probe, examples: int, model: ModelCard, lengths: Lengths, weights: float, labels: int
+    probe: Probe,
+    examples: int,
+    model: ModelCard,
+    lengths: Lengths,
+    weights: float,
+    labels: int,
+    width: int,
 ) -> Cost:
     experts = model.facts.layer.experts
     size = probe_size(probe, examples, model.layers, model.hidden, model.heads, labels, experts)
     rows = examples * size.rows
-    tokens = examples * (lengths.prompt + lengths.completion)
+    spared = spared_by_probe(model, lengths, probe)
+    tokens = examples * (lengths.prompt + lengths.completion - spared)
+    cached = _cached(model, lengths, probe.batch_size, width) * (spared > 0)
     others = len(probe.against)  # each runs the model once more, and compares rows of both
     products = len(probe.lenses) * (1 + 2 * others + ("renyi_2" in probe.statistics))
     return Cost(
@@ -370,17 +378,21 @@ def _probe(
         + 2 * (1 + ("renyi_2" in probe.statistics)) * model.unembedding * examples * size.within
         + 2 * (len(probe.lenses) - ("logit" in probe.lenses)) * model.hidden**2 * rows * (1 + others)
         + size.flops,
-        memory=weights + size.kept + 64e6,
+        memory=weights + size.kept + cached + 64e6,
         stored=examples * size.stored,
     )
 
 
-def _differences(probe: Probe, examples: int, model: ModelCard, lengths: Lengths, weights: float) -> Cost:
+def _differences(
+    probe: Probe, examples: int, model: ModelCard, lengths: Lengths, weights: float, width: int
+) -> Cost:
     size = differences_size(probe, model.layers, model.hidden)
-    tokens = examples * (lengths.prompt + lengths.completion)
+    spared = spared_by_probe(model, lengths, probe)
+    tokens = examples * (lengths.prompt + lengths.completion - spared)
+    cached = _cached(model, lengths, probe.batch_size, width) * (spared > 0)
     return Cost(
         tokens=tokens,
         flops=2 * (1 + len(probe.against)) * model.parameters * tokens + 2 * model.unembedding * size.rows,
-        memory=weights + size.kept + 64e6,
+        memory=weights + size.kept + cached + 64e6,
         stored=size.stored,
     )

@@ -1,4 +1,4 @@
-"""Which prompts an evaluation and a probe both read, whole, and what others need not read of theirs."""
+"""Which prompts an evaluation and a probe both read, and what a batch need not read of each prompt."""
 
 from __future__ import annotations
 
@@ -24,8 +24,18 @@ def reads_alike(probe: Probe, evaluate: Evaluate, target: Target) -> bool:
     return same and not target.explains_first and ends_with_prompt(probe)
 
 
-def spared_tokens(model: ModelCard, lengths: Lengths, evaluate: Evaluate) -> float:
-    """Estimate the tokens of a prompt that are read with those of the others of its batch, not by itself."""
-    if not model.facts.keeps_all or not pays(lengths.head, lengths.prompt):
+def spared_tokens(model: ModelCard, lengths: Lengths, batch: int, behind: float = 0.0) -> float:
+    """Estimate the tokens of a prompt that are read with those of the others of its batch, not by itself.
+
+    behind: so many tokens are read behind the prompt.
+    """
+    if not model.facts.keeps_all or not pays(lengths.head, lengths.prompt + behind):
         return 0.0
-    return lengths.head * (1 - 1 / evaluate.batch_size)
+    return lengths.head * (1 - 1 / batch)
+
+
+def spared_by_probe(model: ModelCard, lengths: Lengths, probe: Probe) -> float:
+    """Estimate the same of a probe's pass, which reads nothing before the first token that it watches."""
+    if probe.watches_range("prompt"):
+        return 0.0
+    return spared_tokens(model, lengths, probe.batch_size, lengths.completion)

@@ -125,7 +125,7 @@ def summed(
         found = FoundPositions.of(several, lens.device)
 
         def streams() -> Sequence[Tensor]:
-            whole, _ = watched_pass(lens, layers, read, padding, *inputs)  # noqa: B023
+            whole = watched_pass(lens, layers, read, padding, *inputs)  # noqa: B023
             return found.of_streams(whole).hidden  # noqa: B023
 
         own = streams()

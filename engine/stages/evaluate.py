@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from engine.models.batching import padding_id
 from engine.models.causal_lm import CausalLm
 from engine.models.generation_batches import GenerationBatches
 from engine.models.lens import Lens, find_lens
-from engine.models.scoring import Run, Spelling, constrained_spelling, predictions
+from engine.models.scoring import PromptPasses, Spelling, constrained_spelling, predictions
 from engine.models.tokenizer import Tokenizer
 from engine.models.windows import window_size
 from engine.planning.plan import PlannedCell
@@ -152,10 +152,10 @@ def _evaluate_window(
     if settings.scores:
         questions = greedy.questions(rows, answers)
 
-        def run(places: list[int]) -> Run | None:
-            return shared.run_of([rows[place] for place in places]) if shared else None
+        def passes(places: list[int]) -> PromptPasses | None:
+            return shared.of([rows[place] for place in places]) if shared else None
 
-        scored = greedy.scored(questions, run)
+        scored = greedy.scored(questions, passes)
         values |= _scores(scored, settings)
         if settings.completes:
             completed = greedy.completed(rows, answers, questions, scored)
@@ -242,11 +242,12 @@ def _shared_passes(
 
     Passes are kept for the cell's own probe, if that is due.
     """
-    others = set[str]()
+    others = list[tuple[Probe, frozenset[str]]]()
     for other in context.plan.cells:
         if other.keys["evaluate"] == cell.keys["evaluate"] and other.index != cell.index:
-            settings = context.settings("probe", other), context.settings("evaluate", other)
-            others |= shared_examples(rows, text, *settings)
+            probe = context.settings("probe", other)
+            read = shared_examples(rows, text, probe, context.settings("evaluate", other))
+            others += [(probe, read)] if read else []
     key = cell.keys.get("probe", "")
     is_kept = context.plan.states["probe"].get(key) == "pending" and context.ranks.size == 1
     own = context.settings("probe", cell), context.settings("evaluate", cell)
@@ -270,11 +271,12 @@ def shared_passes(
     rows: Sequence[Example],
     probe: Probe,
     evaluation: Evaluate,
-    others: Collection[str] = (),
+    others: Sequence[tuple[Probe, frozenset[str]]] = (),
 ) -> SharedPasses | None:
     """Give what runs the model for evaluation and probe, and keeps passes for the probe of a key, if any.
 
-    others: ids of examples that other probes read. None where no probe can need a pass.
+    others: further probes, each with the ids of the examples that it reads. None where no probe can need a
+    pass.
     """
     probed, layers = shared_examples(rows, text, probe, evaluation), list[int]()
     if not probed and not others:
@@ -285,7 +287,7 @@ def shared_passes(
             kept.begin(key)
         except UsageError:  # which the probe will tell
             pass
-    return SharedPasses(kept, lens, layers, probe, padding_id(text.tokenizer), probed, frozenset(others))
+    return SharedPasses(kept, lens, layers, padding_id(text.tokenizer), probe, probed, others)
 
 
 def _training_accuracy(

@@ -18,6 +18,7 @@ from engine.models.block_streams import BlockKinds, check_blocks
 from engine.models.causal_lm import CausalLm
 from engine.models.lens import Lens, find_lens
 from engine.models.routers import experts_of
+from engine.models.shared_prefix import Sequences
 from engine.models.tokenizer import Tokenizer
 from engine.models.windows import window_size
 from engine.planning.plan import PlannedCell
@@ -31,7 +32,7 @@ from engine.stages.probe_layout import layer_numbers, probe_family
 from engine.stages.probe_streams import attribution_values, stream_values
 from engine.stages.records import checked
 from engine.stages.statistics import function_names
-from engine.stages.watched_passes import Sequences, Streams, watched_pass
+from engine.stages.watched_passes import Streams, watched_pass
 from engine.text.positions import MISSING, WatchedText
 from engine.text.targets import Example, TargetEncoder
 from kernels import choose_backend
@@ -115,7 +116,7 @@ def probe_layers(
             inputs = [text.ids for text in several], [text.read for text in several]
             found = FoundPositions.of(several, lens.device)
             known = take(*inputs)
-            streams = known or watched_pass(lens, wanted, probe, padding, *inputs)[0]
+            streams = known or watched_pass(lens, wanted, probe, padding, *inputs)
             streams = found.of_streams(streams.to(lens.device))
             values = _beside_lenses(lens, streams, wanted, probe)
             collect = partial(geometry.add, [first + place for place in batch], found.present)
@@ -203,8 +204,7 @@ def _other_model(
     name: str,
 ) -> Sequence[Tensor]:
     """Run the model that is set now, a reference, over a batch: streams [N, D] of each layer."""
-    streams, _ = watched_pass(lens, layers, probe.residual(), padding, *inputs)
-    streams = found.of_streams(streams)
+    streams = found.of_streams(watched_pass(lens, layers, probe.residual(), padding, *inputs))
     collect(name, streams.hidden)
     return streams.hidden
 

@@ -23,15 +23,13 @@ from engine.models.block_streams import watching_blocks
 from engine.models.head_outputs import watching_head_outputs
 from engine.models.lens import Lens
 from engine.models.routers import watching_routers
-from engine.models.scoring import Run
+from engine.models.shared_prefix import Prefix, Sequences, last_hidden, shared_length, shared_prefix
 from engine.text.positions import position_indices
 from engine.text.targets import Encoded, Example
 from kernels.backends import OPERATIONS
 from specs.tables.probe import Probe
 
 KEPT_BYTES = 1 << 30  # of main memory
-
-Sequences = Sequence[Sequence[int]]  # of token ids, or of positions
 
 
 @frozen(eq=False)
@@ -67,13 +65,36 @@ def streams_within(probe: Probe) -> list[str]:
 
 def watched_pass(
     lens: Lens, layers: Sequence[int], probe: Probe, padding: int, sequences: Sequences, places: Sequences
-) -> tuple[Streams, Tensor]:
-    """Run the model once: streams at the places [B, P], and the last layer's normed states [B, T, D].
+) -> Streams:
+    """Run the model once: streams at the places [B, P].
 
+    Tokens that all sequences begin with, before the first place, are read once for all (`shared_prefix`).
     layers: ascending, 0 = the embedding.
     """
-    positions = torch.tensor(places, device=lens.device)
-    ids, mask = lens.pad(sequences, padding)
+    prefix = shared_prefix(lens, sequences, first_of(places))
+    return pass_behind(prefix, lens, layers, probe, padding, sequences, places)[0]
+
+
+def first_of(places: Sequences) -> int:
+    """Give the first of all places."""
+    return min(min(row) for row in places)
+
+
+def pass_behind(
+    prefix: Prefix | None,
+    lens: Lens,
+    layers: Sequence[int],
+    probe: Probe,
+    padding: int,
+    sequences: Sequences,
+    places: Sequences,
+) -> tuple[Streams, Tensor]:
+    """Run the model once behind a prefix, if any: streams at the places [B, P], and the last normed states.
+
+    These are [B, T - length, D], of all tokens behind the prefix.
+    """
+    before = prefix.length if prefix else 0
+    positions = torch.tensor(places, device=lens.device) - before
     backend = backend_of(probe, "attention_row_entropy")
     with ExitStack() as watching:
         enter = watching.enter_context
@@ -83,7 +104,7 @@ def watched_pass(
         outputs = enter(watching_head_outputs(lens, layers, positions)) if probe.attribution_per_head else []
         names = streams_within(probe)
         within = enter(watching_blocks(lens, layers, positions, names)) if names else []
-        last = lens.last_hidden(ids, mask)
+        last = last_hidden(lens, prefix, sequences, padding)
     return Streams(hidden, heads, routers, within, outputs), last
 
 
@@ -140,37 +161,59 @@ class SharedPasses:
     """Runs the model for an evaluation over prompts that a probe reads, too, and keeps what that will need.
 
     How a prompt is run, whole or behind a prefix that others have in common, changes how numbers round. So
-    these run whole whether the probe is due or done.
+    these run in one way whether the probe is due or done: behind the tokens before all that is watched.
     """
 
     kept: KeptPasses
     lens: Lens
     layers: Sequence[int]
-    probe: Probe
     padding: int
-    probed: frozenset[str]  # ids of examples
-    others: frozenset[str] = frozenset()  # that the probe of another cell with the same evaluation reads
+    probe: Probe
+    probed: frozenset[str]  # ids of examples that it reads
+    # The probes of other cells with the same evaluation, each with the examples that it reads.
+    others: Sequence[tuple[Probe, frozenset[str]]] = ()
 
-    def run_of(self, batch: Sequence[Example]) -> Run | None:
+    def of(self, batch: Sequence[Example]) -> BatchPasses | None:
         """Give what runs the model over the bare prompts of these examples; None where nothing else does."""
         ids = {row["id"] for row in batch}
-        if ids <= self.probed and self.kept.key:
-            return self._kept
-        return self._whole if ids <= self.probed or ids <= self.others else None
+        readers = [probe for probe, read in ((self.probe, self.probed), *self.others) if ids <= read]
+        return BatchPasses(self, readers, keeps=ids <= self.probed) if readers else None
 
-    def _kept(self, sequences: Sequences) -> Tensor:
-        places = [position_indices(self.probe, Encoded(list(ids), [], len(ids))) for ids in sequences]
-        if self.kept.key:
+
+@frozen
+class BatchPasses:
+    """Runs the model over the bare prompts of a batch that some probes read as well."""
+
+    shared: SharedPasses
+    readers: Sequence[Probe]
+    keeps: bool  # what the cell's own probe reads
+
+    def first_read(self, prompts: Sequences) -> int:
+        """Give the first place at which any probe reads any prompt."""
+        return min(first_of(_places(probe, prompts)) for probe in self.readers)
+
+    def last_hidden(self, prompts: Sequences, prefix: Prefix | None) -> Tensor:
+        """Give the last normed hidden states [B, T - length, D]; keep what the cell's probe will read."""
+        shared = self.shared
+        if self.keeps and shared.kept.key:
+            places = _places(shared.probe, prompts)
+            # What the probe would run by itself, and this one, must be one pass.
+            alike = shared_length(prompts, first_of(places)) == shared_length(
+                prompts, self.first_read(prompts)
+            )
+        if self.keeps and shared.kept.key and alike:
             try:
-                streams, last = watched_pass(
-                    self.lens, self.layers, self.probe, self.padding, sequences, places
+                streams, last = pass_behind(
+                    prefix, shared.lens, shared.layers, shared.probe, shared.padding, prompts, places
                 )
             except EngineError:  # the probe itself will say what cannot be watched
-                self.kept.drop()
+                shared.kept.drop()
             else:
-                self.kept.keep(sequences, places, streams)
+                shared.kept.keep(prompts, places, streams)
                 return last
-        return self._whole(sequences)
+        return last_hidden(shared.lens, prefix, prompts, shared.padding)
 
-    def _whole(self, sequences: Sequences) -> Tensor:
-        return self.lens.last_hidden(*self.lens.pad(sequences, self.padding))
+
+def _places(probe: Probe, prompts: Sequences) -> list[list[int]]:
+    """Give where a probe of the prompt's end reads bare prompts."""
+    return [position_indices(probe, Encoded(list(ids), [], len(ids))) for ids in prompts]

@@ -12,7 +12,7 @@ from engine.models.generation import written
 from engine.models.generation_batches import GenerationBatches
 from engine.models.lens import Lens
 from engine.models.sampling import Draws, drawn_spelling, numbers
-from engine.models.scoring import Question, Run, Spelling, constrained_spelling, score_spellings
+from engine.models.scoring import PromptPasses, Question, Spelling, constrained_spelling, score_spellings
 from engine.text.answers import ParsedAnswer, answer_of, read_answer
 from engine.text.lengths import position_limit, question_behind
 from engine.text.targets import Example, TargetEncoder
@@ -57,17 +57,19 @@ class Answers:
         ]
 
     def scored(
-        self, questions: Sequence[Question], run: Callable[[list[int]], Run | None] = lambda _places: None
+        self,
+        questions: Sequence[Question],
+        passes: Callable[[list[int]], PromptPasses | None] = lambda _places: None,
     ) -> list[list[Spelling]]:
         """Score the labels of questions, in batches of similar length.
 
-        run: gives what runs the model for the questions at some places, None for the lens.
+        passes: gives what runs the model for the questions at some places, None for the lens.
         """
         padding, scores = padding_id(self.writer.tokenizer), list[list[Spelling]]([[]] * len(questions))
         for places in by_length([len(prompt) for prompt, _ in questions], self.settings.batch_size):
             batch = [questions[place] for place in places]
             for place, spellings in zip(
-                places, score_spellings(self.lens, batch, padding, run(places)), strict=True
+                places, score_spellings(self.lens, batch, padding, passes(places)), strict=True
             ):
                 scores[place] = spellings
             self.done(len(places))

@@ -34,8 +34,8 @@ class WatchedText:
 
     @property
     def read(self) -> list[int]:
-        """Give places that a pass can read at: the first token's for missing ones."""
-        return [max(place, 0) for place in self.places]
+        """Give places that a pass can read at: the last token's for missing ones."""
+        return [place if place != MISSING else len(self.ids) - 1 for place in self.places]
 
 
 def position_indices(probe: Probe, example: Encoded, explanation: Sequence[int] = ()) -> list[int]:

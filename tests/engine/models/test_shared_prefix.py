@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from noted_passes import NotedPasses
 from tiny_models import MODELS, TRAINABLE, build
 
 from benchmarks.tiny_configs import tiny
@@ -96,21 +97,15 @@ def test_half_precision_is_near(dtype: torch.dtype, attention: str) -> None:
 
 
 @torch.inference_mode()
-def test_bare_prompts_that_others_run_are_run_whole() -> None:
+def test_bare_prompts_are_run_for_others_behind_what_they_do_not_read() -> None:
     model = build(*MODELS["llama"])
-    lens, ran = find_lens(model), list[list[list[int]]]()
-
-    def run(sequences: Any) -> torch.Tensor:
-        ran.append(sequences)
-        return lens.last_hidden(*lens.pad(sequences, 0))
-
-    found, _ = scores(score_spellings(lens, questions(), 0, run))
-    assert ran == [[prompt for prompt, _ in questions()]]
-    assert torch.allclose(found, scores(whole_rows(model, questions()))[0], atol=2e-5)
-    one = [(prompt, [[[7]], [[8]]]) for prompt, _ in questions()]
-    with tokens_read(model) as read:
-        score_spellings(lens, one, 0, run)
-    assert len(read) == 1  # no prefix is read for nothing
+    lens = find_lens(model)
+    expected = scores(whole_rows(model, questions()))[0]
+    for first, length in ((len(HEAD), len(HEAD)), (len(HEAD) - 2, len(HEAD) - 2), (3, 0), (99, len(HEAD))):
+        others = NotedPasses(lens, first)
+        found, _ = scores(score_spellings(lens, questions(), 0, others))
+        assert others.ran == [([prompt for prompt, _ in questions()], length)]
+        assert torch.allclose(found, expected, atol=2e-5)
 
 
 @torch.inference_mode()
@@ -133,6 +128,7 @@ def test_one_token_of_each_row_is_left() -> None:
     assert shared_length([[1, 2, 3], [1, 2, 4], [1, 2, 3, 4]]) == 2
     assert shared_length([[1, 2, 3], [1, 2, 3]]) == 2
     assert shared_length([[1, 2], [1, 2, 3]]) == 1
+    assert shared_length([[1, 2, 3], [1, 2, 3]], 1) == 1
     assert shared_length([[1], [1, 2]]) == shared_length([[2, 1], [3, 1]]) == 0
 
 

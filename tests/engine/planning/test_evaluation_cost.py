@@ -104,24 +104,25 @@ LONG = 'prompt.template="{}{{response}}"'.format("Rate it from 1 to 3. " * 40)
 
 
 def test_what_all_prompts_begin_with_is_read_once_for_a_batch(write_spec) -> None:
-    """Where a probe reads the same prompts, they are read whole for both."""
+    """By an evaluation and by a probe, whether they can share a pass or not."""
     spec = write_spec()
 
-    def cost(*overrides: str) -> Cost:
+    def costs(*overrides: str) -> tuple[Cost, Cost]:
         plan = engine.plan(spec, ("seeds=[0]", *overrides))
-        costs = estimate(plan, list(plan.cells)[:1])
-        assert costs is not None
-        return costs["evaluate"]
+        found = estimate(plan, list(plan.cells)[:1])
+        assert found is not None
+        return found["evaluate"], found["probe"]
 
-    without = 'probe.positions=["completion_end"]'
-    eight = "evaluate.batch_size=8"
-    whole, spared = cost(LONG, eight, "probe.batch_size=8"), cost(LONG, without, eight)
+    behind, prompt = 'probe.positions=["completion_end"]', 'probe.positions=[{range="prompt",most=4}]'
+    eight, one = ("evaluate.batch_size=8", "probe.batch_size=8"), ("evaluate.batch_size=1", prompt)
     examples, head = 6, len("Rate it from 1 to 3. " * 40) / 4
-    assert whole.tokens - spared.tokens == pytest.approx(examples * head * 7 / 8)
-    assert spared.flops < whole.flops and spared.memory > whole.memory
-    assert cost(LONG, without, "evaluate.batch_size=1").tokens == whole.tokens
-    assert cost(LONG, eight, "probe.batch_size=4").tokens == spared.tokens
-    assert cost(eight, "probe.batch_size=8").tokens == cost(without, eight).tokens  # short
+    evaluated, probed = zip(costs(LONG, *eight), costs(LONG, *one), strict=True)
+    for spared, whole in (evaluated, probed):
+        assert whole.tokens - spared.tokens == pytest.approx(examples * head * 7 / 8)
+        assert spared.flops < whole.flops
+    assert costs(LONG, behind, *eight)[1].tokens == probed[0].tokens
+    short, whole = costs(*eight)[1], costs(*eight, prompt)[1]
+    assert short.tokens == whole.tokens and probed[0].memory > short.memory
 
 
 def test_what_prompts_begin_with_ends_where_the_example_begins() -> None:

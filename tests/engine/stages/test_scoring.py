@@ -11,6 +11,7 @@ import torch
 from facts import facts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from noted_passes import NotedPasses
 from tiny_models import MODELS, build
 from transformers import AutoModelForCausalLM
 
@@ -62,17 +63,12 @@ def test_single_token_spellings_cost_one_pass(model: Any) -> None:
 
 
 def test_bare_prompts_of_all_questions_are_one_pass(model: Any) -> None:
-    seen: list[list[list[int]]] = []
     lens = find_lens(model)
-
-    def run(sequences: Any) -> torch.Tensor:
-        seen.append(sequences)
-        return lens.last_hidden(*lens.pad(sequences, 1))
-
     questions = [([5, 6], [[[7, 8]], [[9]]]), ([5], [[[7]], [[9, 3], [4, 3]]])]
-    found = score_spellings(lens, questions, 1, run)
-    assert seen == [[[5, 6], [5]]]
-    plain = score_spellings(lens, questions, 1)
+    passes = NotedPasses(lens, 0)
+    found = score_spellings(lens, questions, 0, passes)
+    assert passes.ran == [([[5, 6], [5]], 0)]
+    plain = score_spellings(lens, questions, 0)
     assert [[s.total for s in own] for own in found] == [[s.total for s in own] for own in plain]
 
 

@@ -42,6 +42,7 @@ WHERE = """
 [factors.where.levels]
 end = { probe.positions = ["prompt_end"] }
 both = { probe.positions = ["prompt_end", "completion_end"] }
+head = { probe.positions = [-40, "prompt_end"] }
 """
 
 
@@ -92,21 +93,24 @@ def test_other_prompts_and_batches_are_run_by_the_probe_itself(
 def test_which_of_two_cells_evaluates_changes_no_bit(
     tmp_path: Path, tiny_model: Path, rated_file: Path
 ) -> None:
-    """A probe that can share the passes has prompts run whole; without one their common begin is run once."""
+    """Of no probe either, though one watches what all prompts begin with, so that they run whole."""
     long = f'prompt.template="{"the model rates a reply as good or bad " * 5}{{response}}:"'
-    alike, counts, scores = (*ONE, "--set", long, "--set", "probe.batch_size=2"), {}, {}
-    for first in ("end", "both", "none"):
+    alike, counts, found, scores = (*ONE, "--set", long, "--set", "probe.batch_size=2"), {}, {}, {}
+    for first in ("end", "both", "head", "none"):
         (tmp_path / first).mkdir()
-        spec = small_spec(tmp_path / first, tiny_model, rated_file, WHERE, train="steps = 0")
-        more = ("--set", "probe.enabled=false", "--only", "where=both") if first == "none" else ()
+        spec = small_spec(tmp_path / first, tiny_model, rated_file, WHERE, train="steps = 1")
+        none = ("--set", "probe.enabled=false", "--only", "where=both")
         with passes() as counted:
-            engine("execute", spec, *alike, *(more or ("--only", f"where={first}")))
-        engine("execute", spec, *alike, *more)
+            engine("execute", spec, *alike, *(none if first == "none" else ("--only", f"where={first}")))
+        engine("execute", spec, *alike, *(none if first == "none" else ()))
         counts[first] = len(counted)
-        scores[first] = store.open_store(tmp_path / first / "store")["small/evaluate"].label_logprob.values
-    np.testing.assert_array_equal(scores["end"], scores["both"])
-    np.testing.assert_allclose(scores["none"][0], scores["end"][0], rtol=1e-4, atol=1e-5)
-    assert counts["none"] < counts["both"] - 3
+        found[first] = contents(tmp_path / first / "store")
+        evaluations = store.open_store(tmp_path / first / "store")["small/evaluate"]
+        scores[first] = evaluations.label_logprob.sel(where="both").values
+    assert_same(found["both"], found["end"])
+    assert_same(found["head"], found["end"])
+    np.testing.assert_allclose(scores["none"], scores["end"], rtol=1e-4, atol=1e-5)
+    assert counts["none"] < counts["end"]  # all behind a prefix, and none
 
 
 def test_heads_that_cannot_be_watched_fail_the_probe_alone(
