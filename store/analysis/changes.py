@@ -1,6 +1,6 @@
 """What a factor's levels change: paired differences, and their means with intervals and tests."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from store.analysis.inference import CONFIDENCE, Estimate, among
 from store.analysis.monitoring import FIXED, Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
+    BLOCK_BYTES,
     DERIVED,
     Data,
     in_words,
@@ -35,11 +36,12 @@ from store.analysis.results import (
     SKEWED,
     STANDARDISED,
     UNEVEN,
-    by_level,
+    Columns,
     count,
     grouped,
     intervals,
     labelled,
+    labelled_levels,
     most_seeds,
     seeds_of,
     units,
@@ -116,7 +118,7 @@ class Changes:
         monitoring: Monitoring = FIXED,
         smallest: float | None = None,
     ) -> "Changes":
-        """Read and estimate differences: two cells at a time, layers by blocks."""
+        """Read and estimate differences: some levels at a time, or layers of one by blocks."""
         paired = contrast(data, variable, factor, baseline, level)
         difference = paired["difference"]
         if "example" not in difference.dims:
@@ -131,21 +133,25 @@ class Changes:
         like = without_units(difference.isel(level=0, drop=True))
         axis = like.dims.index("layer") if "layer" in like.dims else None
         estimates, sizes, uneven, lost = [], [], False, 0
-        for of_level in difference.transpose("level", ...):
-            blocks, spreads = [], []
-            for layers in layer_blocks(of_level):
-                runs = by_seed(*pair_values(of_level.isel(layer=layers) if axis is not None else of_level))
-                blocks.append(Components.of(runs.values, groups))
-                spreads.append(runs.spread)
-                uneven |= runs.uneven
-                known = blocks[-1].seeds[blocks[-1].seeds > 0]
-                lost = max(lost, len(runs.values) - int(known.min()) if known.size else 0)
-            components = Components.join(blocks, axis or 0)
-            check_values(components.mean, variable)
-            sizes.append(
-                standardised(components, np.concatenate(spreads, axis) if axis is not None else spreads[0])
-            )
-            estimates.append(Estimate.of(components, axis, **options))
+        index = difference.indexes["pair"]
+        for several in _levels_at_a_time(difference.transpose("level", "pair", "example", ...)):
+            blocks: list[list[Components]] = [[] for _ in range(several.sizes["level"])]
+            spreads: list[list[Floats]] = [[] for _ in blocks]
+            for layers in layer_blocks(several.isel(level=0)):
+                values = (several.isel(layer=layers) if axis is not None else several).values
+                for place, of_level in enumerate(values):
+                    runs = by_seed(of_level, index)
+                    blocks[place].append(Components.of(runs.values, groups))
+                    spreads[place].append(runs.spread)
+                    uneven |= runs.uneven
+                    known = blocks[place][-1].seeds[blocks[place][-1].seeds > 0]
+                    lost = max(lost, len(runs.values) - int(known.min()) if known.size else 0)
+            for parts, spread in zip(blocks, spreads, strict=True):
+                components = Components.join(parts, axis or 0)
+                check_values(components.mean, variable)
+                joined = np.concatenate(spread, axis) if axis is not None else spread[0]
+                sizes.append(standardised(components, joined))
+                estimates.append(Estimate.of(components, axis, **options))
         return cls(paired, variable, among(estimates), sizes, like, uneven, smallest, lost, share)
 
     @property
@@ -161,14 +167,12 @@ class Changes:
 
     def results(self, confidence: float, divided: Sequence[Floats | None]) -> xr.Dataset:
         """Return all that `change` gives but the corrected p values; divided: by level, as `together`."""
-        parts = [
-            summary(estimate, size, self.like, confidence, by)
+        parts: list[Columns] = [
+            tests(estimate, size, confidence, by)
+            | dict({} if self.smallest is None else one_sided(estimate, self.smallest))
             for estimate, size, by in zip(self.estimates, self.sizes, divided, strict=True)
         ]
-        if self.smallest is not None:
-            tost = [labelled(self.like, one_sided(estimate, self.smallest)) for estimate in self.estimates]
-            parts = [part.merge(tested) for part, tested in zip(parts, tost, strict=True)]
-        result = by_level(parts, self.paired["level"])
+        result = labelled_levels(self.like, parts, self.paired["level"])
         for name in ("difference", *BOUNDS):
             result[name].attrs.update(self.paired["difference"].attrs)
         result.attrs = dict(self.paired.attrs)
@@ -266,6 +270,14 @@ def stage_of(variable: str) -> str:
     return "evaluate" if evaluated else "probe"
 
 
+def _levels_at_a_time(difference: xr.DataArray) -> Iterator[xr.DataArray]:
+    """Yield as many levels at a time as memory is to hold the values of, at least one."""
+    number = difference.sizes["level"]
+    step = max(1, BLOCK_BYTES * number // max(1, 8 * difference.size))
+    for start in range(0, number, step):
+        yield difference.isel(level=slice(start, start + step))
+
+
 def pair_values(paired: xr.DataArray) -> tuple[Floats, pd.MultiIndex]:
     """Read differences as [pair, example, *rest], with the other factors and the seed of each pair."""
     return paired.transpose("pair", "example", ...).values, paired.indexes["pair"]
@@ -279,14 +291,21 @@ def without_units(paired: xr.DataArray) -> xr.DataArray:
 def summary(
     estimate: Estimate, size: Floats, like: xr.DataArray, confidence: float, divided: Floats | None
 ) -> xr.Dataset:
-    """Return mean, interval, test and effect size of differences, with the labels of `like`.
+    """Return `tests` with the labels of `like`."""
+    return labelled(like, tests(estimate, size, confidence, divided))
+
+
+def tests(
+    estimate: Estimate, size: Floats, confidence: float, divided: Floats | None
+) -> dict[str, tuple[Any, str, str]]:
+    """Return mean, interval, test and effect size of differences, as columns.
 
     divided: by what the level of simultaneous bounds is, as of `together`.
     """
     components = estimate.components
     low, high = estimate.bounds(1 - confidence)
     simultaneous_low, simultaneous_high = estimate.together(1 - confidence, divided)
-    columns = {
+    return {
         "difference": (components.mean, "", ""),
         "low": (low, "", ""),
         "high": (high, "", ""),
@@ -300,7 +319,6 @@ def summary(
         "groups": (components.groups, "1", GROUPS),
         "missing": (components.missing, "1", MISSING),
     }
-    return labelled(like, columns)
 
 
 def _moved(pairs: Pairs) -> str:

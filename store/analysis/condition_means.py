@@ -1,15 +1,17 @@
 """Plain means by level or condition, each with its interval: what a table of results shows."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from store.analysis.changes import stage_of
 from store.analysis.components import Components, Floats
 from store.analysis.inference import CONFIDENCE, inferred
 from store.analysis.nodes import (
+    BLOCK_BYTES,
     Data,
     by_condition,
     in_words,
@@ -34,6 +36,7 @@ from store.analysis.runs import by_seed, example_groups
 from store.analysis.value_ranges import is_share, value_range
 from store.errors import StoreError
 
+COPIES = 8  # of values, while their components are taken apart
 OVER_SEEDS = "{} t intervals over seeds, for these examples"
 
 
@@ -47,7 +50,7 @@ def means(
 ) -> xr.Dataset:
     """Return the mean of a variable by level of a factor, or by condition (all factors but the seed).
 
-    Reads one level at a time.
+    Reads some levels at a time.
 
     Args:
         name: as for `contrast`, or with stage="summary" a number of the summary.
@@ -78,25 +81,45 @@ def means_of(
 ) -> xr.Dataset:
     """Return the means of what is read of some cells, by level, as `means`, but without its `method`.
 
-    values_of: gives the values of a level's cells, dims (cell, example, …), named as `value_range` knows it.
+    values_of: gives the values of some cells, dims (cell, example, …), named as `value_range` knows it.
     """
-    parts: dict[Any, xr.Dataset] = {}
-    attrs: dict[str, Any] = {}
+    parts: list[xr.Dataset] = []
+    known: list[Any] = []
     for whole in nodes:
         dataset = by_condition(whole) if by == "condition" else whole
-        levels_of_cells = dataset.indexes["cell"].get_level_values(by)
-        for level in levels(dataset, by):
-            if level in parts:
-                raise StoreError(f"{by}: the cells of {level!r} come in several shapes; select one")
-            values = values_of(dataset.isel(cell=np.flatnonzero(levels_of_cells == level)))
-            attrs = values.attrs | {"name": values.name}
-            parts[level] = _mean(values, confidence)
-    result = xr.concat(list(parts.values()), level_coordinate(list(parts), by), join="outer")
-    for column in ("mean", "low", "high"):
-        named = attrs.get("long_name", attrs["name"])
-        result[column].attrs.update(units=attrs.get("units") or "1", long_name=named)
+        own = levels(dataset, by)
+        if twice := [level for level in own if level in known]:
+            raise StoreError(f"{by}: the cells of {twice[0]!r} come in several shapes; select one")
+        known += own
+        parts += _parts(dataset, own, values_of, by, confidence)
+    result = xr.concat(parts, "level", join="outer", combine_attrs="override")
+    result = result.assign_coords(level=level_coordinate(known, by))
     most_seeds(result, "level")
     return result
+
+
+def _parts(
+    dataset: xr.Dataset,
+    own: Sequence[Any],
+    values_of: Callable[[xr.Dataset], xr.DataArray],
+    by: str,
+    confidence: float,
+) -> Iterator[xr.Dataset]:
+    """Yield the means of a dataset's levels, of as many at a time as memory is to hold the values of."""
+    of_cells = dataset.indexes["cell"].get_level_values(by)
+    places: dict[Any, list[int]] = {}
+    for cell, level in enumerate(of_cells):
+        places.setdefault(level, []).append(cell)
+    start, step = 0, 1  # of the first level it is seen how large one is
+    while start < len(own):
+        cells = [places[level] for level in own[start : start + step]]
+        values = values_of(dataset.isel(cell=[cell for one in cells for cell in one]))
+        crossed = "example" in values.dims
+        block = numbers(values.transpose("cell", *(["example"] if crossed else []), ...))
+        ends = np.cumsum([len(one) for one in cells])
+        yield _means(block, np.split(np.arange(ends[-1]), ends[:-1]), confidence)
+        start += len(cells)
+        step = max(1, BLOCK_BYTES // COPIES * len(cells) // max(1, block.nbytes))
 
 
 def divergence_from(
@@ -132,16 +155,17 @@ def divergence_from(
     return result.sel(against=reference).assign_attrs(result.attrs)
 
 
-def _mean(values: xr.DataArray, confidence: float) -> xr.Dataset:
-    crossed = "example" in values.dims
-    block = numbers(values.transpose("cell", *(["example"] if crossed else []), ...))
-    middle, low, high = mean_bounds(block, confidence)
+def _means(block: xr.DataArray, cells: Sequence[NDArray[np.intp]], confidence: float) -> xr.Dataset:
+    crossed = "example" in block.dims
+    middle, low, high = mean_bounds(block, cells, confidence)
     like = block.isel(cell=0, example=0, drop=True) if crossed else block.isel(cell=0, drop=True)
+    like = like.expand_dims(level=len(cells))
     nothing = np.full(like.shape, np.nan)
+    unit = block.attrs.get("units") or "1", block.attrs.get("long_name", str(block.name))
     columns = {
-        "mean": (middle.mean, "", ""),
-        "low": (low, "", ""),
-        "high": (high, "", ""),
+        "mean": (middle.mean, *unit),
+        "low": (low, *unit),
+        "high": (high, *unit),
         "seeds": (middle.seeds if crossed else middle.examples, "1", SEEDS),
         "examples": (middle.examples if crossed else nothing, "1", EXAMPLES),
         "groups": (middle.groups if crossed else nothing, "1", GROUPS),
@@ -149,16 +173,26 @@ def _mean(values: xr.DataArray, confidence: float) -> xr.Dataset:
     return labelled(like, columns)
 
 
-def mean_bounds(block: xr.DataArray, confidence: float) -> tuple[Components, Floats, Floats]:
-    """Return the mean of values (cell, example, *rest) with low and high, which stay within their range.
+def mean_bounds(
+    block: xr.DataArray, cells: Sequence[NDArray[np.intp]], confidence: float
+) -> tuple[Components, Floats, Floats]:
+    """Return the means of values (cell, example, *rest) over sets of cells, with low and high, [set, *rest].
 
-    Without `example` (numbers of the summary) the seeds are the only units there are.
+    They stay within the values' range. Without `example` (numbers of the summary) the seeds are the only
+    units there are.
     """
     values = block.values if "example" in block.dims else block.values[:, None]
-    runs = by_seed(values, block.indexes["cell"]).values
+    index = block.indexes["cell"]
+    runs = [by_seed(values[own], index[own]) for own in cells]
+    seeds = {
+        seed: place for place, seed in enumerate(dict.fromkeys(seed for run in runs for seed in run.seeds))
+    }
+    of_seeds = np.full((len(seeds), values.shape[1], len(runs), *values.shape[2:]), np.nan)
+    for place, run in enumerate(runs):
+        of_seeds[[seeds[seed] for seed in run.seeds], :, place] = run.values
     if "example" not in block.dims:
-        return _inferred(Components.of(runs[:, 0][None]), block, confidence)
-    return _inferred(Components.of(runs, example_groups(block)), block, confidence)
+        return _inferred(Components.of(of_seeds[:, 0][None]), block, confidence)
+    return _inferred(Components.of(of_seeds, example_groups(block)), block, confidence)
 
 
 def _inferred(

@@ -15,13 +15,16 @@ Cell = tuple[Any, ...]
 Found = dict[Cell, tuple[float, str]]
 """By cell: the measure (NaN when it cannot be had) and what it says, or why it cannot be had."""
 
+PREDICTIONS = "generated_label", "prediction"
+EXPLANATION = "generated_explanation"
+
 
 def mismatch(data: xr.DataTree) -> Found:
     """Return the share of explanations that name another label than the predicted one, and not that one."""
     shares: Found = {}
-    for cell, part in _cells(data, "evaluate"):
+    for cell, part in _cells(data, "evaluate", *PREDICTIONS, EXPLANATION):
         explanations = _explanations(part)
-        prediction = "generated_label" if "generated_label" in part else "prediction"
+        prediction = next((name for name in PREDICTIONS if name in part), "")
         if explanations is None or prediction not in part:
             shares[cell] = np.nan, "no generated explanations in the store"
             continue
@@ -103,7 +106,7 @@ def dimension_confusion(data: xr.DataTree, dimension: str | None) -> Found:
         return dict.fromkeys(summary.indexes["cell"], unnamed)
     at = check_factor(summary, dimension)
     groups: dict[Cell, list[tuple[Cell, xr.Dataset]]] = {}
-    for cell, part in _cells(data, "evaluate"):
+    for cell, part in _cells(data, "evaluate", "prediction"):
         groups.setdefault(_without(cell, at), []).append((cell, part))
     correlations: Found = {}
     for members in groups.values():
@@ -126,7 +129,7 @@ def entropy_collapse(data: xr.DataTree, nearly_zero: float, positions: Sequence[
     At the first of `positions` that the store has, else at its first one.
     """
     shares: Found = {}
-    for cell, part in _cells(data, "probe"):
+    for cell, part in _cells(data, "probe", "entropy"):
         if "entropy" not in part:
             shares[cell] = np.nan, "no entropy in the store"
             continue
@@ -151,7 +154,7 @@ def entropy_collapse(data: xr.DataTree, nearly_zero: float, positions: Sequence[
 def templates(data: xr.DataTree) -> Found:
     """Return the share of explanations that open alike, or repeat an earlier one, whichever is larger."""
     shares: Found = {}
-    for cell, part in _cells(data, "evaluate"):
+    for cell, part in _cells(data, "evaluate", EXPLANATION):
         texts = [text for text in _explanations(part) or [] if text.strip()]
         if len(texts) < 2:
             shares[cell] = (
@@ -184,7 +187,8 @@ def _excess_correlation(first: xr.Dataset, second: xr.Dataset, a: str, b: str) -
     return predicted - true, f"{text} ({len(common)} examples)"
 
 
-def _cells(data: xr.DataTree, stage: str) -> Iterator[tuple[Cell, xr.Dataset]]:
+def _cells(data: xr.DataTree, stage: str, *names: str) -> Iterator[tuple[Cell, xr.Dataset]]:
+    """Yield each cell with those of some variables that it has, and all coordinates."""
     try:
         nodes = stage_nodes(data, stage)
     except FAULTS:
@@ -192,12 +196,13 @@ def _cells(data: xr.DataTree, stage: str) -> Iterator[tuple[Cell, xr.Dataset]]:
     except StoreError:  # the experiment has no such stage: each cell will be told so
         return
     for dataset in nodes.values():
+        named = dataset.drop_vars([name for name in dataset.data_vars if name not in names])
         for number, cell in enumerate(dataset.indexes["cell"]):
-            yield cell, dataset.isel(cell=number)
+            yield cell, named.isel(cell=number)
 
 
 def _explanations(part: xr.Dataset) -> list[str] | None:
-    return [str(t) for t in part["generated_explanation"].values] if "generated_explanation" in part else None
+    return [str(t) for t in part[EXPLANATION].values] if EXPLANATION in part else None
 
 
 def _without(cell: Cell, place: int) -> Cell:

@@ -1,11 +1,12 @@
 """How predictions fare: transfer between sets, confusion of labels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
+from numpy.typing import NDArray
 
 from store.analysis.condition_means import OVER_SEEDS, mean_bounds
 from store.analysis.inference import CONFIDENCE
@@ -53,10 +54,12 @@ def transfer_matrix(
     for part in parts:
         index = part.indexes["cell"]
         pairs = list(zip(index.get_level_values(train), index.get_level_values(test), strict=True))
-        for i, j in np.ndindex(len(rows), len(columns)):
-            chosen = [cell for cell, pair in enumerate(pairs) if pair == (rows[i], columns[j])]
-            if chosen:
-                cells_of_matrix[:, i, j] = _mean(numbers(part.isel(cell=chosen)), confidence)
+        cells: dict[tuple[Any, Any], list[int]] = {}
+        for cell, pair in enumerate(pairs):
+            cells.setdefault(pair, []).append(cell)
+        found = _means(numbers(part), [np.array(own) for own in cells.values()], confidence)
+        for (row, column), values in zip(cells, found, strict=True):
+            cells_of_matrix[:, rows.index(row), columns.index(column)] = values
     like = xr.DataArray(
         np.empty(cells_of_matrix.shape[1:]),
         {
@@ -78,13 +81,17 @@ def transfer_matrix(
     return result
 
 
-def _mean(block: xr.DataArray, confidence: float) -> tuple[float, ...]:
-    """Return mean, low, high, seeds, examples and groups of values (cell, example) or (cell,)."""
-    middle, low, high = mean_bounds(block, confidence)
+def _means(block: xr.DataArray, cells: Sequence[NDArray[np.intp]], confidence: float) -> NDArray[np.float64]:
+    """Return mean, low, high, seeds, examples and groups of sets of values (cell, example) or (cell,).
+
+    [sets, 6].
+    """
+    middle, low, high = mean_bounds(block, cells, confidence)
     counts: tuple[Any, ...] = (middle.seeds, middle.examples, middle.groups)
     if "example" not in block.dims:
-        counts = (middle.examples, np.nan, np.nan)
-    return tuple(float(value) for value in (middle.mean, low, high, *counts))
+        nothing = np.full(len(cells), np.nan)
+        counts = (middle.examples, nothing, nothing)
+    return np.stack([middle.mean, low, high, *counts], axis=1)
 
 
 def confusion(
@@ -132,8 +139,9 @@ def confusion(
 
 
 def by_levels(data: Data, by: str, name: str) -> Iterator[tuple[Any, xr.Dataset]]:
-    """Yield every level with its cells that have a variable; one in several shapes comes once for each."""
+    """Yield every level with that variable of its cells; one in several shapes comes once for each."""
     for whole in stage_nodes(data, "evaluate", name).values():
-        dataset = by_condition(whole) if by == "condition" else whole
+        named = whole.drop_vars(set(whole.data_vars) - {name}) if name in whole.data_vars else whole
+        dataset = by_condition(named) if by == "condition" else named
         for level in levels(dataset, by):
             yield level, dataset.isel(cell=dataset.indexes["cell"].get_level_values(by) == level)

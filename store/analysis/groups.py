@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from specs.common.spelling import hint
 from store.analysis.components import Floats
-from store.analysis.nodes import Data, by_condition, levels, numbers, stage_nodes, variable
+from store.analysis.nodes import BLOCK_BYTES, Data, by_condition, levels, numbers, stage_nodes, variable
 from store.analysis.pairs import differences, find_pairs
 from store.analysis.results import level_coordinate
 from store.analysis.runs import SeedValues, by_seed, example_groups
@@ -130,11 +130,11 @@ def read_groups(
     """Read a variable by level of a factor, or by condition (all factors but the seed) for "condition".
 
     Levels whose cells lie in different shapes (other test data) are compared all the same. layers: those to
-    read, by number. `reduce` makes a cell's array smaller right after it was read; `against` takes the
-    differences of a contrast instead of values. `paired`: whether examples of equal id are the same; None:
-    they are when all groups have just the same ids, they are not when no id is shared. (Should equal ids
-    belong to unlike examples, paired tests stay valid.) StoreError for ids shared in part, and for a level
-    that lies in several shapes.
+    read, by number. `reduce` makes arrays of some cells (or pairs) smaller right after they were read;
+    `against` takes the differences of a contrast instead of values. `paired`: whether examples of equal id
+    are the same; None: they are when all groups have just the same ids, they are not when no id is shared.
+    (Should equal ids belong to unlike examples, paired tests stay valid.) StoreError for ids shared in part,
+    and for a level that lies in several shapes.
     """
     levels_read: dict[Any, LevelValues] = {}
     for whole in stage_nodes(data, stage, name).values():
@@ -161,16 +161,19 @@ def _values(part: xr.Dataset, name: str, against: Against | None) -> xr.DataArra
 
 def _read(values: xr.DataArray, level: Any, reduce: Reduce | None) -> LevelValues:
     dim = "pair" if "pair" in values.dims else "cell"
+    index, number = values.indexes[dim], values.sizes[dim]
+    unlabelled = values.drop_vars([dim, *index.names])
+    step = max(1, BLOCK_BYTES * number // max(1, 8 * values.size))
     blocks = []
-    for number in range(values.sizes[dim]):
-        block = numbers(values.isel({dim: number}, drop=True))
-        blocks.append((reduce(block) if reduce else block).transpose("example", ...))
-    cells = np.stack([block.values for block in blocks])
+    for start in range(0, number, step):
+        block = numbers(unlabelled.isel({dim: slice(start, start + step)}))
+        blocks.append((reduce(block) if reduce else block).transpose(dim, "example", ...))
+    cells = np.concatenate([block.values for block in blocks])
     examples = values["example"].values.astype(object)
     known = example_groups(values)
     units = np.arange(len(examples)) if known is None else known
-    like = blocks[0].isel(example=0, drop=True)
-    return LevelValues(level, cells, values.indexes[dim], examples, like, units)
+    like = blocks[0].isel({dim: 0, "example": 0}, drop=True)
+    return LevelValues(level, cells, index, examples, like, units)
 
 
 def _aligned(factor: str, groups: tuple[LevelValues, ...], paired: bool | None) -> Groups:

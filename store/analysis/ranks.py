@@ -60,16 +60,16 @@ def rank_trajectory(
     return result
 
 
-def _with_gold(cell: xr.DataArray) -> xr.DataArray:
+def _with_gold(cells: xr.DataArray) -> xr.DataArray:
     """Append the rank of each example's own label as watch="gold", NaN where its label is not watched."""
-    texts = [str(text) for text in cell["watch"].values]
-    gold_places = np.array([texts.index(label) if label in texts else -1 for label in cell["gold"].values])
-    dims = ("example", *(dim for dim in cell.dims if dim not in ("example", "watch")), "watch")
-    values = cell.transpose(*dims).values
+    texts = [str(text) for text in cells["watch"].values]
+    gold_places = np.array([texts.index(label) if label in texts else -1 for label in cells["gold"].values])
+    dims = ("example", *(dim for dim in cells.dims if dim not in ("example", "watch")), "watch")
+    values = cells.transpose(*dims).values
     gold = values[np.arange(len(gold_places)), ..., gold_places]
     gold[gold_places < 0] = np.nan
     every = np.concatenate([values, gold[..., None]], axis=-1)
-    coordinates = {name: cell[name] for name in dims[:-1]}
+    coordinates = {name: cells[name] for name in dims[:-1] if name in cells.coords}
     coordinates["watch"] = level_coordinate([*texts, GOLD], "watched text", "watch")
     return xr.DataArray(every, coordinates, dims)
 

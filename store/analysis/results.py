@@ -31,6 +31,20 @@ def labelled(like: xr.DataArray, columns: Columns) -> xr.Dataset:
     return xr.Dataset(variables, coordinates)
 
 
+def labelled_levels(like: xr.DataArray, parts: Sequence[Columns], levels: xr.DataArray) -> xr.Dataset:
+    """Return columns of each level, of the shape of `like`, joined along `level`."""
+    coordinates = {name: c.variable for name, c in like.coords.items() if name in like.dims}
+    variables = {
+        name: (
+            ("level", *like.dims),
+            np.stack([np.broadcast_to(part[name][0], like.shape) for part in parts]),
+            {"units": units, "long_name": title},
+        )
+        for name, (_, units, title) in parts[0].items()
+    }
+    return xr.Dataset(variables, {**coordinates, "level": levels})
+
+
 def level_coordinate(levels: Sequence[Any], title: str, dim: str = "level") -> xr.DataArray:
     """Return the levels of a factor as a coordinate of `dim`; text as objects, like the store's own."""
     kind = object if any(isinstance(level, str) for level in levels) else None

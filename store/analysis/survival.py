@@ -64,7 +64,7 @@ def saturation(
         "max_prob",
         factor,
         "probe",
-        reduce=lambda cell: saturation_layer(cell, threshold),
+        reduce=lambda cells: saturation_layer(cells, threshold),
         paired=paired,
     )
     layers = next(iter(stage_nodes(data, "probe").values()))["layer"]

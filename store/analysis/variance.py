@@ -191,10 +191,10 @@ def variance_tests(
 
 
 def _mean_over(layers: tuple[int, int]) -> Any:
-    def reduce(cell: xr.DataArray) -> xr.DataArray:
-        chosen = cell.sel(layer=slice(*layers))
+    def reduce(cells: xr.DataArray) -> xr.DataArray:
+        chosen = cells.sel(layer=slice(*layers))
         if not chosen.sizes["layer"]:
-            layer_range = f"{cell['layer'].values[0]} to {cell['layer'].values[-1]}"
+            layer_range = f"{cells['layer'].values[0]} to {cells['layer'].values[-1]}"
             raise StoreError(f"layers {layers}: none of them is in the store, which has {layer_range}")
         return chosen.mean("layer", skipna=False, keep_attrs=True)
 

@@ -17,6 +17,7 @@ from scipy import special
 from store.analysis.components import Components, Floats
 
 HALVINGS = 60
+TIE = 1e-9  # relative difference of two variances that are equal but for rounding
 FEWEST = 3  # outcomes from which on variances are shared
 PRIOR = {2: 5.0}  # degrees of freedom of the shared variance at most, by seeds
 MOST_PRIOR = 20.0
@@ -74,12 +75,14 @@ def crossed_width(
 
     parts: of each factor, the mean's variance by it alone (the rest included) and its degrees of freedom.
     The variance is that of the rest and what each factor has in excess of it, the degrees of freedom are
-    Satterthwaite's (1946); where nothing varies, those of the last factor.
+    Satterthwaite's (1946); where nothing varies, those of the last factor. A factor whose variance is that of
+    the rest, but for rounding, has nothing in excess: of shares that is common, and degrees of freedom would
+    hang on the order in which sums are taken.
     """
     total, weight, spread = rest, np.ones_like(rest), np.zeros_like(rest)
     with np.errstate(divide="ignore", invalid="ignore"):
         for variance, df in parts:
-            more = variance > rest
+            more = variance > rest * (1 + TIE)
             total = total + np.where(more, variance - rest, 0)
             weight = weight - more
             spread = spread + (more * variance) ** 2 / df

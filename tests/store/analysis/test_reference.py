@@ -225,6 +225,18 @@ def test_shares_of_none_and_all_have_intervals() -> None:
     assert low == pytest.approx(0) and 0.1 < float(high[0]) < 0.3
 
 
+def test_one_error_gives_one_interval_wherever_it_is() -> None:
+    """Its variances by seeds, by examples and by the rest are equal, but for rounding."""
+    found = set()
+    for seed, example in np.ndindex(5, 60):
+        values = np.ones((5, 60, 2))
+        values[seed, example, 0] = 0
+        bounds = np.stack(share_bounds(Components.of(values), 0.95))
+        change = infer(values - 1, share=True)
+        found.add(tuple(np.concatenate([bounds.ravel(), change.low, change.high]).round(9)))
+    assert len(found) == 1
+
+
 def test_a_share_that_no_example_changes_has_an_interval_all_the_same() -> None:
     guess = np.full((2, 3, 8), "1", object)
     data = cells(guess, "prediction", {"target": ["a", "b"]}, ("example",))
