@@ -36,7 +36,6 @@ from store.analysis.results import (
     SKEWED,
     STANDARDISED,
     UNEVEN,
-    Columns,
     count,
     grouped,
     intervals,
@@ -89,16 +88,17 @@ def contrast(data: Data, variable: str, factor: str, baseline: Any = None, level
 
 @frozen
 class Changes:
-    """Differences of a variable from a factor's baseline, estimated level by level and not yet corrected."""
+    """Differences of a variable from a factor's baseline, estimated and not yet corrected."""
 
     paired: xr.Dataset
     """What `contrast` gives."""
     variable: str
-    estimates: list[Estimate]
-    """Of each level."""
-    sizes: list[Floats]
-    """Means in standard deviations of a single run's examples."""
+    estimate: Estimate
+    """[level, *rest]"""
+    size: Floats
+    """Means in standard deviations of a single run's examples [level, *rest]."""
     like: xr.DataArray
+    """Without values: the rest's dims and coordinates."""
     uneven: bool
     smallest: float | None
     """The smallest difference of interest."""
@@ -152,7 +152,8 @@ class Changes:
                 joined = np.concatenate(spread, axis) if axis is not None else spread[0]
                 sizes.append(standardised(components, joined))
                 estimates.append(Estimate.of(components, axis, **options))
-        return cls(paired, variable, among(estimates), sizes, like, uneven, smallest, lost, share)
+        estimate = Estimate.stack(among(estimates))
+        return cls(paired, variable, estimate, np.stack(sizes), like, uneven, smallest, lost, share)
 
     @property
     def axis(self) -> int | None:
@@ -167,12 +168,11 @@ class Changes:
 
     def results(self, confidence: float, divided: Sequence[Floats | None]) -> xr.Dataset:
         """Return all that `change` gives but the corrected p values; divided: by level, as `together`."""
-        parts: list[Columns] = [
-            tests(estimate, size, confidence, by)
-            | dict({} if self.smallest is None else one_sided(estimate, self.smallest))
-            for estimate, size, by in zip(self.estimates, self.sizes, divided, strict=True)
-        ]
-        result = labelled_levels(self.like, parts, self.paired["level"])
+        known = [by for by in divided if by is not None]
+        columns = tests(self.estimate, self.size, confidence, np.stack(known, axis=1) if known else None)
+        if self.smallest is not None:
+            columns |= one_sided(self.estimate, self.smallest)
+        result = labelled_levels(self.like, columns, self.paired["level"])
         for name in ("difference", *BOUNDS):
             result[name].attrs.update(self.paired["difference"].attrs)
         result.attrs = dict(self.paired.attrs)
@@ -185,8 +185,8 @@ class Changes:
         tost = ""
         if self.smallest is not None:
             tost = f"; {add_verdict(result, self.smallest, confidence, words_of_equivalence)}"
-            tost += skewed_trainings(self.estimates) * self.share
-        looked = self.estimates[0].monitoring.described(result["seeds"].values)
+            tost += skewed_trainings(self.estimate) * self.share
+        looked = self.estimate.monitoring.described(result["seeds"].values)
         result.attrs["method"] = (
             f"{self.paired.attrs['method'].removesuffix('.')}; mean over {units(result)} "
             f"and {seeds_of(result)}{UNEVEN * self.uneven}, "
@@ -242,8 +242,10 @@ def change(
     """
     smallest = smallest_difference(data, variable, equivalence)
     changes = Changes.of(data, variable, factor, baseline, level, Monitoring.of(looks), smallest)
-    starts = [level_.p_family() for level_ in changes.estimates]
-    result = changes.results(confidence, together(starts, family, changes.axis, correction, 1 - confidence))
+    starts = changes.estimate.p_family()
+    result = changes.results(
+        confidence, together(list(starts), family, changes.axis, correction, 1 - confidence)
+    )
     words, of_equivalence = (
         add_adjusted(result, name, correction, factor, family=family, start=start) if name in result else ""
         for name, start in TESTED.items()

@@ -164,6 +164,13 @@ class Components:
             joined[name] = np.concatenate(arrays, axis=axis + lead)
         return cls(**joined)
 
+    @classmethod
+    def stack(cls, parts: Sequence["Components"]) -> "Components":
+        """Join components of outcomes of one shape along a new first axis of them, without sketches."""
+        number = max(len(part.seed) for part in parts)
+        padded = [evolve(part, seed=_padded(part.seed, number), sketch=part.sketch[:0]) for part in parts]
+        return cls(*(stacked(padded, name, parts[0].mean.ndim) for name in cls.__annotations__))
+
     def within(self, ends: tuple[float, float]) -> "Components":
         """Return it with means in the range of what is measured, which a rounded sum may leave."""
         return evolve(self, mean=np.clip(self.mean, *ends))
@@ -188,3 +195,13 @@ class Components:
             missing=self.missing + other.missing,
             sketch=np.concatenate([self.sketch, other.sketch]),
         )
+
+
+def stacked(parts: Sequence[Any], name: str, outcomes: int) -> Any:
+    """Return an attribute of all parts along a new first axis of its outcomes, which are its last axes."""
+    arrays = [np.asarray(getattr(part, name)) for part in parts]
+    return np.stack(arrays, axis=arrays[0].ndim - outcomes)
+
+
+def _padded(seed: Floats, number: int) -> Floats:
+    return np.concatenate([seed, np.zeros((number - len(seed), *seed.shape[1:]))])

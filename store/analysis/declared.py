@@ -217,10 +217,10 @@ def _together(
     questions: Sequence[DeclaredTest], kind: str, correction: Correction, confidence: float
 ) -> list[xr.Dataset]:
     """Return the results of one family."""
-    starts = [level.p_family() for question in questions for level in question.changes.estimates]
+    starts = [level for question in questions for level in question.changes.estimate.p_family()]
     divided = iter(together(starts, "contrast", None, correction, 1 - confidence))
     results = [
-        question.changes.results(confidence, [next(divided) for _ in question.changes.estimates])
+        question.changes.results(confidence, [next(divided) for _ in question.changes.size])
         for question in questions
     ]
     if len(questions) == 1:

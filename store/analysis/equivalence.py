@@ -4,7 +4,6 @@ They turn the intervals of the one inference round, so that p is below α just w
 confidence 1 − 2α lies within ± the smallest difference of interest.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -77,15 +76,13 @@ def add_verdict(result: xr.Dataset, smallest: float, confidence: float, words: s
     )
 
 
-def skewed_trainings(estimates: Sequence[Estimate]) -> str:
+def skewed_trainings(estimate: Estimate) -> str:
     """Return what is to be said where differences of trainings are skewed; "" where they are not.
 
     Shares alone: a training that fails now and then is seldom among five or ten, and docs/honesty.md has how
     often a difference on the border is called smaller then.
     """
-    measured = [estimate for estimate in estimates if estimate.components.mean.size]
-    skewnesses = [np.abs(_skewness(estimate)).max() for estimate in measured]
-    most = max(skewnesses, default=0.0)
+    most = np.abs(_skewness(estimate)).max(initial=0.0)
     if most <= SKEWED:
         return ""
     return (

@@ -10,7 +10,7 @@ import numpy as np
 from attrs import evolve, frozen
 from numpy.typing import NDArray
 
-from store.analysis.components import Components, Floats, Integers
+from store.analysis.components import Components, Floats, Integers, stacked
 from store.analysis.monitoring import FIXED, Monitoring
 from store.analysis.multiplicity import Correction, adjust, divisors
 from store.analysis.proportions import Floor, Score
@@ -87,6 +87,23 @@ class Estimate:
         )
         skewed = skewness(components, np.sqrt(plain.variances[0]))
         return cls(kept, plain, shared, used, limited, within, monitoring, skewed)
+
+    @classmethod
+    def stack(cls, parts: Sequence["Estimate"]) -> "Estimate":
+        """Join estimates that were made alike, of outcomes of one shape, along a new first axis of them."""
+        first, outcomes = parts[0], parts[0].components.mean.ndim
+
+        def joined(kind: type[Any], of: Sequence[Any]) -> Any:
+            return kind(*(stacked(of, name, outcomes) for name in kind.__annotations__))
+
+        components = Components.stack([part.components for part in parts])
+        plain = joined(Widths, [part.plain for part in parts])
+        shared = None if first.shared is None else joined(Moderated, [part.shared for part in parts])
+        limited: Score | Floor | None = None
+        if first.limited is not None:
+            limited = Score(components, plain) if isinstance(first.limited, Score) else Floor(components)
+        used, skewed = stacked(parts, "used", outcomes), stacked(parts, "skewness", outcomes)
+        return cls(components, plain, shared, used, limited, first.within, first.monitoring, skewed)
 
     def p(self, value: float = 0.0) -> Floats:
         """Return p values of a mean of `value`, of each outcome alone; NaN where there is no interval."""

@@ -31,16 +31,12 @@ def labelled(like: xr.DataArray, columns: Columns) -> xr.Dataset:
     return xr.Dataset(variables, coordinates)
 
 
-def labelled_levels(like: xr.DataArray, parts: Sequence[Columns], levels: xr.DataArray) -> xr.Dataset:
-    """Return columns of each level, of the shape of `like`, joined along `level`."""
+def labelled_levels(like: xr.DataArray, columns: Columns, levels: xr.DataArray) -> xr.Dataset:
+    """Return columns of the shape of `like` by level, [level, *like's], with their labels."""
     coordinates = {name: c.variable for name, c in like.coords.items() if name in like.dims}
     variables = {
-        name: (
-            ("level", *like.dims),
-            np.stack([np.broadcast_to(part[name][0], like.shape) for part in parts]),
-            {"units": units, "long_name": title},
-        )
-        for name, (_, units, title) in parts[0].items()
+        name: (("level", *like.dims), values, {"units": units, "long_name": title})
+        for name, (values, units, title) in columns.items()
     }
     return xr.Dataset(variables, {**coordinates, "level": levels})
 
