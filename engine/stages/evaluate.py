@@ -246,8 +246,8 @@ def _shared_passes(
     for other in context.plan.cells:
         if other.keys["evaluate"] == cell.keys["evaluate"] and other.index != cell.index:
             probe = context.settings("probe", other)
-            read = shared_examples(rows, text, probe, context.settings("evaluate", other))
-            others += [(probe, read)] if read else []
+            reader = probe, shared_examples(rows, text, probe, context.settings("evaluate", other))
+            others += [reader] if reader[1] and reader not in others else []
     key = cell.keys.get("probe", "")
     is_kept = context.plan.states["probe"].get(key) == "pending" and context.ranks.size == 1
     own = context.settings("probe", cell), context.settings("evaluate", cell)

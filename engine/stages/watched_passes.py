@@ -194,14 +194,8 @@ class BatchPasses:
 
     def last_hidden(self, prompts: Sequences, prefix: Prefix | None) -> Tensor:
         """Give the last normed hidden states [B, T - length, D]; keep what the cell's probe will read."""
-        shared = self.shared
-        if self.keeps and shared.kept.key:
-            places = _places(shared.probe, prompts)
-            # What the probe would run by itself, and this one, must be one pass.
-            alike = shared_length(prompts, first_of(places)) == shared_length(
-                prompts, self.first_read(prompts)
-            )
-        if self.keeps and shared.kept.key and alike:
+        shared, places = self.shared, _places(self.shared.probe, prompts)
+        if self.keeps and shared.kept.key and self._is_the_probes(prompts, places):
             try:
                 streams, last = pass_behind(
                     prefix, shared.lens, shared.layers, shared.probe, shared.padding, prompts, places
@@ -212,6 +206,10 @@ class BatchPasses:
                 shared.kept.keep(prompts, places, streams)
                 return last
         return last_hidden(shared.lens, prefix, prompts, shared.padding)
+
+    def _is_the_probes(self, prompts: Sequences, places: Sequences) -> bool:
+        """Tell whether the cell's probe by itself would run behind the same prefix."""
+        return shared_length(prompts, first_of(places)) == shared_length(prompts, self.first_read(prompts))
 
 
 def _places(probe: Probe, prompts: Sequences) -> list[list[int]]:

@@ -108,16 +108,23 @@ def test_watching_changes_no_output_and_leaves_nothing_behind() -> None:
 
 
 def test_a_mask_that_is_left_to_the_function_is_made_here() -> None:
-    """Flash attention is given the padding alone, and window and causality as options."""
+    """Flash attention is given the padding alone, and window and causality as options.
+
+    So it is where queries are only the last tokens, and keys of those before are kept.
+    """
     model = build("mistral")
     positions = torch.tensor([[3, 6], [2, 4]])
     truth = watched(model, RIGHT, positions, [1])
 
     from engine.models import attention_heads as heads
 
-    def with_padding_alone(module: Any, key: Tensor, mask: Any, positions: Tensor, options: Any) -> Tensor:
+    def with_padding_alone(
+        module: Any, query: Tensor, key: Tensor, mask: Any, positions: Tensor, options: Any
+    ) -> Tensor:
         assert options["sliding_window"] == 4
-        return rows(module, key, RIGHT, positions, options)
+        seen = rows(module, query, key, RIGHT, positions, options)
+        assert torch.equal(rows(module, query[:, :, 2:], key, RIGHT, positions - 2, options), seen)
+        return seen
 
     rows = heads._mask_rows
     with pytest.MonkeyPatch.context() as patch:
