@@ -1,6 +1,6 @@
 """The values of a factor's levels side by side, and whether they stand on the same examples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,18 @@ class Groups:
             raise StoreError(
                 f"{self.factor}: expected two levels or more to compare, found {len(self.groups)}"
             )
+        return self.alike()
+
+    def alike(self) -> "Groups":
+        """Return self; StoreError when levels have not the same layers, positions and the like."""
+        first = self.groups[0]
+        for group in self.groups[1:]:
+            own, other = first.like, group.like
+            if dims := [str(dim) for dim in {**own.sizes, **other.sizes} if not _same(own, other, dim)]:
+                raise StoreError(
+                    f"{self.factor}: {group.level!r} and {first.level!r} differ in {' and '.join(dims)}, "
+                    f"found {dict(other.sizes)} and {dict(own.sizes)}; select levels that are measured alike"
+                )
         return self
 
     @property
@@ -111,6 +123,11 @@ class Groups:
         if counts == [1]:
             return "1 seed"
         return f"{'–'.join(map(str, counts if len(counts) < 2 else (counts[0], counts[-1])))} seeds"
+
+
+def _same(one: xr.DataArray, other: xr.DataArray, dim: Hashable) -> bool:
+    """Tell whether two arrays have a dim with the same entries."""
+    return dim in one.dims and dim in other.dims and one.get_index(dim).equals(other.get_index(dim))
 
 
 Reduce = Callable[[xr.DataArray], xr.DataArray]

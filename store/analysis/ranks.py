@@ -63,15 +63,16 @@ def rank_trajectory(
 def _with_gold(cells: xr.DataArray) -> xr.DataArray:
     """Append the rank of each example's own label as watch="gold", NaN where its label is not watched."""
     texts = [str(text) for text in cells["watch"].values]
-    gold_places = np.array([texts.index(label) if label in texts else -1 for label in cells["gold"].values])
-    dims = ("example", *(dim for dim in cells.dims if dim not in ("example", "watch")), "watch")
-    values = cells.transpose(*dims).values
-    gold = values[np.arange(len(gold_places)), ..., gold_places]
-    gold[gold_places < 0] = np.nan
-    every = np.concatenate([values, gold[..., None]], axis=-1)
-    coordinates = {name: cells[name] for name in dims[:-1] if name in cells.coords}
+    place_of = {text: place for place, text in enumerate(texts)}
+    labels = cells["gold"]  # by example, or by cell, too
+    found = np.array([place_of.get(label, -1) for label in labels.values.ravel()]).reshape(labels.shape)
+    ranks = cells.transpose(..., "watch")
+    like = ranks.isel(watch=0, drop=True)
+    at = xr.DataArray(found, dims=labels.dims).broadcast_like(like).transpose(*like.dims).values[..., None]
+    gold = np.where(at < 0, np.nan, np.take_along_axis(ranks.values, np.maximum(at, 0), axis=-1))
+    coordinates = {name: like[name] for name in like.dims if name in like.coords}
     coordinates["watch"] = level_coordinate([*texts, GOLD], "watched text", "watch")
-    return xr.DataArray(every, coordinates, dims)
+    return xr.DataArray(np.concatenate([ranks.values, gold], axis=-1), coordinates, ranks.dims)
 
 
 def _median(group: LevelValues, quantiles: tuple[float, float], confidence: float) -> xr.Dataset:

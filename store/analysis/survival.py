@@ -30,6 +30,7 @@ from store.analysis.results import (
     seeds_of,
 )
 from store.analysis.runs import by_seed, over_groups
+from store.errors import StoreError
 
 
 def saturation(
@@ -66,8 +67,8 @@ def saturation(
         "probe",
         reduce=lambda cells: saturation_layer(cells, threshold),
         paired=paired,
-    )
-    layers = next(iter(stage_nodes(data, "probe").values()))["layer"]
+    ).alike()
+    layers = _layers(data)
     base = groups.find(baseline)
     parts = []
     for group in groups.groups:
@@ -110,6 +111,16 @@ def saturation(
         f"{int(result['missing'].sum())} values missing."
     )
     return result
+
+
+def _layers(data: Data) -> xr.DataArray:
+    """Return the layers that all cells have; StoreError where they differ."""
+    first, *others = stage_nodes(data, "probe", "max_prob").values()
+    for node in others:
+        if not node["layer"].equals(first["layer"]):
+            sizes = f"{node.sizes['layer']} and {first.sizes['layer']}"
+            raise StoreError(f"layer: expected the same ones in all cells, found {sizes}; select a model")
+    return first["layer"]
 
 
 def saturation_layer(max_prob: xr.DataArray, threshold: float = SATURATED) -> xr.DataArray:
