@@ -1,6 +1,6 @@
 """What a factor's levels change: paired differences, and their means with intervals and tests."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,9 @@ from store.analysis.inference import CONFIDENCE, Estimate, among
 from store.analysis.monitoring import FIXED, Looks, Monitoring
 from store.analysis.multiplicity import Correction
 from store.analysis.nodes import (
-    BLOCK_BYTES,
     DERIVED,
     Data,
+    blocks,
     in_words,
     layer_blocks,
     stage_node,
@@ -40,7 +40,6 @@ from store.analysis.results import (
     grouped,
     intervals,
     labelled,
-    labelled_levels,
     most_seeds,
     seeds_of,
     units,
@@ -134,19 +133,21 @@ class Changes:
         axis = like.dims.index("layer") if "layer" in like.dims else None
         estimates, sizes, uneven, lost = [], [], False, 0
         index = difference.indexes["pair"]
-        for several in _levels_at_a_time(difference.transpose("level", "pair", "example", ...)):
-            blocks: list[list[Components]] = [[] for _ in range(several.sizes["level"])]
-            spreads: list[list[Floats]] = [[] for _ in blocks]
+        difference = difference.transpose("level", "pair", "example", ...)
+        for some_levels in blocks(difference, "level"):
+            several = difference.isel(level=some_levels)
+            of_layers: list[list[Components]] = [[] for _ in range(several.sizes["level"])]
+            spreads: list[list[Floats]] = [[] for _ in of_layers]
             for layers in layer_blocks(several.isel(level=0)):
                 values = (several.isel(layer=layers) if axis is not None else several).values
                 for place, of_level in enumerate(values):
                     runs = by_seed(of_level, index)
-                    blocks[place].append(Components.of(runs.values, groups))
+                    of_layers[place].append(Components.of(runs.values, groups))
                     spreads[place].append(runs.spread)
                     uneven |= runs.uneven
-                    known = blocks[place][-1].seeds[blocks[place][-1].seeds > 0]
+                    known = of_layers[place][-1].seeds[of_layers[place][-1].seeds > 0]
                     lost = max(lost, len(runs.values) - int(known.min()) if known.size else 0)
-            for parts, spread in zip(blocks, spreads, strict=True):
+            for parts, spread in zip(of_layers, spreads, strict=True):
                 components = Components.join(parts, axis or 0)
                 check_values(components.mean, variable)
                 joined = np.concatenate(spread, axis) if axis is not None else spread[0]
@@ -172,7 +173,7 @@ class Changes:
         columns = tests(self.estimate, self.size, confidence, np.stack(known, axis=1) if known else None)
         if self.smallest is not None:
             columns |= one_sided(self.estimate, self.smallest)
-        result = labelled_levels(self.like, columns, self.paired["level"])
+        result = labelled(self.like, columns, self.paired["level"])
         for name in ("difference", *BOUNDS):
             result[name].attrs.update(self.paired["difference"].attrs)
         result.attrs = dict(self.paired.attrs)
@@ -270,14 +271,6 @@ def stage_of(variable: str) -> str:
         return "neutral"
     evaluated = of_samples(variable) or variable in {*DERIVED, *MEASURES, "label_logprob"}
     return "evaluate" if evaluated else "probe"
-
-
-def _levels_at_a_time(difference: xr.DataArray) -> Iterator[xr.DataArray]:
-    """Yield as many levels at a time as memory is to hold the values of, at least one."""
-    number = difference.sizes["level"]
-    step = max(1, BLOCK_BYTES * number // max(1, 8 * difference.size))
-    for start in range(0, number, step):
-        yield difference.isel(level=slice(start, start + step))
 
 
 def pair_values(paired: xr.DataArray) -> tuple[Floats, pd.MultiIndex]:

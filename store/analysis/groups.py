@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from specs.common.spelling import hint
 from store.analysis.components import Floats
-from store.analysis.nodes import BLOCK_BYTES, Data, by_condition, levels, numbers, stage_nodes, variable
+from store.analysis.nodes import Data, blocks, by_condition, levels, numbers, stage_nodes, variable
 from store.analysis.pairs import differences, find_pairs
 from store.analysis.results import level_coordinate
 from store.analysis.runs import SeedValues, by_seed, example_groups
@@ -178,18 +178,17 @@ def _values(part: xr.Dataset, name: str, against: Against | None) -> xr.DataArra
 
 def _read(values: xr.DataArray, level: Any, reduce: Reduce | None) -> LevelValues:
     dim = "pair" if "pair" in values.dims else "cell"
-    index, number = values.indexes[dim], values.sizes[dim]
+    index = values.indexes[dim]
     unlabelled = values.drop_vars([dim, *index.names])
-    step = max(1, BLOCK_BYTES * number // max(1, 8 * values.size))
-    blocks = []
-    for start in range(0, number, step):
-        block = numbers(unlabelled.isel({dim: slice(start, start + step)}))
-        blocks.append((reduce(block) if reduce else block).transpose(dim, "example", ...))
-    cells = np.concatenate([block.values for block in blocks])
+    parts = []
+    for some in blocks(values, dim):
+        block = numbers(unlabelled.isel({dim: some}))
+        parts.append((reduce(block) if reduce else block).transpose(dim, "example", ...))
+    cells = np.concatenate([part.values for part in parts])
     examples = values["example"].values.astype(object)
     known = example_groups(values)
     units = np.arange(len(examples)) if known is None else known
-    like = blocks[0].isel({dim: 0, "example": 0}, drop=True)
+    like = parts[0].isel({dim: 0, "example": 0}, drop=True)
     return LevelValues(level, cells, index, examples, like, units)
 
 

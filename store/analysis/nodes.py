@@ -372,10 +372,15 @@ def read_cell(values: xr.DataArray, cell: int) -> Floats:
 
 
 def layer_blocks(values: xr.DataArray) -> list[slice]:
-    """Return slices of the layers, each at most BLOCK_BYTES of the variable as float64 (or one layer).
+    """Return `blocks` of layers.
 
     Few and large ones: a chunk on disk holds all layers of some examples, and is decoded once per slice.
     """
-    size = values.sizes.get("layer", 1)
+    return blocks(values, "layer")
+
+
+def blocks(values: xr.DataArray, dim: str) -> list[slice]:
+    """Return slices along a dim, each at most BLOCK_BYTES of the variable as float64 (or one entry)."""
+    size = values.sizes.get(dim, 1)
     step = max(1, BLOCK_BYTES * size // max(1, 8 * values.size))
     return [slice(start, start + step) for start in range(0, size, step)]

@@ -21,24 +21,20 @@ SKEWED = ", corrected for skewness where that makes them wider (Hall 1992)"
 MISSING = "examples left out for a missing value"
 
 
-def labelled(like: xr.DataArray, columns: Columns) -> xr.Dataset:
-    """Return columns of the shape of `like` with its dims and dimension coordinates."""
-    coordinates = {name: c.variable for name, c in like.coords.items() if name in like.dims}
+def labelled(like: xr.DataArray, columns: Columns, levels: xr.DataArray | None = None) -> xr.Dataset:
+    """Return columns of the shape of `like` with its dims and dimension coordinates.
+
+    levels: the first axis of the columns, before those of `like`.
+    """
+    coordinates: dict[Any, Any] = {name: c.variable for name, c in like.coords.items() if name in like.dims}
+    dims = like.dims
+    if levels is not None:
+        coordinates["level"], dims = levels, ("level", *dims)
     variables = {
-        name: (like.dims, values, {"units": units, "long_name": title})
+        name: (dims, values, {"units": units, "long_name": title})
         for name, (values, units, title) in columns.items()
     }
     return xr.Dataset(variables, coordinates)
-
-
-def labelled_levels(like: xr.DataArray, columns: Columns, levels: xr.DataArray) -> xr.Dataset:
-    """Return columns of the shape of `like` by level, [level, *like's], with their labels."""
-    coordinates = {name: c.variable for name, c in like.coords.items() if name in like.dims}
-    variables = {
-        name: (("level", *like.dims), values, {"units": units, "long_name": title})
-        for name, (values, units, title) in columns.items()
-    }
-    return xr.Dataset(variables, {**coordinates, "level": levels})
 
 
 def level_coordinate(levels: Sequence[Any], title: str, dim: str = "level") -> xr.DataArray:
