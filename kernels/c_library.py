@@ -35,6 +35,7 @@ def cpu_paths() -> list[str]:
     ]
 
 
+@lru_cache
 def path_number(name: str | None) -> int:
     """Give the C core's number of a path, by default of the best one.
 

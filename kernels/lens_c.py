@@ -202,9 +202,10 @@ def _fill(
     work = Workspace(projection, limit, watched, top, divergences, team)
     for rows, pairs in _blocks(len(hidden), final_rows, limit):
         work.compute(hidden, rows, ids[rows] if ids.ndim == 2 else ids)
+        into = rows if divergences else slice(int(rows[0]), int(rows[-1]) + 1)
         for name, tensor in work.result.items():
             if name in out:
-                out[name][rows] = tensor[: len(rows)]
+                out[name][into] = tensor[: len(rows)]
         if pairs is not None:
             kl, js = work.divergences(*pairs)
             place = rows[pairs[0]]
@@ -282,6 +283,7 @@ class Workspace:
         self.projection, self.team = projection, team
         self.rows = torch.empty(rows * projection.row_bytes(), dtype=torch.uint8)
         self.scratch = torch.empty(team.size, lib.lens_scratch_bytes(rows), dtype=torch.uint8)
+        self.scratch_of = [pointer("scratch", part, torch.uint8) for part in self.scratch]  # by slot
         self.partial = {
             "reference": torch.empty(splits, rows),
             "total": torch.empty(splits, rows, dtype=torch.float64),
@@ -323,7 +325,7 @@ class Workspace:
         def reduce(part: int, slot: int) -> None:
             # Groups of one split come one after another, so that threads read the same panels.
             split, group = divmod(part, self.block.groups)
-            lib.lens_reduce(path, self.block, split, group, self.scratch_of(slot))
+            lib.lens_reduce(path, self.block, split, group, self.scratch_of[slot])
 
         def merge(part: int, _: int) -> None:
             end = min(count, (part + 1) * MERGE_ROWS)
@@ -341,7 +343,7 @@ class Workspace:
         pairs.kl, pairs.js = (pointer("pair_sums", sums, torch.float64) for sums in self.pair_sums)
 
         def diverge(split: int, slot: int) -> None:
-            scratch = self.scratch_of(slot)
+            scratch = self.scratch_of[slot]
             lib.lens_diverge(self.projection.path, self.block, self.c_result, pairs, split, scratch)
 
         self.team.share(diverge, self.block.splits)
@@ -352,7 +354,3 @@ class Workspace:
     def broken(self) -> Tensor:
         """Tell which rows of the block computed last have a NaN or infinite logit."""
         return torch.isnan(self.result["maximum"])
-
-    def scratch_of(self, slot: int) -> Any:
-        """Give the memory that one thread works in."""
-        return pointer("scratch", self.scratch[slot], torch.uint8)

@@ -89,7 +89,7 @@ def _block(
                 pointer("slopes", out, torch.float32) + first * COLUMNS,
                 out.shape[1],
                 pointer("kl", kl[tile // PART + part], torch.float64),
-                work.scratch_of(slot),
+                work.scratch_of[slot],
             )
 
         work.team.share(work_on, -(-here // PART))
