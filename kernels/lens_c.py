@@ -22,8 +22,10 @@ from kernels.unembedding import Unembedding
 from kernels.watched_ids import by_row
 
 ROWS = 1024  # most rows in a block
-GROUP_ROWS = 128  # rows of a block that one thread takes at once, about
-SHARES = 24  # parts (splits × groups) that a block is cut into, about
+GROUP_ROWS = 128  # rows of a block that one thread takes at once, at least (or all)
+GROUP_BYTES = 1 << 18  # of packed rows that one thread takes at once, where these are more
+SHARES = 24  # parts that a block is cut into, about, if groups have the fewest rows
+THREAD_SHARES = 4  # parts for each thread, at least
 SPLIT_PANELS = 512  # most panels of 32 columns in a split; long splits admit few top tokens
 PACKED_BYTES = 8 << 20  # of a block's rows; they stay in the outer cache
 PARTIAL_BYTES = 8 << 20  # of a block's results per split
@@ -212,10 +214,16 @@ def _fill(
             out["kl_final"][place], out["js_final"][place] = kl, js
 
 
-def _partition(panels: int, rows: int) -> tuple[int, int]:
-    """Give (panels per split, groups of rows) of blocks of at most so many rows, whoever computes them."""
-    groups = -(-rows // GROUP_ROWS)
-    return min(SPLIT_PANELS, max(1, panels * groups // SHARES)), groups
+def _split_panels(panels: int, rows: int) -> int:
+    """Give the panels per split of blocks of at most so many rows, whoever computes them."""
+    return min(SPLIT_PANELS, max(1, panels * -(-rows // GROUP_ROWS) // SHARES))
+
+
+def _groups(rows: int, row_bytes: int, splits: int, threads: int) -> int:
+    """Give the groups that a block's rows are cut into: each reads the weight once. No bit hangs on them."""
+    fewest = -(-rows // max(GROUP_ROWS, GROUP_BYTES // row_bytes))
+    wanted = -(-THREAD_SHARES * threads // splits)
+    return min(max(fewest, wanted), -(-rows // GROUP_ROWS))
 
 
 def _most_rows(projection: PackedProjection, watched: int, top: int, divergences: bool) -> int:
@@ -278,8 +286,9 @@ class Workspace:
         team: ThreadTeam,
     ) -> None:
         panels = -(-projection.packed.vocab_size // COLUMNS)
-        split_panels, groups = _partition(panels, rows)
+        split_panels = _split_panels(panels, rows)
         splits = -(-panels // split_panels)
+        groups = _groups(rows, projection.row_bytes(), splits, team.size)
         self.projection, self.team = projection, team
         self.rows = torch.empty(rows * projection.row_bytes(), dtype=torch.uint8)
         self.scratch = torch.empty(team.size, lib.lens_scratch_bytes(rows), dtype=torch.uint8)

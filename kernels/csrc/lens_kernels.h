@@ -199,13 +199,17 @@ static int64_t split_end(const lens_block *block, int64_t split) {
     return end < panels ? end : panels;
 }
 
-/* Padding is kept as a logit whose probability is exactly 0. */
-static void keep_logits(const panel_view *view, int64_t begin, int64_t end, const float *x) {
-    int64_t panel = view->first / LENS_COLUMNS;
-    float *kept = view->block->logits + (panel * view->block->count + begin) * LENS_COLUMNS;
-    for (int64_t i = 0; i < (end - begin) * LENS_COLUMNS; i += LANES) v_store(kept + i, v_load(x + i));
-    for (int64_t i = 0; view->valid != UINT32_MAX && i < (end - begin) * LENS_COLUMNS; i++)
-        if (!(view->valid >> i % LENS_COLUMNS & 1)) kept[i] = -FLT_MAX;
+/* Rows ahead of the one whose logits are kept, for which the memory is fetched: stores wait for it else. */
+enum { KEPT_AHEAD = 8 };
+
+/* Keeps a row's logits of this panel, padding as a logit whose probability is exactly 0; end: of the rows. */
+static ALWAYS_INLINE void keep_row(const panel_view *view, int64_t row, int64_t end, const float *x) {
+    float *kept = view->block->logits + (view->first / LENS_COLUMNS * view->block->count + row) * LENS_COLUMNS;
+    for (int at = 0; row + KEPT_AHEAD < end && at < LENS_COLUMNS; at += LENS_LINE / 4)
+        FETCH(kept + KEPT_AHEAD * LENS_COLUMNS + at);
+    UNROLL for (int j = 0; j < COLUMN_VECS; j++) v_store(kept + j * LANES, v_load(x + j * LANES));
+    for (int j = 0; view->valid != UINT32_MAX && j < LENS_COLUMNS; j++)
+        if (!(view->valid >> j & 1)) kept[j] = -FLT_MAX;
 }
 
 static void reduce(const lens_block *block, int64_t split, int64_t group, void *scratch) {
@@ -226,8 +230,8 @@ static void reduce(const lens_block *block, int64_t split, int64_t group, void *
                 reduce_row(&view, begin + i, states + i, x + i * LENS_COLUMNS, UINT32_MAX);
             else
                 reduce_row(&view, begin + i, states + i, x + i * LENS_COLUMNS, view.valid);
+            if (block->logits) keep_row(&view, begin + i, end, x + i * LENS_COLUMNS);
         }
-        if (block->logits) keep_logits(&view, begin, end, x);
     }
     finish_split(block, split, begin, end, states);
 }

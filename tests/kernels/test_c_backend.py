@@ -162,8 +162,12 @@ os._exit(0 if same else 3)
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=120)
 
 
-def test_threads_change_no_bit_where_blocks_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_and_groups_of_rows_change_no_bit_where_blocks_are_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(launcher, "ROWS", 150)
+    assert launcher._groups(150, 64, 13, 1) == 1
+    assert launcher._groups(150, 64, 13, 4) == launcher._groups(150, 4096, 13, 1) == 2
     generator = torch.Generator().manual_seed(2)
     hidden, head = (
         torch.randn(500, 16, generator=generator),
@@ -172,7 +176,8 @@ def test_threads_change_no_bit_where_blocks_are_many(monkeypatch: pytest.MonkeyP
     final, before = torch.arange(500) // 7 * 7, torch.get_num_threads()
     try:
         results = []
-        for threads in (1, 2, 3):
+        for threads, group_bytes in ((1, 1 << 18), (2, 1 << 18), (3, 1)):
+            monkeypatch.setattr(launcher, "GROUP_BYTES", group_bytes)
             torch.set_num_threads(threads)
             results.append(c_backend(hidden, head, torch.tensor([7, 4000]), 5, final))
     finally:
