@@ -28,7 +28,7 @@ from specs.tables.target import Prompt, Target
 TEMPLATE = "Rate the {dimension} of the reply.\n\nMessage: {context}\nReply: {response}\nRating:"
 LABELS = ["1", "2", "3", "4", "5"]
 SPELLINGS = {"1": ["one", "bad"], "2": ["two"], "3": ["three"], "4": ["four"], "5": ["five", "very good"]}
-ROUNDS = 5
+ROUNDS = 11
 
 
 def main() -> None:

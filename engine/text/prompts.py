@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from string import Formatter
 from typing import Any
 
@@ -152,7 +153,7 @@ class Marks:
     def absent_from(texts: Collection[str]) -> Marks:
         """Give marks that occur in none of the texts."""
         # Unicode's noncharacters, which are for uses like this one; then private characters.
-        marks = map(chr, (*range(0xFDD0, 0xFDF0), *range(0xE000, 0xF900)))
+        marks = map(chr, chain(range(0xFDD0, 0xFDF0), range(0xE000, 0xF900)))
         free = (mark for mark in marks if not any(mark in text for text in texts))
         return Marks(next(free), next(free))
 
