@@ -69,8 +69,8 @@ def c_backend(
         logsumexp=out["logsumexp"],
         entropy=out["entropy"],
         max_prob=out["max_prob"],
-        top_ids=torch.nn.functional.pad(out["top_ids"], (0, missing), value=-1),
-        top_logprobs=torch.nn.functional.pad(out["top_logprobs"], (0, missing), value=math.nan),
+        top_ids=_padded(out["top_ids"], missing, -1),
+        top_logprobs=_padded(out["top_logprobs"], missing, math.nan),
         watch_logprob=out["watch_logprob"].gather(1, places),
         watch_rank=out["watch_rank"].gather(1, places),
         watch_mass=out["watch_mass"],
@@ -82,14 +82,22 @@ def c_backend(
     )
 
 
+def _padded(places: Tensor, missing: int, value: float) -> Tensor:
+    """Give [R, k] with so many columns more, or fewer."""
+    return torch.nn.functional.pad(places, (0, missing), value=value) if missing else places
+
+
 def _ascending(ids: Tensor) -> tuple[Tensor, Tensor]:
     """Give ids as the C core takes them, and where each of the given ones is among those of its row.
 
     Of ids [J] each once; ids [R, J] are sorted row by row.
     """
     if ids.ndim == 1:
-        unique, places = torch.unique(ids, return_inverse=True)
-        return unique, places
+        given = ids.tolist()  # these are few, for which torch takes longer
+        unique = sorted(set(given))
+        at = {token: place for place, token in enumerate(unique)}
+        places = [at[token] for token in given]
+        return torch.tensor(unique, dtype=torch.int64), torch.tensor(places, dtype=torch.int64)
     ascending, order = ids.sort(dim=1)
     return ascending, order.argsort(dim=1)
 
@@ -252,8 +260,8 @@ def _blocks(
     same bits.
     """
     if final_rows is None:
-        for rows in torch.split(torch.arange(count), limit):
-            yield rows, None
+        for first in range(0, count, limit):
+            yield torch.arange(first, min(first + limit, count)), None
         return
     finals = final_rows.tolist()
     places: dict[int, int] = {}

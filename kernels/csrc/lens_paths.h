@@ -68,8 +68,17 @@ typedef struct {
     int64_t lines; /* at every step */
 } lens_ahead;
 
+/* The part of a step's lines that belongs to one of its rows: one after another they find the CPU ready. */
+static ALWAYS_INLINE void lens_fetch_row(const lens_ahead *ahead, int row) {
+    for (int line = row; line < LENS_STEP_LINES; line += LENS_STEP)
+        if (line < ahead->lines) FETCH(ahead->from + line * LENS_LINE);
+}
+
+static ALWAYS_INLINE void lens_fetch_next(lens_ahead *ahead) { ahead->from += ahead->lines * LENS_LINE; }
+
 static ALWAYS_INLINE void lens_fetch(lens_ahead *ahead) {
-    for (int64_t line = 0; line < ahead->lines; line++, ahead->from += LENS_LINE) FETCH(ahead->from);
+    for (int64_t line = 0; line < ahead->lines; line++) FETCH(ahead->from + line * LENS_LINE);
+    lens_fetch_next(ahead);
 }
 
 /* The share of one of the passes over a part that has so many rows; next: NULL where nothing comes after it. */

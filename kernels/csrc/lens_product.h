@@ -85,13 +85,16 @@ static ALWAYS_INLINE void product_of(int32_t kind, int rows, const float *h, con
                 sum[i][j] = first ? v_set(0.0f) : v_load(x + i * LENS_COLUMNS + strip + j * LANES);
         }
         for (int64_t k = 0; k < depth; k += LENS_STEP) {
-            if (strip == 0) lens_fetch(&ahead);
             int64_t at = k, end = k + LENS_STEP < depth ? k + LENS_STEP : depth;
             if (kind == LENS_FLOAT32 && k + LENS_STEP <= depth) { /* the other kinds would need more registers */
-                UNROLL for (int i = 0; i < LENS_STEP; i++)
+                UNROLL for (int i = 0; i < LENS_STEP; i++) {
+                    if (strip == 0) lens_fetch_row(&ahead, i);
                     multiply(kind, sum, rows, row + i * taken, column + i * LENS_COLUMNS);
+                }
+                if (strip == 0) lens_fetch_next(&ahead);
                 row += LENS_STEP * taken, column += LENS_STEP * LENS_COLUMNS, at = end;
-            }
+            } else if (strip == 0)
+                lens_fetch(&ahead);
             for (; at < end; at++, row += taken, column += LENS_COLUMNS) multiply(kind, sum, rows, row, column);
         }
         UNROLL for (int i = 0; i < rows; i++) {
