@@ -10,7 +10,7 @@ MAIN_JOB := $(addprefix tests/,$(addsuffix .py, test_end_to_end test_versions sp
 	$(addprefix engine/, cli/test_commands cli/test_doctor cli/test_export data/test_prepare data/test_public_sets \
 	data/test_sources models/test_heads models/test_lens running/test_buckets stages/test_evaluate \
 	stages/training/test_train text/test_encoding)))
-PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # The first of these Pythons that is at hand, on the path or as one of pyenv's.
 python_of = $(shell for v in $(1); do \
 	for p in python$$v $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$v.*/bin/python; do \
@@ -45,7 +45,8 @@ lock:
 demo: $(BIN)/.ready
 	$(BIN)/engine execute specs/studies/demo.toml
 
-# Several test files at a time, each in a process with one thread.
+# Several test files at a time, each in a process with one thread; in the order of their names, for the file
+# with the fewest tests is seldom the shortest.
 test: check
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
