@@ -199,7 +199,7 @@ static int64_t split_end(const lens_block *block, int64_t split) {
     return end < panels ? end : panels;
 }
 
-/* Rows ahead of the one whose logits are kept, for which the memory is fetched: stores wait for it else. */
+/* Rows ahead of the one whose logits are kept, for which memory is fetched: stores would wait for it. */
 enum { KEPT_AHEAD = 8 };
 
 /* Keeps a row's logits of this panel, padding as a logit whose probability is exactly 0; end: of the rows. */

@@ -68,7 +68,7 @@ typedef struct {
     int64_t lines; /* at every step */
 } lens_ahead;
 
-/* The part of a step's lines that belongs to one of its rows: one after another they find the CPU ready. */
+/* A step's lines spread over its rows: many at once would make the product wait. */
 static ALWAYS_INLINE void lens_fetch_row(const lens_ahead *ahead, int row) {
     for (int line = row; line < LENS_STEP_LINES; line += LENS_STEP)
         if (line < ahead->lines) FETCH(ahead->from + line * LENS_LINE);
