@@ -60,35 +60,39 @@ extern const lens_path lens_portable, lens_avx2, lens_avx512, lens_avx512bf16, l
 #endif
 
 /* What comes after a panel's part is fetched into the outer cache while the part is multiplied, for what a CPU
- * foresees by itself stops at its pages and comes late. Each pass over the part fetches its share: some lines of
- * memory at every LENS_STEP rows of the panel, of which each is an entry of D or a bfloat16 pair. */
+ * foresees by itself stops at its pages and comes late. Each pass over the part fetches its share at every
+ * LENS_STEP rows of the panel, of which each is an entry of D or a bfloat16 pair. A step's lines lie a stretch of
+ * memory apart, one stretch for each line, for a CPU has more requests for memory under way where it reads in
+ * several places. */
 enum { LENS_STEP = 4, LENS_LINE = 64, LENS_STEP_LINES = LENS_STEP * LENS_COLUMNS * 4 / LENS_LINE };
 typedef struct {
     const char *from;
     int64_t lines; /* at every step */
+    int64_t apart; /* in bytes */
 } lens_ahead;
 
 /* A step's lines spread over its rows: many at once would make the product wait. */
 static ALWAYS_INLINE void lens_fetch_row(const lens_ahead *ahead, int row) {
     for (int line = row; line < LENS_STEP_LINES; line += LENS_STEP)
-        if (line < ahead->lines) FETCH(ahead->from + line * LENS_LINE);
+        if (line < ahead->lines) FETCH(ahead->from + line * ahead->apart);
 }
 
-static ALWAYS_INLINE void lens_fetch_next(lens_ahead *ahead) { ahead->from += ahead->lines * LENS_LINE; }
+static ALWAYS_INLINE void lens_fetch_next(lens_ahead *ahead) { ahead->from += LENS_LINE; }
 
 static ALWAYS_INLINE void lens_fetch(lens_ahead *ahead) {
-    for (int64_t line = 0; line < ahead->lines; line++) FETCH(ahead->from + line * LENS_LINE);
+    for (int64_t line = 0; line < ahead->lines; line++) FETCH(ahead->from + line * ahead->apart);
     lens_fetch_next(ahead);
 }
 
 /* The share of one of the passes over a part that has so many rows; next: NULL where nothing comes after it. */
 static inline lens_ahead lens_share_ahead(const char *next, int64_t pass, int64_t passes, int64_t part_rows) {
     int64_t lines = (LENS_STEP_LINES + passes - 1) / passes, before = pass * lines;
-    int64_t steps = (part_rows + LENS_STEP - 1) / LENS_STEP;
-    lens_ahead share = {NULL, 0};
+    int64_t apart = (part_rows + LENS_STEP - 1) / LENS_STEP * LENS_LINE;
+    lens_ahead share = {NULL, 0, 0};
     if (next == NULL || before >= LENS_STEP_LINES) return share;
-    share.from = next + before * steps * LENS_LINE;
-    share.lines = lines;
+    share.from = next + before * apart;
+    share.lines = LENS_STEP_LINES - before < lines ? LENS_STEP_LINES - before : lines;
+    share.apart = apart;
     return share;
 }
 
