@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -61,9 +62,15 @@ def c_backend(
     ids, places = _ascending(watch_ids)
     places = by_row(places, len(hidden))
     kept = min(max(top_k, 1), packed.vocab_size)  # the first is also the largest logit
-    out = _statistics(len(hidden), ids.shape[-1], kept, divergences=final_rows is not None)
-    if len(hidden):
-        _fill(out, projection, hidden, ids, kept, final_rows, team)
+    out = empty_statistics(len(hidden), ids.shape[-1], kept)
+    kl, js = torch.empty(2, len(hidden))
+    divergences = final_rows is not None
+    limit = _block_rows(len(hidden), _most_rows(projection, ids.shape[-1], kept, divergences), divergences)
+    work = Workspace(projection, limit, out, divergences, team)
+    for rows, pairs in _blocks(len(hidden), final_rows, limit):
+        work.compute(hidden, rows, ids[rows] if ids.ndim == 2 else ids)
+        if pairs is not None:
+            kl[rows[pairs[0]]], js[rows[pairs[0]]] = work.divergences(*pairs)
     missing = top_k - kept  # negative where no place was asked for
     return LensStatistics(
         logsumexp=out["logsumexp"],
@@ -75,8 +82,8 @@ def c_backend(
         watch_rank=out["watch_rank"].gather(1, places),
         watch_mass=out["watch_mass"],
         watch_entropy=out["watch_entropy"],
-        kl_final=out.get("kl_final"),
-        js_final=out.get("js_final"),
+        kl_final=kl if divergences else None,
+        js_final=js if divergences else None,
         nonfinite_rows=int(torch.isnan(out["logsumexp"]).sum()),
         backend="c",
     )
@@ -93,13 +100,18 @@ def _ascending(ids: Tensor) -> tuple[Tensor, Tensor]:
     Of ids [J] each once; ids [R, J] are sorted row by row.
     """
     if ids.ndim == 1:
-        given = ids.tolist()  # these are few, for which torch takes longer
-        unique = sorted(set(given))
-        at = {token: place for place, token in enumerate(unique)}
-        places = [at[token] for token in given]
-        return torch.tensor(unique, dtype=torch.int64), torch.tensor(places, dtype=torch.int64)
+        return _each_once(tuple(ids.tolist()))
     ascending, order = ids.sort(dim=1)
     return ascending, order.argsort(dim=1)
+
+
+@lru_cache
+def _each_once(ids: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Remember what `_ascending` gives for ids [J], for calls mostly watch the same."""
+    unique = sorted(set(ids))
+    at = {token: place for place, token in enumerate(unique)}
+    places = [at[token] for token in ids]
+    return torch.tensor(unique, dtype=torch.int64), torch.tensor(places, dtype=torch.int64)
 
 
 @frozen(eq=False)
@@ -184,42 +196,15 @@ class PackedProjection:
         return x
 
 
-def _statistics(rows: int, watched: int, top: int, *, divergences: bool) -> dict[str, Tensor]:
-    out = {
-        name: torch.empty(rows)
-        for name in ("logsumexp", "entropy", "max_prob", "watch_mass", "watch_entropy")
-        + (("kl_final", "js_final") if divergences else ())
-    }
+def empty_statistics(rows: int, watched: int, top: int) -> dict[str, Tensor]:
+    """Give memory for all but the divergences of rows with so many watched tokens and top places."""
+    names = ("logsumexp", "entropy", "max_prob", "watch_mass", "watch_entropy")
+    out = {name: torch.empty(rows) for name in names}
     out["top_ids"] = torch.empty(rows, top, dtype=torch.int64)
     out["top_logprobs"] = torch.empty(rows, top)
     out["watch_logprob"] = torch.empty(rows, watched)
     out["watch_rank"] = torch.empty(rows, watched, dtype=torch.int64)
     return out
-
-
-def _fill(
-    out: dict[str, Tensor],
-    projection: PackedProjection,
-    hidden: Tensor,
-    ids: Tensor,
-    top: int,
-    final_rows: Tensor | None,
-    team: ThreadTeam,
-) -> None:
-    divergences = final_rows is not None
-    watched = ids.shape[-1]
-    limit = _block_rows(len(hidden), _most_rows(projection, watched, top, divergences), divergences)
-    work = Workspace(projection, limit, watched, top, divergences, team)
-    for rows, pairs in _blocks(len(hidden), final_rows, limit):
-        work.compute(hidden, rows, ids[rows] if ids.ndim == 2 else ids)
-        into = rows if divergences else slice(int(rows[0]), int(rows[-1]) + 1)
-        for name, tensor in work.result.items():
-            if name in out:
-                out[name][into] = tensor[: len(rows)]
-        if pairs is not None:
-            kl, js = work.divergences(*pairs)
-            place = rows[pairs[0]]
-            out["kl_final"][place], out["js_final"][place] = kl, js
 
 
 def _split_panels(panels: int, rows: int) -> int:
@@ -247,7 +232,7 @@ def _most_rows(projection: PackedProjection, watched: int, top: int, divergences
 
 def _block_rows(count: int, most: int, divergences: bool) -> int:
     """Give the rows of blocks that are as equal as they can be; at a cut, a final row may stand in both."""
-    cuts = -(-count // most) - 1
+    cuts = max(0, -(-count // most) - 1)
     return min(most, max(2, -(-(count + (2 * cuts if divergences else 0)) // (cuts + 1))))
 
 
@@ -273,7 +258,8 @@ def _blocks(
         for member in (finals[row], row):
             places.setdefault(member, len(places))
         pairs.append((places[row], places[finals[row]]))
-    yield _block(places, pairs)
+    if pairs:
+        yield _block(places, pairs)
 
 
 def _block(places: dict[int, int], pairs: list[tuple[int, int]]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -288,11 +274,12 @@ class Workspace:
         self,
         projection: PackedProjection,
         rows: int,
-        watched: int,
-        top: int,
+        out: dict[str, Tensor],
         divergences: bool,
         team: ThreadTeam,
     ) -> None:
+        """Take memory for so many rows; `out` is `empty_statistics`, of all rows."""
+        watched, top = out["watch_rank"].shape[1], out["top_ids"].shape[1]
         panels = -(-projection.packed.vocab_size // COLUMNS)
         split_panels = _split_panels(panels, rows)
         splits = -(-panels // split_panels)
@@ -314,8 +301,7 @@ class Workspace:
             lib.lens_advise_huge(ffi.cast("void *", logits.data_ptr()), logits.nbytes)
             self.partial["logits"] = logits
             self.pair_sums = torch.empty(2, splits * rows, dtype=torch.float64)
-        self.result = _statistics(rows, watched, top, divergences=False)
-        self.result |= {"maximum": torch.empty(rows), "log_total": torch.empty(rows)}
+        self.result = out | {"maximum": torch.empty(rows), "log_total": torch.empty(rows)}
         self.block, self.c_result = ffi.new("lens_block *"), ffi.new("lens_result *")
         for struct, tensors in ((self.block, self.partial), (self.c_result, self.result)):
             for name, tensor in tensors.items():
@@ -336,6 +322,7 @@ class Workspace:
         else:
             watched = self.projection.logits(self.rows, count, ids)
         self.block.watch_ids = pointer("watch_ids", ids, torch.int64)
+        self.c_result.places = pointer("places", places, torch.int64)
         self.block.count = count
         self.block.watched = pointer("watched", watched, torch.float32)
 

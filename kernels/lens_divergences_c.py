@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kernels.c_library import ThreadTeam, ffi, lib, pointer
-from kernels.lens_c import PackedProjection, Workspace
+from kernels.lens_c import PackedProjection, Workspace, empty_statistics
 from kernels.lens_c_weights import COLUMNS, packed_once
 from kernels.lens_divergences_torch import LOGIT_BYTES, blocks
 from kernels.product import unrounded_product
@@ -47,7 +47,7 @@ def c_backend(
     dtype = torch.promote_types(hidden.dtype, final.dtype)
     team = ThreadTeam()
     projection = PackedProjection.of(torch.empty(0, dtype=dtype), packed, path)
-    work = Workspace(projection, rows, 0, 1, True, team)
+    work = Workspace(projection, rows, empty_statistics(rows, 0, 1), True, team)
     slopes = torch.empty(rows * TILE * COLUMNS)
     for part in parts:
         by_position = hidden[:, part].transpose(0, 1)

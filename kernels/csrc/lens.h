@@ -54,19 +54,20 @@ typedef struct {
     float *logits;            /* [V / LENS_COLUMNS rounded up, r, LENS_COLUMNS], or NULL where not kept */
 } lens_block;
 
-/* Final statistics of a block; a row with a NaN or Inf logit gets NaN and -1. */
+/* Final statistics; a row with a NaN or Inf logit gets NaN and -1. All but the first two are of all R rows. */
 typedef struct {
     float *maximum;      /* [r] largest logit */
     float *log_total;    /* [r] logsumexp - maximum */
-    float *logsumexp;    /* [r] */
-    float *entropy;      /* [r] */
-    float *max_prob;     /* [r] */
-    int64_t *top_ids;    /* [r, k] */
-    float *top_logprobs; /* [r, k] */
-    float *watch_logprob; /* [r, J] */
-    int64_t *watch_rank; /* [r, J] */
-    float *watch_mass;   /* [r] */
-    float *watch_entropy; /* [r] */
+    float *logsumexp;    /* [R] */
+    float *entropy;      /* [R] */
+    float *max_prob;     /* [R] */
+    int64_t *top_ids;    /* [R, k] */
+    float *top_logprobs; /* [R, k] */
+    float *watch_logprob; /* [R, J] */
+    int64_t *watch_rank; /* [R, J] */
+    float *watch_mass;   /* [R] */
+    float *watch_entropy; /* [R] */
+    const int64_t *places; /* [r] of the block's rows among the R, or NULL where these are the block's */
 } lens_result;
 
 /* Rows of a block beside the final row of each, both as places in the block, equal finals adjacent. */

@@ -3,24 +3,26 @@
 
 #include "lens_paths.h"
 
-static void break_row(const lens_block *block, const lens_result *result, int64_t row) {
-    float *const scalars[] = {result->maximum,  result->log_total,  result->logsumexp,    result->entropy,
-                              result->max_prob, result->watch_mass, result->watch_entropy};
-    for (unsigned i = 0; i < sizeof scalars / sizeof *scalars; i++) scalars[i][row] = NAN;
+static void break_row(const lens_block *block, const lens_result *result, int64_t row, int64_t place) {
+    float *const scalars[] = {result->logsumexp, result->entropy, result->max_prob, result->watch_mass,
+                              result->watch_entropy};
+    result->maximum[row] = result->log_total[row] = NAN;
+    for (unsigned i = 0; i < sizeof scalars / sizeof *scalars; i++) scalars[i][place] = NAN;
     for (int64_t i = 0; i < block->top; i++) {
-        result->top_ids[row * block->top + i] = -1;
-        result->top_logprobs[row * block->top + i] = NAN;
+        result->top_ids[place * block->top + i] = -1;
+        result->top_logprobs[place * block->top + i] = NAN;
     }
     for (int64_t j = 0; j < block->watch_count; j++) {
-        result->watch_rank[row * block->watch_count + j] = -1;
-        result->watch_logprob[row * block->watch_count + j] = NAN;
+        result->watch_rank[place * block->watch_count + j] = -1;
+        result->watch_logprob[place * block->watch_count + j] = NAN;
     }
 }
 
 /* Insert the splits' entries; a later split has the higher ids, so it passes only strictly smaller ones. */
-static void merge_top(const lens_block *block, const lens_result *result, int64_t row, double logsumexp) {
-    int64_t k = block->top, kept = 0, *ids = result->top_ids + row * k;
-    float *values = result->top_logprobs + row * k;
+static void merge_top(const lens_block *block, const lens_result *result, int64_t row, int64_t place,
+                      double logsumexp) {
+    int64_t k = block->top, kept = 0, *ids = result->top_ids + place * k;
+    float *values = result->top_logprobs + place * k;
     for (int64_t split = 0; split < block->splits; split++)
         for (int64_t i = 0; i < k; i++) {
             int64_t from = (split * block->count + row) * k + i, to = kept;
@@ -37,7 +39,8 @@ static void merge_top(const lens_block *block, const lens_result *result, int64_
     for (int64_t i = kept; i < k; i++) values[i] = NAN, ids[i] = -1;
 }
 
-static void merge_watched(const lens_block *block, const lens_result *result, int64_t row, double logsumexp) {
+static void merge_watched(const lens_block *block, const lens_result *result, int64_t row, int64_t place,
+                          double logsumexp) {
     int64_t watched = block->watch_count;
     const int64_t *ids = block->watch_ids + row * block->watch_stride;
     const float *x = block->watched + row * watched;
@@ -46,8 +49,8 @@ static void merge_watched(const lens_block *block, const lens_result *result, in
         int64_t rank = 0;
         for (int64_t split = 0; split < block->splits; split++)
             rank += block->ranks[(split * block->count + row) * watched + j];
-        result->watch_rank[row * watched + j] = rank;
-        result->watch_logprob[row * watched + j] = (float)((double)x[j] - logsumexp);
+        result->watch_rank[place * watched + j] = rank;
+        result->watch_logprob[place * watched + j] = (float)((double)x[j] - logsumexp);
         if (j > 0 && ids[j] == ids[j - 1]) continue; /* a set holds a token once */
         mass += exp((double)x[j] - logsumexp);
         if (x[j] > highest) highest = x[j];
@@ -59,12 +62,13 @@ static void merge_watched(const lens_block *block, const lens_result *result, in
         within += exp(shifted);
         weighted += exp(shifted) * shifted;
     }
-    result->watch_mass[row] = (float)mass;
-    result->watch_entropy[row] = watched ? (float)fmax(0, log(within) - weighted / within) : 0;
+    result->watch_mass[place] = (float)mass;
+    result->watch_entropy[place] = watched ? (float)fmax(0, log(within) - weighted / within) : 0;
 }
 
 void lens_merge(const lens_block *block, const lens_result *result, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; row++) {
+        int64_t place = result->places ? result->places[row] : row;
         double reference = -INFINITY, maximum = -INFINITY, total = 0, weighted = 0;
         for (int64_t split = 0; split < block->splits; split++) {
             int64_t from = split * block->count + row;
@@ -81,17 +85,17 @@ void lens_merge(const lens_block *block, const lens_result *result, int64_t begi
             if (factor != 0) weighted += factor * shift * block->total[from];
         }
         if (!isfinite(total) || !isfinite(weighted) || !isfinite(maximum)) {
-            break_row(block, result, row);
+            break_row(block, result, row, place);
             continue;
         }
         double logsumexp = reference + log(total);
         result->maximum[row] = (float)maximum;
         result->log_total[row] = (float)(logsumexp - maximum);
-        result->logsumexp[row] = (float)logsumexp;
-        result->entropy[row] = (float)fmax(0, log(total) - weighted / total);
-        result->max_prob[row] = (float)exp(maximum - logsumexp);
-        merge_top(block, result, row, logsumexp);
-        merge_watched(block, result, row, logsumexp);
+        result->logsumexp[place] = (float)logsumexp;
+        result->entropy[place] = (float)fmax(0, log(total) - weighted / total);
+        result->max_prob[place] = (float)exp(maximum - logsumexp);
+        merge_top(block, result, row, place, logsumexp);
+        merge_watched(block, result, row, place, logsumexp);
     }
 }
 

@@ -104,7 +104,7 @@ static inline lens_solution solve(int32_t path, const lens_problem *problem) {
     solution.result = (lens_result){room(s, rows * 4), room(s, rows * 4), room(s, rows * 4), room(s, rows * 4),
                                     room(s, rows * 4), room(s, rows * top * 8), room(s, rows * top * 4),
                                     room(s, rows * watched * 4), room(s, rows * watched * 8),
-                                    room(s, rows * 4), room(s, rows * 4)};
+                                    room(s, rows * 4), room(s, rows * 4), NULL};
     solution.lanes = room(s, lens_scratch_bytes(rows));
     reduce_all(s, path);
 

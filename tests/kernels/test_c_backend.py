@@ -362,7 +362,8 @@ def test_scratch_memory_stays_bounded_as_the_vocabulary_grows() -> None:
             projection = PackedProjection.of(torch.empty(0, 576), packed, None)
             rows = min(2048, launcher._most_rows(projection, 8, 5, final))
             team = launcher.ThreadTeam()
-            work = launcher.Workspace(projection, rows, 8, 5, final, team)
+            out = launcher.empty_statistics(rows, 8, 5)
+            work = launcher.Workspace(projection, rows, out, final, team)
             tensors = [work.rows, work.scratch, *work.partial.values(), *work.result.values()]
             assert sum(tensor.nbytes for tensor in tensors) <= 60 << 20
 
