@@ -10,6 +10,7 @@ from engine.planning.data_read import test_data, test_table
 from engine.planning.plan import Plan
 from specs.common.names import GRAM, SIMILARITIES
 from specs.common.thresholds import FEWEST_POINTS, FEWEST_SIMILAR
+from specs.tables.lora import Lora
 from specs.toml.describe import value as spell
 
 
@@ -19,6 +20,7 @@ def measured_less(plan: Plan) -> Iterator[str]:
     yield from _twice(plan)
     yield from _nowhere(plan)
     yield from _from_elsewhere(plan)
+    yield from _no_difference(plan)
 
 
 def _few_examples(plan: Plan) -> Iterator[str]:
@@ -93,3 +95,22 @@ def _from_elsewhere(plan: Plan) -> Iterator[str]:
                 f'{at}: found the probe\'s "prompt_end", which is before the explanation; expected "label", '
                 'the token that `positions` calls "prompt_end", where the explanation comes first'
             )
+
+
+def _no_difference(plan: Plan) -> Iterator[str]:
+    """Yield a sentence per steering by the difference behind the embedding, where all cells have the same."""
+    matrix = plan.matrix
+    if any(_trains_embedding(matrix.table("lora", cell)) for cell in matrix.distinct("lora")):
+        return
+    for place, settings in enumerate(matrix.experiment.interventions):
+        if settings.kind == "steer" and settings.from_layer == 0:
+            yield (
+                f"interventions[{place}].from_layer: found 0, the embedding, which no cell trains, so the "
+                'difference is 0 there; expected another layer, or "same"'
+            )
+
+
+def _trains_embedding(lora: Lora) -> bool:
+    """Whether an embedding may be among the adapted modules: steered cells have none trained in full."""
+    targets = [lora.target_modules] if isinstance(lora.target_modules, str) else lora.target_modules
+    return any("emb" in name or "wte" in name for name in targets)

@@ -237,6 +237,14 @@ def test_an_intervention_that_changes_no_cell_is_told(write_spec) -> None:
     assert "interventions" not in warnings(spec)
 
 
+def test_a_difference_behind_an_embedding_that_no_cell_trains_is_told(write_spec) -> None:
+    spec = write_spec(STEER.replace('cells = { target = "label" }\n', "") + "from_layer = 0\n")
+    assert told(warnings(spec), "interventions[0].from_layer", "found 0", "no cell trains")
+    assert "from_layer" not in warnings(spec, 'lora.target_modules=["q_proj", "embed_tokens"]')
+    spec.write_text(spec.read_text().replace("from_layer = 0", "from_layer = 1"))
+    assert "from_layer" not in warnings(spec)
+
+
 def test_a_difference_of_another_token_than_the_steered_one_is_told(write_spec) -> None:
     """Interventions call the token that predicts the label `prompt_end`; the probe calls it `label`."""
     at = 'positions = ["prompt_end"]\n'
