@@ -7,7 +7,7 @@ import gzip
 import io
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -72,8 +72,8 @@ def joined(tables: Sequence[Table], where: str) -> Table:
 def _separated(path: Path, delimiter: str) -> Table:
     csv.field_size_limit(_LARGEST_CELL)
     stream = _text(path)
-    reader = csv.reader(stream, delimiter=delimiter, strict=True)
-    header = next((cells for cells in reader if cells), None)
+    lines = _cells(csv.reader(stream, delimiter=delimiter, strict=True), path)
+    _, header = next(lines, (1, None))
     if header is None:
         raise DataError(f"{path}: is empty; expected a first line with the names of the columns")
     names = [
@@ -83,16 +83,13 @@ def _separated(path: Path, delimiter: str) -> Table:
     _check_delimiter(names, delimiter, path)
 
     def rows() -> Iterator[tuple[str, Raw]]:
-        with stream, _reading(path, lambda: f"line {reader.line_num}"):
-            number, mistakes = 0, Mistakes(str(path))
-            for cells in reader:
-                if not cells:
-                    continue
-                number += 1
+        with stream, _reading(path):
+            mistakes = Mistakes(str(path))
+            for number, (line, cells) in enumerate(lines, start=1):
                 place = f"{path}, row {number}"
                 if any(cells[len(header) :]):
                     mistakes.note(
-                        f"{place} (line {reader.line_num}): found {count(len(cells), 'cell')}; expected "
+                        f"{place} (line {line}): found {count(len(cells), 'cell')}; expected "
                         f"{len(header)}, as there are names in the first line"
                     )
                     continue
@@ -103,6 +100,24 @@ def _separated(path: Path, delimiter: str) -> Table:
             mistakes.close()
 
     return Table(str(path), names, rows())
+
+
+def _cells(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line where each row ends and its cells; lines without any are left out."""
+    while True:
+        begin = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            end = f" from here to line {reader.line_num}" if reader.line_num > begin else ""
+            raise DataError(
+                f"{path}, line {begin}: found a row{end} that cannot be read "
+                f'({error}); expected " around a whole cell, closed in it, and "" for one within'
+            ) from error
+        if cells is None:
+            return
+        if cells:
+            yield reader.line_num, cells
 
 
 def _json(path: Path, *, lines: bool) -> Iterator[tuple[str, Raw]]:
@@ -200,18 +215,17 @@ def _check_delimiter(names: Sequence[str], delimiter: str, path: Path) -> None:
 
 
 @contextmanager
-def _reading(path: Path, place: Callable[[], str] | None = None) -> Iterator[None]:
-    """Turn what the readers raise into a DataError that names the file, and the place where it is known."""
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what the readers raise into a DataError that names the file."""
     try:
         yield
     except UnicodeDecodeError as error:
         raise DataError(f"{path}{_undecodable(path)}; expected the file saved as UTF-8") from error
     # Of pyarrow's errors, those that are no OSError are ValueErrors or the like.
-    except (csv.Error, EOFError, OSError, zlib.error, ValueError, TypeError, NotImplementedError) as error:
+    except (EOFError, OSError, zlib.error, ValueError, TypeError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.filename:
             raise DataError(told(error)) from error
-        at = f", {place()}" if place else ""
-        raise DataError(f"{path}{at}: cannot be read: {error}") from error
+        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 def _undecodable(path: Path) -> str:
