@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -63,14 +62,10 @@ def c_backend(
     places = by_row(places, len(hidden))
     kept = min(max(top_k, 1), packed.vocab_size)  # the first is also the largest logit
     out = empty_statistics(len(hidden), ids.shape[-1], kept)
-    kl, js = torch.empty(2, len(hidden))
-    divergences = final_rows is not None
-    limit = _block_rows(len(hidden), _most_rows(projection, ids.shape[-1], kept, divergences), divergences)
-    work = Workspace(projection, limit, out, divergences, team)
-    for rows, pairs in _blocks(len(hidden), final_rows, limit):
-        work.compute(hidden, rows, ids[rows] if ids.ndim == 2 else ids)
-        if pairs is not None:
-            kl[rows[pairs[0]]], js[rows[pairs[0]]] = work.divergences(*pairs)
+    divergences = None if final_rows is None else torch.empty(2, len(hidden))
+    if len(hidden):
+        _fill(out, divergences, projection, hidden, ids, final_rows, team)
+    kl, js = (None, None) if divergences is None else divergences
     missing = top_k - kept  # negative where no place was asked for
     return LensStatistics(
         logsumexp=out["logsumexp"],
@@ -82,8 +77,8 @@ def c_backend(
         watch_rank=out["watch_rank"].gather(1, places),
         watch_mass=out["watch_mass"],
         watch_entropy=out["watch_entropy"],
-        kl_final=kl if divergences else None,
-        js_final=js if divergences else None,
+        kl_final=kl,
+        js_final=js,
         nonfinite_rows=int(torch.isnan(out["logsumexp"]).sum()),
         backend="c",
     )
@@ -100,18 +95,13 @@ def _ascending(ids: Tensor) -> tuple[Tensor, Tensor]:
     Of ids [J] each once; ids [R, J] are sorted row by row.
     """
     if ids.ndim == 1:
-        return _each_once(tuple(ids.tolist()))
+        given = ids.tolist()  # these are few, for which torch takes longer
+        unique = sorted(set(given))
+        at = {token: place for place, token in enumerate(unique)}
+        places = [at[token] for token in given]
+        return torch.tensor(unique, dtype=torch.int64), torch.tensor(places, dtype=torch.int64)
     ascending, order = ids.sort(dim=1)
     return ascending, order.argsort(dim=1)
-
-
-@lru_cache
-def _each_once(ids: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Remember what `_ascending` gives for ids [J], for calls mostly watch the same."""
-    unique = sorted(set(ids))
-    at = {token: place for place, token in enumerate(unique)}
-    places = [at[token] for token in ids]
-    return torch.tensor(unique, dtype=torch.int64), torch.tensor(places, dtype=torch.int64)
 
 
 @frozen(eq=False)
@@ -207,6 +197,25 @@ def empty_statistics(rows: int, watched: int, top: int) -> dict[str, Tensor]:
     return out
 
 
+def _fill(
+    out: dict[str, Tensor],
+    divergences: Tensor | None,
+    projection: PackedProjection,
+    hidden: Tensor,
+    ids: Tensor,
+    final_rows: Tensor | None,
+    team: ThreadTeam,
+) -> None:
+    """Compute statistics into `out`, and KL and JS into `divergences` [2, R], block by block."""
+    watched, top, wanted = out["watch_rank"].shape[1], out["top_ids"].shape[1], divergences is not None
+    limit = _block_rows(len(hidden), _most_rows(projection, watched, top, wanted), wanted)
+    work = Workspace(projection, limit, out, wanted, team)
+    for rows, pairs in _blocks(len(hidden), final_rows, limit):
+        work.compute(hidden, rows, ids[rows] if ids.ndim == 2 else ids)
+        if divergences is not None and pairs is not None:
+            divergences[:, rows[pairs[0]]] = work.divergences(*pairs)
+
+
 def _split_panels(panels: int, rows: int) -> int:
     """Give the panels per split of blocks of at most so many rows, whoever computes them."""
     return min(SPLIT_PANELS, max(1, panels * -(-rows // GROUP_ROWS) // SHARES))
@@ -232,7 +241,7 @@ def _most_rows(projection: PackedProjection, watched: int, top: int, divergences
 
 def _block_rows(count: int, most: int, divergences: bool) -> int:
     """Give the rows of blocks that are as equal as they can be; at a cut, a final row may stand in both."""
-    cuts = max(0, -(-count // most) - 1)
+    cuts = -(-count // most) - 1
     return min(most, max(2, -(-(count + (2 * cuts if divergences else 0)) // (cuts + 1))))
 
 
@@ -258,8 +267,7 @@ def _blocks(
         for member in (finals[row], row):
             places.setdefault(member, len(places))
         pairs.append((places[row], places[finals[row]]))
-    if pairs:
-        yield _block(places, pairs)
+    yield _block(places, pairs)
 
 
 def _block(places: dict[int, int], pairs: list[tuple[int, int]]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -338,9 +346,9 @@ class Workspace:
         self.team.share(reduce, self.block.splits * self.block.groups)
         self.team.share(merge, -(-count // MERGE_ROWS))
 
-    def divergences(self, row: Tensor, final: Tensor) -> tuple[Tensor, Tensor]:
-        """Give (KL(final ‖ row), JS(final, row)) for pairs of places in the block computed last."""
-        kl, js = torch.empty(2, len(row))
+    def divergences(self, row: Tensor, final: Tensor) -> Tensor:
+        """Give KL(final ‖ row) and JS(final, row), [2, n], of pairs of places in the block computed last."""
+        kl, js = both = torch.empty(2, len(row))
         pairs = ffi.new("lens_pairs *")
         pairs.count = len(row)
         pairs.row, pairs.final = (pointer("pairs", places, torch.int64) for places in (row, final))
@@ -353,7 +361,7 @@ class Workspace:
         self.team.share(diverge, self.block.splits)
         out = (pointer("kl", kl, torch.float32), pointer("js", js, torch.float32))
         lib.lens_merge_divergences(self.block, self.c_result, pairs, *out)
-        return kl, js
+        return both
 
     def broken(self) -> Tensor:
         """Tell which rows of the block computed last have a NaN or infinite logit."""
