@@ -7,7 +7,7 @@ import gzip
 import io
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -83,7 +83,7 @@ def _separated(path: Path, delimiter: str) -> Table:
     _check_delimiter(names, delimiter, path)
 
     def rows() -> Iterator[tuple[str, Raw]]:
-        with stream, _reading(path):
+        with stream:
             mistakes = Mistakes(str(path))
             for number, (line, cells) in enumerate(lines, start=1):
                 place = f"{path}, row {number}"
@@ -104,20 +104,16 @@ def _separated(path: Path, delimiter: str) -> Table:
 
 def _cells(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the line where each row ends and its cells; lines without any are left out."""
-    while True:
-        begin = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            end = f" from here to line {reader.line_num}" if reader.line_num > begin else ""
-            raise DataError(
-                f"{path}, line {begin}: found a row{end} that cannot be read "
-                f'({error}); expected " around a whole cell, closed in it, and "" for one within'
-            ) from error
-        if cells is None:
-            return
-        if cells:
-            yield reader.line_num, cells
+    begin = 1  # of the row that is read next
+
+    def place() -> str:
+        return f"lines {begin} to {reader.line_num}" if reader.line_num > begin else f"line {begin}"
+
+    with _reading(path, place):
+        for cells in reader:
+            if cells:
+                yield reader.line_num, cells
+            begin = reader.line_num + 1
 
 
 def _json(path: Path, *, lines: bool) -> Iterator[tuple[str, Raw]]:
@@ -215,17 +211,20 @@ def _check_delimiter(names: Sequence[str], delimiter: str, path: Path) -> None:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what the readers raise into a DataError that names the file."""
+def _reading(path: Path, place: Callable[[], str] | None = None) -> Iterator[None]:
+    """Turn what the readers raise into a DataError that names the file, and the place where it is known."""
     try:
         yield
     except UnicodeDecodeError as error:
         raise DataError(f"{path}{_undecodable(path)}; expected the file saved as UTF-8") from error
     # Of pyarrow's errors, those that are no OSError are ValueErrors or the like.
-    except (EOFError, OSError, zlib.error, ValueError, TypeError, NotImplementedError) as error:
+    except (csv.Error, EOFError, OSError, zlib.error, ValueError, TypeError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.filename:
             raise DataError(told(error)) from error
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        at = f", {place()}" if place else ""
+        quotes = '; expected " around a whole cell, closed in it, and "" for one within'
+        expected = quotes if isinstance(error, csv.Error) else ""
+        raise DataError(f"{path}{at}: cannot be read: {error}{expected}") from error
 
 
 def _undecodable(path: Path) -> str:

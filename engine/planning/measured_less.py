@@ -113,4 +113,4 @@ def _no_difference(plan: Plan) -> Iterator[str]:
 def _trains_embedding(lora: Lora) -> bool:
     """Whether an embedding may be among the adapted modules: steered cells have none trained in full."""
     targets = [lora.target_modules] if isinstance(lora.target_modules, str) else lora.target_modules
-    return any("emb" in name or "wte" in name for name in targets)
+    return any(part in name for name in targets for part in ("emb", "wte", "wpe"))
