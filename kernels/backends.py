@@ -139,8 +139,8 @@ def _why_no_c_function(operation: str) -> str:
     if reason := why_no_c_core():
         return reason
     core = import_module("kernels._lens")
-    if operation == "lens_divergence" and not hasattr(core.lib, "lens_slopes"):
-        return NO_C_CORE.format(reason="the one that is there is older and has no lens_slopes")
+    if operation == "lens_divergence" and not hasattr(core.lib, "lens_add_gradient"):
+        return NO_C_CORE.format(reason="the one that is there is older and has no lens_add_gradient")
     if operation == LENS_BY_ROW and "watch_stride" not in dict(core.ffi.typeof("lens_block").fields):
         return NO_C_CORE.format(reason="the one that is there is older and watches no tokens by row")
     return ""

@@ -51,7 +51,7 @@ def lens_divergence(
     operation, layers = "lens_divergence", math.prod(hidden.shape[:-2])
     name = choose_backend(hidden.device, backend, operation)
     compute = get_backend(name, operation)
-    options = {"rounded": True} if rounded_slopes and name in ("torch", "triton") else {}
+    options = {"rounded": True} if rounded_slopes and name != "reference" else {}
     with torch.no_grad():
         kl, gradient = compute(hidden.reshape(layers, *final.shape), final, unembedding, **options)
     kl, gradient = kl.reshape(hidden.shape[:-1]), gradient.reshape(hidden.shape)

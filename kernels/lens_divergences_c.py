@@ -1,12 +1,13 @@
-"""KL to the final layer and its gradient on the CPU: logits and slopes by the C core, the gradient by BLAS.
+"""KL to the final layer and its gradient on the CPU, by the C core.
 
-The logits of a block of rows are kept in panels, as for KL and JS of the statistics. The panels of a tile
-become slopes, row by row, by all threads; then the tile's slopes are multiplied with its rows of W.
+The logits of a block of rows are kept in panels, as for KL and JS of the statistics. Some panels at a time
+become slopes, row by row, by all threads, and these are multiplied with their rows of W.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +16,8 @@ from kernels.c_library import ThreadTeam, ffi, lib, pointer
 from kernels.lens_c import PackedProjection, Workspace, empty_statistics
 from kernels.lens_c_weights import COLUMNS, packed_once
 from kernels.lens_divergences_torch import LOGIT_BYTES, blocks
-from kernels.product import unrounded_product
+from kernels.lens_gradients_c import PART, BfloatProduct, BlasProduct, slope_product
 from kernels.unembedding import Unembedding
-
-PART = 32  # panels whose slopes one thread computes at once
-# Panels of a product, whole parts. Few are long: behind each, OpenMP's threads wait awake, in others' way.
-TILE = 16 * PART
 
 
 def c_backend(
@@ -28,6 +25,7 @@ def c_backend(
     final: Tensor,
     unembedding: Unembedding,
     *,
+    rounded: bool = False,
     path: str | None = None,
     logit_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -48,18 +46,18 @@ def c_backend(
     team = ThreadTeam()
     projection = PackedProjection.of(torch.empty(0, dtype=dtype), packed, path)
     work = Workspace(projection, rows, empty_statistics(rows, 0, 1), True, team)
-    slopes = torch.empty(rows * TILE * COLUMNS)
+    product = slope_product(unembedding, rows, path, rounded, team)
     for part in parts:
         by_position = hidden[:, part].transpose(0, 1)
         together = torch.cat([by_position.flatten(0, 1).to(dtype), final[part].to(dtype)])
         work.compute(together, torch.arange(len(together)))
-        divergences, ours = _block(work, by_position.shape, slopes, unembedding)
+        divergences, ours = _block(work, by_position.shape, product, unembedding)
         kl[:, part], gradient[:, part] = divergences.T, ours.transpose(0, 1)
     return kl, gradient
 
 
 def _block(
-    work: Workspace, shape: torch.Size, slopes: Tensor, unembedding: Unembedding
+    work: Workspace, shape: torch.Size, product: BlasProduct | BfloatProduct, unembedding: Unembedding
 ) -> tuple[Tensor, Tensor]:
     """Give KL [n, L] and its gradient [n, L, D] of the block whose rows were computed last."""
     positions, layers, width = shape
@@ -69,32 +67,18 @@ def _block(
     pairs = ffi.new("lens_pairs *")
     pairs.count = count
     pairs.row, pairs.final = (pointer("pairs", places, torch.int64) for places in (rows, finals))
-    panels = -(-vocabulary // COLUMNS)
-    kl = torch.empty(-(-panels // PART), count, dtype=torch.float64)
+    kl = torch.empty(-(-vocabulary // (PART * COLUMNS)), count, dtype=torch.float64)
     gradient = torch.zeros(count, width)
-    for tile in range(0, panels, TILE):
-        here = min(TILE, panels - tile)
-        columns = here * COLUMNS
-        of_tile = slopes[: count * columns].view(count, columns)
 
-        def work_on(part: int, slot: int, tile: int = tile, here: int = here, out: Tensor = of_tile) -> None:
-            first = part * PART
-            lib.lens_slopes(
-                work.projection.path,
-                work.block,
-                work.c_result,
-                pairs,
-                tile + first,
-                min(PART, here - first),
-                pointer("slopes", out, torch.float32) + first * COLUMNS,
-                out.shape[1],
-                pointer("kl", kl[tile // PART + part], torch.float64),
-                work.scratch_of[slot],
-            )
+    def slopes(first: int, panels: int, out: Any, stride: int, slot: int) -> None:
+        kl_of_part = pointer("kl", kl[first // PART], torch.float64)
+        lib.lens_slopes(
+            work.projection.path, work.block, work.c_result, pairs, first, panels, out, stride, kl_of_part,
+            work.scratch_of[slot],
+        )  # fmt: skip
 
-        work.team.share(work_on, -(-here // PART))
-        weight = unembedding.tokens[tile * COLUMNS : tile * COLUMNS + columns]
-        gradient += unrounded_product(of_tile[:, : len(weight)], weight)
+    for first in range(0, vocabulary, product.tokens):
+        product.add(slopes, first, gradient)
     total = kl.sum(dim=0)
     broken = work.broken()[rows] | work.broken()[finals]
     gradient = gradient.mul_(unembedding.scale).masked_fill(broken[:, None], math.nan)

@@ -79,11 +79,24 @@ typedef struct {
     double *js; /* [S, n] */
 } lens_pairs;
 
+/* A gradient of n rows as a product of their slopes with the weight, some tokens after others. */
+typedef struct {
+    int64_t count;      /* n */
+    int64_t parts;      /* bfloat16 numbers that a slope is the sum of: 2, or 1, its nearest */
+    int64_t depth;      /* tokens at a time, even */
+    int64_t vocabulary; /* V */
+    int64_t width;      /* D */
+    int64_t stride;     /* from one row of the weight to the next */
+    const void *weight; /* [V, stride] bfloat16, not packed */
+    float *gradient;    /* [n, D], to which is added */
+} lens_gradient;
+
 /* Paths are numbered from 0, best first; the last one, portable, is always supported. */
 int32_t lens_path_count(void);
 const char *lens_path_name(int32_t path);
 int32_t lens_path_supported(int32_t path);
 int32_t lens_path_multiplies_bfloat16(int32_t path);
+int32_t lens_path_adds_gradients(int32_t path);
 
 /* Pack `valid` rows of a row-major weight [valid, width] into panels, zeros beyond them. A panel has
  * LENS_COLUMNS * width elements (width rounded up to even for bfloat16) and may be packed onto its own rows;
@@ -115,6 +128,14 @@ void lens_diverge(int32_t path, const lens_block *block, const lens_result *resu
  * columns' part of KL [n]. */
 void lens_slopes(int32_t path, const lens_block *block, const lens_result *result, const lens_pairs *pairs,
                  int64_t first, int64_t panels, float *out, int64_t stride, double *kl, void *scratch);
+/* Only where the path adds gradients. Pack slopes [n, depth] of the tokens from `first` on: `parts` times n
+ * times depth elements. */
+void lens_pack_slopes(int32_t path, const lens_gradient *gradient, const float *slopes, int64_t first,
+                      void *packed);
+/* Add the products of these with the weight's columns from `column` on; panels: scratch of depth elements for each
+ * column, in whole panels. */
+void lens_add_gradient(int32_t path, const lens_gradient *gradient, const void *packed, int64_t first,
+                       int64_t column, int64_t columns, void *panels);
 void lens_merge_divergences(const lens_block *block, const lens_result *result, const lens_pairs *pairs,
                             float *kl, float *js);
 

@@ -59,9 +59,10 @@ int32_t lens_path_count(void) { return sizeof paths / sizeof *paths; }
 const char *lens_path_name(int32_t path) { return paths[path].path->name; }
 int32_t lens_path_supported(int32_t path) { return LENS_EMULATED || paths[path].supported(); }
 int32_t lens_path_multiplies_bfloat16(int32_t path) { return paths[path].path->multiplies_bfloat16; }
+int32_t lens_path_adds_gradients(int32_t path) { return paths[path].path->add_gradient != NULL; }
 
 int64_t lens_scratch_bytes(int64_t count) {
-    return count * (int64_t)(sizeof(lens_row_state) + LENS_COLUMNS * sizeof(float));
+    return count * (int64_t)(sizeof(lens_row_state) + LENS_COLUMNS * sizeof(float)) + LENS_LINE;
 }
 
 /* Probabilities below 1.2e-38 are denormal numbers, each of which costs some CPUs a hundred cycles, and no sum
@@ -86,7 +87,8 @@ static void restore(uint32_t before) {
 
 void lens_pack_rows(int32_t path, int32_t kind, const void *rows, const int64_t *places, int64_t count,
                     int64_t width, void *packed) {
-    lens_pack_tiles(kind, rows, places, count, width, paths[path].path->packed_rows[kind], packed);
+    const lens_path *table = paths[path].path;
+    lens_pack_tiles(kind, rows, places, count, width, table->tile_rows[kind], table->pairs_together, packed);
 }
 
 void lens_logits(int32_t path, const lens_head *head, const void *rows, int64_t count, float *out,
@@ -113,6 +115,20 @@ void lens_slopes(int32_t path, const lens_block *block, const lens_result *resul
                  int64_t first, int64_t panels, float *out, int64_t stride, double *kl, void *scratch) {
     uint32_t before = flush_denormals();
     paths[path].path->slopes(block, result, pairs, first, panels, out, stride, kl, scratch);
+    restore(before);
+}
+
+void lens_pack_slopes(int32_t path, const lens_gradient *gradient, const float *slopes, int64_t first,
+                      void *packed) {
+    uint32_t before = flush_denormals();
+    paths[path].path->pack_slopes(gradient, slopes, first, packed);
+    restore(before);
+}
+
+void lens_add_gradient(int32_t path, const lens_gradient *gradient, const void *packed, int64_t first,
+                       int64_t column, int64_t columns, void *panels) {
+    uint32_t before = flush_denormals();
+    paths[path].path->add_gradient(gradient, packed, first, column, columns, panels);
     restore(before);
 }
 

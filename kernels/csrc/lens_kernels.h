@@ -5,13 +5,15 @@
  *   TILE_VECS          vectors of columns in the register tile
  *   v_*                operations on vec, listed in lens_portable.c
  *   MULTIPLIES_BFLOAT16 and v_dot_bfloat16, where the instruction set has them
- *   PAIR_ROWS          rows of a tile where rows and weight are bfloat16, PACKED_PAIR_ROWS those of the tiles that
- *                      they are packed in, and product_pairs, where these products are no matter of vectors
+ *   PAIR_ROWS          rows of a tile where rows and weight are bfloat16, PAIRS_TOGETHER how many pairs of a row
+ *                      lie together there, and product_pairs, where these products are no matter of vectors
+ *   FINISH_PRODUCTS    what a thread calls behind its last product, if it must
  *   COLUMN_BITS        where it has columns_greater and columns_greater_equal of its own
  *   PATH, PATH_NAME    the table row to define
  */
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 #include "lens_math.h"
 #include "lens_paths.h"
@@ -212,9 +214,13 @@ static ALWAYS_INLINE void keep_row(const panel_view *view, int64_t row, int64_t 
         if (!(view->valid >> j & 1)) kept[j] = -FLT_MAX;
 }
 
+static float *aligned(void *memory) {
+    return (float *)(((uintptr_t)memory + LENS_LINE - 1) / LENS_LINE * LENS_LINE);
+}
+
 static void reduce(const lens_block *block, int64_t split, int64_t group, void *scratch) {
     lens_row_state *states = scratch;
-    float *x = (float *)(states + block->count); /* the logits of the group */
+    float *x = aligned(states + block->count); /* the logits of the group */
     int64_t tiles = lens_tile_count(block->count, tile_rows(block->head.kind));
     int64_t groups = block->groups < tiles ? block->groups : tiles;
     if (group >= groups) return;
@@ -233,6 +239,7 @@ static void reduce(const lens_block *block, int64_t split, int64_t group, void *
             if (block->logits) keep_row(&view, begin + i, end, x + i * LENS_COLUMNS);
         }
     }
+    FINISH_PRODUCTS();
     finish_split(block, split, begin, end, states);
 }
 
@@ -340,6 +347,13 @@ static void slopes(const lens_block *block, const lens_result *result, const len
     for (int64_t i = 0; i < pairs->count; i++) kl[i] = sum_lanes(sums[i].total);
 }
 
+#if MULTIPLIES_BFLOAT16 && !PAIRS_IN_VECTORS
+#include "lens_gradient.h"
+#else
+#define pack_slopes NULL
+#define add_gradient NULL
+#endif
+
 static void evaluate(int32_t function, const float *x, float *out, int64_t count) {
     float buffer[LANES] = {0};
     for (int64_t i = 0; i < count; i += LANES) {
@@ -354,5 +368,5 @@ static void evaluate(int32_t function, const float *x, float *out, int64_t count
     }
 }
 
-const lens_path PATH = {PATH_NAME, {TILE_ROWS, WIDENED_ROWS, PACKED_PAIR_ROWS}, MULTIPLIES_BFLOAT16, logits,
-                       reduce,    diverge, slopes, evaluate};
+const lens_path PATH = {PATH_NAME, {TILE_ROWS, WIDENED_ROWS, PAIR_ROWS}, PAIRS_TOGETHER, MULTIPLIES_BFLOAT16,
+                       logits,    reduce, diverge, slopes, pack_slopes, add_gradient, evaluate};

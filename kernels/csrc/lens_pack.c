@@ -2,7 +2,7 @@
  *
  * float32 panel [D, 32]; bfloat16 panel [D / 2, 32, 2], so that one 32-bit lane holds a pair along D, as the
  * pairwise multiply wants it and as two shifts widen it. Rows: tile after tile of [D, tile rows], bfloat16 in
- * pairs likewise; lens_paths.h cuts the tiles.
+ * pairs of [D / 2 / g, tile rows, g], of which g lie together; lens_paths.h cuts the tiles.
  */
 #if defined(__linux__)
 #define _DEFAULT_SOURCE
@@ -53,8 +53,20 @@ void lens_gather_panels(const lens_head *head, const int64_t *ids, int64_t count
     }
 }
 
+static void pack_row_float32(const float *from, int64_t width, int64_t rows, float *to) {
+    for (int64_t k = 0; k < lens_even(width); k++) to[k * rows] = k < width ? from[k] : 0.0f;
+}
+
+static void pack_row_bfloat16(const uint16_t *from, int64_t width, int64_t row, int64_t rows, int64_t together,
+                              uint16_t *tile) {
+    for (int64_t k = 0; k < lens_even(width); k++) {
+        int64_t place = lens_pair_place(k / 2, lens_even(width) / 2, row, rows, together);
+        tile[place * 2 + k % 2] = k < width ? from[k] : 0;
+    }
+}
+
 void lens_pack_tiles(int32_t kind, const void *rows, const int64_t *places, int64_t count, int64_t width,
-                     int64_t tile_rows, void *packed) {
+                     int64_t tile_rows, int64_t pairs_together, void *packed) {
     int64_t tiles = lens_tile_count(count, tile_rows), even = lens_even(width);
     for (int64_t t = 0; t < tiles; t++) {
         lens_tile tile = lens_tile_at(count, tiles, t);
@@ -62,13 +74,10 @@ void lens_pack_tiles(int32_t kind, const void *rows, const int64_t *places, int6
             int64_t place = tile.begin + row, target = tile.begin * even;
             int64_t source = (places ? places[place] : place) * width;
             if (kind == LENS_BFLOAT16)
-                for (int64_t k = 0; k < even; k++)
-                    ((uint16_t *)packed)[target + (k / 2 * tile.rows + row) * 2 + k % 2] =
-                        k < width ? ((const uint16_t *)rows)[source + k] : 0;
+                pack_row_bfloat16((const uint16_t *)rows + source, width, row, tile.rows, pairs_together,
+                                  (uint16_t *)packed + target);
             else
-                for (int64_t k = 0; k < even; k++)
-                    ((float *)packed)[target + k * tile.rows + row] =
-                        k < width ? ((const float *)rows)[source + k] : 0.0f;
+                pack_row_float32((const float *)rows + source, width, tile.rows, (float *)packed + target + row);
         }
     }
 }

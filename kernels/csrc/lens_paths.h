@@ -6,7 +6,8 @@
 
 typedef struct {
     const char *name;
-    int64_t packed_rows[3]; /* of the tiles in which rows are packed, by kind of weight */
+    int64_t tile_rows[3];   /* by kind of weight */
+    int64_t pairs_together; /* of a bfloat16 row of a tile */
     int32_t multiplies_bfloat16;
     void (*logits)(const lens_head *, const void *rows, int64_t count, float *out, int64_t columns);
     void (*reduce)(const lens_block *, int64_t split, int64_t group, void *scratch);
@@ -14,6 +15,9 @@ typedef struct {
                     void *scratch);
     void (*slopes)(const lens_block *, const lens_result *, const lens_pairs *, int64_t first,
                    int64_t panels, float *out, int64_t stride, double *kl, void *scratch);
+    void (*pack_slopes)(const lens_gradient *, const float *slopes, int64_t first, void *packed);
+    void (*add_gradient)(const lens_gradient *, const void *packed, int64_t first, int64_t column,
+                         int64_t columns, void *panels); /* NULL, as the last, where BLAS is as fast */
     void (*evaluate)(int32_t function, const float *x, float *out, int64_t count);
 } lens_path;
 
@@ -120,11 +124,17 @@ static inline lens_tile lens_tile_at(int64_t count, int64_t tiles, int64_t index
     return tile;
 }
 
-/* lens_pack_rows for tiles of a given height. */
+/* lens_pack_rows for tiles of a given height and so many pairs of a row together. */
 void lens_pack_tiles(int32_t kind, const void *rows, const int64_t *places, int64_t count, int64_t width,
-                     int64_t tile_rows, void *packed);
+                     int64_t tile_rows, int64_t pairs_together, void *packed);
 
 static inline int64_t lens_even(int64_t width) { return width + (width & 1); }
+
+/* Where a row's pair is in a tile of [groups, rows, pairs together]; the last group may have fewer of `pairs`. */
+static inline int64_t lens_pair_place(int64_t pair, int64_t pairs, int64_t row, int64_t rows, int64_t together) {
+    int64_t group = pair / together * together, here = pairs - group < together ? pairs - group : together;
+    return group * rows + row * here + pair - group;
+}
 
 static inline int64_t lens_panel_count(int64_t vocabulary) {
     return (vocabulary + LENS_COLUMNS - 1) / LENS_COLUMNS;

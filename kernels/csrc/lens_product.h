@@ -21,8 +21,11 @@ enum { STRIP = LANES * TILE_VECS };
 #define PAIRS_IN_VECTORS 0
 #else
 #define PAIR_ROWS TILE_ROWS
-#define PACKED_PAIR_ROWS TILE_ROWS
+#define PAIRS_TOGETHER 1
 #define PAIRS_IN_VECTORS MULTIPLIES_BFLOAT16
+#endif
+#ifndef FINISH_PRODUCTS
+#define FINISH_PRODUCTS()
 #endif
 enum { MOST_ROWS = PAIR_ROWS > TILE_ROWS ? PAIR_ROWS : TILE_ROWS };
 static inline int64_t tile_rows(int32_t kind) {
@@ -151,7 +154,7 @@ static void multiply_part(const lens_head *head, const void *rows, lens_tile til
     const float *w = (const float *)panel_part(head, panel, k);
 #if MULTIPLIES_BFLOAT16 && !PAIRS_IN_VECTORS
     if (head->kind == LENS_BFLOAT16)
-        product_pairs(tile.rows, h, w, head->width, x, ahead);
+        product_pairs(tile.rows, h, w, part_rows, x, ahead);
     else
 #endif
         products[tile.rows - 1](head->kind, h, w, part_rows, k == 0, x, ahead);
@@ -180,7 +183,7 @@ static void group_logits(const lens_head *head, const void *rows, int64_t count,
 }
 
 static void logits(const lens_head *head, const void *rows, int64_t count, float *out, int64_t columns) {
-    float x[MOST_ROWS * LENS_COLUMNS];
+    _Alignas(LENS_LINE) float x[MOST_ROWS * LENS_COLUMNS];
     int64_t tiles = lens_tile_count(count, tile_rows(head->kind));
     for (int64_t panel = 0; panel < lens_panel_count(columns); panel++)
         for (int64_t t = 0; t < tiles; t++) {
@@ -192,4 +195,5 @@ static void logits(const lens_head *head, const void *rows, int64_t count, float
                 for (int64_t j = 0; j < here; j++)
                     out[(tile.begin + i) * columns + first + j] = x[i * LENS_COLUMNS + j];
         }
+    FINISH_PRODUCTS();
 }

@@ -23,6 +23,38 @@ static float from_bfloat16(uint16_t x) {
     return value;
 }
 
+/* The largest error of a gradient of slopes [rows, stride] times w [vocabulary, width] in bfloat16, given as w16. */
+static double walk_gradient(int32_t path, int64_t rows, int64_t width, int64_t vocabulary, const float *slopes,
+                            int64_t stride, const float *w, const uint16_t *w16, int64_t parts) {
+    enum { DEPTH = 48, COLUMNS = 2 * LENS_COLUMNS };
+    lens_solution memory = {.count = 0}, *m = &memory;
+    float *some = room(m, rows * DEPTH * 4), *out = room(m, rows * width * 4);
+    void *packed = room(m, parts * rows * DEPTH * 2), *panels = room(m, DEPTH * COLUMNS * 2);
+    const lens_gradient gradient = {rows, parts, DEPTH, vocabulary, width, width, w16, out};
+    double worst = 0;
+    for (int64_t i = 0; i < rows * width; i++) out[i] = 0;
+    for (int64_t first = 0; first < vocabulary; first += DEPTH) {
+        for (int64_t i = 0; i < rows * DEPTH; i++) {
+            int64_t token = first + i % DEPTH;
+            some[i] = token < vocabulary ? slopes[i / DEPTH * stride + token] : NAN;
+        }
+        lens_pack_slopes(path, &gradient, some, first, packed);
+        for (int64_t column = 0; column < width; column += COLUMNS) {
+            int64_t left = width - column;
+            lens_add_gradient(path, &gradient, packed, first, column, left < COLUMNS ? left : COLUMNS, panels);
+        }
+    }
+    for (int64_t i = 0; i < rows * width; i++) {
+        double sum = 0;
+        for (int64_t v = 0; v < vocabulary; v++)
+            sum += (double)slopes[i / width * stride + v] * w[v * width + i % width];
+        worst = fmax(worst, fabs(sum - out[i]));
+        if (isnan(out[i])) worst = INFINITY;
+    }
+    release(m);
+    return worst;
+}
+
 /* One problem on one path; gives the largest error of a logsumexp, or of KL by its slopes. */
 static double walk(int32_t path, int32_t kind, int64_t rows, int64_t width, int64_t vocabulary, int64_t watched,
                    int64_t top, float softcap) {
@@ -61,6 +93,10 @@ static double walk(int32_t path, int32_t kind, int64_t rows, int64_t width, int6
         for (int64_t v = 0; v < vocabulary; v++) left += slopes[row * panels * LENS_COLUMNS + v];
         worst = fmax(worst, fabs(parts - solution.kl[row]));
         if (softcap == 0) worst = fmax(worst, fabs(left)); /* of q - p */
+    }
+    for (int64_t parts = 1; lens_path_adds_gradients(path) && parts <= 2; parts++) {
+        double error = walk_gradient(path, rows, width, vocabulary, slopes, panels * LENS_COLUMNS, w, w16, parts);
+        worst = fmax(worst, parts == 2 ? error : error / 500); /* by 2^-9 of the slopes, which sum up to 2 */
     }
     for (int64_t row = 0; row < rows; row++) {
         double total = 0;

@@ -33,7 +33,10 @@ def divergences(draw: st.DrawFn) -> tuple[Tensor, Tensor, Unembedding]:
     return torch.stack([hidden.roll(layer, 0) for layer in range(layers)]), hidden, head
 
 
-def assert_close(problem: tuple[Tensor, Tensor, Unembedding], ours: tuple[Tensor, Tensor]) -> None:
+def assert_close(
+    problem: tuple[Tensor, Tensor, Unembedding], ours: tuple[Tensor, Tensor], rounding: float = 0.0
+) -> None:
+    """Check both results; the gradient may be off by so much of the largest weight more."""
     hidden, final, head = problem
     kl, gradient = lens_divergence(hidden, final, head, backend="reference")
     # float32 logits round in proportion to the products they are sums of
@@ -43,7 +46,7 @@ def assert_close(problem: tuple[Tensor, Tensor, Unembedding], ours: tuple[Tensor
     torch.testing.assert_close(ours[0].double(), kl, rtol=1e-5, atol=slack, equal_nan=True)
     reach = float(head.tokens.abs().max()) * abs(head.scale)
     torch.testing.assert_close(
-        ours[1].double(), gradient, rtol=1e-4, atol=reach * min(2, 10 * slack), equal_nan=True
+        ours[1].double(), gradient, rtol=1e-4, atol=reach * min(2, 10 * slack + rounding), equal_nan=True
     )
 
 
@@ -57,20 +60,69 @@ def test_tiled_agrees_with_the_reference(
 
 @pytest.mark.parametrize("path", cpu_paths())
 @settings(max_examples=30, deadline=None)
-@given(problem=divergences(), limit=st.integers(1, 9000), tile=st.sampled_from([2, 4, 256]))
+@given(
+    problem=divergences(),
+    limit=st.integers(1, 9000),
+    parts=st.sampled_from([1, 2, 128]),
+    panels=st.integers(1, 3),
+    rounded=st.booleans(),
+)
 def test_every_path_of_the_c_core_agrees_with_the_reference(
-    path: str, problem: tuple[Tensor, Tensor, Unembedding], limit: int, tile: int
+    path: str,
+    problem: tuple[Tensor, Tensor, Unembedding],
+    limit: int,
+    parts: int,
+    panels: int,
+    rounded: bool,
 ) -> None:
     c = pytest.importorskip("kernels.lens_divergences_c")
-    with mock.patch.multiple(c, PART=2, TILE=tile):
-        assert_close(problem, c.c_backend(*problem, path=path, logit_bytes=limit))
+    products = pytest.importorskip("kernels.lens_gradients_c")
+    with (
+        mock.patch.multiple(products, PART=2, BLAS_PARTS=parts, PARTS=parts, PANELS=panels),
+        mock.patch.object(c, "PART", 2),
+    ):
+        ours = c.c_backend(*problem, rounded=rounded, path=path, logit_bytes=limit)
+        assert_close(problem, ours, 2.0**-8 if rounded else 0.0)
 
 
-def test_a_c_core_without_slopes_leaves_them_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slopes_in_bfloat16_give_the_same_bits_on_any_number_of_threads() -> None:
+    c = pytest.importorskip("kernels.lens_divergences_c")
+    library = pytest.importorskip("kernels.c_library")
+    if not library.lib.lens_path_adds_gradients(library.path_number(None)):
+        pytest.skip("this CPU's path leaves gradients to BLAS")
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3000, 200, generator=generator).bfloat16()
+    hidden = torch.randn(2, 9, 200, generator=generator).bfloat16()
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 5):
+            torch.set_num_threads(number)
+            found.append(c.c_backend(hidden, hidden[1], Unembedding(weight)))
+    finally:
+        torch.set_num_threads(threads)
+    for kl, gradient in found[1:]:
+        assert torch.equal(kl, found[0][0]) and torch.equal(gradient, found[0][1])
+
+
+def test_a_weight_of_any_strides_is_read_as_it_is() -> None:
+    """Rows that lie apart, and columns that do."""
+    pytest.importorskip("kernels._lens")
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(300, 70, generator=generator).bfloat16()
+    hidden = torch.randn(2, 5, 33, generator=generator).bfloat16()
+    for view in (weight[:, 4:37], weight[:, ::2][:, 1:34], weight.T.contiguous().T[:, 3:36]):
+        truth = lens_divergence(hidden, hidden[1], Unembedding(view), backend="reference")
+        for ours, expected in zip(
+            lens_divergence(hidden, hidden[1], Unembedding(view), backend="c"), truth, strict=True
+        ):
+            torch.testing.assert_close(ours.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_older_c_core_leaves_gradients_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("kernels._lens")
     monkeypatch.setitem(sys.modules, "kernels._lens", SimpleNamespace(lib=object()))
     backends._warn_once.cache_clear()
-    with pytest.warns(RuntimeWarning, match="is older and has no lens_slopes.*slower torch backend serves"):
+    with pytest.warns(RuntimeWarning, match="is older and has no lens_add_gradient.*torch backend serves"):
         assert choose_backend(CPU, operation="lens_divergence") == "torch"
     assert choose_backend(CPU) == "c"
 

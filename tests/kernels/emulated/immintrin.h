@@ -181,13 +181,20 @@ EMULATE void emulated_dpbf16ps(int sum, int a, int b) {
     }
 }
 
+EMULATE void emulated_zero(int tile) {
+    emulated_expect(emulated.config.palette == 1 && emulated.config.rows[tile]);
+    memset(emulated.data[tile], 0, sizeof emulated.data[tile]);
+}
+
 EMULATE void emulated_release(void) { memset(&emulated, 0, sizeof emulated); }
 
+#undef _tile_zero
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
 #define _tile_loadconfig emulated_loadconfig
 #define _tile_release emulated_release
+#define _tile_zero emulated_zero
 #define _tile_loadd emulated_loadd
 #define _tile_stored emulated_stored
 #define _tile_dpbf16ps emulated_dpbf16ps
