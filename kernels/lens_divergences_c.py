@@ -31,7 +31,8 @@ def c_backend(
 ) -> tuple[Tensor, Tensor]:
     """Compute both block by block of positions, by one of `cpu_paths()`; None takes the best.
 
-    Scratch: as the torch backend's, and the packed weight.
+    Slopes are rounded only where `rounded` allows it and the path multiplies them itself. Scratch: as the
+    torch backend's, and the packed weight.
 
     Raises ValueError for a path that the CPU lacks.
     """

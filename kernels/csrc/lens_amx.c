@@ -42,7 +42,7 @@ typedef struct {
 static const _Alignas(64) tile_config tile_configs[] = {
     CONFIGS(1) CONFIGS(5) CONFIGS(9) CONFIGS(13) CONFIGS(17) CONFIGS(21) CONFIGS(25) CONFIGS(29)};
 
-/* The height of the tiles that this thread is set to; setting takes longer than a row's product. */
+/* The height of the tiles that this thread is set to: to set them for every product takes up to a third of it. */
 static _Thread_local int64_t tile_height;
 
 static ALWAYS_INLINE void start_tile(int64_t rows) {

@@ -26,16 +26,16 @@ static ALWAYS_INLINE uint32_t slope_pair(const float *x, int64_t part) {
 /* One row of a tile; to: its tile. */
 static ALWAYS_INLINE void pack_slope_row(const float *x, int64_t valid, int64_t pairs, int64_t part, int64_t row,
                                          int64_t rows, uint32_t *to) {
-    for (int64_t group = 0; group < pairs; group += PAIRS_TOGETHER) {
-        uint32_t *out = to + lens_pair_place(group, pairs, row, rows, PAIRS_TOGETHER);
-        int64_t here = pairs - group < PAIRS_TOGETHER ? pairs - group : PAIRS_TOGETHER;
-        const float *from = x + 2 * group;
-        if (2 * (group + PAIRS_TOGETHER) <= valid) {
+    for (int64_t pair = 0; pair < pairs; pair += PAIRS_TOGETHER) {
+        lens_pair_group group = lens_pairs_from(pair, pairs, row, rows, PAIRS_TOGETHER);
+        uint32_t *out = to + group.place;
+        const float *from = x + 2 * pair;
+        if (2 * (pair + PAIRS_TOGETHER) <= valid) {
             for (int j = 0; j < PAIRS_TOGETHER; j++) out[j] = slope_pair(from + 2 * j, part);
             continue;
         }
-        for (int64_t j = 0; j < here; j++) {
-            int64_t left = valid - 2 * (group + j);
+        for (int64_t j = 0; j < group.count; j++) {
+            int64_t left = valid - 2 * (pair + j);
             out[j] = left > 1 ? slope_pair(from + 2 * j, part) : left == 1 ? slope_part(from[2 * j], part) : 0;
         }
     }

@@ -59,9 +59,11 @@ static void pack_row_float32(const float *from, int64_t width, int64_t rows, flo
 
 static void pack_row_bfloat16(const uint16_t *from, int64_t width, int64_t row, int64_t rows, int64_t together,
                               uint16_t *tile) {
-    for (int64_t k = 0; k < lens_even(width); k++) {
-        int64_t place = lens_pair_place(k / 2, lens_even(width) / 2, row, rows, together);
-        tile[place * 2 + k % 2] = k < width ? from[k] : 0;
+    for (int64_t pair = 0; 2 * pair < width; pair += together) {
+        lens_pair_group group = lens_pairs_from(pair, lens_even(width) / 2, row, rows, together);
+        int64_t left = width - 2 * pair;
+        for (int64_t k = 0; k < 2 * group.count; k++)
+            tile[2 * group.place + k] = k < left ? from[2 * pair + k] : 0;
     }
 }
 

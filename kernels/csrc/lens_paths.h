@@ -130,10 +130,17 @@ void lens_pack_tiles(int32_t kind, const void *rows, const int64_t *places, int6
 
 static inline int64_t lens_even(int64_t width) { return width + (width & 1); }
 
-/* Where a row's pair is in a tile of [groups, rows, pairs together]; the last group may have fewer of `pairs`. */
-static inline int64_t lens_pair_place(int64_t pair, int64_t pairs, int64_t row, int64_t rows, int64_t together) {
-    int64_t group = pair / together * together, here = pairs - group < together ? pairs - group : together;
-    return group * rows + row * here + pair - group;
+/* Pairs of a row that lie together in a tile of [groups, rows, pairs together], of which the last group may have
+ * fewer. */
+typedef struct {
+    int64_t count, place; /* place: in the tile, in pairs */
+} lens_pair_group;
+
+static inline lens_pair_group lens_pairs_from(int64_t pair, int64_t pairs, int64_t row, int64_t rows,
+                                              int64_t together) {
+    int64_t here = pairs - pair < together ? pairs - pair : together;
+    lens_pair_group group = {here, pair * rows + row * here};
+    return group;
 }
 
 static inline int64_t lens_panel_count(int64_t vocabulary) {
