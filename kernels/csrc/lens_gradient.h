@@ -1,5 +1,5 @@
 /* The gradient of KL: slopes times the weight itself, for paths whose products in bfloat16 are no matter of vectors:
- * others gain nothing over BLAS in float32.
+ * others gain little or nothing over BLAS in float32.
  *
  * It is the product of the logits over again, with tokens in the place of D: a panel holds so many tokens' entries
  * of 32 columns of W, and rows are slopes. A slope is the sum of two bfloat16, which are rows of their own.
@@ -95,7 +95,7 @@ static void add_gradient(const lens_gradient *gradient, const void *packed, int6
                          int64_t columns, void *panels) {
     _Alignas(LENS_LINE) float x[MOST_ROWS * LENS_COLUMNS];
     int64_t rows = gradient->parts * gradient->count, depth = gradient->depth, width = gradient->width;
-    int64_t tiles = lens_tile_count(rows, tile_rows(LENS_BFLOAT16));
+    int64_t tiles = lens_tile_count(rows, PAIR_ROWS);
     const lens_head head = {panels, LENS_BFLOAT16, depth, columns, NULL, 1.0f, 0.0f};
     const uint16_t *weight = (const uint16_t *)gradient->weight + first * gradient->stride + column;
     pack_columns(weight, gradient->stride, tokens_from(gradient, first), columns, depth, panels);
