@@ -23,20 +23,25 @@ static ALWAYS_INLINE uint32_t slope_pair(const float *x, int64_t part) {
     return slope_part(x[0], part) | slope_part(x[1], part) << 16;
 }
 
-/* One row of a tile; to: its tile. */
+/* One row of a tile; to: its tile. Some pairs at once, which compilers make vectors of, then each group to its place. */
 static ALWAYS_INLINE void pack_slope_row(const float *x, int64_t valid, int64_t pairs, int64_t part, int64_t row,
                                          int64_t rows, uint32_t *to) {
-    for (int64_t pair = 0; pair < pairs; pair += PAIRS_TOGETHER) {
-        lens_pair_group group = lens_pairs_from(pair, pairs, row, rows, PAIRS_TOGETHER);
-        uint32_t *out = to + group.place;
+    enum { AT_ONCE = 16 };
+    _Static_assert(AT_ONCE % PAIRS_TOGETHER == 0, "groups are whole");
+    for (int64_t pair = 0; pair < pairs; pair += AT_ONCE) {
+        uint32_t some[AT_ONCE];
         const float *from = x + 2 * pair;
-        if (2 * (pair + PAIRS_TOGETHER) <= valid) {
-            for (int j = 0; j < PAIRS_TOGETHER; j++) out[j] = slope_pair(from + 2 * j, part);
-            continue;
-        }
-        for (int64_t j = 0; j < group.count; j++) {
-            int64_t left = valid - 2 * (pair + j);
-            out[j] = left > 1 ? slope_pair(from + 2 * j, part) : left == 1 ? slope_part(from[2 * j], part) : 0;
+        int64_t left = valid - 2 * pair;
+        if (left >= 2 * AT_ONCE)
+            for (int j = 0; j < AT_ONCE; j++) some[j] = slope_pair(from + 2 * j, part);
+        else
+            for (int64_t j = 0; j < AT_ONCE; j++)
+                some[j] = left > 2 * j + 1    ? slope_pair(from + 2 * j, part)
+                          : left == 2 * j + 1 ? slope_part(from[2 * j], part)
+                                              : 0;
+        for (int64_t j = 0; j < AT_ONCE && pair + j < pairs; j += PAIRS_TOGETHER) {
+            lens_pair_group group = lens_pairs_from(pair + j, pairs, row, rows, PAIRS_TOGETHER);
+            for (int64_t i = 0; i < group.count; i++) to[group.place + i] = some[j + i];
         }
     }
 }

@@ -347,7 +347,7 @@ static void slopes(const lens_block *block, const lens_result *result, const len
     for (int64_t i = 0; i < pairs->count; i++) kl[i] = sum_lanes(sums[i].total);
 }
 
-#if MULTIPLIES_BFLOAT16 && !PAIRS_IN_VECTORS
+#if MULTIPLIES_BFLOAT16
 #include "lens_gradient.h"
 #else
 #define pack_slopes NULL

@@ -48,7 +48,10 @@ def test_slopes_of_half_precision_come_in_two_parts(
     truth = lens_divergence(hidden, hidden[1], head, backend="reference")
     torch.testing.assert_close(kl.double(), truth[0], rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(gradient.double(), truth[1], rtol=1e-4, atol=1e-4)
-    assert gradient[1].abs().max() == kl[1].abs().max() == 0
+    # Some CPUs' products give equal rows other last bits, by where a row stands.
+    rounding = torch.finfo(torch.float32).eps * float((hidden[1] @ head.weight.T.float()).abs().max())
+    assert kl[1].abs().max() <= rounding
+    assert gradient[1].abs().max() <= rounding * float(head.weight.abs().max())
 
 
 @pytest.mark.parametrize("spread", [0.1, 30.0])
