@@ -1,5 +1,5 @@
-/* The gradient of KL: slopes times the weight itself, for paths whose products in bfloat16 are no matter of vectors:
- * others gain little or nothing over BLAS in float32.
+/* The gradient of KL: slopes times the weight itself, for paths that multiply bfloat16. Others leave it to BLAS in
+ * float32.
  *
  * It is the product of the logits over again, with tokens in the place of D: a panel holds so many tokens' entries
  * of 32 columns of W, and rows are slopes. A slope is the sum of two bfloat16, which are rows of their own.

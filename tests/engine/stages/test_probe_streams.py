@@ -200,16 +200,17 @@ def test_streams_and_parts_are_analysed_like_any_statistic(probed: Path) -> None
     changed = study.ablation.change("stream_entropy", "target", LABEL)
     entropies = probe["stream_entropy"].mean(["seed", "example"]) if "seed" in probe.dims else None
     assert entropies is None and changed["difference"].dims == ("level", "layer", "position", "stream")
-    mine = probe["stream_entropy"].groupby("target").mean(["cell", "example"])
+    mine = probe["stream_entropy"].astype(float).groupby("target").mean(["cell", "example"])
     np.testing.assert_allclose(
         changed["difference"].sel(level=EXPLAINED),
         (mine.sel(target=EXPLAINED) - mine.sel(target=LABEL)),
-        rtol=1e-4, atol=1e-6,
+        rtol=1e-9, atol=1e-12,
     )  # fmt: skip
     found = study.ablation.means("label_attribution", "target")
     gold = probe["gold"]
-    own = probe["attribution"].where(probe["watch"] == gold).max("watch")
-    others = probe["attribution"].where(probe["watch"] != gold).mean("watch")
+    attribution = probe["attribution"].astype(float)
+    own = attribution.where(probe["watch"] == gold).max("watch")
+    others = attribution.where(probe["watch"] != gold).mean("watch")
     expected = (own - others).groupby("target").mean(["cell", "example"])
     np.testing.assert_allclose(found["mean"].sel(level=LABEL), expected.sel(target=LABEL), rtol=1e-5)
     surprisal = study.ablation.means("stream_label_surprisal", "target").sel(level=LABEL)
