@@ -170,9 +170,6 @@ def test_a_second_owner_of_the_folder_is_named(tmp_path: Path, monkeypatch: pyte
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kernels\nVersion: 0.11.2\n")
     (info / "RECORD").write_text("kernels/__init__.py,,\nkernels/layer.py,,\n")
-    (tmp_path / "kernels").mkdir()
-    for name in ("__init__.py", "layer.py"):  # importlib_metadata, once imported, leaves out lost files
-        (tmp_path / "kernels" / name).touch()
     check_kernels()
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(EngineError, match=facts("kernels", "pip uninstall kernels")):

@@ -105,6 +105,7 @@ def _run(
     from engine.running.executors.base import Job, Resources
     from engine.running.executors.in_process import InProcess
     from engine.running.executors.make import make_executor
+    from engine.running.garbage import only_of_this_run
     from engine.running.lost_workers import loss
     from engine.running.resume_progress import progress_on_disk
     from engine.running.scheduler import Policy, Scheduler
@@ -121,7 +122,8 @@ def _run(
     execution = execute.CellRunner(plan, stages, options, display, stop)
     if settings.kind == "local" and settings.workers is None and settings.ranks == 1:
         own, waits = InProcess(execution), Waits(display)
-        return Scheduler(plan, ledger, own, policy, waits, stop, together=together).run(cells)
+        with only_of_this_run():
+            return Scheduler(plan, ledger, own, policy, waits, stop, together=together).run(cells)
     root = plan.root.absolute()
     here = settings.kind == "local"
     home, name = place_of(root.scratch()) if here else root, events_of(run)

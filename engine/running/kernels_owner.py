@@ -30,4 +30,12 @@ def check_kernels() -> None:
 
 def _owners() -> list[str]:
     """Return the distributions that install a top-level package `kernels`."""
-    return list(metadata.packages_distributions().get("kernels", []))
+    return [found.metadata["Name"] for found in metadata.distributions() if _installs(found, "kernels")]
+
+
+def _installs(distribution: metadata.Distribution, package: str) -> bool:
+    """Read what a distribution declares, else its list of files: all packages of all would take a second."""
+    if declared := distribution.read_text("top_level.txt"):
+        return package in declared.split()
+    files = distribution.read_text("RECORD") or ""
+    return files.startswith(f"{package}/") or f"\n{package}/" in files

@@ -10,6 +10,7 @@ from engine.progress import StopRequest
 from engine.running.cell_runner import CellRunner
 from engine.running.display import Display
 from engine.running.executors.base import Job, Work
+from engine.running.garbage import leave_out_what_is_here
 from engine.running.outcome import Outcome
 from engine.running.provenance import provenance
 from engine.running.run_log import lines_to
@@ -33,7 +34,9 @@ class Worker:
         ledger = ranks.led(Ledger, lambda: Ledger(job.root, job.lease))
         writer = ranks.led(StoreWriter, lambda: StoreWriter(job.root))
         stages = Stages(plan, ledger, writer, provenance(), stop, ranks, job.sharing)
-        return cls(CellRunner(plan, stages, job.options, _display(job, ranks), stop))
+        runner = CellRunner(plan, stages, job.options, _display(job, ranks), stop)
+        leave_out_what_is_here()
+        return cls(runner)
 
     def run(self, work: Work) -> Outcome:
         """Run a unit."""
