@@ -30,7 +30,7 @@ def slope_product(
     """Choose how the slopes of at most so many rows meet the weight."""
     weight = unembedding.tokens
     halves = weight.dtype == torch.bfloat16 and weight.stride(1) == 1
-    if halves and lib.lens_path_adds_gradients(path_number(path)):
+    if halves and lib.lens_path_multiplies_bfloat16(path_number(path)):
         return BfloatProduct(weight, rows, path_number(path), 1 if rounded else 2, team)
     return BlasProduct(weight, rows, team)
 

@@ -20,6 +20,7 @@ from engine.progress import StopRequest
 from engine.running.at_work import at_work, events_of, run_name
 from engine.running.disk_space import check_space, memory_warning
 from engine.running.display import Display, Waits
+from engine.running.garbage import only_of_this_run
 from engine.running.kernels_owner import check_kernels
 from engine.running.machine_checks import check_machine
 from engine.running.manifest import Registration
@@ -105,7 +106,6 @@ def _run(
     from engine.running.executors.base import Job, Resources
     from engine.running.executors.in_process import InProcess
     from engine.running.executors.make import make_executor
-    from engine.running.garbage import only_of_this_run
     from engine.running.lost_workers import loss
     from engine.running.resume_progress import progress_on_disk
     from engine.running.scheduler import Policy, Scheduler

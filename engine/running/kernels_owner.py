@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -30,12 +31,11 @@ def check_kernels() -> None:
 
 def _owners() -> list[str]:
     """Return the distributions that install a top-level package `kernels`."""
-    return [found.metadata["Name"] for found in metadata.distributions() if _installs(found, "kernels")]
+    return [found.metadata["Name"] for found in metadata.distributions() if _installs_kernels(found)]
 
 
-def _installs(distribution: metadata.Distribution, package: str) -> bool:
+def _installs_kernels(distribution: metadata.Distribution) -> bool:
     """Read what a distribution declares, else its list of files: all packages of all would take a second."""
     if declared := distribution.read_text("top_level.txt"):
-        return package in declared.split()
-    files = distribution.read_text("RECORD") or ""
-    return files.startswith(f"{package}/") or f"\n{package}/" in files
+        return "kernels" in declared.split()
+    return re.search(r"^kernels(/|\.py\b)", distribution.read_text("RECORD") or "", re.MULTILINE) is not None

@@ -96,7 +96,6 @@ int32_t lens_path_count(void);
 const char *lens_path_name(int32_t path);
 int32_t lens_path_supported(int32_t path);
 int32_t lens_path_multiplies_bfloat16(int32_t path);
-int32_t lens_path_adds_gradients(int32_t path);
 
 /* Pack `valid` rows of a row-major weight [valid, width] into panels, zeros beyond them. A panel has
  * LENS_COLUMNS * width elements (width rounded up to even for bfloat16) and may be packed onto its own rows;
@@ -128,7 +127,7 @@ void lens_diverge(int32_t path, const lens_block *block, const lens_result *resu
  * columns' part of KL [n]. */
 void lens_slopes(int32_t path, const lens_block *block, const lens_result *result, const lens_pairs *pairs,
                  int64_t first, int64_t panels, float *out, int64_t stride, double *kl, void *scratch);
-/* Only where the path adds gradients. Pack slopes [n, depth] of the tokens from `first` on: `parts` times n
+/* Only where the path multiplies bfloat16. Pack slopes [n, depth] of the tokens from `first` on: `parts` times n
  * times depth elements. */
 void lens_pack_slopes(int32_t path, const lens_gradient *gradient, const float *slopes, int64_t first,
                       void *packed);

@@ -59,7 +59,6 @@ int32_t lens_path_count(void) { return sizeof paths / sizeof *paths; }
 const char *lens_path_name(int32_t path) { return paths[path].path->name; }
 int32_t lens_path_supported(int32_t path) { return LENS_EMULATED || paths[path].supported(); }
 int32_t lens_path_multiplies_bfloat16(int32_t path) { return paths[path].path->multiplies_bfloat16; }
-int32_t lens_path_adds_gradients(int32_t path) { return paths[path].path->add_gradient != NULL; }
 
 int64_t lens_scratch_bytes(int64_t count) {
     return count * (int64_t)(sizeof(lens_row_state) + LENS_COLUMNS * sizeof(float)) + LENS_LINE;

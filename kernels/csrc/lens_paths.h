@@ -17,7 +17,7 @@ typedef struct {
                    int64_t panels, float *out, int64_t stride, double *kl, void *scratch);
     void (*pack_slopes)(const lens_gradient *, const float *slopes, int64_t first, void *packed);
     void (*add_gradient)(const lens_gradient *, const void *packed, int64_t first, int64_t column,
-                         int64_t columns, void *panels); /* NULL, as the last, where BLAS adds it */
+                         int64_t columns, void *panels); /* NULL, as the last, without these products */
     void (*evaluate)(int32_t function, const float *x, float *out, int64_t count);
 } lens_path;
 

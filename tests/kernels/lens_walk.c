@@ -94,7 +94,7 @@ static double walk(int32_t path, int32_t kind, int64_t rows, int64_t width, int6
         worst = fmax(worst, fabs(parts - solution.kl[row]));
         if (softcap == 0) worst = fmax(worst, fabs(left)); /* of q - p */
     }
-    for (int64_t parts = 1; lens_path_adds_gradients(path) && parts <= 2; parts++) {
+    for (int64_t parts = 1; lens_path_multiplies_bfloat16(path) && parts <= 2; parts++) {
         double error = walk_gradient(path, rows, width, vocabulary, slopes, panels * LENS_COLUMNS, w, w16, parts);
         worst = fmax(worst, parts == 2 ? error : error / 500); /* by 2^-9 of the slopes, which sum up to 2 */
     }
