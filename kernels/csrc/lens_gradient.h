@@ -30,13 +30,15 @@ static ALWAYS_INLINE void pack_slope_row(const float *x, int64_t valid, int64_t 
     _Static_assert(AT_ONCE % PAIRS_TOGETHER == 0, "groups are whole");
     for (int64_t pair = 0; pair < pairs; pair += AT_ONCE) {
         uint32_t some[AT_ONCE];
-        float last[2 * AT_ONCE]; /* with zeros behind what is valid */
         const float *from = x + 2 * pair;
-        if (valid - 2 * pair < 2 * AT_ONCE) {
-            for (int64_t k = 0; k < 2 * AT_ONCE; k++) last[k] = 2 * pair + k < valid ? from[k] : 0.0f;
-            from = last;
-        }
-        for (int j = 0; j < AT_ONCE; j++) some[j] = slope_pair(from + 2 * j, part);
+        int64_t left = valid - 2 * pair;
+        if (left >= 2 * AT_ONCE)
+            for (int j = 0; j < AT_ONCE; j++) some[j] = slope_pair(from + 2 * j, part);
+        else
+            for (int64_t j = 0; j < AT_ONCE; j++)
+                some[j] = left > 2 * j + 1    ? slope_pair(from + 2 * j, part)
+                          : left == 2 * j + 1 ? slope_part(from[2 * j], part)
+                                              : 0;
         for (int64_t j = 0; j < AT_ONCE && pair + j < pairs; j += PAIRS_TOGETHER) {
             lens_pair_group group = lens_pairs_from(pair + j, pairs, row, rows, PAIRS_TOGETHER);
             for (int64_t i = 0; i < group.count; i++) to[group.place + i] = some[j + i];
