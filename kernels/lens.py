@@ -91,9 +91,11 @@ def _ids(name: str, ids: Ids, bound: int, device: torch.device) -> Tensor:
     if tensor.numel() and (tensor.is_floating_point() or tensor.dtype == torch.bool):
         raise TypeError(f"{name}: found {tensor.dtype}, expected whole numbers")
     tensor = tensor.to(torch.int64)
-    wrong = tensor[(tensor < 0) | (tensor >= bound)]
-    if len(wrong):
-        raise ValueError(f"{name}: found {int(wrong[0])}, expected 0 to {bound - 1}")
+    if tensor.numel():
+        least, most = (int(end) for end in torch.aminmax(tensor))
+        if least < 0 or most >= bound:
+            wrong = least if least < 0 else most
+            raise ValueError(f"{name}: found {wrong}, expected 0 to {bound - 1}")
     return tensor
 
 
