@@ -1,9 +1,11 @@
 """How long does a training take beside plain Trainer and peft, and how much of what it reads is padding?
 
     python -m benchmarks.training [--layers N] [--batch N] [--steps N] [--rounds N] [--mean N] [--precision P]
+    python -m benchmarks.training --demo --compile [...]
 
 A model with the shapes of SmolLM2-135M and random weights, LoRA on all linear modules, and drawn examples:
-the logarithms of their lengths are normal, so that few are long. Each run is a whole training, the set-up
+the logarithms of their lengths are normal, so that few are long; or the demo's dialogues with their
+explanations, two at once as there. Each run is a whole training, the set-up
 and the saved adapter included. The plain one pads as ours does, has a mask, unembeds every position, and
 takes the mean of a batch's tokens. Trainings run in turn in one process.
 
@@ -17,6 +19,7 @@ import argparse
 import os
 import random
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -53,15 +56,16 @@ PADDING = padding_id(TOKENIZER)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--layers", type=int, default=30)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--demo", action="store_true", help="train on the demo's dialogues")
+    parser.add_argument("--batch", type=int, help="examples of a step; by default 8, with --demo 2")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--mean", type=int, default=60, help="tokens of an example")
+    parser.add_argument("--mean", type=int, default=60, help="tokens of a drawn example")
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--compile", action="store_true", help="also with train.compile")
     options = parser.parse_args()
+    options.batch = options.batch or (2 if options.demo else 8)
     drawn = long_tailed(400, options.mean)
-    if options.rounds:
-        report_times(options, drawn)
     writer = TargetEncoder(
         tokenizer=TOKENIZER,
         prompt=Prompt(template=TEMPLATE, chat_template=False),
@@ -71,6 +75,8 @@ def main() -> None:
         seed=0,
     )
     demo = [writer.encode(row) for row in dialogues("comprehensiveness")]
+    if options.rounds:
+        report_times(options, demo if options.demo else drawn)
     print(f"\nreal tokens in all that are read, batches of {options.batch}, examples at once:")
     for name, rows in (("drawn", drawn), ("demo", demo)):
         report_padding(name, rows, options.batch)
@@ -97,6 +103,12 @@ def report_times(options: argparse.Namespace, rows: Sequence[Encoded]) -> None:
     runs = {"plain Trainer and peft": partial(plain, base, rows, options)} | {
         f"{size} at once": partial(ours, base, rows, options, size) for size in sizes
     }
+    if options.compile:
+        name = f"{sizes[0]} at once, compiled"
+        runs[name] = partial(ours, base, rows, options, sizes[0], compiled=True)
+        started = time.perf_counter()
+        runs[name]()
+        print(f"the first compiled training took {time.perf_counter() - started:.0f} s")
     print(f"{'':<24}{'seconds':>9}{'plain / it':>12}{'quartiles':>14}{'by CPU time':>13}")
     for name, run in interleaved(runs, options.rounds).items():
         quartiles = f"{1 / run['ratio_high']:.2f}–{1 / run['ratio_low']:.2f}"
@@ -106,10 +118,16 @@ def report_times(options: argparse.Namespace, rows: Sequence[Encoded]) -> None:
         )
 
 
-def ours(base: Any, rows: Sequence[Encoded], options: argparse.Namespace, size: int) -> None:
+def ours(
+    base: Any, rows: Sequence[Encoded], options: argparse.Namespace, size: int, *, compiled: bool = False
+) -> None:
     """Train as a study does, so many examples at once."""
     settings = Train(
-        steps=options.steps, batch_size=options.batch, precision=options.precision, micro_batch=size
+        steps=options.steps,
+        batch_size=options.batch,
+        precision=options.precision,
+        micro_batch=size,
+        compile=compiled,
     )
     with tempfile.TemporaryDirectory() as folder:
         train_adapter(

@@ -57,7 +57,7 @@ examples = 16
 
 
 def run(record: Recorder) -> None:
-    """Train a model of 1B in bfloat16, plainly, checkpointed and with 4-bit weights."""
+    """Train a model of 1B in bfloat16: plainly, checkpointed, with 4-bit weights, more at once, compiled."""
     device, folder = record.device, record.folder
     words, rows, steps, batch = (20, 60, 4, 2) if record.tiny else (420, 400, 24, 8)
     dtype = torch.float32 if record.tiny else torch.bfloat16
@@ -80,6 +80,7 @@ def run(record: Recorder) -> None:
         ("checkpointed", ("--set", "train.gradient_checkpointing=true", "--set", "lora.alpha=31")),
         ("nf4", ("--set", "model.quantization=nf4", "--set", "model.dtype=bfloat16")),
         ("batch of 16", ("--set", f"train.batch_size={4 if record.tiny else 16}")),
+        ("compiled", ("--set", "train.compile=true", "--set", "lora.alpha=33")),
     ):
         with record.item(name) as values:
             if name == "nf4":

@@ -41,6 +41,8 @@ def why_alone(plan: Plan, cell: PlannedCell) -> str | None:
         return "lora.dora"
     if lora.modules_to_save:
         return "lora.modules_to_save"
+    if train.compile:
+        return "train.compile"
     others = [name for name in train.report_to if name not in BESIDE_OTHERS]
     return f'train.report_to = ["{others[0]}"], which follows one training of a process' if others else None
 

@@ -181,6 +181,14 @@ class Train:
             "one example at once fits otherwise."
         ),
     ] = field(default="auto", metadata=EXECUTION_ONLY)
+    compile: Annotated[
+        bool,
+        Meta(
+            description="Compile the decoder layers (torch.compile) for the training: fewer operators, to "
+            "the same result up to rounding. The first steps of a process wait for it, and a CPU needs a C++ "
+            "compiler."
+        ),
+    ] = field(default=False, metadata=EXECUTION_ONLY)
     checkpoint_minutes: Annotated[
         float, Meta(gt=0, description="Minutes between checkpoints; at most so many are lost by a kill.")
     ] = field(default=5.0, metadata=EXECUTION_ONLY)

@@ -116,6 +116,8 @@ OTHER_NAMES = {
     "gradient_accumulation_steps": "train.accumulation",
     "micro_batch_size": "train.micro_batch",
     "auto_find_batch_size": 'train.micro_batch = "auto"',
+    "torch_compile": "train.compile",
+    "compile_model": "train.compile",
     "activation_checkpointing": "train.gradient_checkpointing",
     "disable_gradient_checkpointing": "train.gradient_checkpointing = false",
     "bf16": 'train.precision = "bfloat16"',

@@ -31,6 +31,22 @@ EXAMPLES = [
         ([16, 17, 18, 19], [24, EOS]),
     )
 ]
+
+
+def example(number: int, prompt: int, completion: int) -> Encoded:
+    """An example of so many tokens of prompt, and of completion before its end."""
+    return Encoded(
+        [10 + (number + 3 * place) % 50 for place in range(prompt)],
+        [20 + (7 * number + place) % 50 for place in range(completion)] + [EOS],
+        prompt,
+    )
+
+
+# Lengths, also of completions, that a mean of the parts' means would weigh wrongly.
+UNEVEN = [
+    example(number, *sizes)
+    for number, sizes in enumerate([(3, 1), (40, 12), (2, 9), (11, 1), (30, 3), (1, 1), (5, 20), (17, 2)])
+]
 FAST = Train(steps=3, batch_size=2, precision="float32", lr=1e-2)
 
 
@@ -100,3 +116,10 @@ def together(
 
     side_by_side(base, [partial(training, name, options) for name, options in trainings.items()])
     return found
+
+
+def differences(left: Path, right: Path) -> float:
+    """The largest difference of two adapters, by the largest weight."""
+    one, other = saved_weights(left), saved_weights(right)
+    size = max(weight.abs().max().item() for weight in one.values())
+    return max((one[name] - other[name]).abs().max().item() for name in one) / size

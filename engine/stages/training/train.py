@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from transformers import set_seed
 
 from engine.data.prepare import no_validation
-from engine.errors import DataError, Interrupted
+from engine.errors import DataError, Interrupted, UsageError
 from engine.models.base_model import as_it_was
 from engine.models.batching import padding_id
 from engine.models.causal_lm import CausalLm
@@ -84,6 +84,8 @@ def train_adapter(
     alone, up to rounding.
     """
     started = beside.clock() if beside else time.perf_counter()
+    if settings.compile and ranks.size > 1:
+        raise UsageError(f"train.compile: found true, expected false with executor.ranks = {ranks.size}")
     base = beside.own(base) if beside else base
     limit = limit_of(base, settings.max_length)
     kept = short_enough(examples, limit)
@@ -144,6 +146,7 @@ def train_adapter(
                 "validation_examples_too_long": float(len(validation) - len(validated)),
             }
         passes_done = chosen.as_json() | {"out_of_memory": trainer.history.halvings}
+        passes_done |= {"compiled": True} if settings.compile else {}
         passes_done |= {"together": beside.count} if beside else {}
         trained = Trained(
             summary, trainer.history.curves(), trained_modules(model), passes_done,

@@ -20,6 +20,7 @@ from engine.full_memory import memory_error
 from engine.models.devices import free_memory
 from engine.models.lens import Lens
 from engine.process_group.alone import ProcessGroup
+from engine.stages.training.compiled import compiled
 from engine.stages.training.divergence import check_entry, check_weights
 from engine.stages.training.history import (
     COMPLETION_TOKENS,
@@ -148,7 +149,10 @@ class CompletionTrainer(Trainer):
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Train; where autocast casts, peft's own casts of inputs to the adapter's type would be undone."""
-        with disable_input_dtype_casting(self.model, active=self._settings.precision in AUTOCAST):
+        with (
+            disable_input_dtype_casting(self.model, active=self._settings.precision in AUTOCAST),
+            compiled(self._lens.layers if self._settings.compile else []),
+        ):
             output = super().train(*arguments, **options)
         check_weights(self.history, self.model, self._settings)
         return output

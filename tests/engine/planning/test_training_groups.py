@@ -164,3 +164,10 @@ def test_trackers_of_a_process_follow_one_training(write_spec: Any) -> None:
         lines = told_alone(planned, planned.cells, Executor(together=4))
         assert len(lines) == expected
         assert all(told(line, "4 trainings", "train.report_to", "wandb") for line in lines)
+
+
+def test_compiled_trainings_go_one_by_one(write_spec: Any) -> None:
+    planned = engine.api.plan(write_spec(train="steps = 2\ncompile = true"))
+    (line,) = told_alone(planned, planned.cells, Executor(together=4))
+    assert told(line, "4 trainings", "train.compile")
+    assert planned.cells == engine.api.plan(write_spec(train="steps = 2")).cells  # it is part of no key

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from commands import engine
-from trainings import EOS, interrupted, load, saved_weights, train
+from trainings import UNEVEN, differences, interrupted, load, train
 
 from engine.errors import EngineError
 from engine.full_memory import memory_error
@@ -18,38 +18,16 @@ from engine.planning.training_memory import Batch, TrainingMemory
 from engine.stages.training import trainer as trainer_module
 from engine.stages.training.loss import Collator
 from engine.stages.training.micro_batches import parted
-from engine.text.targets import Encoded
 from specs.tables.experiment import Lora, Train
 from store import Ledger
 from store.backend.locate import place_of
 
-
-def example(number: int, prompt: int, completion: int) -> Encoded:
-    return Encoded(
-        [10 + (number + 3 * place) % 50 for place in range(prompt)],
-        [20 + (7 * number + place) % 50 for place in range(completion)] + [EOS],
-        prompt,
-    )
-
-
-# Lengths, also of completions, that a mean of the parts' means would weigh wrongly.
-UNEVEN = [
-    example(number, *sizes)
-    for number, sizes in enumerate([(3, 1), (40, 12), (2, 9), (11, 1), (30, 3), (1, 1), (5, 20), (17, 2)])
-]
 WHOLE = {"steps": 4, "batch_size": 8, "precision": "float32", "lr": 1e-2, "warmup": 0.0, "max_grad_norm": 0.5}
 
 
 @pytest.fixture
 def base(tiny_model: Path) -> Any:
     return load(tiny_model)
-
-
-def differences(left: Path, right: Path) -> float:
-    """The largest difference of two adapters, by the largest weight."""
-    one, other = saved_weights(left), saved_weights(right)
-    size = max(weight.abs().max().item() for weight in one.values())
-    return max((one[name] - other[name]).abs().max().item() for name in one) / size
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 8}, {"batch_size": 4, "accumulation": 2}])
