@@ -4,10 +4,10 @@
     python -m benchmarks.training --demo --compile [...]
 
 A model with the shapes of SmolLM2-135M and random weights, LoRA on all linear modules, and drawn examples:
-the logarithms of their lengths are normal, so that few are long; or the demo's dialogues with their
-explanations, two at once as there. Each run is a whole training, the set-up
-and the saved adapter included. The plain one pads as ours does, has a mask, unembeds every position, and
-takes the mean of a batch's tokens. Trainings run in turn in one process.
+the logarithms of their lengths are normal, so that few are long; or the demo's dialogues, two at once as
+there. Each run is a whole training, the set-up and the saved adapter included. The plain one pads as ours
+does, has a mask, unembeds every position, and takes the mean of a batch's tokens. Trainings run in turn in
+one process.
 
 Then the share of real tokens in all that goes through the model, for these lengths and those of the demo's
 dialogues, by the examples that go through it at once.
@@ -57,6 +57,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--demo", action="store_true", help="train on the demo's dialogues")
+    targets = ("label", "label+explanation")
+    parser.add_argument("--target", choices=targets, default=targets[1], help="of the demo's dialogues")
     parser.add_argument("--batch", type=int, help="examples of a step; by default 8, with --demo 2")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
@@ -69,7 +71,7 @@ def main() -> None:
     writer = TargetEncoder(
         tokenizer=TOKENIZER,
         prompt=Prompt(template=TEMPLATE, chat_template=False),
-        target=Target(content="label+explanation"),
+        target=Target(content=options.target),
         labels=LABELS,
         dimension="comprehensiveness",
         seed=0,
