@@ -159,9 +159,11 @@ def main() -> None:
     new = computed()
     if "--check" in sys.argv[1:]:
         if new != old:
-            sys.exit("docs/kernels.md is out of date: python -m benchmarks.roofline")
-        return
-    PAGE.write_text(head + BEGIN + new + END + tail)
+            sys.exit("docs/kernels.md is out of date: python -m benchmarks.roofline --write")
+    elif "--write" in sys.argv[1:]:
+        PAGE.write_text(head + BEGIN + new + END + tail)
+    else:
+        print(new)
 
 
 if __name__ == "__main__":

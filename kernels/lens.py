@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,6 +48,8 @@ def lens_statistics(
         ValueError: the message names the argument, what was found and what was expected.
     """
     _check_hidden(hidden, unembedding)
+    if not isinstance(top_k, Integral) or isinstance(top_k, bool):
+        raise TypeError(f"top_k: found {top_k!r}, expected a whole number")
     if top_k < 0:
         raise ValueError(f"top_k: found {top_k}, expected 0 or more")
     watched = _watched(watch_ids, unembedding.vocab_size, hidden)
@@ -62,6 +65,8 @@ def lens_statistics(
 
 
 def _check_hidden(hidden: Tensor, unembedding: Unembedding | PackedUnembedding) -> None:
+    if not isinstance(hidden, Tensor):
+        raise TypeError(f"hidden: found {type(hidden).__name__}, expected a tensor")
     width, device = unembedding.width, unembedding.device
     if hidden.ndim != 2:
         raise ValueError(f"hidden: found shape {tuple(hidden.shape)}, expected [R, D]")
@@ -74,7 +79,7 @@ def _check_hidden(hidden: Tensor, unembedding: Unembedding | PackedUnembedding) 
 
 
 def _watched(ids: Ids, bound: int, hidden: Tensor) -> Tensor:
-    tensor = torch.as_tensor(ids, device=hidden.device)
+    tensor = _as_tensor("watch_ids", ids, hidden.device)
     if tensor.ndim == 1:
         return _ids("watch_ids", tensor, bound, hidden.device)
     if tensor.ndim != 2 or len(tensor) != len(hidden):
@@ -84,8 +89,15 @@ def _watched(ids: Ids, bound: int, hidden: Tensor) -> Tensor:
     return _ids("watch_ids", tensor.flatten(), bound, hidden.device).view(tensor.shape)
 
 
+def _as_tensor(name: str, ids: Ids, device: torch.device) -> Tensor:
+    try:
+        return torch.as_tensor(ids, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: found {type(ids).__name__}, expected whole numbers ({error})") from error
+
+
 def _ids(name: str, ids: Ids, bound: int, device: torch.device) -> Tensor:
-    tensor = torch.as_tensor(ids, device=device)
+    tensor = _as_tensor(name, ids, device)
     if tensor.ndim != 1:
         raise ValueError(f"{name}: found shape {tuple(tensor.shape)}, expected one dimension")
     if tensor.numel() and (tensor.is_floating_point() or tensor.dtype == torch.bool):

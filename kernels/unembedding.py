@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+
 import torch
 from attrs import Attribute, field, frozen
 from torch import Tensor
 
+# Soft-caps that stay what they are in float32, and whose reciprocal does.
+LEAST_CAP, LARGEST_CAP = 1e-37, 1e37
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
 
 def _is_matrix(_: Unembedding, attribute: Attribute[Tensor], weight: Tensor) -> None:
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{attribute.name}: found {type(weight).__name__}, expected a tensor")
     if weight.ndim != 2 or 0 in weight.shape:
         raise ValueError(f"{attribute.name}: found shape {tuple(weight.shape)}, expected [V, D]")
     if not weight.is_floating_point():
@@ -48,10 +60,23 @@ class Unembedding:
         if bias.device != self.weight.device:
             raise ValueError(f"bias: found on {bias.device}, expected weight's device {self.weight.device}")
 
+    @scale.validator
+    def _is_finite(self, _: Attribute[float], scale: float) -> None:
+        if not _is_number(scale):
+            raise TypeError(f"scale: found {scale!r}, expected a number")
+        if not math.isfinite(scale):
+            raise ValueError(f"scale: found {scale}, expected a finite number")
+
     @softcap.validator
     def _is_positive(self, _: Attribute[float | None], softcap: float | None) -> None:
-        if softcap is not None and not softcap > 0:
-            raise ValueError(f"softcap: found {softcap}, expected None or a positive number")
+        if softcap is None:
+            return
+        if not _is_number(softcap):
+            raise TypeError(f"softcap: found {softcap!r}, expected None or a number")
+        if not LEAST_CAP <= softcap <= LARGEST_CAP:
+            raise ValueError(
+                f"softcap: found {softcap}, expected None or a positive number that float32 holds"
+            )
 
     @property
     def width(self) -> int:

@@ -63,9 +63,8 @@ def main() -> None:
         step for step in STEPS if not options.only or any(step.name.startswith(o) for o in options.only)
     ]
     if not wanted:
-        sys.exit(
-            f"--only {options.only}: expected the beginning of one of {', '.join(s.name for s in STEPS)}"
-        )
+        names = ", ".join(step.name for step in STEPS)
+        sys.exit(f"--only {' --only '.join(options.only)}: expected the beginning of one of {names}")
     options.out.mkdir(parents=True, exist_ok=True)
     lines = options.out / "device.jsonl"
     lines.unlink(missing_ok=True)
@@ -83,12 +82,19 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.device", description=__doc__)
     parser.add_argument("--only", action="append", metavar="STEP", help="steps whose name begins so")
     parser.add_argument("--tiny", action="store_true", help="sizes for a CPU")
-    parser.add_argument("--seconds", type=float, default=480, help="of all steps together")
+    parser.add_argument("--seconds", type=_seconds, default=480, help="of all steps together")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or "device-report"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--lines", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds >= LEFT:
+        raise argparse.ArgumentTypeError(f"found {text}, expected {LEFT:g} or more")
+    return seconds
 
 
 def _run_group(steps: list[Step], lines: Path, work: Path, log, end: float, *, tiny: bool) -> None:

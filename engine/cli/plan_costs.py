@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from engine.models.loading import local_path
 from engine.planning.common_tasks import ASSUMED
 from engine.planning.cost import Cost
 from engine.planning.devices import BANDWIDTH_UTILISATION, DEVICES, UTILISATION
@@ -33,14 +34,12 @@ def hours(seconds: float) -> str:
 def cost_lines(plan: Plan, costs: Mapping[str, Cost] | None) -> Iterator[str]:
     """Yield what the estimates rest on, and the hours that they come to."""
     if costs is None:
-        yield (
-            "No estimate: the model's files are not on this machine yet; its sizes are known after "
-            "the first download."
-        )
+        yield _no_estimate(plan)
     elif from_table := sizes_from_table(plan):
         yield f"sizes from a table, for files that are not on this machine yet: {', '.join(from_table)}"
     if costs is not None:
         yield from _task_lines(plan)
+        yield from _recurrent(plan)
     yield from _side_by_side(plan)
     times = _times(plan, costs)
     if times is None:
@@ -142,6 +141,27 @@ def _passes_line(device: str, count: int, passes: Passes) -> str:
     many = f"{count} trainings take" if count > 1 else "one training takes"
     why = "" if passes.need == passes.whole else f"; the whole batch at once would need {whole}"
     return f"{device}: {many} {passes}: estimate {need} of {room}{why}"
+
+
+def _no_estimate(plan: Plan) -> str:
+    models = [plan.matrix.table("model", choice) for choice in plan.matrix.distinct("model")]
+    here = [model.id for model in models if local_path(model.id) and model_card(model) is None]
+    if here:
+        return f"No estimate: {here[0]} has no weights whose headers tell the model's sizes."
+    not_yet = "the model's files are not on this machine yet; its sizes are known after the first download."
+    return f"No estimate: {not_yet}"
+
+
+def _recurrent(plan: Plan) -> Iterator[str]:
+    """Name the models with layers whose states the rule of a training's memory leaves out."""
+    for choice in plan.matrix.distinct("model"):
+        model = plan.matrix.table("model", choice)
+        card = model_card(model)
+        if card is not None and card.facts.recurrent:
+            yield (
+                f"{model.id}: memory of trainings is estimated without the states of its recurrent layers; "
+                "without fused kernels it can be several times as much (`engine plan --exact` counts it)"
+            )
 
 
 def sizes_from_table(plan: Plan) -> list[str]:

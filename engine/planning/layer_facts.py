@@ -88,6 +88,7 @@ class Facts:
     softcapped: bool = False  # logits
     keeps_all: bool = False  # keys and values of all tokens, in every layer
     blocks: Blocks = ""
+    recurrent: bool = False  # some layers keep states, for which the rule of memory has nothing
 
     def adapted(self, target_modules: str | list[str]) -> list[Linear]:
         """Give the modules that a spec's `lora.target_modules` means."""
@@ -133,15 +134,19 @@ def facts_of(config: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> Fact
         modules[bare] = modules.get(bare, 0) + math.prod(shape)
     softcapped = bool(config.get("final_logit_softcapping"))
     layer = _layer(config, shapes, linear)
-    return Facts(layer, linear, modules, softcapped, _keeps_all(config), block_kind(config))
+    recurrent = _is_recurrent(config)
+    return Facts(layer, linear, modules, softcapped, _keeps_all(config), block_kind(config), recurrent)
 
 
 def _keeps_all(config: Mapping[str, Any]) -> bool:
     """Tell whether no layer has a sliding window or a recurrent state, by the names of settings."""
     windows = config.get("sliding_window") and config.get("use_sliding_window", True)
     kinds = set(config.get("layer_types") or ()) - {"full_attention"}
-    recurrent = any(name.startswith(_RECURRENT) for name in config)
-    return not (windows or kinds or recurrent)
+    return not (windows or kinds or _is_recurrent(config))
+
+
+def _is_recurrent(config: Mapping[str, Any]) -> bool:
+    return any(name.startswith(_RECURRENT) for name in config)
 
 
 def _numberless(name: str) -> str:

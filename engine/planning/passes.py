@@ -77,9 +77,18 @@ def _choices(train: Train, ranks: int) -> Iterator[tuple[int, bool]]:
     batch, asked = train.batch_size, train.gradient_checkpointing
     if train.micro_batch == "auto":
         least = min(ranks, batch)  # below that some ranks would have nothing to do
-        sizes = dict.fromkeys(max(least, -(-batch // parts)) for parts in range(1, batch + 1))
     else:
-        sizes = {min(train.micro_batch, batch): None}
+        batch = least = min(train.micro_batch, batch)
     for checkpointing in (False, True) if asked == "auto" else (asked,):
-        for rows in sizes:
+        for rows in _sizes(batch, least):
             yield rows, checkpointing
+
+
+def _sizes(batch: int, least: int) -> Iterator[int]:
+    """Yield the sizes of equal parts of a batch, from the whole down to the least, each once."""
+    rows = batch
+    while rows > least:
+        yield rows
+        parts = -(-batch // (rows - 1))  # the fewest that are smaller
+        rows = -(-batch // parts)
+    yield least

@@ -139,7 +139,7 @@ def card_of(
 
 def card_file(name: str) -> Path:
     """Give the file in which a card is remembered; nothing need be there yet."""
-    return cache_folder() / "cards-6" / f"{name}.json"
+    return cache_folder() / "cards-7" / f"{name}.json"
 
 
 def read_card(data: dict[str, Any]) -> ModelCard:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from facts import facts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lens_problems import arguments, assert_close, problems
@@ -230,3 +232,44 @@ def test_wrong_arguments_are_named(arguments: dict[str, object], error: type, me
 def test_a_wrong_unembedding_is_named(arguments: dict[str, object], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         Unembedding(**({"weight": WEIGHT} | arguments))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"top_k": 1.5}, ("top_k", "1.5", "whole number")),
+        ({"top_k": None}, ("top_k", "None", "whole number")),
+        ({"watch_ids": ["a"]}, ("watch_ids", "list", "whole numbers")),
+        ({"watch_ids": None}, ("watch_ids", "NoneType", "whole numbers")),
+        ({"hidden": [[0.0, 1.0]]}, ("hidden", "list", "tensor")),
+    ],
+)
+def test_what_is_no_tensor_or_number_is_named(options: dict[str, Any], words: tuple[str, ...]) -> None:
+    arguments = {"hidden": torch.zeros(1, 2), "unembedding": Unembedding(torch.zeros(3, 2))} | options
+    with pytest.raises(TypeError, match=facts(*words)):
+        lens_statistics(**arguments)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"scale": "a"}, {"scale": None}, {"scale": True}, {"softcap": "a"}, {"softcap": True}]
+)
+def test_a_scale_or_cap_that_is_no_number_is_named(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(TypeError, match=facts(name, "number")):
+        Unembedding(torch.zeros(3, 2), **wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scale": math.nan},
+        {"scale": math.inf},
+        {"softcap": math.inf},
+        {"softcap": 1e300},
+        {"softcap": 1e-300},
+    ],
+)
+def test_a_scale_or_cap_that_no_float32_holds_is_named(wrong: dict[str, float]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=facts(name, "number")):
+        Unembedding(torch.zeros(3, 2), **wrong)

@@ -11,6 +11,7 @@ autocast; where a GPU's autocast computes in float32 and a CPU's does not, `_Lik
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -120,6 +121,7 @@ def _count(
     counted = _Counted({tensor.untyped_storage()._cdata for tensor in _tensors(adapted)})
     dtype = AUTOCAST.get(train.precision)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_without_tracebacks())
         stack.enter_context(mode)
         stack.enter_context(torch.device("cpu"))
         stack.enter_context(torch.autocast("cpu", dtype, enabled=dtype is not None))
@@ -131,6 +133,17 @@ def _count(
         decoder = counted.size
         _loss(lens, hidden[:, :completion].reshape(rows * completion, -1))
     return Saved(decoder, counted.size - decoder, decoder // len(lens.layers))
+
+
+@contextlib.contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Keep torch from logging, with a traceback, what it raises all the same."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    former, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = former
 
 
 def _empty(config: Any, model: Model) -> CausalLm:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from drawn_tokenizers import byte_bpe, sentencepiece_bpe, unigram, wordpiece
 from facts import told
 from safetensors.torch import save_file
 from small_study import small_spec
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, MambaConfig, MambaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 import engine as python
 from engine.models import gpus
@@ -84,6 +86,41 @@ def test_a_hub_id_is_no_path(write_spec, tiny_model) -> None:
     spec = write_spec()
     spec.write_text(spec.read_text().replace(str(tiny_model), "some/model"))
     assert "No estimate" in engine("plan", spec).output
+
+
+def test_a_folder_without_weights_is_not_said_to_be_downloaded_yet(write_spec, tiny_model, tmp_path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_model, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace(str(tiny_model), str(bare)))
+    output = engine("plan", spec).output
+    assert told(output, "No estimate", str(bare), "no weights") and "download" not in output
+
+
+def test_states_of_recurrent_layers_are_said_to_be_left_out(write_spec, tiny_model, tmp_path) -> None:
+    folder = tmp_path / "mamba"
+    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    config = MambaConfig(vocab_size=320, hidden_size=16, num_hidden_layers=2, state_size=4)
+    MambaForCausalLM(config).save_pretrained(folder)
+    spec = write_spec()
+    assert "recurrent layers" not in engine("plan", spec).output
+    spec.write_text(spec.read_text().replace(str(tiny_model), str(folder)))
+    assert told(engine("plan", spec).output, str(folder), "recurrent layers", "engine plan --exact")
+
+
+def test_what_cannot_be_counted_is_said_without_a_traceback(write_spec, tiny_model, tmp_path) -> None:
+    """Torch's product of experts has no form without content but in bfloat16."""
+    folder = tmp_path / "mixtral"
+    shutil.copytree(tiny_model, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    sizes = {"vocab_size": 320, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    experts = {"num_local_experts": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    MixtralForCausalLM(MixtralConfig(**sizes, **experts)).save_pretrained(folder)
+    spec = write_spec()
+    spec.write_text(spec.read_text().replace(str(tiny_model), str(folder)))
+    command = [sys.executable, "-m", "engine", "plan", str(spec), "--exact"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and "Traceback" not in ended.stdout + ended.stderr
+    assert "by the rule" in ended.stdout
 
 
 def test_the_most_that_a_split_holds_is_enough(write_spec, rated_file) -> None:

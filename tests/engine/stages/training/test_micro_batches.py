@@ -224,3 +224,25 @@ def test_the_memory_of_the_device_decides_and_the_record_says_so(
     assert (whole["passes"]["rows"], whole["passes"]["checkpointing"]) == (4, True)
     assert auto["passes"]["room"] == 1.0 and auto["passes"]["whole"] > auto["passes"]["need"] > 1
     assert auto["summary"]["train_loss"] == pytest.approx(whole["summary"]["train_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_parts_of_every_size_are_tried_once_from_the_whole_down(ranks: int) -> None:
+    for batch in (1, 2, 7, 64, 500):
+        tried: list[int] = []
+
+        def needed(rows: int, checkpointing: bool, tried: list[int] = tried) -> TrainingMemory:
+            tried.append(rows)
+            return TrainingMemory(1.0, 0.0, 0.0, 0.0, Batch(rows, 1.0, 1.0))
+
+        choose_passes(Train(batch_size=batch, gradient_checkpointing=False), needed, 0.0, ranks)
+        sizes = {max(min(ranks, batch), -(-batch // parts)) for parts in range(1, batch + 1)}
+        assert tried == sorted(sizes, reverse=True)
+
+
+def test_a_batch_beyond_all_data_is_planned_at_once() -> None:
+    def needed(rows: int, checkpointing: bool) -> TrainingMemory:
+        return TrainingMemory(1.0, 0.0, 0.0, 0.0, Batch(rows, 1.0, 1.0))
+
+    passes, _ = choose_passes(Train(batch_size=10**15), needed, None)
+    assert passes.rows == 10**15
