@@ -71,6 +71,7 @@ OTHER: dict[str, Any] = {
     "train.early_stopping": 2,
     "train.validate_every": 10,
     "train.gradient_checkpointing": True,
+    "train.compile": True,
     "train.micro_batch": 1,
     "train.checkpoint_every": 10,
     "train.checkpoint_minutes": 1.5,
