@@ -14,6 +14,7 @@ from engine.planning.executor_settings import executor_settings
 from engine.planning.intervention_cost import sweep_warnings
 from engine.planning.measured_less import measured_less
 from engine.planning.memory_fit import fit_warnings
+from engine.planning.module_names import misspelt_modules
 from engine.planning.outcomes import holds
 from engine.planning.places import older_store
 from engine.planning.plan import Plan, PlannedCell, grouped
@@ -48,6 +49,7 @@ def plan_warnings(plan: Plan) -> list[str]:
         *schedule_warnings(plan),
         *_devices(plan),
         *fit_warnings(plan),
+        *misspelt_modules(plan),
         *sweep_warnings(plan),
         *told_alone(plan, plan.cells, executor_settings(plan.matrix.spec, {})),
         *_without_effect(plan),

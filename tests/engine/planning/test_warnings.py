@@ -137,6 +137,24 @@ def test_settings_that_nothing_reads_are_told(
 
 
 @pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ('lora.target_modules=["q_prjo","v_proj"]', ("lora.target_modules", '"q_prjo"', "'q_proj'")),
+        ('lora.modules_to_save=["embed_token"]', ("lora.modules_to_save", '"embed_token"', "'embed_tokens'")),
+        ('lora.target_modules=["self_attn.q_proj"]', ()),
+        ('lora.modules_to_save=["lm_head"]', ()),
+        ("lora.target_modules=.*q_prjo", ()),  # a pattern
+        ('lora.target_modules=["something.else"]', ()),  # which the training says
+    ],
+)
+def test_names_of_modules_that_look_misspelt_are_told(
+    write_spec, override: str, said: tuple[str, ...]
+) -> None:
+    lines = [line for line in warnings(write_spec(), override).splitlines() if "the weights of" in line]
+    assert told(" ".join(lines), *said) if said else not lines
+
+
+@pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (
