@@ -82,7 +82,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.device", description=__doc__)
     parser.add_argument("--only", action="append", metavar="STEP", help="steps whose name begins so")
     parser.add_argument("--tiny", action="store_true", help="sizes for a CPU")
-    parser.add_argument("--seconds", type=_seconds, default=480, help="of all steps together")
+    parser.add_argument("--seconds", type=duration, default=480, help="of all steps together")
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT") or "device-report"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--lines", type=Path, help=argparse.SUPPRESS)
@@ -90,7 +90,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _seconds(text: str) -> float:
+def duration(text: str) -> float:
+    """Read seconds that leave time for a step; argparse calls them by this function's name."""
     seconds = float(text)
     if not seconds >= LEFT:
         raise argparse.ArgumentTypeError(f"found {text}, expected {LEFT:g} or more")

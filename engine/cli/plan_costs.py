@@ -22,6 +22,7 @@ from engine.planning.task_costs import uncounted_tasks
 from engine.planning.task_documents import WRITTEN
 from engine.planning.training_groups import groups_memory, most_together, training_groups
 from engine.quantities import count, si
+from specs.tables.experiment import Model
 
 
 def hours(seconds: float) -> str:
@@ -39,7 +40,7 @@ def cost_lines(plan: Plan, costs: Mapping[str, Cost] | None) -> Iterator[str]:
         yield f"sizes from a table, for files that are not on this machine yet: {', '.join(from_table)}"
     if costs is not None:
         yield from _task_lines(plan)
-        yield from _recurrent(plan)
+        yield from _recurrent(plan, costs)
     yield from _side_by_side(plan)
     times = _times(plan, costs)
     if times is None:
@@ -143,31 +144,34 @@ def _passes_line(device: str, count: int, passes: Passes) -> str:
     return f"{device}: {many} {passes}: estimate {need} of {room}{why}"
 
 
+def _models(plan: Plan) -> list[Model]:
+    return [plan.matrix.table("model", choice) for choice in plan.matrix.distinct("model")]
+
+
 def _no_estimate(plan: Plan) -> str:
-    models = [plan.matrix.table("model", choice) for choice in plan.matrix.distinct("model")]
-    here = [model.id for model in models if local_path(model.id) and model_card(model) is None]
+    here = [model.id for model in _models(plan) if local_path(model.id) and model_card(model) is None]
     if here:
         return f"No estimate: {here[0]} has no weights whose headers tell the model's sizes."
-    not_yet = "the model's files are not on this machine yet; its sizes are known after the first download."
-    return f"No estimate: {not_yet}"
+    return (
+        "No estimate: the model's files are not on this machine yet; its sizes are known after "
+        "the first download."
+    )
 
 
-def _recurrent(plan: Plan) -> Iterator[str]:
+def _recurrent(plan: Plan, costs: Mapping[str, Cost]) -> Iterator[str]:
     """Name the models with layers whose states the rule of a training's memory leaves out."""
-    for choice in plan.matrix.distinct("model"):
-        model = plan.matrix.table("model", choice)
-        card = model_card(model)
+    cards = {model.id: model_card(model) for model in _models(plan)} if "train" in costs else {}
+    for name, card in cards.items():
         if card is not None and card.facts.recurrent:
             yield (
-                f"{model.id}: memory of trainings is estimated without the states of its recurrent layers; "
+                f"{name}: memory of trainings is estimated without the states of its recurrent layers; "
                 "without fused kernels it can be several times as much (`engine plan --exact` counts it)"
             )
 
 
 def sizes_from_table(plan: Plan) -> list[str]:
     """Name the models whose sizes a table gives, for their files are not on this machine."""
-    models = [plan.matrix.table("model", choice) for choice in plan.matrix.distinct("model")]
-    names = [model.id for model in models if model_card(model) is None and known_model(model)]
+    names = [model.id for model in _models(plan) if model_card(model) is None and known_model(model)]
     return list(dict.fromkeys(names))
 
 

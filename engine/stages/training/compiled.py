@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
@@ -15,7 +15,7 @@ VARIANTS = 64
 
 
 @contextmanager
-def compiled(layers: Iterable[nn.Module]) -> Iterator[None]:
+def compiled(layers: nn.ModuleList) -> Iterator[None]:
     """Compile each layer by itself inside the `with` block, for rows of any number and length.
 
     Layers alike share what is compiled, also with those of later trainings of the process. Dropout draws from
@@ -27,8 +27,7 @@ def compiled(layers: Iterable[nn.Module]) -> Iterator[None]:
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
 
-    owners = list(layers)
-    for layer in owners:
+    for layer in layers:
         layer.compile(dynamic=True, options={"fallback_random": True})
     try:
         with config.patch(recompile_limit=VARIANTS):
@@ -40,5 +39,5 @@ def compiled(layers: Iterable[nn.Module]) -> Iterator[None]:
             "expected false"
         ) from error
     finally:
-        for layer in owners:
+        for layer in layers:
             layer._compiled_call_impl = None

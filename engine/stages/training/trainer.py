@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ class CompletionTrainer(Trainer):
         """Train; where autocast casts, peft's own casts of inputs to the adapter's type would be undone."""
         with (
             disable_input_dtype_casting(self.model, active=self._settings.precision in AUTOCAST),
-            compiled(self._lens.layers if self._settings.compile else []),
+            compiled(self._lens.layers) if self._settings.compile else nullcontext(),
         ):
             output = super().train(*arguments, **options)
         check_weights(self.history, self.model, self._settings)

@@ -139,11 +139,12 @@ def test_settings_that_nothing_reads_are_told(
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ('lora.target_modules=["q_prjo","v_proj"]', ("lora.target_modules", '"q_prjo"', "'q_proj'")),
-        ('lora.modules_to_save=["embed_token"]', ("lora.modules_to_save", '"embed_token"', "'embed_tokens'")),
+        ('lora.target_modules=["q_prjo","v_proj"]', ("lora.target_modules", '"q_prjo"', '"q_proj"')),
+        ('lora.modules_to_save=["embed_token"]', ("lora.modules_to_save", '"embed_token"', '"embed_tokens"')),
         ('lora.target_modules=["self_attn.q_proj"]', ()),
         ('lora.modules_to_save=["lm_head"]', ()),
         ("lora.target_modules=.*q_prjo", ()),  # a pattern
+        ('lora.modules_to_save=["embedding"]', ()),  # like "embed_tokens", but no slip of a key
         ('lora.target_modules=["something.else"]', ()),  # which the training says
     ],
 )
