@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kernels.cpu_product import matmul
 from kernels.product import HALVES, multiplies_halves, product
 from kernels.unembedding import Unembedding
 
@@ -55,11 +56,11 @@ class _Product(torch.autograd.Function):
         of_rows = of_weight = None
         if ctx.needs_input_grad[0]:
             if _whole(rows, weight):
-                of_rows = slope.to(weight.dtype) @ weight
+                of_rows = matmul(slope.to(weight.dtype), weight)
             else:
                 of_rows = torch.zeros(rows.shape, device=rows.device)
                 for start in range(0, len(weight), TILE):
-                    of_rows += slope[:, start : start + TILE] @ weight[start : start + TILE].float()
+                    of_rows += matmul(slope[:, start : start + TILE], weight[start : start + TILE].float())
             of_rows = of_rows.to(rows.dtype)
         if ctx.needs_input_grad[1]:
             kind = rows.dtype if _whole(rows, weight) else torch.float32

@@ -9,6 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from kernels.cpu_product import matmul
+
 HALVES = (torch.bfloat16, torch.float16)
 # A left factor's small entries would be lost in float16, whose least number is 6e-8.
 LIFT = 2.0**14
@@ -42,7 +44,7 @@ def product(rows: Tensor, weight: Tensor) -> Tensor:
     with exact_float32(rows.device):
         if multiplies_halves(rows, weight):
             return torch.mm(rows, weight.mT, out_dtype=torch.float32)
-        return rows.float() @ weight.float().mT
+        return matmul(rows.float(), weight.float().mT)
 
 
 def unrounded_product(left: Tensor, weight: Tensor, *, rounded: bool = False) -> Tensor:
@@ -65,7 +67,7 @@ def split_product(high: Tensor, low: Tensor | None, weight: Tensor) -> Tensor:
     """
     with exact_float32(high.device):
         if high.dtype == torch.float32:
-            return high @ weight.float()
+            return matmul(high, weight.float())
         total = torch.mm(high, weight, out_dtype=torch.float32)
         if low is not None:
             total += torch.mm(low, weight, out_dtype=torch.float32)

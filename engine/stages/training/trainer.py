@@ -22,6 +22,7 @@ from engine.models.lens import Lens
 from engine.process_group.alone import ProcessGroup
 from engine.stages.training.compiled import compiled
 from engine.stages.training.divergence import check_entry, check_weights
+from engine.stages.training.frozen_linear import faster_products
 from engine.stages.training.history import (
     COMPLETION_TOKENS,
     LOSS,
@@ -151,6 +152,7 @@ class CompletionTrainer(Trainer):
         """Train; where autocast casts, peft's own casts of inputs to the adapter's type would be undone."""
         with (
             disable_input_dtype_casting(self.model, active=self._settings.precision in AUTOCAST),
+            faster_products(self.model),
             compiled(self._lens.layers) if self._settings.compile else nullcontext(),
         ):
             output = super().train(*arguments, **options)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from engine.models.causal_lm import AdaptedLm, CausalLm, recompute_activations
 from engine.models.lens import Lens, find_lens
+from engine.stages.training.frozen_linear import multiply_faster
 from engine.stages.training.loss import sent
 from engine.stages.training.together.grouped_lora import NAME, Adapter, GroupedLora, RowLayout, Stack
 
@@ -88,6 +89,7 @@ class JointModel:
     def of(cls, base: CausalLm) -> JointModel:
         """Make one over the weights of a base model, which stays as it is."""
         model = structure_of(base)
+        multiply_faster(model)
         return cls(model, find_lens(model))
 
     def seat(self, models: Sequence[AdaptedLm]) -> None:

@@ -1,0 +1,73 @@
+"""Float32 products on a CPU, by the faster of the two libraries that torch brings for them.
+
+torch multiplies float32 matrices by Intel's MKL, which runs slower code on other makers' CPUs. oneDNN, which
+torch brings as well, does not ask for the maker.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+LEAST = 2**20  # multiplications of a product that make up for the 20 µs in which oneDNN sets itself up
+CPUS = Path("/proc/cpuinfo")
+
+
+def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Give rows [..., D] times weight [N, D] transposed, plus bias [N]: [..., N]; all float32, on a CPU.
+
+    No gradient goes through it, and `torch.compile` does not look into it. A transposed view of a weight is
+    read as it lies.
+    """
+    result: Tensor = torch.ops.ablation_kernels.linear(rows, weight, bias)
+    return result
+
+
+def matmul(left: Tensor, right: Tensor) -> Tensor:
+    """Give left [n, D] times right [D, N] of one type, on any device: [n, N]; no gradient goes through it."""
+    if left.dtype == torch.float32 and left.device.type == "cpu":
+        return linear(left, right.mT)
+    return left @ right
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """Tell whether `linear` has a faster library here than torch takes by itself: on AMD's CPUs."""
+    return (
+        torch.backends.mkl.is_available()
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and _maker() == "AuthenticAMD"
+    )
+
+
+def _maker() -> str:
+    """Name who made this CPU, as the CPU itself does; empty where that is not known."""
+    try:
+        with CPUS.open(encoding="utf-8") as lines:
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+    except OSError:
+        return platform.processor().rpartition(" ")[2]  # on Windows, the last word
+
+
+def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not onednn_is_faster() or rows.numel() * len(weight) < LEAST:
+        return torch.nn.functional.linear(rows, weight, bias)
+    if not weight.is_contiguous() and not weight.mT.is_contiguous():
+        weight = weight.contiguous()
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(rows.contiguous(), weight, bias, "none", [], "")
+    return result
+
+
+def _shape(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return rows.new_empty((*rows.shape[:-1], weight.shape[0]))
+
+
+_library = torch.library.Library("ablation_kernels", "DEF")
+_library.define("linear(Tensor rows, Tensor weight, Tensor? bias) -> Tensor")
+_library.impl("linear", _linear, "CPU")
+torch.library.register_fake("ablation_kernels::linear", _shape, lib=_library)
