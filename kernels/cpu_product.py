@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,15 +21,14 @@ CPUS = Path("/proc/cpuinfo")
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Give rows [..., D] times weight [N, D] transposed, plus bias [N]: [..., N]; all float32, on a CPU.
 
-    No gradient goes through it, and `torch.compile` does not look into it. A transposed view of a weight is
-    read as it lies.
+    Differentiable. A transposed view of a weight is read as it lies. `torch.compile` does not look into it.
     """
     result: Tensor = torch.ops.ablation_kernels.linear(rows, weight, bias)
     return result
 
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:
-    """Give left [n, D] times right [D, N] of one type, on any device: [n, N]; no gradient goes through it."""
+    """Give left [n, D] times right [D, N] of one type, on any device: [n, N]; differentiable."""
     if left.dtype == torch.float32 and left.device.type == "cpu":
         return linear(left, right.mT)
     return left @ right
@@ -67,7 +67,21 @@ def _shape(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return rows.new_empty((*rows.shape[:-1], weight.shape[0]))
 
 
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    rows, weight, _ = inputs
+    ctx.save_for_backward(rows if weight.requires_grad else None, weight if rows.requires_grad else None)
+
+
+def _backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+    rows, weight = ctx.saved_tensors
+    by_row = slope.reshape(-1, slope.shape[-1])
+    of_rows = None if weight is None else linear(slope, weight.mT)
+    of_weight = None if rows is None else linear(by_row.mT, rows.reshape(-1, rows.shape[-1]).mT)
+    return of_rows, of_weight, by_row.sum(0) if ctx.needs_input_grad[2] else None
+
+
 _library = torch.library.Library("ablation_kernels", "DEF")
 _library.define("linear(Tensor rows, Tensor weight, Tensor? bias) -> Tensor")
 _library.impl("linear", _linear, "CPU")
 torch.library.register_fake("ablation_kernels::linear", _shape, lib=_library)
+torch.library.register_autograd("ablation_kernels::linear", _backward, setup_context=_keep, lib=_library)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ class FrozenLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Give rows [..., D] times the weight [N, D] transposed, plus the bias: [..., N]."""
         if _is_float32(input):
-            return _product(input, self.weight, self.bias)
+            return linear(input, self.weight, self.bias)
         return super().forward(input)
 
 
@@ -29,7 +28,7 @@ class FrozenConv1D(Conv1D):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         """Give rows [..., D] times the weight, plus the bias: [..., N]."""
         if _is_float32(x):
-            return _product(x, self.weight.mT, self.bias)
+            return linear(x, self.weight.mT, self.bias)
         result: Tensor = super().forward(x)
         return result
 
@@ -70,22 +69,3 @@ def _is_frozen(module: nn.Module) -> bool:
 
 def _is_float32(rows: Tensor) -> bool:
     return rows.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-
-
-class _Product(torch.autograd.Function):
-    """A product through which gradients reach the rows alone."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(weight)
-        return linear(rows, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        return _product(slope, weight.mT, None), None, None
-
-
-def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    result: Tensor = _Product.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
-    return result
