@@ -38,8 +38,8 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
 def onednn_is_faster() -> bool:
     """Tell whether `linear` has a faster library here than torch takes by itself: on AMD's CPUs."""
     return (
-        torch.backends.mkl.is_available()
-        and torch.backends.mkldnn.is_available()
+        torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and _maker() == "AuthenticAMD"
     )
@@ -49,7 +49,9 @@ def _maker() -> str:
     """Name who made this CPU, as the CPU itself does; empty where that is not known."""
     try:
         with CPUS.open(encoding="utf-8") as lines:
-            return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+            return next(
+                (line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), ""
+            )
     except OSError:
         return platform.processor().rpartition(" ")[2]  # on Windows, the last word
 
@@ -59,7 +61,11 @@ def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return torch.nn.functional.linear(rows, weight, bias)
     if not weight.is_contiguous() and not weight.mT.is_contiguous():
         weight = weight.contiguous()
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(rows.contiguous(), weight, bias, "none", [], "")
+    return _by_onednn(rows.contiguous(), weight, bias)
+
+
+def _by_onednn(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return result
 
 
@@ -80,8 +86,8 @@ def _backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
     return of_rows, of_weight, by_row.sum(0) if ctx.needs_input_grad[2] else None
 
 
-_library = torch.library.Library("ablation_kernels", "DEF")
-_library.define("linear(Tensor rows, Tensor weight, Tensor? bias) -> Tensor")
-_library.impl("linear", _linear, "CPU")
+_library = torch.library.Library("ablation_kernels", "DEF")  # type: ignore[no-untyped-call]
+_library.define("linear(Tensor rows, Tensor weight, Tensor? bias) -> Tensor")  # type: ignore[no-untyped-call]
+_library.impl("linear", _linear, "CPU")  # type: ignore[no-untyped-call]
 torch.library.register_fake("ablation_kernels::linear", _shape, lib=_library)
 torch.library.register_autograd("ablation_kernels::linear", _backward, setup_context=_keep, lib=_library)

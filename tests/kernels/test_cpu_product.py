@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,15 +23,15 @@ needs_onednn = pytest.mark.skipif(
 def onednn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of what oneDNN has multiplied, whoever made this CPU, however small it is."""
     seen: list[tuple[int, ...]] = []
-    multiply = torch.ops.mkldnn._linear_pointwise
+    multiply = cpu_product._by_onednn
 
-    def noted(rows: Tensor, *arguments: object) -> Tensor:
+    def noted(rows: Tensor, *arguments: Any) -> Tensor:
         seen.append(tuple(rows.shape))
         return multiply(rows, *arguments)
 
     monkeypatch.setattr(cpu_product, "onednn_is_faster", lambda: True)
     monkeypatch.setattr(cpu_product, "LEAST", 1)
-    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", noted)
+    monkeypatch.setattr(cpu_product, "_by_onednn", noted)
     return seen
 
 

@@ -22,7 +22,7 @@ class FrozenLinear(nn.Linear):
         return super().forward(input)
 
 
-class FrozenConv1D(Conv1D):  # type: ignore[misc]
+class FrozenConv1D(Conv1D):
     """The same for the layers of GPT-2, whose weights lie transposed: [D, N]."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -44,13 +44,13 @@ MODELS = {
 def multiplied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of the weights that oneDNN has multiplied by, on a CPU where it is the faster one."""
     seen: list[tuple[int, ...]] = []
-    multiply = torch.ops.mkldnn._linear_pointwise
+    multiply = cpu_product._by_onednn
 
-    def noted(rows: torch.Tensor, weight: torch.Tensor, *arguments: object) -> torch.Tensor:
+    def noted(rows: torch.Tensor, weight: torch.Tensor, *arguments: Any) -> torch.Tensor:
         seen.append(tuple(weight.shape))
         return multiply(rows, weight, *arguments)
 
-    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", noted)
+    monkeypatch.setattr(cpu_product, "_by_onednn", noted)
     monkeypatch.setattr(cpu_product, "LEAST", 1)
     choose(monkeypatch, onednn=True)
     return seen
@@ -72,9 +72,9 @@ def test_the_same_adapter_by_either_library(
     torch.manual_seed(0)
     base = MODELS[name]().requires_grad_(False).eval()
     kinds = [type(module) for module in base.modules()]
-    lora = Lora(r=2, dropout=0.3)
+    lora = Lora(r=2, dropout=0.0 if name == "experts" else 0.3)
     trained = train(base, tokenizer, tmp_path / "onednn", UNEVEN, lora=lora, settings=PLAIN)
-    assert len(multiplied) > 2 * 4 * len([kind for kind in kinds if kind in (nn.Linear, Conv1D)])
+    assert len(multiplied) > 1.5 * PLAIN.steps * len([kind for kind in kinds if kind in (nn.Linear, Conv1D)])
     assert [type(module) for module in base.modules()] == kinds
     multiplied.clear()
     choose(monkeypatch, onednn=False)
