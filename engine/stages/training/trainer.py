@@ -226,7 +226,11 @@ class CompletionTrainer(Trainer):
             loss = self._beside.passed(Pass(self.model, rows, self._scaled, autocast, anew))
             if loss is not None:
                 return loss
-        return super().training_step(model, part, items)
+        with self._whole_team():
+            return super().training_step(model, part, items)
+
+    def _whole_team(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._beside is None else self._beside.whole_team()
 
     def _scaled(self, loss: Tensor) -> Tensor:
         """Give a loss as it goes backward: float16's gradients are scaled."""
@@ -273,7 +277,7 @@ class CompletionTrainer(Trainer):
             batch = self._prepare_inputs(self.data_collator(self._validation[done : done + self.rows]))
             try:
                 part = Tally.none(self.args.device)
-                with self.compute_loss_context_manager():
+                with self._whole_team(), self.compute_loss_context_manager():
                     completion_loss(self._lens, dict(self._ranks.share(batch)), tally=part)
                 tally.sums.add_(part.sums)
                 done += len(batch["labels"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,9 @@ import torch
 from attrs import evolve
 from joint_gradients import Cell, adapted, alone, asked
 from safetensors.torch import load_file
+from threadpoolctl import ThreadpoolController
 from tiny_models import build, without_dropout
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from trainings import interrupted, load, many, saved_weights, together, train
 from transformers import set_seed
 
@@ -68,11 +71,15 @@ TRAININGS: dict[str, dict[str, Any]] = {
 }
 
 
+def small_model() -> Any:
+    options = {"vocab_size": 320, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    return build("GPT2Config", without_dropout("GPT2Config", options))
+
+
 @pytest.fixture(scope="module")
 def base() -> Any:
     """A model that does all in float64."""
-    options = {"vocab_size": 320, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
-    return build("GPT2Config", without_dropout("GPT2Config", options)).double()
+    return small_model().double()
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +134,45 @@ def test_each_adapter_is_that_of_training_alone(base: Any, tokenizer: Any, tmp_p
         assert difference(*folders, file) < 1e-9
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
     assert not any(parameter.requires_grad for parameter in base.parameters())
+
+
+def openmp_threads() -> set[int]:
+    """How many threads OpenMP has for who asks."""
+    libraries = ThreadpoolController().info()
+    return {library["num_threads"] for library in libraries if library["user_api"] == "openmp"}
+
+
+def test_only_passes_have_more_than_one_thread(tokenizer: Any, tmp_path: Path) -> None:
+    """Common ones, those of a training that goes alone, and validations; then nothing is left of it."""
+    passes: set[tuple[bool, bool, int]] = set()
+    steps: set[int] = set()
+
+    def of_pass(*_: Any) -> None:
+        in_main = threading.current_thread() is threading.main_thread()
+        passes.update((in_main, torch.is_grad_enabled(), threads) for threads in openmp_threads())
+
+    model = small_model()
+    model.transformer.h[0].register_forward_pre_hook(of_pass)
+    alone = TRAININGS["plain"] | {"lora": Lora(r=2, dora=True)}
+    names = "plain", "dropout", "stopped early"
+    hook = register_optimizer_step_pre_hook(lambda *_: steps.update(openmp_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        if not openmp_threads():
+            pytest.skip("this build of torch computes without OpenMP")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = together(
+                model, tokenizer, tmp_path, {name: TRAININGS[name] for name in names} | {"alone": alone}
+            )
+        assert openmp_threads() == {2}
+    finally:
+        torch.set_num_threads(before)
+        hook.remove()
+    assert all(isinstance(trained, Trained) for trained in found.values()), found
+    assert passes == {(True, True, 2), (True, False, 2), (False, True, 2), (False, False, 2)}
+    assert steps == {1}
 
 
 def test_one_that_fails_takes_no_other_with_it(base: Any, tokenizer: Any, tmp_path: Path) -> None:
