@@ -21,6 +21,7 @@ from engine.models.devices import unused_gpu
 from engine.terminal import joined, styled
 from kernels import choose_backend, cpu_paths, why_not
 from kernels.backends import LENS, NO_TRITON, OPERATIONS
+from kernels.cpu_product import onednn_is_faster
 from kernels.lens_checks import LIMIT, largest_error
 from specs.registry import plugins
 
@@ -60,6 +61,7 @@ def _facts() -> Iterator[tuple[str, str | Text]]:
     features = torch.backends.cpu.get_cpu_capability()
     yield "CPU", f"{_cpu_name()}, torch uses {features}"
     yield "threads", told_threads(torch.get_num_threads())
+    yield "CPU products", "oneDNN, in trainings" if onednn_is_faster() else "torch's own"
     yield "C compiler", _compiler()
     yield "CPU paths", ", ".join(cpu_paths()) or "none: the C core is not built"
     for index in range(torch.cuda.device_count()):

@@ -30,6 +30,7 @@ def test_the_command_names_the_machine_and_passes() -> None:
         "threads",
         "waiting: ",
         "CPU paths",
+        "CPU products",
         "torch",
         "triton",
         "reference",
