@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from engine.errors import UsageError
 # Variants of one layer's code: kinds of attention, adapters of other shapes, one row or several, validation.
 # Beyond that torch leaves further variants uncompiled.
 VARIANTS = 64
+DISTUTILS = "SETUPTOOLS_USE_DISTUTILS"  # by which setuptools chooses its own or Python's
 
 
 @contextmanager
@@ -23,6 +25,7 @@ def compiled(layers: nn.ModuleList) -> Iterator[None]:
 
     Raises UsageError where a layer cannot be compiled, such as without a C++ compiler on a CPU.
     """
+    _load_setuptools()
     from torch._dynamo import config
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
@@ -41,3 +44,18 @@ def compiled(layers: nn.ModuleList) -> Iterator[None]:
     finally:
         for layer in layers:
             layer._compiled_call_impl = None
+
+
+def _load_setuptools() -> None:
+    """Load what torch's compiler loads, with Python's own distutils (3.11) where its own is not found."""
+    try:
+        import setuptools
+    except AssertionError:  # what it says then
+        before = os.environ.get(DISTUTILS)
+        os.environ[DISTUTILS] = "stdlib"
+        try:
+            import setuptools  # noqa: F401
+        finally:
+            del os.environ[DISTUTILS]
+            if before is not None:
+                os.environ[DISTUTILS] = before
