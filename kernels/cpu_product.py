@@ -6,16 +6,15 @@ torch brings as well, does not ask for the maker.
 
 from __future__ import annotations
 
-import platform
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kernels.cpu_facts import cpu_maker
+
 LEAST = 2**20  # multiplications of a product that make up for the 20 µs in which oneDNN sets itself up
-CPUS = Path("/proc/cpuinfo")
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -41,19 +40,8 @@ def onednn_is_faster() -> bool:
         torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and _maker() == "AuthenticAMD"
+        and cpu_maker() == "AuthenticAMD"
     )
-
-
-def _maker() -> str:
-    """Name who made this CPU, as the CPU itself does; empty where that is not known."""
-    try:
-        with CPUS.open(encoding="utf-8") as lines:
-            return next(
-                (line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), ""
-            )
-    except OSError:
-        return platform.processor().rpartition(" ")[2]  # on Windows, the last word
 
 
 def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

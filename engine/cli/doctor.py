@@ -9,7 +9,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 
 import torch
 from attrs import frozen
@@ -21,6 +20,7 @@ from engine.models.devices import unused_gpu
 from engine.terminal import joined, styled
 from kernels import choose_backend, cpu_paths, why_not
 from kernels.backends import LENS, NO_TRITON, OPERATIONS
+from kernels.cpu_facts import cpu_name
 from kernels.cpu_product import onednn_is_faster
 from kernels.lens_checks import LIMIT, largest_error
 from specs.registry import plugins
@@ -59,9 +59,9 @@ def machine() -> Table:
 def _facts() -> Iterator[tuple[str, str | Text]]:
     yield "system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     features = torch.backends.cpu.get_cpu_capability()
-    yield "CPU", f"{_cpu_name()}, torch uses {features}"
+    yield "CPU", f"{cpu_name() or 'unknown'}, torch uses {features}"
     yield "threads", told_threads(torch.get_num_threads())
-    yield "CPU products", "oneDNN, in trainings" if onednn_is_faster() else "torch's own"
+    yield "CPU products", "oneDNN" if onednn_is_faster() else "torch's own"
     yield "C compiler", _compiler()
     yield "CPU paths", ", ".join(cpu_paths()) or "none: the C core is not built"
     for index in range(torch.cuda.device_count()):
@@ -75,15 +75,6 @@ def _facts() -> Iterator[tuple[str, str | Text]]:
             yield name, metadata.version(name)
         except metadata.PackageNotFoundError:
             yield name, "not installed"
-
-
-def _cpu_name() -> str:
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
-            names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-            return next(names, platform.processor())
-    except OSError:
-        return platform.processor() or "unknown"
 
 
 def _compiler() -> str:

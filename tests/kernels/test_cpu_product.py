@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onednn_products import Shape, choose, needs_onednn, noted
 from torch import Tensor
 
-from kernels import cpu_product
+from kernels import cpu_facts, cpu_product
 from kernels.cpu_product import linear, matmul, onednn_is_faster
-
-needs_onednn = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN"
-)
 
 
 @pytest.fixture
-def onednn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of what oneDNN has multiplied, whoever made this CPU, however small it is."""
-    seen: list[tuple[int, ...]] = []
-    multiply = cpu_product._by_onednn
-
-    def noted(rows: Tensor, *arguments: Any) -> Tensor:
-        seen.append(tuple(rows.shape))
-        return multiply(rows, *arguments)
-
-    monkeypatch.setattr(cpu_product, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(cpu_product, "LEAST", 1)
-    monkeypatch.setattr(cpu_product, "_by_onednn", noted)
-    return seen
+def products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Shape, Shape]]:
+    """The shapes of rows and weights that oneDNN has multiplied."""
+    return noted(monkeypatch)
 
 
 def bound(rows: Tensor, weight: Tensor) -> Tensor:
@@ -68,8 +54,7 @@ def test_products_and_gradients_are_those_of_float64(
     bias = torch.randn(outputs, generator=draw, requires_grad=True) if has_bias else None
     slope = torch.randn(1, generator=draw).expand(*shape, outputs)  # as that of a sum, with no strides
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu_product, "onednn_is_faster", lambda: True)
-        patch.setattr(cpu_product, "LEAST", 1)
+        choose(patch, onednn=True)
         result = linear(rows, weight, bias)
         inputs = [rows, held] + ([] if bias is None else [bias])
         found = torch.autograd.grad(result, inputs, slope)
@@ -87,22 +72,21 @@ def test_products_and_gradients_are_those_of_float64(
 
 @needs_onednn
 def test_it_is_onednn_that_multiplies_and_on_other_cpus_not(
-    onednn: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    products: list[tuple[Shape, Shape]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, weight = torch.randn(5, 8), torch.randn(3, 8)
     torch.testing.assert_close(linear(rows, weight), rows @ weight.mT)
-    assert onednn == [(5, 8)]
+    assert products == [((5, 8), (3, 8))]
     linear(rows[:0], weight)
     matmul(rows.half(), weight.half().mT)
-    assert onednn == [(5, 8)]  # neither no rows, nor halves
+    assert products == [((5, 8), (3, 8))]  # neither no rows, nor halves
     torch.testing.assert_close(matmul(rows, weight.mT), rows @ weight.mT)
-    assert onednn == [(5, 8), (5, 8)]
+    assert products == 2 * [((5, 8), (3, 8))]
     monkeypatch.setattr(cpu_product, "LEAST", 5 * 8 * 3 + 1)
     linear(rows, weight)
-    monkeypatch.setattr(cpu_product, "LEAST", 1)
-    monkeypatch.setattr(cpu_product, "onednn_is_faster", lambda: False)
+    choose(monkeypatch, onednn=False)
     assert torch.equal(linear(rows, weight), rows @ weight.mT)
-    assert len(onednn) == 2
+    assert len(products) == 2
 
 
 @pytest.mark.parametrize(
@@ -118,20 +102,21 @@ def test_the_maker_of_the_cpu_decides(
     text: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpuinfo").write_text(text)
-    monkeypatch.setattr(cpu_product, "CPUS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu_facts, "FILE", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu_facts.platform, "processor", lambda: "")
     assert onednn_is_faster.__wrapped__() == (expected and torch.backends.mkl.is_available())
 
 
 def test_windows_names_the_maker_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_product, "CPUS", tmp_path / "none")
+    monkeypatch.setattr(cpu_facts, "FILE", tmp_path / "none")
     monkeypatch.setattr(
-        cpu_product.platform, "processor", lambda: "AMD64 Family 25 Model 17 Stepping 1, AuthenticAMD"
+        cpu_facts.platform, "processor", lambda: "AMD64 Family 25 Model 17 Stepping 1, AuthenticAMD"
     )
     assert onednn_is_faster.__wrapped__() == torch.backends.mkl.is_available()
 
 
 @needs_onednn
-def test_compiled_code_takes_it_as_it_is(onednn: list[tuple[int, ...]]) -> None:
+def test_compiled_code_takes_it_as_it_is(products: list[tuple[Shape, Shape]]) -> None:
     weight = torch.randn(6, 8)
 
     def twice(rows: Tensor) -> Tensor:
@@ -140,6 +125,6 @@ def test_compiled_code_takes_it_as_it_is(onednn: list[tuple[int, ...]]) -> None:
     rows = torch.randn(5, 8, requires_grad=True)
     compiled = torch.compile(twice, dynamic=True, fullgraph=True, backend="aot_eager")
     expected = torch.autograd.grad(twice(rows).square().sum(), rows)[0]
-    onednn.clear()
+    products.clear()
     torch.testing.assert_close(torch.autograd.grad(compiled(rows).square().sum(), rows)[0], expected)
-    assert onednn == [(5, 8), (5, 6), (5, 8), (5, 6)]
+    assert [rows for rows, _ in products] == [(5, 8), (5, 6), (5, 8), (5, 6)]

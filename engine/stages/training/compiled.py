@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from torch import nn
 
 from engine.errors import UsageError
+from engine.stages.training.tracker_runs import variables
 
 # Variants of one layer's code: kinds of attention, adapters of other shapes, one row or several, validation.
 # Beyond that torch leaves further variants uncompiled.
 VARIANTS = 64
-DISTUTILS = "SETUPTOOLS_USE_DISTUTILS"  # by which setuptools chooses its own or Python's
+# pip lets Python's own distutils be found, which setuptools takes only where it is told to.
+PYTHONS_DISTUTILS = {"SETUPTOOLS_USE_DISTUTILS": "stdlib"}
 
 
 @contextmanager
@@ -47,15 +48,10 @@ def compiled(layers: nn.ModuleList) -> Iterator[None]:
 
 
 def _load_setuptools() -> None:
-    """Load what torch's compiler loads, with Python's own distutils (3.11) where its own is not found."""
-    try:
-        import setuptools
-    except AssertionError:  # what it says then
-        before = os.environ.get(DISTUTILS)
-        os.environ[DISTUTILS] = "stdlib"
+    """Load what torch's compiler loads; on Python 3.11, that fails by an assertion once pip is imported."""
+    with suppress(ImportError):
         try:
-            import setuptools  # noqa: F401
-        finally:
-            del os.environ[DISTUTILS]
-            if before is not None:
-                os.environ[DISTUTILS] = before
+            import setuptools
+        except AssertionError:
+            with variables(PYTHONS_DISTUTILS):
+                import setuptools  # noqa: F401

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +97,26 @@ def test_what_cannot_be_compiled_is_said_in_one_sentence(
 def test_several_ranks_are_not_compiled(tiny_model: Path, tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=facts("train.compile", "true", "false", "executor.ranks = 2")):
         train(load(tiny_model), tokenizer, tmp_path, settings=COMPILED, ranks=ProcessGroup(0, 2))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python has no distutils of its own any more")
+def test_pip_may_have_been_imported() -> None:
+    """It puts Python's own distutils in the place of that of setuptools, which torch's compiler imports."""
+    code = """
+import pip
+from torch import nn, ones
+from torch._inductor import config
+from engine.stages.training.compiled import compiled
+
+class Layer(nn.Module):
+    def forward(self, rows):
+        return (rows.sin() + 1).exp()
+
+config.force_disable_caches = True  # the compiler itself is to run
+layers = nn.ModuleList([Layer()])
+with compiled(layers):
+    print(layers[0](ones(2, 3)).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "[2, 3]" in done.stdout

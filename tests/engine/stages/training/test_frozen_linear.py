@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from attrs import evolve
+from onednn_products import Shape, choose, needs_onednn, noted
 from torch import nn
 from trainings import UNEVEN, differences, train
 from transformers import (
@@ -20,14 +21,10 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from engine.stages.training import frozen_linear
 from engine.stages.training.frozen_linear import FrozenConv1D, FrozenLinear, faster_products, multiply_faster
-from kernels import cpu_product
 from specs.tables.experiment import Lora, Train
 
-pytestmark = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN"
-)
+pytestmark = needs_onednn
 SMALL = {
     "vocab_size": 256, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 1,
@@ -41,24 +38,9 @@ MODELS = {
 
 
 @pytest.fixture
-def multiplied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of the weights that oneDNN has multiplied by, on a CPU where it is the faster one."""
-    seen: list[tuple[int, ...]] = []
-    multiply = cpu_product._by_onednn
-
-    def noted(rows: torch.Tensor, weight: torch.Tensor, *arguments: Any) -> torch.Tensor:
-        seen.append(tuple(weight.shape))
-        return multiply(rows, weight, *arguments)
-
-    monkeypatch.setattr(cpu_product, "_by_onednn", noted)
-    monkeypatch.setattr(cpu_product, "LEAST", 1)
-    choose(monkeypatch, onednn=True)
-    return seen
-
-
-def choose(monkeypatch: pytest.MonkeyPatch, *, onednn: bool) -> None:
-    for module in (cpu_product, frozen_linear):
-        monkeypatch.setattr(module, "onednn_is_faster", lambda: onednn)
+def multiplied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Shape, Shape]]:
+    """The shapes of rows and weights that oneDNN has multiplied."""
+    return noted(monkeypatch)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -66,7 +48,7 @@ def test_the_same_adapter_by_either_library(
     name: str,
     tokenizer: Any,
     tmp_path: Path,
-    multiplied: list[tuple[int, ...]],
+    multiplied: list[tuple[Shape, Shape]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
@@ -84,13 +66,14 @@ def test_the_same_adapter_by_either_library(
     assert trained.curves["loss"] == pytest.approx(plain.curves["loss"], rel=1e-4)
 
 
-def test_layers_trained_in_full(
-    tokenizer: Any, tmp_path: Path, multiplied: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+def test_compiled_layers_and_layers_trained_in_full(
+    tokenizer: Any, tmp_path: Path, multiplied: list[tuple[Shape, Shape]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     base = MODELS["biases"]().requires_grad_(False).eval()
     lora = Lora(r=2, target_modules=("q_proj", "down_proj"), modules_to_save=("o_proj", "lm_head"))
-    train(base, tokenizer, tmp_path / "onednn", UNEVEN, lora=lora, settings=PLAIN)
+    settings = evolve(PLAIN, compile=True)
+    train(base, tokenizer, tmp_path / "onednn", UNEVEN, lora=lora, settings=settings)
     assert multiplied
     choose(monkeypatch, onednn=False)
     train(base, tokenizer, tmp_path / "torch", UNEVEN, lora=lora, settings=PLAIN)
@@ -98,19 +81,19 @@ def test_layers_trained_in_full(
 
 
 def test_other_types_are_torchs_own(
-    tokenizer: Any, tmp_path: Path, multiplied: list[tuple[int, ...]]
+    tokenizer: Any, tmp_path: Path, multiplied: list[tuple[Shape, Shape]]
 ) -> None:
     torch.manual_seed(0)
     base = MODELS["biases"]().requires_grad_(False).eval()
     head = (256, 16), (16, 256)  # its products are float32 in any case
     train(base, tokenizer, tmp_path / "autocast", settings=evolve(PLAIN, precision="bfloat16"))
-    assert not set(multiplied) - set(head)
+    assert not {weight for _, weight in multiplied} - set(head)
     half = base.bfloat16()
     multiplied.clear()
     assert not multiply_faster(half)
 
 
-def test_layers_are_their_own_again_whatever_happens(multiplied: list[tuple[int, ...]]) -> None:
+def test_layers_are_their_own_again_whatever_happens(multiplied: list[tuple[Shape, Shape]]) -> None:
     model = nn.Sequential(nn.Linear(3, 4), Conv1D(5, 4), nn.Linear(5, 2)).requires_grad_(False)
     model[2].bias.requires_grad_()
     with pytest.raises(KeyError), faster_products(model):
